@@ -1,0 +1,40 @@
+"""References to the things that stages hand each other: where a thing is, and the digest of what it holds.
+
+A path is not an identity: whoever opens a reference compares the digest. References are small, frozen and
+JSON-serialisable, so an orchestrator can store and pass them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sdlora.frozen import FrozenConfig
+
+
+class SnapshotRef(FrozenConfig):
+    """A snapshot in the image database."""
+
+    digest: str
+    train_count: int
+    held_out_count: int
+
+
+class BaseModelRef(FrozenConfig):
+    """A base model as a diffusers folder of safetensors; `digest` covers its weights and settings."""
+
+    name: str
+    folder: Path
+    digest: str
+
+
+class AdapterRef(FrozenConfig):
+    """A trained adapter: a folder with the weights in both formats.
+
+    `digest` is the SHA-256 of `pytorch_lora_weights.safetensors`; `run_digest` names the inputs that made it.
+    """
+
+    folder: Path
+    digest: str
+    base_digest: str
+    snapshot_digest: str
+    run_digest: str

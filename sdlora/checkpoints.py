@@ -1,0 +1,118 @@
+"""Checkpoints that are whole or absent.
+
+A checkpoint is a folder `step-00000123` with one `state.safetensors`, one `state.json` and a `manifest.json`
+that holds the SHA-256 of both. It is written beside its final name and renamed, so a process that dies
+half-way leaves nothing that looks finished; a folder whose digests do not match is skipped, never loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+_NAME = re.compile(r"step-(\d{8})")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a training loop needs to go on: `tensors` by name and small JSON values in `values`."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    values: dict[str, Any]
+
+
+def save_checkpoint(
+    folder: Path, step: int, tensors: Mapping[str, Tensor], values: Mapping[str, Any], keep: int = 2
+) -> Path:
+    """Write `folder/step-<step>` atomically and delete all but the newest `keep` checkpoints.
+
+    Raises:
+        OSError: the disk is full or not writable; earlier checkpoints are untouched.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    final = folder / f"step-{step:08d}"
+    partial = folder / f".partial-{os.getpid()}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        # clone: safetensors refuses tensors that share storage (tied weights, EMA views).
+        save_file({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, partial / "state.safetensors")
+        (partial / "state.json").write_text(json.dumps({"step": step, "values": dict(values)}))
+        manifest = {name: file_sha256(partial / name) for name in ("state.safetensors", "state.json")}
+        (partial / "manifest.json").write_text(json.dumps(manifest))
+        for path in partial.iterdir():
+            _fsync(path)
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+        _fsync(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    for _, old in _numbered(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def latest_checkpoint(folder: Path) -> Checkpoint | None:
+    """Load the newest whole checkpoint of `folder`; torn or damaged ones are passed over."""
+    for step, path in reversed(_numbered(folder)):
+        try:
+            manifest = json.loads((path / "manifest.json").read_text())
+            if any(file_sha256(path / name) != digest for name, digest in manifest.items()):
+                continue
+            state = json.loads((path / "state.json").read_text())
+            return Checkpoint(step, load_file(path / "state.safetensors"), state["values"])
+        except (OSError, ValueError, KeyError):
+            continue
+    return None
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state as named tensors: `optimizer.<parameter index>.<key>`."""
+    return {
+        f"optimizer.{index}.{key}": torch.as_tensor(value)
+        for index, state in optimizer.state_dict()["state"].items()
+        for key, value in state.items()
+        if value is not None
+    }
+
+
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` took out; the parameter groups keep their settings."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        prefix, _, rest = name.partition(".")
+        if prefix == "optimizer":
+            index, key = rest.split(".", 1)
+            state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _numbered(folder: Path) -> list[tuple[int, Path]]:
+    found = ((_NAME.fullmatch(path.name), path) for path in folder.iterdir()) if folder.is_dir() else ()
+    return sorted((int(match[1]), path) for match, path in found if match)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Load a pinned base model, or build one from its parts."""

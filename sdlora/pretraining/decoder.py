@@ -1,0 +1,109 @@
+"""Sharpen the decoder against a discriminator (Esser et al. 2021, arXiv:2012.09841), the encoder untouched.
+
+It runs last: latents stay valid, so the denoiser trained on them does too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+
+from sdlora.diffusion.seeds import step_generator
+from sdlora.pretraining.autoencoder import FeatureDistance, draw_pixels
+from sdlora.pretraining.config import PretrainConfig
+from sdlora.pretraining.loop import autocast, train_stage
+from sdlora.progress import OnMetrics
+
+
+class PatchDiscriminator(nn.Sequential):
+    """(B, 3, S, S) in [-1, 1] -> (B, 1, S/8, S/8) logits, one per overlapping patch: real (high) or decoded."""
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__(
+            nn.Conv2d(3, width, 4, stride=2, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
+            nn.GroupNorm(8, 2 * width),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(2 * width, 4 * width, 4, stride=2, padding=1),
+            nn.GroupNorm(8, 4 * width),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(4 * width, 1, 3, padding=1),
+        )
+
+
+class DecoderAndDiscriminator(nn.Module):
+    """Both players in one module, so that one backward pass and one optimiser step serve both.
+
+    The decoder's term sees the discriminator's weights detached, and the discriminator's terms see the
+    decoder's output detached: each player's gradient comes from its own loss only.
+    """
+
+    def __init__(self, autoencoder: AutoencoderKL) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+        self.discriminator = PatchDiscriminator()
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        with torch.no_grad():
+            latents = self.autoencoder.encode(pixels).latent_dist.mean
+        output = self.autoencoder.decode(latents).sample
+        frozen = {name: weight.detach() for name, weight in self.discriminator.named_parameters()}
+        seen_by_decoder = torch.func.functional_call(self.discriminator, frozen, (output,))
+        return output, seen_by_decoder, self.discriminator(pixels), self.discriminator(output.detach())
+
+
+def train_decoder(
+    accelerator: Accelerator,
+    autoencoder: AutoencoderKL,
+    images_uint8: Tensor,
+    config: PretrainConfig,
+    folder: Path,
+    on_metrics: OnMetrics | None = None,
+) -> AutoencoderKL:
+    """Train the decoder half on (N, 3, S, S) uint8 images."""
+    torch.manual_seed(config.seed + 3)
+    settings = config.decoder
+    autoencoder.train().requires_grad_(False)
+    decoder = [*autoencoder.decoder.parameters(), *autoencoder.post_quant_conv.parameters()]
+    for parameter in decoder:
+        parameter.requires_grad_(True)
+    model = DecoderAndDiscriminator(autoencoder).to(accelerator.device)
+    wrapped = accelerator.prepare(model)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": decoder, "lr": settings.learning_rate},
+            {"params": list(model.discriminator.parameters()), "lr": 2 * settings.learning_rate},
+        ],
+        betas=(0.5, 0.9),
+        weight_decay=0.0,
+    )
+    distance = FeatureDistance().to(accelerator.device)
+
+    def loss_of_step(step: int) -> tuple[Tensor, dict[str, float]]:
+        generator = step_generator(config.seed, step, f"decoder-{accelerator.process_index}")
+        pixels = draw_pixels(images_uint8, settings.batch_size // accelerator.num_processes, generator)
+        pixels = pixels.to(accelerator.device)
+        with autocast(accelerator.device):
+            output, seen_by_decoder, real_logits, fake_logits = wrapped(pixels)
+            features = distance(output.float(), pixels)
+        pixel_loss = (output.float() - pixels).abs().mean()
+        judged = nn.functional.relu(1 - real_logits.float()).mean() + nn.functional.relu(1 + fake_logits.float()).mean()
+        # The discriminator learns alone for the first tenth: an untrained judge only adds noise.
+        share = 0.0 if step < 0.1 * settings.steps else settings.adversarial_weight
+        loss = (
+            pixel_loss
+            + settings.perceptual_weight * features
+            - share * seen_by_decoder.float().mean()
+            + judged / 2
+        )
+        numbers = {"pixel_loss": pixel_loss, "feature_distance": features, "discriminator_loss": judged}
+        return loss, {name: value.item() for name, value in numbers.items()}
+
+    trained = train_stage(accelerator, model, optimizer, loss_of_step, settings, folder, on_metrics=on_metrics)
+    assert isinstance(trained, DecoderAndDiscriminator)
+    return trained.autoencoder

@@ -1,0 +1,93 @@
+"""All stages in order: tokenizer, autoencoder, text encoder, UNet, decoder; then one diffusers folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from torch import Tensor
+
+from sdlora.errors import DataError
+from sdlora.pretraining.autoencoder import encode_images, train_autoencoder
+from sdlora.pretraining.config import PretrainConfig
+from sdlora.pretraining.decoder import train_decoder
+from sdlora.pretraining.loop import make_accelerator
+from sdlora.pretraining.text_encoder import train_text_encoder
+from sdlora.pretraining.tokenizer import train_tokenizer
+from sdlora.pretraining.unet import build_scheduler, train_unet
+
+OnStageMetrics = Callable[[str, int, Mapping[str, float]], None]
+"""Called as (stage, step, values)."""
+
+
+def pretrain(
+    images_uint8: Tensor,
+    captions: Sequence[Sequence[str]],
+    config: PretrainConfig,
+    folder: Path,
+    on_metrics: OnStageMetrics | None = None,
+) -> Path:
+    """Train a Stable Diffusion from nothing; a stopped run goes on where it was.
+
+    Args:
+        images_uint8: (N, 3, S, S) training images, S = `config.resolution`.
+        captions: one or more captions for each image; each visit draws one.
+        folder: holds the stages' checkpoints and, at the end, `model/`.
+    Returns:
+        `folder/model`, a folder that `StableDiffusionPipeline.from_pretrained` loads (fp16 safetensors).
+    Raises:
+        DataError: no images, or captions that do not match them.
+    """
+    if len(images_uint8) == 0 or len(images_uint8) != len(captions) or not all(captions):
+        raise DataError(
+            f"pretraining needs images with captions: found {len(images_uint8)} images and "
+            f"{sum(map(bool, captions))} with a caption. Collect images with captions first."
+        )
+    accelerator = make_accelerator()
+    stages = folder / "stages"
+
+    def reporter(stage: str) -> Callable[[int, Mapping[str, float]], None]:
+        return lambda step, values: on_metrics(stage, step, values) if on_metrics else None
+
+    texts = [text for row in captions for text in row]
+    tokenizer = train_tokenizer(texts, config.text_encoder.vocabulary_size, config.text_encoder.max_tokens)
+    vae = train_autoencoder(accelerator, images_uint8, config, stages / "autoencoder", reporter("autoencoder"))
+    text_encoder = train_text_encoder(
+        accelerator, tokenizer, images_uint8, captions, config, stages / "text_encoder", reporter("text encoder")
+    )
+    latents = encode_images(vae, images_uint8)
+    denoiser = train_unet(
+        accelerator, tokenizer, text_encoder, latents, captions, config, stages / "unet", reporter("unet")
+    )
+    vae = train_decoder(accelerator, vae, images_uint8, config, stages / "decoder", reporter("decoder"))
+    if accelerator.is_main_process:
+        save_pipeline(folder / "model", vae, denoiser.text_encoder, tokenizer, denoiser.unet)
+    accelerator.wait_for_everyone()
+    return folder / "model"
+
+
+def save_pipeline(folder: Path, vae: AutoencoderKL, text_encoder, tokenizer, unet) -> None:  # type: ignore[no-untyped-def]
+    """Write the parts as a Stable Diffusion folder in half precision, whole or not at all."""
+    partial = folder.with_name(f".{folder.name}-partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    pipeline = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=build_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.to(dtype=torch.float16).save_pretrained(partial, safe_serialization=True)
+    # transformers loads a model in the precision that its config names, diffusers in single precision: without
+    # this line a plain from_pretrained would mix the two and fail at the first matrix product.
+    settings_file = partial / "text_encoder" / "config.json"
+    settings_file.write_text(json.dumps(json.loads(settings_file.read_text()) | {"dtype": "float32"}, indent=2))
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
