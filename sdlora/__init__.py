@@ -1,0 +1,54 @@
+"""sdlora keeps a Stable Diffusion LoRA up to date with a growing collection of images.
+
+Names are loaded when first used, so `import sdlora` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sdlora.adapter import LoRA
+    from sdlora.artifacts import AdapterRef, BaseModelRef, SnapshotRef
+    from sdlora.config import PipelineConfig, load_config
+    from sdlora.errors import SdloraError
+    from sdlora.models import StableDiffusion, load_base_model
+    from sdlora.store import ImageStore
+
+_HOMES = {
+    "AdapterRef": "sdlora.artifacts",
+    "BaseModelRef": "sdlora.artifacts",
+    "ImageStore": "sdlora.store",
+    "LoRA": "sdlora.adapter",
+    "PipelineConfig": "sdlora.config",
+    "SdloraError": "sdlora.errors",
+    "SnapshotRef": "sdlora.artifacts",
+    "StableDiffusion": "sdlora.models",
+    "load_base_model": "sdlora.models",
+    "load_config": "sdlora.config",
+}
+
+__version__ = "0.1.0"
+__all__ = [
+    "AdapterRef",
+    "BaseModelRef",
+    "ImageStore",
+    "LoRA",
+    "PipelineConfig",
+    "SdloraError",
+    "SnapshotRef",
+    "StableDiffusion",
+    "load_base_model",
+    "load_config",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sdlora' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -4,8 +4,8 @@
     python -m sdlora.assets.emoji demo OUT_DIR    # one black-on-white style, for `sdlora demo`
 
 The drawings come from public npm packages (fetched with `npm pack`, so Node.js is needed) and are rendered
-with resvg (`pip install sdlora[assets]`). Both folders follow the Hugging Face `imagefolder` convention:
-PNG files and one `metadata.jsonl` with `file_name`, `text`, `licence` and `source` per image.
+with resvg (`pip install sdlora[assets]`). Every folder of images follows the Hugging Face `imagefolder`
+convention: PNG files and one `metadata.jsonl` with `file_name`, `text`, `licence` and `source` per image.
 The two never share a drawing: the demo's style is new to the base model.
 """
 
@@ -20,6 +20,8 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from sdlora.assets.demo_images import write_demo_folder
 
 IMAGE_SIDE_PX = 64
 SUBJECTS_PACKAGE = "emojibase-data@17.0.0"
@@ -82,7 +84,7 @@ def main(arguments: list[str]) -> int:
 def write_base_images(folder: Path) -> int:
     """Draw every subject in every colour style that has it; returns the number of images."""
     subjects = read_subjects()
-    rows = []
+    rows: list[dict[str, object]] = []
     for style in COLOUR_STYLES:
         drawings = read_iconify(style.package)
         for subject in subjects:
@@ -103,25 +105,30 @@ def write_base_images(folder: Path) -> int:
 
 
 def write_demo_images(folder: Path) -> int:
-    """Draw every subject in Fluent's high-contrast style (black on white); returns the number of images."""
+    """Draw every subject in Fluent's high-contrast style (black on white); returns the number of drawings.
+
+    `sdlora.assets.demo_images` lays them out in batches and adds the bad files.
+    """
     files = dict(npm_files(HIGH_CONTRAST_PACKAGE))
-    rows = []
+    rows, contents = [], {}
     for subject in read_subjects():
         svg = files.get(f"icons/high-contrast/{subject.slug}.svg")
         if svg is None:
             continue
         name = f"{subject.slug}.png"
-        _write(folder / name, render(svg.decode()))
-        caption = f"an emoji of {subject.name}, {subject.category}"
+        contents[name] = render(svg.decode())
         rows.append(
             {
                 "file_name": name,
-                "text": caption,
+                "text": f"an emoji of {subject.name}, {subject.category}",
                 "licence": "MIT (Microsoft Fluent Emoji)",
                 "source": HIGH_CONTRAST_PACKAGE,
             }
         )
-    _write_metadata(folder, rows)
+    # The package carries its maker's copyright line alone; the drawings are Microsoft's, under the same licence.
+    licence = files["LICENSE"].decode()
+    licence = licence.replace("Copyright (c)", "Copyright (c) Microsoft Corporation\nCopyright (c)", 1)
+    write_demo_folder(folder, rows, contents, licence)
     return len(rows)
 
 

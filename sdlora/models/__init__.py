@@ -1,1 +1,29 @@
-"""Load a pinned base model, or build one from its parts."""
+"""Load a pinned base model, or build one from its parts.
+
+`BaseModelConfig` is light; the other names import PyTorch and diffusers when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from sdlora.models.config import BaseModelConfig
+
+if TYPE_CHECKING:
+    from sdlora.models.sources import load_base_model, verify
+    from sdlora.models.stable_diffusion import StableDiffusion
+
+__all__ = ["BaseModelConfig", "StableDiffusion", "load_base_model", "verify"]
+
+_HOMES = {
+    "StableDiffusion": "sdlora.models.stable_diffusion",
+    "load_base_model": "sdlora.models.sources",
+    "verify": "sdlora.models.sources",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

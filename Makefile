@@ -1,0 +1,61 @@
+# Every target works from a fresh checkout: it creates .venv and installs what is missing first.
+PYTHON ?= python3
+PYTHON_MINIMUM := 3, 11
+
+BIN := .venv/bin
+INSTALLED := .venv/installed
+PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help demo dev check test test-all lock clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 18
+
+demo: $(INSTALLED) ## run the whole loop on the bundled images and show what came of it
+	@$(BIN)/sdlora demo
+
+dev: $(INSTALLED) ## set up a checkout for development, commit hooks included
+	@$(BIN)/pre-commit install
+
+check: $(INSTALLED) ## format, lint, types and import contracts
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: $(INSTALLED) ## the tests that need neither a GPU, nor a network, nor patience
+	$(BIN)/python -m pytest
+
+test-all: $(INSTALLED) ## all tests but those that need a network; GPU tests are skipped without a GPU
+	$(BIN)/python -m pytest -m "not network"
+
+lock: $(BIN)/python ## write constraints.txt anew from the newest releases that pyproject.toml allows
+	@rm -rf build/lock && $(BIN)/python -m venv build/lock
+	@echo "Resolving every dependency in build/lock; this downloads whatever is not in pip's cache ..."
+	@build/lock/bin/python -m pip install -qq --disable-pip-version-check --editable '.[dev,assets,server]'
+	@{ sed '/^[^#]/,$$d' constraints.txt; \
+	   build/lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' | LC_ALL=C sort -f; } > build/constraints.txt
+	@mv build/constraints.txt constraints.txt && rm -rf build/lock
+	@echo "Wrote constraints.txt. Run make check and make test-all before you commit it."
+
+clean: ## remove the virtual environment, caches and build products; the image database in .sdlora stays
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing sdlora and what it needs into .venv (minutes the first time, seconds later) ..."
+	@start=$$(date +%s); $(PIP_INSTALL) --editable '.[dev]' && echo "Installed in $$(($$(date +%s) - start)) s."
+	@touch $@
+
+# The first Python that is new enough: $(PYTHON), else a versioned name.
+$(BIN)/python:
+	@for python in "$(PYTHON)" python3.13 python3.12 python3.11; do \
+	   if "$$python" -c 'import sys; sys.exit(sys.version_info < ($(PYTHON_MINIMUM)))' 2>/dev/null; then \
+	     "$$python" -c 'import ensurepip' 2>/dev/null \
+	       || { echo "$$python cannot create virtual environments. Try: sudo apt install python3-venv" >&2; exit 1; }; \
+	     echo "Creating .venv with $$("$$python" --version)."; \
+	     exec "$$python" -m venv .venv; \
+	   fi; \
+	 done; \
+	 echo "sdlora needs Python 3.11 or newer; '$(PYTHON)' is $$("$(PYTHON)" --version 2>&1 || true)." >&2; \
+	 echo "Install one and name it: make PYTHON=/path/to/python3.11" >&2; exit 1

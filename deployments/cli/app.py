@@ -1,0 +1,44 @@
+"""All commands under one name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deployments.cli.failures import told_plainly
+from deployments.cli.images import collect, images
+from deployments.cli.loop import demo, pretrain, run
+from deployments.cli.models import generate, versions
+from deployments.cli.options import DEFAULT_HOME
+from deployments.cli.servers import doctor, up
+
+app = typer.Typer(
+    name="sdlora",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Keeps a Stable Diffusion LoRA up to date with a growing collection of images.",
+    epilog="Start with [bold]sdlora demo[/]; it needs no network, no GPU and no settings.",
+)
+COMMANDS = (demo, run, collect, images, generate, versions, up, pretrain, doctor)
+for _command in COMMANDS:
+    app.command()(told_plainly(_command))
+
+
+@app.callback()
+def _global_options(
+    context: typer.Context,
+    home: Annotated[
+        Path | None, typer.Option("--home", envvar="SDLORA_HOME", help=f"State folder. Default: {DEFAULT_HOME}")
+    ] = None,
+) -> None:
+    if home is not None:  # `sdlora --home X run` and `sdlora run --home X` mean the same
+        context.default_map = {command.__name__: {"home": str(home)} for command in COMMANDS}
+
+
+def main() -> None:
+    """Run a command; every failure is one message and an exit code, never a traceback."""
+    app()

@@ -1,0 +1,62 @@
+"""What a person sees when a command fails: one message and an exit code, never a traceback."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec
+
+import typer
+from rich.markup import escape
+
+from deployments.cli.terminal import error_console
+from sdlora.errors import SdloraError
+
+EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
+
+P = ParamSpec("P")
+
+
+def told_plainly(command: Callable[P, None]) -> Callable[P, None]:
+    """Turn what `command` raises into a message. Set SDLORA_TRACEBACK=1 to see where it came from."""
+
+    @wraps(command)
+    def run(*arguments: P.args, **options: P.kwargs) -> None:
+        try:
+            command(*arguments, **options)
+        except KeyboardInterrupt:
+            error_console.print("\nStopped. Finished work is kept: [bold]the same command continues.[/]")
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        except Exception as error:
+            # Usage errors and exits of the command line library carry their code; it shows them itself.
+            if hasattr(error, "exit_code") or os.environ.get("SDLORA_TRACEBACK"):
+                raise
+            error_console.print(f"[bold red]Error:[/] {escape(explain(error))}", soft_wrap=True)
+            raise typer.Exit(EXIT_ERROR) from None
+
+    return run
+
+
+def explain(error: BaseException) -> str:
+    """What went wrong, for the person who typed the command."""
+    for cause in _causes(error):
+        if isinstance(cause, SdloraError):
+            return str(cause)
+        if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
+            return f"The disk is full ({cause.filename or 'while writing'}). Free some space; the same command continues."
+        if isinstance(cause, PermissionError):
+            return f"No permission for {cause.filename}. Change its rights or choose another --home."
+    return (
+        f"{type(error).__name__}: {error}\nThis is not an error of yours. Set SDLORA_TRACEBACK=1 to see where it comes "
+        "from; the log is in the state folder under logs/."
+    )
+
+
+def _causes(error: BaseException | None) -> list[BaseException]:
+    found: list[BaseException] = []
+    while error is not None and error not in found:
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    return found

@@ -1,0 +1,80 @@
+"""`collect` and `images`: what goes into the image database, and what became of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deployments.cli.options import DEFAULT_HOME, ConfigOption, HomeOption
+from deployments.cli.loop import DEMO_CONFIG
+from deployments.cli.terminal import Stages, console
+
+
+def collect(
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Folders, or datasets saved to disk.")],
+    home: HomeOption = DEFAULT_HOME,
+    config: ConfigOption = DEMO_CONFIG,
+) -> None:
+    """Bring images into the database and judge each of them. What is known already costs nothing.
+
+    Captions come from `name.txt` beside `name.png`, from `metadata.jsonl` or `metadata.csv`, else from the file name.
+    """
+    from sdlora.config import load_config
+    from sdlora.data import clean
+    from sdlora.data import collect as collect_source
+    from sdlora.store import ImageStore
+
+    settings = load_config(config).data
+    with ImageStore.open(home) as store, Stages() as stages:
+        before = store.counts()
+        for source in sources:
+            collect_source(store, source, settings, on_progress=stages.on_progress)
+        clean(store, settings, on_progress=stages.on_progress)
+        counts = store.counts()
+    new = counts.total - before.total
+    console.print(f"{new} new, {counts.total} in all: {counts.accepted} accepted, {counts.rejected} rejected.")
+    if counts.rejected:
+        console.print("See why: [bold]sdlora images --rejected[/]")
+    console.print("Train on them: [bold]sdlora run[/]")
+
+
+def images(
+    home: HomeOption = DEFAULT_HOME,
+    rejected: Annotated[bool, typer.Option("--rejected", help="Only images that were left out.")] = False,
+    accepted: Annotated[bool, typer.Option("--accepted", help="Only images that are trained on or held out.")] = False,
+    reason: Annotated[str | None, typer.Option(help="Only rejected by this check, such as near_duplicate.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many rows.")] = 50,
+) -> None:
+    """List the images, each with its verdict and the reason for it."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from sdlora.store import ImageStore, Verdict
+
+    if rejected and accepted:
+        raise typer.BadParameter("choose --rejected or --accepted, not both")
+    verdict: Verdict | None = "rejected" if rejected or reason else "accepted" if accepted else None
+    if not (home / "images.db").is_file():
+        console.print(f"No images yet in {home}. Collect some: [bold]sdlora collect FOLDER[/]")
+        return
+    with ImageStore.open(home) as store:
+        rows = store.images(verdict, rejected_by=reason, limit=limit)
+        counts = store.counts()
+    table = Table("image", "size", "caption", "file", "verdict", "reason", box=None, header_style="bold")
+    for row in rows:
+        size = f"{row.width}x{row.height}" if row.width else "?"
+        caption, file = (row.captions or ("",))[0], (row.files or ("",))[0]
+        split = {"train": "train", "held_out": "held out"}.get(row.split or "", "")
+        shown = row.verdict or "pending" if row.verdict != "accepted" else f"accepted {split}".strip()
+        cells = (row.sha256[:10], size, caption, file, shown, row.reason or "")
+        table.add_row(*(Text(cell) for cell in cells))
+    console.print(table)
+    checks = ", ".join(f"{count} {check}" for check, count in counts.rejected_by.items())
+    console.print(
+        f"{counts.total} images: {counts.accepted} accepted, {counts.rejected} rejected"
+        + (f" ({checks})" if checks else "")
+        + (f", {counts.pending} not yet judged" if counts.pending else "")
+        + (f"; the first {limit} are shown (--limit)" if len(rows) == limit < counts.total else "")
+    )

@@ -1,0 +1,133 @@
+"""`demo`, `run`, `pretrain`: the commands that turn the loop."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deployments.cli.options import CONFIGS, DEFAULT_HOME, ConfigOption, HomeOption
+from deployments.cli.terminal import Stages, clock, console
+
+if TYPE_CHECKING:
+    from sdlora.config import PipelineConfig
+    from tasks.results import Release
+
+DEMO_CONFIG = CONFIGS / "demo.yaml"
+
+
+def demo(home: HomeOption = DEFAULT_HOME) -> None:
+    """Teach the embedded model a new style from the bundled images: the whole loop, offline, in minutes.
+
+    Run it again and it says that nothing is new. An interrupted demo goes on where it stopped.
+    """
+    release = _retrain(DEMO_CONFIG, home, force=False)
+    _print_next_steps(release, home)
+
+
+def run(
+    home: HomeOption = DEFAULT_HOME,
+    config: ConfigOption = DEMO_CONFIG,
+    force: Annotated[bool, typer.Option(help="Score and decide again although nothing is new.")] = False,
+) -> None:
+    """Turn the loop once: collect, clean, fine-tune, duel with the champion, publish.
+
+    Nothing has to run beforehand. An interrupted run goes on with the same command.
+
+    Example: [bold]sdlora run --config my-style.yaml[/]
+    """
+    _retrain(config, home, force)
+
+
+def pretrain(
+    home: HomeOption = DEFAULT_HOME,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="YAML file with pretraining settings.", dir_okay=False)
+    ] = None,
+) -> None:
+    """Make a base model from nothing but the collected images. Takes hours; an interrupted run goes on.
+
+    Collect captioned images first: [bold]sdlora collect FOLDER[/].
+    """
+    from deployments.local_run import prefect_at_hand
+
+    with Stages() as stages, prefect_at_hand(home, "pretrain") as server:
+        from flows.pretrain import load_pretrain_config
+        from flows.pretrain import pretrain as flow
+        from tasks.progress import listening
+
+        settings = load_pretrain_config(config)
+        server.wait_ready()
+        with listening(stages.on_progress, stages.on_metrics):
+            base = flow(settings, home)
+    console.print(f"The base model is in {base.folder}\nUse it: base_model: {{source: {base.folder}}}")
+
+
+def _retrain(config_file: Path, home: Path, force: bool) -> Release:
+    from deployments.watermark import remember, unchanged_release
+    from sdlora.config import load_config
+
+    began = time.monotonic()
+    home = home.resolve()
+    config = load_config(config_file)  # before anything is started: a misspelt key costs no waiting
+    release = None if force else unchanged_release(config, home)
+    if release is None:
+        release = _run_flow(config, home, force)
+        remember(config, home, release)
+    _print_release(release, time.monotonic() - began)
+    return release
+
+
+def _run_flow(config: PipelineConfig, home: Path, force: bool) -> Release:
+    from deployments.local_run import prefect_at_hand
+
+    with prefect_at_hand(home, "run") as server:
+        with console.status("Starting ..."):
+            from flows.retrain import retrain
+            from tasks.progress import listening
+
+            server.wait_ready()
+        with Stages() as stages, listening(stages.on_progress, stages.on_metrics):
+            return retrain(config, home, force)
+
+
+def _print_release(release: Release, seconds: float) -> None:
+    from deployments.cli.tables import duel_table
+    from sdlora.errors import EvaluationError
+    from sdlora.evidence import load_duel
+
+    number = f"{release.name} version {release.version}"
+    if not release.new:
+        console.print(f"Nothing new: {number} was made from exactly these images and settings.")
+    try:
+        console.print(duel_table(load_duel(release.run.evaluation)))
+    except EvaluationError as error:  # cleared away by hand; the registry still knows the outcome
+        console.print(f"[yellow]{error}[/]")
+    verdict = "[green]passed the gate: it is the champion[/]" if release.promoted else "[yellow]is not promoted[/]"
+    console.print(f"[bold]{number}[/] {verdict}")
+    for reason in release.reasons:
+        console.print(f"  - {reason}", markup=False)
+    for label, value in (
+        ("Time", clock(seconds)),
+        ("Report", release.report),
+        ("Before/after", release.grid),
+        ("Adapter", release.run.release),
+    ):
+        console.print(f"{label + ':':<14}{value}", markup=False, soft_wrap=True)
+
+
+def _print_next_steps(release: Release, home: Path) -> None:
+    from sdlora.assets import DEMO_LATER
+
+    option = "" if home == DEFAULT_HOME else f" --home {home}"
+    console.print("\nNext:")
+    for command, meaning in (
+        (f'sdlora generate "a cat"{option}', "draw with the champion (--base: without the adapter)"),
+        (f"sdlora images --rejected{option}", "see which images were left out, and why"),
+        (f"sdlora collect {DEMO_LATER}{option}", "more images arrive ..."),
+        (f"sdlora run{option}", "... and a second adapter challenges the champion"),
+        (f"sdlora up{option}", "start runs and see versions in the browser"),
+    ):
+        console.print(f"  [bold]{command}[/]\n      [dim]{meaning}[/]", soft_wrap=True)

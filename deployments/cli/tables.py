@@ -1,0 +1,45 @@
+"""Results as terminal tables."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from sdlora.evidence import CONTESTANTS, METRICS, Duel, Estimate, Metric
+
+SHORT_TABLE = (
+    "kid",
+    "fid",
+    "subject_top10",
+    "denoising_psnr",
+    "denoising_ssim",
+    "reconstruction_psnr",
+    "reconstruction_ssim",
+    "seconds_per_image",
+)
+ARROWS = {"lower": "↓", "higher": "↑"}  # the better direction
+TITLES = {"base": "base model", "champion": "champion", "candidate": "this adapter"}
+
+
+def duel_table(duel: Duel) -> Table:
+    """The scores of all contestants, with 95 % intervals where they were measured."""
+    present = [name for name in CONTESTANTS if name in duel.scores]
+    title = f"{len(duel.samples)} held-out images, the same prompts and seeds for all; [95 % interval]"
+    table = Table(title=title, title_justify="left", title_style="dim")
+    table.add_column("metric")
+    for name in present:
+        table.add_column(TITLES[name], justify="right", style="bold" if name == "candidate" else "")
+    for key in SHORT_TABLE:
+        metric = METRICS[key]
+        cells = [format_estimate(duel.scores[name].metrics.get(key), metric) for name in present]
+        table.add_row(f"{metric.label} {ARROWS[metric.better]}", *cells)
+    return table
+
+
+def format_estimate(estimate: Estimate | None, metric: Metric) -> str:
+    """`0.3412 [0.3200, 0.3600]`, without the interval where none was measured."""
+    if estimate is None:
+        return "missing"
+    text = f"{estimate.value:.{metric.decimals}f}{' ' + metric.unit if metric.unit else ''}"
+    if estimate.low == estimate.high:
+        return text
+    return f"{text} \\[{estimate.low:.{metric.decimals}f}, {estimate.high:.{metric.decimals}f}]"

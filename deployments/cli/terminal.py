@@ -1,0 +1,104 @@
+"""What the terminal shows while work is done: one bar per stage with the time left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+)
+from rich.text import Text
+
+console = Console(highlight=False)
+error_console = Console(stderr=True, highlight=False)
+
+PLAIN_INTERVAL_SECONDS = 20.0
+
+
+class Stages:
+    """A listener for the library's progress. Where the output is not a terminal, a line now and then."""
+
+    def __init__(self, output: Console = console) -> None:
+        self.console = output
+        self._live = output.is_terminal
+        self._bars: dict[str, TaskID] = {}
+        self._said_at: dict[str, float] = {}
+        self._began: dict[str, float] = {}
+        self._progress = Progress(
+            SpinnerColumn(finished_text="[green]✓[/]"),
+            TextColumn("{task.description}", style="bold"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            _TimeColumn(),
+            TextColumn("[dim]{task.fields[note]}[/]"),
+            console=output,
+        )
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._progress.stop()
+
+    def on_progress(self, stage: str, done: int, total: int) -> None:
+        if self._live:
+            if stage not in self._bars:
+                self._bars[stage] = self._progress.add_task(stage, total=total, note="")
+            self._progress.update(self._bars[stage], completed=done, total=total)
+        else:
+            self._say(stage, done, total)
+
+    def on_metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Show the newest loss behind the bar that is moving."""
+        if self._live and self._bars and "loss" in values:
+            newest = next(reversed(self._bars.values()))
+            self._progress.update(newest, note=f"loss {values['loss']:.3f}")
+
+    def note(self, text: str) -> None:
+        self._progress.console.print(text) if self._live else self.console.print(text)
+
+    def _say(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        began = self._began.setdefault(stage, now)
+        if done < total and now - self._said_at.get(stage, began) < PLAIN_INTERVAL_SECONDS:
+            self._said_at.setdefault(stage, began)
+            return
+        if done == total and self._said_at.get(stage) == float("inf"):
+            return
+        self._said_at[stage] = float("inf") if done == total else now
+        left = (now - began) / done * (total - done) if done else 0
+        tail = f"{clock(now - began)}" if done == total else f"{clock(left)} left"
+        self.console.print(f"{stage}: {done}/{total}, {tail}")
+
+
+class _TimeColumn(ProgressColumn):
+    """Time left while a stage runs, the time it took when it is done."""
+
+    def render(self, task: Task) -> Text:
+        if task.finished:
+            return Text(clock(task.finished_time or 0), style="dim")
+        if task.time_remaining is None:
+            return Text("-:--", style="cyan")
+        return Text(f"{clock(task.time_remaining)} left", style="cyan")
+
+
+def clock(seconds: float) -> str:
+    """75 -> "1:15"."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"

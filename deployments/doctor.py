@@ -1,0 +1,163 @@
+"""Look for what would go wrong later, and say what to do about it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Literal
+
+from deployments.environment import MLFLOW_PORT, PREFECT_PORT
+from deployments.local_run import running_services
+from deployments.services import require_free_port
+from sdlora.errors import SdloraError
+
+FREE_GIB = 2.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    level: Literal["good", "note", "problem"]
+    subject: str
+    text: str
+
+
+def examine(home: Path) -> Iterator[Finding]:
+    """Look at everything, cheap things first."""
+    looks: tuple[Callable[[Path], Finding], ...] = (
+        _python,
+        _packages,
+        _disk,
+        _state,
+        _images,
+        _records,
+        _ports,
+        _torch,
+        _base_model,
+    )
+    for look in looks:
+        try:
+            yield look(home)
+        except SdloraError as error:
+            yield Finding("problem", look.__name__.strip("_").replace("_", " "), str(error))
+
+
+def _python(home: Path) -> Finding:
+    found = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info < (3, 11):
+        return Finding("problem", "Python", f"{found}; 3.11 or newer is needed.")
+    return Finding("good", "Python", f"{found} in {sys.prefix}")
+
+
+def _packages(home: Path) -> Finding:
+    from packaging.requirements import Requirement
+
+    try:
+        requirements = [Requirement(line) for line in requires("sdlora") or ()]
+    except PackageNotFoundError:
+        return Finding("problem", "packages", "sdlora itself is not installed in this Python: run `make dev`.")
+    wrong = []
+    needed = [r for r in requirements if r.marker is None or r.marker.evaluate({"extra": ""})]
+    for requirement in needed:
+        try:
+            found = version(requirement.name)
+        except PackageNotFoundError:
+            wrong.append(f"{requirement} is missing")
+            continue
+        if not requirement.specifier.contains(found, prereleases=True):
+            wrong.append(f"{requirement.name} {found} is not {requirement.specifier}")
+    if wrong:
+        return Finding("problem", "packages", "; ".join(wrong) + ". Install again: make dev")
+    return Finding("good", "packages", f"{len(needed)} requirements are met")
+
+
+def _disk(home: Path) -> Finding:
+    folder = next(path for path in (home.resolve(), *home.resolve().parents) if path.exists())
+    free = shutil.disk_usage(folder).free / 2**30
+    level: Literal["good", "note"] = "good" if free >= FREE_GIB else "note"
+    advice = "" if level == "good" else f"; a run needs up to {FREE_GIB:.0f} GiB"
+    return Finding(level, "disk", f"{free:.1f} GiB free at {folder}{advice}")
+
+
+def _state(home: Path) -> Finding:
+    if not home.exists():
+        return Finding("note", "state folder", f"{home.resolve()} does not exist yet; `sdlora demo` makes it")
+    if not os.access(home, os.W_OK):
+        return Finding("problem", "state folder", f"{home.resolve()} is not writable. Change its rights.")
+    running = running_services(home)
+    state = f", its servers run: {running['prefect']} and {running['mlflow']}" if running else ""
+    return Finding("good", "state folder", f"{home.resolve()}{state}")
+
+
+def _images(home: Path) -> Finding:
+    if not (home / "images.db").is_file():
+        return Finding("note", "image database", "none yet; `sdlora collect FOLDER` makes it")
+    broken = _integrity(home / "images.db")
+    if broken:
+        return Finding("problem", "image database", f"{broken}. Restore images.db from a backup, or collect again.")
+    from sdlora.store import ImageStore
+
+    with ImageStore.open(home) as store:
+        counts = store.counts()
+    return Finding("good", "image database", f"{counts.accepted} accepted and {counts.rejected} rejected images")
+
+
+def _records(home: Path) -> Finding:
+    if "MLFLOW_TRACKING_URI" in os.environ:
+        shown = re.sub(r"//[^/@]*@", "//", os.environ["MLFLOW_TRACKING_URI"])
+        return Finding("good", "MLflow", f"records go to {shown} (MLFLOW_TRACKING_URI)")
+    path = home / "mlflow" / "mlflow.db"
+    if not path.is_file():
+        return Finding("note", "MLflow", "no records yet; the first run makes them")
+    broken = _integrity(path)
+    if broken:
+        return Finding("problem", "MLflow", f"{broken}. Restore {path} from a backup.")
+    return Finding("good", "MLflow", f"{path} ({path.stat().st_size / 2**20:.1f} MiB)")
+
+
+def _ports(home: Path) -> Finding:
+    if running_services(home):
+        return Finding("good", "ports", "in use by this state folder's own servers")
+    taken = []
+    for port, server, option in ((PREFECT_PORT, "Prefect", "--prefect-port"), (MLFLOW_PORT, "MLflow", "--mlflow-port")):
+        try:
+            require_free_port(port, server, option)
+        except SdloraError:
+            taken.append(f"{port} ({server}) is in use: sdlora up {option} {port + 1}")
+    return Finding("note", "ports", "; ".join(taken)) if taken else Finding("good", "ports", "4200 and 5000 are free")
+
+
+def _torch(home: Path) -> Finding:
+    import torch
+
+    if torch.cuda.is_available():
+        return Finding("good", "PyTorch", f"{torch.__version__} on {torch.cuda.get_device_name(0)}")
+    return Finding("good", "PyTorch", f"{torch.__version__} on the CPU with {torch.get_num_threads()} threads")
+
+
+def _base_model(home: Path) -> Finding:
+    from sdlora.models import BaseModelConfig, load_base_model
+
+    base = load_base_model(BaseModelConfig(), home)
+    size = sum(path.stat().st_size for path in base.folder.rglob("*") if path.is_file()) / 2**20
+    return Finding("good", "base model", f"{base.name}, {size:.0f} MiB, digest {base.digest[:12]}")
+
+
+def _integrity(path: Path) -> str | None:
+    try:
+        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        try:
+            answer = connection.execute("PRAGMA quick_check").fetchone()[0]
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        return f"{path} cannot be read ({error})"
+    return None if answer == "ok" else f"{path} is damaged ({answer})"

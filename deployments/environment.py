@@ -1,0 +1,48 @@
+"""The environment that Prefect and MLflow run in: state in one folder, loopback only, no telemetry.
+
+It is set before either is imported, because both read it once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PREFECT_PORT, MLFLOW_PORT = 4200, 5000
+
+
+def prefect_url(port: int) -> str:
+    return f"http://127.0.0.1:{port}"
+
+
+def environment(home: Path) -> dict[str, str]:
+    """Variables for every process that works on the state folder `home`."""
+    home = home.resolve()
+    return {
+        "SDLORA_HOME": str(home),
+        "DO_NOT_TRACK": "true",
+        "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_TELEMETRY_ENABLE_RESOURCE_METRICS": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        # Results are references of a few lines; as JSON they can be read, and loading them runs no code.
+        "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "GIT_PYTHON_REFRESH": "quiet",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        "TQDM_DISABLE": "1",
+    }
+
+
+def quiet_terminal() -> dict[str, str]:
+    """Leave the terminal to the progress bars; the logs go to a file and to the run's page."""
+    return {
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_HANDLERS_DEBUG_LEVEL": "CRITICAL",
+        "PREFECT_CLI_PROMPT": "false",
+        "MLFLOW_LOGGING_LEVEL": "ERROR",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "DIFFUSERS_VERBOSITY": "error",
+    }

@@ -1,0 +1,114 @@
+"""Run a flow from a terminal, with a Prefect server that lives as long as the run.
+
+Prefect can start such a server by itself, but only when the flow is called, and it imports the server into this
+process as well. Started here as a child process at the very beginning, it comes up while the libraries of the flow
+are being imported.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from deployments.environment import environment, prefect_url, quiet_terminal
+from deployments.services import Service, answers, free_port
+
+SERVICES_FILE = "services.json"
+
+
+@contextmanager
+def prefect_at_hand(home: Path, log_name: str) -> Iterator[PrefectServer]:
+    """Set the environment of this process, and have a Prefect server for the length of the block.
+
+    An address in `PREFECT_API_URL` comes first, then the server of a running `sdlora up`, then one of our own.
+    Import nothing of Prefect or MLflow before.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    running = prepare_environment(home)
+    if "PREFECT_API_URL" in os.environ:
+        server = PrefectServer(os.environ["PREFECT_API_URL"])
+    elif running:
+        server = PrefectServer(f"{running['prefect']}/api")
+    else:
+        server = PrefectServer.start(home)
+    os.environ["PREFECT_API_URL"] = server.api_url
+    try:
+        _log_to_file(home / "logs" / f"{log_name}.log")
+        yield server
+    finally:
+        _send_what_is_left()
+        server.stop()
+
+
+def prepare_environment(home: Path) -> dict[str, str] | None:
+    """Set this process's environment for `home`; returns the addresses of a running `sdlora up`, if any."""
+    os.environ.update({**environment(home), **quiet_terminal()})
+    running = running_services(home)
+    if running:
+        os.environ.setdefault("MLFLOW_TRACKING_URI", running["mlflow"])
+    return running
+
+
+class PrefectServer:
+    """A server to talk to, and its process if it is ours."""
+
+    def __init__(self, api_url: str, process: Service | None = None) -> None:
+        self.api_url, self.process = api_url, process
+
+    @classmethod
+    def start(cls, home: Path) -> PrefectServer:
+        port = free_port()
+        command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+        command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning", "--lifespan", "on"]
+        # What Prefect itself sets for a server that serves one process: no web page, no scheduler.
+        short_lived = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+        log = home / "logs" / "prefect-server.log"
+        return cls(f"{prefect_url(port)}/api", Service("The Prefect server", command, short_lived, log))
+
+    def wait_ready(self) -> None:
+        """Return when the server answers.
+
+        Raises:
+            ServiceError: our own server did not start.
+        """
+        if self.process:
+            self.process.wait_ready(f"{self.api_url}/health")
+
+    def stop(self) -> None:
+        if self.process:
+            self.process.stop(timeout_seconds=5)
+
+
+def running_services(home: Path) -> dict[str, str] | None:
+    """The addresses of a running `sdlora up` on this state folder."""
+    try:
+        found = json.loads((home / SERVICES_FILE).read_text())
+    except (OSError, ValueError):
+        return None
+    return found if answers(f"{found['prefect']}/api/health") else None
+
+
+def _send_what_is_left() -> None:
+    """Send logs and events that wait for the next batch; afterwards they would retry at a closed port."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    APILogWorker.drain_all(timeout=5)
+    EventsWorker.drain_all(timeout=5)
+
+
+def _log_to_file(path: Path) -> None:
+    """Send what the libraries log to a file; the terminal shows progress and results only."""
+    from prefect.logging.configuration import setup_logging
+
+    setup_logging()  # now: it replaces the root handlers when it is first called
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+    logging.captureWarnings(True)

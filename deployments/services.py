@@ -1,0 +1,119 @@
+"""Local servers as child processes: started together, waited for, stopped without leaving anything behind."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+from sdlora.errors import ConfigError, SdloraError
+
+STOP_SECONDS = 15.0
+
+
+class ServiceError(SdloraError):
+    """A local server that does not start or has died."""
+
+
+class Service:
+    """One server in a process group of its own, its output in a log file."""
+
+    def __init__(self, name: str, command: list[str], environment: Mapping[str, str], log: Path) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self.name, self.log = name, log
+        self.file: BinaryIO = log.open("ab")
+        self.process = subprocess.Popen(
+            command,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=self.file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        )
+
+    def wait_ready(self, url: str, timeout_seconds: float = 180) -> None:
+        """Return when `url` answers.
+
+        Raises:
+            ServiceError: the process ended, or the time is over.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        while not answers(url):
+            self.check()
+            if time.monotonic() > deadline:
+                raise ServiceError(f"{self.name} did not answer within {timeout_seconds:.0f} s. Its log: {self.log}")
+            time.sleep(0.2)
+
+    def check(self) -> None:
+        """Raise `ServiceError` with the end of the log if the process has ended."""
+        if self.process.poll() is not None:
+            lines = self.log.read_text(errors="replace").splitlines()[-8:]
+            tail = "\n".join(f"  {line}" for line in lines)
+            raise ServiceError(f"{self.name} ended with code {self.process.returncode}. Its log: {self.log}\n{tail}")
+
+    def stop(self, timeout_seconds: float = STOP_SECONDS) -> None:
+        """Ask the whole process group to end, ask again, then kill it."""
+        for signal_number, patience in (
+            (signal.SIGTERM, timeout_seconds),
+            # A Prefect worker whose server is going away sleeps through the first request.
+            (signal.SIGTERM, timeout_seconds / 3),
+            (signal.SIGKILL, timeout_seconds / 3),
+        ):
+            if not self._signal_group(signal_number):
+                break
+            deadline = time.monotonic() + patience
+            while time.monotonic() < deadline and self._signal_group(0):
+                self.process.poll()  # reap, or the group never looks empty
+                time.sleep(0.05)
+        self.process.wait()
+        self.file.close()
+
+    def _signal_group(self, number: int) -> bool:
+        try:
+            os.killpg(self.process.pid, number)
+        except ProcessLookupError:
+            return False
+        return True
+
+
+def answers(url: str) -> bool:
+    """Whether a GET of `url` succeeds right now."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as reply:
+            return bool(reply.status == 200)
+    except OSError:
+        return False
+
+
+def require_free_port(port: int, server: str, option: str) -> None:
+    """Raise `ConfigError` if something listens on the port already."""
+    with contextlib.closing(socket.socket()) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ConfigError(
+                f"Port {port} for the {server} is in use. Stop what uses it, or choose another: {option} {port + 1}"
+            ) from error
+
+
+def free_port() -> int:
+    """A port that nobody listens on at this moment."""
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _end_with_parent() -> None:
+    # PR_SET_PDEATHSIG: when this process is killed outright, Linux ends the servers for it.
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)

@@ -1,0 +1,41 @@
+"""Draw images with any version."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from prefect import flow
+from pydantic import Field
+
+from tasks.drawing import Drawing
+from tasks.generate import generate_images
+
+
+@flow(name="generate", persist_result=False)
+def generate(
+    prompt: Annotated[str, Field(min_length=1)],
+    which: str = "champion",
+    name: str | None = None,
+    seed: Annotated[int, Field(ge=0)] = 0,
+    count: Annotated[int, Field(ge=1, le=64)] = 4,
+    steps: Annotated[int, Field(ge=1, le=200)] = 20,
+    guidance_scale: Annotated[float, Field(ge=1)] = 4.0,
+    negative_prompt: str = "",
+    home: Path = Path(".sdlora"),
+) -> list[Path]:
+    """Draw images and remember them in the image database.
+
+    Args:
+        prompt: What to draw, in words.
+        which: champion, candidate, base, or a version's number.
+        name: The line of adapters; may be left out if there is only one.
+        seed: The same seed draws the same image; several images count up from it.
+        count: How many images.
+        steps: Sampler steps.
+        guidance_scale: How strictly to follow the prompt.
+        negative_prompt: What to keep away from.
+        home: The state folder.
+    """
+    drawing = Drawing(prompt, seed, count, steps, guidance_scale, negative_prompt)
+    return generate_images(drawing, which, name, home.resolve())

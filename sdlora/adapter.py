@@ -1,0 +1,82 @@
+"""A LoRA from its beginning to its end: fine_tune(), update_parameters()."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sdlora.artifacts import AdapterRef, BaseModelRef
+from sdlora.data import Snapshot
+from sdlora.errors import WeightsError
+from sdlora.lora.config import LoraConfig
+from sdlora.lora.load import load_adapter, merge
+from sdlora.models.stable_diffusion import StableDiffusion
+from sdlora.progress import OnMetrics, OnProgress
+from sdlora.store import ImageStore
+from sdlora.training.config import TrainingConfig
+from sdlora.training.fine_tuning import fine_tune
+from sdlora.training.identity import run_digest
+
+
+class LoRA:
+    """A low-rank adapter of one base model.
+
+    ```python
+    model = StableDiffusion.from_ref(load_base_model(BaseModelConfig(), home))
+    lora = LoRA(model)
+    lora.fine_tune(snapshot, store, TrainingConfig(preset="small"))
+    lora.update_parameters()
+    model.generate_image("a noto emoji of koala, animal & nature", seed=1)
+    ```
+    """
+
+    def __init__(self, model: StableDiffusion | BaseModelRef, config: LoraConfig | None = None) -> None:
+        """Choose the base model and the adapter's settings; nothing is loaded or trained yet."""
+        self.model = model if isinstance(model, StableDiffusion) else None
+        self.base = model.ref if isinstance(model, StableDiffusion) else model
+        self.config = config or LoraConfig()
+        self.adapter: AdapterRef | None = None
+
+    def fine_tune(
+        self,
+        snapshot: Snapshot,
+        store: ImageStore,
+        training: TrainingConfig | None = None,
+        folder: Path | None = None,
+        *,
+        name: str = "adapter",
+        on_metrics: OnMetrics | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> AdapterRef:
+        """Train on a snapshot, from where an interrupted call with the same inputs stopped; see `training.fine_tune`.
+
+        The model in memory stays as it is until `update_parameters`. By default the run lives in
+        `runs/<run digest>` of the store's home.
+        """
+        training = training or TrainingConfig()
+        digest = run_digest(self.base.digest, snapshot.digest, self.config, training)
+        self.adapter = fine_tune(
+            self.base,
+            snapshot,
+            store,
+            self.config,
+            training,
+            folder or store.home / "runs" / digest,
+            name=name,
+            on_metrics=on_metrics,
+            on_progress=on_progress,
+        )
+        return self.adapter
+
+    def update_parameters(self, adapter: AdapterRef | None = None) -> StableDiffusion:
+        """Take theta' = theta + delta theta: merge the trained (or the given) adapter into the model, in place.
+
+        Raises:
+            WeightsError: there is no adapter yet, it belongs to another base model, or it is damaged.
+        """
+        chosen = adapter or self.adapter
+        if chosen is None:
+            raise WeightsError("There is no adapter to merge yet: call fine_tune() or give one.")
+        if self.model is None:
+            self.model = StableDiffusion.from_ref(self.base)
+        merge(load_adapter(self.model.unet, chosen, self.base))
+        return self.model

@@ -1,0 +1,109 @@
+"""The configuration of the whole loop: one section per stage, read from a YAML file or typed into a form."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from sdlora.data import DataConfig
+from sdlora.errors import ConfigError
+from sdlora.evaluation import EvaluationConfig, GateConfig
+from sdlora.frozen import FrozenConfig
+from sdlora.lora import LoraConfig
+from sdlora.models import BaseModelConfig
+from sdlora.training import TrainingConfig
+
+
+class PipelineConfig(FrozenConfig):
+    """Everything that decides what a run of the loop makes of the images."""
+
+    name: str = Field(
+        "style",
+        pattern=r"^[a-z0-9][a-z0-9-]*$",
+        description="name of the adapter in files, in the registry and in the experiment list",
+    )
+    data: DataConfig = Field(default_factory=DataConfig, description="where images come from and which are kept")
+    base_model: BaseModelConfig = Field(default_factory=BaseModelConfig, description="what the adapter attaches to")
+    lora: LoraConfig = Field(default_factory=LoraConfig, description="the adapter's size and place")
+    training: TrainingConfig = Field(default_factory=TrainingConfig, description="how long and how fast it learns")
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="how the duel is fought")
+    gate: GateConfig = Field(default_factory=GateConfig, description="what makes a candidate the champion")
+
+    def digest(self) -> str:
+        """SHA-256 of all settings that can change the result; where the images came from is not one of them."""
+        settings = self.model_dump(mode="json")
+        settings["data"].pop("sources", None)
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def load_config(path: Path) -> PipelineConfig:
+    """Read a YAML file; sources written as relative paths are relative to the file.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or has a key or value that is not accepted.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"There is no configuration file {path}. Give the path of a YAML file.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The configuration file {path} cannot be read: {error}.") from error
+    try:
+        settings = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path} must hold settings by name, such as `name: my-style`; found {settings!r}.")
+    config = parse_config(settings, origin=str(path))
+    sources = tuple(_beside(path, source) for source in config.data.sources)
+    return config.model_copy(update={"data": config.data.model_copy(update={"sources": sources})})
+
+
+def parse_config(settings: dict[str, Any], origin: str = "configuration") -> PipelineConfig:
+    """Validate settings by name; every problem is listed, each by the key as it was typed.
+
+    Raises:
+        ConfigError: an unknown key (the nearest known one is named) or a value that is not accepted.
+    """
+    try:
+        return PipelineConfig.model_validate(settings)
+    except ValidationError as error:
+        problems = [
+            _describe(problem["loc"], problem)
+            for problem in error.errors()
+            if problem["type"] != "default_factory_not_called"  # a default that follows from a refused value
+        ]
+        raise ConfigError(f"{origin}:\n" + "\n".join(f"  {problem}" for problem in problems)) from error
+
+
+def _describe(location: Sequence[int | str], problem: Any) -> str:
+    key = ".".join(map(str, location))
+    if problem["type"] != "extra_forbidden":
+        return f"{key}: {problem['msg']}; found {problem['input']!r}."
+    known = _known_keys(location[:-1])
+    nearest = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+    remedy = f"Did you mean {nearest[0]!r}?" if nearest else f"Known here: {', '.join(known)}."
+    return f"{key}: unknown setting. {remedy}"
+
+
+def _known_keys(section: Sequence[int | str]) -> list[str]:
+    model: type[BaseModel] = PipelineConfig
+    for name in section:
+        field = model.model_fields.get(str(name))
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            break
+        model = field.annotation
+    return list(model.model_fields)
+
+
+def _beside(path: Path, source: str) -> str:
+    if ":" in source.split("/", 1)[0]:  # a scheme such as hf: or https:
+        return source
+    return str((path.parent / Path(source).expanduser()).resolve())

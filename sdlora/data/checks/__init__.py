@@ -1,0 +1,16 @@
+"""The checks on single images, in the order in which they speak: the first that rejects gives the reason.
+
+A new check is a new file and one name in this tuple. Its score is taken from the decoded images once and recorded;
+raise `version` when the same image would get another score.
+"""
+
+from sdlora.data.checks.animated import ANIMATED
+from sdlora.data.checks.base import Check, Picture, Ruling
+from sdlora.data.checks.blank import BLANK
+from sdlora.data.checks.pixel_count import PIXEL_COUNT
+from sdlora.data.checks.too_small import TOO_SMALL
+from sdlora.data.checks.unreadable import UNREADABLE
+
+CHECKS: tuple[Check, ...] = (PIXEL_COUNT, UNREADABLE, TOO_SMALL, ANIMATED, BLANK)
+
+__all__ = ["CHECKS", "Check", "Picture", "Ruling"]

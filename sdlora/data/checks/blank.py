@@ -1,0 +1,22 @@
+"""Is there anything to see?"""
+
+from __future__ import annotations
+
+from PIL import ImageStat
+
+from sdlora.data.checks.base import Check, Picture
+from sdlora.data.config import DataConfig
+
+
+def contrast(picture: Picture) -> float | None:
+    """Standard deviation of the most varied colour channel, in grey levels of 255."""
+    return float(max(ImageStat.Stat(picture.rgb).stddev)) if picture.rgb else None
+
+
+def _rejects(score: float, config: DataConfig) -> str | None:
+    if score >= config.min_contrast:
+        return None
+    return f"blank: brightness varies by {score:.1f} of 255 levels, less than min_contrast = {config.min_contrast:g}"
+
+
+BLANK = Check("blank", 1, contrast, ("min_contrast",), _rejects)

@@ -1,0 +1,18 @@
+"""Is it a whole picture?"""
+
+from __future__ import annotations
+
+from sdlora.data.checks.base import Check, Picture
+from sdlora.data.config import DataConfig
+
+
+def readable(picture: Picture) -> float | None:
+    """1 for a picture that was decoded to the end, 0 for one that could not be; None where nobody tried."""
+    return None if picture.rgb is None and picture.problem is None else float(picture.rgb is not None)
+
+
+def _rejects(score: float, _: DataConfig) -> str | None:
+    return "cannot be read" if score < 1 else None
+
+
+UNREADABLE = Check("unreadable", 1, readable, (), _rejects, ends=True, tells_problem=True)

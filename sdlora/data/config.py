@@ -1,0 +1,49 @@
+"""Settings of collecting, cleaning and freezing images."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from sdlora.frozen import FrozenConfig
+
+MAX_DIFFERENCE = 60.0
+"""Pairs that differ more than this are not recorded, so no threshold may lie above it."""
+
+
+class DataConfig(FrozenConfig):
+    """Where images come from, which of them are kept, and how they are split.
+
+    Changing a threshold decides again from recorded scores; no image is decoded for it.
+    """
+
+    sources: tuple[str, ...] = Field((), description="folders, or Hugging Face datasets saved to disk")
+    resolution: int = Field(64, ge=16, multiple_of=8, description="side of the square training images, in pixels")
+    max_file_bytes: int = Field(256 * 2**20, ge=1, description="larger files are passed over when collecting")
+
+    max_pixels: int = Field(
+        64_000_000, ge=1, le=178_000_000, description="images whose header promises more are never decoded"
+    )
+    min_side_px: int = Field(32, ge=1, description="the shorter side an image needs")
+    allow_animated: bool = Field(False, description="keep the first frame of animated images")
+    min_contrast: float = Field(
+        4.0, ge=0, le=128, description="standard deviation of brightness below which it is blank"
+    )
+    near_duplicate_difference: float = Field(
+        20.0, ge=0, le=MAX_DIFFERENCE, description="two images that differ less, in grey levels of 255, are copies"
+    )
+    suspect_difference: float = Field(
+        30.0, ge=0, le=MAX_DIFFERENCE, description="two images that differ less never lie on both sides of the split"
+    )
+
+    held_out_fraction: float = Field(0.25, gt=0, lt=1, description="share of new images kept from training")
+    min_train_images: int = Field(8, ge=1, description="a snapshot with fewer training images is refused")
+    min_held_out_images: int = Field(4, ge=1, description="a snapshot with fewer held-out images is refused")
+
+    @model_validator(mode="after")
+    def _suspects_include_copies(self) -> DataConfig:
+        if self.suspect_difference < self.near_duplicate_difference:
+            raise ValueError(
+                f"suspect_difference = {self.suspect_difference} must be at least "
+                f"near_duplicate_difference = {self.near_duplicate_difference}"
+            )
+        return self

@@ -1,0 +1,88 @@
+"""Copies: which image of each group is kept, and why the others are not. Nothing is deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sdlora.data.checks.base import Ruling, parameters_digest
+from sdlora.data.config import DataConfig
+from sdlora.data.fingerprint import VERSION
+
+EXACT = "exact_duplicate"
+NEAR = "near_duplicate"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An image that passed every check on single images."""
+
+    image_id: int
+    sha256: str
+    fingerprint_id: int
+    pixels: int
+
+
+@dataclass(frozen=True)
+class Copy:
+    """What an image is a copy of, and by how much the two differ, in grey levels (0: the same pixels)."""
+
+    kept: Candidate
+    difference: float
+    exact: bool
+
+
+def find_copies(
+    candidates: Iterable[Candidate], pairs: Iterable[tuple[int, int, float]], threshold: float
+) -> dict[int, Copy]:
+    """The candidates that are copies of a better one, by image id.
+
+    The best is the largest, then the one collected first. An image is a copy of a kept one only, so that a chain of
+    small changes does not swallow its two ends.
+
+    Args:
+        pairs: (fingerprint id, fingerprint id, difference).
+        threshold: pairs that differ less are copies.
+    """
+    neighbours: dict[int, list[tuple[float, int]]] = {}
+    for first, second, difference in pairs:
+        if difference < threshold:
+            neighbours.setdefault(first, []).append((difference, second))
+            neighbours.setdefault(second, []).append((difference, first))
+    kept: dict[int, Candidate] = {}
+    seen: dict[int, Candidate] = {}
+    copies: dict[int, Copy] = {}
+    for candidate in sorted(candidates, key=lambda one: (-one.pixels, one.image_id)):
+        twin = seen.setdefault(candidate.fingerprint_id, candidate)
+        if twin is not candidate:
+            # What a near copy's twin copies is the image that was kept instead of both.
+            copies[candidate.image_id] = copies.get(twin.image_id, Copy(twin, 0.0, exact=True))
+            continue
+        near = [(found, kept[other]) for found, other in neighbours.get(candidate.fingerprint_id, ()) if other in kept]
+        if near:
+            found, original = min(near, key=lambda pair: (pair[0], pair[1].image_id))
+            copies[candidate.image_id] = Copy(original, found, exact=False)
+        else:
+            kept[candidate.fingerprint_id] = candidate
+    return copies
+
+
+def rulings(copy: Copy | None, config: DataConfig) -> Sequence[Ruling]:
+    """What the two checks for copies say of an image."""
+    exact = near = None
+    if copy is not None and copy.exact:
+        exact = f"shows the same pixels as image {copy.kept.sha256[:12]}, which is kept"
+    elif copy is not None:
+        near = (
+            f"differs by {copy.difference:.1f} grey levels from image {copy.kept.sha256[:12]}, which is kept; "
+            f"less than near_duplicate_difference = {config.near_duplicate_difference:g}"
+        )
+    difference = copy.difference if copy is not None else None
+    return (
+        Ruling(EXACT, VERSION, parameters_digest({}), float(exact is not None), exact),
+        Ruling(NEAR, VERSION, near_parameters(config), difference, near),
+    )
+
+
+def near_parameters(config: DataConfig) -> str:
+    return parameters_digest({"near_duplicate_difference": config.near_duplicate_difference})

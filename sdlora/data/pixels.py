@@ -1,0 +1,34 @@
+"""The images of a snapshot as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from sdlora.data.decode import UnreadableError, decode_rgb
+from sdlora.data.snapshot import SnapshotRow
+from sdlora.errors import DataError
+from sdlora.store import ImageStore
+
+
+def load_images_uint8(store: ImageStore, rows: Sequence[SnapshotRow], side_px: int) -> Tensor:
+    """Images in the order of the rows: upright, on white, their centre square scaled to `side_px`.
+
+    Returns:
+        (N, 3, S, S) uint8 in [0, 255].
+    Raises:
+        DataError: the bytes of an image are missing or damaged.
+    """
+    images = torch.empty((len(rows), 3, side_px, side_px), dtype=torch.uint8)
+    for index, row in enumerate(rows):
+        try:
+            rgb = decode_rgb(store.read_bytes(row.sha256))
+        except UnreadableError as error:
+            raise DataError(f"Image {row.sha256} cannot be decoded: {error}. Clean the images again.") from error
+        square = ImageOps.fit(rgb, (side_px, side_px), Image.Resampling.LANCZOS)
+        images[index] = torch.from_numpy(np.array(square)).permute(2, 0, 1)  # (S, S, 3) -> (3, S, S)
+    return images

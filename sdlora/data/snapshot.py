@@ -1,0 +1,203 @@
+"""Freeze the accepted images into a list that a model can be trained on, known by the digest of its rows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import cast
+
+from sqlalchemy import or_, select, update
+from sqlalchemy.orm import Session
+
+from sdlora.data.checks.base import Ruling, parameters_digest
+from sdlora.data.config import DataConfig
+from sdlora.data.fingerprint import VERSION
+from sdlora.data.ledger import record_rulings, record_verdicts, rules_digest, undecided
+from sdlora.data.similar import pairs_below
+from sdlora.data.split import LEAK, Member, Sides, assign_sides
+from sdlora.errors import DataError
+from sdlora.store import ImageStore, Split
+from sdlora.store.intake import insert_or_ignore
+from sdlora.store.queries import captions_of, count_images
+from sdlora.store.tables import ImageTable, SnapshotImageTable, SnapshotTable
+
+_CANDIDATES = or_(ImageTable.verdict == "accepted", ImageTable.rejected_by == LEAK)
+
+
+@dataclass(frozen=True)
+class SnapshotRow:
+    """One image of a snapshot. There is always a caption: the empty one where nobody has written any."""
+
+    sha256: str
+    captions: tuple[str, ...]
+    split: Split
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A frozen list of images. Equal rows give an equal digest on any machine."""
+
+    digest: str
+    rows: tuple[SnapshotRow, ...]
+
+    @cached_property
+    def train(self) -> tuple[SnapshotRow, ...]:
+        return tuple(row for row in self.rows if row.split == "train")
+
+    @cached_property
+    def held_out(self) -> tuple[SnapshotRow, ...]:
+        return tuple(row for row in self.rows if row.split == "held_out")
+
+
+def snapshot_digest(rows: Iterable[SnapshotRow]) -> str:
+    """SHA-256 over one JSON line [sha256, captions, split] per row, in the order of the SHA-256s."""
+    digest = hashlib.sha256()
+    for row in sorted(rows, key=lambda row: row.sha256):
+        line = json.dumps([row.sha256, row.captions, row.split], ensure_ascii=True, separators=(",", ":"))
+        digest.update(f"{line}\n".encode())
+    return digest.hexdigest()
+
+
+def make_snapshot(store: ImageStore, config: DataConfig) -> Snapshot:
+    """Freeze the accepted images; the same images and captions give the snapshot that is there already.
+
+    An image keeps the side of the split that its first snapshot gave it. Look-alikes (`data.suspect_difference`)
+    are never on both sides: one that would be is rejected by the check "split_leak".
+
+    Raises:
+        DataError: an image has no verdict under these settings, or too few images are accepted. Nothing is recorded.
+    """
+    with store.write() as session:
+        waiting = len(undecided(session, rules_digest(config)))
+        if waiting:
+            raise DataError(f"{waiting} images have no verdict under these settings yet. Run clean() with them first.")
+        members = _members(session)
+        sides = assign_sides(members, _look_alikes(session, config), config)
+        _record_sides(session, members, sides, config)
+        captions = captions_of(session, list(sides.splits))
+        shas = {member.image_id: member.sha256 for member in members}
+        by_id = {
+            image_id: SnapshotRow(shas[image_id], captions.get(image_id) or ("",), side)
+            for image_id, side in sides.splits.items()
+        }
+        rows = tuple(sorted(by_id.values(), key=lambda row: row.sha256))
+        snapshot = Snapshot(snapshot_digest(rows), rows)
+        _require_enough(session, snapshot, config)
+        _record_snapshot(session, snapshot, by_id)
+    return snapshot
+
+
+def load_snapshot(store: ImageStore, digest: str) -> Snapshot:
+    """A snapshot by its digest, or the first digits of it.
+
+    Raises:
+        DataError: there is none, there are several, or its rows do not have this digest.
+    """
+    with store.read() as session:
+        starts = SnapshotTable.digest.startswith(digest, autoescape=True)
+        found = session.scalars(select(SnapshotTable).where(starts).limit(3)).all()
+        if len(found) != 1 or not digest:
+            names = ", ".join(one.digest[:16] for one in found) or "none"
+            raise DataError(f"Snapshot {digest!r}: expected the first digits of one snapshot's digest, found {names}.")
+        rows = _rows_of(session, found[0].id)
+        if snapshot_digest(rows) != found[0].digest:
+            raise DataError(f"Snapshot {found[0].digest} is damaged: its rows have another digest. Restore images.db.")
+        return Snapshot(found[0].digest, rows)
+
+
+def latest_snapshot(store: ImageStore) -> Snapshot | None:
+    """The snapshot made last, or None if there is none."""
+    with store.read() as session:
+        newest = session.scalars(select(SnapshotTable).order_by(SnapshotTable.id.desc()).limit(1)).first()
+        return Snapshot(newest.digest, _rows_of(session, newest.id)) if newest else None
+
+
+def _members(session: Session) -> list[Member]:
+    """Accepted images, and those that only the split turned down before: it may have room for them now."""
+    rows = session.execute(select(ImageTable.id, ImageTable.sha256, ImageTable.split).where(_CANDIDATES))
+    return [Member(row.id, row.sha256, cast("Split | None", row.split)) for row in rows]
+
+
+def _look_alikes(session: Session, config: DataConfig) -> list[tuple[int, int]]:
+    pairs = pairs_below(session, config.suspect_difference)
+    statement = select(ImageTable.fingerprint_id, ImageTable.id).where(_CANDIDATES)
+    images: dict[int, list[int]] = {}
+    for fingerprint_id, image_id in session.execute(statement):
+        images.setdefault(fingerprint_id, []).append(image_id)
+    return [
+        (one, other) for first, second, _ in pairs for one in images.get(first, ()) for other in images.get(second, ())
+    ]
+
+
+def _record_sides(session: Session, members: Sequence[Member], sides: Sides, config: DataConfig) -> None:
+    fresh = [
+        {"id": member.image_id, "split": sides.splits[member.image_id]}
+        for member in members
+        if member.split is None and member.image_id in sides.splits
+    ]
+    if fresh:
+        session.execute(update(ImageTable), fresh)
+    turned_down = select(ImageTable.id).where(ImageTable.rejected_by == LEAK)
+    parameters = parameters_digest({"suspect_difference": config.suspect_difference})
+    changed = set(session.scalars(turned_down)) | set(sides.leaks)
+    rulings = {
+        image_id: [Ruling(LEAK, VERSION, parameters, None, _leak_reason(sides.leaks.get(image_id), config))]
+        for image_id in changed
+    }
+    record_rulings(session, rulings)
+    record_verdicts(session, rulings, rules_digest(config))
+
+
+def _leak_reason(other: Member | None, config: DataConfig) -> str | None:
+    if other is None:
+        return None
+    return (
+        f"looks like image {other.sha256[:12]} on the other side of the train/held-out split; they differ by less than "
+        f"suspect_difference = {config.suspect_difference:g}"
+    )
+
+
+def _require_enough(session: Session, snapshot: Snapshot, config: DataConfig) -> None:
+    train, held_out = len(snapshot.train), len(snapshot.held_out)
+    if train >= config.min_train_images and held_out >= config.min_held_out_images:
+        return
+    counts = count_images(session)
+    reasons = ", ".join(f"{check} {count}" for check, count in counts.rejected_by.items()) or "none"
+    raise DataError(
+        f"Too few images for a snapshot: found {train} to train on and {held_out} held out, expected at least "
+        f"data.min_train_images = {config.min_train_images} and data.min_held_out_images = "
+        f"{config.min_held_out_images}. Of {counts.total} images {counts.accepted} are accepted; rejected: {reasons}. "
+        "Collect more images, or loosen the settings behind those rejections."
+    )
+
+
+def _record_snapshot(session: Session, snapshot: Snapshot, by_id: Mapping[int, SnapshotRow]) -> None:
+    if session.scalars(select(SnapshotTable.id).where(SnapshotTable.digest == snapshot.digest)).first() is not None:
+        return
+    made = SnapshotTable(
+        digest=snapshot.digest,
+        parent_id=session.scalars(select(SnapshotTable.id).order_by(SnapshotTable.id.desc()).limit(1)).first(),
+        train_count=len(snapshot.train),
+        held_out_count=len(snapshot.held_out),
+    )
+    session.add(made)
+    session.flush()
+    images = [
+        {"snapshot_id": made.id, "image_id": image_id, "split": row.split, "captions": list(row.captions)}
+        for image_id, row in by_id.items()
+    ]
+    insert_or_ignore(session, SnapshotImageTable, images)
+
+
+def _rows_of(session: Session, snapshot_id: int) -> tuple[SnapshotRow, ...]:
+    statement = (
+        select(ImageTable.sha256, SnapshotImageTable.captions, SnapshotImageTable.split)
+        .join(ImageTable, ImageTable.id == SnapshotImageTable.image_id)
+        .where(SnapshotImageTable.snapshot_id == snapshot_id)
+        .order_by(ImageTable.sha256)
+    )
+    rows = session.execute(statement)
+    return tuple(SnapshotRow(row.sha256, tuple(row.captions), cast("Split", row.split)) for row in rows)

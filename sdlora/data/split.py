@@ -1,0 +1,137 @@
+"""Which images are kept from training: stable as the collection grows, and never on both sides with a look-alike."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sdlora.data.config import DataConfig
+from sdlora.store import Split
+
+LEAK = "split_leak"
+"""The check that turns down an image whose look-alikes lie on both sides already."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """An image to be put on a side; `split` is the side an earlier snapshot gave it, which it keeps."""
+
+    image_id: int
+    sha256: str
+    split: Split | None
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The outcome: the side of each image, and each image that fits on neither with the one it would leak to."""
+
+    splits: Mapping[int, Split]
+    leaks: Mapping[int, Member]
+
+
+def assign_sides(members: Iterable[Member], look_alikes: Sequence[tuple[int, int]], config: DataConfig) -> Sides:
+    """Put every image on a side.
+
+    Images that look alike, also by way of others, form a group. A group whose members have no side yet goes where a
+    hash of its smallest SHA-256 sends it; new members of a group that has a side join that side. Where old members
+    of a group lie on both sides, each new one joins an old look-alike of its own. At last every pair is checked: of
+    two look-alikes on different sides the one collected later is left out.
+
+    Args:
+        look_alikes: pairs of image ids.
+    """
+    by_id = {member.image_id: member for member in sorted(members, key=lambda one: one.image_id)}
+    edges = _adjacency(look_alikes, by_id)
+    splits: dict[int, Split] = {image_id: member.split for image_id, member in by_id.items() if member.split}
+    new_groups = []
+    for group in _groups([image_id for image_id in by_id if image_id not in splits], edges):
+        sides = {by_id[other].split for image_id in group for other in edges.get(image_id, ())} - {None}
+        if not sides:
+            new_groups.append(group)
+        else:
+            _join_neighbours(group, edges, splits)
+    splits.update(_split_by_hash(new_groups, by_id, list(splits.values()), config))
+    leaks = _leaks(by_id, edges, splits)
+    return Sides({image_id: side for image_id, side in splits.items() if image_id not in leaks}, leaks)
+
+
+def _split_by_hash(
+    groups: Sequence[Sequence[int]], by_id: Mapping[int, Member], others: Sequence[Split], config: DataConfig
+) -> dict[int, Split]:
+    """New groups by a hash in [0, 1): those below `held_out_fraction` are held out.
+
+    A handful of images seldom falls as its fraction says. Where that leaves a side below its minimum, the limit
+    moves to the next hash until both minima are met; only images that no snapshot holds are concerned.
+    """
+    ordered = sorted((_unit_hash(min(by_id[one].sha256 for one in group)), group) for group in groups)
+    cut = sum(value < config.held_out_fraction for value, _ in ordered)
+    held_out = others.count("held_out") + sum(len(group) for _, group in ordered[:cut])
+    train = others.count("train") + sum(len(group) for _, group in ordered[cut:])
+    while held_out < config.min_held_out_images and cut < len(ordered):
+        size = len(ordered[cut][1])
+        if train - size < config.min_train_images:
+            break
+        cut, held_out, train = cut + 1, held_out + size, train - size
+    while train < config.min_train_images and cut > 0:
+        size = len(ordered[cut - 1][1])
+        if held_out - size < config.min_held_out_images:
+            break
+        cut, held_out, train = cut - 1, held_out - size, train + size
+    sides: dict[int, Split] = {}
+    for position, (_, group) in enumerate(ordered):
+        sides.update(dict.fromkeys(group, "held_out" if position < cut else "train"))
+    return sides
+
+
+def _unit_hash(sha256: str) -> float:
+    return int.from_bytes(hashlib.sha256(f"split {sha256}".encode()).digest()[:6]) / 2**48
+
+
+def _adjacency(pairs: Sequence[tuple[int, int]], known: Mapping[int, Member]) -> dict[int, list[int]]:
+    edges: dict[int, list[int]] = {}
+    for first, second in sorted(pairs):
+        if first in known and second in known:
+            edges.setdefault(first, []).append(second)
+            edges.setdefault(second, []).append(first)
+    return edges
+
+
+def _groups(image_ids: Sequence[int], edges: Mapping[int, Sequence[int]]) -> list[list[int]]:
+    """Connected groups among these images, each in the order they were collected."""
+    left = set(image_ids)
+    groups = []
+    for start in image_ids:
+        if start not in left:
+            continue
+        left.discard(start)
+        group = [start]
+        for image_id in group:  # grows while it is read
+            reached = [other for other in edges.get(image_id, ()) if other in left]
+            left.difference_update(reached)
+            group += reached
+        groups.append(sorted(group))
+    return groups
+
+
+def _join_neighbours(group: Sequence[int], edges: Mapping[int, Sequence[int]], splits: dict[int, Split]) -> None:
+    waiting = list(group)
+    while waiting:
+        image_id = next(one for one in waiting if any(other in splits for other in edges[one]))
+        splits[image_id] = next(splits[other] for other in edges[image_id] if other in splits)
+        waiting.remove(image_id)
+
+
+def _leaks(
+    by_id: Mapping[int, Member], edges: Mapping[int, Sequence[int]], splits: Mapping[int, Split]
+) -> dict[int, Member]:
+    """Images left out, in favour of those that were on a side before, then of those collected earlier."""
+    leaks: dict[int, Member] = {}
+    placed: set[int] = set()
+    for image_id in sorted(by_id, key=lambda one: (by_id[one].split is None, one)):
+        across = [other for other in edges.get(image_id, ()) if other in placed and splits[other] != splits[image_id]]
+        if across:
+            leaks[image_id] = by_id[across[0]]
+        else:
+            placed.add(image_id)
+    return leaks

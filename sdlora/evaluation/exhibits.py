@@ -1,0 +1,91 @@
+"""The images of a duel that people look at: small PNGs per row, and grids drawn from them."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from sdlora.checkpoints import file_sha256
+from sdlora.evaluation.grids import draw_grid
+from sdlora.evidence import DUEL_FILE, Contestant, Duel, ShownImages, replace_file
+
+
+@dataclass(frozen=True)
+class Exhibits:
+    """The first K prompts of a duel. Images are (K, 3, H, W) uint8."""
+
+    captions: Sequence[str]
+    real: Tensor
+    drawn: Mapping[Contestant, Tensor]
+    nearest_training: Tensor
+    similarity: Sequence[float]
+
+
+def write_exhibits(folder: Path, exhibits: Exhibits) -> tuple[tuple[ShownImages, ...], dict[str, str]]:
+    """Write the images; returns the rows by file name and the SHA-256 of every file.
+
+    An earlier `duel.json` goes first: it must never speak for images that are being replaced.
+    """
+    (folder / DUEL_FILE).unlink(missing_ok=True)
+    shutil.rmtree(folder / "samples", ignore_errors=True)
+    (folder / "samples").mkdir(parents=True)
+    columns: dict[str, Tensor] = {"real": exhibits.real, "nearest": exhibits.nearest_training}
+    columns.update({str(name): images for name, images in exhibits.drawn.items()})
+    images = {name: [to_image(image) for image in batch] for name, batch in columns.items()}
+    names = {name: [f"samples/{row:02d}-{name}.png" for row in range(len(batch))] for name, batch in images.items()}
+    for column, paths in names.items():
+        for name, image in zip(paths, images[column], strict=True):
+            replace_file(folder / name, png_bytes(image))
+    for name, grid in _grids(exhibits, images).items():
+        replace_file(folder / name, png_bytes(grid))
+    shown = tuple(
+        ShownImages(
+            prompt=caption,
+            real=names["real"][row],
+            base=names["base"][row],
+            champion=names["champion"][row] if "champion" in names else None,
+            candidate=names["candidate"][row],
+            nearest_training=names["nearest"][row],
+        )
+        for row, caption in enumerate(exhibits.captions)
+    )
+    files = sorted([*(name for paths in names.values() for name in paths), *GRIDS])
+    return shown, {name: file_sha256(folder / name) for name in files}
+
+
+GRIDS = tuple(Duel.model_fields[field].default for field in ("grid", "before_after_grid", "nearest_grid"))
+
+
+def _grids(exhibits: Exhibits, images: Mapping[str, Sequence[Image.Image]]) -> dict[str, Image.Image]:
+    def grid(columns: Mapping[str, str], captions: Sequence[str] = exhibits.captions) -> Image.Image:
+        rows = zip(*(images[column] for column in columns), strict=True)
+        return draw_grid(list(columns.values()), list(zip(captions, rows, strict=True)))
+
+    everything: dict[str, str] = {"real": "real", **{name: name for name in exhibits.drawn}}
+    likeness = [
+        f"{caption} (similarity {similarity:.2f})"
+        for caption, similarity in zip(exhibits.captions, exhibits.similarity, strict=True)
+    ]
+    drawings = (
+        grid(everything),
+        grid({"base": "before", "candidate": "after"}),
+        grid({"candidate": "candidate", "nearest": "nearest training"}, likeness),
+    )
+    return dict(zip(GRIDS, drawings, strict=True))
+
+
+def to_image(image_uint8: Tensor) -> Image.Image:
+    """(3, H, W) uint8 -> an RGB image."""
+    return Image.fromarray(image_uint8.permute(1, 2, 0).numpy())
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()

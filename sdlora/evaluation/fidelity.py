@@ -1,0 +1,82 @@
+"""How faithfully the model keeps real images: through the autoencoder, and through noise and back.
+
+Neither needs a judge beside the image itself, so both work at any number of images and move little by chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+from typing import cast
+
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+from sdlora.diffusion.seeds import step_generator
+from sdlora.models.encode import decode_latents, encode_images, encode_prompts
+from sdlora.models.precision import autocast, probe_precision
+from sdlora.models.stable_diffusion import StableDiffusion
+
+_MAX_PSNR_DB = 60.0  # an exact copy has no noise at all; its infinite PSNR would swallow the mean of the others
+
+
+def psnr_per_image(images_uint8: Tensor, reference_uint8: Tensor) -> Tensor:
+    """(N, 3, H, W) twice, in [0, 255] -> (N,) peak signal-to-noise ratios in dB, at most 60."""
+    psnr = peak_signal_noise_ratio(
+        images_uint8.float(), reference_uint8.float(), data_range=255.0, reduction="none", dim=(1, 2, 3)
+    )
+    return psnr.clamp(max=_MAX_PSNR_DB)
+
+
+def ssim_per_image(images_uint8: Tensor, reference_uint8: Tensor) -> Tensor:
+    """(N, 3, H, W) twice, in [0, 255] -> (N,) structural similarities, 1 for equal images."""
+    images, references = images_uint8.float(), reference_uint8.float()
+    measured = structural_similarity_index_measure(images, references, data_range=255.0, reduction="none")
+    return cast("Tensor", measured).reshape(len(images_uint8))  # one image comes back without dimension
+
+
+def reconstruct(model: StableDiffusion, images_uint8: Tensor) -> Tensor:
+    """Encode to the latent distribution's mean and decode: (N, 3, H, W) uint8 -> the same."""
+    return decode_latents(model.autoencoder, encode_images(model.autoencoder, images_uint8))
+
+
+@torch.no_grad()
+def renoise_and_denoise(
+    model: StableDiffusion,
+    images_uint8: Tensor,
+    captions: Sequence[str],
+    seeds: Sequence[int],
+    fraction: float,
+    steps: int,
+) -> Tensor:
+    """Turn images part of the way to noise and let the model restore them with their caption.
+
+    Deterministic DDIM without guidance: the question is what the denoiser believes, not how a sampler
+    flatters it. Every image has its own noise, from its own seed.
+
+    Args:
+        model: with or without an adapter.
+        images_uint8: (B, 3, H, W) in [0, 255].
+        captions: B captions.
+        seeds: B seeds of the noise.
+        fraction: how far to noise, in (0, 1): the timestep as a share of the training timesteps.
+        steps: sampler steps from there back to an image.
+
+    Returns:
+        (B, 3, H, W) uint8 restored images.
+    """
+    scheduler = DDIMScheduler.from_config(model.scheduler.config)
+    scheduler.set_timesteps(ceil(steps / fraction))
+    timesteps = scheduler.timesteps[-steps:]  # from the fraction down to zero
+    latents = encode_images(model.autoencoder, images_uint8)  # (B, C, h, w)
+    noise = torch.stack([torch.randn(latents.shape[1:], generator=step_generator(s, 0, "renoise")) for s in seeds])
+    latents = scheduler.add_noise(latents, noise, timesteps[:1].expand(len(latents))).to(model.device)
+    text = encode_prompts(model.tokenizer, model.text_encoder, captions).to(model.device)  # (B, T, D)
+    precision = probe_precision(model.device.type).precision
+    for timestep in timesteps:
+        with autocast(model.device.type, precision):
+            predicted = model.unet(latents, timestep, encoder_hidden_states=text).sample
+        latents = scheduler.step(predicted.float(), timestep, latents).prev_sample
+    return decode_latents(model.autoencoder, latents)

@@ -1,0 +1,161 @@
+"""The rule that reads a duel and says whether the candidate becomes the champion.
+
+Differences are paired, and the gate reads the unfavourable end of their 95 % interval: doubt counts against the
+candidate. Against the bare base the candidate must be better beyond doubt. Against a champion there are two rules:
+
+`better`: the interval of the KID difference lies wholly below zero. Safe, but with a hundred held-out images a
+    champion would often stay although the candidate has learnt from more images, because the gain is smaller
+    than the noise.
+`not_worse` (default): for a candidate trained on another snapshot than the champion. It must score at least as
+    well on average, and the interval must leave it most of the champion's gain over the base: all but
+    `max_lost_gain`. The margin is a share of the proven effect, as in non-inferiority trials, so it needs no tuning
+    to a data set's KID scale; the first condition keeps many small losses from adding up over promotions.
+    A candidate from the champion's own snapshot has no new images to offer and must still be `better`.
+
+Every metric that a rule reads must be measured and finite; otherwise the candidate is not promoted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from sdlora.evaluation.config import GateConfig
+from sdlora.evidence import CONTESTANTS, METRICS, Check, Decision, Duel, Estimate
+
+
+def decide(duel: Duel, gate: GateConfig) -> Decision:
+    """Apply every check; the candidate is promoted if all pass."""
+    missing = tuple(_missing_metrics(duel, gate))
+    checks = missing or tuple(_checks(duel, gate))
+    promote = all(check.passed for check in checks)
+    return Decision(
+        promote=promote,
+        reasons=tuple(check.reason for check in checks if promote or not check.passed),
+        checks=checks,
+        duel_digest=duel.digest(),
+        candidate_digest=duel.candidate_digest,
+        champion_digest=duel.champion_digest,
+    )
+
+
+def _missing_metrics(duel: Duel, gate: GateConfig) -> Iterator[Check]:
+    limits = {
+        "denoising_psnr": gate.max_denoising_psnr_drop_db,
+        "denoising_ssim": gate.max_denoising_ssim_drop,
+        "seconds_per_image": gate.max_time_factor,
+        "excess_copies": gate.max_excess_copies,
+    }
+    scored = {"kid", *gate.required_metrics, *(name for name, limit in limits.items() if limit is not None)}
+    compared = scored & {"kid", "denoising_psnr", "denoising_ssim"}
+    for contestant in CONTESTANTS:
+        if contestant != "champion" or duel.champion_digest is not None:
+            found = duel.scores[contestant].metrics if contestant in duel.scores else {}
+            yield from _unmeasured(scored, found, contestant)
+    yield from _unmeasured(compared, duel.against_base, "candidate against base")
+    if duel.champion_digest is not None:
+        yield from _unmeasured(compared, duel.against_champion, "candidate against champion")
+
+
+def _unmeasured(names: set[str], found: dict[str, Estimate], where: str) -> Iterator[Check]:
+    for name in sorted(names):
+        if not _is_measured(found.get(name)):
+            reason = f"Missing metric {name} ({where}): nothing is promoted on incomplete evidence."
+            yield Check(name=f"{name} measured ({where})", passed=False, reason=reason)
+
+
+def _is_measured(estimate: Estimate | None) -> bool:
+    return estimate is not None and all(map(math.isfinite, (estimate.value, estimate.low, estimate.high)))
+
+
+def _checks(duel: Duel, gate: GateConfig) -> Iterator[Check]:
+    yield _beats_base(duel, gate)
+    if duel.champion_digest is not None:
+        yield _holds_against_champion(duel, gate)
+    for metric, limit in (
+        ("denoising_psnr", gate.max_denoising_psnr_drop_db),
+        ("denoising_ssim", gate.max_denoising_ssim_drop),
+    ):
+        if limit is not None:
+            yield _drops_little(duel, metric, limit)
+    if gate.max_time_factor is not None:
+        yield _is_fast_enough(duel, gate.max_time_factor)
+    if gate.max_excess_copies is not None:
+        yield _copies_little(duel, gate.max_excess_copies)
+
+
+def _beats_base(duel: Duel, gate: GateConfig) -> Check:
+    difference = duel.against_base["kid"]
+    needed = 0.0 - gate.min_improvement
+    passed = difference.high < needed
+    base, candidate = (duel.scores[name].metrics["kid"].value for name in ("base", "candidate"))
+    found = f"KID {candidate:.4f} against the base model's {base:.4f}, difference {_interval(difference)}"
+    if passed:
+        reason = f"Clearly better than the base model: {found}."
+    else:
+        reason = f"Not clearly better than the base model: {found}; the upper end must be below {needed:g}."
+    return Check(name="better than the base", passed=passed, reason=reason)
+
+
+def _holds_against_champion(duel: Duel, gate: GateConfig) -> Check:
+    difference = duel.against_champion["kid"]
+    base, champion, candidate = (duel.scores[name].metrics["kid"].value for name in CONTESTANTS)
+    found = f"KID {candidate:.4f} against the champion's {champion:.4f}, difference {_interval(difference)}"
+    if difference.high < 0:
+        return Check(name="against the champion", passed=True, reason=f"Clearly better than the champion: {found}.")
+    if gate.rule == "better":
+        reason = f"Not clearly better than the champion: {found}; the upper end must be below 0."
+        return Check(name="against the champion", passed=False, reason=reason)
+    if duel.candidate_snapshot_digest == duel.champion_snapshot_digest:
+        reason = (
+            f"Trained on the same images as the champion, so it must be clearly better, and is not: {found}; "
+            "the upper end must be below 0."
+        )
+        return Check(name="against the champion", passed=False, reason=reason)
+    margin = gate.max_lost_gain * max(base - champion, 0)
+    passed = difference.value <= 0 and difference.high <= margin
+    if passed:
+        reason = f"Learnt from other images than the champion and is not worse: {found}; up to {margin:.4f} is allowed."
+    else:
+        reason = (
+            f"May be worse than the champion: {found}. It must be at most 0 on average with an upper end of at most "
+            f"{margin:.4f}, {gate.max_lost_gain:.0%} of the champion's gain over the base."
+        )
+    return Check(name="against the champion", passed=passed, reason=reason)
+
+
+def _drops_little(duel: Duel, metric: str, limit: float) -> Check:
+    rival, differences = ("base model", duel.against_base)
+    if duel.champion_digest is not None:
+        rival, differences = ("champion", duel.against_champion)
+    difference, shape = differences[metric], METRICS[metric]
+    passed = difference.low >= -limit
+    unit = f" {shape.unit}" if shape.unit else ""
+    found = f"{shape.label} against the {rival}: {_interval(difference, shape.decimals)}{unit}"
+    verdict = "within" if passed else "too far below"
+    reason = f"{found}, {verdict} the allowed drop of {limit:g}{unit}."
+    return Check(name=shape.label, passed=passed, reason=reason)
+
+
+def _is_fast_enough(duel: Duel, limit: float) -> Check:
+    base, candidate = (duel.scores[name].metrics["seconds_per_image"].value for name in ("base", "candidate"))
+    factor = candidate / base if base > 0 else math.inf
+    passed = factor <= limit
+    allowed = f"{'up to' if passed else 'only'} {limit:g} times is allowed"
+    reason = f"{candidate:.3f} s per image, {factor:.2f} times the base model's; {allowed}."
+    return Check(name="time per image", passed=passed, reason=reason)
+
+
+def _copies_little(duel: Duel, limit: float) -> Check:
+    share = duel.scores["candidate"].metrics["copied_share"].value
+    excess = duel.scores["candidate"].metrics["excess_copies"].value
+    passed = excess <= limit
+    reason = (
+        f"{share:.1%} of the samples are nearly a training image; of real images it never saw, "
+        f"{duel.held_out_copied_share:.1%} are. {'Up to' if passed else 'Only'} {limit:.1%} more is allowed."
+    )
+    return Check(name="near copies", passed=passed, reason=reason)
+
+
+def _interval(estimate: Estimate, decimals: int = 4) -> str:
+    return f"{estimate.value:+.{decimals}f} [{estimate.low:+.{decimals}f}, {estimate.high:+.{decimals}f}]"

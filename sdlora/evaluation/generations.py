@@ -1,0 +1,96 @@
+"""What one contestant makes of the duel's prompts and held-out images, drawn once and then taken from the cache."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import diffusers
+import torch
+from torch import Tensor
+
+from sdlora.evaluation.config import EvaluationConfig
+from sdlora.evaluation.fidelity import renoise_and_denoise
+from sdlora.evaluation.prompts import Prompt
+from sdlora.evaluation.tensor_cache import cached_tensors
+from sdlora.evidence import canonical_digest
+from sdlora.models.features import ImageFeatures
+from sdlora.models.stable_diffusion import StableDiffusion
+
+GENERATION_VERSION = 1  # raise it when the same settings give other images
+_SETTINGS = {
+    *("resolution", "batch_size", "sampler", "steps", "guidance_scale", "negative_prompt"),
+    *("denoising_fraction", "denoising_steps"),
+}
+
+
+@dataclass(frozen=True)
+class Generations:
+    """What one contestant made, in the order of the prompts."""
+
+    images_uint8: Tensor  # (N, 3, H, W) drawn from the prompts
+    denoised_uint8: Tensor  # (N, 3, H, W) held-out images, half turned to noise and restored
+    features: Tensor  # (N, D) of the drawn images
+    batch_seconds: Tensor  # (batches,) drawing time per image, measured when the images were made
+
+
+def generations(
+    load_model: Callable[[], StableDiffusion],
+    weights_digest: str,
+    prompts: Sequence[Prompt],
+    held_out_uint8: Tensor,
+    config: EvaluationConfig,
+    home: Path,
+    on_done: Callable[[int], None],
+) -> Generations:
+    """Draw all prompts, unless `home/cache/generations` holds the result; then no model is loaded.
+
+    The time per image is kept with the images: it tells of the machine and its load at that moment.
+
+    Args:
+        load_model: gives the contestant's model.
+        weights_digest: names the base and the adapter.
+        prompts: N prompts.
+        held_out_uint8: (N, 3, H, W) the images that the prompts come from.
+        config: sampler settings.
+        home: the state folder.
+        on_done: called with the number of prompts that are done.
+    """
+    key = canonical_digest(
+        {
+            "weights": weights_digest,
+            "prompts": [(prompt.row.sha256, prompt.text, prompt.seed) for prompt in prompts],
+            "settings": config.model_dump(mode="json", include=_SETTINGS),
+            "version": [GENERATION_VERSION, torch.__version__, diffusers.__version__],
+        }
+    )
+
+    def draw() -> dict[str, Tensor]:
+        model, extract = load_model(), ImageFeatures()
+        parts: dict[str, list[Tensor]] = {"images_uint8": [], "denoised_uint8": [], "features": [], "batch_seconds": []}
+        for start in range(0, len(prompts), config.batch_size):
+            batch = prompts[start : start + config.batch_size]
+            texts, seeds = [prompt.text for prompt in batch], [prompt.seed for prompt in batch]
+            started = time.perf_counter()
+            images = model.generate(
+                texts,
+                seeds,
+                steps=config.steps,
+                guidance_scale=config.guidance_scale,
+                negative_prompt=config.negative_prompt,
+                sampler=config.sampler,
+                batch_size=config.batch_size,
+            )
+            seconds = (time.perf_counter() - started) / len(batch)
+            real = held_out_uint8[start : start + config.batch_size]
+            restored = renoise_and_denoise(model, real, texts, seeds, config.denoising_fraction, config.denoising_steps)
+            for name, part in zip(parts, (images, restored, extract(images), torch.tensor([seconds])), strict=True):
+                parts[name].append(part)
+            on_done(start + len(batch))
+        return {name: torch.cat(tensors) for name, tensors in parts.items()}
+
+    found = cached_tensors(home / "cache" / "generations" / f"{key}.safetensors", draw)
+    on_done(len(prompts))
+    return Generations(**found)

@@ -1,0 +1,43 @@
+"""Which held-out images a duel uses, and the prompt and seed each of them gives."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sdlora.data import SnapshotRow
+from sdlora.errors import EvaluationError
+from sdlora.evaluation.config import EvaluationConfig
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A held-out image turned into a task: draw this caption from this noise."""
+
+    row: SnapshotRow
+    text: str
+    seed: int
+
+
+def choose_prompts(held_out: Sequence[SnapshotRow], config: EvaluationConfig) -> tuple[Prompt, ...]:
+    """At most `config.max_prompts` held-out images with their first caption.
+
+    Chosen and seeded by a hash of (seed, image digest): a new held-out image leaves the seeds of the others and
+    nearly all of the choice as they were, so a champion's cached images stay useful.
+
+    Raises:
+        EvaluationError: fewer than `config.min_prompts` held-out images.
+    """
+    prompts = [Prompt(row, row.captions[0], _seed(config.seed, row.sha256)) for row in held_out]
+    if len(prompts) < config.min_prompts:
+        raise EvaluationError(
+            f"The snapshot holds {len(prompts)} held-out images; evaluation.min_prompts asks for "
+            f"{config.min_prompts}. Collect more images or raise data.held_out_fraction."
+        )
+    return tuple(sorted(prompts, key=lambda prompt: (prompt.seed, prompt.row.sha256))[: config.max_prompts])
+
+
+def _seed(seed: int, sha256: str) -> int:
+    """A 32-bit seed: any image tool takes it, so a sample can be drawn again anywhere."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{sha256}".encode()).digest()[:4], "little")

@@ -1,0 +1,48 @@
+"""Confidence intervals by the bootstrap over images.
+
+A resample is kept as counts, how often each image was drawn, so that statistics of a thousand resamples are
+matrix products. Contestants are compared on the same counts: what one draw of images does to both cancels.
+Source: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapters 13 and 16.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sdlora.diffusion.seeds import step_generator
+from sdlora.errors import EvaluationError
+from sdlora.evidence import Estimate
+
+_TAIL = 0.025  # 95 % intervals
+
+
+def resample_counts(images: int, resamples: int, seed: int) -> Tensor:
+    """(R, N) float64 counts of N images drawn N times with replacement, R times over; rows sum to N.
+
+    Raises:
+        EvaluationError: fewer than two images.
+    """
+    if images < 2:
+        raise EvaluationError(f"An interval needs at least 2 images, got {images}.")
+    generator = step_generator(seed, images, "bootstrap")
+    drawn = torch.randint(images, (resamples, images), generator=generator)
+    counts = torch.zeros(resamples, images, dtype=torch.float64)
+    return counts.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
+
+
+def resampled_means(values: Tensor, counts: Tensor) -> Tensor:
+    """(N,) one value per image, (R, N) counts -> (R,) means."""
+    return counts @ values.double() / counts.sum(1)
+
+
+def estimate(value: float, resampled: Tensor, *, centre: bool = False) -> Estimate:
+    """The value with the 2.5 % and 97.5 % quantiles of its resamples.
+
+    `centre` moves the resamples so that their mean is the value: for statistics such as FID, which rise merely
+    because a resample holds fewer distinct images than the set it was drawn from.
+    """
+    if centre:
+        resampled = resampled - resampled.mean() + value
+    low, high = torch.quantile(resampled.double(), torch.tensor([_TAIL, 1 - _TAIL], dtype=torch.float64)).tolist()
+    return Estimate(value=value, low=low, high=high)

@@ -1,0 +1,34 @@
+"""Low-rank adapters: attach, save, load, merge.
+
+Source: Hu et al. 2021, arXiv:2106.09685: W' = W + (alpha / rank) B A, with A (rank, in) and B (out, rank).
+
+`LoraConfig` is light; the other names import PyTorch and peft when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from sdlora.lora.config import LoraConfig
+
+if TYPE_CHECKING:
+    from sdlora.lora.attach import attach_lora
+    from sdlora.lora.load import load_adapter, merge, open_adapter
+    from sdlora.lora.save import save_adapter
+
+__all__ = ["LoraConfig", "attach_lora", "load_adapter", "merge", "open_adapter", "save_adapter"]
+
+_HOMES = {
+    "attach_lora": "sdlora.lora.attach",
+    "load_adapter": "sdlora.lora.load",
+    "merge": "sdlora.lora.load",
+    "open_adapter": "sdlora.lora.load",
+    "save_adapter": "sdlora.lora.save",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

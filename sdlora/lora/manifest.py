@@ -1,0 +1,58 @@
+"""What an adapter is and where it comes from: `adapter.json`, beside the weights."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from sdlora.errors import WeightsError
+from sdlora.frozen import FrozenConfig
+from sdlora.lora.config import LoraConfig
+
+MANIFEST_FILE = "adapter.json"
+_LIBRARIES = ("sdlora", "torch", "diffusers", "peft", "transformers", "safetensors")
+
+
+class AdapterManifest(FrozenConfig):
+    """Identity and origin of one adapter. It names no folder and no person."""
+
+    format_version: int = 1
+    name: str
+    digest: str = Field(description="SHA-256 of the diffusers file")
+    kohya_file: str
+    kohya_digest: str = Field(description="SHA-256 of the kohya file")
+    base_digest: str
+    snapshot_digest: str
+    run_digest: str
+    lora: LoraConfig
+    training: dict[str, Any] = Field(description="the training settings, as they were resolved")
+    libraries: dict[str, str]
+
+
+def read_manifest(folder: Path) -> AdapterManifest:
+    """Read `adapter.json`.
+
+    Raises:
+        WeightsError: missing or damaged.
+    """
+    path = folder / MANIFEST_FILE
+    try:
+        return AdapterManifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path} is missing: {folder} is not an adapter written by sdlora.") from error
+    except (OSError, ValidationError) as error:
+        raise WeightsError(f"{path} is damaged. Restore the file or train the adapter again.") from error
+
+
+def library_versions() -> dict[str, str]:
+    """The versions of the libraries that decide an adapter's bytes."""
+    found = {}
+    for library in _LIBRARIES:
+        try:
+            found[library] = version(library)
+        except ImportError:  # PackageNotFoundError: sdlora run from a checkout that is not installed
+            found[library] = "unknown"
+    return found

@@ -1,0 +1,131 @@
+"""Write an adapter in both formats, read both back, and only then call it written."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from diffusers import UNet2DConditionModel
+
+from sdlora.artifacts import AdapterRef, BaseModelRef
+from sdlora.checkpoints import file_sha256
+from sdlora.errors import StorageError, WeightsError
+from sdlora.lora.config import LoraConfig
+from sdlora.lora.diffusers_file import DIFFUSERS_FILE, read_diffusers_file, write_diffusers_file
+from sdlora.lora.kohya_file import kohya_name, read_kohya_file, write_kohya_file
+from sdlora.lora.layers import collect_updates, require_equal
+from sdlora.lora.manifest import MANIFEST_FILE, AdapterManifest, library_versions
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# ComfyUI and A1111 tell the families apart by the width of the text embeddings they expect.
+_FAMILIES = {768: ("sd_v1", "stable-diffusion-v1/lora"), 1024: ("sd_v2", "stable-diffusion-v2-768-v/lora")}
+
+
+def save_adapter(
+    folder: Path,
+    unet: UNet2DConditionModel,
+    config: LoraConfig,
+    base: BaseModelRef,
+    *,
+    name: str,
+    snapshot_digest: str,
+    run_digest: str,
+    prediction_type: str,
+    resolution_px: int,
+    training: Mapping[str, Any] | None = None,
+    details: Mapping[str, str] | None = None,
+) -> AdapterRef:
+    """Write the adapter that is attached to `unet`.
+
+    The folder gets `pytorch_lora_weights.safetensors` (diffusers), `<name>.safetensors` (kohya, ComfyUI) and
+    `adapter.json`. It appears whole or not at all, and equal adapters give equal bytes: no time, no path, no
+    machine name is written.
+
+    Args:
+        folder: where to; an adapter that is there is replaced.
+        unet: the network with the trained adapter attached.
+        config: the adapter's settings.
+        base: what it was trained on.
+        name: name of the kohya file, without suffix, and the title that tools show.
+        snapshot_digest: the images it was trained on.
+        run_digest: all inputs of the training run.
+        prediction_type: what the base predicts, "epsilon" or "v_prediction".
+        resolution_px: side of the training images.
+        training: the resolved training settings, for `adapter.json`.
+        details: further `ss_*` or `modelspec.*` metadata of the kohya file.
+
+    Raises:
+        WeightsError: `name` is no file name, the model has no adapter, or a file read back is not what was written.
+        StorageError: the disk is full or not writable.
+    """
+    if not _NAME.fullmatch(name) or f"{name}.safetensors" == DIFFUSERS_FILE:
+        raise WeightsError(f"name: {name!r} cannot name the adapter's file; use letters, digits, '.', '-' and '_'.")
+    updates = collect_updates(unet)
+    metadata = _describe(unet, name, prediction_type, resolution_px) | {
+        "sdlora.base_digest": base.digest,
+        "sdlora.snapshot_digest": snapshot_digest,
+        "sdlora.run_digest": run_digest,
+        **(details or {}),
+    }
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        diffusers_path, kohya_path = partial / DIFFUSERS_FILE, partial / f"{name}.safetensors"
+        digest = write_diffusers_file(diffusers_path, updates, config)
+        kohya_digest = write_kohya_file(kohya_path, updates, config, metadata)
+        require_equal(read_diffusers_file(diffusers_path), updates, DIFFUSERS_FILE)
+        flattened = {kohya_name(layer): update for layer, update in updates.items()}
+        require_equal(read_kohya_file(kohya_path), flattened, kohya_path.name)
+        if (file_sha256(diffusers_path), file_sha256(kohya_path)) != (digest, kohya_digest):
+            raise WeightsError(f"{partial} does not hold the bytes that were written. Check the disk.")
+        manifest = AdapterManifest(
+            name=name,
+            digest=digest,
+            kohya_file=kohya_path.name,
+            kohya_digest=kohya_digest,
+            base_digest=base.digest,
+            snapshot_digest=snapshot_digest,
+            run_digest=run_digest,
+            lora=config,
+            training=dict(training or {}),
+            libraries=library_versions(),
+        )
+        (partial / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n")
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    except OSError as error:
+        raise StorageError(
+            f"Cannot write the adapter to {folder}: {error}. Free some space and run again; training is not lost."
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return AdapterRef(
+        folder=folder,
+        digest=digest,
+        base_digest=base.digest,
+        snapshot_digest=snapshot_digest,
+        run_digest=run_digest,
+    )
+
+
+def _describe(unet: UNet2DConditionModel, name: str, prediction_type: str, resolution_px: int) -> dict[str, str]:
+    """The metadata that tools show and that they choose their loader by."""
+    version, architecture = _FAMILIES.get(unet.config.cross_attention_dim, ("sdlora", "stable-diffusion-v1/lora"))
+    velocity = prediction_type == "v_prediction"
+    return {
+        "ss_v2": str(version == "sd_v2"),
+        "ss_base_model_version": version,
+        "ss_output_name": name,
+        "ss_resolution": f"({resolution_px}, {resolution_px})",
+        "ss_v_parameterization": str(velocity),
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": architecture,
+        "modelspec.implementation": "diffusers",
+        "modelspec.title": name,
+        "modelspec.resolution": f"{resolution_px}x{resolution_px}",
+        "modelspec.prediction_type": "v" if velocity else "epsilon",
+    }

@@ -1,0 +1,59 @@
+"""From name patterns to layers, with every mistake found before anything is trained."""
+
+from __future__ import annotations
+
+import difflib
+import math
+
+from torch import nn
+
+from sdlora.errors import TargetModuleError
+from sdlora.lora.config import LoraConfig
+
+
+def find_targets(model: nn.Module, config: LoraConfig) -> dict[str, nn.Linear | nn.Conv2d]:
+    """The layers that the config's patterns name, by their full name and in the model's order.
+
+    A pattern is a full layer name or the end of one at a dot: "to_q" matches "mid.attn1.to_q", not "auto_q".
+
+    Raises:
+        TargetModuleError: a pattern matches no linear or convolution layer (even if others do), or the rank is
+            larger than a layer's weight matrix can hold.
+    """
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
+    matched: dict[str, nn.Linear | nn.Conv2d] = {}
+    missing = []
+    for pattern in config.target_modules:
+        found = {name: layer for name, layer in layers.items() if name == pattern or name.endswith(f".{pattern}")}
+        matched |= found
+        if not found:
+            missing.append(pattern)
+    if missing:
+        raise TargetModuleError(
+            f"lora.target_modules: {', '.join(map(repr, missing))} match no layer of {type(model).__name__}. "
+            f"Nearest names: {', '.join(_nearest(missing, list(layers)))}. Correct the setting; nothing was trained."
+        )
+    for name, layer in matched.items():
+        if config.rank > width(layer):
+            raise TargetModuleError(
+                f"lora.rank: {config.rank} is above the width of layer {name} ({width(layer)}). "
+                f"Set lora.rank to {min(map(width, matched.values()))} or less, or leave the layer out of "
+                "lora.target_modules; nothing was trained."
+            )
+    return {name: layer for name, layer in layers.items() if name in matched}
+
+
+def width(layer: nn.Linear | nn.Conv2d) -> int:
+    """The largest rank an update of this layer can have: the smaller side of its weight as a matrix."""
+    rows, *columns = layer.weight.shape
+    return min(rows, math.prod(columns))
+
+
+def _nearest(missing: list[str], names: list[str]) -> list[str]:
+    # Compare with the ends of names that have as many components as the pattern, so "to_qq" finds "to_q".
+    nearest: list[str] = []
+    for pattern in missing:
+        depth = pattern.count(".") + 1
+        ends = {".".join(name.split(".")[-depth:]) for name in names}
+        nearest += difflib.get_close_matches(pattern, sorted(ends), n=3, cutoff=0.3) or sorted(ends)[:3]
+    return list(dict.fromkeys(nearest))

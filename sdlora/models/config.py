@@ -1,0 +1,34 @@
+"""Which base model to use."""
+
+from __future__ import annotations
+
+import re
+
+from pydantic import Field, field_validator
+
+from sdlora.frozen import FrozenConfig
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+class BaseModelConfig(FrozenConfig):
+    """The Stable Diffusion that adapters attach to.
+
+    `source` is "embedded" (ships with sdlora, needs no network), a diffusers folder, one `.safetensors`
+    checkpoint, or the id of a model on the Hugging Face hub together with the commit that pins it.
+    """
+
+    source: str = Field("embedded", min_length=1, description="embedded, a folder, a .safetensors file or a hub id")
+    revision: str | None = Field(None, description="the hub commit to use, 40 hexadecimal digits; only for a hub id")
+    layout: str | None = Field(
+        None,
+        description="only for a .safetensors checkpoint: a diffusers folder with the settings and the tokenizer "
+        "of the same architecture (its weights are not read)",
+    )
+
+    @field_validator("revision")
+    @classmethod
+    def _revision_is_a_commit(cls, revision: str | None) -> str | None:
+        if revision is not None and not COMMIT.fullmatch(revision):
+            raise ValueError(f"{revision!r} is not a commit (40 hexadecimal digits); branches and tags can move")
+        return revision

@@ -1,0 +1,76 @@
+"""The identity of a model folder: a digest over its weights and settings.
+
+Hashing gigabytes at every start would be slow, so the SHA-256 of a file is remembered by (path, size, mtime).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from sdlora.checkpoints import file_sha256
+
+_SUFFIXES = (".safetensors", ".json", ".txt")
+_SETTLED_SECONDS = 2.0  # a younger file may still change without its timestamp showing it
+
+
+class DigestCache:
+    """SHA-256 of files, remembered in a JSON file; a damaged or unwritable cache only costs time."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        self._known: dict[str, list[int | str]] = {}
+        if path is not None:
+            try:
+                self._known = dict(json.loads(path.read_text()))
+            except (OSError, ValueError, TypeError):
+                self._known = {}
+
+    @classmethod
+    def of_home(cls, home: Path) -> DigestCache:
+        return cls(home / "cache" / "file-digests.json")
+
+    def sha256(self, path: Path) -> str:
+        stat = path.stat()
+        key = str(path.resolve())
+        known = self._known.get(key)
+        if isinstance(known, list) and known[:2] == [stat.st_size, stat.st_mtime_ns]:
+            return str(known[2])
+        digest = file_sha256(path)
+        if time.time() - stat.st_mtime > _SETTLED_SECONDS:
+            self._known[key] = [stat.st_size, stat.st_mtime_ns, digest]
+            self._write()
+        return digest
+
+    def _write(self) -> None:
+        if self.path is None:
+            return
+        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(json.dumps(self._known))
+            partial.replace(self.path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+
+
+def folder_digest(folder: Path, cache: DigestCache | None = None) -> str:
+    """SHA-256 over the relative name and the content of every weights, settings and vocabulary file.
+
+    It depends on neither where the folder is nor in what order its files are listed.
+    """
+    cache = cache or DigestCache()
+    lines = (f"{path.relative_to(folder).as_posix()} {cache.sha256(path)}\n" for path in identity_files(folder))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def identity_files(folder: Path) -> Iterable[Path]:
+    """The files that decide what a model folder computes, sorted; hidden folders are download bookkeeping."""
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.suffix in _SUFFIXES and path.is_file() and not hidden:
+            yield path

@@ -1,0 +1,68 @@
+"""Pictures to latents and back, prompts to embeddings; in fp32, in batches, without gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+
+@torch.no_grad()
+def encode_images(autoencoder: AutoencoderKL, images_uint8: Tensor, batch_size: int = 32) -> Tensor:
+    """Scaled latents of images, without sampling noise: the posterior's mean.
+
+    The mean, because the posterior's deviation is far below the diffusion noise and a fixed latent can be cached.
+
+    Args:
+        autoencoder: its device is used.
+        images_uint8: (N, 3, H, W) in [0, 255].
+        batch_size: images encoded at a time.
+
+    Returns:
+        (N, C, H/f, W/f) float32 on the CPU; f is the autoencoder's reduction (4 or 8).
+    """
+    config = autoencoder.config
+    means = [
+        autoencoder.encode(batch.to(autoencoder.device).float() / 127.5 - 1).latent_dist.mean.cpu()
+        for batch in images_uint8.split(batch_size)
+    ]
+    latents = torch.cat(means)
+    return (latents - (config.shift_factor or 0.0)) * config.scaling_factor  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def decode_latents(autoencoder: AutoencoderKL, latents: Tensor, batch_size: int = 32) -> Tensor:
+    """(N, C, h, w) scaled latents -> (N, 3, H, W) uint8 images on the CPU.
+
+    In fp32 throughout: bf16 has 8 bits of mantissa and would round the picture to about half a grey level.
+    """
+    config = autoencoder.config
+    unscaled = latents.to(autoencoder.device, torch.float32) / config.scaling_factor + (config.shift_factor or 0.0)
+    images = [to_uint8(autoencoder.decode(batch).sample) for batch in unscaled.split(batch_size)]
+    return torch.cat(images).cpu()
+
+
+@torch.no_grad()
+def encode_prompts(
+    tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel, prompts: Sequence[str], batch_size: int = 64
+) -> Tensor:
+    """Token embeddings of prompts, padded and cut to the tokenizer's length: (N, T, D) float32 on the CPU."""
+    batches: list[Tensor] = []
+    for start in range(0, len(prompts), batch_size):
+        tokens = tokenizer(
+            list(prompts[start : start + batch_size]),
+            padding="max_length",
+            truncation=True,
+            max_length=tokenizer.model_max_length,
+            return_tensors="pt",
+        ).input_ids
+        batches.append(text_encoder(tokens.to(text_encoder.device)).last_hidden_state.float().cpu())  # (B, T, D)
+    return torch.cat(batches)
+
+
+def to_uint8(pixels: Tensor) -> Tensor:
+    """Float pixels in [-1, 1] -> uint8 in [0, 255], rounded to nearest."""
+    return ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)

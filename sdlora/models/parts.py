@@ -1,0 +1,96 @@
+"""The parts of a Stable Diffusion, each loaded on its own: training never holds an encoder it is done with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from sdlora.artifacts import BaseModelRef
+from sdlora.errors import WeightsError
+from sdlora.models.folder_check import read_json, weights_files, weights_variant
+from sdlora.models.quiet import no_progress_bars
+
+# Up to this many latent positions, attention written out is faster on a CPU than the fused kernel, forward and
+# backward (16x16 positions, 2 cores: 17 against 50 ms a layer). Beyond it, its matrices would fill the memory.
+PLAIN_ATTENTION_POSITIONS = 1024
+
+
+def load_unet(ref: BaseModelRef, device: torch.device | None = None) -> UNet2DConditionModel:
+    """The frozen denoiser in fp32, with the attention that suits the device."""
+    unet: UNet2DConditionModel = _load(UNet2DConditionModel, ref, "unet", device)
+    if unet.device.type == "cpu" and unet.config.sample_size**2 <= PLAIN_ATTENTION_POSITIONS:
+        unet.set_attn_processor(AttnProcessor())
+    return unet
+
+
+def load_autoencoder(ref: BaseModelRef, device: torch.device | None = None) -> AutoencoderKL:
+    """The frozen autoencoder in fp32."""
+    autoencoder: AutoencoderKL = _load(AutoencoderKL, ref, "vae", device)
+    return autoencoder
+
+
+def load_text_encoder(ref: BaseModelRef, device: torch.device | None = None) -> CLIPTextModel:
+    """The frozen text encoder in fp32."""
+    encoder: CLIPTextModel = _load(CLIPTextModel, ref, "text_encoder", device, attn_implementation="eager")
+    return encoder
+
+
+def load_tokenizer(ref: BaseModelRef) -> CLIPTokenizer:
+    return _guarded(ref, "tokenizer", CLIPTokenizer)  # type: ignore[no-any-return]
+
+
+def load_scheduler(ref: BaseModelRef) -> DDIMScheduler:
+    """The noise schedule the base was trained with (`alphas_cumprod`, `config.prediction_type`)."""
+    return _guarded(ref, "scheduler", DDIMScheduler)  # type: ignore[no-any-return]
+
+
+def native_resolution(ref: BaseModelRef) -> int:
+    """Side of the images the base was trained on, in pixels."""
+    latent_side: int = read_json(ref.folder / "unet" / "config.json")["sample_size"]
+    levels = len(read_json(ref.folder / "vae" / "config.json")["block_out_channels"])
+    return latent_side * 2 ** (levels - 1)  # each level but the last halves the side
+
+
+def _guarded(ref: BaseModelRef, part: str, kind: Any) -> Any:
+    try:
+        return kind.from_pretrained(str(ref.folder / part), local_files_only=True)
+    except Exception as error:  # tokenizers and schedulers raise many kinds on a damaged file
+        raise WeightsError(_message(ref, part, error)) from error
+
+
+def _load(kind: Any, ref: BaseModelRef, part: str, device: torch.device | None, **options: Any) -> Any:
+    try:
+        with no_progress_bars():
+            module, report = kind.from_pretrained(
+                str(ref.folder / part),
+                use_safetensors=True,
+                variant=weights_variant(ref.folder, part),
+                torch_dtype=torch.float32,
+                local_files_only=True,
+                output_loading_info=True,
+                **options,
+            )
+    except WeightsError:
+        raise
+    except Exception as error:  # a damaged file surfaces as OSError, ValueError, RuntimeError or SafetensorError
+        raise WeightsError(_message(ref, part, error)) from error
+    # Both libraries fill a missing tensor with random numbers and only log it.
+    missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+    if missing:
+        path = weights_files(ref.folder, part)[0]
+        raise WeightsError(
+            f"base_model.source: {path} lacks {len(missing)} tensors that {part}/config.json asks for "
+            f"(first: {missing[0]}). The weights and the settings belong to different models; copy the folder again."
+        )
+    return module.to(device or torch.device("cpu")).eval().requires_grad_(False)
+
+
+def _message(ref: BaseModelRef, part: str, error: Exception) -> str:
+    return (
+        f"base_model.source: {ref.folder / part} cannot be loaded ({type(error).__name__}: {error}). "
+        "Copy the model folder again."
+    )

@@ -1,0 +1,86 @@
+"""Which arithmetic is fastest on this processor, found by measuring.
+
+bf16 halves the time of a training step on processors with bf16 instructions and multiplies it on those
+without. The weights stay fp32; `torch.autocast` casts what gains from it.
+
+torch.compile must not be combined with this on a CPU: torch 2.13 then computes wrong gradients without a
+warning (measured on an autoencoder: cosine 0.41 to the fp32 gradient, 0.99 without compile).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+Precision = Literal["fp32", "bf16"]
+_WORTHWHILE = 1.2  # below this ratio bf16's rounding buys nothing
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What was measured: `speedup` is the fp32 time over the bf16 time of the same step; None if it was not timed."""
+
+    precision: Precision
+    speedup: float | None
+
+
+@cache
+def probe_precision(device_type: str) -> Probe:
+    """Time a small convolution and matrix step, forward and backward, in both precisions; once per process.
+
+    On the CPU this takes about 0.1 s. A GPU is not timed: bf16 is chosen where it is supported in hardware.
+    """
+    if device_type == "cuda":
+        return Probe("bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32", None)
+    seconds = {precision: _step_seconds(precision) for precision in ("fp32", "bf16")}
+    speedup = seconds["fp32"] / seconds["bf16"]
+    return Probe("bf16" if speedup > _WORTHWHILE else "fp32", speedup)
+
+
+def remembered_probe(device_type: str, home: Path) -> Probe:
+    """The probe as first measured for this state folder: equal runs must not differ because a clock wavered."""
+    path = home / "cache" / "precision.json"
+    key = f"{device_type}/{torch.backends.cpu.get_cpu_capability()}/{torch.get_num_threads()}/torch-{torch.__version__}"
+    try:
+        known = dict(json.loads(path.read_text()))
+        if key in known:
+            return Probe(known[key]["precision"], known[key]["speedup"])
+    except (OSError, ValueError, TypeError, KeyError):
+        known = {}  # missing or damaged: measure again
+    probe = probe_precision(device_type)
+    known[key] = asdict(probe)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(known))
+        partial.replace(path)
+    return probe
+
+
+def autocast(device_type: str, precision: Precision) -> torch.autocast:
+    """The context in which the network runs: bf16 arithmetic on fp32 weights, or nothing."""
+    return torch.autocast(device_type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def _step_seconds(precision: str, repeats: int = 4) -> float:
+    with torch.random.fork_rng(devices=[]):
+        convolution = nn.Conv2d(64, 64, 3, padding=1)
+        linear = nn.Linear(256, 1024)
+        pixels, tokens = torch.randn(16, 64, 16, 16), torch.randn(16, 64, 256)
+    best = float("inf")
+    for _ in range(repeats + 1):  # the first one also pays for choosing kernels
+        began = time.perf_counter()
+        with torch.enable_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+            total = convolution(pixels).float().square().mean() + linear(tokens).float().square().mean()
+            total.backward()
+        best = min(best, time.perf_counter() - began)
+    return best

@@ -1,0 +1,24 @@
+"""The model libraries draw progress bars of their own. How progress is shown is our caller's business."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Silence the bars of diffusers and transformers for a while."""
+    shown = [
+        library for library in (diffusers_logging, transformers_logging) if library.is_progress_bar_enabled()
+    ]
+    for library in shown:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in shown:
+            library.enable_progress_bar()

@@ -1,0 +1,250 @@
+"""A Stable Diffusion that draws: init_model(), load_weights(), generate_image()."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from PIL import Image
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from sdlora.artifacts import AdapterRef, BaseModelRef
+from sdlora.checkpoints import file_sha256
+from sdlora.errors import WeightsError
+from sdlora.models import parts
+from sdlora.models.encode import decode_latents, encode_prompts
+from sdlora.models.folder_check import read_json
+from sdlora.models.precision import Precision, autocast, probe_precision
+from sdlora.models.sources import verify
+from sdlora.progress import OnProgress
+
+Sampler = Literal["ddim", "dpm++"]
+ADAPTER_WEIGHTS = "pytorch_lora_weights.safetensors"
+
+
+class StableDiffusion:
+    """A base model, with or without an adapter merged into it.
+
+    The parts are ordinary diffusers and transformers objects and may be used directly:
+    `tokenizer`, `text_encoder`, `autoencoder`, `unet`, `scheduler`.
+    """
+
+    tokenizer: CLIPTokenizer
+    text_encoder: CLIPTextModel
+    autoencoder: AutoencoderKL
+    unet: UNet2DConditionModel
+    scheduler: DDIMScheduler
+
+    def __init__(self, ref: BaseModelRef, device: str | None = None, precision: Precision | None = None) -> None:
+        """Name the base model; nothing is read yet.
+
+        Args:
+            ref: what `load_base_model` returned.
+            device: "cuda" where there is one, else "cpu".
+            precision: arithmetic of the denoiser; by default the faster one on this processor.
+        """
+        self.ref = ref
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.precision = precision
+        self._has_weights = False
+
+    @classmethod
+    def from_ref(
+        cls,
+        ref: BaseModelRef,
+        adapter: AdapterRef | None = None,
+        device: str | None = None,
+        precision: Precision | None = None,
+    ) -> StableDiffusion:
+        """Ready to draw: `load_weights()` on a new object."""
+        model = cls(ref, device, precision)
+        model.load_weights(adapter)
+        return model
+
+    def init_model(self) -> StableDiffusion:
+        """Build all parts from the base's settings, their weights still random: a model to train from scratch.
+
+        Raises:
+            WeightsError: a settings file is missing or damaged.
+        """
+        folder = self.ref.folder
+        self.tokenizer = parts.load_tokenizer(self.ref)
+        self.scheduler = parts.load_scheduler(self.ref)
+        text_config = CLIPTextConfig(**read_json(folder / "text_encoder" / "config.json"))
+        self.text_encoder = CLIPTextModel(text_config).to(self.device).eval()
+        unet = UNet2DConditionModel.from_config(read_json(folder / "unet" / "config.json"))
+        self.unet = unet.to(self.device).eval()
+        autoencoder = AutoencoderKL.from_config(read_json(folder / "vae" / "config.json"))
+        self.autoencoder = autoencoder.to(self.device).eval()
+        self._has_weights = True
+        return self
+
+    def load_weights(self, adapter: AdapterRef | None = None) -> StableDiffusion:
+        """Fill all parts with the base's weights and merge the adapter, if one is given.
+
+        Raises:
+            WeightsError: the base's files do not match its digest, a file is damaged, or the adapter was
+                trained on another base model.
+        """
+        verify(self.ref)
+        if adapter is not None:
+            check_adapter(adapter, self.ref)
+        self.tokenizer = parts.load_tokenizer(self.ref)
+        self.scheduler = parts.load_scheduler(self.ref)
+        self.text_encoder = parts.load_text_encoder(self.ref, self.device)
+        self.autoencoder = parts.load_autoencoder(self.ref, self.device)
+        self.unet = parts.load_unet(self.ref, self.device)
+        self._has_weights = True
+        if adapter is not None:
+            self._merge(adapter)
+        return self
+
+    def generate_image(
+        self,
+        prompt: str,
+        *,
+        seed: int = 0,
+        steps: int = 20,
+        guidance_scale: float = 4.0,
+        negative_prompt: str = "",
+        sampler: Sampler = "ddim",
+    ) -> Image.Image:
+        """Draw one image; the same arguments give the same image."""
+        images = self.generate(
+            [prompt],
+            [seed],
+            steps=steps,
+            guidance_scale=guidance_scale,
+            negative_prompt=negative_prompt,
+            sampler=sampler,
+        )
+        return Image.fromarray(images[0].permute(1, 2, 0).numpy())
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        steps: int = 20,
+        guidance_scale: float = 4.0,
+        negative_prompt: str = "",
+        sampler: Sampler = "ddim",
+        batch_size: int = 16,
+        on_progress: OnProgress | None = None,
+    ) -> Tensor:
+        """Draw one image per prompt and seed.
+
+        An image's noise comes from its own seed, so it does not depend on its neighbours in the batch beyond
+        the rounding of differently shaped matrix products.
+
+        Returns:
+            (N, 3, H, W) uint8.
+        Raises:
+            ValueError: as many seeds as prompts are needed, and at least one.
+            WeightsError: neither `init_model` nor `load_weights` was called.
+        """
+        if not prompts or len(prompts) != len(seeds):
+            raise ValueError(f"one seed per prompt is needed, got {len(prompts)} prompts and {len(seeds)} seeds.")
+        pipeline = self.pipeline(sampler)
+        precision = self.precision or probe_precision(self.device.type).precision
+        starts = range(0, len(prompts), batch_size)
+        # DPM++ takes on its input's precision; the network's answer is therefore handed over in fp32.
+        hook = self.unet.register_forward_hook(lambda _module, _inputs, output: (output[0].float(),))
+        images = []
+        try:
+            for number, start in enumerate(starts):
+                chosen = slice(start, start + batch_size)
+
+                def report(
+                    _pipeline: Any, step: int, _timestep: Any, kwargs: dict[str, Any], done: int = number
+                ) -> Any:
+                    if on_progress:
+                        on_progress("draw images", done * steps + step + 1, len(starts) * steps)
+                    return kwargs
+
+                embeddings = self._embed(prompts[chosen])
+                with autocast(self.device.type, precision):
+                    latents = pipeline(
+                        prompt_embeds=embeddings,
+                        negative_prompt_embeds=self._embed([negative_prompt]).expand_as(embeddings),
+                        generator=[torch.Generator().manual_seed(seed) for seed in seeds[chosen]],
+                        num_inference_steps=steps,
+                        guidance_scale=guidance_scale,
+                        output_type="latent",
+                        callback_on_step_end=report,
+                    ).images
+                images.append(decode_latents(self.autoencoder, latents))
+        finally:
+            hook.remove()
+        return torch.cat(images)
+
+    def pipeline(self, sampler: Sampler = "ddim") -> StableDiffusionPipeline:
+        """The parts as the stock diffusers pipeline, sharing the weights.
+
+        Raises:
+            WeightsError: neither `init_model` nor `load_weights` was called.
+        """
+        if not self._has_weights:
+            raise WeightsError(f"The base model {self.ref.name} has no weights yet: call load_weights() first.")
+        kind = DDIMScheduler if sampler == "ddim" else DPMSolverMultistepScheduler
+        pipeline = StableDiffusionPipeline(
+            vae=self.autoencoder,
+            text_encoder=self.text_encoder,
+            tokenizer=self.tokenizer,
+            unet=self.unet,
+            scheduler=kind.from_config(self.scheduler.config),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    def _embed(self, prompts: Sequence[str]) -> Tensor:
+        return encode_prompts(self.tokenizer, self.text_encoder, prompts).to(self.device)
+
+    def _merge(self, adapter: AdapterRef) -> None:
+        # Merged, a step costs what the bare base's costs; read by diffusers, it is what users of the file get.
+        try:
+            tensors, alphas, settings = StableDiffusionPipeline.lora_state_dict(
+                str(adapter.folder),
+                weight_name=ADAPTER_WEIGHTS,
+                use_safetensors=True,
+                local_files_only=True,
+                return_lora_metadata=True,
+            )
+            StableDiffusionPipeline.load_lora_into_unet(tensors, alphas, self.unet, metadata=settings)
+        except Exception as error:  # a wrong shape or key surfaces as RuntimeError, ValueError or KeyError
+            raise WeightsError(
+                f"The adapter in {adapter.folder} cannot be loaded ({type(error).__name__}: {error})."
+            ) from error
+        self.unet.fuse_lora()
+        self.unet.unload_lora()
+
+
+def check_adapter(adapter: AdapterRef, base: BaseModelRef) -> None:
+    """Check that the adapter's weights are the ones named and belong to this base model.
+
+    Raises:
+        WeightsError: another base model, or a missing or changed file.
+    """
+    if adapter.base_digest != base.digest:
+        raise WeightsError(
+            f"The adapter {adapter.digest[:12]} was trained on the base model {adapter.base_digest[:12]}, "
+            f"not on {base.name} ({base.digest[:12]}). Choose that base model, or train an adapter for this one."
+        )
+    path = adapter.folder / ADAPTER_WEIGHTS
+    if not path.is_file():
+        raise WeightsError(f"The adapter's weights {path} are missing. Train it again or restore the file.")
+    if file_sha256(path) != adapter.digest:
+        raise WeightsError(f"{path} is damaged: its SHA-256 is not {adapter.digest[:12]}. Restore the file.")

@@ -1,0 +1,58 @@
+"""The folder of one version: weights in both formats, the card, the report and the evidence."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from sdlora.errors import EvaluationError, StorageError, WeightsError
+from sdlora.evidence import DECISION_FILE, DUEL_FILE
+from sdlora.release.model_card import write_model_card
+from sdlora.release.record import DIFFUSERS_WEIGHTS, VersionRecord
+from sdlora.release.report import write_report
+
+
+def write_release(folder: Path, record: VersionRecord) -> Path:
+    """Make `folder` hold the whole version, in place of what was there.
+
+    A process that dies on the way leaves the old folder, none or the new one; never a mixture.
+
+    Contents: README.md (the model card), both adapter files and adapter.json, duel.json, decision.json,
+    report.html, grid.png.
+
+    Raises:
+        EvaluationError: the decision was made on another duel.
+        WeightsError: an adapter file is missing.
+        StorageError: the disk is full or not writable; an earlier release is untouched.
+    """
+    if record.decision.duel_digest != record.duel.digest():
+        raise EvaluationError(
+            f"The decision is bound to duel {record.decision.duel_digest[:12]}, but the evidence is "
+            f"{record.duel.digest()[:12]}. Ask the gate again."
+        )
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        for name in (DIFFUSERS_WEIGHTS, record.single_file, "adapter.json"):
+            _copy_weights(record.adapter_folder / name, partial / name)
+        shutil.copyfile(record.duel_folder / record.duel.grid, partial / "grid.png")
+        for name, evidence in ((DUEL_FILE, record.duel), (DECISION_FILE, record.decision)):
+            (partial / name).write_text(json.dumps(evidence.model_dump(mode="json"), indent=1) + "\n")
+        write_model_card(partial, record)
+        write_report(partial, record)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    except OSError as error:
+        raise StorageError(f"Cannot write the release to {folder}: {error}. Free some space and run again.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _copy_weights(source: Path, target: Path) -> None:
+    if not source.is_file():
+        raise WeightsError(f"{source} is missing, so the version cannot be released. Train the adapter again.")
+    shutil.copyfile(source, target)

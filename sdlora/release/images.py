@@ -1,0 +1,45 @@
+"""Pictures inside a page: shrunk, re-encoded, and written as data URIs."""
+
+from __future__ import annotations
+
+import base64
+import io
+import warnings
+from pathlib import Path
+
+from PIL import Image
+
+_LOSSLESS_PX = 128  # small images stay PNG, pixel for pixel; larger ones become JPEG
+
+
+def data_uri(content: bytes, max_side_px: int = 256) -> str | None:
+    """The image as a data URI of at most `max_side_px`; None if it cannot be read.
+
+    The picture is decoded and encoded again: nothing of a stranger's file reaches the page but its pixels.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(content)) as opened:
+                opened.draft("RGB", (max_side_px, max_side_px))
+                image = _on_white(opened)
+    # Pillow's decoders raise many kinds of errors on damaged files (OSError, SyntaxError, ValueError, struct.error).
+    except Exception:  # noqa: BLE001
+        return None
+    image.thumbnail((max_side_px, max_side_px))
+    buffer = io.BytesIO()
+    kind = "PNG" if max(image.size) <= _LOSSLESS_PX else "JPEG"
+    image.save(buffer, kind, optimize=True, **({"quality": 88} if kind == "JPEG" else {}))
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def file_data_uri(path: Path, max_side_px: int = 256) -> str | None:
+    """The same for a file; None if it is missing."""
+    return data_uri(path.read_bytes(), max_side_px) if path.is_file() else None
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    layered = image.convert("RGBA")
+    paper = Image.new("RGBA", layered.size, "white")
+    paper.alpha_composite(layered)
+    return paper.convert("RGB")

@@ -1,0 +1,112 @@
+"""The model card: Markdown with the front matter that the Hugging Face hub reads."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from sdlora.evidence import METRICS, Estimate, Metric, replace_file
+from sdlora.release.record import DIFFUSERS_WEIGHTS, VersionRecord, caption_pattern
+
+CARD_FILE = "README.md"
+# What image sources write -> the identifiers of the hub's licence list. A remark in brackets may follow.
+_LICENCE = re.compile(r"([\w.+-]+)(?: licen[cs]e)?\s*(\(.*\))?", re.IGNORECASE)
+_HUB_LICENCES = {
+    **{name: name for name in ("mit", "apache-2.0", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0")},
+    "cc0": "cc0-1.0",
+    "openrail++": "openrail++",
+}
+
+
+def write_model_card(folder: Path, record: VersionRecord) -> Path:
+    """Write `folder/README.md`.
+
+    Raises:
+        StorageError: the folder cannot be written; an earlier card is untouched.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / CARD_FILE
+    replace_file(path, render_model_card(record).encode())
+    return path
+
+
+def render_model_card(record: VersionRecord) -> str:
+    """The card as text; captions, names and licences are escaped for Markdown and HTML."""
+    # Autoescaping would turn quotes in prose into entities; the two filters say where text comes from outside.
+    environment = Environment(  # noqa: S701
+        loader=PackageLoader("sdlora.release"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(text=_text, code=_code)
+    duel = record.duel
+    body = environment.get_template("model_card.md.jinja").render(
+        record=record,
+        duel=duel,
+        decision=record.decision,
+        data=record.data,
+        rows=[
+            (metric, [_cell(duel.scores[who].metrics.get(name), metric) for who in duel.contestants])
+            for name, metric in METRICS.items()
+        ],
+        pattern=caption_pattern(record.data.captions),
+        example=duel.samples[0].prompt if duel.samples else "",
+        diffusers_weights=DIFFUSERS_WEIGHTS,
+    )
+    return f"---\n{yaml.safe_dump(front_matter(record), sort_keys=False, allow_unicode=True)}---\n\n{body}"
+
+
+def front_matter(record: VersionRecord) -> dict[str, Any]:
+    """The hub's metadata of this version."""
+    pattern = caption_pattern(record.data.captions)
+    return {
+        "library_name": "diffusers",
+        "pipeline_tag": "text-to-image",
+        # The hub links this name to a model of its own, so a local name must not stand here.
+        **({"base_model": record.base_name, "base_model_relation": "adapter"} if "/" in record.base_name else {}),
+        **licence_metadata(record.data.licences),
+        "tags": ["stable-diffusion", "lora", "text-to-image", "diffusers", "sdlora"],
+        **({"instance_prompt": pattern} if pattern else {}),
+        "metrics": [name for name in ("kid", "fid") if name in record.duel.scores["candidate"].metrics],
+    }
+
+
+def licence_metadata(licences: Mapping[str, int]) -> dict[str, str]:
+    """The images' licence as the hub writes it: one known licence by its identifier, all else as "other".
+
+    Several licences stay "other": which of them binds a model made from all is not for software to say.
+    """
+    names = sorted(licences)
+    if not names:
+        return {"license": "unknown"}
+    matches = [_LICENCE.fullmatch(name.strip()) for name in names]
+    known = {_HUB_LICENCES.get(match[1].lower()) if match else None for match in matches}
+    if len(known) == 1 and (only := known.pop()):
+        return {"license": only}
+    return {"license": "other", "license_name": "licences-of-the-training-images"}
+
+
+def _cell(estimate: Estimate | None, metric: Metric) -> str:
+    if estimate is None:
+        return "not measured"
+    value = f"{estimate.value:.{metric.decimals}f}"
+    if estimate.low == estimate.high:
+        return value
+    return f"{value} ({estimate.low:.{metric.decimals}f} to {estimate.high:.{metric.decimals}f})"
+
+
+def _text(value: object) -> str:
+    """Outside text in Markdown prose or a table cell: shown as it is, never as markup."""
+    plain = html.escape(" ".join(str(value).split()), quote=False)
+    return re.sub(r"([\\`*_\[\]|#!~])", r"\\\1", plain)
+
+
+def _code(value: object) -> str:
+    """Outside text in a code span, which knows no escapes: a longer fence than any run of backticks within."""
+    plain = " ".join(str(value).split()).replace("|", "¦")
+    fence = "`" * (max((len(run) for run in re.findall("`+", plain)), default=0) + 1)
+    return f"{fence} {plain} {fence}" if "`" in plain else f"{fence}{plain}{fence}"

@@ -1,0 +1,133 @@
+"""Everything that is told of one version, as plain values; the report and the model card only lay it out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sdlora.evidence import Decision, Duel
+
+DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of the training chart: (step, loss) in step order."""
+
+    name: str
+    points: Sequence[tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class RejectedImage:
+    """An image that was not trained on; `content` are its bytes, readable or not."""
+
+    name: str
+    reason: str
+    content: bytes | None = None
+
+
+@dataclass(frozen=True)
+class NearDuplicate:
+    """An image that was left out because it is nearly the one that was kept."""
+
+    kept_name: str
+    kept: bytes
+    rejected_name: str
+    rejected: bytes
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """What the images were and what became of them."""
+
+    train_count: int
+    held_out_count: int
+    verdicts: Mapping[str, int] = field(default_factory=dict)
+    """Images by verdict, such as {"kept": 392, "rejected": 7}."""
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    """Rejected images by reason."""
+    rejected: Sequence[RejectedImage] = ()
+    near_duplicates: Sequence[NearDuplicate] = ()
+    licences: Mapping[str, int] = field(default_factory=dict)
+    """Training images by licence, as their sources state it."""
+    sources: Mapping[str, int] = field(default_factory=dict)
+    """Training images by source."""
+    captions: Sequence[str] = ()
+    """Captions of training images; the pattern they share is what triggers the style."""
+
+
+@dataclass(frozen=True)
+class VersionRecord:
+    """One version: what it was made of, what the duel found, what was decided."""
+
+    name: str
+    version: str
+    created: datetime
+    base_name: str
+    duel: Duel
+    decision: Decision
+    duel_folder: Path
+    """Holds the images that `duel` names."""
+    adapter_folder: Path
+    """Holds `pytorch_lora_weights.safetensors` and `<name>.safetensors`."""
+    data: DataSummary
+    curves: Sequence[Curve] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The resolved configuration, section by section."""
+    code_version: str = ""
+    links: Mapping[str, str] = field(default_factory=dict)
+    """Label to http(s) address."""
+
+    @property
+    def verdict(self) -> str:
+        """The decision in a few words."""
+        if self.decision.promote:
+            return "Promoted to champion"
+        return "Champion kept" if self.decision.champion_digest else "Not promoted"
+
+    @property
+    def consequence(self) -> str:
+        """What the decision means for whoever draws with the adapter."""
+        if self.decision.promote:
+            return "This adapter passed every check and is the one in use now."
+        if self.decision.champion_digest:
+            return "The adapter in use stays. This one is kept as a candidate with its evidence."
+        return "No adapter is in use yet. This one is kept as a candidate with its evidence."
+
+    @property
+    def embedded_base(self) -> bool:
+        """Whether the base model is the small one that ships with sdlora."""
+        return self.base_name == "embedded"
+
+    @property
+    def base_expression(self) -> str:
+        """Python that names the base model's folder or hub id; for the snippets of report and card."""
+        if self.embedded_base:
+            return 'f"{sdlora.__path__[0]}/assets/base"'
+        return json.dumps(self.base_name if "/" in self.base_name else f"path/to/{self.base_name}")
+
+    @property
+    def single_file(self) -> str:
+        """The file for ComfyUI and AUTOMATIC1111."""
+        return f"{self.name}.safetensors"
+
+
+def caption_pattern(captions: Sequence[str], share: float = 0.8) -> str | None:
+    """The leading words that at least `share` of the captions begin with, such as "an emoji of"; None without any."""
+    words = [caption.lower().split() for caption in captions]
+    prefix: list[str] = []
+    while words:
+        following = [row[len(prefix)] for row in words if len(row) > len(prefix) and row[: len(prefix)] == prefix]
+        if not following:
+            break
+        commonest = max(set(following), key=lambda word: (following.count(word), word))
+        if following.count(commonest) < share * len(words):
+            break
+        prefix.append(commonest)
+    return " ".join(prefix) or None

@@ -1,0 +1,188 @@
+"""One self-contained HTML page per version: no script, no outside resource, everything escaped."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from sdlora.evidence import METRICS, Contestant, Duel, Estimate, Metric, replace_file
+from sdlora.release.charts import interval_plot, loss_chart
+from sdlora.release.images import data_uri, file_data_uri
+from sdlora.release.record import DIFFUSERS_WEIGHTS, VersionRecord, caption_pattern
+
+REPORT_FILE = "report.html"
+_MAX_THUMBNAILS = 48
+
+
+def write_report(folder: Path, record: VersionRecord) -> Path:
+    """Write `folder/report.html`.
+
+    Raises:
+        StorageError: the folder cannot be written; an earlier report is untouched.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / REPORT_FILE
+    replace_file(path, render_report(record).encode())
+    return path
+
+
+def render_report(record: VersionRecord) -> str:
+    """The page as text."""
+    environment = Environment(
+        loader=PackageLoader("sdlora.release"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(number=_number, interval=_interval, signed=_signed)
+    css = environment.loader.get_source(environment, "report.css")[0] if environment.loader else ""
+    return environment.get_template("report.html.jinja").render(
+        record=record,
+        duel=record.duel,
+        decision=record.decision,
+        data=record.data,
+        css=Markup(css),  # noqa: S704 -- the package's own style sheet
+        style_hash=base64.b64encode(hashlib.sha256(css.encode()).digest()).decode(),
+        tiles=list(_tiles(record)),
+        rows=list(_rows(record.duel)),
+        shown=list(_shown(record)),
+        chart=loss_chart(record.curves),
+        rejected=[(image, image.content and data_uri(image.content, 96)) for image in _head(record.data.rejected)],
+        near_duplicates=[
+            (pair, data_uri(pair.kept, 96), data_uri(pair.rejected, 96)) for pair in _head(record.data.near_duplicates)
+        ],
+        rejected_count=max(len(record.data.rejected), record.data.verdicts.get("rejected", 0)),
+        example=json.dumps(record.duel.samples[0].prompt if record.duel.samples else "a prompt", ensure_ascii=False),
+        settings=list(flatten(record.settings)),
+        links={label: url for label, url in record.links.items() if urlsplit(url).scheme in {"http", "https"}},
+        pattern=caption_pattern(record.data.captions),
+        diffusers_weights=DIFFUSERS_WEIGHTS,
+    )
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One headline number."""
+
+    label: str
+    value: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric across the contestants, with the candidate's paired differences."""
+
+    metric: Metric
+    estimates: Mapping[Contestant, Estimate]
+    plot: Markup
+    differences: Mapping[str, tuple[Estimate, str]]
+    """Rival -> (difference, "better", "worse", "unclear" or "same")."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One row of the image grids as data URIs."""
+
+    prompt: str
+    images: Mapping[str, str | None]
+    candidate: str | None
+    nearest: str | None
+    similarity: float
+    nearly_a_copy: bool
+
+
+def _tiles(record: VersionRecord) -> Iterator[Tile]:
+    scores, duel = record.duel.scores, record.duel
+    base, candidate = (scores[name].metrics.get("kid") if name in scores else None for name in ("base", "candidate"))
+    if base and candidate:
+        detail = f"base model {base.value:.3f}; lower is closer to the real images"
+        yield Tile("KID", f"{candidate.value:.3f}", detail)
+    counts = record.data
+    detail = f"and {counts.held_out_count:,} held out, never trained on"
+    yield Tile("Training images", f"{counts.train_count:,}", detail)
+    metrics = scores["candidate"].metrics if "candidate" in scores else {}
+    if "copied_share" in metrics:
+        detail = f"of {len(duel.samples)} samples; unseen real images: {duel.held_out_copied_share:.0%}"
+        yield Tile("Near copies", f"{metrics['copied_share'].value:.0%}", detail)
+    if "seconds_per_image" in metrics:
+        yield Tile("Time per image", f"{metrics['seconds_per_image'].value:.2f} s", "on the machine that ran the duel")
+
+
+def _rows(duel: Duel) -> Iterator[Row]:
+    for name, metric in METRICS.items():
+        estimates = {
+            contestant: duel.scores[contestant].metrics[name]
+            for contestant in duel.contestants
+            if name in duel.scores[contestant].metrics
+        }
+        finite = {who: e for who, e in estimates.items() if all(map(math.isfinite, (e.value, e.low, e.high)))}
+        if not finite:
+            continue
+        pairs = {"base": duel.against_base, "champion": duel.against_champion}
+        differences = {
+            rival: (table[name], _standing(table[name], metric)) for rival, table in pairs.items() if name in table
+        }
+        yield Row(metric, estimates, interval_plot(finite), differences)
+
+
+def _standing(difference: Estimate, metric: Metric) -> str:
+    if difference.value == difference.low == difference.high == 0:
+        return "same"
+    if difference.low <= 0 <= difference.high:
+        return "unclear"
+    return "better" if (difference.value < 0) == (metric.better == "lower") else "worse"
+
+
+def _shown(record: VersionRecord) -> Iterator[Shown]:
+    for row, sample in zip(record.duel.shown, record.duel.samples, strict=False):
+        names = {"real": row.real, "base": row.base, "champion": row.champion, "candidate": row.candidate}
+        yield Shown(
+            prompt=row.prompt,
+            images={who: file_data_uri(record.duel_folder / name) for who, name in names.items() if name},
+            candidate=file_data_uri(record.duel_folder / row.candidate),
+            nearest=file_data_uri(record.duel_folder / row.nearest_training),
+            similarity=sample.nearest_similarity,
+            nearly_a_copy=sample.nearly_a_copy,
+        )
+
+
+def _head(items: Any) -> list[Any]:
+    return list(items[:_MAX_THUMBNAILS])
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings as dotted names, in order: {"lora": {"rank": 8}} -> ("lora.rank", "8")."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{name}.")
+        elif isinstance(value, (list, tuple)):
+            yield f"{prefix}{name}", ", ".join(map(str, value)) or "none"
+        else:
+            yield f"{prefix}{name}", "none" if value is None else str(value)
+
+
+def _number(value: float, metric: Metric) -> str:
+    text = f"{value:.{metric.decimals}f}" if math.isfinite(value) else "not measured"
+    return f"{text} {metric.unit}" if metric.unit and math.isfinite(value) else text
+
+
+def _interval(estimate: Estimate, metric: Metric) -> str:
+    if not (math.isfinite(estimate.low) and estimate.low < estimate.high):
+        return ""
+    return f"{estimate.low:.{metric.decimals}f} to {estimate.high:.{metric.decimals}f}"
+
+
+def _signed(value: float, metric: Metric) -> str:
+    return f"{value:+.{metric.decimals}f}".replace("-", "−")

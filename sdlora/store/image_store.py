@@ -1,0 +1,156 @@
+"""The image database as one object."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from sdlora.store.blobs import BlobStore
+from sdlora.store.database import open_database, storage_errors
+from sdlora.store.intake import SeenFile, insert_or_ignore, record_files, register_source, replace_captions
+from sdlora.store.queries import count_images, find_image, list_images
+from sdlora.store.records import Caption, Counts, ImageRecord, Verdict
+from sdlora.store.tables import GenerationTable
+
+
+class ImageStore:
+    """Images, captions, verdicts and snapshots (`images.db`), and the bytes they speak of (`blobs/`).
+
+    All of it lies under `home` and names no path outside, so the folder can be moved. Several processes may have
+    the same store open. Use it as a context manager, or call `close()`.
+    """
+
+    def __init__(self, home: Path, engine: Engine, blobs: BlobStore) -> None:
+        self.home = home
+        self.blobs = blobs
+        self._engine = engine
+        self._writer = engine.execution_options(begin="IMMEDIATE")
+
+    @classmethod
+    def open(cls, home: Path) -> ImageStore:
+        """Open the store under `home`, created or brought to the newest schema where needed.
+
+        Raises:
+            StorageError: the folder cannot be written, or the database is damaged or of a newer sdlora.
+        """
+        home = Path(home)
+        return cls(home, open_database(home / "images.db"), BlobStore(str((home / "blobs").absolute())))
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session that sees one state of the database, whatever others write meanwhile."""
+        with storage_errors(self.home / "images.db"), Session(self._engine) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A session that holds the write lock from the start; all of it is recorded at the end, or nothing.
+
+        Raises:
+            StorageError: the disk is full or not writable, or another process keeps the lock.
+        """
+        with storage_errors(self.home / "images.db"), Session(self._writer) as session, session.begin():
+            yield session
+
+    def add_image(
+        self, content: bytes, captions: Sequence[str] = (), *, source: str | None = None, licence: str | None = None
+    ) -> str:
+        """Add one image by its bytes and return its SHA-256. Bytes that are known already gain the captions only."""
+        sha256 = self.blobs.put(content)
+        with self.write() as session:
+            source_id = register_source(session, "by-hand", "by-hand")
+            record_files(session, source_id, [SeenFile(sha256, sha256, len(content), source=source, licence=licence)])
+            if captions:
+                replace_captions(session, source_id, {sha256: [Caption(text, "metadata") for text in captions]})
+        return sha256
+
+    def read_bytes(self, sha256: str) -> bytes:
+        """The bytes of an image, compared with their digest.
+
+        Raises:
+            DataError: they are missing or damaged.
+        """
+        return self.blobs.get(sha256)
+
+    def images(
+        self,
+        verdict: Verdict | None = None,
+        *,
+        rejected_by: str | None = None,
+        caption: str | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[ImageRecord]:
+        """Images in the order they were collected; see `sdlora.store.queries.list_images`."""
+        with self.read() as session:
+            return list_images(session, verdict, rejected_by, caption, limit, offset)
+
+    def image(self, sha256: str) -> ImageRecord:
+        """One image, by its SHA-256 or the first digits of it.
+
+        Raises:
+            DataError: no image, or more than one, starts with these digits.
+        """
+        with self.read() as session:
+            return find_image(session, sha256)
+
+    def counts(self) -> Counts:
+        """How many images have which verdict."""
+        with self.read() as session:
+            return count_images(session)
+
+    def set_captions(self, sha256: str, captions: Sequence[str]) -> ImageRecord:
+        """Let a person's captions stand in place of those from the sources; none gives the sources their say again.
+
+        Raises:
+            DataError: no image, or more than one, starts with these digits.
+        """
+        with self.write() as session:
+            full = find_image(session, sha256).sha256
+            texts = dict.fromkeys(" ".join(text.split()) for text in captions)
+            replace_captions(session, None, {full: [Caption(text, "edited") for text in texts if text]})
+            session.expire_all()
+            return find_image(session, full)
+
+    def add_generation(
+        self,
+        content: bytes,
+        *,
+        model_version: str,
+        prompt: str,
+        negative_prompt: str = "",
+        seed: int,
+        steps: int,
+        guidance_scale: float,
+    ) -> str:
+        """Keep an image that a model drew, with all that is needed to draw it again; returns its SHA-256."""
+        sha256 = self.blobs.put(content)
+        row = {
+            "sha256": sha256,
+            "model_version": model_version,
+            "prompt": prompt,
+            "negative_prompt": negative_prompt,
+            "seed": seed,
+            "steps": steps,
+            "guidance_scale": guidance_scale,
+        }
+        with self.write() as session:
+            insert_or_ignore(session, GenerationTable, [row])
+        return sha256

@@ -1,0 +1,111 @@
+"""Reading the image database for a person: lists, counts, one image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session, selectinload
+
+from sdlora.errors import DataError
+from sdlora.store.intake import chunks
+from sdlora.store.records import Caption, Counts, ImageRecord, Origin, Split, Verdict, prevailing_captions
+from sdlora.store.tables import CaptionTable, FileTable, ImageTable, SourceTable
+
+
+def list_images(
+    session: Session,
+    verdict: Verdict | None = None,
+    rejected_by: str | None = None,
+    caption: str | None = None,
+    limit: int | None = None,
+    offset: int = 0,
+) -> list[ImageRecord]:
+    """Images in the order they were collected, with all the given properties.
+
+    Args:
+        rejected_by: the name of a check, such as "near_duplicate".
+        caption: words that one of the captions contains, in any case.
+    """
+    statement = select(ImageTable).order_by(ImageTable.id).limit(limit).offset(offset)
+    if verdict is not None:
+        statement = statement.where(ImageTable.verdict == verdict)
+    if rejected_by is not None:
+        statement = statement.where(ImageTable.rejected_by == rejected_by)
+    if caption is not None:
+        statement = statement.where(ImageTable.captions.any(CaptionTable.text.icontains(caption, autoescape=True)))
+    return _records(session, statement)
+
+
+def find_image(session: Session, sha256: str) -> ImageRecord:
+    """The image whose SHA-256 starts with these digits.
+
+    Raises:
+        DataError: there is none, or more than one.
+    """
+    statement = select(ImageTable).where(ImageTable.sha256.startswith(sha256.lower(), autoescape=True)).limit(3)
+    found = _records(session, statement)
+    if len(found) != 1 or not sha256:
+        names = ", ".join(image.sha256[:16] for image in found) or "none"
+        raise DataError(f"Image {sha256!r}: expected the first digits of one image's SHA-256, found {names}.")
+    return found[0]
+
+
+def count_images(session: Session) -> Counts:
+    """Images by verdict, and the rejected ones by the check that decided, the most frequent first."""
+    statement = (
+        select(ImageTable.verdict, ImageTable.rejected_by, func.count())
+        .group_by(ImageTable.verdict, ImageTable.rejected_by)
+        .order_by(func.count().desc(), ImageTable.rejected_by)
+    )
+    rows = session.execute(statement).all()
+    return Counts(
+        accepted=sum(count for verdict, _, count in rows if verdict == "accepted"),
+        rejected=sum(count for verdict, _, count in rows if verdict == "rejected"),
+        pending=sum(count for verdict, _, count in rows if verdict is None),
+        rejected_by={check: count for verdict, check, count in rows if verdict == "rejected" and check},
+    )
+
+
+def captions_of(session: Session, image_ids: Sequence[int]) -> dict[int, tuple[str, ...]]:
+    """The captions that count for each image, by image id; images without any are left out.
+
+    Sources speak in the order of their names, each in its own order: the same on every machine.
+    """
+    found: dict[int, list[Caption]] = {}
+    for chunk in chunks(image_ids):
+        statement = (
+            select(CaptionTable.image_id, CaptionTable.text, CaptionTable.origin)
+            .outerjoin(SourceTable, SourceTable.id == CaptionTable.source_id)
+            .where(CaptionTable.image_id.in_(chunk))
+            .order_by(CaptionTable.image_id, SourceTable.name, CaptionTable.position, CaptionTable.text)
+        )
+        for image_id, text, origin in session.execute(statement):
+            found.setdefault(image_id, []).append(Caption(text, cast("Origin", origin)))
+    return {image_id: prevailing_captions(captions) for image_id, captions in found.items()}
+
+
+def _records(session: Session, statement: Select[tuple[ImageTable]]) -> list[ImageRecord]:
+    rows = session.scalars(statement.options(selectinload(ImageTable.files).joinedload(FileTable.source))).all()
+    captions = captions_of(session, [row.id for row in rows])
+    return [_record(row, captions.get(row.id, ())) for row in rows]
+
+
+def _record(row: ImageTable, captions: tuple[str, ...]) -> ImageRecord:
+    return ImageRecord(
+        sha256=row.sha256,
+        byte_size=row.byte_size,
+        format=row.format,
+        width=row.width,
+        height=row.height,
+        verdict=cast("Verdict | None", row.verdict),
+        rejected_by=row.rejected_by,
+        reason=row.reason,
+        captions=captions,
+        split=cast("Split | None", row.split),
+        source=row.source,
+        licence=row.licence,
+        collected_at=row.collected_at,
+        files=tuple(f"{file.source.name}/{file.path}" for file in row.files),
+    )

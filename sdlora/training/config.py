@@ -1,0 +1,60 @@
+"""How long and how fast an adapter learns."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from sdlora.frozen import FrozenConfig
+
+Preset = Literal["small", "standard", "thorough"]
+
+# On two CPU cores with the embedded base model: about one, five and twenty minutes.
+_STEPS: dict[Preset, int] = {"small": 400, "standard": 2000, "thorough": 8000}
+_VALIDATION_EVERY_STEPS: dict[Preset, int] = {"small": 100, "standard": 250, "thorough": 500}
+
+
+class TrainingConfig(FrozenConfig):
+    """Settings of one fine-tuning run. The preset fills what is left empty; what is given wins."""
+
+    preset: Preset = Field("standard", description="small, standard or thorough: how long to train")
+    seed: int = Field(0, ge=0, description="the same seed, inputs and settings give the same adapter")
+    steps: int = Field(
+        default_factory=lambda values: _STEPS[values["preset"]],
+        ge=1,
+        description="optimiser steps; empty: the preset's",
+    )
+    batch_size: int = Field(16, ge=1, description="images per step, over all processes")
+    learning_rate: float = Field(
+        # The embedded base is 80 times smaller than Stable Diffusion 1.5, and its adapter starts at zero with scale 1:
+        # at 1e-4, the usual rate for large bases, it would need thousands of steps to leave the base's style.
+        2e-3,
+        gt=0,
+        description="peak rate of AdamW at alpha = rank; 2e-3 suits the embedded base, 1e-4 Stable Diffusion 1.5",
+    )
+    warmup_steps: int = Field(
+        default_factory=lambda values: max(1, values["steps"] // 20),
+        ge=0,
+        description="steps until the peak rate, then cosine to zero; empty: a twentieth of the steps",
+    )
+    weight_decay: float = Field(1e-2, ge=0, description="AdamW's decoupled weight decay")
+    max_grad_norm: float = Field(1.0, gt=0, description="the gradient's norm over all adapter tensors is cut to this")
+    caption_dropout: float = Field(
+        0.1, ge=0, le=1, description="share of images seen without caption, which guidance needs"
+    )
+    min_snr_gamma: float | None = Field(5.0, gt=0, description="cap of the min-SNR loss weights; null: plain loss")
+    noise_offset: float = Field(0.0, ge=0, description="extra noise on the mean, for very dark or bright images")
+    horizontal_flip: bool = Field(False, description="mirror half of the images; not for text or one-sided things")
+    ema_decay: float | None = Field(
+        None, gt=0, lt=1, description="keep a moving average of the adapter and save that; null: the last step's"
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic; auto: the faster one, measured")
+    validation_every_steps: int = Field(
+        default_factory=lambda values: _VALIDATION_EVERY_STEPS[values["preset"]],
+        ge=1,
+        description="steps between two measurements on the held-out images; empty: the preset's",
+    )
+    log_every_steps: int = Field(10, ge=1, description="steps whose mean is reported as one point of the curve")
+    checkpoint_every_seconds: float = Field(60.0, gt=0, description="longest time whose work a crash can cost")
+    checkpoint_every_steps: int | None = Field(None, ge=1, description="additionally, steps between checkpoints")

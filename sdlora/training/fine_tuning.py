@@ -1,0 +1,222 @@
+"""From a snapshot to an adapter: the run in its folder, from whatever point an earlier process reached."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from sdlora.artifacts import AdapterRef, BaseModelRef
+from sdlora.data import Snapshot
+from sdlora.errors import TrainingError
+from sdlora.lora.attach import attach_lora
+from sdlora.lora.config import LoraConfig
+from sdlora.lora.load import open_adapter
+from sdlora.lora.save import save_adapter
+from sdlora.models import parts
+from sdlora.models.precision import Precision, remembered_probe
+from sdlora.models.sources import verify
+from sdlora.progress import OnMetrics, OnProgress
+from sdlora.store import ImageStore
+from sdlora.training.config import TrainingConfig
+from sdlora.training.encoded import EncodedRows, encode_rows
+from sdlora.training.learner import Learner
+from sdlora.training.loop import Run
+from sdlora.training.loss import DenoisingLoss
+from sdlora.training.identity import run_digest
+from sdlora.training.run_folder import claim, exclusive
+from sdlora.training.validation import FixedNoiseValidation
+
+ADAPTER_FOLDER = "adapter"
+
+
+def fine_tune(
+    base: BaseModelRef,
+    snapshot: Snapshot,
+    store: ImageStore,
+    lora: LoraConfig,
+    config: TrainingConfig,
+    folder: Path,
+    *,
+    name: str = "adapter",
+    on_metrics: OnMetrics | None = None,
+    on_progress: OnProgress | None = None,
+) -> AdapterRef:
+    """Train an adapter on the snapshot's training rows and write it to `folder/adapter`.
+
+    Equal inputs give equal bytes on one machine with the same number of threads, however often the run was killed
+    and started again. A finished adapter is returned at once.
+
+    Args:
+        base: the model to adapt; its digest is checked.
+        snapshot: what to train and to validate on.
+        store: holds the images' bytes; its `home` holds the caches.
+        lora: the adapter's size and place.
+        config: how long and how fast.
+        folder: the run's own folder, `runs/<run digest>`; an unfinished run found there is continued.
+        name: name of the kohya file, without suffix.
+        on_metrics: called as (step, values) with loss, gradient_norm, learning_rate, images_per_second, or
+            validation_loss; a continued run repeats its earlier points first.
+        on_progress: called with "encode images" and "train".
+
+    Raises:
+        TrainingError: no training rows, a folder in use or of another run, or a loss that is not finite.
+        TargetModuleError: the adapter does not fit the base model.
+        WeightsError: the base model or a finished adapter is damaged.
+        StorageError: the disk is full; the last good checkpoint is kept.
+        KeyboardInterrupt: after SIGINT or SIGTERM, when the work is saved.
+    """
+    digest = run_digest(base.digest, snapshot.digest, lora, config)
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    _check_sizes(snapshot, config, accelerator.num_processes)
+    with exclusive(folder) if accelerator.is_main_process else nullcontext():
+        finished = _finished(folder, digest)
+        if finished is not None:
+            return finished
+        verify(base, store.home)
+        with accelerator.main_process_first():  # it writes, the others read
+            record = claim(folder, _record(base, snapshot, lora, config, digest, accelerator.device, store.home))
+            encoded, held_out = _encode(base, snapshot, store, config, accelerator.device, on_progress)
+        run = _prepare(accelerator, base, lora, config, record["precision"], encoded, held_out, folder)
+        run.on_metrics, run.on_progress = on_metrics, on_progress
+        run.train()
+        if accelerator.is_main_process:
+            with run.learner.averaged():
+                save_adapter(
+                    folder / ADAPTER_FOLDER,
+                    run.unet,
+                    lora,
+                    base,
+                    name=name,
+                    snapshot_digest=snapshot.digest,
+                    run_digest=digest,
+                    prediction_type=run.loss.prediction_type,
+                    resolution_px=parts.native_resolution(base),
+                    training=config.model_dump(mode="json"),
+                    details=_details(config, len(encoded.rows)),
+                )
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        accelerator.wait_for_everyone()
+        return open_adapter(folder / ADAPTER_FOLDER)
+
+
+def _check_sizes(snapshot: Snapshot, config: TrainingConfig, num_processes: int) -> None:
+    if not snapshot.train:
+        raise TrainingError(
+            f"The snapshot {snapshot.digest[:12]} has no training images. Collect images before training."
+        )
+    if config.batch_size % num_processes:
+        raise TrainingError(
+            f"training.batch_size: {config.batch_size} cannot be shared by {num_processes} processes. "
+            "Set a multiple of the number of processes."
+        )
+
+
+def _finished(folder: Path, digest: str) -> AdapterRef | None:
+    if not (folder / ADAPTER_FOLDER).is_dir():
+        return None
+    adapter = open_adapter(folder / ADAPTER_FOLDER)
+    if adapter.run_digest != digest:
+        raise TrainingError(
+            f"{folder} holds the finished adapter of the run {adapter.run_digest[:12]}, not of {digest[:12]}. "
+            "Use another folder."
+        )
+    return adapter
+
+
+def _record(
+    base: BaseModelRef,
+    snapshot: Snapshot,
+    lora: LoraConfig,
+    config: TrainingConfig,
+    digest: str,
+    device: torch.device,
+    home: Path,
+) -> dict[str, Any]:
+    """What a run is started with. A continued run takes its precision from here, so that its bits stay the same."""
+    probe = remembered_probe(device.type, home)
+    return {
+        "run_digest": digest,
+        "base_digest": base.digest,
+        "snapshot_digest": snapshot.digest,
+        "lora": lora.model_dump(mode="json"),
+        "training": config.model_dump(mode="json"),
+        "precision": probe.precision if config.precision == "auto" else config.precision,
+        "bf16_speedup": probe.speedup,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _encode(
+    base: BaseModelRef,
+    snapshot: Snapshot,
+    store: ImageStore,
+    config: TrainingConfig,
+    device: torch.device,
+    on_progress: OnProgress | None,
+) -> tuple[EncodedRows, EncodedRows | None]:
+    """The tensors of the training rows, and of the held-out rows if there are any."""
+    side_px = parts.native_resolution(base)
+    encoded = encode_rows(
+        base,
+        snapshot.train,
+        store,
+        side_px,
+        mirror=config.horizontal_flip,
+        device=device,
+        on_progress=on_progress,
+    )
+    if not snapshot.held_out:
+        return encoded, None
+    return encoded, encode_rows(base, snapshot.held_out, store, side_px, device=device, on_progress=on_progress)
+
+
+def _prepare(
+    accelerator: Accelerator,
+    base: BaseModelRef,
+    lora: LoraConfig,
+    config: TrainingConfig,
+    precision: Precision,
+    encoded: EncodedRows,
+    held_out: EncodedRows | None,
+    folder: Path,
+) -> Run:
+    unet = attach_lora(parts.load_unet(base, accelerator.device), lora, config.seed)
+    loss = DenoisingLoss.of_base(parts.load_scheduler(base), config.min_snr_gamma, precision, accelerator.device)
+    validation = None
+    if held_out is not None:
+        validation = FixedNoiseValidation(held_out, loss, config.seed, config.batch_size, accelerator.device)
+    return Run(
+        accelerator=accelerator,
+        unet=unet,
+        learner=Learner(unet, config),
+        loss=loss,
+        encoded=encoded,
+        validation=validation,
+        config=config,
+        folder=folder,
+        dropout=lora.dropout,
+    )
+
+
+def _details(config: TrainingConfig, image_count: int) -> dict[str, str]:
+    """The training settings under the names that kohya's tools show."""
+    return {
+        "ss_steps": str(config.steps),
+        "ss_max_train_steps": str(config.steps),
+        "ss_batch_size_per_device": str(config.batch_size),
+        "ss_learning_rate": f"{config.learning_rate:g}",
+        "ss_lr_scheduler": "cosine",
+        "ss_lr_warmup_steps": str(config.warmup_steps),
+        "ss_optimizer": "torch.optim.AdamW",
+        "ss_seed": str(config.seed),
+        "ss_min_snr_gamma": str(config.min_snr_gamma),
+        "ss_noise_offset": str(config.noise_offset or None),
+        "ss_caption_dropout_rate": f"{config.caption_dropout:g}",
+        "ss_max_grad_norm": f"{config.max_grad_norm:g}",
+        "ss_num_train_images": str(image_count),
+    }

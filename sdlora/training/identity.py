@@ -1,0 +1,33 @@
+"""The name of a training run: equal inputs, equal name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from sdlora.lora.config import LoraConfig
+from sdlora.training.config import TrainingConfig
+
+TRAINER_VERSION = 1
+"""Raised whenever a change of the library changes the adapter that equal inputs give."""
+
+# These decide what is reported and how often work is saved, not what is learnt.
+_WITHOUT_EFFECT = {
+    "preset",
+    "validation_every_steps",
+    "log_every_steps",
+    "checkpoint_every_seconds",
+    "checkpoint_every_steps",
+}
+
+
+def run_digest(base_digest: str, snapshot_digest: str, lora: LoraConfig, config: TrainingConfig) -> str:
+    """SHA-256 over everything that decides the adapter's bytes on a given machine."""
+    inputs = {
+        "trainer": TRAINER_VERSION,
+        "base": base_digest,
+        "snapshot": snapshot_digest,
+        "lora": lora.model_dump(mode="json", exclude={"targets"}),
+        "training": config.model_dump(mode="json", exclude=_WITHOUT_EFFECT),
+    }
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,49 @@
+"""Ctrl-C and SIGTERM wait until the step is finished and its work is saved."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class DeferredSignals:
+    """While active, SIGINT and SIGTERM are noted in `received`; `deliver` hands them to whom they were meant for.
+
+    Outside the main thread, where Python delivers no signals, it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._previous: dict[int, signal._HANDLER] = {}
+
+    def __enter__(self) -> DeferredSignals:
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+    def deliver(self) -> None:
+        """Raise the noted signal again under the previous handlers.
+
+        Raises:
+            KeyboardInterrupt: always; a previous handler may end the process or raise something else first.
+        """
+        self.__exit__(None, None, None)
+        if self.received is not None:
+            signal.raise_signal(self.received)
+        raise KeyboardInterrupt
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if self.received is not None:  # the second Ctrl-C means: now
+            self.deliver()
+        self.received = number

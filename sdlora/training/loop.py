@@ -1,0 +1,179 @@
+"""The loop: draw, predict, differentiate, update; report, validate and save in between."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from diffusers import UNet2DConditionModel
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from sdlora.checkpoints import latest_checkpoint, save_checkpoint
+from sdlora.diffusion.seeds import step_generator
+from sdlora.errors import StorageError, TrainingError
+from sdlora.progress import OnMetrics, OnProgress
+from sdlora.training.batches import draw_batch, image_indices
+from sdlora.training.config import TrainingConfig
+from sdlora.training.encoded import EncodedRows
+from sdlora.training.interrupts import DeferredSignals
+from sdlora.training.learner import Learner
+from sdlora.training.loss import DenoisingLoss
+from sdlora.training.run_folder import Curve
+from sdlora.training.validation import FixedNoiseValidation
+
+
+@dataclass
+class Run:
+    """One run of the loop over fixed inputs; `train` takes it to its last step."""
+
+    accelerator: Accelerator
+    unet: UNet2DConditionModel
+    learner: Learner
+    loss: DenoisingLoss
+    encoded: EncodedRows
+    validation: FixedNoiseValidation | None
+    config: TrainingConfig
+    folder: Path
+    dropout: float = 0.0
+    on_metrics: OnMetrics | None = None
+    on_progress: OnProgress | None = None
+    # (2,) loss and gradient norm of each step since the last report, read only then: a GPU never waits for it.
+    _recent: list[Tensor] = field(default_factory=list)
+    _curve: Curve = field(init=False)
+    _reported_at: float = field(init=False)
+    _saved_at: float = field(init=False)
+
+    def train(self) -> None:
+        """Run all steps that are left, from the last whole checkpoint if there is one.
+
+        Raises:
+            TrainingError: a loss or gradient is not finite; nothing is saved from then on.
+            StorageError: a checkpoint or the curve cannot be written; the last good checkpoint is kept.
+            KeyboardInterrupt: SIGINT or SIGTERM, after a checkpoint (the signal's own handler comes first).
+        """
+        start = self._restore()
+        # With one process there is nothing to wrap, and the bare network is what the step costs.
+        model = self.accelerator.prepare(self.unet) if self.accelerator.num_processes > 1 else self.unet
+        model.train()
+        self._reported_at = self._saved_at = time.monotonic()
+        with DeferredSignals() as signals:
+            if start == 0:
+                self._validate(0)
+            for step in range(start, self.config.steps):
+                self._step(model, step)
+                self._after(step + 1)
+                if signals.received is not None:
+                    self._save(step + 1)
+                    signals.deliver()
+        self.unet.eval()
+
+    def _step(self, model: nn.Module, step: int) -> None:
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        batch = draw_batch(self.encoded, self.config, step, self.loss.num_train_timesteps, rank, processes)
+        if self.dropout:  # the only thing in the network that draws from the global generator
+            torch.manual_seed(step_generator(self.config.seed, step, f"dropout-{rank}").initial_seed())
+        loss = self.loss.weighted(model, batch.to(self.accelerator.device))
+        self.accelerator.backward(loss)
+        norm = self.learner.update(step)
+        self._recent.append(torch.stack((loss.detach(), norm)))
+
+    def _after(self, done: int) -> None:
+        """Report, validate and save, each when it is due after `done` steps."""
+        config = self.config
+        last = done == config.steps
+        if last or done % config.log_every_steps == 0:
+            self._report(done)
+        if last or done % config.validation_every_steps == 0:
+            self._validate(done)
+        overdue = time.monotonic() - self._saved_at >= config.checkpoint_every_seconds
+        asked = config.checkpoint_every_steps is not None and done % config.checkpoint_every_steps == 0
+        if last or overdue or asked:
+            self._save(done)
+
+    def _report(self, done: int) -> None:
+        self._require_finite(done)
+        # Every process holds the loss of its own slice; the gradient norm is already the whole batch's.
+        loss, norm = self.accelerator.reduce(torch.stack(self._recent).mean(0), reduction="mean").tolist()
+        now = time.monotonic()
+        rate = len(self._recent) * self.config.batch_size / (now - self._reported_at)
+        self._reported_at = now
+        self._recent.clear()
+        self._add(
+            done,
+            {
+                "loss": loss,
+                "gradient_norm": norm,
+                "learning_rate": self.learner.rate(done - 1),
+                "images_per_second": rate,
+            },
+        )
+        if self.on_progress and self.accelerator.is_main_process:
+            self.on_progress("train", done, self.config.steps)
+
+    def _validate(self, done: int) -> None:
+        if self.validation is None or not self.accelerator.is_main_process:
+            return
+        began = time.monotonic()
+        with self.learner.averaged():
+            self._add(done, {"validation_loss": self.validation.measure(self.unet)})
+        self._reported_at += time.monotonic() - began  # images per second is training's own speed
+
+    def _add(self, done: int, values: dict[str, float]) -> None:
+        if self.accelerator.is_main_process:
+            self._curve.add(done, values)
+            if self.on_metrics:
+                self.on_metrics(done, values)
+
+    def _save(self, done: int) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        self._require_finite(done)
+        began = time.monotonic()
+        tensors = self.learner.state()
+        if self._recent:
+            tensors["recent"] = torch.stack(self._recent)
+        try:
+            save_checkpoint(self.folder / "checkpoints", done, tensors, {"curve": self._curve.points})
+        except (OSError, SafetensorError) as error:
+            raise StorageError(
+                f"Cannot write the checkpoint of step {done} to {self.folder / 'checkpoints'}: {error}. "
+                "Free some space and run again; training continues from the last good checkpoint."
+            ) from error
+        self._saved_at = time.monotonic()
+        self._reported_at += self._saved_at - began
+
+    def _restore(self) -> int:
+        checkpoint = latest_checkpoint(self.folder / "checkpoints")
+        points = checkpoint.values["curve"] if checkpoint else []
+        if self.accelerator.is_main_process:
+            self._curve = Curve(self.folder, points)
+            if self.on_metrics:
+                for point in points:  # the listener may be new: it gets the whole curve
+                    values = {name: value for name, value in point.items() if name != "step"}
+                    self.on_metrics(int(point["step"]), values)
+        if checkpoint is None:
+            return 0
+        self.learner.restore(checkpoint)
+        self._recent = list(checkpoint.tensors["recent"]) if "recent" in checkpoint.tensors else []
+        return checkpoint.step
+
+    def _require_finite(self, done: int) -> None:
+        """Nothing leaves the loop, to the curve or to the disk, before this has passed."""
+        values = torch.stack(self._recent) if self._recent else torch.zeros(0, 2)
+        bad = (~values.isfinite()).any(1).nonzero().flatten().tolist()
+        if not bad and self.learner.all_finite():
+            return
+        step = done - len(values) + bad[0] if bad else done - 1
+        loss, norm = values[bad[0]].tolist() if bad else (float("nan"), float("nan"))
+        rows = self.encoded.rows
+        indices = image_indices(len(rows), self.config.batch_size, self.config.seed, step)
+        images = ", ".join(sorted({rows[index].sha256[:12] for index in indices}))
+        raise TrainingError(
+            f"training: the loss is {loss} and the gradient norm {norm} at step {step}, on the images {images}. "
+            f"Nothing after the last good checkpoint was saved. Lower training.learning_rate "
+            f"(now {self.config.learning_rate:g}) or look at these images."
+        )

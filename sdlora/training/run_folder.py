@@ -1,0 +1,105 @@
+"""The folder of one training run: who may write there, what it was started with, and its curve."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sdlora.errors import StorageError, TrainingError
+
+CONFIG_FILE = "config.json"
+METRICS_FILE = "metrics.jsonl"
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold the folder for this process; the lock ends with the process, however it ends.
+
+    Raises:
+        TrainingError: another process is training there.
+        StorageError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("w")
+    except OSError as error:
+        raise StorageError(f"Cannot write to the run folder {folder}: {error}.") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise TrainingError(
+                f"Another process is training in {folder}. Wait for it or stop it; its work is kept."
+            ) from error
+        yield
+
+
+def claim(folder: Path, run: Mapping[str, Any]) -> dict[str, Any]:
+    """Write what the run was started with, or return what an earlier start wrote.
+
+    Raises:
+        TrainingError: the folder belongs to a run of other inputs, or its record is damaged.
+        StorageError: the folder cannot be written.
+    """
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        write_text(path, json.dumps(dict(run), indent=2, sort_keys=True) + "\n")
+        return dict(run)
+    try:
+        started: dict[str, Any] = json.loads(path.read_text())
+        found = started["run_digest"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"{path} is damaged. Remove the folder {folder} to train again from the start.") from error
+    if found != run["run_digest"]:
+        raise TrainingError(
+            f"{folder} holds the run {found[:12]}, not {run['run_digest'][:12]}: the base model, the snapshot, the "
+            "adapter's or the training settings changed. Use another folder, or restore what changed to continue."
+        )
+    return started
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a small file in one step.
+
+    Raises:
+        StorageError: the disk is full or not writable.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise StorageError(
+            f"Cannot write {path}: {error}. Free some space and run again; the last checkpoint is kept."
+        ) from error
+
+
+class Curve:
+    """The reported metrics, in memory (for the checkpoint) and in `metrics.jsonl` (for people)."""
+
+    def __init__(self, folder: Path, points: Sequence[Mapping[str, float]] = ()) -> None:
+        """Start with the points of a checkpoint: what the file holds beyond them will be measured again."""
+        self.path = folder / METRICS_FILE
+        self.points: list[dict[str, float]] = [dict(point) for point in points]
+        write_text(self.path, "".join(json.dumps(point) + "\n" for point in self.points))
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """Append one point.
+
+        Raises:
+            StorageError: the disk is full or not writable.
+        """
+        point = {"step": step, **values}
+        self.points.append(point)
+        try:
+            with self.path.open("a") as file:
+                file.write(json.dumps(point) + "\n")
+        except OSError as error:
+            raise StorageError(
+                f"Cannot write {self.path}: {error}. Free some space and run again; the last checkpoint is kept."
+            ) from error

@@ -1,0 +1,56 @@
+"""A loss that can be compared between steps and runs: fixed images, fixed noise, fixed timesteps."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sdlora.diffusion.seeds import step_generator
+from sdlora.training.batches import Batch
+from sdlora.training.encoded import EncodedRows
+from sdlora.training.loss import DenoisingLoss
+
+MAX_IMAGES = 64
+TIMESTEPS_PER_IMAGE = 4
+
+
+class FixedNoiseValidation:
+    """The unweighted error on held-out images, each at the middle of four equal parts of the noise schedule.
+
+    An image's noise is seeded by its digest: adding other images to the snapshot leaves its part as it was.
+    """
+
+    def __init__(
+        self, encoded: EncodedRows, loss: DenoisingLoss, seed: int, batch_size: int, device: torch.device
+    ) -> None:
+        self.loss = loss
+        self.device = device
+        self.batches = [
+            _fixed_batch(encoded, start, batch_size, loss.num_train_timesteps, seed)
+            for start in range(0, min(len(encoded.rows), MAX_IMAGES) * TIMESTEPS_PER_IMAGE, batch_size)
+        ]
+
+    @torch.no_grad()
+    def measure(self, unet: nn.Module) -> float:
+        """Mean over all pairs of image and timestep."""
+        was_training = unet.training
+        unet.eval()
+        errors = [self.loss.per_image(unet, batch.to(self.device)) for batch in self.batches]
+        unet.train(was_training)
+        return torch.cat(errors).mean().item()
+
+
+def _fixed_batch(encoded: EncodedRows, start: int, size: int, num_train_timesteps: int, seed: int) -> Batch:
+    # By digest, so that the choice does not hang on the order in which images arrived.
+    rows = sorted(encoded.rows, key=lambda row: row.sha256)[:MAX_IMAGES]
+    pairs = [(row, part) for row in rows for part in range(TIMESTEPS_PER_IMAGE)][start : start + size]
+    noise: list[Tensor] = []
+    for row, part in pairs:
+        generator = step_generator(seed, part, f"validation/{row.sha256}")
+        noise.append(torch.randn(encoded.latents[row.sha256].shape, generator=generator))
+    return Batch(
+        latents=torch.stack([encoded.latents[row.sha256] for row, _ in pairs]),
+        noise=torch.stack(noise),
+        timesteps=torch.tensor([int((part + 0.5) * num_train_timesteps / TIMESTEPS_PER_IMAGE) for _, part in pairs]),
+        embeddings=torch.stack([encoded.embeddings[row.captions[0] if row.captions else ""] for row, _ in pairs]),
+    )

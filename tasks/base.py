@@ -1,0 +1,16 @@
+"""Stage 3: the base model, checked and named by its digest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import task
+
+from sdlora.artifacts import BaseModelRef
+from sdlora.models import BaseModelConfig, load_base_model
+
+
+@task(name="prepare base model", persist_result=False)
+def prepare_base_model(config: BaseModelConfig, home: Path) -> BaseModelRef:
+    """Find the base model's folder (downloads only a pinned hub revision) and check its files."""
+    return load_base_model(config, home)

@@ -1,0 +1,40 @@
+"""What the report tells of the images: which were learnt from, which were left out, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from sdlora.data import load_snapshot
+from sdlora.errors import DataError
+from sdlora.release import DataSummary, RejectedImage
+from sdlora.store import ImageRecord, ImageStore
+
+SHOWN_REJECTED = 48  # the report shows them as thumbnails
+UNKNOWN = "not stated"
+
+
+def summarise_data(store: ImageStore, snapshot_digest: str) -> DataSummary:
+    """Counts, origins and captions of a snapshot, and the rejected images of the database."""
+    snapshot = load_snapshot(store, snapshot_digest)
+    trained = {row.sha256 for row in snapshot.train}
+    records = [record for record in store.images("accepted") if record.sha256 in trained]
+    counts = store.counts()
+    return DataSummary(
+        train_count=len(snapshot.train),
+        held_out_count=len(snapshot.held_out),
+        verdicts={"accepted": counts.accepted, "rejected": counts.rejected},
+        reasons=counts.rejected_by,
+        rejected=[_rejected(store, record) for record in store.images("rejected", limit=SHOWN_REJECTED)],
+        licences=Counter(record.licence or UNKNOWN for record in records),
+        sources=Counter(record.source or UNKNOWN for record in records),
+        captions=[row.captions[0] for row in snapshot.train if row.captions],
+    )
+
+
+def _rejected(store: ImageStore, record: ImageRecord) -> RejectedImage:
+    try:
+        content = store.read_bytes(record.sha256)
+    except DataError:  # the file was damaged or purged; what is known of it can still be told
+        content = None
+    name = record.files[0] if record.files else record.sha256[:12]
+    return RejectedImage(name=name, reason=record.reason or "", content=content)

@@ -1,0 +1,112 @@
+"""Draw images with a registered adapter and remember them. Plain functions: the terminal calls them without Prefect."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from sdlora.artifacts import AdapterRef, BaseModelRef
+from sdlora.errors import ConfigError
+from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model
+from sdlora.progress import OnProgress
+from sdlora.store import ImageStore
+from tasks.tracking import AdapterVersion, Registry
+
+
+@dataclass(frozen=True)
+class Model:
+    """What draws: a base model, with an adapter or without."""
+
+    label: str
+    base: BaseModelRef
+    adapter: AdapterRef | None
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What to draw, and how."""
+
+    prompt: str
+    seed: int = 0
+    count: int = 1
+    steps: int = 20
+    guidance_scale: float = 4.0
+    negative_prompt: str = ""
+
+
+def find_model(which: str, name: str | None, home: Path) -> Model:
+    """The model that a person means.
+
+    Args:
+        which: "base", "champion", another alias, or a version's number.
+        name: the line of adapters; may be left out if there is only one.
+    Raises:
+        ConfigError: nothing is known under these words.
+    """
+    registry = Registry(home)
+    name = name or _only_name(registry)
+    if which == "base":
+        newest = registry.versions(name)[:1] if name else []
+        base = load_base_model(_base_config(newest[0]) if newest else BaseModelConfig(), home)
+        return Model(f"base {base.name} {base.digest[:12]}", base, None)
+    if name is None:
+        raise ConfigError(f"There are no adapters in {home} yet. Train one (sdlora demo), or draw with --base.")
+    version = registry.get(name, int(which) if which.isdecimal() else which)
+    if version is None:
+        known = ", ".join(str(v.number) for v in reversed(registry.versions(name))) or "none"
+        raise ConfigError(
+            f"{name!r} has no {'version ' if which.isdecimal() else ''}{which}. Its versions: {known} (sdlora versions)."
+        )
+    base = load_base_model(_base_config(version), home)
+    return Model(f"{name} version {version.number}", base, registry.fetch(version, home))
+
+
+def draw(model: Model, drawing: Drawing, out: Path, home: Path, on_progress: OnProgress | None = None) -> list[Path]:
+    """Draw `count` images with seeds counting up, write them as PNG, and record them in the image database."""
+    seeds = list(range(drawing.seed, drawing.seed + drawing.count))
+    images = StableDiffusion.from_ref(model.base, model.adapter).generate(
+        [drawing.prompt] * drawing.count,
+        seeds,
+        steps=drawing.steps,
+        guidance_scale=drawing.guidance_scale,
+        negative_prompt=drawing.negative_prompt,
+        on_progress=on_progress,
+    )  # (N, 3, H, W) uint8
+    out.mkdir(parents=True, exist_ok=True)
+    paths = []
+    with ImageStore.open(home) as store:
+        for seed, image in zip(seeds, images, strict=True):
+            buffer = io.BytesIO()
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, "PNG")
+            store.add_generation(
+                buffer.getvalue(),
+                model_version=model.label,
+                prompt=drawing.prompt,
+                negative_prompt=drawing.negative_prompt,
+                seed=seed,
+                steps=drawing.steps,
+                guidance_scale=drawing.guidance_scale,
+            )
+            path = out / f"{_slug(drawing.prompt)}-{_slug(model.label)}-{seed}.png"
+            path.write_bytes(buffer.getvalue())
+            paths.append(path)
+    return paths
+
+
+def _only_name(registry: Registry) -> str | None:
+    names = registry.names()
+    if len(names) > 1:
+        raise ConfigError(f"There are several lines of adapters: {', '.join(names)}. Choose one with --name.")
+    return names[0] if names else None
+
+
+def _base_config(version: AdapterVersion) -> BaseModelConfig:
+    return BaseModelConfig.model_validate_json(version.tags["base_model"])
+
+
+def _slug(text: str) -> str:
+    words = "".join(character if character.isalnum() else " " for character in text.lower()).split()
+    return "-".join(words)[:60] or "image"

@@ -1,0 +1,69 @@
+"""Stages 5 and 6: the duel, and what the gate makes of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+
+from sdlora.artifacts import AdapterRef, BaseModelRef, SnapshotRef
+from sdlora.data import load_snapshot
+from sdlora.errors import ConfigError
+from sdlora.evaluation import Decision, Duel, EvaluationConfig, GateConfig
+from sdlora.evaluation import decide as decide_by_rule
+from sdlora.evaluation.duel import run_duel
+from sdlora.store import ImageStore
+from tasks.pages import decision_page, duel_page
+from tasks.progress import task_progress
+from tasks.results import RunRef
+from tasks.tracking import Registry
+
+
+@task(name="find champion", persist_result=False)
+def find_champion(name: str, base: BaseModelRef, run: RunRef, home: Path) -> AdapterRef | None:
+    """The adapter to beat, if there is one.
+
+    Raises:
+        ConfigError: it was made for another base model, so the two could not be compared.
+    """
+    registry = Registry(home)
+    champion = registry.rival_of(name, run_digest=run.digest)
+    if champion is None:
+        return None
+    if champion.tags["base_digest"] != base.digest:
+        raise ConfigError(
+            f"The champion of {name!r} (version {champion.number}) was made for the base model "
+            f"{champion.tags['base_digest'][:12]}, but base_model.source is {base.name} ({base.digest[:12]}). "
+            "Choose that base model again, or give this line of adapters a name of its own (setting: name)."
+        )
+    get_run_logger().info("The champion is version %d.", champion.number)
+    return registry.fetch(champion, home)
+
+
+@task(name="duel", persist_result=False)  # a finished duel on the same inputs is read back and checked by the library
+def fight_duel(
+    base: BaseModelRef,
+    candidate: AdapterRef,
+    champion: AdapterRef | None,
+    snapshot: SnapshotRef,
+    config: EvaluationConfig,
+    run: RunRef,
+    home: Path,
+) -> Duel:
+    """Score base, champion and candidate on the same prompts, seeds and held-out images."""
+    with ImageStore.open(home) as store:
+        frozen = load_snapshot(store, snapshot.digest)
+        duel = run_duel(
+            base, candidate, champion, frozen, store, config, run.evaluation, on_progress=task_progress()
+        )
+    create_markdown_artifact(duel_page(duel, run.evaluation), key="duel", description="Scores and pictures")
+    return duel
+
+
+@task(name="decide", persist_result=False)
+def decide(duel: Duel, gate: GateConfig) -> Decision:
+    """Ask the gate whether the candidate becomes the champion."""
+    decision = decide_by_rule(duel, gate)
+    create_markdown_artifact(decision_page(decision), key="decision", description="What the gate decided, and why")
+    return decision

@@ -1,0 +1,27 @@
+"""Which run of the loop this is, and whether it was done before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import task
+
+from sdlora.artifacts import BaseModelRef, SnapshotRef
+from sdlora.config import PipelineConfig
+from sdlora.training import run_digest
+from tasks.results import Release, RunRef
+from tasks.tracking import Registry
+
+
+@task(name="identify run", persist_result=False)
+def identify_run(base: BaseModelRef, snapshot: SnapshotRef, config: PipelineConfig, home: Path) -> RunRef:
+    """Name the run by the digest of all that decides its adapter; equal inputs find what was done before."""
+    digest = run_digest(base.digest, snapshot.digest, config.lora, config.training)
+    return RunRef(digest=digest, folder=home / "runs" / config.name / digest[:16])
+
+
+@task(name="find release", persist_result=False)
+def find_release(run: RunRef, name: str, home: Path) -> Release | None:
+    """The version that this run led to before, if publishing it came to its end."""
+    version = Registry(home).find(name, run_digest=run.digest)
+    return version.as_release(run, new=False) if version and version.published else None

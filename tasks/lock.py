@@ -1,0 +1,48 @@
+"""One training at a time in a state folder, whoever started it: a worker, a terminal, a notebook."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sdlora.errors import TrainingError
+
+LOCK_FILE = "training.lock"
+
+
+@contextmanager
+def training_lock(home: Path) -> Iterator[None]:
+    """Hold the state folder's training lock; the system frees it when the process ends, however it ends.
+
+    Raises:
+        TrainingError: another process holds it.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / LOCK_FILE).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise TrainingError(
+                f"Another run works in {home} (process {file.read().strip() or 'unknown'}). "
+                "Wait for it, stop it, or choose another state folder with --home."
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def is_training(home: Path) -> bool:
+    """Whether some process holds the lock right now."""
+    try:
+        with (home / LOCK_FILE).open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

@@ -1,0 +1,41 @@
+"""What the tasks of the loop hand each other beside the library's references. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sdlora.frozen import FrozenConfig
+
+
+class RunRef(FrozenConfig):
+    """A run of the loop, and the folder of all that it makes: checkpoints, adapter, evaluation, release."""
+
+    digest: str
+    folder: Path
+
+    @property
+    def evaluation(self) -> Path:
+        return self.folder / "evaluation"
+
+    @property
+    def release(self) -> Path:
+        return self.folder / "release"
+
+
+class Release(FrozenConfig):
+    """What a run of the loop came to. `new` is false if the version was there before."""
+
+    name: str
+    version: int
+    new: bool
+    promoted: bool
+    reasons: tuple[str, ...]
+    run: RunRef
+
+    @property
+    def report(self) -> Path:
+        return self.run.release / "report.html"
+
+    @property
+    def grid(self) -> Path:
+        return self.run.evaluation / "before-after.png"

@@ -1,0 +1,241 @@
+"""The registry of adapters: one version per adapter, aliases `candidate` and `champion`.
+
+`mlflow.diffusers` stores the adapter: it takes a folder of safetensors as it is, remembers the base model and gives
+`load_model(...).load_pipeline()`, so no code and no pickle is stored. It knows neither digests nor decisions; those
+are tags of the version. The version is created apart from the upload, because that sets its tags in the same
+transaction: a version without its digests could not be found again, and the same adapter would be registered twice.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import mlflow
+import mlflow.diffusers
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import ColSpec
+
+from sdlora.artifacts import AdapterRef
+from sdlora.checkpoints import file_sha256
+from sdlora.errors import WeightsError
+from tasks.results import Release, RunRef
+from tasks.tracking.store import open_store
+
+WEIGHTS = "pytorch_lora_weights.safetensors"
+CANDIDATE, CHAMPION = "candidate", "champion"
+REQUIREMENTS = ["diffusers", "transformers", "peft", "torch", "accelerate", "safetensors"]
+
+
+@dataclass(frozen=True)
+class AdapterVersion:
+    """One registered adapter, as its tags tell it."""
+
+    name: str
+    number: int
+    tags: Mapping[str, str]
+    aliases: tuple[str, ...]
+    created: datetime
+    source: str
+    run_id: str | None
+
+    @property
+    def published(self) -> bool:
+        """Whether publishing came to its end; if not, the next run of the loop finishes it."""
+        return "published" in self.tags
+
+    def as_release(self, run: RunRef, *, new: bool) -> Release:
+        """The version as the outcome of the run that led to it."""
+        return Release(
+            name=self.name,
+            version=self.number,
+            new=new,
+            promoted=self.tags.get("decision") == "promoted",
+            reasons=tuple(self.tags.get("reasons", "").splitlines()),
+            run=run,
+        )
+
+
+class Registry:
+    """The registered versions in the MLflow store of one state folder."""
+
+    def __init__(self, home: Path) -> None:
+        self.client = open_store(home)
+
+    def names(self) -> list[str]:
+        return sorted(model.name for model in self.client.search_registered_models())
+
+    def versions(self, name: str) -> list[AdapterVersion]:
+        """All versions of `name`, newest first; none if the name is not known."""
+        try:
+            # search_model_versions leaves the aliases out.
+            aliases = self.client.get_registered_model(name).aliases
+        except MlflowException:
+            return []
+        holders: dict[int, list[str]] = {}
+        for alias, number in aliases.items():
+            holders.setdefault(int(number), []).append(alias)
+        found = self.client.search_model_versions(f"name = '{name}'", max_results=1000)
+        versions = [_adapter_version(version, holders.get(int(version.version), [])) for version in found]
+        return sorted(versions, key=lambda version: -version.number)
+
+    def find(self, name: str, **tags: str) -> AdapterVersion | None:
+        """The newest version with all these tags."""
+        wanted = tags.items()
+        return next((version for version in self.versions(name) if wanted <= dict(version.tags).items()), None)
+
+    def get(self, name: str, which: int | str) -> AdapterVersion | None:
+        """A version by its number or by an alias."""
+        versions = self.versions(name)
+        return next((v for v in versions if v.number == which or which in v.aliases), None)
+
+    def rival_of(self, name: str, run_digest: str) -> AdapterVersion | None:
+        """The champion that the adapter of `run_digest` has to beat.
+
+        If that adapter is the champion itself, publishing was interrupted (or is repeated): its rival is the
+        champion before it.
+        """
+        champion = self.get(name, CHAMPION)
+        if champion is None or champion.tags.get("run_digest") != run_digest:
+            return champion
+        before = champion.tags.get("champion_before")
+        return self.get(name, int(before)) if before else None
+
+    def number_of(self, name: str, adapter_digest: str) -> int:
+        """The number that this adapter has, or will get if it is registered next."""
+        versions = self.versions(name)
+        known = next((v.number for v in versions if v.tags.get("adapter_digest") == adapter_digest), None)
+        return known or max((v.number for v in versions), default=0) + 1
+
+    def page_of(self, version: AdapterVersion) -> str | None:
+        """Where a browser shows the version, if a server does."""
+        uri = self.client.tracking_uri
+        return f"{uri}/#/models/{version.name}/versions/{version.number}" if uri.startswith("http") else None
+
+    def register(
+        self, name: str, folder: Path, base_folder: Path, tags: Mapping[str, str], run_id: str, description: str
+    ) -> AdapterVersion:
+        """Store the release folder and create a version; the same adapter digest gives the version it has."""
+        known = self.find(name, adapter_digest=tags["adapter_digest"])
+        if known is None:
+            info = mlflow.diffusers.log_model(
+                str(folder),
+                base_model=str(base_folder),
+                name="adapter",
+                signature=_signature(),
+                pip_requirements=REQUIREMENTS,
+                metadata={key: value for key, value in tags.items() if key.endswith("_digest")},
+            )
+            try:
+                self.client.create_registered_model(name)
+            except MlflowException:
+                self.client.get_registered_model(name)
+            self.client.create_model_version(
+                name, source=info.model_uri, run_id=run_id, tags=dict(tags), description=description
+            )
+            known = self.find(name, adapter_digest=tags["adapter_digest"])
+            assert known is not None
+        else:
+            self.tag(known, tags)
+        self.client.set_registered_model_alias(name, CANDIDATE, str(known.number))
+        return known
+
+    def promote(self, version: AdapterVersion, evidence_digest: str) -> None:
+        """Make `version` the champion and write the change into the history of the registered model."""
+        champion = self.get(version.name, CHAMPION)
+        if champion is not None and champion.number == version.number:
+            return
+        before = str(champion.number) if champion else ""
+        moved_at = _now()
+        # The tag first: a process that dies between the two lines leaves a note, never a champion without one.
+        self.tag(version, {"champion_before": before, "champion_since": moved_at, "evidence_digest": evidence_digest})
+        self.client.set_registered_model_alias(version.name, CHAMPION, str(version.number))
+        history = self.history(version.name)
+        entry = {"from": before, "to": str(version.number), "at": moved_at, "evidence_digest": evidence_digest}
+        self.client.set_registered_model_tag(version.name, f"champion-{len(history) + 1:06d}", json.dumps(entry))
+
+    def history(self, name: str) -> list[dict[str, str]]:
+        """Every change of the champion, oldest first."""
+        tags = self.client.get_registered_model(name).tags
+        return [json.loads(tags[key]) for key in sorted(tags) if key.startswith("champion-")]
+
+    def finish(self, version: AdapterVersion) -> None:
+        self.tag(version, {"published": _now()})
+
+    def tag(self, version: AdapterVersion, tags: Mapping[str, str]) -> None:
+        for key, value in tags.items():
+            self.client.set_model_version_tag(version.name, str(version.number), key, value)
+
+    def fetch(self, version: AdapterVersion, home: Path) -> AdapterRef:
+        """The version's adapter as a folder: the one it was trained in, else a copy out of the store.
+
+        Raises:
+            WeightsError: the store does not hold it any more.
+        """
+        tags = version.tags
+        digest = tags["adapter_digest"]
+        folder = home / "runs" / version.name / tags["run_digest"][:16] / "adapter"
+        if not _holds(folder, digest):
+            copy = home / "cache" / "adapters" / digest
+            folder = copy / "adapter_weights"
+            if not _holds(folder, digest):
+                self._download(version, copy)
+        return AdapterRef(
+            folder=folder,
+            digest=digest,
+            base_digest=tags["base_digest"],
+            snapshot_digest=tags["snapshot_digest"],
+            run_digest=tags["run_digest"],
+        )
+
+    def _download(self, version: AdapterVersion, folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        try:
+            mlflow.artifacts.download_artifacts(version.source, dst_path=str(folder))
+        except (MlflowException, OSError) as error:
+            raise WeightsError(
+                f"Version {version.number} of {version.name!r} cannot be fetched from MLflow: {error}"
+            ) from error
+
+
+def _holds(folder: Path, digest: str) -> bool:
+    weights = folder / WEIGHTS
+    return weights.is_file() and file_sha256(weights) == digest
+
+
+def _adapter_version(version: ModelVersion, aliases: list[str]) -> AdapterVersion:
+    return AdapterVersion(
+        name=version.name,
+        number=int(version.version),
+        tags=dict(version.tags),
+        aliases=tuple(sorted(aliases)),
+        created=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC),
+        source=version.source,
+        run_id=version.run_id,
+    )
+
+
+def _signature() -> ModelSignature:
+    """What the stored model answers to; MLflow's own default asks for images of 512 x 512."""
+    params = ParamSchema([
+        ParamSpec("num_inference_steps", DataType.integer, 20),
+        ParamSpec("guidance_scale", DataType.double, 3.5),
+        ParamSpec("negative_prompt", DataType.string, ""),
+    ])
+    return ModelSignature(
+        inputs=Schema([ColSpec(DataType.string, "prompt")]),
+        outputs=Schema([ColSpec(DataType.binary, "image")]),
+        params=params,
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,130 @@
+"""One MLflow run for each adapter: parameters, curves, images, data lineage."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
+
+from tasks.tracking.snapshot_source import SnapshotSource
+from tasks.tracking.store import experiment, open_store
+
+FLUSH_SECONDS = 2.0
+DATASET_DIGEST_LENGTH = 36  # MLflow's limit; the whole digest is in the run's tags
+RUN_ID_FILE = "mlflow_run.txt"
+
+
+class TrackedRun:
+    """What a stage may add to the adapter's run."""
+
+    def __init__(self, client: mlflow.MlflowClient, run_id: str) -> None:
+        self.client, self.run_id = client, run_id
+        self._pending: list[Metric] = []
+        self._flushed_at = time.monotonic()
+        self._last_steps: dict[str, int] = {}
+
+    def log_metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Add points to the curves; points that a resumed training draws a second time are left out.
+
+        Points are sent in batches: one SQLite transaction per training step would cost more than a small step.
+        """
+        now = int(time.time() * 1000)
+        self._pending += [
+            Metric(name, value, now, step) for name, value in values.items() if step > self._last_step(name)
+        ]
+        if time.monotonic() - self._flushed_at > FLUSH_SECONDS:
+            try:
+                self.flush()
+            except MlflowException:  # a server that restarts: the points are kept and sent with the next ones
+                logging.getLogger(__name__).warning("curves: MLflow cannot be reached, trying again", exc_info=True)
+
+    def log_summary(self, values: Mapping[str, float]) -> None:
+        """Record single numbers, such as the scores of a duel."""
+        now = int(time.time() * 1000)
+        self.client.log_batch(self.run_id, metrics=[Metric(name, value, now, 0) for name, value in values.items()])
+
+    def log_files(self, *paths: Path, folder: str | None = None) -> None:
+        for path in paths:
+            self.client.log_artifact(self.run_id, str(path), folder)
+
+    def log_json(self, value: Any, name: str) -> None:
+        self.client.log_text(self.run_id, json.dumps(value, indent=1), name)
+
+    def log_snapshot(self, digest: str, name: str, rows: list[dict[str, Any]]) -> None:
+        """Say which images the run learns from: all of them as `snapshot.json`, and a dataset that points there."""
+        self.log_json({"digest": digest, "rows": rows}, "snapshot.json")
+        source = SnapshotSource(digest, mlflow.get_artifact_uri("snapshot.json"))
+        dataset = MetaDataset(source, name=name, digest=digest[:DATASET_DIGEST_LENGTH])
+        mlflow.log_input(dataset, context="training")
+
+    def curve(self, name: str) -> list[tuple[int, float]]:
+        """All points of one metric, by step."""
+        return sorted((point.step, point.value) for point in self.client.get_metric_history(self.run_id, name))
+
+    def flush(self) -> None:
+        self._flushed_at = time.monotonic()
+        if self._pending:
+            self.client.log_batch(self.run_id, metrics=self._pending)
+            self._pending = []
+
+    def _last_step(self, name: str) -> int:
+        if name not in self._last_steps:
+            history = self.client.get_metric_history(self.run_id, name)
+            self._last_steps[name] = max((point.step for point in history), default=-1)
+        return self._last_steps[name]
+
+
+@contextmanager
+def tracked_run(
+    home: Path, name: str, folder: Path, params: Mapping[str, Any], tags: Mapping[str, str]
+) -> Iterator[TrackedRun]:
+    """Open the run that belongs to the run folder `folder`, or go on with it if there is one.
+
+    The run is marked finished at the end of the block, failed if the block raises, killed on Ctrl-C.
+    """
+    client = open_store(home)
+    run_id = _known_run(client, folder / RUN_ID_FILE)
+    if run_id is None:
+        run_tags = {"mlflow.runName": f"{name}-{folder.name[:8]}", **tags}
+        created = client.create_run(experiment(client, name, home).experiment_id, tags=run_tags)
+        run_id = created.info.run_id
+        for key, value in params.items():
+            client.log_param(run_id, key, value)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RUN_ID_FILE).write_text(run_id)
+    run = TrackedRun(client, run_id)
+    mlflow.start_run(run_id=run_id, log_system_metrics=True)
+    status = "FAILED"
+    try:
+        yield run
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        if status == "FINISHED":
+            run.flush()
+        else:
+            with suppress(MlflowException):
+                run.flush()
+        mlflow.end_run(status)
+
+
+def _known_run(client: mlflow.MlflowClient, file: Path) -> str | None:
+    if not file.is_file():
+        return None
+    run_id = file.read_text().strip()
+    try:
+        deleted = client.get_run(run_id).info.lifecycle_stage == "deleted"
+    except MlflowException:  # the store was cleared or moved away
+        return None
+    return None if deleted else run_id

@@ -1,0 +1,42 @@
+"""Where MLflow keeps its records: a server if one is named, else SQLite in the state folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import mlflow
+from mlflow.entities import Experiment
+from mlflow.exceptions import MlflowException
+
+
+def tracking_uri(home: Path) -> str:
+    """`MLFLOW_TRACKING_URI` if it is set, else the SQLite file `home/mlflow/mlflow.db`."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(home / 'mlflow' / 'mlflow.db').resolve()}"
+
+
+def open_store(home: Path) -> mlflow.MlflowClient:
+    """Point this process's MLflow at the store of `home` and return a client for it."""
+    uri = tracking_uri(home)
+    if uri.startswith("sqlite:"):
+        (home / "mlflow").mkdir(parents=True, exist_ok=True)
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    return mlflow.MlflowClient(uri, uri)
+
+
+def experiment(client: mlflow.MlflowClient, name: str, home: Path) -> Experiment:
+    """The experiment `name`, created at the first call."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        # Without a location, MLflow on SQLite writes artifacts below whatever folder the process was started in.
+        direct = client.tracking_uri.startswith("sqlite:")
+        location = (home / "mlflow" / "artifacts" / name).resolve().as_uri() if direct else None
+        try:
+            client.create_experiment(name, artifact_location=location)
+        except MlflowException:  # another process was quicker, or it was deleted in the UI: the next line tells
+            pass
+        found = client.get_experiment_by_name(name)
+    if found is None or found.lifecycle_stage == "deleted":
+        raise RuntimeError(f"The MLflow experiment {name!r} was deleted; restore it there, or give the run a new name.")
+    return found

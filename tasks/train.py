@@ -1,0 +1,69 @@
+"""Stage 4: fine-tune one adapter on the snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from prefect import task
+
+from sdlora.artifacts import AdapterRef, BaseModelRef, SnapshotRef
+from sdlora.config import PipelineConfig
+from sdlora.data import load_snapshot
+from sdlora.store import ImageStore
+from sdlora.training import fine_tune
+from tasks.progress import report_metrics, task_progress
+from tasks.retries import is_passing_trouble
+from tasks.results import RunRef
+from tasks.tracking import tracked_run
+from tasks.versions import code_version
+
+
+@task(
+    name="fine-tune adapter",
+    retries=1,  # the retry goes on from the last checkpoint
+    retry_delay_seconds=30,
+    retry_condition_fn=is_passing_trouble,
+    persist_result=False,  # the run folder holds the adapter and its digest; a finished one is returned as it is
+)
+def fine_tune_adapter(
+    base: BaseModelRef, snapshot: SnapshotRef, config: PipelineConfig, run: RunRef, home: Path
+) -> AdapterRef:
+    """Train, or go on where an interrupted training stopped, with curves and data lineage in MLflow."""
+    tags = {
+        "base_digest": base.digest,
+        "snapshot_digest": snapshot.digest,
+        "run_digest": run.digest,
+        "config_digest": config.digest(),
+        "code_version": code_version(),
+    }
+    with (
+        ImageStore.open(home) as store,
+        tracked_run(home, config.name, run.folder, _parameters(config), tags) as record,
+    ):
+        frozen = load_snapshot(store, snapshot.digest)
+        rows = [{"sha256": row.sha256, "captions": row.captions, "split": row.split} for row in frozen.rows]
+        record.log_snapshot(snapshot.digest, config.name, rows)
+        record.log_json(config.model_dump(mode="json"), "config.json")
+
+        def on_metrics(step: int, values: Mapping[str, float]) -> None:
+            record.log_metrics(step, values)
+            report_metrics(step, values)
+
+        return fine_tune(
+            base,
+            frozen,
+            store,
+            config.lora,
+            config.training,
+            run.folder,
+            name=config.name,
+            on_metrics=on_metrics,
+            on_progress=task_progress(),
+        )
+
+
+def _parameters(config: PipelineConfig) -> dict[str, str]:
+    """The settings that shape the adapter, flat, as MLflow shows them."""
+    sections = config.model_dump(mode="json", include={"base_model", "lora", "training", "evaluation"})
+    return {f"{section}.{key}": str(value) for section, values in sections.items() for key, value in values.items()}

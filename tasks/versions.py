@@ -1,0 +1,21 @@
+"""Which code made a thing."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import sdlora
+
+
+def code_version() -> str:
+    """The release, and the commit where this is a checkout: `0.1.0+3f2a1b9`, with `.dirty` for uncommitted changes."""
+    root = Path(sdlora.__file__).parent.parent
+    if not (root / ".git").exists():
+        return sdlora.__version__
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty=.dirty", "--exclude=*", "--abbrev=12"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):  # no git, or no commit yet
+        return sdlora.__version__
+    return f"{sdlora.__version__}+{found}"

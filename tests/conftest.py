@@ -1,0 +1,66 @@
+"""Every test runs as on a fresh machine: no settings from the environment, no hub, no telemetry, no outside network."""
+
+from __future__ import annotations
+
+import atexit
+import ipaddress
+import os
+import shutil
+import socket
+import tempfile
+
+import pytest
+
+# Before anything imports a library that reads its settings at import.
+for _name in [name for name in os.environ if name.startswith(("SDLORA_", "PREFECT_", "MLFLOW_", "HF_"))]:
+    del os.environ[_name]
+_state = tempfile.mkdtemp(prefix="sdlora-tests-")
+atexit.register(shutil.rmtree, _state, ignore_errors=True)
+os.environ.update(
+    {
+        "HF_HOME": f"{_state}/huggingface",
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PREFECT_HOME": f"{_state}/prefect",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # Starting a temporary server takes longer than the default 20 s where two cores are busy.
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "DO_NOT_TRACK": "1",
+    }
+)
+
+
+@pytest.fixture(autouse=True)
+def _no_outside_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that reaches for another machine fails at once and by name instead of hanging or passing by luck."""
+    if request.node.get_closest_marker("network"):
+        return
+    for method in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, method, _loopback_only(getattr(socket.socket, method)))
+
+
+def _loopback_only(connect):
+    def checked(self, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and not _is_loopback(address[0]):
+            raise OSError(f"This test may not connect to {address[0]}; mark it `network` if it has to.")
+        return connect(self, address)
+
+    return checked
+
+
+def _is_loopback(host: str) -> bool:
+    if host in ("", "localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")

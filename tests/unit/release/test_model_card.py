@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sdlora.release import DataSummary, write_model_card
+from sdlora.release.model_card import front_matter, licence_metadata, render_model_card
+from sdlora.release.record import caption_pattern
+from tests.unit.evaluation.made_duel import made_duel
+from tests.unit.release.made_record import FULL_DATA, made_record
+
+
+def test_the_front_matter_is_yaml_that_the_hub_reads(tmp_path: Path) -> None:
+    _, matter, body = write_model_card(tmp_path, made_record(tmp_path)).read_text().split("---\n", 2)
+    assert yaml.safe_load(matter) == {
+        "library_name": "diffusers",
+        "pipeline_tag": "text-to-image",
+        "license": "mit",
+        "tags": ["stable-diffusion", "lora", "text-to-image", "diffusers", "sdlora"],
+        "instance_prompt": "an icon of",
+        "metrics": ["kid", "fid"],
+    }
+    assert body.lstrip().startswith("# icons, version 3\n")
+
+
+def test_a_base_from_the_hub_is_linked_and_a_local_one_is_not(tmp_path: Path) -> None:
+    assert front_matter(made_record(tmp_path, base_name="org/model"))["base_model"] == "org/model"
+    assert "base_model" not in front_matter(made_record(tmp_path, base_name="my-folder"))
+
+
+@pytest.mark.parametrize(
+    ("licences", "expected"),
+    [
+        ({"MIT (Some Icons)": 3}, "mit"),
+        ({"MIT (Some Icons)": 3, "MIT (Others)": 2}, "mit"),
+        ({"Apache-2.0 (Noto)": 3}, "apache-2.0"),
+        ({"MIT": 3, "Apache-2.0": 1}, "other"),
+        ({"MIT": 3, "not stated": 1}, "other"),
+        ({"MIT License": 3}, "mit"),
+        ({"MIT-0": 3}, "other"),
+        ({"MIT and CC-BY-4.0": 3}, "other"),
+        ({"all rights reserved": 1}, "other"),
+        ({}, "unknown"),
+    ],
+)
+def test_the_licence_of_the_images_is_carried_through(licences: dict[str, int], expected: str) -> None:
+    assert licence_metadata(licences)["license"] == expected
+
+
+def test_the_card_names_every_licence_and_its_images(tmp_path: Path) -> None:
+    data = replace(FULL_DATA, licences={"MIT": 3, "not stated": 1})
+    card = render_model_card(made_record(tmp_path, data=data))
+    assert "| MIT | 3 |" in card
+    assert "| not stated | 1 |" in card
+    without = render_model_card(made_record(tmp_path, data=replace(FULL_DATA, licences={})))
+    assert "Settle the rights before you publish" in without
+
+
+def test_scores_reasons_and_digests_are_in_the_card(tmp_path: Path) -> None:
+    record = made_record(tmp_path)
+    card = render_model_card(record)
+    assert "| KID | 0.6912 (0.6502 to 0.7322) | 0.3391 (0.3041 to 0.3741) | 0.2714 (0.2394 to 0.3034) | lower |" in card
+    assert card.count("\n- ") >= len(record.decision.reasons)
+    assert f"| duel | `{record.decision.duel_digest}` |" in card
+
+
+def test_a_card_without_a_champion_has_no_column_for_one(tmp_path: Path) -> None:
+    card = render_model_card(made_record(tmp_path, champion=False))
+    assert "| metric | base | candidate | better |\n|---|---|---|---|\n| KID" in card
+
+
+def test_text_from_outside_stays_text(tmp_path: Path) -> None:
+    duel = made_duel(prompts=("a `tick` <script>", "b"), folder=tmp_path / "evaluation")
+    data = DataSummary(1, 1, licences={"[x](http://evil) | <b>": 1})
+    card = render_model_card(made_record(tmp_path, duel=duel, data=data, name="a: *b*\n---\n"))
+    assert "`` a `tick` <script> ``" in card
+    assert "| \\[x\\](http://evil) \\| &lt;b&gt; | 1 |" in card
+    assert "# a: \\*b\\* ---, version 3" in card
+
+
+@pytest.mark.parametrize(
+    ("captions", "expected"),
+    [
+        (["an icon of a cat", "an icon of two dogs"], "an icon of"),
+        (["an icon of a cat"] * 8 + ["other words"] * 2, "an icon of a cat"),
+        (["an icon of a cat"] * 7 + ["other words"] * 3, None),
+        (["cat", "dog"], None),
+        ([""], None),
+        ([], None),
+    ],
+)
+def test_the_pattern_is_what_most_captions_begin_with(captions: list[str], expected: str | None) -> None:
+    assert caption_pattern(captions) == expected

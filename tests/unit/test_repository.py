@@ -1,0 +1,126 @@
+"""What the project says of itself: its commands, its dependencies, its package contents."""
+
+from __future__ import annotations
+
+import ast
+import fnmatch
+import importlib
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+PROJECT = Path(__file__).parents[2]
+PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+PACKAGES = ("sdlora", "tasks", "flows", "deployments")
+GUIDES = [
+    path for path in (PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *PROJECT.glob("docs/*.md")) if path.exists()
+]
+
+
+def requirements(*extras: str) -> list[Requirement]:
+    project = PYPROJECT["project"]
+    lines = project["dependencies"] + [line for extra in extras for line in project["optional-dependencies"][extra]]
+    return [Requirement(line) for line in lines]
+
+
+def pins() -> dict[str, str]:
+    lines = (PROJECT / "constraints.txt").read_text().splitlines()
+    pinned = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(name): version for name, version in pinned}
+
+
+def commands_in(path: Path, program: str) -> set[str]:
+    """Words that follow `program` where code is shown: in a fenced block or between backticks."""
+    text = path.read_text()
+    fenced = re.findall(r"^```[^\n]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    inline = re.findall(r"(?<!`)`([^`\n]+)`(?!`)", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+    return {word for code in [*fenced, *inline] for word in re.findall(rf"\b{program} ([a-z][a-z-]*)", code)}
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
+def test_every_make_target_that_a_guide_names_exists(guide):
+    targets = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
+    assert targets >= {"demo", "dev", "check", "test", "test-all", "lock", "clean"}
+    assert commands_in(guide, "make") <= targets
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
+def test_every_sdlora_command_that_a_guide_names_exists(guide):
+    from typer.main import get_command
+
+    from deployments.cli.app import app
+
+    assert commands_in(guide, "sdlora") <= set(get_command(app).commands)
+
+
+def test_every_requirement_is_pinned_inside_its_range():
+    for requirement in requirements("dev", "assets", "server"):
+        pinned = pins().get(canonicalize_name(requirement.name))
+        assert pinned is not None, f"{requirement.name} is missing from constraints.txt; run `make lock`"
+        assert requirement.specifier.contains(pinned), f"{requirement} does not admit the pinned {pinned}"
+
+
+def test_pins_are_sorted_and_hold_for_every_platform():
+    lines = [line for line in (PROJECT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    assert lines == sorted(lines, key=str.upper)
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line) for line in lines)  # no +cpu, no file paths
+
+
+def imported_modules(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.partition(".")[0]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_everything_that_is_imported_is_a_declared_requirement(package):
+    declared = {canonicalize_name(requirement.name) for requirement in requirements("assets")}
+    distributions = packages_distributions()
+    files = list((PROJECT / package).rglob("*.py"))
+    assert files
+    for path in files:
+        for module in set(imported_modules(path)) - set(sys.stdlib_module_names) - set(PACKAGES):
+            names = {canonicalize_name(name) for name in distributions.get(module, [module.replace("_", "-")])}
+            assert names & declared, (
+                f"{path.relative_to(PROJECT)} imports {module}, which pyproject.toml does not ask for"
+            )
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_data_file_of_a_package_is_part_of_its_installation(package):
+    patterns = PYPROJECT["tool"]["setuptools"]["package-data"].get(package, [])
+    for path in (PROJECT / package).rglob("*"):
+        if path.is_file() and path.suffix not in (".py", ".pyc"):
+            name = path.relative_to(PROJECT / package).as_posix()
+            # fnmatch's * crosses folders, as setuptools' **/ does.
+            assert any(fnmatch.fnmatch(name, pattern.replace("**/", "*")) for pattern in patterns), name
+
+
+def test_the_version_is_written_the_same_everywhere():
+    import sdlora
+
+    version = PYPROJECT["project"]["version"]
+    assert sdlora.__version__ == version
+    assert f"sdlora:{version}-cpu" in (PROJECT / "docker" / "compose.yaml").read_text()
+
+
+def test_importing_the_library_loads_no_heavy_package():
+    heavy = ("torch", "diffusers", "transformers", "prefect", "mlflow", "datasets")
+    code = f"import sys, sdlora, sdlora.errors, sdlora.frozen; print([m for m in {heavy} if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT)
+    assert result.stdout.strip() == "[]"
+
+
+def test_the_console_script_points_at_a_function():
+    module, _, function = PYPROJECT["project"]["scripts"]["sdlora"].partition(":")
+    assert callable(getattr(importlib.import_module(module), function))
