@@ -30,12 +30,15 @@ test: $(INSTALLED) ## the tests that need neither a GPU, nor a network, nor pati
 test-all: $(INSTALLED) ## all tests but those that need a network; GPU tests are skipped without a GPU
 	$(BIN)/python -m pytest -m "not network"
 
+# LOCK_WITH narrows what is resolved: make lock LOCK_WITH=torch==2.13.0
 lock: $(BIN)/python ## write constraints.txt anew from the newest releases that pyproject.toml allows
 	@rm -rf build/lock && $(BIN)/python -m venv build/lock
 	@echo "Resolving every dependency in build/lock; this downloads whatever is not in pip's cache ..."
-	@build/lock/bin/python -m pip install -qq --disable-pip-version-check --editable '.[dev,assets,server]'
+	@build/lock/bin/python -m pip install -qq --disable-pip-version-check --editable '.[dev,assets,server]' $(LOCK_WITH)
+	@# Without the CUDA packages and the +cpu mark, the file is the same whichever build of PyTorch was resolved.
 	@{ sed '/^[^#]/,$$d' constraints.txt; \
-	   build/lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' | LC_ALL=C sort -f; } > build/constraints.txt
+	   build/lock/bin/python -m pip freeze --exclude-editable \
+	     | sed -E -e 's/\+(cpu|cu[0-9]+)$$//' -e '/^(nvidia|cuda|triton)/d' | LC_ALL=C sort -f; } > build/constraints.txt
 	@mv build/constraints.txt constraints.txt && rm -rf build/lock
 	@echo "Wrote constraints.txt. Run make check and make test-all before you commit it."
 

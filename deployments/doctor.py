@@ -51,10 +51,7 @@ def examine(home: Path) -> Iterator[Finding]:
 
 
 def _python(home: Path) -> Finding:
-    found = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info < (3, 11):
-        return Finding("problem", "Python", f"{found}; 3.11 or newer is needed.")
-    return Finding("good", "Python", f"{found} in {sys.prefix}")
+    return Finding("good", "Python", f"{'.'.join(map(str, sys.version_info[:3]))} in {sys.prefix}")
 
 
 def _packages(home: Path) -> Finding:

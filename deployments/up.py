@@ -134,7 +134,12 @@ class LocalStack:
         command = [_tool("prefect"), "--no-prompt", "deploy", "--all", "--prefect-file", str(PREFECT_FILE)]
         with log.open("wb") as output:
             done = subprocess.run(
-                command, env={**os.environ, **self._environment()}, cwd=PROJECT, stdout=output, stderr=output, check=False
+                command,
+                env={**os.environ, **self._environment()},
+                cwd=PROJECT,
+                stdout=output,
+                stderr=output,
+                check=False,
             )
         if done.returncode != 0:
             raise ServiceError(f"The deployments could not be registered. Log: {log}")

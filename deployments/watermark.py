@@ -40,7 +40,12 @@ def remember(config: PipelineConfig, home: Path, release: Release) -> None:
 
 def watermark(config: PipelineConfig, home: Path) -> str:
     """Digest of the settings, the code's version, and name, size and time of every file that a run reads."""
-    places = [*map(Path, config.data.sources), home / "images.db", home / "images.db-wal", home / "mlflow" / "mlflow.db"]
+    places = [
+        *map(Path, config.data.sources),
+        home / "images.db",
+        home / "images.db-wal",
+        home / "mlflow" / "mlflow.db",
+    ]
     base = Path(config.base_model.source)  # a path or a pinned name; the embedded base changes with the code only
     state = [config.model_dump_json(), code_version(), *(line for place in [*places, base] for line in _stamps(place))]
     return hashlib.sha256("\n".join(state).encode()).hexdigest()

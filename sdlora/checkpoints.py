@@ -48,7 +48,9 @@ def save_checkpoint(
     partial.mkdir()
     try:
         # clone: safetensors refuses tensors that share storage (tied weights, EMA views).
-        save_file({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, partial / "state.safetensors")
+        save_file(
+            {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, partial / "state.safetensors"
+        )
         (partial / "state.json").write_text(json.dumps({"step": step, "values": dict(values)}))
         manifest = {name: file_sha256(partial / name) for name in ("state.safetensors", "state.json")}
         (partial / "manifest.json").write_text(json.dumps(manifest))

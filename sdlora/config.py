@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError
@@ -18,6 +18,7 @@ from sdlora.evaluation import EvaluationConfig, GateConfig
 from sdlora.frozen import FrozenConfig
 from sdlora.lora import LoraConfig
 from sdlora.models import BaseModelConfig
+from sdlora.pretraining.plan import PretrainPlan
 from sdlora.training import TrainingConfig
 
 
@@ -43,7 +44,15 @@ class PipelineConfig(FrozenConfig):
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
+ConfigFile = TypeVar("ConfigFile", PipelineConfig, PretrainPlan)
+
+
 def load_config(path: Path) -> PipelineConfig:
+    """The loop's configuration from a YAML file, see `load_file`."""
+    return load_file(path, PipelineConfig)
+
+
+def load_file(path: Path, model: type[ConfigFile]) -> ConfigFile:
     """Read a YAML file; sources written as relative paths are relative to the file.
 
     Raises:
@@ -61,40 +70,45 @@ def load_config(path: Path) -> PipelineConfig:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(settings, dict):
         raise ConfigError(f"{path} must hold settings by name, such as `name: my-style`; found {settings!r}.")
-    config = parse_config(settings, origin=str(path))
+    config = parse_settings(settings, model, origin=str(path))
     sources = tuple(_beside(path, source) for source in config.data.sources)
     return config.model_copy(update={"data": config.data.model_copy(update={"sources": sources})})
 
 
 def parse_config(settings: dict[str, Any], origin: str = "configuration") -> PipelineConfig:
+    """The loop's configuration from settings by name, see `parse_settings`."""
+    return parse_settings(settings, PipelineConfig, origin)
+
+
+def parse_settings(settings: dict[str, Any], model: type[ConfigFile], origin: str) -> ConfigFile:
     """Validate settings by name; every problem is listed, each by the key as it was typed.
 
     Raises:
         ConfigError: an unknown key (the nearest known one is named) or a value that is not accepted.
     """
     try:
-        return PipelineConfig.model_validate(settings)
+        return model.model_validate(settings)
     except ValidationError as error:
         problems = [
-            _describe(problem["loc"], problem)
+            _describe(model, problem)
             for problem in error.errors()
             if problem["type"] != "default_factory_not_called"  # a default that follows from a refused value
         ]
         raise ConfigError(f"{origin}:\n" + "\n".join(f"  {problem}" for problem in problems)) from error
 
 
-def _describe(location: Sequence[int | str], problem: Any) -> str:
+def _describe(model: type[BaseModel], problem: Any) -> str:
+    location = problem["loc"]
     key = ".".join(map(str, location))
     if problem["type"] != "extra_forbidden":
         return f"{key}: {problem['msg']}; found {problem['input']!r}."
-    known = _known_keys(location[:-1])
+    known = _known_keys(model, location[:-1])
     nearest = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
     remedy = f"Did you mean {nearest[0]!r}?" if nearest else f"Known here: {', '.join(known)}."
     return f"{key}: unknown setting. {remedy}"
 
 
-def _known_keys(section: Sequence[int | str]) -> list[str]:
-    model: type[BaseModel] = PipelineConfig
+def _known_keys(model: type[BaseModel], section: Sequence[int | str]) -> list[str]:
     for name in section:
         field = model.model_fields.get(str(name))
         if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):

@@ -7,10 +7,12 @@ from pathlib import Path
 from prefect import task
 
 from sdlora.artifacts import BaseModelRef
-from sdlora.models import BaseModelConfig, load_base_model
+from sdlora.models import BaseModelConfig
 
 
 @task(name="prepare base model", persist_result=False)
 def prepare_base_model(config: BaseModelConfig, home: Path) -> BaseModelRef:
     """Find the base model's folder (downloads only a pinned hub revision) and check its files."""
+    from sdlora.models import load_base_model
+
     return load_base_model(config, home)

@@ -15,7 +15,11 @@ from tasks.retries import is_passing_trouble
 
 
 @task(
-    name="collect images", retries=2, retry_delay_seconds=10, retry_condition_fn=is_passing_trouble, persist_result=False
+    name="collect images",
+    retries=2,
+    retry_delay_seconds=10,
+    retry_condition_fn=is_passing_trouble,
+    persist_result=False,
 )
 def collect_images(config: DataConfig, home: Path) -> tuple[CollectReport, ...]:
     """Read every source; images that are known already cost nothing."""

@@ -10,7 +10,7 @@ from PIL import Image
 
 from sdlora.artifacts import AdapterRef, BaseModelRef
 from sdlora.errors import ConfigError
-from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model
+from sdlora.models import BaseModelConfig
 from sdlora.progress import OnProgress
 from sdlora.store import ImageStore
 from tasks.tracking import AdapterVersion, Registry
@@ -46,6 +46,8 @@ def find_model(which: str, name: str | None, home: Path) -> Model:
     Raises:
         ConfigError: nothing is known under these words.
     """
+    from sdlora.models import load_base_model
+
     registry = Registry(home)
     name = name or _only_name(registry)
     if which == "base":
@@ -56,16 +58,17 @@ def find_model(which: str, name: str | None, home: Path) -> Model:
         raise ConfigError(f"There are no adapters in {home} yet. Train one (sdlora demo), or draw with --base.")
     version = registry.get(name, int(which) if which.isdecimal() else which)
     if version is None:
+        wanted = f"version {which}" if which.isdecimal() else which
         known = ", ".join(str(v.number) for v in reversed(registry.versions(name))) or "none"
-        raise ConfigError(
-            f"{name!r} has no {'version ' if which.isdecimal() else ''}{which}. Its versions: {known} (sdlora versions)."
-        )
+        raise ConfigError(f"{name!r} has no {wanted}. Its versions: {known} (see sdlora versions).")
     base = load_base_model(_base_config(version), home)
     return Model(f"{name} version {version.number}", base, registry.fetch(version, home))
 
 
 def draw(model: Model, drawing: Drawing, out: Path, home: Path, on_progress: OnProgress | None = None) -> list[Path]:
     """Draw `count` images with seeds counting up, write them as PNG, and record them in the image database."""
+    from sdlora.models import StableDiffusion
+
     seeds = list(range(drawing.seed, drawing.seed + drawing.count))
     images = StableDiffusion.from_ref(model.base, model.adapter).generate(
         [drawing.prompt] * drawing.count,

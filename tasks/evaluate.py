@@ -12,7 +12,6 @@ from sdlora.data import load_snapshot
 from sdlora.errors import ConfigError
 from sdlora.evaluation import Decision, Duel, EvaluationConfig, GateConfig
 from sdlora.evaluation import decide as decide_by_rule
-from sdlora.evaluation.duel import run_duel
 from sdlora.store import ImageStore
 from tasks.pages import decision_page, duel_page
 from tasks.progress import task_progress
@@ -52,11 +51,11 @@ def fight_duel(
     home: Path,
 ) -> Duel:
     """Score base, champion and candidate on the same prompts, seeds and held-out images."""
+    from sdlora.evaluation.duel import run_duel
+
     with ImageStore.open(home) as store:
         frozen = load_snapshot(store, snapshot.digest)
-        duel = run_duel(
-            base, candidate, champion, frozen, store, config, run.evaluation, on_progress=task_progress()
-        )
+        duel = run_duel(base, candidate, champion, frozen, store, config, run.evaluation, on_progress=task_progress())
     create_markdown_artifact(duel_page(duel, run.evaluation), key="duel", description="Scores and pictures")
     return duel
 

@@ -18,7 +18,6 @@ from sdlora.progress import OnMetrics, OnProgress
 ARTIFACT_INTERVAL_SECONDS = 3.0
 
 
-
 @dataclass(frozen=True)
 class Listener:
     """Whoever wants to hear of the work while it is done."""
@@ -82,7 +81,7 @@ class _ProgressPage:
             else:
                 created = create_progress_artifact(percent, key=_artifact_key(stage), description=description)
                 self.artifacts[stage] = created  # type: ignore[assignment]  # the signature also covers async callers
-        except Exception:  # noqa: BLE001  # whatever the client raises: a picture of the work is not the work
+        except Exception:  # whatever the client raises: a picture of the work is not the work
             self.reachable = False
             logging.getLogger(__name__).warning("progress is no longer shown: Prefect cannot be reached", exc_info=True)
 

@@ -17,6 +17,4 @@ def make_snapshot(cleaned: CleanReport, config: DataConfig, home: Path) -> Snaps
     """The accepted images with captions and split; the same images give the same digest."""
     with ImageStore.open(home) as store:
         snapshot = make(store, config)
-    return SnapshotRef(
-        digest=snapshot.digest, train_count=len(snapshot.train), held_out_count=len(snapshot.held_out)
-    )
+    return SnapshotRef(digest=snapshot.digest, train_count=len(snapshot.train), held_out_count=len(snapshot.held_out))

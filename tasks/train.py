@@ -11,10 +11,9 @@ from sdlora.artifacts import AdapterRef, BaseModelRef, SnapshotRef
 from sdlora.config import PipelineConfig
 from sdlora.data import load_snapshot
 from sdlora.store import ImageStore
-from sdlora.training import fine_tune
 from tasks.progress import report_metrics, task_progress
-from tasks.retries import is_passing_trouble
 from tasks.results import RunRef
+from tasks.retries import is_passing_trouble
 from tasks.tracking import tracked_run
 from tasks.versions import code_version
 
@@ -30,6 +29,8 @@ def fine_tune_adapter(
     base: BaseModelRef, snapshot: SnapshotRef, config: PipelineConfig, run: RunRef, home: Path
 ) -> AdapterRef:
     """Train, or go on where an interrupted training stopped, with curves and data lineage in MLflow."""
+    from sdlora.training import fine_tune
+
     tags = {
         "base_digest": base.digest,
         "snapshot_digest": snapshot.digest,

@@ -45,7 +45,9 @@ def explain(error: BaseException) -> str:
         if isinstance(cause, SdloraError):
             return str(cause)
         if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
-            return f"The disk is full ({cause.filename or 'while writing'}). Free some space; the same command continues."
+            return (
+                f"The disk is full ({cause.filename or 'while writing'}). Free some space; the same command continues."
+            )
         if isinstance(cause, PermissionError):
             return f"No permission for {cause.filename}. Change its rights or choose another --home."
     return (

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from deployments.cli.options import DEFAULT_HOME, ConfigOption, HomeOption
 from deployments.cli.loop import DEMO_CONFIG
+from deployments.cli.options import DEFAULT_HOME, ConfigOption, HomeOption
 from deployments.cli.terminal import Stages, console
 
 

@@ -54,14 +54,15 @@ def pretrain(
     from deployments.local_run import prefect_at_hand
 
     with Stages() as stages, prefect_at_hand(home, "pretrain") as server:
-        from flows.pretrain import load_pretrain_config
         from flows.pretrain import pretrain as flow
+        from sdlora.config import load_file
+        from sdlora.pretraining.plan import PretrainPlan
         from tasks.progress import listening
 
-        settings = load_pretrain_config(config)
+        plan = load_file(config, PretrainPlan) if config else PretrainPlan()
         server.wait_ready()
         with listening(stages.on_progress, stages.on_metrics):
-            base = flow(settings, home)
+            base = flow(plan, home)
     console.print(f"The base model is in {base.folder}\nUse it: base_model: {{source: {base.folder}}}")
 
 

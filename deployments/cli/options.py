@@ -13,6 +13,7 @@ HomeOption = Annotated[
     Path, typer.Option("--home", envvar="SDLORA_HOME", help="State folder; everything sdlora knows lives in it.")
 ]
 ConfigOption = Annotated[
-    Path, typer.Option("--config", "-c", help="YAML file with the settings. Default: those of the demo.", show_default=False)
+    Path,
+    typer.Option("--config", "-c", help="YAML file with the settings. Default: those of the demo.", show_default=False),
 ]
 DEFAULT_HOME = Path(".sdlora")

@@ -30,7 +30,9 @@ def up(
     from sdlora.config import load_config
 
     settings = load_config(config)
-    LocalStack(home.resolve(), settings, prefect_port, mlflow_port, lambda text: console.print(text, markup=False)).run()
+    LocalStack(
+        home.resolve(), settings, prefect_port, mlflow_port, lambda text: console.print(text, markup=False)
+    ).run()
 
 
 def doctor(home: HomeOption = DEFAULT_HOME) -> None:

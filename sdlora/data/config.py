@@ -29,7 +29,7 @@ class DataConfig(FrozenConfig):
         4.0, ge=0, le=128, description="standard deviation of brightness below which it is blank"
     )
     near_duplicate_difference: float = Field(
-        20.0, ge=0, le=MAX_DIFFERENCE, description="two images that differ less, in grey levels of 255, are copies"
+        22.0, ge=0, le=MAX_DIFFERENCE, description="two images that differ less, in grey levels of 255, are copies"
     )
     suspect_difference: float = Field(
         30.0, ge=0, le=MAX_DIFFERENCE, description="two images that differ less never lie on both sides of the split"

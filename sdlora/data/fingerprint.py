@@ -25,6 +25,8 @@ HASH_DISTANCE = 10
 _SIDE_PX = 32
 _WORKING_SIDE_PX = 256
 _MAX_ASPECT_RATIO = 1.22  # between the two contents' width / height
+_FAINT_INK = 0.25
+_MIN_CONTENT_LINES = 4
 _SHIFT = 3  # in half thumbnail pixels
 _BLOCK = 8
 _GAINS = (0.75, 1.33)  # brightness of one over the other
@@ -43,12 +45,13 @@ class Fingerprint:
 
 def fingerprint(image: Image.Image) -> Fingerprint:
     """Fingerprint of an RGB image."""
-    content = _cut_to_content(image.reduce(max(1, max(image.size) // _WORKING_SIDE_PX)))
-    bits = imagehash.dhash(content.convert("L")).hash.flatten()
-    small = content.resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BICUBIC)
+    image = image.reduce(max(1, max(image.size) // _WORKING_SIDE_PX))
+    left, top, right, bottom = _content_box(image)
+    small = image.resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BICUBIC, box=(left, top, right, bottom))
+    bits = imagehash.dhash(small).hash.flatten()
     return Fingerprint(
         hash=int(np.packbits(bits).view(">i8")[0]),
-        aspect=content.width / content.height,
+        aspect=(right - left) / (bottom - top),
         # Softened, so that resampling and half a pixel of movement change little, a different mouth much.
         thumbnail=small.filter(ImageFilter.GaussianBlur(0.8)).tobytes(),
     )
@@ -94,14 +97,29 @@ class Look:
         self.log_aspect = math.log(fingerprint.aspect)
 
 
-def _cut_to_content(image: Image.Image) -> Image.Image:
-    """Without the plain border, if there is one; photographs mostly have none."""
-    pixels = np.asarray(image, dtype=np.int16)  # (H, W, 3)
+def _content_box(image: Image.Image) -> tuple[float, float, float, float]:
+    """The image without its plain border, if it has one; photographs mostly have none.
+
+    In fractions of a pixel: on small images a whole one more or less moves and scales all of the content.
+    """
+    pixels = np.asarray(image, dtype=np.float32)  # (H, W, 3)
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    # The largest distance in any channel from the border's usual colour.
-    distance = np.abs(pixels - np.median(border, axis=0)).max(axis=2)  # (H, W)
-    content = distance > 0.25 * distance.max()
-    rows, columns = np.flatnonzero(content.any(axis=1)), np.flatnonzero(content.any(axis=0))
-    if len(rows) < 4 or len(columns) < 4:
-        return image
-    return image.crop((int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1))
+    # Ink: the largest distance in any channel from the border's usual colour, as a share of the largest of all.
+    ink = np.abs(pixels - np.median(border, axis=0)).max(axis=2)  # (H, W)
+    ink /= max(float(ink.max()), 1.0)
+    left, right = _content_span(ink.max(axis=0))
+    top, bottom = _content_span(ink.max(axis=1))
+    return left, top, right, bottom
+
+
+def _content_span(ink: FloatArray) -> tuple[float, float]:
+    """Where content starts and ends along one axis, given the most ink in each line; all of it if it is too thin."""
+    lines = np.flatnonzero(ink > _FAINT_INK)
+    if len(lines) < _MIN_CONTENT_LINES:
+        return 0.0, float(len(ink))
+    first, last = int(lines[0]), int(lines[-1])
+    padded = np.pad(ink, 1)
+    # The ink in an edge's two lines tells how much of a pixel the content covers there.
+    start = first + 1 - min(1.0, float(padded[first + 1] + padded[first]))
+    end = last + min(1.0, float(padded[last + 1] + padded[last + 2]))
+    return start, end

@@ -16,7 +16,6 @@ class EvaluationConfig(FrozenConfig):
     max_prompts: int = Field(128, ge=2, description="held-out images at most; chosen by hash, so the choice is stable")
     min_prompts: int = Field(4, ge=2, description="fewer held-out images than this are refused")
     seed: int = Field(0, ge=0, description="with an image's digest, decides its noise")
-    resolution: int = Field(64, ge=8, multiple_of=8, description="side of real and generated images, in pixels")
     batch_size: int = Field(16, ge=1)
     sampler: Literal["ddim", "dpm++"] = "ddim"
     steps: int = Field(20, ge=1, description="sampler steps per generated image")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from sdlora.evaluation.prompts import Prompt, choose_prompts
 from sdlora.evaluation.scoring import Measured, RealFeatures, Scoreboard
 from sdlora.evaluation.tensor_cache import cached_tensors
 from sdlora.evidence import DUEL_FILE, Contestant, Duel, Sample, Scores, canonical_digest, load_duel, replace_file
+from sdlora.models import parts
 from sdlora.models.features import ImageFeatures
 from sdlora.models.stable_diffusion import StableDiffusion
 from sdlora.progress import OnProgress
@@ -96,6 +98,11 @@ class _Duel:
     prompts: tuple[Prompt, ...]
     on_progress: OnProgress
 
+    @cached_property
+    def side_px(self) -> int:
+        """Real images are shown and scored at the size that the base model draws."""
+        return parts.native_resolution(self.base)
+
     @property
     def adapters(self) -> dict[Contestant, AdapterRef | None]:
         present: dict[Contestant, AdapterRef | None] = {"base": None}
@@ -105,7 +112,7 @@ class _Duel:
 
     def fight(self, folder: Path, inputs_digest: str) -> Duel:
         held_out_rows = [prompt.row for prompt in self.prompts]
-        held_out = load_images_uint8(self.store, held_out_rows, self.config.resolution)  # (N, 3, S, S)
+        held_out = load_images_uint8(self.store, held_out_rows, self.side_px)  # (N, 3, S, S)
         drawn = {name: self._draw(name, held_out) for name in self.adapters}
         real = RealFeatures(
             held_out=self._features(held_out_rows, "features of held-out images"),
@@ -170,22 +177,24 @@ class _Duel:
 
     def _features(self, rows: Sequence[SnapshotRow], stage: str) -> Tensor:
         """(len(rows), D) features of real images, kept by the images' digests."""
-        key = canonical_digest({"images": [row.sha256 for row in rows], "side": self.config.resolution})
+        key = canonical_digest(
+            {"images": [row.sha256 for row in rows], "side": self.side_px, "version": EVALUATION_VERSION}
+        )
 
         def extract() -> dict[str, Tensor]:
-            network, parts = ImageFeatures(), []
+            network, batches = ImageFeatures(), []
             for start in range(0, len(rows), 32):
                 batch = rows[start : start + 32]
-                parts.append(network(load_images_uint8(self.store, batch, self.config.resolution)))
+                batches.append(network(load_images_uint8(self.store, batch, self.side_px)))
                 self.on_progress(stage, start + len(batch), len(rows))
-            return {"features": torch.cat(parts)}
+            return {"features": torch.cat(batches)}
 
         return cached_tensors(self.store.home / "cache" / "features" / f"{key}.safetensors", extract)["features"]
 
     def _reconstructed(self, held_out: Tensor) -> Tensor:
         """The base's autoencoder alone; adapters leave it untouched, so one measurement holds for all."""
         images = [prompt.row.sha256 for prompt in self.prompts]
-        key = canonical_digest({"base": self.base.digest, "images": images, "side": self.config.resolution})
+        key = canonical_digest({"base": self.base.digest, "images": images, "side": self.side_px})
 
         def compute() -> dict[str, Tensor]:
             return {"images_uint8": reconstruct(StableDiffusion.from_ref(self.base), held_out)}
@@ -202,7 +211,7 @@ class _Duel:
             captions=[prompt.text for prompt in self.prompts[:count]],
             real=held_out[:count],
             drawn={name: made.images_uint8[:count] for name, made in drawn.items()},
-            nearest_training=load_images_uint8(self.store, training, self.config.resolution),
+            nearest_training=load_images_uint8(self.store, training, self.side_px),
             similarity=similarity[:count],
         )
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sdlora.checkpoints import file_sha256
 from sdlora.evaluation.grids import draw_grid
-from sdlora.evidence import DUEL_FILE, Contestant, Duel, ShownImages, replace_file
+from sdlora.evidence import CONTESTANTS, DUEL_FILE, Contestant, Duel, ShownImages, replace_file
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def write_exhibits(folder: Path, exhibits: Exhibits) -> tuple[tuple[ShownImages,
     shutil.rmtree(folder / "samples", ignore_errors=True)
     (folder / "samples").mkdir(parents=True)
     columns: dict[str, Tensor] = {"real": exhibits.real, "nearest": exhibits.nearest_training}
-    columns.update({str(name): images for name, images in exhibits.drawn.items()})
+    columns.update({name: exhibits.drawn[name] for name in CONTESTANTS if name in exhibits.drawn})
     images = {name: [to_image(image) for image in batch] for name, batch in columns.items()}
     names = {name: [f"samples/{row:02d}-{name}.png" for row in range(len(batch))] for name, batch in images.items()}
     for column, paths in names.items():
@@ -67,7 +67,7 @@ def _grids(exhibits: Exhibits, images: Mapping[str, Sequence[Image.Image]]) -> d
         rows = zip(*(images[column] for column in columns), strict=True)
         return draw_grid(list(columns.values()), list(zip(captions, rows, strict=True)))
 
-    everything: dict[str, str] = {"real": "real", **{name: name for name in exhibits.drawn}}
+    everything: dict[str, str] = {name: name for name in ("real", *CONTESTANTS) if name in images}
     likeness = [
         f"{caption} (similarity {similarity:.2f})"
         for caption, similarity in zip(exhibits.captions, exhibits.similarity, strict=True)

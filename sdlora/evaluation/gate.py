@@ -117,8 +117,9 @@ def _holds_against_champion(duel: Duel, gate: GateConfig) -> Check:
     if passed:
         reason = f"Learnt from other images than the champion and is not worse: {found}; up to {margin:.4f} is allowed."
     else:
+        verdict = "Worse" if difference.low > 0 else "Perhaps worse"
         reason = (
-            f"May be worse than the champion: {found}. It must be at most 0 on average with an upper end of at most "
+            f"{verdict} than the champion: {found}. It must be at most 0 on average with an upper end of at most "
             f"{margin:.4f}, {gate.max_lost_gain:.0%} of the champion's gain over the base."
         )
     return Check(name="against the champion", passed=passed, reason=reason)

@@ -21,7 +21,7 @@ from sdlora.models.stable_diffusion import StableDiffusion
 
 GENERATION_VERSION = 1  # raise it when the same settings give other images
 _SETTINGS = {
-    *("resolution", "batch_size", "sampler", "steps", "guidance_scale", "negative_prompt"),
+    *("batch_size", "sampler", "steps", "guidance_scale", "negative_prompt"),
     *("denoising_fraction", "denoising_steps"),
 }
 
@@ -62,6 +62,7 @@ def generations(
         {
             "weights": weights_digest,
             "prompts": [(prompt.row.sha256, prompt.text, prompt.seed) for prompt in prompts],
+            "side_px": held_out_uint8.shape[-1],
             "settings": config.model_dump(mode="json", include=_SETTINGS),
             "version": [GENERATION_VERSION, torch.__version__, diffusers.__version__],
         }

@@ -27,6 +27,12 @@ def load_unet(ref: BaseModelRef, device: torch.device | None = None) -> UNet2DCo
     return unet
 
 
+def unet_outline(ref: BaseModelRef) -> UNet2DConditionModel:
+    """The denoiser's layers and shapes without memory for its weights: enough to check settings against."""
+    with torch.device("meta"):
+        return UNet2DConditionModel.from_config(read_json(ref.folder / "unet" / "config.json"))
+
+
 def load_autoencoder(ref: BaseModelRef, device: torch.device | None = None) -> AutoencoderKL:
     """The frozen autoencoder in fp32."""
     autoencoder: AutoencoderKL = _load(AutoencoderKL, ref, "vae", device)

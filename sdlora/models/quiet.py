@@ -12,9 +12,7 @@ from transformers.utils import logging as transformers_logging
 @contextmanager
 def no_progress_bars() -> Iterator[None]:
     """Silence the bars of diffusers and transformers for a while."""
-    shown = [
-        library for library in (diffusers_logging, transformers_logging) if library.is_progress_bar_enabled()
-    ]
+    shown = [library for library in (diffusers_logging, transformers_logging) if library.is_progress_bar_enabled()]
     for library in shown:
         library.disable_progress_bar()
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -95,7 +96,8 @@ class FeatureDistance(nn.Module):
         return torch.stack(distances).mean()
 
     def _features(self, pixels: Tensor) -> list[Tensor]:
-        network, features = self.network, []
+        network: Any = self.network  # its layers are untyped attributes
+        features = []
         hidden = network._swish(network._bn0(network._conv_stem(normalise(pixels))))
         for index, block in enumerate(network._blocks[: max(FEATURE_BLOCKS) + 1]):
             hidden = block(hidden)
@@ -148,7 +150,7 @@ def encode_images(autoencoder: AutoencoderKL, images_uint8: Tensor, batch_size: 
     """The latents' means, (N, C, S/4, S/4), of (N, 3, S, S) uint8 images."""
     device = next(autoencoder.parameters()).device
     batches = [
-        autoencoder.encode((chunk.to(device).float() / 127.5 - 1)).latent_dist.mean.cpu()
+        autoencoder.encode(chunk.to(device).float() / 127.5 - 1).latent_dist.mean.cpu()
         for chunk in images_uint8.split(batch_size)
     ]
     return torch.cat(batches)
@@ -158,8 +160,8 @@ def _reconstruct(autoencoder: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor
     # Through `forward`, so that DistributedDataParallel sees the call; the moments come from a hook because
     # forward returns the picture only.
     moments: list[Tensor] = []
-    plain = autoencoder.module if hasattr(autoencoder, "module") else autoencoder
-    handle = plain.quant_conv.register_forward_hook(lambda _m, _i, output: moments.append(output))  # type: ignore[union-attr,operator]
+    plain: Any = getattr(autoencoder, "module", autoencoder)
+    handle = plain.quant_conv.register_forward_hook(lambda _m, _i, output: moments.append(output))
     try:
         output = autoencoder(pixels, sample_posterior=True).sample
     finally:

@@ -95,12 +95,7 @@ def train_decoder(
         judged = nn.functional.relu(1 - real_logits.float()).mean() + nn.functional.relu(1 + fake_logits.float()).mean()
         # The discriminator learns alone for the first tenth: an untrained judge only adds noise.
         share = 0.0 if step < 0.1 * settings.steps else settings.adversarial_weight
-        loss = (
-            pixel_loss
-            + settings.perceptual_weight * features
-            - share * seen_by_decoder.float().mean()
-            + judged / 2
-        )
+        loss = pixel_loss + settings.perceptual_weight * features - share * seen_by_decoder.float().mean() + judged / 2
         numbers = {"pixel_loss": pixel_loss, "feature_distance": features, "discriminator_loss": judged}
         return loss, {name: value.item() for name, value in numbers.items()}
 

@@ -1,6 +1,6 @@
 """Pretrain on a snapshot of the image database, in this process or in several that share the work.
 
-    python -m sdlora.pretraining.launch REQUEST.json    # what each of the several processes runs
+python -m sdlora.pretraining.launch REQUEST.json    # what each of the several processes runs
 """
 
 from __future__ import annotations

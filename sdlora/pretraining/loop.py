@@ -27,7 +27,8 @@ def make_accelerator() -> Accelerator:
 
 def autocast(device: torch.device) -> torch.autocast:
     """bf16 arithmetic, fp32 weights. Never combined with torch.compile: on CPU that gives wrong gradients
-    without a warning (torch 2.13, measured: cosine 0.41 to the fp32 gradient)."""
+    without a warning (torch 2.13, measured: cosine 0.41 to the fp32 gradient).
+    """
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
@@ -54,7 +55,7 @@ def train_stage(
     average = copy.deepcopy(model).eval().requires_grad_(False)
     peak_rates = [group["lr"] for group in optimizer.param_groups]
     start = _restore(folder, model, average, optimizer)
-    began, report = time.monotonic(), {}
+    began = time.monotonic()
     for step in range(start, config.steps):
         for group, rate in zip(optimizer.param_groups, peak_rates, strict=True):
             group["lr"] = rate * rate_factor(step, config.steps, config.warmup_steps, flat_fraction)

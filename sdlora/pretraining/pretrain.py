@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from sdlora.errors import DataError
 from sdlora.pretraining.autoencoder import encode_images, train_autoencoder
@@ -70,7 +71,13 @@ def pretrain(
     return folder / "model"
 
 
-def save_pipeline(folder: Path, vae: AutoencoderKL, text_encoder, tokenizer, unet) -> None:  # type: ignore[no-untyped-def]
+def save_pipeline(
+    folder: Path,
+    vae: AutoencoderKL,
+    text_encoder: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
+    unet: UNet2DConditionModel,
+) -> None:
     """Write the parts as a Stable Diffusion folder in half precision, whole or not at all."""
     partial = folder.with_name(f".{folder.name}-partial")
     shutil.rmtree(partial, ignore_errors=True)

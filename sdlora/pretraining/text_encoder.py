@@ -45,14 +45,14 @@ def build_text_encoder(config: PretrainConfig, tokenizer: CLIPTokenizer) -> CLIP
 
 def tokenize(tokenizer: CLIPTokenizer, captions: Sequence[str]) -> Tensor:
     """(N, T) token ids, padded and cut to the tokenizer's length."""
-    encoded = tokenizer(
+    token_ids: Tensor = tokenizer(
         list(captions),
         padding="max_length",
         truncation=True,
         max_length=tokenizer.model_max_length,
         return_tensors="pt",
-    )
-    return encoded.input_ids
+    ).input_ids
+    return token_ids
 
 
 class CaptionMatcher(nn.Module):

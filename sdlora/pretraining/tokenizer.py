@@ -38,4 +38,4 @@ def train_tokenizer(captions: Iterable[str], vocabulary_size: int, max_tokens: i
     pieces = [*alphabet, *(symbol + END_OF_WORD for symbol in alphabet)]
     pieces += [left + right for left, right in merges]
     vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys([*pieces, *SPECIAL_TOKENS]))}
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=max_tokens)  # type: ignore[arg-type]
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=max_tokens)

@@ -106,7 +106,7 @@ def smoothed(points: Points) -> list[tuple[int, float]]:
 
 def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     """Round numbers (1, 2 or 5 times a power of ten apart) whose ends enclose [low, high]."""
-    span = (high - low) or abs(high) or 1.0
+    span = max(high - low, 1e-6 * abs(high), 1e-12)  # a flat curve still needs a scale
     raw = span / wanted
     magnitude = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * magnitude for factor in (1, 2, 5, 10) if factor * magnitude >= raw)

@@ -110,14 +110,16 @@ def _tiles(record: VersionRecord) -> Iterator[Tile]:
         detail = f"base model {base.value:.3f}; lower is closer to the real images"
         yield Tile("KID", f"{candidate.value:.3f}", detail)
     counts = record.data
-    detail = f"and {counts.held_out_count:,} held out, never trained on"
+    detail = f"and {counts.held_out_count:,} held out from training"
     yield Tile("Training images", f"{counts.train_count:,}", detail)
     metrics = scores["candidate"].metrics if "candidate" in scores else {}
     if "copied_share" in metrics:
         detail = f"of {len(duel.samples)} samples; unseen real images: {duel.held_out_copied_share:.0%}"
         yield Tile("Near copies", f"{metrics['copied_share'].value:.0%}", detail)
     if "seconds_per_image" in metrics:
-        yield Tile("Time per image", f"{metrics['seconds_per_image'].value:.2f} s", "on the machine that ran the duel")
+        yield Tile(
+            "Time per image", f"{metrics['seconds_per_image'].value:.2f} s", "where and when the samples were drawn"
+        )
 
 
 def _rows(duel: Duel) -> Iterator[Row]:

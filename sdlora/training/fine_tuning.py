@@ -17,6 +17,7 @@ from sdlora.lora.attach import attach_lora
 from sdlora.lora.config import LoraConfig
 from sdlora.lora.load import open_adapter
 from sdlora.lora.save import save_adapter
+from sdlora.lora.targets import find_targets
 from sdlora.models import parts
 from sdlora.models.precision import Precision, remembered_probe
 from sdlora.models.sources import verify
@@ -24,10 +25,10 @@ from sdlora.progress import OnMetrics, OnProgress
 from sdlora.store import ImageStore
 from sdlora.training.config import TrainingConfig
 from sdlora.training.encoded import EncodedRows, encode_rows
+from sdlora.training.identity import run_digest
 from sdlora.training.learner import Learner
 from sdlora.training.loop import Run
 from sdlora.training.loss import DenoisingLoss
-from sdlora.training.identity import run_digest
 from sdlora.training.run_folder import claim, exclusive
 from sdlora.training.validation import FixedNoiseValidation
 
@@ -78,6 +79,7 @@ def fine_tune(
         if finished is not None:
             return finished
         verify(base, store.home)
+        find_targets(parts.unet_outline(base), lora)  # a wrong setting is found before any work is done
         with accelerator.main_process_first():  # it writes, the others read
             record = claim(folder, _record(base, snapshot, lora, config, digest, accelerator.device, store.home))
             encoded, held_out = _encode(base, snapshot, store, config, accelerator.device, on_progress)

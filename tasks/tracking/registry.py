@@ -218,18 +218,20 @@ def _adapter_version(version: ModelVersion, aliases: list[str]) -> AdapterVersio
         tags=dict(version.tags),
         aliases=tuple(sorted(aliases)),
         created=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC),
-        source=version.source,
+        source=version.source or "",
         run_id=version.run_id,
     )
 
 
 def _signature() -> ModelSignature:
     """What the stored model answers to; MLflow's own default asks for images of 512 x 512."""
-    params = ParamSchema([
-        ParamSpec("num_inference_steps", DataType.integer, 20),
-        ParamSpec("guidance_scale", DataType.double, 3.5),
-        ParamSpec("negative_prompt", DataType.string, ""),
-    ])
+    params = ParamSchema(
+        [
+            ParamSpec("num_inference_steps", DataType.integer, 20),
+            ParamSpec("guidance_scale", DataType.double, 3.5),
+            ParamSpec("negative_prompt", DataType.string, ""),
+        ]
+    )
     return ModelSignature(
         inputs=Schema([ColSpec(DataType.string, "prompt")]),
         outputs=Schema([ColSpec(DataType.binary, "image")]),

@@ -63,7 +63,7 @@ class TrackedRun:
         """Say which images the run learns from: all of them as `snapshot.json`, and a dataset that points there."""
         self.log_json({"digest": digest, "rows": rows}, "snapshot.json")
         source = SnapshotSource(digest, mlflow.get_artifact_uri("snapshot.json"))
-        dataset = MetaDataset(source, name=name, digest=digest[:DATASET_DIGEST_LENGTH])
+        dataset = MetaDataset(source, name=name, digest=digest[:DATASET_DIGEST_LENGTH])  # type: ignore[abstract]  # MLflow's own class
         mlflow.log_input(dataset, context="training")
 
     def curve(self, name: str) -> list[tuple[int, float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import mlflow
@@ -32,10 +33,8 @@ def experiment(client: mlflow.MlflowClient, name: str, home: Path) -> Experiment
         # Without a location, MLflow on SQLite writes artifacts below whatever folder the process was started in.
         direct = client.tracking_uri.startswith("sqlite:")
         location = (home / "mlflow" / "artifacts" / name).resolve().as_uri() if direct else None
-        try:
+        with suppress(MlflowException):  # another process was quicker, or it was deleted in the UI: the next line tells
             client.create_experiment(name, artifact_location=location)
-        except MlflowException:  # another process was quicker, or it was deleted in the UI: the next line tells
-            pass
         found = client.get_experiment_by_name(name)
     if found is None or found.lifecycle_stage == "deleted":
         raise RuntimeError(f"The MLflow experiment {name!r} was deleted; restore it there, or give the run a new name.")

@@ -157,12 +157,12 @@ def test_a_damaged_cache_is_drawn_again_to_the_same_images(
     fought: tuple[Duel, Path], arena: Arena, tmp_path: Path
 ) -> None:
     duel, _ = fought
-    shards = list((arena.store.home / "cache" / "generations").glob("*.safetensors"))
-    assert len(shards) == 3
-    for shard in shards:
-        shard.write_bytes(shard.read_bytes()[:1000])
+    shards = sorted((arena.store.home / "cache" / "generations").glob("*.safetensors"))
+    whole = shards[0].read_bytes()
+    shards[0].write_bytes(whole[:1000])
     again = arena.duel(tmp_path)
-    assert arena.drawn_by == {"base", "champion", "candidate"}
+    assert len(arena.drawn_by) == 1
+    assert len(shards[0].read_bytes()) == len(whole)
     assert again.files == duel.files
     kid, kid_again = (one.scores["candidate"].metrics["kid"].value for one in (duel, again))
     assert kid_again == pytest.approx(kid, rel=1e-4)  # batches in other memory round differently

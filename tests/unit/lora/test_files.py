@@ -17,8 +17,8 @@ from sdlora.lora.layers import collect_updates
 from sdlora.lora.tensor_file import write_tensor_file
 from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model, parts
 from tests.tiny import tiny_base_model
-from tests.unit.lora.disk import disk_space
 from tests.unit.lora.perturb import perturb_adapter
+from tests.unit.training.disk import disk_space
 
 PROMPT, SEED = ["a red circle"], [3]
 CONFIGS = [
@@ -159,7 +159,11 @@ def test_the_same_adapter_is_saved_as_the_same_bytes(base, tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_written_tensors_are_read_back_by_the_safetensors_library(dtype, tmp_path):
-    tensors = {"b": torch.randn(3, 5).to(dtype), "a": torch.tensor(2.0, dtype=dtype), "c": torch.zeros(0, 4, dtype=dtype)}
+    tensors = {
+        "b": torch.randn(3, 5).to(dtype),
+        "a": torch.tensor(2.0, dtype=dtype),
+        "c": torch.zeros(0, 4, dtype=dtype),
+    }
     digest = write_tensor_file(tmp_path / "file.safetensors", tensors, {"key": "wert ü"})
     read = load_file(tmp_path / "file.safetensors")
     assert read.keys() == tensors.keys()

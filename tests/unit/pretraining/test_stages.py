@@ -97,9 +97,7 @@ def test_a_stopped_unet_stage_ends_with_the_weights_of_one_never_stopped(tmp_pat
             finally:
                 torch.optim.AdamW.step = original  # type: ignore[method-assign]
             return {}
-        return train_unet(
-            make_accelerator(), tokenizer, text_encoder, latents, CAPTIONS, config, folder
-        ).state_dict()
+        return train_unet(make_accelerator(), tokenizer, text_encoder, latents, CAPTIONS, config, folder).state_dict()
 
     whole = run(tmp_path / "whole")
     run(tmp_path / "stopped", stop_after=4)

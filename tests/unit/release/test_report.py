@@ -60,7 +60,7 @@ def test_a_kept_champion_is_told_with_what_failed(tmp_path: Path) -> None:
     text = Page(render_report(made_record(tmp_path, duel=duel, decision=decide(duel, GateConfig())))).text
     assert "Champion kept" in text
     assert "Promoted" not in text
-    assert "May be worse than the champion: KID 0.5000" in text
+    assert "Worse than the champion: KID 0.5000" in text
 
 
 def test_nothing_is_loaded_from_outside_and_no_script_runs(tmp_path: Path) -> None:

@@ -1,0 +1,50 @@
+"""Make a base model from a snapshot, with curves in MLflow."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from prefect import task
+
+from sdlora.artifacts import BaseModelRef, SnapshotRef
+from sdlora.models import BaseModelConfig, load_base_model
+from sdlora.pretraining.launch import PretrainRequest, pretrain_snapshot
+from sdlora.pretraining.plan import PretrainPlan
+from tasks.progress import task_progress
+from tasks.tracking import tracked_run
+from tasks.versions import code_version
+
+
+@task(name="pretrain base model", persist_result=False)
+def pretrain_base_model(snapshot: SnapshotRef, plan: PretrainPlan, home: Path) -> BaseModelRef:
+    """Train all stages, or go on where an interrupted run stopped; the same inputs find the same folder."""
+    identity = hashlib.sha256(f"{snapshot.digest}/{plan.model.model_dump_json()}".encode()).hexdigest()
+    folder = home / "bases" / f"{plan.name}-{identity[:12]}"
+    model = folder / "model"
+    if not model.is_dir():
+        request = PretrainRequest(home=home, snapshot_digest=snapshot.digest, folder=folder, config=plan.model)
+        totals = {
+            "autoencoder": plan.model.autoencoder.steps,
+            "text encoder": plan.model.text_encoder.steps,
+            "unet": plan.model.unet.steps,
+            "decoder": plan.model.decoder.steps,
+        }
+        tags = {"snapshot_digest": snapshot.digest, "code_version": code_version()}
+        on_progress = task_progress()
+        with tracked_run(home, plan.name, folder, _parameters(plan), tags) as record:
+
+            def on_metrics(stage: str, step: int, values: Mapping[str, float]) -> None:
+                on_progress(f"pretrain {stage}", step, totals[stage])
+                curves = {f"{stage}/{name}": value for name, value in values.items() if name != "seconds_left"}
+                record.log_metrics(step, curves)
+
+            pretrain_snapshot(request, plan.processes, on_metrics)
+    return load_base_model(BaseModelConfig(source=str(model)), home)
+
+
+def _parameters(plan: PretrainPlan) -> dict[str, str]:
+    stages = plan.model.model_dump(mode="json", exclude={"resolution", "seed"})
+    flat = {f"{stage}.{key}": str(value) for stage, values in stages.items() for key, value in values.items()}
+    return flat | {"resolution": str(plan.model.resolution), "seed": str(plan.model.seed)}

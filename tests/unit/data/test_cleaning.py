@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import shutil
+import zlib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from sdlora.data import DataConfig, clean, collect
+from sdlora.errors import DataError
+from sdlora.store import ImageRecord, ImageStore
+from tests.unit.data.drawing import drawing, encoded, fill_folder, icon
+
+CONFIG = DataConfig()
+
+
+def _with(**settings: object) -> DataConfig:
+    return CONFIG.model_copy(update=settings)
+
+
+def _by_name(store: ImageStore) -> dict[str, ImageRecord]:
+    return {Path(file).name: image for image in store.images() for file in image.files}
+
+
+def _bomb() -> bytes:
+    """A valid PNG header that promises 40,000 x 40,000 pixels."""
+    content = bytearray(encoded(Image.new("1", (1, 1))))
+    content[16:24] = (40_000).to_bytes(4, "big") * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    return bytes(content)
+
+
+def _bad_files() -> dict[str, bytes]:
+    frames = [drawing(seed) for seed in (500, 501)]
+    return {
+        "text.png": b"this is text",
+        "empty.png": b"",
+        "cut.png": encoded(drawing(502))[:-300],
+        "cut.jpg": encoded(drawing(503), "JPEG")[:-300],
+        "bomb.png": _bomb(),
+        "moving.gif": encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]),
+        "tiny.png": encoded(drawing(504, side_px=5)),
+        "blank.png": encoded(Image.new("RGB", (64, 64), (250, 250, 250))),
+        "drawing.svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+    }
+
+
+EXPECTED = {
+    "text.png": ("unreadable", "cannot be read: the bytes are text"),
+    "empty.png": ("unreadable", "the file is empty"),
+    "cut.png": ("unreadable", "cannot be read"),
+    "cut.jpg": ("unreadable", "cut short"),
+    "bomb.png": ("pixel_count", "1,600,000,000 pixels, more than max_pixels = 64,000,000"),
+    "moving.gif": ("animated", "allow_animated"),
+    "tiny.png": ("too_small", "5 px, fewer than min_side_px = 32"),
+    "blank.png": ("blank", "less than min_contrast = 4"),
+    "drawing.svg": ("unreadable", "text, not a picture"),
+}
+
+
+def test_every_image_has_a_verdict_and_a_reason_in_words(store: ImageStore, folder: Path) -> None:
+    fill_folder(folder, range(10))
+    for name, content in _bad_files().items():
+        (folder / name).write_bytes(content)
+    collect(store, str(folder), CONFIG)
+    report = clean(store, CONFIG)
+    images = _by_name(store)
+    assert {name: images[name].rejected_by for name in EXPECTED} == {
+        name: check for name, (check, _) in EXPECTED.items()
+    }
+    for name, (_, words) in EXPECTED.items():
+        assert words in images[name].reason
+        assert images[name].verdict == "rejected"
+    good = [images[f"{seed:04d}.png"] for seed in range(10)]
+    assert {(image.verdict, image.rejected_by, image.format, image.width) for image in good} == {
+        ("accepted", None, "PNG", 64)
+    }
+    assert all(image.reason for image in good)
+    assert (report.decided, report.counts.accepted, report.counts.rejected) == (19, 10, 9)
+    assert {rejection.check for rejection in report.rejected} == {check for check, _ in EXPECTED.values()}
+    assert sum(report.counts.rejected_by.values()) == 9
+    assert store.images("rejected", rejected_by="blank") == [images["blank.png"]]
+
+
+def test_rejected_images_keep_their_bytes(store: ImageStore, folder: Path) -> None:
+    for name, content in _bad_files().items():
+        (folder / name).write_bytes(content)
+    collect(store, str(folder), CONFIG)
+    clean(store, CONFIG)
+    for name, content in _bad_files().items():
+        assert store.read_bytes(_by_name(store)[name].sha256) == content
+
+
+def test_a_second_run_and_other_thresholds_look_at_no_image(store: ImageStore, folder: Path) -> None:
+    fill_folder(folder, range(6))
+    for name, content in _bad_files().items():
+        (folder / name).write_bytes(content)
+    (folder / "near.jpg").write_bytes(encoded(drawing(0), "JPEG", quality=80))
+    collect(store, str(folder), CONFIG)
+    first = clean(store, CONFIG)
+    verdicts = {name: image.reason for name, image in _by_name(store).items()}
+    shutil.rmtree(store.home / "blobs")  # whoever looks at an image now fails
+    assert clean(store, CONFIG) == type(first)(0, 0, first.counts, ())
+    other = clean(store, _with(min_side_px=4, allow_animated=True, min_contrast=0, near_duplicate_difference=0.0))
+    assert other.decoded == 0
+    accepted = {name for name, image in _by_name(store).items() if image.verdict == "accepted"}
+    assert accepted >= {"tiny.png", "moving.gif", "blank.png", "near.jpg", "0000.png"}
+    assert accepted.isdisjoint({"text.png", "bomb.png", "cut.png"})
+    assert clean(store, _with(min_side_px=65)).counts.rejected_by["too_small"] >= 6
+    clean(store, CONFIG)
+    assert {name: image.reason for name, image in _by_name(store).items()} == verdicts
+
+
+def test_only_new_images_are_looked_at(store: ImageStore, folder: Path) -> None:
+    fill_folder(folder, range(5))
+    collect(store, str(folder), CONFIG)
+    assert clean(store, CONFIG).decoded == 5
+    shutil.rmtree(store.home / "blobs")
+    sha256 = store.add_image(encoded(drawing(99)))
+    report = clean(store, CONFIG)
+    assert (report.decoded, report.decided) == (1, 1)
+    assert store.image(sha256).verdict == "accepted"
+
+
+def test_a_bomb_is_looked_at_once_the_limit_allows_it(store: ImageStore) -> None:
+    store.add_image(encoded(drawing(1, side_px=100)))
+    assert clean(store, _with(max_pixels=5000)).counts.rejected_by == {"pixel_count": 1}
+    report = clean(store, CONFIG)
+    assert (report.decoded, report.counts.accepted) == (1, 1)
+
+
+def test_of_copies_the_largest_then_the_first_is_kept_and_named(store: ImageStore) -> None:
+    small = store.add_image(encoded(icon(1)))
+    other = store.add_image(encoded(icon(2)))
+    same_pixels = store.add_image(encoded(icon(2), "BMP"))
+    assert clean(store, CONFIG).counts.rejected_by == {"exact_duplicate": 1}
+    assert store.image(same_pixels).reason == f"shows the same pixels as image {other[:12]}, which is kept"
+    large = store.add_image(encoded(icon(1, side_px=128)))
+    assert clean(store, CONFIG).counts.rejected_by == {"exact_duplicate": 1, "near_duplicate": 1}
+    assert store.image(large).verdict == "accepted"
+    assert store.image(small).rejected_by == "near_duplicate"
+    assert f"from image {large[:12]}, which is kept" in store.image(small).reason
+
+
+def test_a_copy_counts_again_when_the_better_one_is_turned_down(store: ImageStore) -> None:
+    still = store.add_image(encoded(drawing(1)))
+    store.add_image(encoded(drawing(1, side_px=256)))
+    clean(store, CONFIG)
+    assert store.image(still).rejected_by == "near_duplicate"
+    clean(store, _with(max_pixels=100 * 100))
+    assert store.image(still).verdict == "accepted"
+
+
+def test_a_rejected_image_is_no_reason_to_reject_another(store: ImageStore) -> None:
+    frames = [drawing(1), drawing(2)]
+    store.add_image(encoded(frames[0], "WEBP", lossless=True, save_all=True, append_images=frames[1:]))
+    still = store.add_image(encoded(drawing(1)))
+    assert clean(store, CONFIG).counts.rejected_by == {"animated": 1}
+    assert store.image(still).verdict == "accepted"
+
+
+def test_a_hundred_blank_images_cost_no_hundred_squared_pairs(store: ImageStore) -> None:
+    for number in range(100):
+        store.add_image(encoded(Image.new("RGB", (40, 40), "white")) + number.to_bytes(2, "big"))
+    assert clean(store, CONFIG).counts.rejected_by == {"blank": 100}
+    with store.read() as session:
+        assert session.connection().exec_driver_sql("SELECT count(*) FROM similar_pairs").scalar() == 0
+        assert session.connection().exec_driver_sql("SELECT count(*) FROM fingerprints").scalar() == 1
+
+
+def test_missing_bytes_are_named_and_what_was_measured_stays(store: ImageStore, folder: Path) -> None:
+    fill_folder(folder, range(120))
+    collect(store, str(folder), CONFIG)
+    lost = store.images()[-1].sha256
+    path = store.home / "blobs" / lost[:2] / lost
+    content = path.read_bytes()
+    path.unlink()
+    with pytest.raises(DataError, match=lost):
+        clean(store, CONFIG)
+    assert store.counts().pending == 120
+    path.write_bytes(content)
+    # The first hundred were recorded before the failure, as they are before a kill.
+    assert clean(store, CONFIG).decoded == 20
+    assert store.counts().accepted == 120
+
+
+def test_the_ledger_holds_score_verdict_and_reason_of_every_check(store: ImageStore) -> None:
+    store.add_image(encoded(drawing(1)))
+    clean(store, CONFIG)
+    clean(store, _with(min_contrast=128.0))
+    with store.read() as session:
+        rows = (
+            session.connection().exec_driver_sql("SELECT name, score, verdict, reason FROM checks ORDER BY name").all()
+        )
+    names = [row[0] for row in rows]
+    assert names == [
+        "animated",
+        "blank",
+        "blank",
+        "exact_duplicate",
+        "near_duplicate",
+        "pixel_count",
+        "too_small",
+        "unreadable",
+    ]
+    blank = [row for row in rows if row[0] == "blank"]
+    assert blank[0][1] == blank[1][1] > 4
+    assert {row[2] for row in blank} == {"accepted", "rejected"}
+
+
+def test_many_images_are_measured_by_processes_with_the_same_result(
+    store: ImageStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sdlora.data import measure
+
+    for number in range(30):
+        store.add_image(encoded(drawing(number)))
+    sizes = {image.sha256: image.byte_size for image in store.images()}
+    alone = list(measure.measure_all(store.blobs, sizes, 10**6))
+    monkeypatch.setattr(measure, "_worth_a_pool", lambda _: True)
+    assert list(measure.measure_all(store.blobs, sizes, 10**6)) == alone

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sdlora.data import DataConfig, collect
+from sdlora.errors import DataError
+from sdlora.store import ImageStore
+from tests.unit.data.drawing import drawing, encoded, fill_folder
+
+CONFIG = DataConfig()
+
+
+def _collect_in_process(home: Path, folder: Path, start: object) -> None:
+    start.wait()
+    with ImageStore.open(home) as store:
+        collect(store, str(folder), CONFIG)
+
+
+def test_every_file_with_an_image_suffix_becomes_an_image_with_captions_and_origin(
+    store: ImageStore, folder: Path
+) -> None:
+    fill_folder(folder, range(3))
+    (folder / "not_a_picture.png").write_text("hello")
+    report = collect(store, str(folder), CONFIG)
+    assert (report.source, report.files, report.new, report.known) == ("pictures", 4, 4, 0)
+    assert report.new_files == ("0000.png", "0001.png", "0002.png", "not_a_picture.png")
+    by_file = {image.files[0]: image for image in store.images()}
+    assert by_file["pictures/0001.png"].captions == ("drawing number 1",)
+    assert by_file["pictures/not_a_picture.png"].captions == ("not a picture",)
+    assert store.read_bytes(by_file["pictures/0001.png"].sha256) == (folder / "0001.png").read_bytes()
+
+
+def test_a_second_pass_reads_no_file(store: ImageStore, folder: Path) -> None:
+    fill_folder(folder, range(5))
+    collect(store, str(folder), CONFIG)
+    # Same size and time, other bytes: a pass that reads the file would find a new image.
+    for path in folder.glob("*.png"):
+        status = path.stat()
+        path.write_bytes(os.urandom(status.st_size))
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    report = collect(store, str(folder), CONFIG)
+    assert (report.new, report.known, report.recaptioned) == (0, 5, 0)
+
+
+def test_a_touched_file_is_read_again_and_only_new_bytes_are_new(store: ImageStore, folder: Path) -> None:
+    fill_folder(folder, range(3))
+    collect(store, str(folder), CONFIG)
+    os.utime(folder / "0000.png", ns=(1, 1))
+    (folder / "0001.png").write_bytes(encoded(drawing(77)))
+    report = collect(store, str(folder), CONFIG)
+    assert (report.new, report.known, report.new_files) == (1, 2, ("0001.png",))
+    assert store.counts().total == 4
+
+
+def test_lost_bytes_are_brought_back_by_collecting_again(store: ImageStore, folder: Path) -> None:
+    fill_folder(folder, range(2))
+    collect(store, str(folder), CONFIG)
+    shutil.rmtree(store.home / "blobs")
+    assert collect(store, str(folder), CONFIG).new == 0
+    assert all(store.read_bytes(image.sha256) for image in store.images())
+
+
+def test_the_same_bytes_under_two_names_are_one_image_with_the_captions_of_both(
+    store: ImageStore, folder: Path
+) -> None:
+    fill_folder(folder, range(2), captions=False)
+    shutil.copy(folder / "0000.png", folder / "copy.png")
+    rows = '{"file_name": "0000.png", "text": "one name"}\n{"file_name": "copy.png", "text": "another"}\n'
+    (folder / "metadata.jsonl").write_text(rows)
+    report = collect(store, str(folder), CONFIG)
+    assert (report.files, report.new, report.copies) == (3, 2, 1)
+    (twice,) = [image for image in store.images() if len(image.files) == 2]
+    assert twice.captions == ("one name", "another")
+    assert collect(store, str(folder), CONFIG).recaptioned == 0
+
+
+def test_changed_captions_replace_the_old_ones_of_that_source(store: ImageStore, folder: Path) -> None:
+    fill_folder(folder, range(2))
+    collect(store, str(folder), CONFIG)
+    (folder / "metadata.jsonl").write_text('{"file_name": "0000.png", "text": "a new caption"}\n')
+    assert collect(store, str(folder), CONFIG).recaptioned == 2
+    assert [image.captions for image in store.images()] == [("a new caption",), ("0001",)]
+
+
+def test_a_file_that_cannot_be_read_is_reported_and_the_others_come_in(store: ImageStore, folder: Path) -> None:
+    fill_folder(folder, range(2))
+    os.mkfifo(folder / "pipe.png")
+    (folder / "dangling.png").symlink_to(folder / "nowhere")
+    (folder / "huge.png").write_bytes(b"x" * 2_000_000)
+    report = collect(store, str(folder), CONFIG.model_copy(update={"max_file_bytes": 1_000_000}))
+    assert report.new == 2
+    reasons = {skipped.path: skipped.reason for skipped in report.skipped}
+    assert reasons.keys() == {"pipe.png", "dangling.png", "huge.png"}
+    assert reasons["pipe.png"] == "not a regular file"
+    assert "max_file_bytes = 1,000,000" in reasons["huge.png"]
+
+
+def test_a_dataset_is_collected_once(store: ImageStore, folder: Path) -> None:
+    import datasets  # not at the top: processes that these tests start import this file, too
+
+    rows = {
+        "image": [{"bytes": encoded(drawing(seed)), "path": None} for seed in range(4)],
+        "text": [f"number {seed}" for seed in range(4)],
+    }
+    datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image()).save_to_disk(folder / "saved")
+    assert collect(store, str(folder / "saved"), CONFIG).new == 4
+    report = collect(store, str(folder / "saved"), CONFIG)
+    assert (report.new, report.known, report.recaptioned) == (0, 4, 0)
+    assert store.images()[3].captions == ("number 3",)
+
+
+def test_nothing_is_recorded_of_a_source_that_is_refused(store: ImageStore, folder: Path) -> None:
+    with pytest.raises(DataError):
+        collect(store, str(folder), CONFIG)
+    assert store.counts().total == 0
+
+
+def test_progress_ends_at_the_number_of_files(store: ImageStore, folder: Path) -> None:
+    fill_folder(folder, range(30))
+    calls: list[tuple[str, int, int]] = []
+    collect(store, str(folder), CONFIG, on_progress=lambda *call: calls.append(call))
+    assert calls[-1] == ("collect images", 30, 30)
+    assert calls == sorted(calls)
+
+
+def test_two_collectors_at_once_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
+    shared = fill_folder(tmp_path / "pictures", range(60))
+    other = fill_folder(tmp_path / "more", range(30, 90))
+    home = tmp_path / "home"
+    spawn = multiprocessing.get_context("spawn")
+    start = spawn.Event()
+    workers = [spawn.Process(target=_collect_in_process, args=(home, folder, start)) for folder in (shared, other)]
+    for worker in workers:
+        worker.start()
+    start.set()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    with ImageStore.open(home) as store:
+        images = store.images()
+    assert len(images) == len({image.sha256 for image in images}) == 90
+    assert sum(len(image.files) for image in images) == 120
+    assert all(image.captions for image in images)
+
+
+def test_a_killed_collector_leaves_whole_images_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    folder = fill_folder(tmp_path / "pictures", range(300))
+    home = tmp_path / "home"
+    ImageStore.open(home).close()
+    # The batches of a slow reader: each file takes a moment, so the kill falls in the middle.
+    code = (
+        "import sys, time; from pathlib import Path; from sdlora.data import DataConfig, collect\n"
+        "from sdlora.store import ImageStore\n"
+        f"store = ImageStore.open(Path({str(home)!r}))\n"
+        f"collect(store, {str(folder)!r}, DataConfig(), on_progress=lambda *call: (print(call[1], flush=True), time.sleep(0.2)))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    while int(process.stdout.readline()) < 225:
+        pass
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(0.05)
+    with ImageStore.open(home) as store:
+        images = store.images()
+        assert 0 < len(images) < 300
+        assert all(image.captions == (f"drawing number {int(image.files[0][-8:-4])}",) for image in images)
+        assert all(store.read_bytes(image.sha256) for image in images)
+        report = collect(store, str(folder), CONFIG)
+        assert (report.new, report.known) == (300 - len(images), len(images))
+        assert store.counts().total == 300

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import shutil
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sdlora.data import (
+    DataConfig,
+    SnapshotRow,
+    changes_since_snapshot,
+    clean,
+    collect,
+    compare_snapshots,
+    latest_snapshot,
+    load_snapshot,
+    make_snapshot,
+)
+from sdlora.data.decode import decode_rgb
+from sdlora.data.fingerprint import HASH_DISTANCE, Look, difference, fingerprint, hamming_distances
+from sdlora.data.snapshot import snapshot_digest
+from sdlora.errors import DataError
+from sdlora.store import ImageStore
+from tests.unit.data.drawing import drawing, encoded, fill_folder, icon
+
+CONFIG = DataConfig(min_train_images=4, min_held_out_images=2)
+
+rows = st.lists(
+    st.builds(
+        SnapshotRow,
+        sha256=st.text("0123456789abcdef", min_size=64, max_size=64),
+        captions=st.lists(st.text(), min_size=1, max_size=3).map(tuple),
+        split=st.sampled_from(["train", "held_out"]),
+    ),
+    unique_by=lambda row: row.sha256,
+    max_size=8,
+)
+
+
+def _snapshot_of(store: ImageStore, folder: Path, config: DataConfig = CONFIG):
+    collect(store, str(folder), config)
+    clean(store, config)
+    return make_snapshot(store, config)
+
+
+@settings(deadline=None)
+@given(rows=rows, shuffle=st.randoms())
+def test_the_digest_does_not_depend_on_the_order_of_rows(rows, shuffle) -> None:
+    expected = snapshot_digest(rows)
+    shuffle.shuffle(rows)
+    assert snapshot_digest(rows) == expected
+
+
+@settings(deadline=None)
+@given(rows=rows.filter(bool), text=st.text(min_size=1))
+def test_the_digest_changes_with_every_part_of_a_row(rows, text) -> None:
+    first, rest = rows[0], rows[1:]
+    other_side = "train" if first.split == "held_out" else "held_out"
+    changed = [
+        SnapshotRow(first.sha256, (*first.captions, text), first.split),
+        SnapshotRow(first.sha256, first.captions, other_side),
+        SnapshotRow(first.sha256[::-1] + "0", first.captions, first.split),
+    ]
+    digests = {snapshot_digest([row, *rest]) for row in [first, *changed]} | {snapshot_digest(rest)}
+    assert len(digests) == 5
+
+
+def test_a_snapshot_holds_the_accepted_images_with_captions_and_comes_back(store: ImageStore, folder: Path) -> None:
+    fill_folder(folder, range(20))
+    (folder / "text.png").write_text("no picture")
+    snapshot = _snapshot_of(store, folder)
+    assert len(snapshot.rows) == 20
+    assert sorted(row.captions for row in snapshot.rows) == sorted((f"drawing number {seed}",) for seed in range(20))
+    assert set(snapshot.train) | set(snapshot.held_out) == set(snapshot.rows)
+    assert not set(snapshot.train) & set(snapshot.held_out)
+    assert load_snapshot(store, snapshot.digest) == load_snapshot(store, snapshot.digest[:10]) == snapshot
+    assert latest_snapshot(store) == snapshot
+
+
+def test_the_same_images_give_the_same_digest_on_another_machine_and_in_other_steps(tmp_path: Path) -> None:
+    digests = []
+    for machine, steps in (("a", [range(40)]), ("b", [range(25, 40), range(10), range(40)])):
+        with ImageStore.open(tmp_path / machine / "home") as store:
+            for step in steps:
+                shutil.rmtree(tmp_path / machine / "pictures", ignore_errors=True)
+                snapshot = _snapshot_of(store, fill_folder(tmp_path / machine / "pictures", step))
+            digests.append(snapshot.digest)
+    assert digests[0] == digests[1]
+
+
+def test_nothing_new_gives_the_snapshot_that_is_there(store: ImageStore, folder: Path) -> None:
+    fill_folder(folder, range(20))
+    first = _snapshot_of(store, folder)
+    assert not changes_since_snapshot(store).any
+    assert _snapshot_of(store, folder) == first
+    with store.read() as session:
+        assert session.connection().exec_driver_sql("SELECT count(*) FROM snapshots").scalar() == 1
+
+
+def test_new_images_move_no_old_one_and_are_listed_as_new(store: ImageStore, folder: Path) -> None:
+    fill_folder(folder, range(20))
+    old = _snapshot_of(store, folder)
+    fill_folder(folder, range(20, 35))
+    collect(store, str(folder), CONFIG)
+    clean(store, CONFIG)
+    changes = changes_since_snapshot(store)
+    assert (len(changes.added), changes.removed, changes.recaptioned) == (15, (), ())
+    new = make_snapshot(store, CONFIG)
+    assert set(old.rows) < set(new.rows)
+    assert compare_snapshots(old, new) == changes
+    with store.read() as session:
+        lineage = session.connection().exec_driver_sql("SELECT id, parent_id FROM snapshots ORDER BY id").all()
+    assert lineage == [(1, None), (2, 1)]
+
+
+def test_an_edited_caption_makes_another_snapshot(store: ImageStore, folder: Path) -> None:
+    fill_folder(folder, range(20))
+    old = _snapshot_of(store, folder)
+    sha256 = old.rows[3].sha256
+    store.set_captions(sha256, ["said better"])
+    assert changes_since_snapshot(store).recaptioned == (sha256,)
+    new = make_snapshot(store, CONFIG)
+    assert new.digest != old.digest
+    assert compare_snapshots(old, new).recaptioned == (sha256,)
+    assert load_snapshot(store, old.digest) == old
+
+
+def test_held_out_images_never_look_like_training_images(store: ImageStore) -> None:
+    # Families of look-alikes: the same icon with one stroke more or less, and a moved or smaller copy.
+    config = CONFIG.model_copy(update={"near_duplicate_difference": 2.0, "suspect_difference": 40.0})
+    for seed in range(17):
+        base = icon(seed)
+        changed = base.copy()
+        changed.paste("black", (30, 30, 33, 33))
+        for image in (base, changed, icon(seed, side_px=60), icon(seed, side_px=90)):
+            store.add_image(encoded(image))
+        if seed % 8 == 0:
+            clean(store, config)
+            if seed:
+                make_snapshot(store, config)
+    clean(store, config)
+    snapshot = make_snapshot(store, config)
+    assert len(snapshot.rows) > 40
+    looks = {row.sha256: fingerprint(decode_rgb(store.read_bytes(row.sha256))) for row in snapshot.rows}
+    within = 0
+    for one, other in product(snapshot.train, snapshot.held_out):
+        first, second = looks[one.sha256], looks[other.sha256]
+        if hamming_distances(np.array([first.hash]), second.hash)[0] <= HASH_DISTANCE:
+            assert difference(Look(first), Look(second)) >= 38  # one way or the other round, a grey level or two apart
+    for one, other in product(snapshot.train[:20], snapshot.train[:20]):
+        within += one != other and difference(Look(looks[one.sha256]), Look(looks[other.sha256])) < 40
+    assert within  # there were look-alikes to part
+
+
+def test_a_look_alike_of_both_sides_is_rejected_with_its_reason(store: ImageStore, folder: Path) -> None:
+    strict = CONFIG.model_copy(update={"near_duplicate_difference": 0.0, "suspect_difference": 0.0})
+    for seed in range(12):
+        for side_px in (64, 90):
+            store.add_image(encoded(icon(seed, side_px)))
+    clean(store, strict)
+    apart = make_snapshot(store, strict)
+    loose = CONFIG.model_copy(update={"near_duplicate_difference": 0.0})
+    clean(store, loose)
+    together = make_snapshot(store, loose)
+    gone = {row.sha256 for row in apart.rows} - {row.sha256 for row in together.rows}
+    assert gone
+    leaks = store.images("rejected", rejected_by="split_leak")
+    assert {image.sha256 for image in leaks} == gone
+    assert all("on the other side of the train/held-out split" in image.reason for image in leaks)
+    assert make_snapshot(store, loose) == together
+    kept = {row.sha256: row.split for row in apart.rows}
+    assert all(row.split == kept[row.sha256] for row in together.rows)
+
+
+def test_too_few_images_are_refused_with_counts_reasons_and_nothing_is_recorded(
+    store: ImageStore, folder: Path
+) -> None:
+    fill_folder(folder, range(3))
+    (folder / "text.png").write_text("no picture")
+    with pytest.raises(DataError) as caught:
+        _snapshot_of(store, folder)
+    for words in ("min_train_images = 4", "min_held_out_images = 2", "Of 4 images 3 are accepted", "unreadable 1"):
+        assert words in str(caught.value)
+    assert latest_snapshot(store) is None
+    assert {image.split for image in store.images()} == {None}
+
+
+def test_images_that_were_not_cleaned_with_these_settings_are_refused(store: ImageStore, folder: Path) -> None:
+    fill_folder(folder, range(20))
+    _snapshot_of(store, folder)
+    with pytest.raises(DataError, match="20 images have no verdict"):
+        make_snapshot(store, CONFIG.model_copy(update={"min_side_px": 33}))
+
+
+def test_an_image_without_a_caption_has_the_empty_one(store: ImageStore) -> None:
+    for seed in range(20):
+        store.add_image(encoded(drawing(seed)))
+    clean(store, CONFIG)
+    assert {row.captions for row in make_snapshot(store, CONFIG).rows} == {("",)}
+
+
+def test_an_unknown_digest_is_refused(store: ImageStore) -> None:
+    with pytest.raises(DataError, match="feed"):
+        load_snapshot(store, "feed")

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import datasets
+import pytest
+
+from sdlora.data.sources import open_source
+from sdlora.errors import DataError
+from tests.unit.data.drawing import drawing, encoded
+
+
+def _captions(folder: Path) -> dict[str, tuple[str, ...]]:
+    return {item.path: tuple(caption.text for caption in item.captions) for item in open_source(str(folder)).items()}
+
+
+def test_a_folder_is_read_with_all_folders_in_it_but_hidden_ones(folder: Path) -> None:
+    for name in ("b.png", "a/z.JPG", "a/deep/er/x.webp", ".hidden.png", ".git/y.png", "notes.md"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+    source = open_source(str(folder))
+    assert [item.path for item in source.items()] == ["a/deep/er/x.webp", "a/z.JPG", "b.png"]
+    assert (source.name, source.count) == ("pictures", 3)
+
+
+def test_captions_come_from_metadata_then_a_text_file_then_the_name(folder: Path) -> None:
+    for name in ("one.png", "two.png", "red-apple_3.png", "four.png"):
+        (folder / name).write_bytes(b"")
+    rows = [
+        {"file_name": "one.png", "text": ["first", "second", "", 7], "licence": "CC0", "source": "me"},
+        {"file_name": "four.png", "text": None},
+        {"file_name": "gone.png", "text": "nothing there"},
+    ]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    (folder / "one.txt").write_text("hidden by the metadata")
+    (folder / "two.txt").write_bytes("\ufeffa tree\n\n  in  the\tsnow\n".encode())
+    assert _captions(folder) == {
+        "one.png": ("first", "second"),
+        "two.png": ("a tree", "in the snow"),
+        "red-apple_3.png": ("red apple 3",),
+        "four.png": ("four",),
+    }
+    source = open_source(str(folder))
+    assert source.unmatched == ("gone.png",)
+    one = next(item for item in source.items() if item.path == "one.png")
+    assert (one.licence, one.origin) == ("CC0", "me")
+
+
+def test_metadata_of_a_folder_further_in_knows_better(folder: Path) -> None:
+    (folder / "in").mkdir()
+    (folder / "in" / "x.png").write_bytes(b"")
+    (folder / "metadata.jsonl").write_text('{"file_name": "in/x.png", "text": "from outside"}\n')
+    assert _captions(folder) == {"in/x.png": ("from outside",)}
+    (folder / "in" / "metadata.csv").write_text('file_name,text\nx.png,"from inside, with a comma"\n')
+    assert _captions(folder) == {"in/x.png": ("from inside, with a comma",)}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("metadata.jsonl", b'{"file_name": "a.png"}\n{oops\n', "line 2 is not JSON"),
+        ("metadata.jsonl", b'["a.png"]\n', "expected an object"),
+        ("metadata.jsonl", b'{"file": "a.png", "text": "x"}\n', "expected a `file_name`, found the keys file, text"),
+        ("metadata.csv", b"name,text\na.png,x\n", "expected a `file_name`"),
+        ("metadata.csv", b"file_name,text\na.png,\xff\xfe\n", "not UTF-8"),
+    ],
+)
+def test_metadata_that_cannot_be_understood_is_named_by_file_and_line(
+    folder: Path, name: str, content: bytes, words: str
+) -> None:
+    (folder / "a.png").write_bytes(b"")
+    (folder / name).write_bytes(content)
+    with pytest.raises(DataError, match=words) as caught:
+        open_source(str(folder))
+    assert name in str(caught.value)
+
+
+def test_names_that_are_not_utf8_or_hold_control_characters_are_shown_safely(folder: Path) -> None:
+    (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(b"1")
+    (folder / "line\nbreak\x1b[31m.png").write_bytes(b"2")
+    items = {item.path: item for item in open_source(str(folder)).items()}
+    assert items["caf\\xe9.png"].read() == b"1"
+    broken = next(item for path, item in items.items() if path.startswith("line"))
+    assert broken.captions[0].text == "line break [31m"
+
+
+def test_a_missing_folder_a_file_and_a_folder_without_images_are_named_with_the_remedy(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"data\.sources.*nowhere.*nothing there.*Correct the path"):
+        open_source(str(folder / "nowhere"))
+    (folder / "notes.txt").write_text("x")
+    with pytest.raises(DataError, match=r"notes\.txt.*found a file"):
+        open_source(str(folder / "notes.txt"))
+    with pytest.raises(DataError, match=r"no image in the folder.*found 1 other files"):
+        open_source(str(folder))
+    with pytest.raises(DataError, match=r"ftp://host/x.*no kind that can be collected"):
+        open_source("ftp://host/x")
+
+
+def test_a_file_uri_is_a_path(folder: Path) -> None:
+    (folder / "a b.png").write_bytes(b"")
+    assert [item.path for item in open_source(folder.as_uri()).items()] == ["a b.png"]
+
+
+def _dataset(rows: dict[str, list[object]]) -> datasets.Dataset:
+    return datasets.Dataset.from_dict(rows).cast_column("picture", datasets.Image())
+
+
+def test_a_saved_dataset_gives_undecoded_bytes_and_captions(folder: Path) -> None:
+    contents = [encoded(drawing(seed)) for seed in range(3)]
+    rows = {
+        "id": [1, 2, 3, 4],
+        "picture": [
+            *({"bytes": content, "path": None} for content in contents),
+            {"bytes": b"no picture", "path": None},
+        ],
+        "prompt": ["one", "two", "", "four"],
+    }
+    table = _dataset(rows)
+    datasets.DatasetDict(train=table, test=table.select([0])).save_to_disk(folder / "saved")
+    source = open_source(str(folder / "saved"))
+    items = list(source.items())
+    assert source.count == len(items) == 5
+    assert [item.path for item in items][:2] == ["test/00000000", "train/00000000"]
+    assert [item.read() for item in items[1:]] == [*contents, b"no picture"]
+    assert [tuple(caption.text for caption in item.captions) for item in items[1:]] == [
+        ("one",),
+        ("two",),
+        (),
+        ("four",),
+    ]
+
+
+def test_a_dataset_without_an_image_column_is_refused_with_what_was_found(folder: Path) -> None:
+    datasets.Dataset.from_dict({"text": ["a"]}).save_to_disk(folder / "saved")
+    with pytest.raises(DataError, match=r"no image column, found text \(Value\)"):
+        open_source(str(folder / "saved"))
+
+
+def test_a_damaged_dataset_is_refused(folder: Path) -> None:
+    (folder / "state.json").write_text("{")
+    with pytest.raises(DataError, match="cannot be loaded"):
+        open_source(str(folder))

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import multiprocessing
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from sdlora.errors import StorageError
+from sdlora.store import ImageStore, database
+from sdlora.store.tables import Base
+
+
+def _open_and_add(home: Path, start: object, content: bytes) -> None:
+    start.wait()
+    with ImageStore.open(home) as store:
+        store.add_image(content)
+
+
+def test_migrations_lead_to_the_tables_of_the_code(tmp_path: Path) -> None:
+    engine = database.open_database(tmp_path / "images.db")
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"user_module_prefix": ""})
+        assert compare_metadata(context, Base.metadata) == []
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+    engine.dispose()
+
+
+def test_the_newest_revision_is_the_one_that_the_code_expects() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(database.__file__).parent / "migrations"))
+    assert ScriptDirectory.from_config(config).get_current_head() == database.SCHEMA_REVISION
+
+
+def test_opening_an_up_to_date_store_is_quick_and_needs_no_alembic(tmp_path: Path) -> None:
+    ImageStore.open(tmp_path).close()
+    fastest = 1.0
+    for _ in range(5):
+        begun = time.perf_counter()
+        ImageStore.open(tmp_path).close()
+        fastest = min(fastest, time.perf_counter() - begun)
+    assert fastest < 0.05
+    code = f"import sys; from sdlora.store import ImageStore; ImageStore.open({str(tmp_path)!r}); print('alembic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_two_processes_may_create_the_store_at_the_same_moment(tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    start = spawn.Event()
+    contents = (b"first", b"second")
+    workers = [spawn.Process(target=_open_and_add, args=(tmp_path, start, content)) for content in contents]
+    for worker in workers:
+        worker.start()
+    start.set()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    with ImageStore.open(tmp_path) as store:
+        assert {store.read_bytes(image.sha256) for image in store.images()} == set(contents)
+
+
+def test_a_file_that_is_no_database_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "images.db").write_bytes(b"this is no database " * 100)
+    with pytest.raises(StorageError, match=r"(?s)images\.db.*not a database.*backup"):
+        ImageStore.open(tmp_path)
+
+
+def test_a_store_of_a_newer_version_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    ImageStore.open(tmp_path).close()
+    with sqlite3.connect(tmp_path / "images.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(StorageError, match=r"newer version of sdlora.*Update"):
+        ImageStore.open(tmp_path)
+
+
+def test_a_home_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "occupied").write_text("a file")
+    with pytest.raises(StorageError, match="occupied"):
+        ImageStore.open(tmp_path / "occupied")

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from sdlora.errors import DataError
+from sdlora.store import ImageStore
+
+
+def test_an_image_added_twice_is_there_once(store: ImageStore) -> None:
+    first = store.add_image(b"the same bytes", ["a red apple"], source="my camera", licence="CC0")
+    second = store.add_image(b"the same bytes")
+    (image,) = store.images()
+    assert first == second == image.sha256
+    assert image.captions == ("a red apple",)
+    assert (image.source, image.licence, image.byte_size) == ("my camera", "CC0", 14)
+    assert image.verdict is None
+    assert image.collected_at.tzinfo is not None
+
+
+def test_a_moved_store_works_and_holds_no_path_of_its_old_place(tmp_path: Path) -> None:
+    with ImageStore.open(tmp_path / "here") as store:
+        sha256 = store.add_image(b"bytes", ["a caption"])
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    with ImageStore.open(tmp_path / "there") as store:
+        assert store.read_bytes(sha256) == b"bytes"
+        assert store.image(sha256[:8]).captions == ("a caption",)
+    assert str(tmp_path) not in (tmp_path / "there" / "images.db").read_bytes().decode("latin-1")
+
+
+def test_an_edited_caption_stands_before_the_sources_until_it_is_taken_back(store: ImageStore) -> None:
+    sha256 = store.add_image(b"bytes", ["what the source says"])
+    assert store.set_captions(sha256[:10], ["  a   better one ", "another", "another"]).captions == (
+        "a better one",
+        "another",
+    )
+    store.add_image(b"bytes", ["what the source says now"])
+    assert store.image(sha256).captions == ("a better one", "another")
+    assert store.set_captions(sha256, []).captions == ("what the source says now",)
+
+
+def test_images_can_be_searched_and_paged(store: ImageStore) -> None:
+    for number in range(5):
+        store.add_image(f"{number}".encode(), [f"100% picture {number}"])
+    assert [image.captions[0] for image in store.images(caption="PICTURE 3")] == ["100% picture 3"]
+    assert store.images(caption="100_") == []
+    assert [image.captions[0][-1] for image in store.images(limit=2, offset=1)] == ["1", "2"]
+    assert store.images("accepted") == []
+    assert store.counts().pending == store.counts().total == 5
+
+
+@pytest.mark.parametrize("digits", ["", "zz", "%"])
+def test_digits_that_fit_no_image_are_refused(store: ImageStore, digits: str) -> None:
+    store.add_image(b"one")
+    with pytest.raises(DataError, match="first digits"):
+        store.image(digits)
+
+
+def test_a_failed_transaction_leaves_nothing(store: ImageStore) -> None:
+    with pytest.raises(ZeroDivisionError), store.write() as session:
+        session.connection().exec_driver_sql("INSERT INTO sources (key, name) VALUES ('k', 'n')")
+        raise ZeroDivisionError
+    with store.read() as session:
+        assert session.connection().exec_driver_sql("SELECT count(*) FROM sources").scalar() == 0
+
+
+def test_a_generation_is_kept_once_with_its_recipe_and_is_no_training_image(store: ImageStore) -> None:
+    recipe = {"model_version": "7", "prompt": "a cat", "seed": 3, "steps": 20, "guidance_scale": 7.5}
+    sha256 = store.add_generation(b"drawn", **recipe)
+    assert store.add_generation(b"drawn", **recipe) == sha256
+    assert store.read_bytes(sha256) == b"drawn"
+    assert store.counts().total == 0
+    with sqlite3.connect(store.home / "images.db") as connection:
+        assert connection.execute("SELECT prompt, seed, steps FROM generations").fetchall() == [("a cat", 3, 20)]

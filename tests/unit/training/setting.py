@@ -1,0 +1,55 @@
+"""What the training tests train, and on what."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from sdlora.artifacts import BaseModelRef
+from sdlora.data import Snapshot, SnapshotRow
+from sdlora.data.snapshot import snapshot_digest
+from sdlora.lora import LoraConfig
+from sdlora.store import ImageStore
+from sdlora.training import TrainingConfig
+from tests.tiny import draw_images
+
+LORA = LoraConfig(rank=2, targets="attention")
+CONFIG = TrainingConfig(
+    steps=6,
+    batch_size=2,
+    log_every_steps=1,
+    validation_every_steps=3,
+    checkpoint_every_seconds=3600,
+    checkpoint_every_steps=2,
+)
+# Everything that has a state of its own: average, dropout, mirrored images, rounding.
+EVERYTHING = CONFIG.model_copy(update={"ema_decay": 0.9, "horizontal_flip": True, "precision": "bf16"})
+LORA_WITH_DROPOUT = LORA.model_copy(update={"dropout": 0.2})
+
+
+def fill_store(store: ImageStore, folder: Path, count: int = 10, seed: int = 0) -> Snapshot:
+    """Draw images into the store; the last three are held out, some have several captions."""
+    draw_images(folder, count, seed)
+    rows = []
+    for index, line in enumerate((folder / "metadata.jsonl").read_text().splitlines()):
+        entry = json.loads(line)
+        captions = (entry["text"], f"{entry['text']}, again")[: 1 + index % 2]
+        sha256 = store.add_image((folder / entry["file_name"]).read_bytes(), captions)
+        rows.append(SnapshotRow(sha256, captions, "held_out" if index >= count - 3 else "train"))
+    return as_snapshot(rows)
+
+
+def as_snapshot(rows: list[SnapshotRow]) -> Snapshot:
+    return Snapshot(snapshot_digest(rows), tuple(sorted(rows, key=lambda row: row.sha256)))
+
+
+def write_setting(path: Path, base: BaseModelRef, store: ImageStore, snapshot: Snapshot) -> None:
+    """Hand the setting to another process."""
+    rows = [[row.sha256, row.captions, row.split] for row in snapshot.rows]
+    path.write_text(json.dumps({"base": base.model_dump(mode="json"), "home": str(store.home), "rows": rows}))
+
+
+def read_setting(path: Path) -> tuple[BaseModelRef, Path, Snapshot]:
+    setting = json.loads(path.read_text())
+    rows = [SnapshotRow(sha256, tuple(captions), split) for sha256, captions, split in setting["rows"]]
+    return BaseModelRef.model_validate(setting["base"]), Path(setting["home"]), as_snapshot(rows)

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sdlora import LoRA, StableDiffusion
+from sdlora.checkpoints import latest_checkpoint
+from sdlora.errors import StorageError, TargetModuleError, TrainingError, WeightsError
+from sdlora.lora import LoraConfig
+from sdlora.training import TrainingConfig, fine_tune, run_digest
+from tests.unit.training.disk import disk_space
+from tests.unit.training.setting import CONFIG, EVERYTHING, LORA, LORA_WITH_DROPOUT, as_snapshot, write_setting
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def curve(folder):
+    points = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in point.items() if name != "images_per_second"} for point in points]
+
+
+def interrupt_at(fatal_step, number=signal.SIGINT):
+    def on_metrics(step, values):
+        if step == fatal_step and "loss" in values:
+            signal.raise_signal(number)
+
+    return on_metrics
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(base, filled, tmp_path_factory):
+    store, snapshot = filled
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
+    fine_tune(base, snapshot, store, LORA_WITH_DROPOUT, EVERYTHING, folder)
+    return folder
+
+
+def test_a_run_killed_at_any_moment_ends_with_the_same_adapter(
+    uninterrupted, base, store, snapshot, run_folder, tmp_path
+):
+    write_setting(tmp_path / "setting.json", base, store, snapshot)
+
+    def run_until(step, number):
+        command = [sys.executable, "-m", "tests.unit.training.child", str(tmp_path / "setting.json"), str(run_folder)]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+        return subprocess.run([*command, str(step), str(int(number))], env=environment, capture_output=True).returncode
+
+    assert run_until(3, signal.SIGKILL) == -signal.SIGKILL
+    assert latest_checkpoint(run_folder / "checkpoints").step == 2  # step 3 died with the process
+    fine_tune(base, snapshot, store, LORA_WITH_DROPOUT, EVERYTHING, run_folder)
+    assert contents(run_folder / "adapter") == contents(uninterrupted / "adapter")
+    assert curve(run_folder) == curve(uninterrupted)
+
+
+@pytest.mark.parametrize("step", [1, 4])
+def test_an_interrupted_run_saves_first_and_ends_with_the_same_adapter(
+    step, uninterrupted, base, store, snapshot, run_folder
+):
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(base, snapshot, store, LORA_WITH_DROPOUT, EVERYTHING, run_folder, on_metrics=interrupt_at(step))
+    assert latest_checkpoint(run_folder / "checkpoints").step == step
+    seen = []
+    fine_tune(
+        base, snapshot, store, LORA_WITH_DROPOUT, EVERYTHING, run_folder, on_metrics=lambda *call: seen.append(call)
+    )
+    assert contents(run_folder / "adapter") == contents(uninterrupted / "adapter")
+    assert [number for number, values in seen if "loss" in values] == [1, 2, 3, 4, 5, 6]  # the curve has no gap
+    assert curve(run_folder) == curve(uninterrupted)
+
+
+def test_sigterm_saves_and_then_reaches_the_handler_it_was_meant_for(base, store, snapshot, run_folder):
+    received = []
+    previous = signal.signal(signal.SIGTERM, lambda number, _frame: received.append(number))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fine_tune(base, snapshot, store, LORA, CONFIG, run_folder, on_metrics=interrupt_at(3, signal.SIGTERM))
+        assert received == [signal.SIGTERM]
+        assert latest_checkpoint(run_folder / "checkpoints").step == 3
+        signal.raise_signal(signal.SIGTERM)  # the old handler is back
+        assert len(received) == 2
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def test_a_damaged_checkpoint_costs_the_work_since_the_one_before(uninterrupted, base, store, snapshot, run_folder):
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(base, snapshot, store, LORA_WITH_DROPOUT, EVERYTHING, run_folder, on_metrics=interrupt_at(5))
+    newest = run_folder / "checkpoints" / "step-00000005" / "state.safetensors"
+    content = bytearray(newest.read_bytes())
+    content[-1] ^= 1
+    newest.write_bytes(content)
+    fine_tune(base, snapshot, store, LORA_WITH_DROPOUT, EVERYTHING, run_folder)
+    assert contents(run_folder / "adapter") == contents(uninterrupted / "adapter")
+
+
+def test_a_finished_run_is_returned_without_training(uninterrupted, base, store, snapshot):
+    seen = []
+    adapter = fine_tune(
+        base,
+        snapshot,
+        store,
+        LORA_WITH_DROPOUT,
+        EVERYTHING,
+        uninterrupted,
+        on_metrics=lambda *call: seen.append(call),
+        on_progress=lambda *call: seen.append(call),
+    )
+    assert not seen
+    assert adapter.folder == uninterrupted / "adapter"
+    assert adapter.run_digest == run_digest(base.digest, snapshot.digest, LORA_WITH_DROPOUT, EVERYTHING)
+    assert not (uninterrupted / "checkpoints").exists()
+
+
+def test_a_finished_adapter_that_was_damaged_is_not_returned(base, store, snapshot, run_folder):
+    config = CONFIG.model_copy(update={"steps": 1})
+    fine_tune(base, snapshot, store, LORA, config, run_folder)
+    path = run_folder / "adapter" / "adapter.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\1")
+    with pytest.raises(WeightsError, match=r"adapter\.safetensors is damaged"):
+        fine_tune(base, snapshot, store, LORA, config, run_folder)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_folder_of_other_settings_is_refused(finished, base, store, snapshot, run_folder):
+    config = CONFIG.model_copy(update={"steps": 2})
+    if finished:
+        fine_tune(base, snapshot, store, LORA, config, run_folder)
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            fine_tune(base, snapshot, store, LORA, config, run_folder, on_metrics=interrupt_at(1))
+    changed = config.model_copy(update={"learning_rate": 1e-5})
+    with pytest.raises(TrainingError, match=str(run_folder)):
+        fine_tune(base, snapshot, store, LORA, changed, run_folder)
+
+
+def test_training_lowers_the_loss_on_images_it_trains_on(base, store, snapshot, run_folder):
+    rows = [type(row)(row.sha256, row.captions, "train") for row in snapshot.train]
+    rows += [type(row)(row.sha256, row.captions, "held_out") for row in snapshot.train]
+    config = CONFIG.model_copy(
+        update={"steps": 20, "learning_rate": 2e-2, "validation_every_steps": 20, "precision": "fp32"}
+    )
+    lora = LoraConfig(rank=8, targets="attention+ff")
+    fine_tune(base, as_snapshot(rows), store, lora, config, run_folder)
+    losses = [point["validation_loss"] for point in curve(run_folder) if "validation_loss" in point]
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_the_curve_holds_what_people_look_for(uninterrupted):
+    points = curve(uninterrupted)
+    assert [point["step"] for point in points if "validation_loss" in point] == [0, 3, 6]
+    for point in points:
+        assert point.keys() in (
+            {"step", "validation_loss"},
+            {"step", "loss", "gradient_norm", "learning_rate"},
+        )
+        assert all(value >= 0 for value in point.values())
+    started = json.loads((uninterrupted / "config.json").read_text())
+    assert TrainingConfig.model_validate(started["training"]) == EVERYTHING
+    assert started["precision"] == "bf16"
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_images_and_saves_nothing(
+    base, store, snapshot, run_folder
+):
+    config = CONFIG.model_copy(update={"learning_rate": 1e30, "warmup_steps": 0, "log_every_steps": 4})
+    with pytest.raises(
+        TrainingError, match=r"at step \d, on the images ([0-9a-f]{12}(, )?){1,2}.*learning_rate"
+    ) as stop:
+        fine_tune(base, snapshot, store, LORA, config, run_folder)
+    known = {row.sha256[:12] for row in snapshot.train}
+    assert any(name in str(stop.value) for name in known)
+    assert not (run_folder / "adapter").exists()
+    checkpoint = latest_checkpoint(run_folder / "checkpoints")
+    assert checkpoint is None or all(tensor.isfinite().all() for tensor in checkpoint.tensors.values())
+
+
+def test_a_full_disk_at_a_checkpoint_keeps_the_last_good_one(uninterrupted, base, store, snapshot, run_folder):
+    limited = []
+
+    def fill_the_disk_at(step, values):
+        if step == 3 and "loss" in values:
+            limited.append(disk_space(20_000))
+            limited[0].__enter__()
+
+    try:
+        with pytest.raises(StorageError, match=rf"{run_folder}.*Free some space"):
+            fine_tune(base, snapshot, store, LORA_WITH_DROPOUT, EVERYTHING, run_folder, on_metrics=fill_the_disk_at)
+    finally:
+        limited[0].__exit__(None, None, None)
+    assert latest_checkpoint(run_folder / "checkpoints").step == 2
+    fine_tune(base, snapshot, store, LORA_WITH_DROPOUT, EVERYTHING, run_folder)
+    assert contents(run_folder / "adapter") == contents(uninterrupted / "adapter")
+
+
+def test_wrong_settings_are_found_before_anything_is_trained(base, store, snapshot, run_folder):
+    for lora in (LoraConfig(rank=2, target_modules=("to_q", "to_x")), LoraConfig(rank=64)):
+        with pytest.raises(TargetModuleError, match="nothing was trained"):
+            fine_tune(base, snapshot, store, lora, CONFIG, run_folder / str(lora.rank))
+        assert not (run_folder / str(lora.rank) / "config.json").exists()
+    with pytest.raises(TrainingError, match="no training images"):
+        fine_tune(base, as_snapshot(list(snapshot.held_out)), store, LORA, CONFIG, run_folder)
+
+
+def test_a_snapshot_without_held_out_images_is_trained_without_validation(base, store, snapshot, run_folder):
+    config = CONFIG.model_copy(update={"steps": 1})
+    fine_tune(base, as_snapshot(list(snapshot.train)), store, LORA, config, run_folder)
+    assert [point.keys() for point in curve(run_folder)] == [{"step", "loss", "gradient_norm", "learning_rate"}]
+
+
+def test_the_two_classes_train_and_merge(base, store, snapshot, run_folder):
+    model = StableDiffusion.from_ref(base, precision="fp32")
+    before = model.generate(["a red circle"], [0], steps=2)
+    lora = LoRA(model, LORA)
+    with pytest.raises(WeightsError, match="fine_tune"):
+        lora.update_parameters()
+    config = CONFIG.model_copy(update={"steps": 2, "learning_rate": 0.1})
+    adapter = lora.fine_tune(snapshot, store, config, run_folder, name="circles")
+    assert (adapter.folder / "circles.safetensors").is_file()
+    assert torch.equal(model.generate(["a red circle"], [0], steps=2), before)
+    assert lora.update_parameters() is model
+    after = model.generate(["a red circle"], [0], steps=2)
+    assert not torch.equal(after, before)
+    merged = StableDiffusion.from_ref(base, adapter, precision="fp32").generate(["a red circle"], [0], steps=2)
+    assert (merged.int() - after.int()).abs().max() <= 1
