@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
+import psutil
+
 from sdlora.errors import ConfigError, SdloraError
 
 STOP_SECONDS = 15.0
@@ -62,7 +64,8 @@ class Service:
             raise ServiceError(f"{self.name} ended with code {self.process.returncode}. Its log: {self.log}\n{tail}")
 
     def stop(self, timeout_seconds: float = STOP_SECONDS) -> None:
-        """Ask the whole process group to end, ask again, then kill it."""
+        """Ask the process group to end, ask again, then kill it; then the same for what it leaves behind."""
+        family = self._descendants()
         for signal_number, patience in (
             (signal.SIGTERM, timeout_seconds),
             # A Prefect worker whose server is going away sleeps through the first request.
@@ -76,7 +79,15 @@ class Service:
                 self.process.poll()  # reap, or the group never looks empty
                 time.sleep(0.05)
         self.process.wait()
+        _end(family, timeout_seconds)
         self.file.close()
+
+    def _descendants(self) -> list[psutil.Process]:
+        """All processes below ours: a worker starts its flow runs in process groups of their own."""
+        try:
+            return psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
 
     def _signal_group(self, number: int) -> bool:
         try:
@@ -112,6 +123,16 @@ def free_port() -> int:
     with contextlib.closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _end(processes: list[psutil.Process], timeout_seconds: float) -> None:
+    """Wait for processes that were told already, tell them again, kill them."""
+    _, processes = psutil.wait_procs(processes, timeout_seconds)
+    for end in (psutil.Process.terminate, psutil.Process.kill):
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                end(process)
+        _, processes = psutil.wait_procs(processes, timeout_seconds)
 
 
 def _end_with_parent() -> None:

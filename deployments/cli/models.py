@@ -10,7 +10,6 @@ import typer
 
 from deployments.cli.options import DEFAULT_HOME, HomeOption
 from deployments.cli.terminal import Stages, console
-from deployments.local_run import prepare_environment
 
 
 def generate(
@@ -30,6 +29,8 @@ def generate(
     """
     if (version is not None) + champion + base > 1:
         raise typer.BadParameter("choose one of --version, --champion, --base")
+    from deployments.local_run import prepare_environment
+
     prepare_environment(home)
     which = "base" if base else str(version) if version is not None else "champion"
     with console.status("Loading the model ..."):
@@ -49,6 +50,8 @@ def versions(home: HomeOption = DEFAULT_HOME) -> None:
     if not (home / "mlflow" / "mlflow.db").is_file() and "MLFLOW_TRACKING_URI" not in os.environ:
         console.print(f"No versions yet in {home}. Train one: [bold]sdlora demo[/]")
         return
+    from deployments.local_run import prepare_environment
+
     prepare_environment(home)
     with console.status("Reading the registry ..."):
         from tasks.tracking import Registry

@@ -2,8 +2,13 @@
 
 A perceptual hash finds pairs that may be copies, a comparison of 32x32 thumbnails decides. Both see the image cut
 to its content: drawings on white move by a pixel or two between copies, which alone changes more hash bits than
-another drawing would. Measured on 522 black-on-white icons and 2,007 colour ones of 64 px: hashing uncut images finds
-29 % of copies moved by two pixels, cut ones 99 %.
+another drawing would.
+
+Measured on 522 black-on-white icons / 2,007 colour ones of 64 px: among different drawings the hash joins 1,008 /
+3,246 pairs, a difference below 22 joins 2 / 4 of them, all hard to tell apart by eye. Of 250 copies each it finds
+100 / 98 % after resizing or JPEG 80, 92 / 98 % moved by two pixels, 89 / 94 % moved by two both ways (an icon that
+touches the edge loses part of itself), 100 / 92 % 10 % brighter, 85 / 68 % with 3 % cut off all around. Uncut, the hash
+alone would find 29 / 45 % of those moved both ways.
 """
 
 from __future__ import annotations
@@ -58,7 +63,7 @@ def fingerprint(image: Image.Image) -> Fingerprint:
 
 
 def hamming_distances(hashes: npt.NDArray[np.int64], one: int) -> npt.NDArray[np.uint8]:
-    """Differing bits between each of (N,) hashes and one: exact, some 200 million comparisons a second."""
+    """Differing bits between each of (N,) hashes and one: exact, some 800 million comparisons a second on one core."""
     return np.bitwise_count(np.bitwise_xor(hashes, np.int64(one)).view(np.uint64))
 
 

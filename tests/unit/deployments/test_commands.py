@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from deployments.cli.app import COMMANDS, app
+from deployments.cli.failures import explain, told_plainly
+from sdlora.errors import DataError
+from tests.tiny import draw_images
+
+HELP_CPU_SECONDS = 0.5
+
+
+def invoke(*arguments: str):
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_help_answers_within_half_a_second_of_work():
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-m", "deployments.cli", "--help"], capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0
+    assert all(command.__name__ in done.stdout for command in COMMANDS)
+    # Processor time, so that a busy machine does not fail it.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < HELP_CPU_SECONDS
+
+
+def test_the_command_line_imports_nothing_heavy():
+    heavy = "{'torch', 'prefect', 'mlflow', 'sqlalchemy', 'diffusers', 'PIL', 'pydantic'}"
+    code = f"import sys, deployments.cli; print(sorted({heavy} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_importing_the_library_is_cheap_and_its_names_are_there():
+    code = "import sys, sdlora; assert 'torch' not in sys.modules; [getattr(sdlora, name) for name in sdlora.__all__]"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", [command.__name__ for command in COMMANDS])
+def test_every_command_explains_itself(command):
+    result = invoke(command, "--help")
+    assert result.exit_code == 0
+    assert "--home" in result.output
+
+
+def test_a_misspelt_command_is_a_usage_error():
+    assert invoke("colect").exit_code == 2
+
+
+def test_opposite_options_are_a_usage_error(tmp_path):
+    assert invoke("images", "--home", str(tmp_path), "--rejected", "--accepted").exit_code == 2
+    assert invoke("generate", "a cat", "--home", str(tmp_path), "--base", "--version", "1").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["collect", "missing-folder"], "missing-folder"),
+        (["collect", "empty"], "empty"),
+        (["run", "--config", "absent.yaml"], "no configuration file absent.yaml"),
+        (["run", "--config", "typo.yaml"], "Did you mean 'training'?"),
+    ],
+)
+def test_a_wrong_input_is_one_message_and_code_1(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    Path("typo.yaml").write_text("trainin: {}\n")
+    result = invoke(*arguments)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: ")
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_the_state_folder_can_be_named_before_or_after_the_command(tmp_path):
+    images = draw_images(tmp_path / "images", 3)
+    assert invoke("--home", str(tmp_path / "before"), "collect", str(images)).exit_code == 0
+    assert invoke("collect", str(images), "--home", str(tmp_path / "after")).exit_code == 0
+    for name in ("before", "after"):
+        assert (tmp_path / name / "images.db").is_file()
+    assert not Path(".sdlora").exists() or os.getcwd() != str(tmp_path)
+
+
+def test_collected_images_are_listed_with_verdicts_and_reasons(tmp_path):
+    folder = draw_images(tmp_path / "images", 4)
+    (folder / "broken.png").write_bytes(b"this is no image")
+    collected = invoke("collect", str(folder), "--home", str(tmp_path / "home"))
+    assert "5 new, 5 in all: 4 accepted, 1 rejected." in collected.output
+    again = invoke("collect", str(folder), "--home", str(tmp_path / "home"))
+    assert "0 new, 5 in all" in again.output
+    rejected = invoke("images", "--rejected", "--home", str(tmp_path / "home"))
+    assert "broken" in rejected.output
+    assert "1 unreadable" in " ".join(rejected.output.split())
+    assert len(CliRunner().invoke(app, ["images", "--accepted", "--home", str(tmp_path / "home")]).output.splitlines()) > 4
+
+
+def test_nothing_yet_is_said_with_the_next_command(tmp_path):
+    assert "sdlora collect" in invoke("images", "--home", str(tmp_path)).output
+    assert "sdlora demo" in invoke("versions", "--home", str(tmp_path)).output
+
+
+def test_an_interrupted_command_says_how_to_go_on_and_ends_with_130(capsys):
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(Exception) as caught:  # noqa: PT011  # the library's own exit, known by its code
+        told_plainly(interrupted)()
+    assert caught.value.exit_code == 130
+    assert "same command continues" in capsys.readouterr().err
+
+
+def test_the_cause_is_told_however_deep_it_is_wrapped():
+    try:
+        try:
+            raise DataError("data.sources: nothing there")
+        except DataError as inner:
+            raise RuntimeError("task failed") from inner
+    except RuntimeError as wrapped:
+        assert explain(wrapped) == "data.sources: nothing there"
+    assert "disk is full" in explain(OSError(28, "No space left on device", "/x"))
+    assert "SDLORA_TRACEBACK" in explain(ValueError("boom"))

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from deployments.cli.tables import format_estimate
+from deployments.cli.terminal import Stages, clock
+from sdlora.evidence import METRICS, Estimate
+
+
+def test_without_a_terminal_a_finished_stage_is_one_line():
+    output = io.StringIO()
+    with Stages(Console(file=output, width=80)) as stages:
+        for done in range(11):
+            stages.on_progress("check images", done, 10)
+        stages.on_progress("check images", 10, 10)
+        stages.on_metrics(10, {"loss": 0.5})
+    assert output.getvalue() == "check images: 10/10, 0:00\n"
+
+
+def test_on_a_terminal_every_stage_keeps_its_bar_and_the_loss_is_shown():
+    output = io.StringIO()
+    with Stages(Console(file=output, width=120, force_terminal=True)) as stages:
+        stages.on_progress("encode images", 5, 5)
+        stages.on_progress("train", 30, 100)
+        stages.on_metrics(30, {"loss": 0.125})
+    shown = output.getvalue()
+    assert "encode images" in shown
+    assert "30/100" in shown
+    assert "loss 0.125" in shown
+
+
+def test_seconds_read_as_a_clock():
+    assert [clock(seconds) for seconds in (0, 59.6, 75, 3600)] == ["0:00", "1:00", "1:15", "60:00"]
+
+
+def test_estimates_show_their_interval_only_where_one_was_measured():
+    kid, time = METRICS["kid"], METRICS["seconds_per_image"]
+    assert format_estimate(Estimate(value=0.5, low=0.4, high=0.6), kid) == "0.5000 \\[0.4000, 0.6000]"
+    assert format_estimate(Estimate(value=0.5, low=0.5, high=0.5), time) == "0.500 s"
+    assert format_estimate(None, kid) == "missing"
