@@ -22,9 +22,6 @@ from sdlora.pretraining.plan import PretrainPlan
 from sdlora.training import TrainingConfig
 
 
-Settings = TypeVar("Settings", bound=FrozenConfig)
-
-
 class PipelineConfig(FrozenConfig):
     """Everything that decides what a run of the loop makes of the images."""
 
@@ -51,12 +48,12 @@ ConfigFile = TypeVar("ConfigFile", PipelineConfig, PretrainPlan)
 
 
 def load_config(path: Path) -> PipelineConfig:
-    """Read the configuration of the loop from a YAML file; see `load_settings`."""
-    return load_settings(path, PipelineConfig)
+    """The loop's configuration from a YAML file, see `load_file`."""
+    return load_file(path, PipelineConfig)
 
 
-def load_settings(path: Path, kind: type[Settings]) -> Settings:
-    """Read settings of any kind from a YAML file; `data.sources` written as relative paths are relative to the file.
+def load_file(path: Path, model: type[ConfigFile]) -> ConfigFile:
+    """Read a YAML file; sources written as relative paths are relative to the file.
 
     Raises:
         ConfigError: the file is missing, is not YAML, or has a key or value that is not accepted.
@@ -73,24 +70,22 @@ def load_settings(path: Path, kind: type[Settings]) -> Settings:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(settings, dict):
         raise ConfigError(f"{path} must hold settings by name, such as `name: my-style`; found {settings!r}.")
-    data = settings.get("data")
-    if isinstance(data, dict) and isinstance(data.get("sources"), list):
-        sources = [_beside(path, source) if isinstance(source, str) else source for source in data["sources"]]
-        settings = {**settings, "data": {**data, "sources": sources}}
-    return parse_settings(settings, kind, origin=str(path))
+    config = parse_settings(settings, model, origin=str(path))
+    sources = tuple(_beside(path, source) for source in config.data.sources)
+    return config.model_copy(update={"data": config.data.model_copy(update={"sources": sources})})
 
 
-def parse_settings(settings: dict[str, Any], kind: type[Settings], origin: str) -> Settings:
+def parse_settings(settings: dict[str, Any], model: type[ConfigFile], origin: str) -> ConfigFile:
     """Validate settings by name; every problem is listed, each by the key as it was typed.
 
     Raises:
         ConfigError: an unknown key (the nearest known one is named) or a value that is not accepted.
     """
     try:
-        return kind.model_validate(settings)
+        return model.model_validate(settings)
     except ValidationError as error:
         problems = [
-            _describe(problem["loc"], problem, kind)
+            _describe(model, problem)
             for problem in error.errors()
             if problem["type"] != "default_factory_not_called"  # a default that follows from a refused value
         ]

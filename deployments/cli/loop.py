@@ -24,7 +24,7 @@ def demo(home: HomeOption = DEFAULT_HOME) -> None:
     Run it again and it says that nothing is new. An interrupted demo goes on where it stopped.
     """
     release = _retrain(DEMO_CONFIG, home, force=False)
-    _print_next_steps(release, home)
+    _print_next_steps(home)
 
 
 def run(
@@ -52,18 +52,20 @@ def pretrain(
     Collect captioned images first: [bold]sdlora collect FOLDER[/].
     """
     from deployments.local_run import prefect_at_hand
+    from sdlora.config import load_file
+    from sdlora.pretraining.plan import PretrainPlan
 
-    with Stages() as stages, prefect_at_hand(home, "pretrain") as server:
-        from flows.pretrain import pretrain as flow
-        from sdlora.config import load_file
-        from sdlora.pretraining.plan import PretrainPlan
-        from tasks.progress import listening
+    plan = load_file(config, PretrainPlan) if config else PretrainPlan()
+    with prefect_at_hand(home, "pretrain") as server:
+        with console.status("Starting ..."):
+            from flows.pretrain import pretrain as flow
+            from tasks.progress import listening
 
-        plan = load_file(config, PretrainPlan) if config else PretrainPlan()
-        server.wait_ready()
-        with listening(stages.on_progress, stages.on_metrics):
+            server.wait_ready()
+        with Stages() as stages, listening(stages.on_progress, stages.on_metrics):
             base = flow(plan, home)
-    console.print(f"The base model is in {base.folder}\nUse it: base_model: {{source: {base.folder}}}")
+    console.print("The base model is ready. Use it in a configuration:")
+    console.print(f"base_model:\n  source: {base.folder}", markup=False, soft_wrap=True)
 
 
 def _retrain(config_file: Path, home: Path, force: bool) -> Release:
@@ -119,7 +121,7 @@ def _print_release(release: Release, seconds: float) -> None:
         console.print(f"{label + ':':<14}{value}", markup=False, soft_wrap=True)
 
 
-def _print_next_steps(release: Release, home: Path) -> None:
+def _print_next_steps(home: Path) -> None:
     from sdlora.assets import DEMO_LATER
 
     option = "" if home == DEFAULT_HOME else f" --home {home}"

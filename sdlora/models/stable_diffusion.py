@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -156,36 +156,25 @@ class StableDiffusion:
         if not prompts or len(prompts) != len(seeds):
             raise ValueError(f"one seed per prompt is needed, got {len(prompts)} prompts and {len(seeds)} seeds.")
         pipeline = self.pipeline(sampler)
-        precision = self.precision or probe_precision(self.device.type).precision
-        starts = range(0, len(prompts), batch_size)
-        # DPM++ takes on its input's precision; the network's answer is therefore handed over in fp32.
-        hook = self.unet.register_forward_hook(lambda _module, _inputs, output: (output[0].float(),))
+        chunks = [slice(start, start + batch_size) for start in range(0, len(prompts), batch_size)]
         images = []
-        try:
-            for number, start in enumerate(starts):
-                chosen = slice(start, start + batch_size)
+        for number, chunk in enumerate(chunks):
 
-                def report(
-                    _pipeline: Any, step: int, _timestep: Any, kwargs: dict[str, Any], done: int = number
-                ) -> Any:
-                    if on_progress:
-                        on_progress("draw images", done * steps + step + 1, len(starts) * steps)
-                    return kwargs
+            def report(step: int, done: int = number * steps) -> None:
+                if on_progress:
+                    on_progress("draw images", done + step + 1, len(chunks) * steps)
 
-                embeddings = self._embed(prompts[chosen])
-                with autocast(self.device.type, precision):
-                    latents = pipeline(
-                        prompt_embeds=embeddings,
-                        negative_prompt_embeds=self._embed([negative_prompt]).expand_as(embeddings),
-                        generator=[torch.Generator().manual_seed(seed) for seed in seeds[chosen]],
-                        num_inference_steps=steps,
-                        guidance_scale=guidance_scale,
-                        output_type="latent",
-                        callback_on_step_end=report,
-                    ).images
-                images.append(decode_latents(self.autoencoder, latents))
-        finally:
-            hook.remove()
+            embeddings = self._embed(prompts[chunk])
+            latents = self._sample(
+                pipeline,
+                report,
+                prompt_embeds=embeddings,
+                negative_prompt_embeds=self._embed([negative_prompt]).expand_as(embeddings),
+                generator=[torch.Generator().manual_seed(seed) for seed in seeds[chunk]],
+                num_inference_steps=steps,
+                guidance_scale=guidance_scale,
+            )
+            images.append(decode_latents(self.autoencoder, latents))
         return torch.cat(images)
 
     def pipeline(self, sampler: Sampler = "ddim") -> StableDiffusionPipeline:
@@ -209,6 +198,21 @@ class StableDiffusion:
         )
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
+
+    def _sample(self, pipeline: StableDiffusionPipeline, report: Callable[[int], None], **inputs: Any) -> Tensor:
+        def on_step(_pipeline: Any, step: int, _timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+            report(step)
+            return kwargs
+
+        precision = self.precision or probe_precision(self.device.type).precision
+        # DPM++ takes on the precision of the network's answer; it is therefore handed over in fp32.
+        hook = self.unet.register_forward_hook(lambda _module, _inputs, output: (output[0].float(),))
+        try:
+            with autocast(self.device.type, precision):
+                latents: Tensor = pipeline(**inputs, output_type="latent", callback_on_step_end=on_step).images
+        finally:
+            hook.remove()
+        return latents
 
     def _embed(self, prompts: Sequence[str]) -> Tensor:
         return encode_prompts(self.tokenizer, self.text_encoder, prompts).to(self.device)

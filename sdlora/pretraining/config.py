@@ -20,7 +20,7 @@ class StageConfig(FrozenConfig):
 class AutoencoderConfig(StageConfig):
     """A variational autoencoder that makes latents of 1/4 the side with 4 channels."""
 
-    steps: int = Field(6000, ge=1)
+    steps: int = Field(1800, ge=1)
     batch_size: int = Field(16, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
     block_out_channels: tuple[int, ...] = (32, 64, 128)
@@ -32,7 +32,7 @@ class AutoencoderConfig(StageConfig):
 class DecoderConfig(StageConfig):
     """Sharpen the decoder with an adversarial loss; the encoder, and so the latents, stay as they are."""
 
-    steps: int = Field(1500, ge=1)
+    steps: int = Field(300, ge=1)
     batch_size: int = Field(16, ge=1)
     learning_rate: float = Field(2e-4, gt=0)
     perceptual_weight: float = Field(0.1, ge=0)
@@ -42,7 +42,7 @@ class DecoderConfig(StageConfig):
 class TextEncoderConfig(StageConfig):
     """A contrastive start: captions and images of the same row find each other (CLIP's loss)."""
 
-    steps: int = Field(1200, ge=1)
+    steps: int = Field(400, ge=1)
     batch_size: int = Field(128, ge=2)
     learning_rate: float = Field(1e-3, gt=0)
     vocabulary_size: int = Field(3000, ge=300)
@@ -55,7 +55,7 @@ class TextEncoderConfig(StageConfig):
 class UNetConfig(StageConfig):
     """The denoiser, trained together with the text encoder."""
 
-    steps: int = Field(9000, ge=1)
+    steps: int = Field(3600, ge=1)
     batch_size: int = Field(48, ge=1)
     learning_rate: float = Field(8e-4, gt=0)
     warmup_steps: int = Field(200, ge=0)

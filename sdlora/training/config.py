@@ -56,5 +56,5 @@ class TrainingConfig(FrozenConfig):
         description="steps between two measurements on the held-out images; empty: the preset's",
     )
     log_every_steps: int = Field(10, ge=1, description="steps whose mean is reported as one point of the curve")
-    checkpoint_every_seconds: float = Field(60.0, gt=0, description="longest time whose work a crash can cost")
+    checkpoint_every_seconds: float = Field(30.0, gt=0, description="longest time whose work a crash can cost")
     checkpoint_every_steps: int | None = Field(None, ge=1, description="additionally, steps between checkpoints")

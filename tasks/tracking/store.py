@@ -11,9 +11,12 @@ from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 
 
+TRACKING_URI = "MLFLOW_TRACKING_URI"
+
+
 def tracking_uri(home: Path) -> str:
     """`MLFLOW_TRACKING_URI` if it is set, else the SQLite file `home/mlflow/mlflow.db`."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(home / 'mlflow' / 'mlflow.db').resolve()}"
+    return os.environ.get(TRACKING_URI) or f"sqlite:///{(home / 'mlflow' / 'mlflow.db').resolve()}"
 
 
 def open_store(home: Path) -> mlflow.MlflowClient:
@@ -21,8 +24,13 @@ def open_store(home: Path) -> mlflow.MlflowClient:
     uri = tracking_uri(home)
     if uri.startswith("sqlite:"):
         (home / "mlflow").mkdir(parents=True, exist_ok=True)
+    named = os.environ.get(TRACKING_URI)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
+    # MLflow writes the address into the environment, where it would pass for the user's wish and win over the next
+    # state folder that this process opens.
+    if named is None:
+        os.environ.pop(TRACKING_URI, None)
     return mlflow.MlflowClient(uri, uri)
 
 

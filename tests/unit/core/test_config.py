@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sdlora.config import PipelineConfig, load_config, load_settings
+from sdlora.config import PipelineConfig, load_config, load_file
 from sdlora.errors import ConfigError
 from sdlora.pretraining.plan import PretrainPlan
 
@@ -53,7 +53,7 @@ def test_a_missing_file_is_one_message(tmp_path):
 def test_relative_sources_are_relative_to_the_file(tmp_path):
     path = write(tmp_path, "data: {sources: [images, /absolute, 'hf:owner/name']}\n")
     assert load_config(path).data.sources == (str(tmp_path / "images"), "/absolute", "hf:owner/name")
-    assert load_settings(path, PretrainPlan).data.sources[0] == str(tmp_path / "images")
+    assert load_file(path, PretrainPlan).data.sources[0] == str(tmp_path / "images")
 
 
 def test_a_dumped_configuration_loads_as_itself():

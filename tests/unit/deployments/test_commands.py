@@ -102,8 +102,8 @@ def test_collected_images_are_listed_with_verdicts_and_reasons(tmp_path):
 
 
 def test_nothing_yet_is_said_with_the_next_command(tmp_path):
-    assert "sdlora collect" in invoke("images", "--home", str(tmp_path)).output
-    assert "sdlora demo" in invoke("versions", "--home", str(tmp_path)).output
+    assert "sdlora collect" in " ".join(invoke("images", "--home", str(tmp_path)).output.split())
+    assert "sdlora demo" in " ".join(invoke("versions", "--home", str(tmp_path)).output.split())
 
 
 def test_an_interrupted_command_says_how_to_go_on_and_ends_with_130(capsys):

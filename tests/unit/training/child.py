@@ -1,4 +1,7 @@
-"""A training process that kills itself: `python -m tests.unit.training.child SETTING RUN_FOLDER STEP SIGNAL`."""
+"""A training process of its own: `python -m tests.unit.training.child KIND SETTING RUN_FOLDER STEP SIGNAL`.
+
+It sends itself SIGNAL after STEP; with step -1 it runs to its end.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,15 @@ import torch
 
 from sdlora.store import ImageStore
 from sdlora.training import fine_tune
-from tests.unit.training.setting import EVERYTHING, LORA_WITH_DROPOUT, read_setting
+from tests.unit.training.setting import CONFIG, EVERYTHING, LORA, LORA_WITH_DROPOUT, read_setting
+
+KINDS = {
+    "everything": (LORA_WITH_DROPOUT, EVERYTHING),
+    "fp32": (LORA, CONFIG.model_copy(update={"precision": "fp32"})),
+}
 
 if __name__ == "__main__":
-    setting, folder, fatal_step, signal_number = sys.argv[1:]
+    kind, setting, folder, fatal_step, signal_number = sys.argv[1:]
     torch.set_num_threads(1)
 
     def die(step, values):
@@ -21,5 +29,6 @@ if __name__ == "__main__":
             os.kill(os.getpid(), int(signal_number))
 
     base, home, snapshot = read_setting(Path(setting))
+    lora, config = KINDS[kind]
     with ImageStore.open(home) as store:
-        fine_tune(base, snapshot, store, LORA_WITH_DROPOUT, EVERYTHING, Path(folder), on_metrics=die)
+        fine_tune(base, snapshot, store, lora, config, Path(folder), on_metrics=die)

@@ -1,0 +1,63 @@
+"""Real Prefect on a temporary server, MLflow on a temporary SQLite file, a tiny real model, drawn images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sdlora.config import PipelineConfig
+from tests.tiny import draw_images, tiny_base_model
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _prefect_server() -> Iterator[None]:
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture(scope="session")
+def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_base_model(tmp_path_factory.mktemp("base") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def first_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = draw_images(tmp_path_factory.mktemp("first") / "images", 24, seed=0)
+    (folder / "broken.png").write_bytes(b"this is no image")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def later_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_images(tmp_path_factory.mktemp("later") / "images", 16, seed=1)
+
+
+@pytest.fixture(scope="session")
+def settings(base_folder: Path, first_images: Path) -> dict[str, Any]:
+    """The quickest configuration that still does everything."""
+    return {
+        "name": "shapes",
+        "data": {"sources": [str(first_images)], "held_out_fraction": 0.4},
+        "base_model": {"source": str(base_folder)},
+        "lora": {"rank": 2, "targets": "attention"},
+        "training": {"steps": 6, "batch_size": 4, "log_every_steps": 2, "validation_every_steps": 3, "precision": "fp32"},
+        "evaluation": {
+            "max_prompts": 8,
+            "min_prompts": 2,
+            "steps": 2,
+            "denoising_steps": 2,
+            "resamples": 100,
+            "fid_resamples": 100,
+            "shown_prompts": 3,
+        },
+    }
+
+
+@pytest.fixture(scope="session")
+def config(settings: dict[str, Any]) -> PipelineConfig:
+    return PipelineConfig.model_validate(settings)

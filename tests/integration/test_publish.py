@@ -1,0 +1,89 @@
+"""What publishing does with an outcome that the gate was given: aliases, history, repetition, a champion that moved."""
+
+from __future__ import annotations
+
+import pytest
+from prefect import flow
+
+from flows.retrain import retrain
+from sdlora.artifacts import SnapshotRef
+from sdlora.data import latest_snapshot
+from sdlora.errors import EvaluationError
+from sdlora.evaluation import GateConfig, decide
+from sdlora.evidence import Estimate, load_duel
+from sdlora.lora import open_adapter
+from sdlora.models import load_base_model
+from sdlora.store import ImageStore
+from tasks.publish import publish
+from tasks.tracking import Registry
+
+
+@pytest.fixture(scope="module")
+def published(config, tmp_path_factory):
+    """A state folder with one honest, unpromoted version, and a function that publishes another duel about it."""
+    home = tmp_path_factory.mktemp("publish") / "home"
+    release = retrain(config, home)
+    base = load_base_model(config.base_model, home)
+    with ImageStore.open(home) as store:
+        snapshot = latest_snapshot(store)
+    ref = SnapshotRef(digest=snapshot.digest, train_count=len(snapshot.train), held_out_count=len(snapshot.held_out))
+    adapter = open_adapter(release.run.folder / "adapter")
+
+    @flow
+    def publish_again(duel):
+        return publish(base, adapter, ref, duel, decide(duel, GateConfig()), config, release.run, home)
+
+    return home, release, publish_again
+
+
+def clearly_better(duel):
+    """The duel as it would be if the candidate's KID were far below the base's; all else as measured."""
+    scores = duel.scores["candidate"]
+    best = {**scores.metrics, "kid": Estimate(value=0.1, low=0.09, high=0.11)}
+    best["seconds_per_image"] = duel.scores["base"].metrics["seconds_per_image"]
+    even = Estimate(value=0.0, low=0.0, high=0.0)
+    won = {**duel.against_base, "kid": Estimate(value=-1.0, low=-1.1, high=-0.9)}
+    won.update(denoising_psnr=even, denoising_ssim=even)
+    best["excess_copies"] = even
+    return duel.model_copy(
+        update={"scores": {**duel.scores, "candidate": scores.model_copy(update={"metrics": best})}, "against_base": won}
+    )
+
+
+def test_a_candidate_that_passes_the_gate_becomes_champion_on_recorded_evidence(published):
+    home, release, publish_again = published
+    duel = clearly_better(load_duel(release.run.evaluation))
+    promoted = publish_again(duel)
+    assert (promoted.version, promoted.promoted) == (1, True)
+    registry = Registry(home)
+    champion = registry.get("shapes", "champion")
+    assert champion.number == 1
+    assert champion.tags["evidence_digest"] == duel.digest()
+    (change,) = registry.history("shapes")
+    assert (change["from"], change["to"], change["evidence_digest"]) == ("", "1", duel.digest())
+
+
+def test_publishing_twice_changes_nothing_more(published):
+    home, release, publish_again = published
+    publish_again(clearly_better(load_duel(release.run.evaluation)))
+    registry = Registry(home)
+    assert len(registry.versions("shapes")) == 1
+    assert len(registry.history("shapes")) == 1
+
+
+def test_a_champion_that_changed_meanwhile_voids_the_duel(published):
+    home, release, publish_again = published
+    duel = load_duel(release.run.evaluation).model_copy(update={"champion_digest": "f" * 64})
+    with pytest.raises(EvaluationError, match="changed while the duel was fought"):
+        publish_again(duel)
+
+
+def test_the_adapter_comes_back_out_of_the_store_when_its_folder_is_gone(published):
+    home, release, _ = published
+    registry = Registry(home)
+    before = registry.fetch(registry.get("shapes", 1), home)
+    aside = before.folder.rename(before.folder.with_name("aside"))
+    fetched = registry.fetch(registry.get("shapes", 1), home)
+    assert fetched.folder != before.folder
+    assert open_adapter(fetched.folder).digest == before.digest
+    aside.rename(before.folder)

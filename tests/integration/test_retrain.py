@@ -1,0 +1,160 @@
+"""The loop over time in one state folder: each test goes on where the one before it ended."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from prefect.client.orchestration import get_client
+
+from flows.retrain import retrain
+from sdlora.config import PipelineConfig
+from sdlora.errors import ConfigError, TrainingError
+from sdlora.evidence import load_duel
+from sdlora.store import ImageStore
+from tasks.lock import training_lock
+from tasks.results import Release
+from tasks.tracking import Registry, tracking_uri
+from tests.tiny import tiny_base_model
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("loop") / "home"
+
+
+@pytest.fixture(scope="module")
+def first(config: PipelineConfig, home: Path) -> Release:
+    return retrain(config, home)
+
+
+def with_sources(config: PipelineConfig, *sources: Path) -> PipelineConfig:
+    return config.model_copy(update={"data": config.data.model_copy(update={"sources": tuple(map(str, sources))})})
+
+
+def test_new_images_make_a_version_with_all_its_evidence(first, config, home):
+    assert (first.version, first.new) == (1, True)
+    version = Registry(home).get("shapes", 1)
+    assert version.aliases[0] == "candidate"
+    assert version.published
+    folder = first.run.folder / "adapter"
+    assert version.tags["adapter_digest"] == json.loads((folder / "adapter.json").read_text())["digest"]
+    assert version.tags["run_digest"] == first.run.digest
+    assert version.tags["config_digest"] == config.digest()
+    assert version.tags["decision"] == "not promoted"  # six steps on random weights beat nothing
+    assert version.tags["reasons"] == "\n".join(first.reasons)
+    assert first.report.is_file()
+    assert first.grid.is_file()
+
+
+def test_the_registered_files_are_the_released_ones_and_hold_no_pickle(first, home):
+    version = Registry(home).get("shapes", 1)
+    client = MlflowClient(tracking_uri(home), tracking_uri(home))
+    model_id = version.source.removeprefix("models:/")
+    stored = Path(client.get_logged_model(model_id).artifact_location.removeprefix("file://"))
+    names = {path.name for path in (stored / "adapter_weights").iterdir()}
+    assert {"pytorch_lora_weights.safetensors", "shapes.safetensors", "adapter.json", "README.md", "report.html"} <= names
+    assert {"duel.json", "decision.json"} <= names
+    assert not [path for path in stored.rglob("*") if path.suffix in {".pkl", ".pickle", ".pt", ".bin", ".ckpt"}]
+    for name in names:
+        released = first.run.release / name
+        assert released.is_dir() or released.read_bytes() == (stored / "adapter_weights" / name).read_bytes()
+    assert stored.is_relative_to(home)
+
+
+def test_the_run_records_settings_curves_images_and_exactly_the_images_it_learnt_from(first, config, home):
+    client = MlflowClient(tracking_uri(home), tracking_uri(home))
+    run = client.get_run(Registry(home).get("shapes", 1).run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["training.steps"] == "6"
+    assert run.data.params["lora.rank"] == "2"
+    assert [point.step for point in client.get_metric_history(run.info.run_id, "loss")] == [2, 4, 6]
+    assert [point.step for point in client.get_metric_history(run.info.run_id, "validation_loss")] == [0, 3, 6]
+    kid = load_duel(first.run.evaluation).scores["candidate"].metrics["kid"].value
+    assert run.data.metrics["candidate/kid"] == pytest.approx(kid)
+    assert {item.path for item in client.list_artifacts(run.info.run_id, "images")} == {
+        "images/grid.png",
+        "images/before-after.png",
+    }
+    dataset = run.inputs.dataset_inputs[0].dataset
+    digest = run.data.tags["snapshot_digest"]
+    assert dataset.digest == digest[:36]
+    assert json.loads(dataset.source)["digest"] == digest
+    manifest = Path(client.download_artifacts(run.info.run_id, "snapshot.json"))
+    listed = {row["sha256"] for row in json.loads(manifest.read_text())["rows"]}
+    with ImageStore.open(home) as store:
+        assert listed == {record.sha256 for record in store.images("accepted")}
+
+
+def test_the_run_page_shows_images_scores_and_the_decision(first):
+    with get_client(sync_client=True) as client:
+        artifacts = {artifact.key: artifact for artifact in client.read_artifacts(limit=200)}
+    assert {"images", "duel", "decision", "release", "train"} <= artifacts.keys()
+    assert "unreadable" in artifacts["images"].data
+    assert "KID" in artifacts["duel"].data
+    assert "data:image/jpeg;base64," in artifacts["duel"].data
+    assert "does not become the champion" in artifacts["decision"].data
+    assert str(first.report) in artifacts["release"].data
+    assert artifacts["train"].data == 100.0
+
+
+def test_the_same_images_make_no_second_version(first, config, home):
+    weights = first.run.folder / "adapter" / "pytorch_lora_weights.safetensors"
+    written_at = weights.stat().st_mtime_ns
+    again = retrain(config, home)
+    assert (again.version, again.new) == (1, False)
+    assert again.reasons == first.reasons
+    assert len(Registry(home).versions("shapes")) == 1
+    assert weights.stat().st_mtime_ns == written_at
+
+
+def test_forced_it_decides_again_without_training_or_registering_again(first, config, home):
+    weights = first.run.folder / "adapter" / "pytorch_lora_weights.safetensors"
+    written_at = weights.stat().st_mtime_ns
+    forced = retrain(config, home, force=True)
+    assert (forced.version, forced.new) == (1, True)
+    assert len(Registry(home).versions("shapes")) == 1
+    assert weights.stat().st_mtime_ns == written_at
+
+
+def test_a_run_killed_before_publishing_ended_is_finished_by_the_next(first, config, home):
+    registry = Registry(home)
+    registry.client.delete_model_version_tag("shapes", "1", "published")  # as if killed just before the last line
+    healed = retrain(config, home)
+    assert (healed.version, healed.new) == (1, True)
+    assert registry.get("shapes", 1).published
+    assert len(registry.versions("shapes")) == 1
+
+
+def test_more_images_fight_the_champion_and_a_worse_adapter_does_not_replace_it(first, config, home, later_images):
+    registry = Registry(home)
+    registry.promote(registry.get("shapes", 1), "evidence of a person")
+    second = retrain(with_sources(config, Path(config.data.sources[0]), later_images), home)
+    assert (second.version, second.new, second.promoted) == (2, True, False)
+    duel = load_duel(second.run.evaluation)
+    assert duel.champion_digest == registry.get("shapes", 1).tags["adapter_digest"]
+    assert duel.candidate_digest == registry.get("shapes", 2).tags["adapter_digest"]
+    assert set(duel.scores) == {"base", "champion", "candidate"}
+    assert registry.get("shapes", "champion").number == 1
+    assert registry.get("shapes", "candidate").number == 2
+    assert second.reasons
+
+
+def test_the_second_batch_is_trained_once_too(config, home, later_images):
+    again = retrain(with_sources(config, Path(config.data.sources[0]), later_images), home)
+    assert (again.version, again.new) == (2, False)
+
+
+def test_another_base_model_cannot_challenge_this_champion(config, home, tmp_path):
+    other = tiny_base_model(tmp_path / "other", seed=1)
+    changed = config.model_copy(update={"base_model": config.base_model.model_copy(update={"source": str(other)})})
+    with pytest.raises(ConfigError, match=r"version 1\) was made for the base model .* name of its own"):
+        retrain(changed, home)
+    assert len(Registry(home).versions("shapes")) == 2
+
+
+def test_two_runs_in_one_state_folder_do_not_work_at_once(config, home):
+    with training_lock(home), pytest.raises(TrainingError, match="Another run works in"):
+        retrain(config, home)
