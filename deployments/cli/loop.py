@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -126,8 +127,10 @@ def _print_next_steps(home: Path) -> None:
 
     option = "" if home == DEFAULT_HOME else f" --home {home}"
     console.print("\nNext:")
+    if shutil.which("sdlora") is None:  # started by make
+        console.print("  [bold]. .venv/bin/activate[/]\n      [dim]once per terminal, so that it finds sdlora[/]")
     for command, meaning in (
-        (f'sdlora generate "a cat"{option}', "draw with the champion (--base: without the adapter)"),
+        (f'sdlora generate "an emoji of tiger, animal"{option}', "draw with the champion (--base: without the adapter)"),
         (f"sdlora images --rejected{option}", "see which images were left out, and why"),
         (f"sdlora collect {DEMO_LATER}{option}", "more images arrive ..."),
         (f"sdlora run{option}", "... and a second adapter challenges the champion"),

@@ -65,7 +65,7 @@ GRIDS = tuple(Duel.model_fields[field].default for field in ("grid", "before_aft
 def _grids(exhibits: Exhibits, images: Mapping[str, Sequence[Image.Image]]) -> dict[str, Image.Image]:
     def grid(columns: Mapping[str, str], captions: Sequence[str] = exhibits.captions) -> Image.Image:
         rows = zip(*(images[column] for column in columns), strict=True)
-        return draw_grid(list(columns.values()), list(zip(captions, rows, strict=True)))
+        return draw_grid(list(columns.values()), list(zip(captions, rows, strict=True)), abreast=2)
 
     everything: dict[str, str] = {name: name for name in ("real", *CONTESTANTS) if name in images}
     likeness = [

@@ -12,12 +12,15 @@ _CAPTION_WIDTH = 190
 _INK, _MUTED, _PAPER, _FRAME = (28, 30, 36), (104, 109, 120), (255, 255, 255), (222, 225, 231)
 
 
-def draw_grid(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[Image.Image]]]) -> Image.Image:
+def draw_grid(
+    heads: Sequence[str], rows: Sequence[tuple[str, Sequence[Image.Image]]], abreast: int = 1
+) -> Image.Image:
     """Draw captioned rows of equally large square images under column heads.
 
     Args:
         heads: one per column.
         rows: (caption, one image per column).
+        abreast: how many rows stand side by side, so that many rows of few columns still fit on a screen.
 
     Raises:
         ValueError: no rows, or a row without one image per head.
@@ -29,18 +32,20 @@ def draw_grid(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[Image.Ima
     font, bold = ImageFont.load_default(14), ImageFont.load_default(15)
     head_height = 36
     width = _CAPTION_WIDTH + len(heads) * (cell + _GAP) + _GAP
-    height = head_height + len(rows) * (cell + _GAP)
-    sheet = Image.new("RGB", (width, height), _PAPER)
+    height = head_height + -(-len(rows) // abreast) * (cell + _GAP)
+    sheet = Image.new("RGB", (width * min(abreast, len(rows)), height), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    for column, head in enumerate(heads):
-        left = _CAPTION_WIDTH + _GAP + column * (cell + _GAP)
-        draw.text((left + cell / 2, head_height / 2), head, _INK, bold, anchor="mm")
+    for block in range(min(abreast, len(rows))):
+        for column, head in enumerate(heads):
+            left = block * width + _CAPTION_WIDTH + _GAP + column * (cell + _GAP)
+            draw.text((left + cell / 2, head_height / 2), head, _INK, bold, anchor="mm")
     for index, (caption, images) in enumerate(rows):
-        top = head_height + index * (cell + _GAP)
+        edge = index % abreast * width
+        top = head_height + index // abreast * (cell + _GAP)
         text = wrap(caption, font, _CAPTION_WIDTH - 2 * _GAP, lines=max(1, cell // 20))
-        draw.multiline_text((_GAP + 4, top + cell / 2), text, _MUTED, font, anchor="lm", spacing=4)
+        draw.multiline_text((edge + _GAP + 4, top + cell / 2), text, _MUTED, font, anchor="lm", spacing=4)
         for column, image in enumerate(images):
-            left = _CAPTION_WIDTH + _GAP + column * (cell + _GAP)
+            left = edge + _CAPTION_WIDTH + _GAP + column * (cell + _GAP)
             sheet.paste(image.convert("RGB").resize((cell, cell), Image.Resampling.NEAREST), (left, top))
             draw.rectangle((left - 1, top - 1, left + cell, top + cell), outline=_FRAME)
     return sheet

@@ -46,19 +46,19 @@ def load_text_encoder(ref: BaseModelRef, device: torch.device | None = None) -> 
 
 
 def load_tokenizer(ref: BaseModelRef) -> CLIPTokenizer:
-    return _guarded(ref, "tokenizer", CLIPTokenizer)  # type: ignore[no-any-return]
+    return _guarded(ref, "tokenizer", CLIPTokenizer)
 
 
 def load_scheduler(ref: BaseModelRef) -> DDIMScheduler:
     """The noise schedule the base was trained with (`alphas_cumprod`, `config.prediction_type`)."""
-    return _guarded(ref, "scheduler", DDIMScheduler)  # type: ignore[no-any-return]
+    return _guarded(ref, "scheduler", DDIMScheduler)
 
 
 def native_resolution(ref: BaseModelRef) -> int:
     """Side of the images the base was trained on, in pixels."""
-    latent_side: int = read_json(ref.folder / "unet" / "config.json")["sample_size"]
+    latent_side = int(read_json(ref.folder / "unet" / "config.json")["sample_size"])
     levels = len(read_json(ref.folder / "vae" / "config.json")["block_out_channels"])
-    return latent_side * 2 ** (levels - 1)  # each level but the last halves the side
+    return latent_side << (levels - 1)  # each level but the last halves the side
 
 
 def _guarded(ref: BaseModelRef, part: str, kind: Any) -> Any:

@@ -27,7 +27,7 @@ class Learner:
         self.config = config
         self.parameters = adapter_parameters(unet)
         # A list, made once: an iterator consumed by the optimiser would leave nothing to clip, silently.
-        self.tensors = list(self.parameters.values())
+        self.tensors: list[Tensor] = list(self.parameters.values())
         if not self.tensors:
             raise TrainingError("training: the model has no trainable adapter. Attach one before training.")
         self.optimizer = torch.optim.AdamW(
@@ -71,7 +71,7 @@ class Learner:
 
     def state(self) -> dict[str, Tensor]:
         """Everything a checkpoint must hold, by name."""
-        named = {f"adapter.{name}": tensor for name, tensor in self.parameters.items()}
+        named: dict[str, Tensor] = {f"adapter.{name}": tensor for name, tensor in self.parameters.items()}
         named |= {f"average.{name}": tensor for name, tensor in zip(self.parameters, self.average, strict=False)}
         return named | optimizer_tensors(self.optimizer)
 

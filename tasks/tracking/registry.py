@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -124,7 +125,9 @@ class Registry:
     ) -> AdapterVersion:
         """Store the release folder and create a version; the same adapter digest gives the version it has."""
         known = self.find(name, adapter_digest=tags["adapter_digest"])
-        if known is None:
+        if known is not None:
+            self.tag(known, tags)
+        else:
             info = mlflow.diffusers.log_model(
                 str(folder),
                 base_model=str(base_folder),
@@ -133,19 +136,15 @@ class Registry:
                 pip_requirements=REQUIREMENTS,
                 metadata={key: value for key, value in tags.items() if key.endswith("_digest")},
             )
-            try:
+            with suppress(MlflowException):  # it is there from the version before
                 self.client.create_registered_model(name)
-            except MlflowException:
-                self.client.get_registered_model(name)
             self.client.create_model_version(
                 name, source=info.model_uri, run_id=run_id, tags=dict(tags), description=description
             )
-            known = self.find(name, adapter_digest=tags["adapter_digest"])
-            assert known is not None
-        else:
-            self.tag(known, tags)
-        self.client.set_registered_model_alias(name, CANDIDATE, str(known.number))
-        return known
+        version = self.find(name, adapter_digest=tags["adapter_digest"])
+        assert version is not None
+        self.client.set_registered_model_alias(name, CANDIDATE, str(version.number))
+        return version
 
     def promote(self, version: AdapterVersion, evidence_digest: str) -> None:
         """Make `version` the champion and write the change into the history of the registered model."""

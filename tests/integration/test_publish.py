@@ -19,9 +19,9 @@ from tasks.tracking import Registry
 
 
 @pytest.fixture(scope="module")
-def published(config, tmp_path_factory):
+def published(config, home):
     """A state folder with one honest, unpromoted version, and a function that publishes another duel about it."""
-    home = tmp_path_factory.mktemp("publish") / "home"
+    config = config.model_copy(update={"name": "published"})
     release = retrain(config, home)
     base = load_base_model(config.base_model, home)
     with ImageStore.open(home) as store:
@@ -53,13 +53,14 @@ def clearly_better(duel):
 def test_a_candidate_that_passes_the_gate_becomes_champion_on_recorded_evidence(published):
     home, release, publish_again = published
     duel = clearly_better(load_duel(release.run.evaluation))
+    assert decide(duel, GateConfig()).promote, decide(duel, GateConfig()).reasons
     promoted = publish_again(duel)
     assert (promoted.version, promoted.promoted) == (1, True)
     registry = Registry(home)
-    champion = registry.get("shapes", "champion")
+    champion = registry.get("published", "champion")
     assert champion.number == 1
     assert champion.tags["evidence_digest"] == duel.digest()
-    (change,) = registry.history("shapes")
+    (change,) = registry.history("published")
     assert (change["from"], change["to"], change["evidence_digest"]) == ("", "1", duel.digest())
 
 
@@ -67,8 +68,8 @@ def test_publishing_twice_changes_nothing_more(published):
     home, release, publish_again = published
     publish_again(clearly_better(load_duel(release.run.evaluation)))
     registry = Registry(home)
-    assert len(registry.versions("shapes")) == 1
-    assert len(registry.history("shapes")) == 1
+    assert len(registry.versions("published")) == 1
+    assert len(registry.history("published")) == 1
 
 
 def test_a_champion_that_changed_meanwhile_voids_the_duel(published):
@@ -81,9 +82,9 @@ def test_a_champion_that_changed_meanwhile_voids_the_duel(published):
 def test_the_adapter_comes_back_out_of_the_store_when_its_folder_is_gone(published):
     home, release, _ = published
     registry = Registry(home)
-    before = registry.fetch(registry.get("shapes", 1), home)
+    before = registry.fetch(registry.get("published", 1), home)
     aside = before.folder.rename(before.folder.with_name("aside"))
-    fetched = registry.fetch(registry.get("shapes", 1), home)
+    fetched = registry.fetch(registry.get("published", 1), home)
     assert fetched.folder != before.folder
     assert open_adapter(fetched.folder).digest == before.digest
     aside.rename(before.folder)

@@ -20,6 +20,7 @@ from tests.tiny import tiny_base_model
 from tests.unit.lora.perturb import perturb_adapter
 from tests.unit.training.disk import disk_space
 
+SMALL = LoraConfig(rank=2, targets="attention")
 PROMPT, SEED = ["a red circle"], [3]
 CONFIGS = [
     LoraConfig(rank=4, targets="attention"),
@@ -130,7 +131,7 @@ def test_the_kohya_file_follows_the_rules_that_other_tools_read_it_by(base, tmp_
 
 def test_no_file_names_a_folder_a_person_or_a_time(base, tmp_path):
     folder = tmp_path / "secret-project" / "adapter"
-    config = LoraConfig(rank=2)
+    config = SMALL
     adapter = save(folder, trained_model(base, config).unet, config, base)
     for path in adapter.folder.iterdir():
         content = path.read_bytes()
@@ -151,7 +152,7 @@ def test_the_bytes_of_a_file_do_not_depend_on_the_order_of_its_entries(tmp_path)
 
 
 def test_the_same_adapter_is_saved_as_the_same_bytes(base, tmp_path):
-    config = LoraConfig(rank=2)
+    config = SMALL
     folders = [save(tmp_path / name, trained_model(base, config).unet, config, base).folder for name in "ab"]
     for path in folders[0].iterdir():
         assert path.read_bytes() == (folders[1] / path.name).read_bytes(), path.name
@@ -174,14 +175,14 @@ def test_written_tensors_are_read_back_by_the_safetensors_library(dtype, tmp_pat
 
 
 def test_an_opened_adapter_is_the_saved_one(base, tmp_path):
-    config = LoraConfig(rank=2)
+    config = SMALL
     adapter = save(tmp_path / "adapter", trained_model(base, config).unet, config, base)
     assert open_adapter(tmp_path / "adapter") == adapter
 
 
 @pytest.mark.parametrize("file", ["pytorch_lora_weights.safetensors", "style.safetensors", "adapter.json"])
 def test_a_missing_or_damaged_file_of_an_adapter_is_named(file, base, tmp_path):
-    config = LoraConfig(rank=2)
+    config = SMALL
     path = save(tmp_path / "adapter", trained_model(base, config).unet, config, base).folder / file
     content = path.read_bytes()
     path.write_bytes(content[:-9] + b"\0" + content[-8:])
@@ -193,7 +194,7 @@ def test_a_missing_or_damaged_file_of_an_adapter_is_named(file, base, tmp_path):
 
 
 def test_an_adapter_of_another_base_model_is_refused(base, tmp_path):
-    config = LoraConfig(rank=2)
+    config = SMALL
     adapter = save(tmp_path / "adapter", trained_model(base, config).unet, config, base)
     other = load_base_model(BaseModelConfig(source=str(tiny_base_model(tmp_path / "other", seed=1))), tmp_path)
     for use in (
@@ -205,7 +206,7 @@ def test_an_adapter_of_another_base_model_is_refused(base, tmp_path):
 
 
 def test_a_damaged_adapter_is_not_drawn_with(base, tmp_path):
-    config = LoraConfig(rank=2)
+    config = SMALL
     adapter = save(tmp_path / "adapter", trained_model(base, config).unet, config, base)
     path = adapter.folder / "pytorch_lora_weights.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\1")
@@ -215,7 +216,7 @@ def test_a_damaged_adapter_is_not_drawn_with(base, tmp_path):
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "pytorch_lora_weights"])
 def test_a_name_that_is_no_file_name_is_refused(name, base, tmp_path):
-    config = LoraConfig(rank=2)
+    config = SMALL
     with pytest.raises(WeightsError, match=re.escape(repr(name))):
         save(tmp_path / "adapter", trained_model(base, config).unet, config, base, name=name)
 
@@ -226,14 +227,14 @@ def test_merging_without_an_adapter_is_an_error(base):
 
 
 def test_an_adapter_that_is_not_finite_is_not_merged(base):
-    unet = perturb_adapter(attach_lora(parts.load_unet(base), LoraConfig(rank=2)))
+    unet = perturb_adapter(attach_lora(parts.load_unet(base), SMALL))
     next(iter(layer for name, layer in unet.named_parameters() if "lora_B" in name)).data.fill_(float("nan"))
     with pytest.raises(WeightsError, match="cannot be merged"):
         merge(unet)
 
 
 def test_a_full_disk_is_named_and_leaves_no_half_adapter(base, tmp_path):
-    config = LoraConfig(rank=2)
+    config = SMALL
     unet = trained_model(base, config).unet
     with disk_space(20_000), pytest.raises(StorageError, match=r"adapter.*Free some space"):
         save(tmp_path / "adapter", unet, config, base)
