@@ -24,7 +24,7 @@ def demo(home: HomeOption = DEFAULT_HOME) -> None:
 
     Run it again and it says that nothing is new. An interrupted demo goes on where it stopped.
     """
-    release = _retrain(DEMO_CONFIG, home, force=False)
+    _retrain(DEMO_CONFIG, home, force=False)
     _print_next_steps(home)
 
 
@@ -130,7 +130,10 @@ def _print_next_steps(home: Path) -> None:
     if shutil.which("sdlora") is None:  # started by make
         console.print("  [bold]. .venv/bin/activate[/]\n      [dim]once per terminal, so that it finds sdlora[/]")
     for command, meaning in (
-        (f'sdlora generate "an emoji of tiger, animal"{option}', "draw with the champion (--base: without the adapter)"),
+        (
+            f'sdlora generate "an emoji of tiger, animal"{option}',
+            "draw with the champion (--base: without the adapter)",
+        ),
         (f"sdlora images --rejected{option}", "see which images were left out, and why"),
         (f"sdlora collect {DEMO_LATER}{option}", "more images arrive ..."),
         (f"sdlora run{option}", "... and a second adapter challenges the champion"),

@@ -12,9 +12,7 @@ _CAPTION_WIDTH = 190
 _INK, _MUTED, _PAPER, _FRAME = (28, 30, 36), (104, 109, 120), (255, 255, 255), (222, 225, 231)
 
 
-def draw_grid(
-    heads: Sequence[str], rows: Sequence[tuple[str, Sequence[Image.Image]]], abreast: int = 1
-) -> Image.Image:
+def draw_grid(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[Image.Image]]], abreast: int = 1) -> Image.Image:
     """Draw captioned rows of equally large square images under column heads.
 
     Args:

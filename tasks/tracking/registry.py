@@ -153,12 +153,14 @@ class Registry:
             return
         before = str(champion.number) if champion else ""
         moved_at = _now()
-        # The tag first: a process that dies between the two lines leaves a note, never a champion without one.
+        # The notes first: a process that dies in between leaves a note too many, never a champion without one.
         self.tag(version, {"champion_before": before, "champion_since": moved_at, "evidence_digest": evidence_digest})
-        self.client.set_registered_model_alias(version.name, CHAMPION, str(version.number))
+        entry = {"from": before, "to": str(version.number), "evidence_digest": evidence_digest}
         history = self.history(version.name)
-        entry = {"from": before, "to": str(version.number), "at": moved_at, "evidence_digest": evidence_digest}
-        self.client.set_registered_model_tag(version.name, f"champion-{len(history) + 1:06d}", json.dumps(entry))
+        if not history or not entry.items() <= history[-1].items():
+            key = f"champion-{len(history) + 1:06d}"
+            self.client.set_registered_model_tag(version.name, key, json.dumps({**entry, "at": moved_at}))
+        self.client.set_registered_model_alias(version.name, CHAMPION, str(version.number))
 
     def history(self, name: str) -> list[dict[str, str]]:
         """Every change of the champion, oldest first."""

@@ -10,7 +10,6 @@ import mlflow
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 
-
 TRACKING_URI = "MLFLOW_TRACKING_URI"
 
 

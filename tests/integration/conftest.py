@@ -45,7 +45,13 @@ def settings(base_folder: Path, first_images: Path) -> dict[str, Any]:
         "data": {"sources": [str(first_images)], "held_out_fraction": 0.4},
         "base_model": {"source": str(base_folder)},
         "lora": {"rank": 2, "targets": "attention"},
-        "training": {"steps": 6, "batch_size": 4, "log_every_steps": 2, "validation_every_steps": 3, "precision": "fp32"},
+        "training": {
+            "steps": 6,
+            "batch_size": 4,
+            "log_every_steps": 2,
+            "validation_every_steps": 3,
+            "precision": "fp32",
+        },
         "evaluation": {
             "max_prompts": 8,
             "min_prompts": 2,

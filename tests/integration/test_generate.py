@@ -20,7 +20,12 @@ def test_images_are_drawn_by_version_and_remembered(line, home):
     paths = generate("a red circle", which="1", seed=5, count=2, steps=2, **line)
     assert [Image.open(path).size for path in paths] == [(64, 64), (64, 64)]
     with ImageStore.open(home) as store, store.read() as session:
-        rows = session.query(GenerationTable).filter_by(model_version="drawn version 1").order_by(GenerationTable.seed).all()
+        rows = (
+            session.query(GenerationTable)
+            .filter_by(model_version="drawn version 1")
+            .order_by(GenerationTable.seed)
+            .all()
+        )
         assert [(row.model_version, row.prompt, row.seed) for row in rows] == [
             ("drawn version 1", "a red circle", 5),
             ("drawn version 1", "a red circle", 6),

@@ -46,7 +46,10 @@ def clearly_better(duel):
     won.update(denoising_psnr=even, denoising_ssim=even)
     best["excess_copies"] = even
     return duel.model_copy(
-        update={"scores": {**duel.scores, "candidate": scores.model_copy(update={"metrics": best})}, "against_base": won}
+        update={
+            "scores": {**duel.scores, "candidate": scores.model_copy(update={"metrics": best})},
+            "against_base": won,
+        }
     )
 
 
@@ -73,14 +76,14 @@ def test_publishing_twice_changes_nothing_more(published):
 
 
 def test_a_champion_that_changed_meanwhile_voids_the_duel(published):
-    home, release, publish_again = published
+    _, release, publish_again = published
     duel = load_duel(release.run.evaluation).model_copy(update={"champion_digest": "f" * 64})
     with pytest.raises(EvaluationError, match="changed while the duel was fought"):
         publish_again(duel)
 
 
 def test_the_adapter_comes_back_out_of_the_store_when_its_folder_is_gone(published):
-    home, release, _ = published
+    home, _, _ = published
     registry = Registry(home)
     before = registry.fetch(registry.get("published", 1), home)
     aside = before.folder.rename(before.folder.with_name("aside"))

@@ -50,7 +50,13 @@ def test_the_registered_files_are_the_released_ones_and_hold_no_pickle(first, ho
     model_id = version.source.removeprefix("models:/")
     stored = Path(client.get_logged_model(model_id).artifact_location.removeprefix("file://"))
     names = {path.name for path in (stored / "adapter_weights").iterdir()}
-    assert {"pytorch_lora_weights.safetensors", "shapes.safetensors", "adapter.json", "README.md", "report.html"} <= names
+    assert {
+        "pytorch_lora_weights.safetensors",
+        "shapes.safetensors",
+        "adapter.json",
+        "README.md",
+        "report.html",
+    } <= names
     assert {"duel.json", "decision.json"} <= names
     assert not [path for path in stored.rglob("*") if path.suffix in {".pkl", ".pickle", ".pt", ".bin", ".ckpt"}]
     for name in names:

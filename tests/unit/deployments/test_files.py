@@ -19,12 +19,16 @@ def test_there_are_configurations():
     assert {"demo.yaml", "minimal.yaml"} <= {path.name for path in CONFIGS}
 
 
-@pytest.mark.parametrize("path", [path for path in CONFIGS if not path.name.startswith("pretrain")], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [path for path in CONFIGS if not path.name.startswith("pretrain")], ids=lambda path: path.name
+)
 def test_every_configuration_loads(path):
     assert isinstance(load_config(path), PipelineConfig)
 
 
-@pytest.mark.parametrize("path", [path for path in CONFIGS if path.name.startswith("pretrain")], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [path for path in CONFIGS if path.name.startswith("pretrain")], ids=lambda path: path.name
+)
 def test_every_pretraining_plan_loads(path):
     assert isinstance(load_file(path, PretrainPlan), PretrainPlan)
 

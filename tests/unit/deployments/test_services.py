@@ -27,8 +27,7 @@ def is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    with open(f"/proc/{pid}/stat") as file:
-        return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
 def wait_until(condition, seconds: float = 10) -> None:
@@ -50,7 +49,9 @@ def test_stopping_ends_stubborn_processes_and_their_children_wherever_they_are(t
 
 
 def test_a_service_that_dies_is_told_with_the_end_of_its_log(tmp_path):
-    service = Service("The server", [sys.executable, "-c", "print('port is cursed'); raise SystemExit(3)"], {}, tmp_path / "log")
+    service = Service(
+        "The server", [sys.executable, "-c", "print('port is cursed'); raise SystemExit(3)"], {}, tmp_path / "log"
+    )
     with pytest.raises(ServiceError, match=r"The server ended with code 3[\s\S]*port is cursed"):
         service.wait_ready(f"http://127.0.0.1:{free_port()}")
     service.stop()
@@ -65,9 +66,10 @@ def test_a_service_that_never_answers_is_given_up(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="relies on PR_SET_PDEATHSIG")
 def test_services_end_with_a_command_that_is_killed_outright(tmp_path):
+    log = str(tmp_path / "log")
     code = (
         "import sys, time; from pathlib import Path; from deployments.services import Service;"
-        f"s = Service('s', [sys.executable, '-c', 'import time; time.sleep(60)'], {{}}, Path({str(tmp_path / 'log')!r}));"
+        f"s = Service('s', [sys.executable, '-c', 'import time; time.sleep(60)'], {{}}, Path({log!r}));"
         "print(s.process.pid, flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:

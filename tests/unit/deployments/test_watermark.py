@@ -35,7 +35,9 @@ def test_before_the_first_run_there_is_nothing_to_repeat(tmp_path):
     assert unchanged_release(PipelineConfig(), tmp_path) is None
 
 
-@pytest.mark.parametrize("change", ["new image", "changed image", "caption", "database", "settings", "report", "registry"])
+@pytest.mark.parametrize(
+    "change", ["new image", "changed image", "caption", "database", "settings", "report", "registry"]
+)
 def test_any_change_sends_the_question_to_the_flow(finished, change):
     config, home = finished
     images = Path(config.data.sources[0])
