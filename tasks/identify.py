@@ -9,6 +9,7 @@ from prefect import task
 from sdlora.artifacts import BaseModelRef, SnapshotRef
 from sdlora.config import PipelineConfig
 from sdlora.training import run_digest
+from tasks.progress import task_progress
 from tasks.results import Release, RunRef
 from tasks.tracking import Registry
 
@@ -23,5 +24,8 @@ def identify_run(base: BaseModelRef, snapshot: SnapshotRef, config: PipelineConf
 @task(name="find release", persist_result=False)
 def find_release(run: RunRef, name: str, home: Path) -> Release | None:
     """The version that this run led to before, if publishing it came to its end."""
+    report = task_progress()
+    report("look into the registry", 0, 1)  # the first look makes its tables, which takes seconds
     version = Registry(home).find(name, run_digest=run.digest)
+    report("look into the registry", 1, 1)
     return version.as_release(run, new=False) if version and version.published else None

@@ -17,6 +17,7 @@ from sdlora.release import Curve, VersionRecord, write_release
 from sdlora.store import ImageStore
 from tasks.data_summary import summarise_data
 from tasks.pages import release_page
+from tasks.progress import task_progress
 from tasks.results import Release, RunRef
 from tasks.tracking import Registry, TrackedRun, tracked_run
 from tasks.versions import code_version
@@ -43,6 +44,7 @@ def publish(
     Raises:
         EvaluationError: another version became champion after the duel.
     """
+    report = task_progress()
     registry = Registry(home)
     _require_same_champion(registry, config.name, duel, run)
     number = registry.number_of(config.name, candidate.digest)
@@ -50,14 +52,17 @@ def publish(
     with tracked_run(home, config.name, run.folder, {}, {}) as tracked:
         record = _record(tracked, number, base, candidate, snapshot, duel, decision, config, run, home)
         release_folder = write_release(run.release, record)
+        report("publish", 1, 3)
         tracked.log_summary(_scores(duel))
         tracked.log_files(*(run.evaluation / name for name in (duel.grid, duel.before_after_grid)), folder="images")
         tracked.log_files(release_folder / "report.html")
         description = "\n".join([f"**{record.verdict}**", *(f"- {reason}" for reason in decision.reasons)])
         version = registry.register(config.name, release_folder, base.folder, tags, tracked.run_id, description)
+    report("publish", 2, 3)
     if decision.promote:
         registry.promote(version, decision.duel_digest)
     registry.finish(version)
+    report("publish", 3, 3)
     release = version.as_release(run, new=True)
     page = release_page(config.name, version.number, release.report, release.grid, registry.page_of(version))
     create_markdown_artifact(page, key="release", description="Report and registry")

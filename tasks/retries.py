@@ -6,12 +6,21 @@ from typing import Any
 
 from prefect.client.schemas.objects import State
 
+PASSING = {"ConnectionError", "TimeoutError", "OperationalError"}
+
 
 def is_passing_trouble(task: Any, task_run: Any, state: State[Any]) -> bool:
-    """Retry on a busy database, a network or a server that is away; never on a wrong setting or bad data."""
+    """Retry on a busy database, a network or a server that is away; never on a wrong setting or bad data.
+
+    Causes are looked at, too, because libraries wrap them, and all by their classes' names, so that this module
+    imports none of those libraries.
+    """
     try:
         state.result()
-    except Exception as error:  # noqa: BLE001  # looked at by class name, so that no layer's library is imported here
-        names = {kind.__name__ for kind in type(error).__mro__}
-        return bool(names & {"ConnectionError", "TimeoutError", "OperationalError", "HTTPError", "RestException"})
+    except Exception as caught:
+        error: BaseException | None = caught
+        while error is not None:
+            if PASSING & {kind.__name__ for kind in type(error).__mro__}:
+                return True
+            error = error.__cause__
     return False

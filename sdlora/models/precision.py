@@ -23,6 +23,7 @@ from torch import nn
 
 Precision = Literal["fp32", "bf16"]
 _WORTHWHILE = 1.2  # below this ratio bf16's rounding buys nothing
+_REPEATS = 6  # the first of them also pays for choosing kernels
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def probe_precision(device_type: str) -> Probe:
     """
     if device_type == "cuda":
         return Probe("bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32", None)
-    seconds = {precision: _step_seconds(precision) for precision in ("fp32", "bf16")}
+    seconds = _measure()
     speedup = seconds["fp32"] / seconds["bf16"]
     return Probe("bf16" if speedup > _WORTHWHILE else "fp32", speedup)
 
@@ -71,16 +72,25 @@ def autocast(device_type: str, precision: Precision) -> torch.autocast:
     return torch.autocast(device_type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
-def _step_seconds(precision: str, repeats: int = 4) -> float:
+def _measure() -> dict[str, float]:
+    """CPU seconds of one small step in each precision, the best of several taken in turn.
+
+    One thread and its own CPU time: other processes on the machine then hardly count, as they would on a clock.
+    """
+    threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
-        convolution = nn.Conv2d(64, 64, 3, padding=1)
-        linear = nn.Linear(256, 1024)
-        pixels, tokens = torch.randn(16, 64, 16, 16), torch.randn(16, 64, 256)
-    best = float("inf")
-    for _ in range(repeats + 1):  # the first one also pays for choosing kernels
-        began = time.perf_counter()
-        with torch.enable_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
-            total = convolution(pixels).float().square().mean() + linear(tokens).float().square().mean()
-            total.backward()
-        best = min(best, time.perf_counter() - began)
+        convolution, linear = nn.Conv2d(64, 64, 3, padding=1), nn.Linear(256, 1024)
+        pixels, tokens = torch.randn(8, 64, 16, 16), torch.randn(8, 64, 256)
+    best = {"fp32": float("inf"), "bf16": float("inf")}
+    torch.set_num_threads(1)
+    try:
+        for _ in range(_REPEATS):
+            for precision, seconds in best.items():
+                began = time.thread_time()
+                with torch.enable_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+                    outputs = convolution(pixels), linear(tokens)
+                    sum(output.float().square().mean() for output in outputs).backward()
+                best[precision] = min(seconds, time.thread_time() - began)
+    finally:
+        torch.set_num_threads(threads)
     return best

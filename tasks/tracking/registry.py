@@ -139,7 +139,12 @@ class Registry:
             with suppress(MlflowException):  # it is there from the version before
                 self.client.create_registered_model(name)
             self.client.create_model_version(
-                name, source=info.model_uri, run_id=run_id, tags=dict(tags), description=description
+                name,
+                source=info.model_uri,
+                run_id=run_id,
+                model_id=info.model_id,
+                tags=dict(tags),
+                description=description,
             )
         version = self.find(name, adapter_digest=tags["adapter_digest"])
         assert version is not None
