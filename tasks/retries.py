@@ -15,12 +15,9 @@ def is_passing_trouble(task: Any, task_run: Any, state: State[Any]) -> bool:
     Causes are looked at, too, because libraries wrap them, and all by their classes' names, so that this module
     imports none of those libraries.
     """
-    try:
-        state.result()
-    except Exception as caught:
-        error: BaseException | None = caught
-        while error is not None:
-            if PASSING & {kind.__name__ for kind in type(error).__mro__}:
-                return True
-            error = error.__cause__
+    error = state.result(raise_on_failure=False)
+    while isinstance(error, BaseException):
+        if PASSING & {kind.__name__ for kind in type(error).__mro__}:
+            return True
+        error = error.__cause__
     return False
