@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec
@@ -15,6 +16,7 @@ from deployments.cli.terminal import error_console
 from sdlora.errors import SdloraError
 
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
+FULL_DISK_BYTES = 2**20
 
 P = ParamSpec("P")
 
@@ -33,7 +35,7 @@ def told_plainly(command: Callable[P, None]) -> Callable[P, None]:
             # Usage errors and exits of the command line library carry their code; it shows them itself.
             if hasattr(error, "exit_code") or os.environ.get("SDLORA_TRACEBACK"):
                 raise
-            error_console.print(f"[bold red]Error:[/] {escape(explain(error))}", soft_wrap=True)
+            error_console.print(f"[bold red]Error:[/] {escape(explain(error) + _full_disk())}", soft_wrap=True)
             raise typer.Exit(EXIT_ERROR) from None
 
     return run
@@ -54,6 +56,18 @@ def explain(error: BaseException) -> str:
         f"{type(error).__name__}: {error}\nThis is not an error of yours. Set SDLORA_TRACEBACK=1 to see where it comes "
         "from; the log is in the state folder under logs/."
     )
+
+
+def _full_disk() -> str:
+    """A hint for failures whose cause stayed in another process, such as a server that could not write."""
+    home = os.environ.get("SDLORA_HOME", ".")  # set by the commands that start servers
+    try:
+        free_bytes = shutil.disk_usage(home).free
+    except OSError:
+        return ""
+    if free_bytes > FULL_DISK_BYTES:
+        return ""
+    return f"\nThe disk of {home} is full. Free some space; the same command continues."
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:
