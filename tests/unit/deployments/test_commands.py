@@ -122,3 +122,15 @@ def test_the_cause_is_told_however_deep_it_is_wrapped():
     assert explain(wrapped) == "data.sources: nothing there"
     assert "disk is full" in explain(OSError(28, "No space left on device", "/x"))
     assert "SDLORA_TRACEBACK" in explain(ValueError("boom"))
+
+
+def test_a_failure_on_a_full_disk_says_so_even_if_its_cause_stayed_in_another_process(monkeypatch, capsys):
+    def failing() -> None:
+        raise DataError("the server ended with code 3")
+
+    monkeypatch.setattr("deployments.cli.failures.FULL_DISK_BYTES", 2**80)
+    with pytest.raises(Exception):  # noqa: B017, PT011  # the library's own exit
+        told_plainly(failing)()
+    said = capsys.readouterr().err
+    assert "ended with code 3" in said
+    assert "is full. Free some space" in said
