@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deployments.cli.loop import DEMO_CONFIG
 from deployments.cli.options import DEFAULT_HOME, ConfigOption, HomeOption
 from deployments.cli.terminal import Stages, console
+
+if TYPE_CHECKING:
+    from sdlora.store import ImageRecord
 
 
 def collect(
@@ -61,14 +64,17 @@ def images(
     with ImageStore.open(home) as store:
         rows = store.images(verdict, rejected_by=reason, limit=limit)
         counts = store.counts()
-    table = Table("image", "size", "caption", "file", "verdict", "reason", box=None, header_style="bold")
+    table = Table(box=None, header_style="bold", expand=True)
+    for title in ("image", "file"):
+        table.add_column(title, no_wrap=True, max_width=24)
+    if verdict == "rejected":
+        table.add_column("reason", ratio=1)
+    else:
+        table.add_column("caption", no_wrap=True, ratio=1)
+        table.add_column("verdict", no_wrap=True)
     for row in rows:
-        size = f"{row.width}x{row.height}" if row.width else "?"
-        caption, file = (row.captions or ("",))[0], (row.files or ("",))[0]
-        split = {"train": "train", "held_out": "held out"}.get(row.split or "", "")
-        shown = row.verdict or "pending" if row.verdict != "accepted" else f"accepted {split}".strip()
-        cells = (row.sha256[:10], size, caption, file, shown, row.reason or "")
-        table.add_row(*(Text(cell) for cell in cells))
+        told = (row.reason or "",) if verdict == "rejected" else ((row.captions or ("",))[0], _in_brief(row))
+        table.add_row(*(Text(cell) for cell in (row.sha256[:10], (row.files or ("",))[0], *told)))
     console.print(table)
     checks = ", ".join(f"{count} {check}" for check, count in counts.rejected_by.items())
     console.print(
@@ -77,3 +83,12 @@ def images(
         + (f", {counts.pending} not yet judged" if counts.pending else "")
         + (f"; the first {limit} are shown (--limit)" if len(rows) == limit < counts.total else "")
     )
+
+
+def _in_brief(row: ImageRecord) -> str:
+    """What became of the image, in a word or two: its place in training, or the check that rejected it."""
+    if row.verdict == "rejected":
+        return f"rejected: {row.rejected_by}"
+    if row.verdict is None:
+        return "not yet judged"
+    return {"train": "accepted, train", "held_out": "accepted, held out"}.get(row.split or "", "accepted")
