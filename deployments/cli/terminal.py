@@ -34,7 +34,7 @@ class Stages:
         self._live = output.is_terminal
         self._bars: dict[str, TaskID] = {}
         self._said_at: dict[str, float] = {}
-        self._began: dict[str, float] = {}
+        self._began: dict[str, tuple[float, int]] = {}
         self._progress = Progress(
             SpinnerColumn(finished_text="[green]✓[/]"),
             TextColumn("{task.description}", style="bold"),
@@ -75,14 +75,14 @@ class Stages:
 
     def _say(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()
-        began = self._began.setdefault(stage, now)
+        began, already = self._began.setdefault(stage, (now, done))  # a continued stage does not begin at zero
         if done < total and now - self._said_at.get(stage, began) < PLAIN_INTERVAL_SECONDS:
             self._said_at.setdefault(stage, began)
             return
         if done == total and self._said_at.get(stage) == float("inf"):
             return
         self._said_at[stage] = float("inf") if done == total else now
-        left = (now - began) / done * (total - done) if done else 0
+        left = (now - began) / (done - already) * (total - done) if done > already else 0
         tail = f"{clock(now - began)}" if done == total else f"{clock(left)} left"
         self.console.print(f"{stage}: {done}/{total}, {tail}")
 

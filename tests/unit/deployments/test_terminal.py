@@ -40,3 +40,13 @@ def test_estimates_show_their_interval_only_where_one_was_measured():
     assert format_estimate(Estimate(value=0.5, low=0.4, high=0.6), kid) == "0.5000 \\[0.4000, 0.6000]"
     assert format_estimate(Estimate(value=0.5, low=0.5, high=0.5), time) == "0.500 s"
     assert format_estimate(None, kid) == "missing"
+
+
+def test_the_time_left_of_a_continued_stage_counts_only_what_was_done_now(monkeypatch):
+    clock_readings = iter([0.0, 30.0])
+    monkeypatch.setattr("deployments.cli.terminal.time.monotonic", lambda: next(clock_readings))
+    output = io.StringIO()
+    stages = Stages(Console(file=output, width=80))
+    stages.on_progress("train", 200, 600)
+    stages.on_progress("train", 300, 600)  # 100 steps in 30 s: 300 more take 90 s
+    assert output.getvalue() == "train: 300/600, 1:30 left\n"
