@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state as named tensors: `optimizer.<parameter index>.<key>`."""
+    """The optimiser's state as named tensors: `optimizer.<parameter index>.<key>`; numbers become 0-d tensors."""
     return {
         f"optimizer.{index}.{key}": torch.as_tensor(value)
         for index, state in optimizer.state_dict()["state"].items()
@@ -91,15 +91,35 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     }
 
 
-def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` took out; the parameter groups keep their settings."""
+def optimizer_groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """The settings of each parameter group as JSON values.
+
+    Some optimisers keep a part of their state there: Prodigy its step size, schedule-free AdamW its weights' sum.
+    """
+    groups = optimizer.state_dict()["param_groups"]
+    return [{key: value for key, value in group.items() if key != "params"} for group in groups]
+
+
+def load_optimizer_tensors(
+    optimizer: torch.optim.Optimizer,
+    tensors: Mapping[str, Tensor],
+    groups: Sequence[Mapping[str, Any]] | None = None,
+) -> None:
+    """Put back what `optimizer_tensors` and `optimizer_groups` took out; without groups they keep their settings."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         prefix, _, rest = name.partition(".")
         if prefix == "optimizer":
             index, key = rest.split(".", 1)
             state.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    own = optimizer.state_dict()["param_groups"]
+    if groups is not None:
+        # JSON knows no tuples; an optimiser may tell them from lists.
+        own = [
+            group | {key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()}
+            for group, saved in zip(own, groups, strict=True)
+        ]
+    optimizer.load_state_dict({"state": state, "param_groups": own})
 
 
 def file_sha256(path: Path) -> str:

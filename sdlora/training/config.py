@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sdlora.frozen import FrozenConfig
 
 Preset = Literal["small", "standard", "thorough"]
+OptimizerName = Literal["adamw", "adamw8bit", "prodigy", "schedule_free"]
+ScheduleName = Literal["cosine", "linear", "constant"]
 
 # On two CPU cores with the embedded base model: about one, five and twenty minutes.
 _STEPS: dict[Preset, int] = {"small": 400, "standard": 2000, "thorough": 8000}
@@ -26,19 +28,27 @@ class TrainingConfig(FrozenConfig):
         description="optimiser steps; empty: the preset's",
     )
     batch_size: int = Field(16, ge=1, description="images per step, over all processes")
+    optimizer: OptimizerName = Field(
+        "adamw",
+        description="adamw; from their own packages adamw8bit (GPU only), prodigy (finds the rate), schedule_free",
+    )
     learning_rate: float = Field(
         # The embedded base is 80 times smaller than Stable Diffusion 1.5, and its adapter starts at zero with scale 1:
         # at 1e-4, the usual rate for large bases, it would need thousands of steps to leave the base's style.
-        2e-3,
+        default_factory=lambda values: 1.0 if values["optimizer"] == "prodigy" else 2e-3,
         gt=0,
-        description="peak rate of AdamW at alpha = rank; 2e-3 suits the embedded base, 1e-4 Stable Diffusion 1.5",
+        description="peak rate at alpha = rank; 2e-3 suits the embedded base, 1e-4 Stable Diffusion 1.5; prodigy: 1",
+    )
+    schedule: ScheduleName = Field(
+        default_factory=lambda values: "cosine" if values["optimizer"].startswith("adamw") else "constant",
+        description="the rate after warm-up: cosine or linear to zero, or constant; empty: what suits the optimizer",
     )
     warmup_steps: int = Field(
-        default_factory=lambda values: max(1, values["steps"] // 20),
+        default_factory=lambda values: 0 if values["optimizer"] == "prodigy" else max(1, values["steps"] // 20),
         ge=0,
-        description="steps until the peak rate, then cosine to zero; empty: a twentieth of the steps",
+        description="steps until the peak rate; empty: a twentieth of the steps, none with prodigy",
     )
-    weight_decay: float = Field(1e-2, ge=0, description="AdamW's decoupled weight decay")
+    weight_decay: float = Field(1e-2, ge=0, description="decoupled weight decay")
     max_grad_norm: float = Field(1.0, gt=0, description="the gradient's norm over all adapter tensors is cut to this")
     caption_dropout: float = Field(
         0.1, ge=0, le=1, description="share of images seen without caption, which guidance needs"
@@ -58,3 +68,13 @@ class TrainingConfig(FrozenConfig):
     log_every_steps: int = Field(10, ge=1, description="steps whose mean is reported as one point of the curve")
     checkpoint_every_seconds: float = Field(30.0, gt=0, description="longest time whose work a crash can cost")
     checkpoint_every_steps: int | None = Field(None, ge=1, description="additionally, steps between checkpoints")
+
+    @model_validator(mode="after")
+    def _schedule_free_has_no_schedule(self) -> TrainingConfig:
+        if self.optimizer != "schedule_free":
+            return self
+        if self.schedule != "constant":
+            raise ValueError(f"schedule: schedule_free replaces it, so it must be constant, not {self.schedule}")
+        if self.ema_decay is not None:
+            raise ValueError("ema_decay: schedule_free keeps an average of its own, so it must be null")
+        return self

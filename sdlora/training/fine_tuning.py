@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from sdlora.artifacts import AdapterRef, BaseModelRef
 from sdlora.data import Snapshot
 from sdlora.errors import TrainingError
-from sdlora.lora.attach import attach_lora
+from sdlora.lora.attach import adapter_parameters, attach_lora
 from sdlora.lora.config import LoraConfig
 from sdlora.lora.load import open_adapter
 from sdlora.lora.save import save_adapter
@@ -27,9 +27,10 @@ from sdlora.training.config import TrainingConfig
 from sdlora.training.encoded import EncodedRows, encode_rows
 from sdlora.training.frozen_weights import store_as_used
 from sdlora.training.identity import run_digest
-from sdlora.training.learner import Learner
+from sdlora.training.learner import Learner, TrainedGroup
 from sdlora.training.loop import Run
 from sdlora.training.loss import DenoisingLoss
+from sdlora.training.optimizers import require_library
 from sdlora.training.run_folder import claim, exclusive
 from sdlora.training.validation import FixedNoiseValidation
 
@@ -75,6 +76,7 @@ def fine_tune(
     digest = run_digest(base.digest, snapshot.digest, lora, config)
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     _check_sizes(snapshot, config, accelerator.num_processes)
+    require_library(config)
     with exclusive(folder) if accelerator.is_main_process else nullcontext():
         finished = _finished(folder, digest)
         if finished is not None:
@@ -197,7 +199,7 @@ def _prepare(
     return Run(
         accelerator=accelerator,
         unet=unet,
-        learner=Learner(unet, config),
+        learner=Learner([TrainedGroup(adapter_parameters(unet), config.learning_rate)], config),
         loss=loss,
         encoded=encoded,
         validation=validation,
@@ -214,9 +216,9 @@ def _details(config: TrainingConfig, image_count: int) -> dict[str, str]:
         "ss_max_train_steps": str(config.steps),
         "ss_batch_size_per_device": str(config.batch_size),
         "ss_learning_rate": f"{config.learning_rate:g}",
-        "ss_lr_scheduler": "cosine",
+        "ss_lr_scheduler": config.schedule,
         "ss_lr_warmup_steps": str(config.warmup_steps),
-        "ss_optimizer": "torch.optim.AdamW",
+        "ss_optimizer": config.optimizer,
         "ss_seed": str(config.seed),
         "ss_min_snr_gamma": str(config.min_snr_gamma),
         "ss_noise_offset": str(config.noise_offset or None),

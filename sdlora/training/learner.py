@@ -1,44 +1,61 @@
-"""The part of a run that changes: the adapter's tensors, the optimiser and the moving average."""
+"""The part of a run that changes: the trained tensors, the optimiser and the moving average."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 
-from sdlora.checkpoints import Checkpoint, load_optimizer_tensors, optimizer_tensors
+from sdlora.checkpoints import Checkpoint, load_optimizer_tensors, optimizer_groups, optimizer_tensors
 from sdlora.errors import TrainingError
-from sdlora.lora.attach import adapter_parameters
 from sdlora.training.config import TrainingConfig
+from sdlora.training.optimizers import make_optimizer
 from sdlora.training.rate import rate_factor
 
 
+@dataclass(frozen=True)
+class TrainedGroup:
+    """Parameters that share a learning rate.
+
+    Attributes:
+        parameters: by name; a name occurs in one group only.
+        learning_rate: the peak of the schedule.
+    """
+
+    parameters: Mapping[str, nn.Parameter]
+    learning_rate: float
+
+
 class Learner:
-    """Updates the adapter that is attached to a UNet.
+    """Updates the parameters of some groups.
 
     Raises:
         TrainingError: nothing is trainable.
+        ConfigError: the optimiser's library is not installed.
     """
 
-    def __init__(self, unet: UNet2DConditionModel, config: TrainingConfig) -> None:
+    def __init__(self, groups: Sequence[TrainedGroup], config: TrainingConfig) -> None:
         self.config = config
-        self.parameters = adapter_parameters(unet)
+        self.groups = groups
+        self.parameters = {name: parameter for group in groups for name, parameter in group.parameters.items()}
         # A list, made once: an iterator consumed by the optimiser would leave nothing to clip, silently.
         self.tensors: list[Tensor] = list(self.parameters.values())
         if not self.tensors:
             raise TrainingError("training: the model has no trainable adapter. Attach one before training.")
-        self.optimizer = torch.optim.AdamW(
-            self.tensors, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        self.optimizer = make_optimizer(
+            [{"params": list(group.parameters.values()), "lr": group.learning_rate} for group in groups], config
         )
         self.average = [tensor.detach().clone() for tensor in self.tensors] if config.ema_decay else []
 
     def update(self, step: int) -> Tensor:
         """Clip the gradients, take one optimiser step, update the average; returns the norm before clipping."""
         config = self.config
-        self.optimizer.param_groups[0]["lr"] = self.rate(step)
+        for settings, group in zip(self.optimizer.param_groups, self.groups, strict=True):
+            settings["lr"] = group.learning_rate * self._rate_factor(step)
         norm = torch.nn.utils.clip_grad_norm_(self.tensors, config.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -50,39 +67,62 @@ class Learner:
         return norm.detach()
 
     def rate(self, step: int) -> float:
+        """The rate of the first group at `step`; with Prodigy the one that it has found."""
+        rate = self.groups[0].learning_rate * self._rate_factor(step)
+        settings = self.optimizer.param_groups[0]
+        if self.config.optimizer == "prodigy":
+            return rate * float(settings["d"])
+        if self.config.optimizer == "schedule_free":
+            return float(settings["scheduled_lr"])
+        return rate
+
+    def _rate_factor(self, step: int) -> float:
         config = self.config
-        return config.learning_rate * rate_factor(step, config.steps, config.warmup_steps)
+        warmup = 0 if config.optimizer == "schedule_free" else config.warmup_steps  # it does its own
+        return rate_factor(step, config.steps, warmup, config.schedule)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """While active, the model holds the moving average, if one is kept: what is measured and saved."""
-        if not self.average:
+        """While active, the model holds the average, if one is kept: what is measured and saved."""
+        schedule_free = self.config.optimizer == "schedule_free"
+        if not self.average and not schedule_free:
             yield
             return
+        # Copied, not computed back: measuring must not change a bit of what is learnt.
         current = [tensor.detach().clone() for tensor in self.tensors]
-        self._assign(self.average)
+        if schedule_free:
+            self.optimizer.eval()  # type: ignore[attr-defined]  # its library's own way to the average
+        else:
+            self.assign(self.average)
         try:
             yield
         finally:
-            self._assign(current)
+            if schedule_free:
+                self.optimizer.train()  # type: ignore[attr-defined]
+            self.assign(current)
 
     def all_finite(self) -> bool:
         return all(bool(tensor.isfinite().all()) for tensor in (*self.tensors, *self.average))
 
     def state(self) -> dict[str, Tensor]:
-        """Everything a checkpoint must hold, by name."""
+        """The tensors that a checkpoint must hold, by name."""
         named: dict[str, Tensor] = {f"adapter.{name}": tensor for name, tensor in self.parameters.items()}
         named |= {f"average.{name}": tensor for name, tensor in zip(self.parameters, self.average, strict=False)}
         return named | optimizer_tensors(self.optimizer)
 
+    def state_values(self) -> list[dict[str, Any]]:
+        """What a checkpoint must hold beside the tensors, as JSON values."""
+        return optimizer_groups(self.optimizer)
+
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Continue from a checkpoint's state."""
-        self._assign([checkpoint.tensors[f"adapter.{name}"] for name in self.parameters])
+        """Continue from a checkpoint's tensors and its value "optimizer"."""
+        self.assign([checkpoint.tensors[f"adapter.{name}"] for name in self.parameters])
         for name, average in zip(self.parameters, self.average, strict=False):
             average.copy_(checkpoint.tensors[f"average.{name}"])
-        load_optimizer_tensors(self.optimizer, checkpoint.tensors)
+        load_optimizer_tensors(self.optimizer, checkpoint.tensors, checkpoint.values["optimizer"])
 
     @torch.no_grad()
-    def _assign(self, values: list[Tensor]) -> None:
+    def assign(self, values: Sequence[Tensor]) -> None:
+        """Put values into the trained tensors, in their order."""
         for tensor, value in zip(self.tensors, values, strict=True):
             tensor.copy_(value)

@@ -137,7 +137,8 @@ class Run:
         if self._recent:
             tensors["recent"] = torch.stack(self._recent)
         try:
-            save_checkpoint(self.folder / "checkpoints", done, tensors, {"curve": self._curve.points})
+            values = {"curve": self._curve.points, "optimizer": self.learner.state_values()}
+            save_checkpoint(self.folder / "checkpoints", done, tensors, values)
         except (OSError, SafetensorError) as error:
             raise StorageError(
                 f"Cannot write the checkpoint of step {done} to {self.folder / 'checkpoints'}: {error}. "

@@ -29,6 +29,14 @@ def test_wrong_settings_are_refused_by_name(wrong):
         TrainingConfig(**wrong)
 
 
+def test_schedule_free_refuses_a_schedule_and_a_second_average():
+    assert TrainingConfig(optimizer="schedule_free").schedule == "constant"
+    with pytest.raises(ValidationError, match="schedule: schedule_free replaces it"):
+        TrainingConfig(optimizer="schedule_free", schedule="cosine")
+    with pytest.raises(ValidationError, match="ema_decay"):
+        TrainingConfig(optimizer="schedule_free", ema_decay=0.9)
+
+
 def test_the_run_digest_changes_with_everything_that_changes_the_adapter():
     lora, config = LoraConfig(), TrainingConfig()
     digests = {

@@ -14,3 +14,8 @@ def test_the_rate_warms_up_and_falls_as_worked_by_hand():
 def test_without_warm_up_the_first_step_has_the_peak_rate():
     assert rate_factor(0, 5, 0) == 1.0
     assert rate_factor(0, 1, 1) == 1.0
+
+
+def test_the_other_schedules_fall_in_a_line_or_stay():
+    assert [rate_factor(step, 6, 2, "linear") for step in range(6)] == [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
+    assert [rate_factor(step, 6, 2, "constant") for step in range(6)] == [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]
