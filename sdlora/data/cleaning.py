@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from sdlora.data.checks import RECORD_CHECKS
 from sdlora.data.config import DataConfig
-from sdlora.data.duplicates import EXACT, NEAR, find_copies, rulings
+from sdlora.data.deciding import decide_images
 from sdlora.data.ledger import (
+    Ids,
     Known,
-    copy_candidates,
-    judge,
+    forget_decisions,
     known_of,
     needs_measuring,
     record_measurements,
-    record_rulings,
-    record_verdicts,
     rules_digest,
     undecided,
 )
 from sdlora.data.measure import Measurement, measure_all
-from sdlora.data.similar import SimilarPairs, pairs_below
+from sdlora.data.similar import SimilarPairs
 from sdlora.progress import OnProgress
 from sdlora.store import Counts, ImageStore
-from sdlora.store.intake import chunks
+from sdlora.store.intake import CHUNK, chunks
 from sdlora.store.queries import count_images
 from sdlora.store.tables import ImageTable
 
@@ -63,30 +62,47 @@ class CleanReport:
 def clean(store: ImageStore, config: DataConfig, on_progress: OnProgress | None = None) -> CleanReport:
     """Decide over every image that has no verdict under these settings. Nothing is deleted.
 
-    Only images without recorded scores are decoded. A run that is killed keeps what it has measured.
+    Only images without recorded scores are decoded. Work is recorded in portions: a run that is killed keeps what it
+    has measured and decided, and the next one ends where an undisturbed one would have.
 
     Raises:
         DataError: the bytes of an image are missing or damaged.
         StorageError: the disk is full or not writable.
     """
     rules = rules_digest(config)
+    pending = _pending(store, rules, config)
+    decoded = _measure(store, pending, config, on_progress)
+    for done, portion in _portions(pending):
+        with store.write() as session:
+            decide_images(session, portion, rules, config)
+        if on_progress:
+            on_progress("decide", done, len(pending))
+    with store.read() as session:
+        return CleanReport(decoded, len(pending), count_images(session), _first_rejections(session, pending))
+
+
+def _pending(store: ImageStore, rules: str, config: DataConfig) -> Ids:
+    """Ids of the images to be decided, with those whose records speak of one another."""
     with store.read() as session:
         pending = undecided(session, rules)
-        if not pending:
-            return CleanReport(0, 0, count_images(session), ())
-        unseen = {
-            known.sha256: known
-            for chunk in chunks(pending)
-            for known in known_of(session, chunk)
-            if needs_measuring(known, config)
-        }
-    _measure(store, unseen, config, on_progress)
+    affecting = [check.affects for check in RECORD_CHECKS if check.affects]
+    if not affecting or not len(pending):
+        return pending
     with store.write() as session:
-        _decide(session, pending, rules, config)
-        return CleanReport(len(unseen), len(pending), count_images(session), _first_rejections(session, pending))
+        for _, portion in _portions(pending):
+            for affects in affecting:
+                for others in chunks(sorted(affects(session, portion, config))):
+                    forget_decisions(session, others)
+        return undecided(session, rules)
 
 
-def _measure(store: ImageStore, unseen: dict[str, Known], config: DataConfig, on_progress: OnProgress | None) -> None:
+def _measure(store: ImageStore, pending: Ids, config: DataConfig, on_progress: OnProgress | None) -> int:
+    """Measure the pending images that lack a score; returns how many those were."""
+    unseen: dict[str, Known] = {}
+    with store.read() as session:
+        for _, portion in _portions(pending):
+            lacking = (known for known in known_of(session, portion) if needs_measuring(known, config))
+            unseen.update((known.sha256, known) for known in lacking)
     pairs = SimilarPairs()
     sizes = {sha256: known.byte_size for sha256, known in unseen.items()}
     done = 0
@@ -98,6 +114,14 @@ def _measure(store: ImageStore, unseen: dict[str, Known], config: DataConfig, on
         done += len(batch)
         if on_progress:
             on_progress("check images", done, len(unseen))
+    return len(unseen)
+
+
+def _portions(ids: Ids) -> Iterator[tuple[int, list[int]]]:
+    """Image ids in chunks, each with the number of ids up to its end."""
+    for start in range(0, len(ids), CHUNK):
+        portion: list[int] = ids[start : start + CHUNK].tolist()
+        yield start + len(portion), portion
 
 
 def _batches(measurements: Iterator[Measurement], size: int = 100) -> Iterator[list[Measurement]]:
@@ -105,43 +129,11 @@ def _batches(measurements: Iterator[Measurement], size: int = 100) -> Iterator[l
         yield batch
 
 
-def _decide(session: Session, pending: Sequence[int], rules: str, config: DataConfig) -> None:
-    for chunk in chunks(pending):
-        single = {known.image_id: judge(known.scores, known.problem, config) for known in known_of(session, chunk)}
-        record_rulings(session, single)
-        record_verdicts(session, single, rules)
-    pairs = pairs_below(session, config.near_duplicate_difference)
-    involved = _shared_fingerprints(session) | {identity for first, second, _ in pairs for identity in (first, second)}
-    copies = find_copies(copy_candidates(session, sorted(involved)), pairs, config.near_duplicate_difference)
-    # An image that was a copy may be the best of its group now, and the other way round.
-    changed = (set(copies) | _former_copies(session)) - set(pending)
-    passed = set(_accepted(session, pending))
-    for chunk in chunks(sorted(changed | passed)):
-        by_image = {image_id: rulings(copies.get(image_id), config) for image_id in chunk}
-        record_rulings(session, by_image)
-        record_verdicts(session, by_image, rules)
-
-
-def _shared_fingerprints(session: Session) -> set[int]:
-    grouped = select(ImageTable.fingerprint_id).group_by(ImageTable.fingerprint_id).having(func.count() > 1)
-    return {identity for identity in session.scalars(grouped) if identity is not None}
-
-
-def _former_copies(session: Session) -> set[int]:
-    return set(session.scalars(select(ImageTable.id).where(ImageTable.rejected_by.in_((EXACT, NEAR)))))
-
-
-def _accepted(session: Session, image_ids: Sequence[int]) -> Iterator[int]:
-    for chunk in chunks(image_ids):
-        accepted = ImageTable.id.in_(chunk) & (ImageTable.verdict == "accepted")
-        yield from session.scalars(select(ImageTable.id).where(accepted))
-
-
-def _first_rejections(session: Session, image_ids: Sequence[int]) -> tuple[Rejection, ...]:
+def _first_rejections(session: Session, ids: Ids) -> tuple[Rejection, ...]:
     found: list[Rejection] = []
-    for chunk in chunks(image_ids):
+    for _, portion in _portions(ids):
         statement = select(ImageTable.sha256, ImageTable.rejected_by, ImageTable.reason).order_by(ImageTable.id)
-        rejected = ImageTable.id.in_(chunk) & (ImageTable.verdict == "rejected")
+        rejected = ImageTable.id.in_(portion) & (ImageTable.verdict == "rejected")
         found += [Rejection(*row) for row in session.execute(statement.where(rejected).limit(_SHOWN - len(found)))]
         if len(found) == _SHOWN:
             break

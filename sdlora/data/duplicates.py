@@ -21,6 +21,7 @@ class Candidate:
     sha256: str
     fingerprint_id: int
     pixels: int
+    kept_by_person: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ def find_copies(
 ) -> dict[int, Copy]:
     """The candidates that are copies of a better one, by image id.
 
-    The best is the largest, then the one collected first. An image is a copy of a kept one only, so that a chain of
-    small changes does not swallow its two ends.
+    The best is the one that a person keeps, then the largest, then the one collected first. An image is a copy of a
+    kept one only, so that a chain of small changes does not swallow its two ends.
 
     Args:
         pairs: (fingerprint id, fingerprint id, difference).
@@ -52,8 +53,11 @@ def find_copies(
     kept: dict[int, Candidate] = {}
     seen: dict[int, Candidate] = {}
     copies: dict[int, Copy] = {}
-    for candidate in sorted(candidates, key=lambda one: (-one.pixels, one.image_id)):
+    for candidate in sorted(candidates, key=lambda one: (not one.kept_by_person, -one.pixels, one.image_id)):
         twin = seen.setdefault(candidate.fingerprint_id, candidate)
+        if candidate.kept_by_person:
+            kept.setdefault(candidate.fingerprint_id, candidate)
+            continue
         if twin is not candidate:
             # What a near copy's twin copies is the image that was kept instead of both.
             copies[candidate.image_id] = copies.get(twin.image_id, Copy(twin, 0.0, exact=True))

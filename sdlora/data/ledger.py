@@ -2,68 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import or_, select, update
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import Select, bindparam, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from sdlora.data.checks import CHECKS, Ruling
+from sdlora.data.checks import CHECKS, RECORD_CHECKS, Ruling
 from sdlora.data.checks.base import parameters_digest
 from sdlora.data.config import DataConfig
-from sdlora.data.duplicates import EXACT, NEAR, Candidate, near_parameters
+from sdlora.data.duplicates import near_parameters
 from sdlora.data.fingerprint import VERSION
 from sdlora.data.measure import Measurement
-from sdlora.data.split import LEAK
-from sdlora.store.intake import chunks, insert_or_update
+from sdlora.store.intake import insert_or_update
 from sdlora.store.tables import CheckTable, FingerprintTable, ImageTable
+
+Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Known:
-    """What is recorded of one image: enough to decide without looking at it."""
+    """What is recorded of one image: enough to decide without looking at it.
+
+    Attributes:
+        scores: by check name, of the checks' present versions.
+        ruled: (check, version, parameters) of the rulings that are written already.
+        fingerprint_id: None where nothing was decoded, or an older version made it.
+    """
 
     image_id: int
     sha256: str
     byte_size: int
     problem: str | None
     scores: Mapping[str, float]
-    has_fingerprint: bool
+    ruled: Collection[tuple[str, int, str]]
+    fingerprint_id: int | None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The verdict on one image: the first ruling that rejects it, or none."""
+
+    rejected_by: str | None
+    reason: str
 
 
 def rules_digest(config: DataConfig) -> str:
     """Digest of all checks and the settings that decide: a verdict under other rules is no verdict."""
-    rules: dict[str, object] = {f"{check.name} {check.version}": check.parameters(config) for check in CHECKS}
-    return parameters_digest(rules | {f"copies {VERSION}": near_parameters(config)})
+    alone: dict[str, object] = {f"{check.name} {check.version}": check.parameters(config) for check in CHECKS}
+    records = {f"{check.name} {check.version}": check.parameters(config) for check in RECORD_CHECKS}
+    return parameters_digest(alone | records | {f"copies {VERSION}": near_parameters(config)})
 
 
-def undecided(session: Session, rules: str) -> list[int]:
+def undecided(session: Session, rules: str) -> Ids:
     """Ids of the images that have no verdict under these rules, in the order they were collected."""
-    statement = select(ImageTable.id).where(or_(ImageTable.rules.is_(None), ImageTable.rules != rules))
-    return list(session.scalars(statement.order_by(ImageTable.id)))
+    rows = session.execute(_undecided(rules).order_by(ImageTable.id).execution_options(yield_per=10_000))
+    return np.fromiter((image_id for (image_id,) in rows), np.int64)
+
+
+def count_undecided(session: Session, rules: str) -> int:
+    """How many images have no verdict under these rules."""
+    return session.execute(select(func.count()).select_from(_undecided(rules).subquery())).scalar_one()
 
 
 def known_of(session: Session, image_ids: Sequence[int]) -> list[Known]:
     """What is recorded of these images (at most a chunk of them)."""
     current = {check.name: check.version for check in CHECKS}
     scores: dict[int, dict[str, float]] = {}
+    ruled: dict[int, set[tuple[str, int, str]]] = {}
     rows = session.execute(
-        select(CheckTable.image_id, CheckTable.name, CheckTable.version, CheckTable.score).where(
-            CheckTable.image_id.in_(image_ids), CheckTable.score.is_not(None)
+        select(CheckTable.image_id, CheckTable.name, CheckTable.version, CheckTable.parameters, CheckTable.score).where(
+            CheckTable.image_id.in_(image_ids)
         )
     )
-    for image_id, name, version, score in rows:
-        if current.get(name) == version:
+    for image_id, name, version, parameters, score in rows:
+        ruled.setdefault(image_id, set()).add((name, version, parameters))
+        if score is not None and current.get(name) == version:
             scores.setdefault(image_id, {})[name] = score
     images = session.execute(
-        select(ImageTable.id, ImageTable.sha256, ImageTable.byte_size, ImageTable.problem, FingerprintTable.version)
-        .outerjoin(FingerprintTable, FingerprintTable.id == ImageTable.fingerprint_id)
+        select(ImageTable.id, ImageTable.sha256, ImageTable.byte_size, ImageTable.problem, FingerprintTable.id)
+        .outerjoin(
+            FingerprintTable,
+            (FingerprintTable.id == ImageTable.fingerprint_id) & (FingerprintTable.version == VERSION),
+        )
         .where(ImageTable.id.in_(image_ids))
         .order_by(ImageTable.id)
     )
     return [
-        Known(row.id, row.sha256, row.byte_size, row.problem, scores.get(row.id, {}), row.version == VERSION)
-        for row in images
+        Known(image_id, sha256, size, problem, scores.get(image_id, {}), ruled.get(image_id, ()), fingerprint_id)
+        for image_id, sha256, size, problem, fingerprint_id in images
     ]
 
 
@@ -88,7 +117,15 @@ def needs_measuring(known: Known, config: DataConfig) -> bool:
             return True
         if check.ends and check.rejects(score, config):
             return False
-    return not known.has_fingerprint
+    return known.fingerprint_id is None
+
+
+def decision_of(rulings: Sequence[Ruling]) -> Decision:
+    """Let the first ruling that rejects decide; without one the image is accepted."""
+    for ruling in rulings:
+        if ruling.reason:
+            return Decision(ruling.check, ruling.reason)
+    return Decision(None, f"passed all {len(CHECKS) + len(RECORD_CHECKS) + 2} checks")
 
 
 def record_measurements(
@@ -128,33 +165,34 @@ def record_rulings(session: Session, rulings: Mapping[int, Sequence[Ruling]]) ->
     insert_or_update(session, CheckTable, rows, keys=("image_id", "name", "version", "parameters"))
 
 
-def record_verdicts(session: Session, rulings: Mapping[int, Sequence[Ruling]], rules: str) -> None:
-    """Let the first ruling that rejects decide over each image; without one it is accepted."""
-    rows = []
-    for image_id, listed in rulings.items():
-        decisive = next((ruling for ruling in listed if ruling.reason), None)
-        rows.append(
-            {
-                "id": image_id,
-                "verdict": decisive.verdict if decisive else "accepted",
-                "rejected_by": decisive.check if decisive else None,
-                "reason": decisive.reason if decisive else f"passed all {len(CHECKS) + 2} checks",
-                "rules": rules,
-            }
-        )
-    if rows:
-        session.execute(update(ImageTable), rows)
+def record_decisions(session: Session, decisions: Mapping[int, Decision], rules: str | None = None) -> None:
+    """Write verdicts by image id, and under which rules they were found; None leaves those as they are."""
+    if not decisions:
+        return
+    rows = [
+        {
+            "image": image_id,
+            "verdict": "rejected" if decision.rejected_by else "accepted",
+            "rejected_by": decision.rejected_by,
+            "reason": decision.reason,
+        }
+        | ({"rules": rules} if rules else {})
+        for image_id, decision in decisions.items()
+    ]
+    table = ImageTable.__table__
+    names = [name for name in rows[0] if name != "image"]
+    statement = (
+        update(ImageTable).where(table.c.id == bindparam("image")).values({name: bindparam(name) for name in names})
+    )
+    session.connection().execute(statement, rows)
 
 
-def copy_candidates(session: Session, fingerprint_ids: Sequence[int]) -> list[Candidate]:
-    """Images with these fingerprints that every check on single images has passed."""
-    found: list[Candidate] = []
-    passed = or_(ImageTable.verdict == "accepted", ImageTable.rejected_by.in_((EXACT, NEAR, LEAK)))
-    for chunk in chunks(fingerprint_ids):
-        rows = session.execute(
-            select(ImageTable.id, ImageTable.sha256, ImageTable.fingerprint_id, ImageTable.width * ImageTable.height)
-            .where(ImageTable.fingerprint_id.in_(chunk))
-            .where(passed)
-        )
-        found += [Candidate(*row) for row in rows]
-    return found
+def forget_decisions(session: Session, image_ids: Sequence[int]) -> None:
+    """Let the next cleaning decide these images again (at most a chunk of them)."""
+    session.execute(update(ImageTable).where(ImageTable.id.in_(image_ids)).values(rules=None))
+
+
+def _undecided(rules: str) -> Select[tuple[int]]:
+    # Not `!=`: each of these three terms can be answered from the index alone.
+    other = or_(ImageTable.rules.is_(None), ImageTable.rules < rules, ImageTable.rules > rules)
+    return select(ImageTable.id).where(other)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 import numpy as np
 import numpy.typing as npt
@@ -77,6 +77,26 @@ class SimilarPairs:
             )
             found.update((digest, identity) for digest, identity in session.execute(statement))
         return found
+
+
+def group_around(
+    session: Session, fingerprint_ids: Set[int], threshold: float
+) -> tuple[set[int], list[tuple[int, int, float]]]:
+    """The fingerprints that are joined to these by a chain of pairs below the threshold, and all such pairs."""
+    group, fresh = set(fingerprint_ids), sorted(fingerprint_ids)
+    pairs: dict[tuple[int, int], float] = {}
+    table = SimilarPairTable
+    below = select(table.first_id, table.second_id, table.difference).where(table.difference < threshold)
+    while fresh:
+        reached: set[int] = set()
+        for chunk in chunks(fresh):
+            for end in (table.first_id, table.second_id):
+                for first, second, found in session.execute(below.where(end.in_(chunk))):
+                    pairs[first, second] = found
+                    reached |= {first, second}
+        fresh = sorted(reached - group)
+        group |= reached
+    return group, [(first, second, found) for (first, second), found in pairs.items()]
 
 
 def pairs_below(session: Session, threshold: float) -> list[tuple[int, int, float]]:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from sdlora.data.checks.base import Ruling, parameters_digest
 from sdlora.data.config import DataConfig
 from sdlora.data.fingerprint import VERSION
-from sdlora.data.ledger import record_rulings, record_verdicts, rules_digest, undecided
+from sdlora.data.ledger import count_undecided, decision_of, record_decisions, record_rulings, rules_digest
 from sdlora.data.similar import pairs_below
 from sdlora.data.split import LEAK, Member, Sides, assign_sides
 from sdlora.errors import DataError
@@ -71,7 +71,7 @@ def make_snapshot(store: ImageStore, config: DataConfig) -> Snapshot:
         DataError: an image has no verdict under these settings, or too few images are accepted. Nothing is recorded.
     """
     with store.write() as session:
-        waiting = len(undecided(session, rules_digest(config)))
+        waiting = count_undecided(session, rules_digest(config))
         if waiting:
             raise DataError(f"{waiting} images have no verdict under these settings yet. Run clean() with them first.")
         members = _members(session)
@@ -148,7 +148,7 @@ def _record_sides(session: Session, members: Sequence[Member], sides: Sides, con
         for image_id in changed
     }
     record_rulings(session, rulings)
-    record_verdicts(session, rulings, rules_digest(config))
+    record_decisions(session, {image_id: decision_of(listed) for image_id, listed in rulings.items()})
 
 
 def _leak_reason(other: Member | None, config: DataConfig) -> str | None:

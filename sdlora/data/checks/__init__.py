@@ -5,7 +5,7 @@ raise `version` when the same image would get another score.
 """
 
 from sdlora.data.checks.animated import ANIMATED
-from sdlora.data.checks.base import Check, Picture, Ruling
+from sdlora.data.checks.base import Check, Picture, RecordCheck, Ruling
 from sdlora.data.checks.blank import BLANK
 from sdlora.data.checks.pixel_count import PIXEL_COUNT
 from sdlora.data.checks.too_small import TOO_SMALL
@@ -13,4 +13,6 @@ from sdlora.data.checks.unreadable import UNREADABLE
 
 CHECKS: tuple[Check, ...] = (PIXEL_COUNT, UNREADABLE, TOO_SMALL, ANIMATED, BLANK)
 
-__all__ = ["CHECKS", "Check", "Picture", "Ruling"]
+RECORD_CHECKS: tuple[RecordCheck, ...] = ()
+
+__all__ = ["CHECKS", "RECORD_CHECKS", "Check", "Picture", "RecordCheck", "Ruling"]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
+from sqlalchemy.orm import Session
 
 from sdlora.data.config import DataConfig
 from sdlora.data.decode import Header
@@ -55,6 +56,35 @@ class Check:
 
 
 @dataclass(frozen=True)
+class RecordCheck:
+    """A cleaning rule on what is recorded of an image (captions, licence), read anew whenever the image is decided.
+
+    Whoever changes such a record empties `images.rules` of the image, so that the next cleaning decides it again.
+
+    Attributes:
+        judge: (session, image ids, config) -> (score, reason or None) of each image; at most a chunk of them at once.
+        settings: the fields of DataConfig that decide.
+        affects: (session, image ids, config) -> other images whose ruling may change because these are there.
+    """
+
+    name: str
+    version: int
+    judge: Callable[[Session, Sequence[int], DataConfig], Mapping[int, tuple[float | None, str | None]]]
+    settings: tuple[str, ...]
+    affects: Callable[[Session, Sequence[int], DataConfig], Iterable[int]] | None = None
+
+    def parameters(self, config: DataConfig) -> str:
+        """Digest of the settings that decide: the key under which a verdict is recorded."""
+        return parameters_digest({name: getattr(config, name) for name in self.settings})
+
+    def rulings(self, session: Session, image_ids: Sequence[int], config: DataConfig) -> dict[int, Ruling]:
+        """What this check says of each of these images."""
+        parameters = self.parameters(config)
+        found = self.judge(session, image_ids, config)
+        return {one: Ruling(self.name, self.version, parameters, *said) for one, said in found.items()}
+
+
+@dataclass(frozen=True)
 class Ruling:
     """What one check decided of one image."""
 
@@ -63,6 +93,11 @@ class Ruling:
     parameters: str
     score: float | None
     reason: str | None
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        """Under which the ledger has it, beside the image."""
+        return self.check, self.version, self.parameters
 
     @property
     def verdict(self) -> Verdict:

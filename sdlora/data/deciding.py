@@ -1,0 +1,114 @@
+"""Decide over a handful of images and over the groups of look-alikes they belong to, from what is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from sdlora.data.checks import RECORD_CHECKS, Ruling
+from sdlora.data.config import DataConfig
+from sdlora.data.duplicates import EXACT, NEAR, Candidate, find_copies, rulings
+from sdlora.data.ledger import Decision, Known, decision_of, judge, known_of, record_decisions, record_rulings
+from sdlora.data.overrides import Override, overrides_of
+from sdlora.data.similar import group_around
+from sdlora.data.split import LEAK
+from sdlora.store.intake import chunks
+from sdlora.store.tables import ImageTable
+
+
+def decide_images(session: Session, image_ids: Sequence[int], rules: str, config: DataConfig) -> None:
+    """Give a verdict to each of these images (at most a chunk of them), and a new one to others that it concerns.
+
+    Which of a group of look-alikes is kept depends on all of the group, so all of it is looked at again. The outcome
+    therefore does not depend on the order or the portions in which images are decided.
+
+    Args:
+        session: holds the write lock, so that no group changes meanwhile.
+        rules: digest of the rules that `config` makes, recorded with the verdicts.
+    """
+    known = known_of(session, image_ids)
+    single = _judge_alone(session, known, config)
+    overrides = overrides_of(session, image_ids)
+    decisions = {one.image_id: _with_override(decision_of(single[one.image_id]), one, overrides) for one in known}
+    record_rulings(session, {one.image_id: _unwritten(single[one.image_id], one) for one in known})
+    record_decisions(session, decisions, rules)
+    _decide_copies(session, known, config)
+
+
+def _judge_alone(session: Session, known: Sequence[Known], config: DataConfig) -> dict[int, list[Ruling]]:
+    """What the checks on single images say, those of the pixels first."""
+    single = {one.image_id: judge(one.scores, one.problem, config) for one in known}
+    for check in RECORD_CHECKS:
+        for image_id, ruling in check.rulings(session, list(single), config).items():
+            single[image_id].append(ruling)
+    return single
+
+
+def _with_override(decision: Decision, known: Known, overrides: Mapping[int, Override]) -> Decision:
+    override = overrides.get(known.image_id)
+    if override is None:
+        return decision
+    if override.verdict == "accepted" and known.fingerprint_id is None:
+        # There are no pixels to train on, whatever a person says.
+        return Decision(decision.rejected_by, f"{decision.reason} (a person accepted it: {override.why})")
+    return override.decision
+
+
+def _unwritten(listed: Sequence[Ruling], known: Known) -> list[Ruling]:
+    """Rulings that are not in the ledger yet. One on records can change under the same key, so it is written anew."""
+    on_records = {check.name for check in RECORD_CHECKS}
+    return [one for one in listed if one.check in on_records or one.key not in known.ruled]
+
+
+def _decide_copies(session: Session, known: Sequence[Known], config: DataConfig) -> None:
+    """Look for the best of each group that has one of these images, and write what that changes."""
+    threshold = config.near_duplicate_difference
+    own = {one.fingerprint_id for one in known if one.fingerprint_id is not None}
+    fingerprint_ids, pairs = group_around(session, own, threshold)
+    candidates, standing = _candidates(session, sorted(fingerprint_ids))
+    copies = find_copies(candidates, pairs, threshold)
+    in_hand = {one.image_id for one in known}
+    said, changed = {}, {}
+    for candidate in candidates:
+        image_id = candidate.image_id
+        listed = rulings(copies.get(image_id), config)
+        before = standing[image_id]
+        now = decision_of(listed)
+        # An image that only the split turned down stays so until the next snapshot, which alone can tell.
+        keeps_standing = candidate.kept_by_person or (now.rejected_by is None and before.rejected_by == LEAK)
+        if not keeps_standing and now != before:
+            changed[image_id] = now
+        if image_id in in_hand or image_id in changed:
+            said[image_id] = listed
+    record_rulings(session, said)
+    record_decisions(session, changed)
+
+
+def _candidates(session: Session, fingerprint_ids: Sequence[int]) -> tuple[list[Candidate], dict[int, Decision]]:
+    """Images with these fingerprints that have passed every check on single images, and what is decided of them now."""
+    found: list[Candidate] = []
+    standing: dict[int, Decision] = {}
+    passed = or_(ImageTable.verdict == "accepted", ImageTable.rejected_by.in_((EXACT, NEAR, LEAK)))
+    for chunk in chunks(fingerprint_ids):
+        rows = session.execute(
+            select(
+                ImageTable.id,
+                ImageTable.sha256,
+                ImageTable.fingerprint_id,
+                ImageTable.width * ImageTable.height,
+                ImageTable.rejected_by,
+                ImageTable.reason,
+            )
+            .where(ImageTable.fingerprint_id.in_(chunk))
+            .where(passed)
+        ).all()
+        overrides: dict[int, Override] = {}
+        for some in chunks([row[0] for row in rows]):
+            overrides.update(overrides_of(session, some))
+        for image_id, sha256, fingerprint_id, pixels, rejected_by, reason in rows:
+            kept = image_id in overrides and overrides[image_id].verdict == "accepted"
+            found.append(Candidate(image_id, sha256, fingerprint_id, pixels, kept_by_person=kept))
+            standing[image_id] = Decision(rejected_by, reason)
+    return found, standing

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from sqlalchemy import event
+
+from sdlora.data import DataConfig, clean, cleaning, collect, deciding
+from sdlora.data.checks import RecordCheck
+from sdlora.data.measure import Measurement, measure
+from sdlora.data.overrides import Override
+from sdlora.store import ImageStore
+from tests.unit.data.drawing import drawing, encoded, fill_folder, icon
+
+CONFIG = DataConfig()
+
+
+@pytest.fixture(scope="module")
+def family() -> dict[bytes, Measurement]:
+    """Images of which many are copies of others, some in chains, with what is measured of them."""
+    contents = []
+    for seed in range(4):
+        base = icon(seed, side_px=72)
+        contents += [
+            encoded(base),
+            encoded(base, "BMP"),
+            encoded(base.resize((64, 64))),
+            encoded(icon(seed, side_px=96 - seed * 16)),
+        ]
+        contents.append(encoded(base, "JPEG", quality=60))
+        for step in range(1, 4):  # each is a copy of the one before, the last no longer of the first
+            changed = base.copy()
+            changed.paste("black", (30, 30, 30 + 3 * step, 34))
+            contents.append(encoded(changed))
+    frames = [icon(0, side_px=120), icon(9, side_px=120)]
+    contents.append(encoded(frames[0], "WEBP", lossless=True, save_all=True, append_images=frames[1:]))
+    contents += [encoded(icon(2, side_px=20)), encoded(Image.new("RGB", (64, 64), "white")), b"no picture"]
+    measured = {}
+    for content in dict.fromkeys(contents):
+        one = measure("", content, CONFIG.max_pixels)
+        measured[content] = one
+    return measured
+
+
+@dataclass
+class Measured:
+    """Stands in for the decoder: what each image would give, by its SHA-256."""
+
+    by_sha256: dict[str, Measurement]
+    asked: int = 0
+
+    def __call__(self, blobs: object, sizes: dict[str, int], max_pixels: int) -> Iterator[Measurement]:
+        for sha256 in sizes:
+            self.asked += 1
+            yield replace(self.by_sha256[sha256], sha256=sha256)
+
+
+def _verdicts(store: ImageStore) -> dict[str, tuple[str | None, str | None, str | None]]:
+    return {image.sha256: (image.verdict, image.rejected_by, image.reason) for image in store.images()}
+
+
+def _fill(store: ImageStore, contents: list[bytes], decoder: Measured, family: dict[bytes, Measurement]) -> None:
+    for content in contents:
+        decoder.by_sha256[store.add_image(content)] = family[content]
+
+
+SETTINGS = (
+    CONFIG,
+    CONFIG.model_copy(update={"allow_animated": True}),
+    CONFIG.model_copy(update={"near_duplicate_difference": 8.0}),
+    CONFIG.model_copy(update={"min_side_px": 16, "near_duplicate_difference": 30.0}),
+    CONFIG.model_copy(update={"max_pixels": 90 * 90}),
+)
+
+
+@settings(deadline=None, max_examples=12)
+@given(
+    shuffle=st.randoms(use_true_random=False),
+    cuts=st.lists(st.integers(0, 40), max_size=6),
+    detours=st.lists(st.sampled_from(SETTINGS), max_size=6),
+    final=st.sampled_from(SETTINGS),
+    portion=st.sampled_from([1, 3, 500]),
+)
+def test_cleaning_in_any_portions_ends_where_one_pass_would(
+    family: dict[bytes, Measurement],
+    empty_database: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    shuffle: random.Random,
+    cuts: list[int],
+    detours: list[DataConfig],
+    final: DataConfig,
+    portion: int,
+) -> None:
+    contents = list(family)
+    shuffle.shuffle(contents)
+    found = []
+    for portions in ([len(contents)], [*sorted(cuts), len(contents)]):
+        home = tmp_path_factory.mktemp("home")
+        shutil.copy(empty_database, home)
+        decoder = Measured({})
+        with pytest.MonkeyPatch.context() as patch, ImageStore.open(home) as store:
+            patch.setattr(cleaning, "measure_all", decoder)
+            if len(portions) > 1:
+                patch.setattr(cleaning, "CHUNK", portion)
+            start = 0
+            for number, end in enumerate(portions):
+                _fill(store, contents[start:end], decoder, family)
+                start = end
+                clean(store, detours[number] if number < min(len(detours), len(portions) - 1) else final)
+            assert clean(store, final).decided == 0
+            found.append(_verdicts(store))
+        shutil.rmtree(home)
+    assert found[0] == found[1]
+
+
+def test_the_family_has_every_kind_of_copy(store: ImageStore, family: dict[bytes, Measurement]) -> None:
+    for content in family:
+        store.add_image(content)
+    rejected = clean(store, CONFIG).counts.rejected_by
+    assert {"animated", "blank", "exact_duplicate", "near_duplicate", "too_small", "unreadable"} == set(rejected)
+    assert rejected["near_duplicate"] >= 8
+
+
+def _rows_written_by_one_more_image(store: ImageStore) -> int:
+    rows: list[int] = []
+    store.add_image(encoded(icon(7, side_px=80)))
+
+    def count(_c: object, _k: object, statement: str, parameters: list[object], _x: object, many: bool) -> None:
+        rows.append(len(parameters) if many else 1)
+
+    event.listen(store._engine, "before_cursor_execute", count)
+    assert clean(store, CONFIG).decided == 1
+    event.remove(store._engine, "before_cursor_execute", count)
+    assert store.counts().rejected_by == {"near_duplicate": 1}
+    return sum(rows)
+
+
+def test_what_one_image_more_costs_does_not_grow_with_the_store(tmp_path: Path) -> None:
+    costs = []
+    for size in (10, 80):
+        with ImageStore.open(tmp_path / str(size)) as store:
+            for seed in range(size):
+                store.add_image(encoded(icon(seed)))
+            clean(store, CONFIG)
+            costs.append(_rows_written_by_one_more_image(store))
+    assert costs[0] == costs[1] < 60
+
+
+def test_a_persons_word_wins_over_every_check(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = {
+        "small": encoded(icon(1, side_px=20)),
+        "kept": encoded(icon(2)),
+        "copy": encoded(icon(2, side_px=90)),
+        "unwanted": encoded(icon(3)),
+        "its copy": encoded(icon(3, side_px=48)),
+        "broken": b"no picture",
+    }
+    shas = {name: store.add_image(content) for name, content in images.items()}
+    clean(store, CONFIG)
+    assert store.image(shas["kept"]).rejected_by == "near_duplicate"
+    assert store.image(shas["its copy"]).rejected_by == "near_duplicate"
+    said = {
+        "small": Override("accepted", "it is meant to be tiny"),
+        "kept": Override("accepted", "the original"),
+        "unwanted": Override("rejected", "off topic"),
+        "broken": Override("accepted", "looks fine to me"),
+    }
+    numbers = {name: number for number, name in enumerate(images, start=1)}
+    by_id = {numbers[name]: override for name, override in said.items()}
+    monkeypatch.setattr(deciding, "overrides_of", lambda _, ids: {one: by_id[one] for one in ids if one in by_id})
+    with store.write() as session:
+        cleaning.forget_decisions(session, list(by_id))
+    report = clean(store, CONFIG)
+    assert (report.decoded, report.decided) == (0, 4)
+    found = {name: store.image(sha256) for name, sha256 in shas.items()}
+    assert found["small"].reason == "accepted by a person: it is meant to be tiny"
+    assert (found["kept"].verdict, found["copy"].rejected_by) == ("accepted", "near_duplicate")
+    assert (found["unwanted"].rejected_by, found["unwanted"].reason) == ("person", "rejected by a person: off topic")
+    assert found["its copy"].verdict == "accepted"
+    assert found["broken"].verdict == "rejected"
+    assert "a person accepted it: looks fine to me" in found["broken"].reason
+    # The override is kept when the rules change, and taken back with it.
+    clean(store, CONFIG.model_copy(update={"min_side_px": 33}))
+    assert store.image(shas["small"]).verdict == "accepted"
+    by_id.clear()
+    clean(store, CONFIG)
+    assert store.image(shas["small"]).rejected_by == "too_small"
+    assert store.image(shas["kept"]).rejected_by == "near_duplicate"
+
+
+def test_checks_on_records_reach_images_that_were_decided_before(
+    store: ImageStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rule that reads the whole database: no more than three images in all."""
+    everybody = range(1, 5)
+    crowded = RecordCheck(
+        name="crowded",
+        version=1,
+        judge=lambda session, ids, _: dict.fromkeys(
+            ids, (float(n := len(store.images())), "too many" if n > 3 else None)
+        ),
+        settings=(),
+        affects=lambda session, ids, _: everybody,
+    )
+    for module in ("deciding", "ledger", "cleaning"):
+        monkeypatch.setattr(f"sdlora.data.{module}.RECORD_CHECKS", (crowded,))
+    fill_folder(folder, range(3))
+    collect(store, str(folder), CONFIG)
+    assert clean(store, CONFIG).counts.accepted == 3
+    store.add_image(encoded(drawing(9)))
+    report = clean(store, CONFIG)
+    assert (report.decoded, report.decided, report.counts.rejected_by) == (1, 4, {"crowded": 4})
+    assert clean(store, CONFIG).decided == 0
