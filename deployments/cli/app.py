@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from deployments.cli.checks import checks
 from deployments.cli.failures import told_plainly
 from deployments.cli.images import collect, images
 from deployments.cli.loop import demo, pretrain, run
@@ -24,7 +25,7 @@ app = typer.Typer(
     help="Keeps a Stable Diffusion LoRA up to date with a growing collection of images.",
     epilog="Start with [bold]sdlora demo[/]; it needs no network, no GPU and no settings.",
 )
-COMMANDS = (demo, run, collect, images, generate, versions, up, pretrain, doctor)
+COMMANDS = (demo, run, collect, images, checks, generate, versions, up, pretrain, doctor)
 for _command in COMMANDS:
     app.command()(told_plainly(_command))
 

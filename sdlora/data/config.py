@@ -28,6 +28,19 @@ class DataConfig(FrozenConfig):
     min_contrast: float = Field(
         4.0, ge=0, le=128, description="standard deviation of brightness below which it is blank"
     )
+    min_aspect_ratio: float = Field(0.35, ge=0, le=1, description="the least the shorter side may be of the longer one")
+    # Scores as cleanvision measures them; 0 turns a check off. Thresholds differ from cleanvision's where those would
+    # throw out drawings on white: 3 % of the demo's icons have low information by 0.3, fine lines on white are light.
+    dark_threshold: float = Field(
+        0.32, ge=0, le=1, description="dark if 99 % of the pixels are less bright than this (0 black, 1 white)"
+    )
+    light_threshold: float = Field(
+        0.0, ge=0, le=1, description="light if 95 % of the pixels are nearer to white; 0.05 suits photographs only"
+    )
+    blurry_threshold: float = Field(0.29, ge=0, le=1, description="sharpness, 0 to 1, below which it is blurry")
+    low_information_threshold: float = Field(
+        0.16, ge=0, le=1, description="entropy below which it is one plain colour, 0 to 1; cleanvision has 0.3"
+    )
     near_duplicate_difference: float = Field(
         22.0, ge=0, le=MAX_DIFFERENCE, description="two images that differ less, in grey levels of 255, are copies"
     )

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 from sqlalchemy.orm import Session
 
+from sdlora.data.brightness import brightness_ends
 from sdlora.data.config import DataConfig
 from sdlora.data.decode import Header
 from sdlora.store import Verdict
@@ -28,6 +33,18 @@ class Picture:
     header: Header | None
     rgb: Image.Image | None
     problem: str | None
+
+    @cached_property
+    def brightness(self) -> tuple[float, float]:
+        """The dark and the bright end of a decoded picture, 0 to 1; two checks read them."""
+        assert self.rgb is not None
+        return brightness_ends(self.rgb)
+
+    @cached_property
+    def histogram(self) -> npt.NDArray[np.float64]:
+        """(3, 256) how many pixels of a decoded picture have each value of red, green and blue."""
+        assert self.rgb is not None
+        return np.array(self.rgb.histogram(), np.float64).reshape(3, 256)
 
 
 @dataclass(frozen=True)
@@ -49,6 +66,11 @@ class Check:
     rejects: Callable[[float, DataConfig], str | None]
     ends: bool = False
     tells_problem: bool = False
+
+    @property
+    def measures(self) -> str:
+        """What the score is, in one sentence."""
+        return _first_line(self.score)
 
     def parameters(self, config: DataConfig) -> str:
         """Digest of the settings that decide: the key under which a verdict is recorded."""
@@ -72,6 +94,11 @@ class RecordCheck:
     judge: Callable[[Session, Sequence[int], DataConfig], Mapping[int, tuple[float | None, str | None]]]
     settings: tuple[str, ...]
     affects: Callable[[Session, Sequence[int], DataConfig], Iterable[int]] | None = None
+
+    @property
+    def measures(self) -> str:
+        """What the score is, in one sentence."""
+        return _first_line(self.judge)
 
     def parameters(self, config: DataConfig) -> str:
         """Digest of the settings that decide: the key under which a verdict is recorded."""
@@ -107,3 +134,7 @@ class Ruling:
 def parameters_digest(settings: dict[str, object]) -> str:
     """16 hexadecimal digits that name these settings."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _first_line(function: Callable[..., object]) -> str:
+    return (inspect.getdoc(function) or "").partition("\n")[0]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from PIL import ImageStat
+import math
+
+import numpy as np
 
 from sdlora.data.checks.base import Check, Picture
 from sdlora.data.config import DataConfig
@@ -10,7 +12,13 @@ from sdlora.data.config import DataConfig
 
 def contrast(picture: Picture) -> float | None:
     """Standard deviation of the most varied colour channel, in grey levels of 255."""
-    return float(max(ImageStat.Stat(picture.rgb).stddev)) if picture.rgb else None
+    if picture.rgb is None:
+        return None
+    shares = picture.histogram / picture.histogram.sum(axis=1, keepdims=True)
+    values = np.arange(256)
+    means = shares @ values
+    variances = shares @ values**2 - means**2
+    return math.sqrt(max(variances.max(), 0.0))
 
 
 def _rejects(score: float, config: DataConfig) -> str | None:

@@ -1,0 +1,35 @@
+"""`checks`: the rules that an image has to pass."""
+
+from __future__ import annotations
+
+from deployments.cli.loop import DEMO_CONFIG
+from deployments.cli.options import DEFAULT_HOME, ConfigOption, HomeOption
+from deployments.cli.terminal import console
+
+
+def checks(home: HomeOption = DEFAULT_HOME, config: ConfigOption = DEMO_CONFIG) -> None:
+    """List the checks: what each measures, the settings it decides by, and how many images it has turned down."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from sdlora.config import load_config
+    from sdlora.data.listing import list_checks
+    from sdlora.store import ImageStore
+
+    counts = None
+    if (home / "images.db").is_file():
+        with ImageStore.open(home) as store:
+            counts = store.counts()
+    table = Table(box=None, header_style="bold", expand=True)
+    table.add_column("check", no_wrap=True)
+    table.add_column("v", justify="right")
+    table.add_column("settings (data.)", no_wrap=True)
+    table.add_column("measures", ratio=1)
+    if counts:
+        table.add_column("rejected", justify="right")
+    for check in list_checks(load_config(config).data):
+        settings = "\n".join(f"{name} = {value}" for name, value in check.settings.items())
+        rejected = [str(counts.rejected_by.get(check.name, 0))] if counts else []
+        table.add_row(*map(Text, [check.name, str(check.version), settings, check.measures, *rejected]))
+    console.print(table)
+    console.print("The first check that rejects an image gives the reason: [bold]sdlora images --rejected[/]")

@@ -1,0 +1,35 @@
+"""Does it show more than one plain colour?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sdlora.data.checks.base import Check, Picture
+from sdlora.data.config import DataConfig
+
+
+def information(picture: Picture) -> float | None:
+    """A tenth of the entropy of all colour values together, in bits, at most 1.
+
+    One plain colour has 0.158 (a third of the values each in three bins), a hairline on white paper 0.162, the demo's
+    icons have 0.26 to 0.48, photographs mostly 0.7 to 0.95.
+
+    Source: cleanvision 0.3.7, low_information_score, of the image as RGB.
+    """
+    if picture.rgb is None:
+        return None
+    counts = picture.histogram[picture.histogram > 0]
+    shares = counts / counts.sum()
+    return min(-float(shares @ np.log2(shares)) / 10, 1.0)
+
+
+def _rejects(score: float, config: DataConfig) -> str | None:
+    if score >= config.low_information_threshold:
+        return None
+    return (
+        f"low information: entropy {score:.3f} of 1, less than "
+        f"low_information_threshold = {config.low_information_threshold:g}"
+    )
+
+
+LOW_INFORMATION = Check("low_information", 1, information, ("low_information_threshold",), _rejects)

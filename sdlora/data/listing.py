@@ -1,0 +1,37 @@
+"""All checks as a person reads of them: what each measures, and by which settings it decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sdlora.data import fingerprint
+from sdlora.data.checks import CHECKS, RECORD_CHECKS, Check, RecordCheck
+from sdlora.data.config import DataConfig
+from sdlora.data.duplicates import EXACT, NEAR
+from sdlora.data.split import LEAK
+
+
+@dataclass(frozen=True)
+class ListedCheck:
+    """One check. `settings` has the present values of the fields of DataConfig that decide."""
+
+    name: str
+    version: int
+    measures: str
+    settings: dict[str, object]
+
+
+def list_checks(config: DataConfig) -> list[ListedCheck]:
+    """Every check in the order in which they speak: on pixels, on records, for copies, for leaks across the split."""
+    copies = (
+        (EXACT, "1 if another image shows the same pixels and is kept, else 0.", ()),
+        (NEAR, "Difference from the image that is kept, in grey levels of 255.", ("near_duplicate_difference",)),
+        (LEAK, "Difference from an image on the other side of the split.", ("suspect_difference",)),
+    )
+    checks: tuple[Check | RecordCheck, ...] = (*CHECKS, *RECORD_CHECKS)
+    rows = [(check.name, check.version, check.measures, check.settings) for check in checks]
+    rows += [(name, fingerprint.VERSION, measures, settings) for name, measures, settings in copies]
+    return [
+        ListedCheck(name, version, measures, {setting: getattr(config, setting) for setting in settings})
+        for name, version, measures, settings in rows
+    ]

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from typer.testing import CliRunner
+
+from deployments.cli.app import app
+from sdlora.data import DataConfig, clean
+from sdlora.data.checks import CHECKS
+from sdlora.store import ImageStore
+from tests.unit.data.drawing import drawing, encoded
+
+
+def test_the_checks_are_listed_with_versions_settings_and_what_they_rejected(tmp_path):
+    with ImageStore.open(tmp_path / "home") as store:
+        for seed in range(3):
+            store.add_image(encoded(drawing(seed, side_px=20)))
+        clean(store, DataConfig())
+    config = tmp_path / "own.yaml"
+    config.write_text("name: own\ndata: {min_side_px: 21}\n")
+    shown = CliRunner(env={"COLUMNS": "200"}).invoke(
+        app, ["checks", "--home", str(tmp_path / "home"), "--config", str(config)]
+    )
+    assert shown.exit_code == 0, shown.output
+    rows = {line.split()[0]: line.split() for line in shown.output.splitlines() if line.strip()}
+    assert {check.name for check in CHECKS} <= rows.keys()
+    assert {"exact_duplicate", "near_duplicate", "split_leak"} <= rows.keys()
+    too_small = rows["too_small"]
+    assert too_small[1] == "1"
+    assert "min_side_px = 21" in " ".join(too_small)
+    assert "The shorter side in pixels." in " ".join(too_small)
+    assert too_small[-1] == "3"
+    assert rows["dark"][-1] == "0"
+
+
+def test_the_checks_are_listed_without_a_store(tmp_path):
+    shown = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["checks", "--home", str(tmp_path / "none")])
+    assert shown.exit_code == 0, shown.output
+    assert "rejected" not in shown.output.splitlines()[0]
+    assert not (tmp_path / "none").exists()
