@@ -15,7 +15,7 @@ from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from sdlora.diffusion.seeds import step_generator
-from sdlora.models.encode import decode_latents, encode_images, encode_prompts
+from sdlora.models.encode import decode_latents, encode_images
 from sdlora.models.precision import autocast, probe_precision
 from sdlora.models.stable_diffusion import StableDiffusion
 
@@ -73,10 +73,10 @@ def renoise_and_denoise(
     latents = encode_images(model.autoencoder, images_uint8)  # (B, C, h, w)
     noise = torch.stack([torch.randn(latents.shape[1:], generator=step_generator(s, 0, "renoise")) for s in seeds])
     latents = scheduler.add_noise(latents, noise, timesteps[:1].expand(len(latents))).to(model.device)
-    text = encode_prompts(model.tokenizer, model.text_encoder, captions).to(model.device)  # (B, T, D)
+    conditioning = model.encode_prompts(captions)
     precision = probe_precision(model.device.type).precision
     for timestep in timesteps:
         with autocast(model.device.type, precision):
-            predicted = model.unet(latents, timestep, encoder_hidden_states=text).sample
+            predicted = model.family.predict(model.denoiser, latents, timestep, conditioning)
         latents = scheduler.step(predicted.float(), timestep, latents).prev_sample
     return decode_latents(model.autoencoder, latents)

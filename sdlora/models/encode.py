@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
+from torch import Tensor, nn
+
+from sdlora.models.families.base import TextPart
 
 
 @torch.no_grad()
@@ -46,21 +48,16 @@ def decode_latents(autoencoder: AutoencoderKL, latents: Tensor, batch_size: int 
 
 
 @torch.no_grad()
-def encode_prompts(
-    tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel, prompts: Sequence[str], batch_size: int = 64
-) -> Tensor:
-    """Token embeddings of prompts, padded and cut to the tokenizer's length: (N, T, D) float32 on the CPU."""
-    batches: list[Tensor] = []
-    for start in range(0, len(prompts), batch_size):
-        tokens = tokenizer(
-            list(prompts[start : start + batch_size]),
-            padding="max_length",
-            truncation=True,
-            max_length=tokenizer.model_max_length,
-            return_tensors="pt",
-        ).input_ids
-        batches.append(text_encoder(tokens.to(text_encoder.device)).last_hidden_state.float().cpu())  # (B, T, D)
-    return torch.cat(batches)
+def encode_text(
+    part: TextPart, tokenizer: Any, encoder: nn.Module, prompts: Sequence[str], batch_size: int = 64
+) -> dict[str, Tensor]:
+    """One encoder's outputs for prompts, by name: (N, ...) float32 on the CPU each."""
+    device = next(encoder.parameters()).device
+    batches = [
+        part.outputs(encoder, part.token_ids(tokenizer, prompts[start : start + batch_size]).to(device))
+        for start in range(0, len(prompts), batch_size)
+    ]
+    return {name: torch.cat([batch[name].float().cpu() for batch in batches]) for name in part.output_names}
 
 
 def to_uint8(pixels: Tensor) -> Tensor:

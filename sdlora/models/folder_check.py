@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from sdlora.errors import WeightsError
+from sdlora.models.families.layouts import find_layout, read_json
 
-WEIGHTS_STEM = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
-SUPPORTED_PIPELINES = ("StableDiffusionPipeline",)
 
 
 def check_folder(folder: Path) -> None:
@@ -21,16 +18,13 @@ def check_folder(folder: Path) -> None:
     Raises:
         WeightsError: a file is missing, damaged, pickled, or of a model family that is not supported.
     """
-    index = read_json(folder / "model_index.json")
-    family = index.get("_class_name")
-    if family not in SUPPORTED_PIPELINES:
-        raise WeightsError(
-            f"base_model.source: {folder / 'model_index.json'} names the pipeline {family!r}; "
-            f"supported: {', '.join(SUPPORTED_PIPELINES)}."
-        )
+    layout = find_layout(folder)
     read_json(folder / "scheduler" / "scheduler_config.json")
-    _check_tokenizer(folder / "tokenizer")
-    for part in WEIGHTS_STEM:
+    left_out = {text.encoder for text in layout.text if text.optional and not (folder / text.encoder).exists()}
+    for text in layout.text:
+        if text.encoder not in left_out:
+            _check_tokenizer(folder / text.tokenizer)
+    for part in sorted(layout.weights_stems.keys() - left_out):
         read_json(folder / part / "config.json")
         for path in weights_files(folder, part):
             check_safetensors(path)
@@ -38,7 +32,7 @@ def check_folder(folder: Path) -> None:
 
 def weights_files(folder: Path, part: str) -> list[Path]:
     """The safetensors files of one part: one file, the shards of an index, or the fp16 variant of either."""
-    stem = WEIGHTS_STEM[part]
+    stem = find_layout(folder).weights_stems[part]
     for variant in ("", ".fp16"):
         single = folder / part / f"{stem}{variant}.safetensors"
         if single.is_file():
@@ -69,21 +63,6 @@ def check_safetensors(path: Path) -> None:
             file.keys()
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"base_model.source: {path} is damaged ({error}). Copy the file again.") from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Raises WeightsError when the file is missing or is not a JSON object."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise WeightsError(
-            f"base_model.source: {path} is missing; expected a Stable Diffusion folder as diffusers saves it."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"base_model.source: {path} is damaged ({error}). Copy the file again.") from error
-    if not isinstance(value, dict):
-        raise WeightsError(f"base_model.source: {path} is damaged (not a JSON object). Copy the file again.")
-    return value
 
 
 def pickle_message(path: Path) -> str:

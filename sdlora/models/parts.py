@@ -1,17 +1,19 @@
-"""The parts of a Stable Diffusion, each loaded on its own: training never holds an encoder it is done with."""
+"""The parts of a base model, each loaded on its own: training never holds an encoder it is done with."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
-from transformers import CLIPTextModel, CLIPTokenizer
+from torch import nn
 
 from sdlora.artifacts import BaseModelRef
 from sdlora.errors import WeightsError
-from sdlora.models.folder_check import read_json, weights_files, weights_variant
+from sdlora.models.families import family_of
+from sdlora.models.families.base import TextPart
+from sdlora.models.folder_check import weights_files, weights_variant
 from sdlora.models.quiet import no_progress_bars
 
 # Up to this many latent positions, attention written out is faster on a CPU than the fused kernel, forward and
@@ -19,18 +21,21 @@ from sdlora.models.quiet import no_progress_bars
 PLAIN_ATTENTION_POSITIONS = 1024
 
 
-def load_unet(ref: BaseModelRef, device: torch.device | None = None) -> UNet2DConditionModel:
+def load_denoiser(ref: BaseModelRef, device: torch.device | None = None) -> Any:
     """The frozen denoiser in fp32, with the attention that suits the device."""
-    unet: UNet2DConditionModel = _load(UNet2DConditionModel, ref, "unet", device)
-    if unet.device.type == "cpu" and unet.config.sample_size**2 <= PLAIN_ATTENTION_POSITIONS:
-        unet.set_attn_processor(AttnProcessor())
-    return unet
+    family = family_of(ref.folder)
+    denoiser = _load(family.denoiser_class, ref, family.layout.denoiser, device)
+    plain = isinstance(denoiser, UNet2DConditionModel) and denoiser.device.type == "cpu"
+    if plain and denoiser.config.sample_size**2 <= PLAIN_ATTENTION_POSITIONS:
+        denoiser.set_attn_processor(AttnProcessor())
+    return denoiser
 
 
-def unet_outline(ref: BaseModelRef) -> UNet2DConditionModel:
+def denoiser_outline(ref: BaseModelRef) -> Any:
     """The denoiser's layers and shapes without memory for its weights: enough to check settings against."""
+    family = family_of(ref.folder)
     with torch.device("meta"):
-        return UNet2DConditionModel.from_config(read_json(ref.folder / "unet" / "config.json"))
+        return family.denoiser_class.from_config(family.denoiser_settings)
 
 
 def load_autoencoder(ref: BaseModelRef, device: torch.device | None = None) -> AutoencoderKL:
@@ -39,26 +44,24 @@ def load_autoencoder(ref: BaseModelRef, device: torch.device | None = None) -> A
     return autoencoder
 
 
-def load_text_encoder(ref: BaseModelRef, device: torch.device | None = None) -> CLIPTextModel:
-    """The frozen text encoder in fp32."""
-    encoder: CLIPTextModel = _load(CLIPTextModel, ref, "text_encoder", device, attn_implementation="eager")
+def load_text_encoder(ref: BaseModelRef, part: TextPart, device: torch.device | None = None) -> nn.Module:
+    """One frozen text encoder in fp32."""
+    encoder: nn.Module = _load(part.encoder_class, ref, part.folder, device, attn_implementation="eager")
     return encoder
 
 
-def load_tokenizer(ref: BaseModelRef) -> CLIPTokenizer:
-    return _guarded(ref, "tokenizer", CLIPTokenizer)
+def load_tokenizer(ref: BaseModelRef, part: TextPart) -> Any:
+    return _guarded(ref, part.tokenizer_folder, part.tokenizer_class)
 
 
-def load_scheduler(ref: BaseModelRef) -> DDIMScheduler:
-    """The noise schedule the base was trained with (`alphas_cumprod`, `config.prediction_type`)."""
-    return _guarded(ref, "scheduler", DDIMScheduler)
+def load_scheduler(ref: BaseModelRef) -> Any:
+    """The noise schedule the base was trained with."""
+    return _guarded(ref, "scheduler", family_of(ref.folder).scheduler_class)
 
 
 def native_resolution(ref: BaseModelRef) -> int:
     """Side of the images the base was trained on, in pixels."""
-    latent_side = int(read_json(ref.folder / "unet" / "config.json")["sample_size"])
-    levels = len(read_json(ref.folder / "vae" / "config.json")["block_out_channels"])
-    return latent_side << (levels - 1)  # each level but the last halves the side
+    return family_of(ref.folder).native_resolution
 
 
 def _guarded(ref: BaseModelRef, part: str, kind: Any) -> Any:

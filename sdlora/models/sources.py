@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import shutil
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from sdlora.checkpoints import file_sha256
 from sdlora.errors import StorageError, WeightsError
 from sdlora.models.config import BaseModelConfig
 from sdlora.models.digests import DigestCache, folder_digest
-from sdlora.models.folder_check import PICKLE_SUFFIXES, check_folder, check_safetensors, pickle_message, read_json
+from sdlora.models.families.layouts import find_layout
+from sdlora.models.folder_check import PICKLE_SUFFIXES, check_folder, check_safetensors, pickle_message
 
 EMBEDDED = Path(__file__).parent.parent / "assets" / "base"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -97,7 +99,7 @@ def _convert_single_file(path: Path, layout: str | None, home: Path) -> Path:
         )
     check_safetensors(path)
     layout_folder = Path(layout).expanduser()
-    read_json(layout_folder / "model_index.json")
+    find_layout(layout_folder)
     settings = [file_sha256(file) for file in sorted(layout_folder.rglob("*.json"))]
     key = hashlib.sha256("".join([file_sha256(path), *settings]).encode()).hexdigest()
     folder = (home / "bases" / key[:16]).resolve()
@@ -119,15 +121,14 @@ def _convert_single_file(path: Path, layout: str | None, home: Path) -> Path:
 
 
 def _read_single_file(path: Path, layout: Path) -> Any:
-    from diffusers import StableDiffusionPipeline
-
+    from sdlora.models.families import family_of
     from sdlora.models.quiet import no_progress_bars
 
+    kind = family_of(layout).pipeline_class
+    options = {"safety_checker": None} if "safety_checker" in signature(kind).parameters else {}
     try:
         with no_progress_bars():
-            return StableDiffusionPipeline.from_single_file(
-                str(path), config=str(layout), local_files_only=True, safety_checker=None
-            )
+            return kind.from_single_file(str(path), config=str(layout), local_files_only=True, **options)
     # diffusers answers a wrong layout with whatever its conversion trips over (KeyError, ValueError, OSError, ...).
     except Exception as error:
         raise WeightsError(_layout_message(path, layout, f"{type(error).__name__}: {error}")) from error

@@ -3,46 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from diffusers import (
-    AutoencoderKL,
-    DDIMScheduler,
-    DPMSolverMultistepScheduler,
-    StableDiffusionPipeline,
-    UNet2DConditionModel,
-)
+from diffusers import AutoencoderKL, StableDiffusionPipeline
 from PIL import Image
-from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from torch import Tensor, nn
 
 from sdlora.artifacts import AdapterRef, BaseModelRef
 from sdlora.checkpoints import file_sha256
 from sdlora.errors import WeightsError
 from sdlora.models import parts
-from sdlora.models.encode import decode_latents, encode_prompts
-from sdlora.models.folder_check import read_json
+from sdlora.models.encode import decode_latents, encode_text
+from sdlora.models.families import family_of
+from sdlora.models.families.base import Family, Sampler
 from sdlora.models.precision import Precision, autocast, probe_precision
 from sdlora.models.sources import verify
 from sdlora.progress import OnProgress
 
-Sampler = Literal["ddim", "dpm++"]
 ADAPTER_WEIGHTS = "pytorch_lora_weights.safetensors"
 
 
 class StableDiffusion:
     """A base model, with or without an adapter merged into it.
 
-    The parts are ordinary diffusers and transformers objects and may be used directly:
-    `tokenizer`, `text_encoder`, `autoencoder`, `unet`, `scheduler`.
+    The parts are ordinary diffusers and transformers objects and may be used directly: `denoiser` (a U-Net or a
+    transformer), `autoencoder`, `scheduler`, and `text_encoders` and `tokenizers` by the names of their folders.
     """
 
-    tokenizer: CLIPTokenizer
-    text_encoder: CLIPTextModel
+    family: Family
+    tokenizers: dict[str, Any]
+    text_encoders: dict[str, nn.Module]
     autoencoder: AutoencoderKL
-    unet: UNet2DConditionModel
-    scheduler: DDIMScheduler
+    denoiser: Any
+    scheduler: Any
 
     def __init__(self, ref: BaseModelRef, device: str | None = None, precision: Precision | None = None) -> None:
         """Name the base model; nothing is read yet.
@@ -76,14 +70,14 @@ class StableDiffusion:
         Raises:
             WeightsError: a settings file is missing or damaged.
         """
-        folder = self.ref.folder
-        self.tokenizer = parts.load_tokenizer(self.ref)
-        self.scheduler = parts.load_scheduler(self.ref)
-        text_config = CLIPTextConfig(**read_json(folder / "text_encoder" / "config.json"))
-        self.text_encoder = CLIPTextModel(text_config).to(self.device).eval()
-        unet = UNet2DConditionModel.from_config(read_json(folder / "unet" / "config.json"))
-        self.unet = unet.to(self.device).eval()
-        autoencoder = AutoencoderKL.from_config(read_json(folder / "vae" / "config.json"))
+        self._load_settings()
+        self.text_encoders = {}
+        for part in self.family.text_parts:
+            config = part.encoder_class.config_class(**self.family.settings(part.folder))
+            self.text_encoders[part.folder] = part.encoder_class(config).to(self.device).eval()
+        denoiser = self.family.denoiser_class.from_config(self.family.denoiser_settings)
+        self.denoiser = denoiser.to(self.device).eval()
+        autoencoder = AutoencoderKL.from_config(self.family.settings("vae"))
         self.autoencoder = autoencoder.to(self.device).eval()
         self._has_weights = True
         return self
@@ -98,11 +92,12 @@ class StableDiffusion:
         verify(self.ref)
         if adapter is not None:
             check_adapter(adapter, self.ref)
-        self.tokenizer = parts.load_tokenizer(self.ref)
-        self.scheduler = parts.load_scheduler(self.ref)
-        self.text_encoder = parts.load_text_encoder(self.ref, self.device)
+        self._load_settings()
+        self.text_encoders = {
+            part.folder: parts.load_text_encoder(self.ref, part, self.device) for part in self.family.text_parts
+        }
         self.autoencoder = parts.load_autoencoder(self.ref, self.device)
-        self.unet = parts.load_unet(self.ref, self.device)
+        self.denoiser = parts.load_denoiser(self.ref, self.device)
         self._has_weights = True
         if adapter is not None:
             self._merge(adapter)
@@ -164,12 +159,16 @@ class StableDiffusion:
                 if on_progress:
                     on_progress("draw images", done + step + 1, len(chunks) * steps)
 
-            embeddings = self._embed(prompts[chunk])
+            conditioning = self.encode_prompts(prompts[chunk])
+            negative = {
+                name: tensor.expand_as(conditioning[name])
+                for name, tensor in self.encode_prompts([negative_prompt]).items()
+            }
             latents = self._sample(
                 pipeline,
                 report,
-                prompt_embeds=embeddings,
-                negative_prompt_embeds=self._embed([negative_prompt]).expand_as(embeddings),
+                **self.family.pipeline_inputs(conditioning, negative),
+                **self.family.sampling_options(self.scheduler),
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds[chunk]],
                 num_inference_steps=steps,
                 guidance_scale=guidance_scale,
@@ -177,7 +176,7 @@ class StableDiffusion:
             images.append(decode_latents(self.autoencoder, latents))
         return torch.cat(images)
 
-    def pipeline(self, sampler: Sampler = "ddim") -> StableDiffusionPipeline:
+    def pipeline(self, sampler: Sampler = "ddim") -> Any:
         """The parts as the stock diffusers pipeline, sharing the weights.
 
         Raises:
@@ -185,37 +184,55 @@ class StableDiffusion:
         """
         if not self._has_weights:
             raise WeightsError(f"The base model {self.ref.name} has no weights yet: call load_weights() first.")
-        kind = DDIMScheduler if sampler == "ddim" else DPMSolverMultistepScheduler
-        pipeline = StableDiffusionPipeline(
+        family = self.family
+        pipeline = family.pipeline_class(
             vae=self.autoencoder,
-            text_encoder=self.text_encoder,
-            tokenizer=self.tokenizer,
-            unet=self.unet,
-            scheduler=kind.from_config(self.scheduler.config),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
+            scheduler=family.sampler(self.scheduler, sampler),
+            **{family.layout.denoiser: self.denoiser},
+            **{text.encoder: self.text_encoders.get(text.encoder) for text in family.layout.text},
+            **{text.tokenizer: self.tokenizers.get(text.tokenizer) for text in family.layout.text},
+            **family.pipeline_extras,
         )
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
-    def _sample(self, pipeline: StableDiffusionPipeline, report: Callable[[int], None], **inputs: Any) -> Tensor:
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """What the denoiser is shown of prompts, by name: (N, ...) each, on the model's device."""
+        outputs = {
+            part.folder: encode_text(
+                part, self.tokenizers[part.tokenizer_folder], self.text_encoders[part.folder], prompts
+            )
+            for part in self.family.text_parts
+        }
+        return {name: tensor.to(self.device) for name, tensor in self.family.conditioning(outputs).items()}
+
+    @property
+    def unet(self) -> Any:
+        """The denoiser, by its name in the families that have a U-Net."""
+        return self.denoiser
+
+    def _load_settings(self) -> None:
+        self.family = family_of(self.ref.folder)
+        self.scheduler = parts.load_scheduler(self.ref)
+        self.tokenizers = {
+            part.tokenizer_folder: parts.load_tokenizer(self.ref, part) for part in self.family.text_parts
+        }
+
+    def _sample(self, pipeline: Any, report: Callable[[int], None], **inputs: Any) -> Tensor:
         def on_step(_pipeline: Any, step: int, _timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
             report(step)
             return kwargs
 
         precision = self.precision or probe_precision(self.device.type).precision
         # DPM++ takes on the precision of the network's answer; it is therefore handed over in fp32.
-        hook = self.unet.register_forward_hook(lambda _module, _inputs, output: (output[0].float(),))
+        hook = self.denoiser.register_forward_hook(lambda _module, _inputs, output: (output[0].float(),))
         try:
             with autocast(self.device.type, precision):
                 latents: Tensor = pipeline(**inputs, output_type="latent", callback_on_step_end=on_step).images
         finally:
             hook.remove()
         return latents
-
-    def _embed(self, prompts: Sequence[str]) -> Tensor:
-        return encode_prompts(self.tokenizer, self.text_encoder, prompts).to(self.device)
 
     def _merge(self, adapter: AdapterRef) -> None:
         # Merged, a step costs what the bare base's costs; read by diffusers, it is what users of the file get.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from sdlora.diffusion.schedule import draw_noise, draw_timesteps
+from sdlora.diffusion.objectives import Objective
+from sdlora.diffusion.schedule import draw_noise
 from sdlora.diffusion.seeds import step_generator
 from sdlora.training.config import TrainingConfig
 from sdlora.training.encoded import EncodedRows
@@ -22,23 +24,29 @@ class Batch:
         latents: (B, C, h, w) clean latents.
         noise: (B, C, h, w).
         timesteps: (B,) int64 in [0, T).
-        embeddings: (B, T, D) caption embeddings.
+        conditioning: what the denoiser is shown beside them, by the names of its `forward`; (B, ...) each.
     """
 
     latents: Tensor
     noise: Tensor
     timesteps: Tensor
-    embeddings: Tensor
+    conditioning: dict[str, Tensor]
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(*(t.to(device) for t in (self.latents, self.noise, self.timesteps, self.embeddings)))
+        return replace(
+            self,
+            latents=self.latents.to(device),
+            noise=self.noise.to(device),
+            timesteps=self.timesteps.to(device),
+            conditioning={name: tensor.to(device) for name, tensor in self.conditioning.items()},
+        )
 
 
 def draw_batch(
     encoded: EncodedRows,
     config: TrainingConfig,
     step: int,
-    num_train_timesteps: int,
+    objective: Objective,
     process_index: int = 0,
     num_processes: int = 1,
 ) -> Batch:
@@ -47,9 +55,9 @@ def draw_batch(
     size = config.batch_size
     first = encoded.latents[encoded.rows[0].sha256]
     noise = draw_noise((size, *first.shape), generator, config.noise_offset)
-    timesteps = draw_timesteps(size, num_train_timesteps, generator)
+    timesteps = objective.draw_timesteps(size, generator)
     caption_draw, dropout_draw, flip_draw = torch.rand(3, size, generator=generator).tolist()
-    latents, embeddings = [], []
+    latents, conditioning = [], []
     share = slice(process_index * size // num_processes, (process_index + 1) * size // num_processes)
     indices = image_indices(len(encoded.rows), size, config.seed, step)
     for position in range(size)[share]:
@@ -58,8 +66,13 @@ def draw_batch(
         latents.append((encoded.mirrored if flipped else encoded.latents)[row.sha256])
         dropped = dropout_draw[position] < config.caption_dropout or not row.captions
         caption = "" if dropped else row.captions[int(caption_draw[position] * len(row.captions))]
-        embeddings.append(encoded.embeddings[caption])
-    return Batch(torch.stack(latents), noise[share], timesteps[share], torch.stack(embeddings))
+        conditioning.append(encoded.conditioning(row.sha256, caption))
+    return Batch(torch.stack(latents), noise[share], timesteps[share], stack_conditioning(conditioning))
+
+
+def stack_conditioning(of_images: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The conditioning of several images as that of one batch."""
+    return {name: torch.stack([each[name] for each in of_images]) for name in of_images[0]}
 
 
 def image_indices(count: int, batch_size: int, seed: int, step: int) -> list[int]:

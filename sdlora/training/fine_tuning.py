@@ -82,7 +82,7 @@ def fine_tune(
         if finished is not None:
             return finished
         verify(base, store.home)
-        find_targets(parts.unet_outline(base), lora)  # a wrong setting is found before any work is done
+        find_targets(parts.denoiser_outline(base), lora)  # a wrong setting is found before any work is done
         with accelerator.main_process_first():  # it writes, the others read
             record = claim(folder, _record(base, snapshot, lora, config, digest, accelerator.device, store.home))
             encoded, held_out = _encode(base, snapshot, store, config, accelerator.device, on_progress)
@@ -99,7 +99,7 @@ def fine_tune(
                     name=name,
                     snapshot_digest=snapshot.digest,
                     run_digest=digest,
-                    prediction_type=run.loss.prediction_type,
+                    prediction_type=run.loss.objective.prediction,
                     resolution_px=parts.native_resolution(base),
                     training=config.model_dump(mode="json"),
                     details=_details(config, len(encoded.rows)),
@@ -190,9 +190,9 @@ def _prepare(
     held_out: EncodedRows | None,
     folder: Path,
 ) -> Run:
-    unet = attach_lora(parts.load_unet(base, accelerator.device), lora, config.seed)
+    unet = attach_lora(parts.load_denoiser(base, accelerator.device), lora, config.seed)
     store_as_used(unet, precision)
-    loss = DenoisingLoss.of_base(parts.load_scheduler(base), config.min_snr_gamma, precision, accelerator.device)
+    loss = DenoisingLoss.of_base(base, config.min_snr_gamma, precision, accelerator.device)
     validation = None
     if held_out is not None:
         validation = FixedNoiseValidation(held_out, loss, config.seed, config.batch_size, accelerator.device)

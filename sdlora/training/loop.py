@@ -73,7 +73,7 @@ class Run:
 
     def _step(self, model: nn.Module, step: int) -> None:
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
-        batch = draw_batch(self.encoded, self.config, step, self.loss.num_train_timesteps, rank, processes)
+        batch = draw_batch(self.encoded, self.config, step, self.loss.objective, rank, processes)
         if self.dropout:  # the only thing in the network that draws from the global generator
             torch.manual_seed(step_generator(self.config.seed, step, f"dropout-{rank}").initial_seed())
         loss = self.loss.weighted(model, batch.to(self.accelerator.device))

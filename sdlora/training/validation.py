@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sdlora.diffusion.seeds import step_generator
-from sdlora.training.batches import Batch
+from sdlora.training.batches import Batch, stack_conditioning
 from sdlora.training.encoded import EncodedRows
 from sdlora.training.loss import DenoisingLoss
 
@@ -26,7 +26,7 @@ class FixedNoiseValidation:
         self.loss = loss
         self.device = device
         self.batches = [
-            _fixed_batch(encoded, start, batch_size, loss.num_train_timesteps, seed)
+            _fixed_batch(encoded, start, batch_size, loss.objective.num_train_timesteps, seed)
             for start in range(0, min(len(encoded.rows), MAX_IMAGES) * TIMESTEPS_PER_IMAGE, batch_size)
         ]
 
@@ -52,5 +52,7 @@ def _fixed_batch(encoded: EncodedRows, start: int, size: int, num_train_timestep
         latents=torch.stack([encoded.latents[row.sha256] for row, _ in pairs]),
         noise=torch.stack(noise),
         timesteps=torch.tensor([int((part + 0.5) * num_train_timesteps / TIMESTEPS_PER_IMAGE) for _, part in pairs]),
-        embeddings=torch.stack([encoded.embeddings[row.captions[0] if row.captions else ""] for row, _ in pairs]),
+        conditioning=stack_conditioning(
+            [encoded.conditioning(row.sha256, row.captions[0] if row.captions else "") for row, _ in pairs]
+        ),
     )

@@ -18,7 +18,7 @@ from sdlora.evidence import METRICS
 from sdlora.lora import LoraConfig, attach_lora, save_adapter
 from sdlora.lora.attach import adapter_parameters
 from sdlora.models import BaseModelConfig, load_base_model
-from sdlora.models.parts import load_unet
+from sdlora.models.parts import load_denoiser
 from sdlora.store import ImageStore
 from tests.tiny import draw_images, tiny_base_model
 
@@ -65,7 +65,7 @@ def arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
 
 def make_adapter(folder: Path, base: BaseModelRef, snapshot: Snapshot, strength: float) -> AdapterRef:
     config = LoraConfig(rank=2, alpha=2.0)
-    unet = attach_lora(load_unet(base), config)
+    unet = attach_lora(load_denoiser(base), config)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in adapter_parameters(unet).values():

@@ -14,7 +14,7 @@ from sdlora.models import parts
 
 @pytest.fixture
 def unet(base):
-    return parts.load_unet(base)
+    return parts.load_denoiser(base)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_only_the_adapters_tensors_can_be_trained(unet, inputs):
 def test_the_seed_decides_the_start_and_leaves_the_global_generator_alone(base):
     torch.manual_seed(7)
     state = torch.random.get_rng_state()
-    starts = [collect_updates(attach_lora(parts.load_unet(base), LoraConfig(rank=2), seed)) for seed in (0, 0, 1)]
+    starts = [collect_updates(attach_lora(parts.load_denoiser(base), LoraConfig(rank=2), seed)) for seed in (0, 0, 1)]
     assert torch.equal(torch.random.get_rng_state(), state)
     name = next(iter(starts[0]))
     assert torch.equal(starts[0][name].down, starts[1][name].down)

@@ -79,7 +79,7 @@ def test_both_files_and_the_merge_draw_what_the_trained_adapter_draws(config, ba
 def test_merged_adapter_predicts_what_the_unmerged_one_does(config, base):
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(2, 4, 16, 16, generator=generator), torch.tensor([10, 900]), torch.randn(2, 32, 16)
-    unet = parts.load_unet(base)
+    unet = parts.load_denoiser(base)
     before = unet(*inputs).sample
     expected = perturb_adapter(attach_lora(unet, config))(*inputs).sample
     assert not torch.allclose(expected, before, atol=1e-2)
@@ -199,7 +199,7 @@ def test_an_adapter_of_another_base_model_is_refused(base, tmp_path):
     other = load_base_model(BaseModelConfig(source=str(tiny_base_model(tmp_path / "other", seed=1))), tmp_path)
     for use in (
         lambda: StableDiffusion.from_ref(other, adapter),
-        lambda: load_adapter(parts.load_unet(other), adapter, other),
+        lambda: load_adapter(parts.load_denoiser(other), adapter, other),
     ):
         with pytest.raises(WeightsError, match=rf"{adapter.base_digest[:12]}.*{other.digest[:12]}"):
             use()
@@ -223,11 +223,11 @@ def test_a_name_that_is_no_file_name_is_refused(name, base, tmp_path):
 
 def test_merging_without_an_adapter_is_an_error(base):
     with pytest.raises(WeightsError, match="no adapter"):
-        merge(parts.load_unet(base))
+        merge(parts.load_denoiser(base))
 
 
 def test_an_adapter_that_is_not_finite_is_not_merged(base):
-    unet = perturb_adapter(attach_lora(parts.load_unet(base), SMALL))
+    unet = perturb_adapter(attach_lora(parts.load_denoiser(base), SMALL))
     next(iter(layer for name, layer in unet.named_parameters() if "lora_B" in name)).data.fill_(float("nan"))
     with pytest.raises(WeightsError, match="cannot be merged"):
         merge(unet)

@@ -8,7 +8,7 @@ from diffusers import StableDiffusionPipeline
 
 from sdlora.errors import WeightsError
 from sdlora.models import StableDiffusion
-from sdlora.models.encode import decode_latents, encode_images, encode_prompts
+from sdlora.models.encode import decode_latents, encode_images, encode_text
 from sdlora.models.precision import probe_precision, remembered_probe
 
 
@@ -86,13 +86,13 @@ def test_a_model_without_weights_says_what_to_call(base):
 def test_init_model_has_the_bases_shape_but_not_its_weights(base, model):
     torch.manual_seed(1)
     fresh = StableDiffusion(base).init_model()
-    for part in ("unet", "autoencoder", "text_encoder"):
-        ours, theirs = getattr(fresh, part).state_dict(), getattr(model, part).state_dict()
+    for part in (lambda m: m.denoiser, lambda m: m.autoencoder, lambda m: m.text_encoders["text_encoder"]):
+        ours, theirs = part(fresh).state_dict(), part(model).state_dict()
         assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in theirs.items()}
         assert any(not torch.equal(ours[key], theirs[key]) for key in ours)
     fresh.load_weights()
-    expected = model.unet.state_dict()
-    assert all(torch.equal(value, expected[key]) for key, value in fresh.unet.state_dict().items())
+    expected = model.denoiser.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in fresh.denoiser.state_dict().items())
 
 
 def test_load_weights_refuses_files_that_are_not_the_named_ones(base, tmp_path):
@@ -112,9 +112,8 @@ def test_weights_stored_in_fp16_are_loaded_as_fp32(base, tmp_path):
     from sdlora.models import BaseModelConfig, load_base_model
 
     half = StableDiffusion.from_ref(load_base_model(BaseModelConfig(source=str(folder)), tmp_path))
-    assert {p.dtype for part in (half.unet, half.autoencoder, half.text_encoder) for p in part.parameters()} == {
-        torch.float32
-    }
+    modules = (half.denoiser, half.autoencoder, *half.text_encoders.values())
+    assert {p.dtype for module in modules for p in module.parameters()} == {torch.float32}
 
 
 def test_encoding_is_the_posterior_mean_and_does_not_depend_on_the_batch(model):
@@ -131,8 +130,10 @@ def test_encoding_is_the_posterior_mean_and_does_not_depend_on_the_batch(model):
 
 
 def test_prompts_are_padded_and_cut_to_the_tokenizers_length(model):
-    embeddings = encode_prompts(model.tokenizer, model.text_encoder, ["", "a red circle " * 40, "a"], batch_size=2)
-    assert embeddings.shape == (3, model.tokenizer.model_max_length, model.text_encoder.config.hidden_size)
+    (part,) = model.family.text_parts
+    tokenizer, encoder = model.tokenizers[part.tokenizer_folder], model.text_encoders[part.folder]
+    outputs = encode_text(part, tokenizer, encoder, ["", "a red circle " * 40, "a"], batch_size=2)
+    assert outputs["hidden"].shape == (3, tokenizer.model_max_length, encoder.config.hidden_size)
 
 
 def test_the_precision_probe_is_remembered_in_the_state_folder(tmp_path):

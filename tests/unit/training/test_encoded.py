@@ -4,7 +4,8 @@ import torch
 
 from sdlora.data import load_images_uint8
 from sdlora.models import parts
-from sdlora.models.encode import encode_images, encode_prompts
+from sdlora.models.encode import encode_images, encode_text
+from sdlora.models.families import family_of
 from sdlora.store import ImageStore
 from sdlora.training.encoded import encode_rows
 from tests.unit.training.setting import as_snapshot, fill_store
@@ -21,9 +22,11 @@ def test_cached_tensors_are_the_encoders_own(base, store, snapshot):
             torch.testing.assert_close(cached[row.sha256], latents, atol=1e-5, rtol=1e-4)
     captions = sorted({"", *(caption for row in snapshot.train for caption in row.captions)})
     assert sorted(encoded.embeddings) == captions
-    expected = encode_prompts(parts.load_tokenizer(base), parts.load_text_encoder(base), captions)
-    for caption, embedding in zip(captions, expected, strict=True):
-        torch.testing.assert_close(encoded.embeddings[caption], embedding, atol=1e-5, rtol=1e-4)
+    (part,) = family_of(base.folder).text_parts
+    expected = encode_text(part, parts.load_tokenizer(base, part), parts.load_text_encoder(base, part), captions)
+    for caption, embedding in zip(captions, expected["hidden"], strict=True):
+        cached = encoded.embeddings[caption]["encoder_hidden_states"]
+        torch.testing.assert_close(cached, embedding, atol=1e-5, rtol=1e-4)
 
 
 def test_only_new_images_are_encoded(base, tmp_path):

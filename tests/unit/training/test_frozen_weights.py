@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
 
 from sdlora.lora import LoraConfig, attach_lora
 from sdlora.lora.attach import adapter_parameters
@@ -16,11 +15,12 @@ from sdlora.training.loss import DenoisingLoss
 def test_storing_weights_as_they_are_used_changes_no_bit_of_loss_or_gradient(base, precision):
     generator = torch.Generator().manual_seed(0)
     latents, noise = torch.randn(2, 3, 4, 16, 16, generator=generator)
-    batch = Batch(latents, noise, torch.tensor([0, 500, 999]), torch.randn(3, 32, 16, generator=generator))
-    loss = DenoisingLoss.of_base(DDIMScheduler(), 5.0, precision, torch.device("cpu"))
+    text = torch.randn(3, 32, 16, generator=generator)
+    batch = Batch(latents, noise, torch.tensor([0, 500, 999]), {"encoder_hidden_states": text})
+    loss = DenoisingLoss.of_base(base, 5.0, precision, torch.device("cpu"))
     results, dtypes = [], []
     for stored in (False, True):
-        unet = attach_lora(parts.load_unet(base), LoraConfig(rank=4))
+        unet = attach_lora(parts.load_denoiser(base), LoraConfig(rank=4))
         with torch.no_grad():
             for tensor in adapter_parameters(unet).values():
                 tensor.fill_(0.05)

@@ -18,7 +18,7 @@ from tests.unit.training.setting import CONFIG, LORA
 
 @pytest.fixture
 def unet(base):
-    return attach_lora(parts.load_unet(base), LORA)
+    return attach_lora(parts.load_denoiser(base), LORA)
 
 
 def learner_of(unet, config):
@@ -61,7 +61,7 @@ def test_only_the_adapter_moves(unet):
 
 def test_a_model_without_adapter_cannot_be_trained(base):
     with pytest.raises(TrainingError, match="no trainable adapter"):
-        learner_of(parts.load_unet(base), CONFIG)
+        learner_of(parts.load_denoiser(base), CONFIG)
 
 
 def test_the_average_follows_the_parameters_and_is_only_lent(unet):
@@ -83,8 +83,8 @@ def test_the_average_follows_the_parameters_and_is_only_lent(unet):
 def test_a_restored_learner_takes_the_same_next_step(optimizer, schedule, base, tmp_path):
     ema_decay = None if optimizer == "schedule_free" else 0.9
     config = TrainingConfig(optimizer=optimizer, schedule=schedule, steps=10, warmup_steps=2, ema_decay=ema_decay)
-    first = learner_of(attach_lora(parts.load_unet(base), LORA, seed=0), config)
-    second = learner_of(attach_lora(parts.load_unet(base), LORA, seed=1), config)
+    first = learner_of(attach_lora(parts.load_denoiser(base), LORA, seed=0), config)
+    second = learner_of(attach_lora(parts.load_denoiser(base), LORA, seed=1), config)
     for step in range(3):
         set_gradients(first, 0.1 * (step + 1))
         first.update(step)

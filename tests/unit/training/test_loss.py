@@ -5,9 +5,11 @@ import torch
 from diffusers import DDIMScheduler
 from torch import nn
 
+from sdlora.diffusion.objectives import DenoisingObjective
 from sdlora.diffusion.schedule import add_noise
 from sdlora.diffusion.targets import training_target
 from sdlora.models import parts
+from sdlora.models.families import family_of
 from sdlora.training.batches import Batch
 from sdlora.training.encoded import encode_rows
 from sdlora.training.loss import DenoisingLoss
@@ -24,7 +26,7 @@ class Oracle(nn.Module):
         super().__init__()
         self.answer = answer
 
-    def forward(self, noisy, timesteps, embeddings, return_dict):
+    def forward(self, noisy, timesteps, encoder_hidden_states, return_dict):
         self.noisy = noisy
         return (self.answer,)
 
@@ -33,14 +35,19 @@ class Oracle(nn.Module):
 def batch():
     generator = torch.Generator().manual_seed(0)
     latents, noise = torch.randn(2, 3, 4, 8, 8, generator=generator)
-    return Batch(latents, noise, torch.tensor([0, 500, 999]), torch.zeros(3, 5, 6))
+    return Batch(latents, noise, torch.tensor([0, 500, 999]), {"encoder_hidden_states": torch.zeros(3, 5, 6)})
+
+
+def loss_of(base, kind, min_snr_gamma=None):
+    """The loss with the usual noise schedule and another prediction than the base's."""
+    objective = DenoisingObjective(DDIMScheduler().alphas_cumprod, kind)
+    return DenoisingLoss(family_of(base.folder), objective, objective.loss_weights(min_snr_gamma), "fp32")
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
-def test_a_perfect_prediction_costs_nothing_and_one_off_by_two_costs_four(kind, batch):
-    scheduler = DDIMScheduler(prediction_type=kind)
-    loss = DenoisingLoss.of_base(scheduler, None, "fp32", CPU)
-    levels = scheduler.alphas_cumprod[batch.timesteps]
+def test_a_perfect_prediction_costs_nothing_and_one_off_by_two_costs_four(kind, base, batch):
+    loss = loss_of(base, kind)
+    levels = loss.objective.alphas_cumprod[batch.timesteps]
     target = training_target(batch.latents, batch.noise, levels, kind)
     oracle = Oracle(target)
     assert loss.weighted(oracle, batch).item() == 0
@@ -49,10 +56,9 @@ def test_a_perfect_prediction_costs_nothing_and_one_off_by_two_costs_four(kind, 
     assert loss.weighted(Oracle(target + 2), batch).item() == pytest.approx(4.0)
 
 
-def test_min_snr_weighs_each_image_by_its_timestep(batch):
-    scheduler = DDIMScheduler(prediction_type="epsilon")
-    loss = DenoisingLoss.of_base(scheduler, 5.0, "fp32", CPU)
-    levels = scheduler.alphas_cumprod[batch.timesteps]
+def test_min_snr_weighs_each_image_by_its_timestep(base, batch):
+    loss = loss_of(base, "epsilon", 5.0)
+    levels = loss.objective.alphas_cumprod[batch.timesteps]
     weights = [min(1.0, 5.0 / (level / (1 - level))) for level in levels.tolist()]
     assert loss.weighted(Oracle(batch.noise + 1), batch).item() == pytest.approx(sum(weights) / 3, rel=1e-4)
     assert weights[0] < 0.01  # nearly clean latents would otherwise weigh as much as pure noise
@@ -60,9 +66,9 @@ def test_min_snr_weighs_each_image_by_its_timestep(batch):
 
 
 def test_validation_repeats_itself_and_notices_a_change(base, store, snapshot):
-    loss = DenoisingLoss.of_base(parts.load_scheduler(base), 5.0, "fp32", CPU)
+    loss = DenoisingLoss.of_base(base, 5.0, "fp32", CPU)
     encoded = encode_rows(base, snapshot.held_out, store, 64, device=CPU)
-    unet = parts.load_unet(base)
+    unet = parts.load_denoiser(base)
     first = FixedNoiseValidation(encoded, loss, 0, 4, CPU).measure(unet)
     assert FixedNoiseValidation(encoded, loss, 0, 4, CPU).measure(unet) == first
     assert FixedNoiseValidation(encoded, loss, 0, 3, CPU).measure(unet) == pytest.approx(first, rel=1e-4)
@@ -73,8 +79,8 @@ def test_validation_repeats_itself_and_notices_a_change(base, store, snapshot):
 
 
 def test_an_images_validation_noise_does_not_depend_on_the_other_images(base, store, snapshot):
-    loss = DenoisingLoss.of_base(parts.load_scheduler(base), 5.0, "fp32", CPU)
-    unet = parts.load_unet(base)
+    loss = DenoisingLoss.of_base(base, 5.0, "fp32", CPU)
+    unet = parts.load_denoiser(base)
 
     def errors(rows):
         validation = FixedNoiseValidation(encode_rows(base, rows, store, 64, device=CPU), loss, 0, 4, CPU)

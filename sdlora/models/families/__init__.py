@@ -1,0 +1,32 @@
+"""Model families: one small module each, found from a base model's own files."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sdlora.models.families.layouts import FamilyName, Layout, find_layout
+
+if TYPE_CHECKING:
+    from sdlora.models.families.base import Family
+
+__all__ = ["FamilyName", "Layout", "family_of", "find_layout"]
+
+# Imported when first used: most commands need only a base model's digest.
+_HOMES: dict[FamilyName, tuple[str, str]] = {
+    "sd1": ("sdlora.models.families.stable_diffusion", "StableDiffusion1"),
+    "sd2": ("sdlora.models.families.stable_diffusion", "StableDiffusion2"),
+}
+
+
+def family_of(folder: Path) -> Family:
+    """The family of a diffusers folder.
+
+    Raises:
+        WeightsError: a settings file is missing or damaged, or the family is not supported.
+    """
+    layout = find_layout(folder)
+    module, name = _HOMES[layout.name]
+    family: Family = getattr(import_module(module), name)(folder, layout)
+    return family

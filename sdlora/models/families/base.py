@@ -1,0 +1,173 @@
+"""What sets one architecture apart from another, behind one interface."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from sdlora.diffusion.objectives import Objective
+from sdlora.models.families.layouts import Layout, read_json
+
+Sampler = Literal["ddim", "dpm++"]
+TextOutputs = Mapping[str, Mapping[str, Tensor]]
+"""What the text encoders made of a batch: by encoder folder and output name, each (B, ...)."""
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How an image became what is trained on: scaled from `original_px`, cropped at `crop_px` to `target_px`.
+
+    Each is (height, width) or (top, left), in pixels.
+    """
+
+    original_px: tuple[int, int]
+    crop_px: tuple[int, int]
+    target_px: tuple[int, int]
+
+
+class TextPart(ABC):
+    """One text encoder: how prompts become tokens, and which of its outputs the denoiser is shown."""
+
+    encoder_class: ClassVar[Any]
+    tokenizer_class: ClassVar[Any]
+    output_names: ClassVar[tuple[str, ...]]
+
+    def __init__(self, folder: str, tokenizer_folder: str, max_tokens: int | None = None) -> None:
+        """Name the folders; `max_tokens` is by default what the tokenizer says."""
+        self.folder = folder
+        self.tokenizer_folder = tokenizer_folder
+        self.max_tokens = max_tokens
+
+    @property
+    def name(self) -> str:
+        """A name for caches: another encoding of the same encoder has another."""
+        return "-".join((type(self).__name__, *map(str, filter(None, (self.max_tokens,)))))
+
+    def token_ids(self, tokenizer: Any, prompts: Sequence[str]) -> Tensor:
+        """(B, T) int64, padded and cut to the encoder's length."""
+        encoded = tokenizer(
+            list(prompts),
+            padding="max_length",
+            truncation=True,
+            max_length=self.max_tokens or tokenizer.model_max_length,
+            return_tensors="pt",
+        )
+        token_ids: Tensor = encoded.input_ids
+        return token_ids
+
+    @abstractmethod
+    def outputs(self, encoder: nn.Module, token_ids: Tensor) -> dict[str, Tensor]:
+        """The encoder's outputs by the names in `output_names`, each (B, ...)."""
+
+
+class Family(ABC):
+    """A base model folder seen through its architecture. Only settings files are read; no weights are held."""
+
+    def __init__(self, folder: Path, layout: Layout) -> None:
+        self.folder = folder
+        self.layout = layout
+
+    @property
+    def name(self) -> str:
+        return self.layout.name
+
+    def settings(self, part: str) -> dict[str, Any]:
+        """The `config.json` of one part.
+
+        Raises:
+            WeightsError: missing or damaged.
+        """
+        return read_json(self.folder / part / "config.json")
+
+    @cached_property
+    def denoiser_settings(self) -> dict[str, Any]:
+        return self.settings(self.layout.denoiser)
+
+    @property
+    @abstractmethod
+    def denoiser_class(self) -> Any: ...
+
+    @property
+    @abstractmethod
+    def pipeline_class(self) -> Any:
+        """The stock diffusers pipeline."""
+
+    @property
+    @abstractmethod
+    def scheduler_class(self) -> Any:
+        """The scheduler that training and the default sampler read the noise schedule with."""
+
+    @cached_property
+    @abstractmethod
+    def text_parts(self) -> tuple[TextPart, ...]:
+        """The text encoders that this base model has."""
+
+    @abstractmethod
+    def objective(self, scheduler: Any) -> Objective:
+        """What the base was trained on, read from its scheduler."""
+
+    @abstractmethod
+    def conditioning(self, outputs: TextOutputs) -> dict[str, Tensor]:
+        """The text's share of what the denoiser is shown, under the names of its `forward`, each (B, ...)."""
+
+    def image_conditioning(self, framing: Framing) -> dict[str, Tensor]:
+        """One image's own share of what the denoiser is shown, without batch dimension; most families have none."""
+        return {}
+
+    @abstractmethod
+    def predict(
+        self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]
+    ) -> Tensor:
+        """The denoiser's output: (B, C, h, w) noisy latents, (B,) network timesteps -> (B, C, h, w)."""
+
+    @property
+    @abstractmethod
+    def native_resolution(self) -> int:
+        """Side of the images the base was trained on, in pixels."""
+
+    @property
+    def latent_reduction(self) -> int:
+        """Pixels per latent position along one side: each level of the autoencoder but the last halves the side."""
+        return 1 << (len(self.settings("vae")["block_out_channels"]) - 1)
+
+    @property
+    def pipeline_extras(self) -> dict[str, Any]:
+        """Further arguments that build the stock pipeline."""
+        return {}
+
+    @abstractmethod
+    def sampler(self, scheduler: Any, sampler: Sampler) -> Any:
+        """The scheduler that draws, made from the base's own."""
+
+    def sampling_options(self, scheduler: Any) -> dict[str, Any]:
+        """Further arguments of the stock pipeline's `__call__`."""
+        side_px = self.native_resolution
+        return {"height": side_px, "width": side_px}
+
+    @abstractmethod
+    def pipeline_inputs(self, conditioning: Mapping[str, Tensor], negative: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Conditioning under the names of the stock pipeline's `__call__`."""
+
+    @abstractmethod
+    def kohya_name(self, layer: str) -> str:
+        """The name of a denoiser layer in kohya's files, without the tensor's own suffix."""
+
+    @abstractmethod
+    def kohya_metadata(self, prediction: str) -> dict[str, str]:
+        """The `ss_*` and `modelspec.*` entries that tools choose their loader by."""
+
+
+def free(device: torch.device) -> None:
+    """Give back what was held by parts that are no longer referenced."""
+    import gc
+
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -1,0 +1,136 @@
+"""Which files make up a base model of each family, and how its family is told from them; no heavy imports.
+
+A family is found from `model_index.json` and, where two families share a pipeline, from the denoiser's settings.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sdlora.errors import WeightsError
+
+FamilyName = Literal["sd1", "sd2"]
+Targets = Literal["attention", "attention+ff", "all"]
+
+_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+_FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
+_CONVOLUTIONS = ("proj_in", "proj_out", "conv1", "conv2", "conv_shortcut", "time_emb_proj")
+_UNET_TARGETS: Mapping[Targets, tuple[str, ...]] = {
+    "attention": _ATTENTION,
+    "attention+ff": _ATTENTION + _FEED_FORWARD,
+    "all": _ATTENTION + _FEED_FORWARD + _CONVOLUTIONS,
+}
+
+
+@dataclass(frozen=True)
+class TextFolders:
+    """The folders of one text encoder; an optional one may be left out of a base model."""
+
+    encoder: str
+    tokenizer: str
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One family's folders, in the names of diffusers.
+
+    Attributes:
+        name: the family, in short.
+        title: the family, for people.
+        pipeline: `_class_name` of `model_index.json`.
+        denoiser: folder of the network that adapters attach to.
+        denoiser_class: its class in diffusers.
+        text: its text encoders.
+        targets: ends of layer names that `lora.targets` stands for.
+    """
+
+    name: FamilyName
+    title: str
+    pipeline: str
+    denoiser: str
+    denoiser_class: str
+    text: tuple[TextFolders, ...]
+    targets: Mapping[Targets, tuple[str, ...]]
+
+    @property
+    def weights_stems(self) -> dict[str, str]:
+        """The file name, without suffix, of every part's weights, by folder."""
+        stems = {self.denoiser: "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
+        return stems | {folders.encoder: "model" for folders in self.text}
+
+
+_ONE_ENCODER = (TextFolders("text_encoder", "tokenizer"),)
+LAYOUTS: tuple[Layout, ...] = (
+    Layout(
+        name="sd1",
+        title="Stable Diffusion 1.x",
+        pipeline="StableDiffusionPipeline",
+        denoiser="unet",
+        denoiser_class="UNet2DConditionModel",
+        text=_ONE_ENCODER,
+        targets=_UNET_TARGETS,
+    ),
+    Layout(
+        name="sd2",
+        title="Stable Diffusion 2.x",
+        pipeline="StableDiffusionPipeline",
+        denoiser="unet",
+        denoiser_class="UNet2DConditionModel",
+        text=_ONE_ENCODER,
+        targets=_UNET_TARGETS,
+    ),
+)
+
+
+def find_layout(folder: Path) -> Layout:
+    """The family of a diffusers folder.
+
+    Raises:
+        WeightsError: a settings file is missing or damaged, or no supported family has this pipeline.
+    """
+    index = folder / "model_index.json"
+    pipeline = read_json(index).get("_class_name")
+    found = [layout for layout in LAYOUTS if layout.pipeline == pipeline]
+    if not found:
+        raise WeightsError(
+            f"base_model.source: {index} names the pipeline {pipeline!r}, which is of no supported family; "
+            f"supported: {', '.join(f'{layout.title} ({layout.pipeline})' for layout in LAYOUTS)}."
+        )
+    if len(found) == 1:
+        return found[0]
+    # Version 2 made the projections around its transformer blocks linear; version 1 has 1x1 convolutions there.
+    linear = bool(read_json(folder / "unet" / "config.json").get("use_linear_projection"))
+    return next(layout for layout in found if layout.name == ("sd2" if linear else "sd1"))
+
+
+def targets_of(denoiser_class: str, targets: Targets) -> tuple[str, ...]:
+    """The layers that `lora.targets` stands for in a denoiser of this class.
+
+    Raises:
+        WeightsError: no supported family has such a denoiser.
+    """
+    for layout in LAYOUTS:
+        if layout.denoiser_class == denoiser_class:
+            return layout.targets[targets]
+    known = sorted({layout.denoiser_class for layout in LAYOUTS})
+    raise WeightsError(f"{denoiser_class} is the denoiser of no supported family; supported: {', '.join(known)}.")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises WeightsError when the file is missing or is not a JSON object."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise WeightsError(
+            f"base_model.source: {path} is missing; expected a Stable Diffusion folder as diffusers saves it."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"base_model.source: {path} is damaged ({error}). Copy the file again.") from error
+    if not isinstance(value, dict):
+        raise WeightsError(f"base_model.source: {path} is damaged (not a JSON object). Copy the file again.")
+    return value
