@@ -41,6 +41,16 @@ class DataConfig(FrozenConfig):
     low_information_threshold: float = Field(
         0.16, ge=0, le=1, description="entropy below which it is one plain colour, 0 to 1; cleanvision has 0.3"
     )
+    # On what is said of an image. Styles are learnt without captions too, so little is asked for by default.
+    require_captions: bool = Field(False, description="reject images that nothing is said of")
+    min_caption_chars: int = Field(0, ge=0, description="characters the longest caption of an image needs; 0: any")
+    allow_garbled_captions: bool = Field(False, description="keep captions that were read with the wrong encoding")
+    max_images_per_caption: int = Field(
+        0, ge=0, description="reject images whose captions are all on more images than this; 0: any number"
+    )
+    allowed_licences: tuple[str, ...] = Field(
+        (), description="only images under these licences, such as CC0* or CC-BY-4.0*, in any case; none: any licence"
+    )
     near_duplicate_difference: float = Field(
         22.0, ge=0, le=MAX_DIFFERENCE, description="two images that differ less, in grey levels of 255, are copies"
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -94,12 +94,17 @@ def captions_by_image(session: Session, source_id: int) -> dict[str, tuple[Capti
 
 
 def replace_captions(session: Session, source_id: int | None, captions: Mapping[str, Sequence[Caption]]) -> None:
-    """Let `captions` (by SHA-256) be all that this source, or a person (None), says of those images."""
+    """Let `captions` (by SHA-256) be all that this source, or a person (None), says of those images.
+
+    They are decided again by the next cleaning.
+    """
     ids = image_ids(session, list(captions))
     for chunk in chunks(list(captions)):
         of_images = CaptionTable.image_id.in_([ids[sha256] for sha256 in chunk])
         of_source = CaptionTable.source_id == source_id  # SQLAlchemy writes IS NULL for None
         session.execute(delete(CaptionTable).where(of_images, of_source))
+        decided = ImageTable.id.in_([ids[sha256] for sha256 in chunk]) & ImageTable.rules.is_not(None)
+        session.execute(update(ImageTable).where(decided).values(rules=None))
     rows = [
         {
             "image_id": ids[sha256],

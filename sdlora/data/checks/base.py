@@ -77,6 +77,10 @@ class Check:
         return parameters_digest({name: getattr(config, name) for name in self.settings})
 
 
+Findings = Mapping[int, tuple[float | None, str | None]]
+"""Score, and reason or None, by image id; images that a check has nothing to say of are left out."""
+
+
 @dataclass(frozen=True)
 class RecordCheck:
     """A cleaning rule on what is recorded of an image (captions, licence), read anew whenever the image is decided.
@@ -91,7 +95,7 @@ class RecordCheck:
 
     name: str
     version: int
-    judge: Callable[[Session, Sequence[int], DataConfig], Mapping[int, tuple[float | None, str | None]]]
+    judge: Callable[[Session, Sequence[int], DataConfig], Findings]
     settings: tuple[str, ...]
     affects: Callable[[Session, Sequence[int], DataConfig], Iterable[int]] | None = None
 
