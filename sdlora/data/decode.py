@@ -1,18 +1,27 @@
-"""Bytes to pixels as a person sees them: upright, on white, 8 bits per colour."""
+"""Bytes to pixels as a person sees them: upright, on a background, 8 bits per colour, sRGB."""
 
 from __future__ import annotations
 
 import io
 import re
 import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from sdlora.data.colour import to_srgb
+
+VERSION = 2
+"""Raised when the same bytes would give other pixels."""
 
 # Formats whose readers only unpack pixels. Pillow's EPS reader, for one, starts Ghostscript.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "TGA", "QOI")
 _ANIMATED_FORMATS = ("GIF", "PNG", "WEBP", "AVIF")  # several pages of a TIFF or pictures of an MPO are no animation
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_ORIENTATION = 0x0112
 
 
 class UnreadableError(ValueError):
@@ -30,82 +39,109 @@ class Header:
     animated: bool
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """What became of some bytes.
+
+    Attributes:
+        header: None where they are no picture of a known format.
+        rgb: the (first) picture; None where decoding failed, or was not tried.
+        problem: why decoding failed, in words.
+        transparent: the background shows through.
+    """
+
+    header: Header | None = None
+    rgb: Image.Image | None = None
+    problem: str | None = None
+    transparent: bool = False
+
+
 def read_header(content: bytes) -> Header:
     """Format, size and animation, without decoding a pixel.
 
     Raises:
         UnreadableError: the bytes are no picture of a known format.
     """
-    try:
-        with _quiet(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            animated = image.format in _ANIMATED_FORMATS and bool(getattr(image, "is_animated", False))
-            return Header(image.format or "", image.width, image.height, image.width * image.height, animated)
-    except Image.DecompressionBombError as error:
-        # Pillow refuses before it tells the sides; its message has their product.
-        found = re.search(r"\((\d+) pixels\)", str(error))
-        return Header("", 0, 0, int(found[1]) if found else 2**31, animated=False)
-    except Exception as error:  # damaged files raise nearly everything: struct.error, KeyError, MemoryError
-        raise UnreadableError(_explain(error, content)) from error
+    decoded = decode(content, max_pixels=-1)
+    if decoded.header is None:
+        raise UnreadableError(decoded.problem)
+    return decoded.header
 
 
-def decode_rgb(content: bytes) -> Image.Image:
-    """The (first) picture as 8-bit RGB: turned upright by EXIF, on white where transparent, 16 bits scaled to 8.
-
-    The caller has compared `read_header(content).pixels` with a limit.
+def decode_rgb(content: bytes, background: str = "white") -> Image.Image:
+    """The (first) picture as 8-bit RGB. The caller has compared `read_header(content).pixels` with a limit.
 
     Raises:
         UnreadableError: the bytes are damaged or cut short.
     """
+    decoded = decode(content, background=background)
+    if decoded.rgb is None:
+        raise UnreadableError(decoded.problem)
+    return decoded.rgb
+
+
+def decode(content: bytes, max_pixels: int | None = None, background: str = "white") -> Decoded:
+    """Read a picture: turned upright by EXIF, colours in sRGB, transparent parts on the background.
+
+    Args:
+        max_pixels: a picture whose header promises more is not unpacked; None: any is.
+        background: a colour name or #rrggbb.
+    """
+    header = None
     try:
-        with _quiet():
-            _verify(content)
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                image.load()
-                return _on_white(_upright(_to_8_bits(image)))
-    except Exception as error:  # as above
-        raise UnreadableError(_explain(error, content)) from error
+        with _opened(content) as image:
+            header = _header(image)
+            if max_pixels is not None and header.pixels > max_pixels:
+                return Decoded(header)
+            _compare_png_checksums(content)
+            image.load()
+            rgb, transparent = to_srgb(_upright(image), background)
+            return Decoded(header, rgb, None, transparent)
+    except Image.DecompressionBombError as error:
+        # Pillow refuses before it tells the sides; its message has their product.
+        found = re.search(r"\((\d+) pixels\)", str(error))
+        return Decoded(Header("", 0, 0, int(found[1]) if found else 2**31, animated=False))
+    except Exception as error:  # noqa: BLE001  # damaged files raise nearly everything: struct.error, KeyError, ...
+        return Decoded(header, None, _explain(error, content))
 
 
-def _verify(content: bytes) -> None:
-    """Compare PNG's checksums; its decoder alone lets damaged pixels through."""
-    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-        if image.format == "PNG":
-            image.verify()
+@contextmanager
+def _opened(content: bytes) -> Iterator[Image.Image]:
+    # Pillow warns of large pictures and odd metadata; the checks say what is to be said.
+    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        yield image
+
+
+def _header(image: Image.Image) -> Header:
+    animated = image.format in _ANIMATED_FORMATS and bool(getattr(image, "is_animated", False))
+    return Header(image.format or "", image.width, image.height, image.width * image.height, animated)
+
+
+def _compare_png_checksums(content: bytes) -> None:
+    """Pillow's PNG decoder alone lets damaged pixels through."""
+    if not content.startswith(_PNG_START):
+        return
+    view, start = memoryview(content), len(_PNG_START)
+    while start + 12 <= len(content):
+        kind = content[start + 4 : start + 8]
+        end = start + 8 + int.from_bytes(content[start : start + 4], "big")
+        if end + 4 > len(content):
+            raise UnreadableError("the file is cut short")
+        if zlib.crc32(view[start + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
+            raise UnreadableError(f"the checksum of its part {kind.decode('ascii', 'replace')!a} does not match")
+        if kind == b"IEND":
+            return
+        start = end + 4
+    raise UnreadableError("the file is cut short")
 
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
+        if image.getexif().get(_ORIENTATION, 1) == 1:
+            return image  # without the copy that exif_transpose makes
         return ImageOps.exif_transpose(image)
     except Exception:  # noqa: BLE001  # damaged EXIF data is no reason to lose the picture
         return image
-
-
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    if not image.mode.startswith(("I", "F")):
-        return image
-    values = np.asarray(image, dtype=np.float64)
-    if image.mode == "F":
-        scale = 255.0 if values.max(initial=0) <= 1 else 255.0 / max(values.max(), 255.0)
-    else:
-        scale = 255.0 / 65535.0 if values.max(initial=0) > 255 or image.mode.startswith("I;16") else 1.0
-    grey = Image.fromarray((np.nan_to_num(values) * scale).round().clip(0, 255).astype(np.uint8))
-    grey.info.update(image.info)
-    grey.getexif().update(image.getexif())
-    return grey
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
-        image = image.convert("RGBA")
-        canvas = Image.new("RGBA", image.size, "white")
-        canvas.alpha_composite(image)
-        image = canvas
-    return image.convert("RGB")
-
-
-def _quiet() -> warnings.catch_warnings[None]:
-    """Pillow warns of large pictures and odd metadata; the checks say what is to be said."""
-    return warnings.catch_warnings(action="ignore")
 
 
 def _explain(error: Exception, content: bytes) -> str:
@@ -115,7 +151,7 @@ def _explain(error: Exception, content: bytes) -> str:
         if b"\0" not in content[:512] and _is_text(content[:512]):
             return "the bytes are text, not a picture"
         return f"the bytes are none of the formats {', '.join(FORMATS)}"
-    if "truncated" in str(error).lower():
+    if "truncated" in str(error).lower() or "cut short" in str(error):
         return "the file is cut short"
     return f"the file is damaged ({' '.join(str(error).split()) or type(error).__name__})"
 

@@ -14,7 +14,7 @@ from functools import partial
 from PIL import Image
 
 from sdlora.data.checks import CHECKS, Picture
-from sdlora.data.decode import Header, UnreadableError, decode_rgb, read_header
+from sdlora.data.decode import Header, decode
 from sdlora.data.fingerprint import Fingerprint, fingerprint
 from sdlora.store.blobs import BlobStore
 from sdlora.store.intake import chunks
@@ -34,7 +34,8 @@ class Measurement:
 
 def measure(sha256: str, content: bytes, max_pixels: int) -> Measurement:
     """Score one image by all checks; nothing is decoded if the header promises more than `max_pixels`."""
-    picture = _look(content, max_pixels)
+    decoded = decode(content, max_pixels)
+    picture = Picture(decoded.header, decoded.rgb, decoded.problem)
     scores = ((check.name, check.score(picture)) for check in CHECKS)
     return Measurement(
         sha256=sha256,
@@ -88,16 +89,6 @@ def pixels_sha256(rgb: Image.Image) -> str:
     digest = hashlib.sha256(f"{rgb.width}x{rgb.height} {rgb.mode} ".encode())
     digest.update(rgb.tobytes())
     return digest.hexdigest()
-
-
-def _look(content: bytes, max_pixels: int) -> Picture:
-    header = None
-    try:
-        header = read_header(content)
-        rgb = decode_rgb(content) if header.pixels <= max_pixels else None
-    except UnreadableError as error:
-        return Picture(header, None, str(error))
-    return Picture(header, rgb, None)
 
 
 def _measure_blob(url: str, max_pixels: int, sha256: str) -> Measurement:

@@ -24,7 +24,7 @@ from sdlora.progress import OnProgress
 from sdlora.store import ImageStore
 from sdlora.training.tensor_cache import TensorCache
 
-_IMAGE_TRANSFORM = "centre-square-v1"  # raised when load_images_uint8 or encode_images change their results
+_IMAGE_TRANSFORM = "centre-square-v2"  # raised when load_images_uint8 or encode_images change their results
 _CHUNK = 64
 _ONLY = ""  # the output of an encoder that has one
 

@@ -1,0 +1,112 @@
+"""Any colour mode to 8-bit sRGB on a background: what a careful viewer shows."""
+
+from __future__ import annotations
+
+import io
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageCms
+
+_UNNOTICED = 2
+"""Grey levels by which a profile may change colours and still count as sRGB."""
+
+
+def to_srgb(image: Image.Image, background: str) -> tuple[Image.Image, bool]:
+    """A loaded image as RGB, and whether the background shows through anywhere.
+
+    Colour profiles are followed; one that is damaged, or of another kind than the image, is ignored. 16 bits and
+    floating point (0 to 1) are scaled to 8 bits.
+
+    Args:
+        background: what transparent pixels are laid on, a colour name or #rrggbb.
+    """
+    profile = image.info.get("icc_profile")
+    image = _to_8_bits(image)
+    alpha = _alpha(image)
+    rgb = _to_rgb(image, profile)
+    if alpha is None or alpha.getextrema()[0] == 255:
+        return rgb, False
+    canvas = Image.new("RGB", rgb.size, background)
+    canvas.paste(rgb, mask=alpha)
+    return canvas, True
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    if not image.mode.startswith(("I", "F")):
+        return image
+    values = np.nan_to_num(np.asarray(image, dtype=np.float32))
+    if image.mode == "F":
+        scale = 255.0 if values.max(initial=0) <= 1 else 255.0 / max(values.max(), 255.0)
+    else:
+        scale = 255.0 / 65535.0 if values.max(initial=0) > 255 or image.mode.startswith("I;16") else 1.0
+    grey = Image.fromarray((values * scale).round().clip(0, 255).astype(np.uint8))
+    if "transparency" in image.info:  # one grey value; scaled to 8 bits it would take its neighbours along
+        grey.putalpha(Image.fromarray(np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)))
+    return grey
+
+
+def _alpha(image: Image.Image) -> Image.Image | None:
+    if image.mode in ("RGBA", "LA"):
+        return image.getchannel("A")
+    if image.mode in ("PA", "La", "RGBa") or "transparency" in image.info:
+        return image.convert("RGBA").getchannel("A")
+    return None
+
+
+def _to_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    if image.mode == "LAB":
+        return _apply(_from_lab(), image)
+    if image.mode in ("La", "RGBa"):
+        image = image.convert("RGBA")
+    plain = {"1": "L", "LA": "L", "L": "L", "CMYK": "CMYK"}.get(image.mode, "RGB")
+    if image.mode != plain:
+        image = image.convert(plain)
+    transform = _to_srgb_transform(profile, plain) if profile else None
+    if transform:
+        return _apply(transform, image)
+    return image if plain == "RGB" else image.convert("RGB")
+
+
+def _apply(transform: ImageCms.ImageCmsTransform, image: Image.Image) -> Image.Image:
+    converted = ImageCms.applyTransform(image, transform)
+    assert converted is not None  # it is None only when done in place
+    return converted
+
+
+@lru_cache(maxsize=32)
+def _to_srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """None where the profile cannot be used, or changes nothing to speak of."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        transform = _transform(source, mode)
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return None
+    return None if _is_srgb(transform, mode) else transform
+
+
+def _is_srgb(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
+    if mode == "CMYK":
+        return False
+    steps = np.arange(0, 256, 17, dtype=np.uint8)
+    cube = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(16, 256, 3)
+    colours = Image.fromarray(cube) if mode == "RGB" else Image.fromarray(steps[None])
+    before = np.asarray(colours.convert("RGB"), np.int16)
+    return bool(np.abs(np.asarray(_apply(transform, colours), np.int16) - before).max() <= _UNNOTICED)
+
+
+@lru_cache(maxsize=1)
+def _from_lab() -> ImageCms.ImageCmsTransform:
+    return _transform(ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")), "LAB")
+
+
+def _transform(source: ImageCms.ImageCmsProfile, mode: str) -> ImageCms.ImageCmsTransform:
+    # As browsers do it: colours that sRGB has stay the same, and black stays black.
+    return ImageCms.buildTransform(
+        source,
+        ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")),
+        mode,
+        "RGB",
+        renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+        flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+    )
