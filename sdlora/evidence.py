@@ -19,7 +19,7 @@ from sdlora.frozen import FrozenConfig
 
 Contestant = Literal["base", "champion", "candidate"]
 CONTESTANTS: tuple[Contestant, ...] = ("base", "champion", "candidate")
-DUEL_FILE, DECISION_FILE = "duel.json", "decision.json"
+DUEL_FILE, DECISION_FILE, CHOICE_FILE = "duel.json", "decision.json", "choice.json"
 
 
 class Metric(FrozenConfig):
@@ -162,6 +162,42 @@ class Duel(FrozenConfig):
     def digest(self) -> str:
         """SHA-256 of the whole evidence; decisions and approvals are bound to it."""
         return canonical_digest(self.model_dump(mode="json"))
+
+
+class Choice(FrozenConfig):
+    """Which step's adapter a training run kept. Differences are paired by held-out image; below 0 the kept is better.
+
+    Losses and differences are None where nothing was measured, intervals need two held-out images.
+    """
+
+    rule: Literal["best", "last"]
+    step: int
+    trained_steps: int
+    stopped_early: bool
+    validation_loss: float | None = None
+    against_start: Estimate | None = Field(None, description="against the base model without adapter")
+    against_last: Estimate | None = Field(None, description="against the last step; None if that is the one kept")
+    runner_up_step: int | None = None
+    against_runner_up: Estimate | None = None
+
+    def in_words(self) -> str:
+        """One or two sentences for people."""
+        stop = f"Training stopped at step {self.trained_steps}: it had ceased to help. " if self.stopped_early else ""
+        if self.validation_loss is None:
+            return f"{stop}The adapter of the last step, {self.step}, was kept; there was nothing to measure it on."
+        words = (
+            f"{stop}The adapter of step {self.step} of {self.trained_steps} was kept ({self.rule}): validation loss "
+        )
+        words += f"{self.validation_loss:.4g}"
+        for rival, difference in (
+            ("the base model", self.against_start),
+            ("the last step", self.against_last),
+            (f"the runner-up, step {self.runner_up_step}", self.against_runner_up),
+        ):
+            if difference is not None:
+                interval = f"[{difference.low:+.2g}, {difference.high:+.2g}]"
+                words += f"; against {rival} {difference.value:+.2g} {interval}"
+        return words + "."
 
 
 class Check(FrozenConfig):

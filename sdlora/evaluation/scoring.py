@@ -10,8 +10,8 @@ from torch import Tensor
 
 from sdlora.evaluation import distances, neighbours
 from sdlora.evaluation.config import EvaluationConfig
-from sdlora.evaluation.resampling import estimate, resample_counts, resampled_means
 from sdlora.evidence import Contestant, Estimate
+from sdlora.resampling import estimate, resample_counts, resampled_means
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,12 @@ class TrainingConfig(FrozenConfig):
         ge=1,
         description="steps between two measurements on the held-out images; empty: the preset's",
     )
+    keep: Literal["best", "last"] = Field(
+        "best", description="which adapter is saved: the best one on the held-out images, or that of the last step"
+    )
+    early_stop_patience: int | None = Field(
+        None, ge=1, description="stop after so many measurements that are surely worse than the best; null: never"
+    )
     log_every_steps: int = Field(10, ge=1, description="steps whose mean is reported as one point of the curve")
     checkpoint_every_seconds: float = Field(30.0, gt=0, description="longest time whose work a crash can cost")
     checkpoint_every_steps: int | None = Field(None, ge=1, description="additionally, steps between checkpoints")

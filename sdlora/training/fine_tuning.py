@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from sdlora.artifacts import AdapterRef, BaseModelRef
 from sdlora.data import Snapshot
 from sdlora.errors import TrainingError
+from sdlora.evidence import CHOICE_FILE
 from sdlora.lora.attach import adapter_parameters, attach_lora
 from sdlora.lora.config import LoraConfig
 from sdlora.lora.load import open_adapter
@@ -23,6 +24,7 @@ from sdlora.models.precision import Precision, remembered_probe
 from sdlora.models.sources import verify
 from sdlora.progress import OnMetrics, OnProgress
 from sdlora.store import ImageStore
+from sdlora.training import choosing
 from sdlora.training.config import TrainingConfig
 from sdlora.training.encoded import EncodedRows, encode_rows
 from sdlora.training.frozen_weights import store_as_used
@@ -31,10 +33,10 @@ from sdlora.training.learner import Learner, TrainedGroup
 from sdlora.training.loop import Run
 from sdlora.training.loss import DenoisingLoss
 from sdlora.training.optimizers import require_library
-from sdlora.training.run_folder import claim, exclusive
+from sdlora.training.run_folder import claim, exclusive, write_text
 from sdlora.training.validation import FixedNoiseValidation
 
-ADAPTER_FOLDER = "adapter"
+ADAPTER_FOLDER, RUNNER_UP_FOLDER = "adapter", "runner-up"
 
 
 def fine_tune(
@@ -50,6 +52,9 @@ def fine_tune(
     on_progress: OnProgress | None = None,
 ) -> AdapterRef:
     """Train an adapter on the snapshot's training rows and write it to `folder/adapter`.
+
+    With held-out images the adapter that measures best on them is the one written (`training.keep`); the second best
+    goes to `folder/runner-up`, and `folder/choice.json` tells by how much.
 
     Equal inputs give equal bytes on one machine with the same number of threads, however often the run was killed
     and started again. A finished adapter is returned at once.
@@ -90,21 +95,9 @@ def fine_tune(
         run.on_metrics, run.on_progress = on_metrics, on_progress
         run.train()
         if accelerator.is_main_process:
-            with run.learner.averaged():
-                save_adapter(
-                    folder / ADAPTER_FOLDER,
-                    run.unet,
-                    lora,
-                    base,
-                    name=name,
-                    snapshot_digest=snapshot.digest,
-                    run_digest=digest,
-                    prediction_type=run.loss.objective.prediction,
-                    resolution_px=parts.native_resolution(base),
-                    training=config.model_dump(mode="json"),
-                    details=_details(config, len(encoded.rows)),
-                )
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            _write_adapters(run, base, snapshot, lora, name, digest)
+            for leftover in ("checkpoints", choosing.FOLDER):
+                shutil.rmtree(folder / leftover, ignore_errors=True)
         accelerator.wait_for_everyone()
         return open_adapter(folder / ADAPTER_FOLDER)
 
@@ -209,10 +202,42 @@ def _prepare(
     )
 
 
-def _details(config: TrainingConfig, image_count: int) -> dict[str, str]:
+def _write_adapters(run: Run, base: BaseModelRef, snapshot: Snapshot, lora: LoraConfig, name: str, digest: str) -> None:
+    """Write the chosen adapter, before it the runner-up if there is one, and `choice.json` with the evidence."""
+    choice, chooser = run.chooser.choice(run.done), run.chooser
+
+    def write(place: str, step: int) -> None:
+        save_adapter(
+            run.folder / place,
+            run.unet,
+            lora,
+            base,
+            name=name,
+            snapshot_digest=snapshot.digest,
+            run_digest=digest,
+            prediction_type=run.loss.objective.prediction,
+            resolution_px=parts.native_resolution(base),
+            training=run.config.model_dump(mode="json"),
+            details=_details(run.config, len(run.encoded.rows), step),
+        )
+
+    write_text(run.folder / CHOICE_FILE, choice.model_dump_json(indent=2) + "\n")
+    if choice.rule == "last":
+        with run.learner.averaged():
+            write(ADAPTER_FOLDER, choice.step)
+        return
+    # The runner-up first: the adapter's folder is what marks the run as finished.
+    for place, kept in ((RUNNER_UP_FOLDER, chooser.runner_up), (ADAPTER_FOLDER, chooser.best)):
+        if kept is not None:
+            weights = chooser.weights_of(kept)
+            run.learner.assign([weights[name] for name in run.learner.parameters])
+            write(place, kept.step)
+
+
+def _details(config: TrainingConfig, image_count: int, step: int) -> dict[str, str]:
     """The training settings under the names that kohya's tools show."""
     return {
-        "ss_steps": str(config.steps),
+        "ss_steps": str(step),
         "ss_max_train_steps": str(config.steps),
         "ss_batch_size_per_device": str(config.batch_size),
         "ss_learning_rate": f"{config.learning_rate:g}",

@@ -14,7 +14,6 @@ TRAINER_VERSION = 3
 # These decide what is reported and how often work is saved, not what is learnt.
 _WITHOUT_EFFECT = {
     "preset",
-    "validation_every_steps",
     "log_every_steps",
     "checkpoint_every_seconds",
     "checkpoint_every_steps",
@@ -23,11 +22,14 @@ _WITHOUT_EFFECT = {
 
 def run_digest(base_digest: str, snapshot_digest: str, lora: LoraConfig, config: TrainingConfig) -> str:
     """SHA-256 over everything that decides the adapter's bytes on a given machine."""
+    without_effect = set(_WITHOUT_EFFECT)
+    if config.keep == "last" and config.early_stop_patience is None:
+        without_effect.add("validation_every_steps")  # else it decides which steps can be chosen
     inputs = {
         "trainer": TRAINER_VERSION,
         "base": base_digest,
         "snapshot": snapshot_digest,
         "lora": lora.model_dump(mode="json", exclude={"targets"}),
-        "training": config.model_dump(mode="json", exclude=_WITHOUT_EFFECT),
+        "training": config.model_dump(mode="json", exclude=without_effect),
     }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

@@ -17,6 +17,7 @@ from sdlora.diffusion.seeds import step_generator
 from sdlora.errors import StorageError, TrainingError
 from sdlora.progress import OnMetrics, OnProgress
 from sdlora.training.batches import draw_batch, image_indices
+from sdlora.training.choosing import Chooser, Measurement
 from sdlora.training.config import TrainingConfig
 from sdlora.training.encoded import EncodedRows
 from sdlora.training.interrupts import DeferredSignals
@@ -41,33 +42,42 @@ class Run:
     dropout: float = 0.0
     on_metrics: OnMetrics | None = None
     on_progress: OnProgress | None = None
+    chooser: Chooser = field(init=False)
+    done: int = field(init=False, default=0)
     # (2,) loss and gradient norm of each step since the last report, read only then: a GPU never waits for it.
     _recent: list[Tensor] = field(default_factory=list)
     _curve: Curve = field(init=False)
     _reported_at: float = field(init=False)
     _saved_at: float = field(init=False)
+    _stopped: bool = field(init=False, default=False)
+
+    def __post_init__(self) -> None:
+        self.chooser = Chooser(self.folder, self.config)
 
     def train(self) -> None:
         """Run all steps that are left, from the last whole checkpoint if there is one.
+
+        Ends before the last step if the measurements say so (`early_stop_patience`); `done` tells how many were run.
 
         Raises:
             TrainingError: a loss or gradient is not finite; nothing is saved from then on.
             StorageError: a checkpoint or the curve cannot be written; the last good checkpoint is kept.
             KeyboardInterrupt: SIGINT or SIGTERM, after a checkpoint (the signal's own handler comes first).
         """
-        start = self._restore()
+        self.done = self._restore()
         # With one process there is nothing to wrap, and the bare network is what the step costs.
         model = self.accelerator.prepare(self.unet) if self.accelerator.num_processes > 1 else self.unet
         model.train()
         self._reported_at = self._saved_at = time.monotonic()
         with DeferredSignals() as signals:
-            if start == 0:
-                self._validate(0)
-            for step in range(start, self.config.steps):
-                self._step(model, step)
-                self._after(step + 1)
+            if self.done == 0:
+                self._validate()
+            while self.done < self.config.steps and not self._stopped:
+                self._step(model, self.done)
+                self.done += 1
+                self._after_step()
                 if signals.received is not None:
-                    self._save(step + 1)
+                    self._save()
                     signals.deliver()
         self.unet.eval()
 
@@ -81,21 +91,21 @@ class Run:
         norm = self.learner.update(step)
         self._recent.append(torch.stack((loss.detach(), norm)))
 
-    def _after(self, done: int) -> None:
-        """Report, validate and save, each when it is due after `done` steps."""
+    def _after_step(self) -> None:
+        """Report, validate and save, each when it is due."""
         config = self.config
-        last = done == config.steps
-        if last or done % config.log_every_steps == 0:
-            self._report(done)
-        if last or done % config.validation_every_steps == 0:
-            self._validate(done)
+        last = self.done == config.steps
+        if last or self.done % config.log_every_steps == 0:
+            self._report()
+        if last or self.done % config.validation_every_steps == 0:
+            self._validate()
         overdue = time.monotonic() - self._saved_at >= config.checkpoint_every_seconds
-        asked = config.checkpoint_every_steps is not None and done % config.checkpoint_every_steps == 0
-        if last or overdue or asked:
-            self._save(done)
+        asked = config.checkpoint_every_steps is not None and self.done % config.checkpoint_every_steps == 0
+        if last or overdue or asked or self._stopped:
+            self._save()
 
-    def _report(self, done: int) -> None:
-        self._require_finite(done)
+    def _report(self) -> None:
+        self._require_finite()
         # Every process holds the loss of its own slice; the gradient norm is already the whole batch's.
         loss, norm = self.accelerator.reduce(torch.stack(self._recent).mean(0), reduction="mean").tolist()
         now = time.monotonic()
@@ -103,47 +113,59 @@ class Run:
         self._reported_at = now
         self._recent.clear()
         self._add(
-            done,
             {
                 "loss": loss,
                 "gradient_norm": norm,
-                "learning_rate": self.learner.rate(done - 1),
+                "learning_rate": self.learner.rate(self.done - 1),
                 "images_per_second": rate,
             },
         )
         if self.on_progress and self.accelerator.is_main_process:
-            self.on_progress("train", done, self.config.steps)
+            self.on_progress("train", self.done, self.config.steps)
 
-    def _validate(self, done: int) -> None:
-        if self.validation is None or not self.accelerator.is_main_process:
+    def _validate(self) -> None:
+        """Measure the adapter on the held-out images; all processes then agree on whether to go on."""
+        if self.validation is None:
             return
-        began = time.monotonic()
-        with self.learner.averaged():
-            self._add(done, {"validation_loss": self.validation.measure(self.unet)})
-        self._reported_at += time.monotonic() - began  # images per second is training's own speed
-
-    def _add(self, done: int, values: dict[str, float]) -> None:
         if self.accelerator.is_main_process:
-            self._curve.add(done, values)
-            if self.on_metrics:
-                self.on_metrics(done, values)
+            began = time.monotonic()
+            self._require_finite()
+            with self.learner.averaged():
+                errors = self.validation.measure(self.unet)
+                self._add({"validation_loss": errors.mean().item()})
+                self.chooser.consider(Measurement(self.done, errors), self.learner.parameters)
+            self._reported_at += time.monotonic() - began  # images per second is training's own speed
+        if self.config.early_stop_patience is not None:
+            votes = torch.tensor(float(self.chooser.should_stop), device=self.accelerator.device)
+            self._stopped = bool(self.accelerator.reduce(votes) > 0)
 
-    def _save(self, done: int) -> None:
+    def _add(self, values: dict[str, float]) -> None:
+        if self.accelerator.is_main_process:
+            self._curve.add(self.done, values)
+            if self.on_metrics:
+                self.on_metrics(self.done, values)
+
+    def _save(self) -> None:
         if not self.accelerator.is_main_process:
             return
-        self._require_finite(done)
+        self._require_finite()
         began = time.monotonic()
         tensors = self.learner.state()
         if self._recent:
             tensors["recent"] = torch.stack(self._recent)
+        values = {
+            "curve": self._curve.points,
+            "optimizer": self.learner.state_values(),
+            "chooser": self.chooser.state(),
+        }
         try:
-            values = {"curve": self._curve.points, "optimizer": self.learner.state_values()}
-            save_checkpoint(self.folder / "checkpoints", done, tensors, values)
+            save_checkpoint(self.folder / "checkpoints", self.done, tensors, values)
         except (OSError, SafetensorError) as error:
             raise StorageError(
-                f"Cannot write the checkpoint of step {done} to {self.folder / 'checkpoints'}: {error}. "
+                f"Cannot write the checkpoint of step {self.done} to {self.folder / 'checkpoints'}: {error}. "
                 "Free some space and run again; training continues from the last good checkpoint."
             ) from error
+        self.chooser.checkpoint_written()
         self._saved_at = time.monotonic()
         self._reported_at += self._saved_at - began
 
@@ -159,16 +181,18 @@ class Run:
         if checkpoint is None:
             return 0
         self.learner.restore(checkpoint)
+        self.chooser.restore(checkpoint.values["chooser"])
+        self._stopped = self.chooser.should_stop
         self._recent = list(checkpoint.tensors["recent"]) if "recent" in checkpoint.tensors else []
         return checkpoint.step
 
-    def _require_finite(self, done: int) -> None:
+    def _require_finite(self) -> None:
         """Nothing leaves the loop, to the curve or to the disk, before this has passed."""
         values = torch.stack(self._recent) if self._recent else torch.zeros(0, 2)
         bad = (~values.isfinite()).any(1).nonzero().flatten().tolist()
         if not bad and self.learner.all_finite():
             return
-        step = done - len(values) + bad[0] if bad else done - 1
+        step = self.done - len(values) + bad[0] if bad else self.done - 1
         loss, norm = values[bad[0]].tolist() if bad else (float("nan"), float("nan"))
         rows = self.encoded.rows
         indices = image_indices(len(rows), self.config.batch_size, self.config.seed, step)

@@ -31,13 +31,13 @@ class FixedNoiseValidation:
         ]
 
     @torch.no_grad()
-    def measure(self, unet: nn.Module) -> float:
-        """Mean over all pairs of image and timestep."""
+    def measure(self, unet: nn.Module) -> Tensor:
+        """(N,) one error per image, the mean over its timesteps."""
         was_training = unet.training
         unet.eval()
         errors = [self.loss.per_image(unet, batch.to(self.device)) for batch in self.batches]
         unet.train(was_training)
-        return torch.cat(errors).mean().item()
+        return torch.cat(errors).view(-1, TIMESTEPS_PER_IMAGE).mean(1).cpu()
 
 
 def _fixed_batch(encoded: EncodedRows, start: int, size: int, num_train_timesteps: int, seed: int) -> Batch:

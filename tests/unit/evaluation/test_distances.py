@@ -14,7 +14,7 @@ from sdlora.evaluation.distances import (
     resampled_fid,
     resampled_kid,
 )
-from sdlora.evaluation.resampling import estimate, resample_counts
+from sdlora.resampling import estimate, resample_counts
 
 IMAGES, DIM = 24, 40
 

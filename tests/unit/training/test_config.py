@@ -63,7 +63,7 @@ def test_the_run_digest_changes_with_everything_that_changes_the_adapter():
 
 def test_the_run_digest_ignores_what_only_reports_or_saves():
     lora = LoraConfig()
-    expected = run_digest("base", "snapshot", lora, TrainingConfig())
+    expected = run_digest("base", "snapshot", lora, TrainingConfig(keep="last"))
     for change in (
         {"log_every_steps": 3},
         {"validation_every_steps": 7},
@@ -71,4 +71,11 @@ def test_the_run_digest_ignores_what_only_reports_or_saves():
         {"checkpoint_every_steps": 5},
         {"preset": "small", "steps": TrainingConfig().steps},
     ):
-        assert run_digest("base", "snapshot", lora, TrainingConfig(**change)) == expected, change
+        assert run_digest("base", "snapshot", lora, TrainingConfig(keep="last", **change)) == expected, change
+
+
+def test_when_is_measured_matters_only_if_the_best_is_kept():
+    digests = [
+        run_digest("base", "snapshot", LoraConfig(), TrainingConfig(validation_every_steps=every)) for every in (7, 8)
+    ]
+    assert digests[0] != digests[1]

@@ -13,8 +13,10 @@ import torch
 from sdlora import LoRA, StableDiffusion
 from sdlora.checkpoints import latest_checkpoint
 from sdlora.errors import StorageError, TargetModuleError, TrainingError, WeightsError
+from sdlora.evidence import Choice
 from sdlora.lora import LoraConfig
 from sdlora.lora.diffusers_file import read_diffusers_file
+from sdlora.lora.load import open_adapter
 from sdlora.training import TrainingConfig, fine_tune, run_digest
 from tests.unit.training.disk import disk_space
 from tests.unit.training.setting import CONFIG, EVERYTHING, LORA, LORA_WITH_DROPOUT, as_snapshot, write_setting
@@ -181,6 +183,38 @@ def test_training_lowers_the_loss_on_images_it_trains_on(base, store, snapshot, 
     fine_tune(base, as_snapshot(rows), store, lora, config, run_folder)
     losses = [point["validation_loss"] for point in curve(run_folder) if "validation_loss" in point]
     assert losses[-1] < 0.9 * losses[0]
+
+
+def test_the_adapter_that_measures_best_is_the_one_written(base, store, snapshot, run_folder):
+    # A rate that first helps and then ruins: the last step is not the best one.
+    config = CONFIG.model_copy(
+        update={"steps": 12, "schedule": "constant", "learning_rate": 0.03, "validation_every_steps": 3}
+    )
+    adapter = fine_tune(base, snapshot, store, LORA, config, run_folder)
+    losses = {point["step"]: point["validation_loss"] for point in curve(run_folder) if "validation_loss" in point}
+    choice = Choice.model_validate_json((run_folder / "choice.json").read_text())
+    ranked = sorted((loss, step) for step, loss in losses.items() if step)
+    assert (choice.step, choice.runner_up_step) == (ranked[0][1], ranked[1][1])
+    assert choice.validation_loss == pytest.approx(ranked[0][0])
+    assert adapter.digest != open_adapter(run_folder / "runner-up").digest
+    assert not (run_folder / "kept").exists()
+    last = fine_tune(base, snapshot, store, LORA, config.model_copy(update={"keep": "last"}), run_folder / "last")
+    assert (last.digest == adapter.digest) == (choice.step == 12)
+
+
+def test_a_run_that_has_ceased_to_help_stops_early_and_says_so(base, store, snapshot, run_folder):
+    ruinous = {"steps": 40, "learning_rate": 0.3, "schedule": "constant", "warmup_steps": 0}
+    config = CONFIG.model_copy(update={**ruinous, "validation_every_steps": 1, "early_stop_patience": 2})
+    adapter = fine_tune(base, snapshot, store, LORA, config, run_folder)
+    choice = Choice.model_validate_json((run_folder / "choice.json").read_text())
+    assert choice.stopped_early and choice.step < choice.trained_steps < 40
+    assert curve(run_folder)[-1]["step"] == choice.trained_steps
+    assert "stopped at step" in choice.in_words()
+    again = run_folder / "again"
+    stop = interrupt_at(choice.trained_steps)
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(base, snapshot, store, LORA, config, again, on_metrics=stop)
+    assert fine_tune(base, snapshot, store, LORA, config, again).digest == adapter.digest
 
 
 def test_the_curve_holds_what_people_look_for(uninterrupted):

@@ -69,13 +69,18 @@ def test_validation_repeats_itself_and_notices_a_change(base, store, snapshot):
     loss = DenoisingLoss.of_base(base, 5.0, "fp32", CPU)
     encoded = encode_rows(base, snapshot.held_out, store, 64, device=CPU)
     unet = parts.load_denoiser(base)
-    first = FixedNoiseValidation(encoded, loss, 0, 4, CPU).measure(unet)
-    assert FixedNoiseValidation(encoded, loss, 0, 4, CPU).measure(unet) == first
-    assert FixedNoiseValidation(encoded, loss, 0, 3, CPU).measure(unet) == pytest.approx(first, rel=1e-4)
-    assert FixedNoiseValidation(encoded, loss, 1, 4, CPU).measure(unet) != pytest.approx(first, rel=1e-4)
+
+    def errors(seed=0, batch_size=4):
+        return FixedNoiseValidation(encoded, loss, seed, batch_size, CPU).measure(unet).tolist()
+
+    first = errors()
+    assert len(first) == len(snapshot.held_out)
+    assert errors() == first
+    assert errors(batch_size=3) == pytest.approx(first, rel=1e-4)
+    assert errors(seed=1) != pytest.approx(first, rel=1e-4)
     with torch.no_grad():
         unet.conv_out.bias.add_(0.5)
-    assert FixedNoiseValidation(encoded, loss, 0, 4, CPU).measure(unet) != pytest.approx(first, rel=1e-3)
+    assert errors() != pytest.approx(first, rel=1e-3)
 
 
 def test_an_images_validation_noise_does_not_depend_on_the_other_images(base, store, snapshot):

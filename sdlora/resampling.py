@@ -46,3 +46,14 @@ def estimate(value: float, resampled: Tensor, *, centre: bool = False) -> Estima
         resampled = resampled - resampled.mean() + value
     low, high = torch.quantile(resampled.double(), torch.tensor([_TAIL, 1 - _TAIL], dtype=torch.float64)).tolist()
     return Estimate(value=value, low=low, high=high)
+
+
+def paired_difference(ours: Tensor, theirs: Tensor, seed: int, resamples: int = 2000) -> Estimate:
+    """Mean of (N,) `ours` less that of (N,) `theirs`, two values per image; the images are resampled as pairs.
+
+    Raises:
+        EvaluationError: fewer than two images.
+    """
+    differences = ours.double() - theirs.double()
+    counts = resample_counts(len(differences), resamples, seed)
+    return estimate(differences.mean().item(), resampled_means(differences, counts))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sdlora.errors import EvaluationError
-from sdlora.evaluation.resampling import estimate, resample_counts, resampled_means
+from sdlora.resampling import estimate, resample_counts, resampled_means
 
 
 def test_every_resample_draws_as_many_images_as_there_are() -> None:

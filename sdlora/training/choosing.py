@@ -1,0 +1,169 @@
+"""Choose the adapter by measurement: the best and the runner-up on held-out images are kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from sdlora.errors import StorageError, WeightsError
+from sdlora.evidence import Choice, Estimate, replace_file
+from sdlora.resampling import paired_difference
+from sdlora.training.config import TrainingConfig
+
+FOLDER = "kept"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The adapter of one step on the held-out images.
+
+    Attributes:
+        step: steps done when it was measured.
+        errors: (N,) one validation error per image, always the same images with the same noise.
+        sha256: of the file with its weights; None if they are not kept.
+    """
+
+    step: int
+    errors: Tensor
+    sha256: str | None = None
+
+    @property
+    def loss(self) -> float:
+        return float(self.errors.mean())
+
+    def to_json(self) -> dict[str, Any]:
+        return {"step": self.step, "errors": self.errors.tolist(), "sha256": self.sha256}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Measurement:
+        return cls(value["step"], torch.tensor(value["errors"], dtype=torch.float32), value["sha256"])
+
+
+class Chooser:
+    """Takes every measurement of a run, and knows which adapter to keep and when to stop.
+
+    The lowest mean error wins. A measurement counts against going on only if it is worse than the best one with a
+    95 % interval, paired by image, that excludes zero: on few images the mean alone wanders.
+    """
+
+    def __init__(self, folder: Path, config: TrainingConfig) -> None:
+        self.folder = folder / FOLDER
+        self.config = config
+        self.start: Measurement | None = None
+        self.best: Measurement | None = None
+        self.runner_up: Measurement | None = None
+        self.last: Measurement | None = None
+        self.worse_in_a_row = 0
+        self._in_checkpoints: list[set[int]] = []
+
+    def consider(self, measured: Measurement, weights: Mapping[str, Tensor]) -> None:
+        """Take a measurement; the weights are written if they are the best or the second best so far.
+
+        Raises:
+            StorageError: the disk is full or not writable.
+        """
+        if measured.step == 0:
+            self.start = measured  # the bare base model: to compare with, not to keep
+            return
+        self.last = measured
+        if self.best is None or measured.loss < self.best.loss:
+            self.runner_up, self.best = self.best, self._keep(measured, weights)
+            self.worse_in_a_row = 0
+            return
+        difference = self._difference(measured, self.best)
+        clearly_worse = difference is not None and difference.low > 0
+        self.worse_in_a_row = self.worse_in_a_row + 1 if clearly_worse else 0
+        if self.runner_up is None or measured.loss < self.runner_up.loss:
+            self.runner_up = self._keep(measured, weights)
+
+    @property
+    def should_stop(self) -> bool:
+        patience = self.config.early_stop_patience
+        return patience is not None and self.worse_in_a_row >= patience
+
+    def choice(self, trained_steps: int) -> Choice:
+        """What is kept, with the evidence."""
+        kept = self.last if self.config.keep == "last" else self.best
+        stopped = trained_steps < self.config.steps
+        if kept is None:
+            return Choice(rule="last", step=trained_steps, trained_steps=trained_steps, stopped_early=stopped)
+        runner_up = self.runner_up if self.config.keep == "best" else None
+        return Choice(
+            rule=self.config.keep,
+            step=kept.step,
+            trained_steps=trained_steps,
+            stopped_early=stopped,
+            validation_loss=kept.loss,
+            against_start=self._difference(kept, self.start),
+            against_last=None if kept is self.last else self._difference(kept, self.last),
+            runner_up_step=runner_up.step if runner_up else None,
+            against_runner_up=self._difference(kept, runner_up),
+        )
+
+    def weights_of(self, measured: Measurement) -> dict[str, Tensor]:
+        """The kept weights of a measurement, by parameter name.
+
+        Raises:
+            WeightsError: the file is missing or damaged.
+        """
+        path = self._path(measured.step)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise WeightsError(f"The kept adapter {path} cannot be read: {error}. Train again.") from error
+        if hashlib.sha256(content).hexdigest() != measured.sha256:
+            raise WeightsError(f"The kept adapter {path} is damaged: its SHA-256 is not the recorded one. Train again.")
+        return load(content)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold, as JSON values; the weights stay in their files."""
+        named = {"start": self.start, "best": self.best, "runner_up": self.runner_up, "last": self.last}
+        kept = {name: measured.to_json() for name, measured in named.items() if measured}
+        return {"measurements": kept, "worse_in_a_row": self.worse_in_a_row}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from a checkpoint's state."""
+        for name, value in state["measurements"].items():
+            setattr(self, name, Measurement.from_json(value))
+        if self.last and self.best and self.last.step == self.best.step:
+            self.last = self.best
+        self.worse_in_a_row = state["worse_in_a_row"]
+        self._in_checkpoints = [self._kept_steps()]
+
+    def checkpoint_written(self) -> None:
+        """Delete the files that neither this checkpoint nor the one before names: either may be continued from."""
+        self._in_checkpoints = [*self._in_checkpoints[-1:], self._kept_steps()]
+        needed = {self._path(step).name for steps in self._in_checkpoints for step in steps}
+        for path in self.folder.glob("step-*.safetensors"):
+            if path.name not in needed:
+                path.unlink(missing_ok=True)
+
+    def _keep(self, measured: Measurement, weights: Mapping[str, Tensor]) -> Measurement:
+        content = save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"Cannot write to {self.folder}: {error}. Free some space and run again.") from error
+        replace_file(self._path(measured.step), content)
+        kept = replace(measured, sha256=hashlib.sha256(content).hexdigest())
+        if self.last is measured:
+            self.last = kept
+        return kept
+
+    def _kept_steps(self) -> set[int]:
+        return {measured.step for measured in (self.best, self.runner_up) if measured}
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}.safetensors"
+
+    def _difference(self, ours: Measurement, theirs: Measurement | None) -> Estimate | None:
+        if theirs is None or ours.errors.numel() < 2:
+            return None
+        return paired_difference(ours.errors, theirs.errors, self.config.seed)
