@@ -232,6 +232,14 @@ def load_duel(folder: Path) -> Duel:
         raise EvaluationError(f"{path} is not a finished duel ({error}). Run the evaluation again.") from error
 
 
+def load_choice(folder: Path) -> Choice | None:
+    """Read the training run's `choice.json`; None if there is none or it is damaged: it only explains."""
+    try:
+        return Choice.model_validate_json((folder / CHOICE_FILE).read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
 def canonical_digest(value: Any) -> str:
     """SHA-256 of a JSON value, independent of key order."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

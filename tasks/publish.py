@@ -12,7 +12,7 @@ from sdlora.artifacts import AdapterRef, BaseModelRef, SnapshotRef
 from sdlora.config import PipelineConfig
 from sdlora.errors import EvaluationError
 from sdlora.evaluation import Decision, Duel
-from sdlora.evidence import CONTESTANTS
+from sdlora.evidence import CONTESTANTS, Choice, load_choice
 from sdlora.release import Curve, VersionRecord, write_release
 from sdlora.store import ImageStore
 from tasks.data_summary import summarise_data
@@ -53,7 +53,7 @@ def publish(
         record = _record(tracked, number, base, candidate, snapshot, duel, decision, config, run, home)
         release_folder = write_release(run.release, record)
         report("publish", 1, 3)
-        tracked.log_summary(_scores(duel))
+        tracked.log_summary(_scores(duel) | _kept(record.choice))
         tracked.log_files(*(run.evaluation / name for name in (duel.grid, duel.before_after_grid)), folder="images")
         tracked.log_files(release_folder / "report.html")
         description = "\n".join([f"**{record.verdict}**", *(f"- {reason}" for reason in decision.reasons)])
@@ -133,9 +133,16 @@ def _record(
         adapter_folder=candidate.folder,
         data=data,
         curves=curves,
+        choice=load_choice(run.folder),
         settings=config.model_dump(mode="json"),
         code_version=code_version(),
     )
+
+
+def _kept(choice: Choice | None) -> dict[str, float]:
+    if choice is None or choice.validation_loss is None:
+        return {}
+    return {"kept_step": choice.step, "kept_validation_loss": choice.validation_loss}
 
 
 def _scores(duel: Duel) -> dict[str, float]:

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sdlora.evidence import Decision, Duel
+from sdlora.evidence import Choice, Decision, Duel
 
 DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"
 
@@ -78,6 +78,8 @@ class VersionRecord:
     """Holds `pytorch_lora_weights.safetensors` and `<name>.safetensors`."""
     data: DataSummary
     curves: Sequence[Curve] = ()
+    choice: Choice | None = None
+    """Which step's adapter this is, and why."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The resolved configuration, section by section."""
     code_version: str = ""

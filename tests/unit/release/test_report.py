@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sdlora.evaluation import GateConfig, decide
+from sdlora.evidence import Choice, Estimate
 from sdlora.release import DataSummary, RejectedImage, write_report
 from sdlora.release.report import flatten, render_report
 from tests.unit.evaluation.made_duel import CANDIDATE, around, made_duel
@@ -106,6 +107,20 @@ def test_text_from_outside_is_escaped_wherever_it_is_shown(tmp_path: Path) -> No
     assert "javascript:" not in text
     assert "{{ 7 * 7 }}" in page.text  # shown, not evaluated
     assert all(attrs["src"].startswith("data:image/") for _, attrs in page.tags if "src" in attrs)
+
+
+def test_the_page_says_which_steps_adapter_was_kept_and_by_how_much(tmp_path: Path) -> None:
+    choice = Choice(
+        rule="best",
+        step=300,
+        trained_steps=600,
+        stopped_early=False,
+        validation_loss=0.25,
+        against_last=Estimate(value=-0.02, low=-0.03, high=-0.01),
+    )
+    page = render_report(made_record(tmp_path, choice=choice))
+    assert "The adapter of step 300 of 600 was kept" in page
+    assert "against the last step -0.02 [-0.03, -0.01]" in page
 
 
 def test_a_first_version_without_rejected_images_curves_or_settings_is_a_whole_page(tmp_path: Path) -> None:
