@@ -16,6 +16,7 @@ from sdlora.data.ledger import (
     Ids,
     Known,
     forget_decisions,
+    forget_scores,
     known_of,
     needs_measuring,
     record_measurements,
@@ -106,10 +107,11 @@ def _measure(store: ImageStore, pending: Ids, config: DataConfig, on_progress: O
     pairs = SimilarPairs()
     sizes = {sha256: known.byte_size for sha256, known in unseen.items()}
     done = 0
-    for batch in _batches(measure_all(store.blobs, sizes, config.max_pixels)):
+    for batch in _batches(measure_all(store.blobs, sizes, config.max_pixels, config.background)):
         looks = {one.pixels_sha256: one.fingerprint for one in batch if one.pixels_sha256 and one.fingerprint}
         with store.write() as session:
             fingerprint_ids = pairs.add(session, looks)
+            forget_scores(session, [unseen[one.sha256].image_id for one in batch if unseen[one.sha256].scores])
             record_measurements(session, {unseen[one.sha256].image_id: one for one in batch}, fingerprint_ids, config)
         done += len(batch)
         if on_progress:

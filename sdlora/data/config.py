@@ -9,6 +9,8 @@ from sdlora.frozen import FrozenConfig
 MAX_DIFFERENCE = 60.0
 """Pairs that differ more than this are not recorded, so no threshold may lie above it."""
 
+BACKGROUND = "^(white|black|grey|#[0-9a-f]{6})$"
+
 
 class DataConfig(FrozenConfig):
     """Where images come from, which of them are kept, and how they are split.
@@ -22,6 +24,9 @@ class DataConfig(FrozenConfig):
 
     max_pixels: int = Field(
         64_000_000, ge=1, le=178_000_000, description="images whose header promises more are never decoded"
+    )
+    background: str = Field(
+        "white", pattern=BACKGROUND, description="what transparent parts lie on: white, black, grey or #rrggbb"
     )
     min_side_px: int = Field(32, ge=1, description="the shorter side an image needs")
     allow_animated: bool = Field(False, description="keep the first frame of animated images")

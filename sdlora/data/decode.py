@@ -55,6 +55,21 @@ class Decoded:
     problem: str | None = None
     transparent: bool = False
 
+    def decoded_as(self, background: str) -> str:
+        """How the pixels came about: they are still those as long as this is one of `current_decodings`."""
+        return current_decodings(background)[self.transparent]
+
+
+def current_decodings(background: str) -> tuple[str, str]:
+    """What `Decoded.decoded_as` is now for an image without transparent parts, and for one with them."""
+    return f"{VERSION}", f"{VERSION} {background}"
+
+
+def background_of(decoded_as: str | None) -> str:
+    """What the transparent parts of an image were laid on; empty where it has none, or they lie on white."""
+    background = (decoded_as or "").partition(" ")[2]
+    return "" if background == "white" else background
+
 
 def read_header(content: bytes) -> Header:
     """Format, size and animation, without decoding a pixel.

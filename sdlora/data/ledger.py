@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Select, bindparam, func, or_, select, update
+from sqlalchemy import Select, bindparam, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from sdlora.data.checks import CHECKS, RECORD_CHECKS, Ruling
 from sdlora.data.checks.base import parameters_digest
 from sdlora.data.config import DataConfig
+from sdlora.data.decode import current_decodings
 from sdlora.data.duplicates import near_parameters
 from sdlora.data.fingerprint import VERSION
 from sdlora.data.measure import Measurement
@@ -29,6 +30,7 @@ class Known:
     Attributes:
         scores: by check name, of the checks' present versions.
         ruled: (check, version, parameters) of the rulings that are written already.
+        decoded_as: how the measured pixels came about; see `sdlora.data.decode.Decoded`.
         fingerprint_id: None where nothing was decoded, or an older version made it.
     """
 
@@ -38,6 +40,7 @@ class Known:
     problem: str | None
     scores: Mapping[str, float]
     ruled: Collection[tuple[str, int, str]]
+    decoded_as: str | None
     fingerprint_id: int | None
 
 
@@ -53,7 +56,8 @@ def rules_digest(config: DataConfig) -> str:
     """Digest of all checks and the settings that decide: a verdict under other rules is no verdict."""
     alone: dict[str, object] = {f"{check.name} {check.version}": check.parameters(config) for check in CHECKS}
     records = {f"{check.name} {check.version}": check.parameters(config) for check in RECORD_CHECKS}
-    return parameters_digest(alone | records | {f"copies {VERSION}": near_parameters(config)})
+    others = {f"copies {VERSION}": near_parameters(config), "pixels": current_decodings(config.background)}
+    return parameters_digest(alone | records | others)
 
 
 def undecided(session: Session, rules: str) -> Ids:
@@ -82,7 +86,14 @@ def known_of(session: Session, image_ids: Sequence[int]) -> list[Known]:
         if score is not None and current.get(name) == version:
             scores.setdefault(image_id, {})[name] = score
     images = session.execute(
-        select(ImageTable.id, ImageTable.sha256, ImageTable.byte_size, ImageTable.problem, FingerprintTable.id)
+        select(
+            ImageTable.id,
+            ImageTable.sha256,
+            ImageTable.byte_size,
+            ImageTable.problem,
+            ImageTable.decoded_as,
+            FingerprintTable.id,
+        )
         .outerjoin(
             FingerprintTable,
             (FingerprintTable.id == ImageTable.fingerprint_id) & (FingerprintTable.version == VERSION),
@@ -91,8 +102,17 @@ def known_of(session: Session, image_ids: Sequence[int]) -> list[Known]:
         .order_by(ImageTable.id)
     )
     return [
-        Known(image_id, sha256, size, problem, scores.get(image_id, {}), ruled.get(image_id, ()), fingerprint_id)
-        for image_id, sha256, size, problem, fingerprint_id in images
+        Known(
+            image_id,
+            sha256,
+            size,
+            problem,
+            scores.get(image_id, {}),
+            ruled.get(image_id, ()),
+            decoded_as,
+            fingerprint_id,
+        )
+        for image_id, sha256, size, problem, decoded_as, fingerprint_id in images
     ]
 
 
@@ -110,7 +130,9 @@ def judge(scores: Mapping[str, float], problem: str | None, config: DataConfig) 
 
 
 def needs_measuring(known: Known, config: DataConfig) -> bool:
-    """Whether a score is missing that no earlier rejection makes needless."""
+    """Whether a score is missing that no earlier rejection makes needless, or was taken of other pixels."""
+    if known.decoded_as not in current_decodings(config.background):
+        return True
     for check in CHECKS:
         score = known.scores.get(check.name)
         if score is None:
@@ -139,6 +161,7 @@ def record_measurements(
             "width": one.header.width or None if one.header else None,
             "height": one.header.height or None if one.header else None,
             "problem": one.problem,
+            "decoded_as": one.decoded_as,
             "fingerprint_id": fingerprint_ids[one.pixels_sha256] if one.pixels_sha256 else None,
         }
         for image_id, one in measured.items()
@@ -185,6 +208,13 @@ def record_decisions(session: Session, decisions: Mapping[int, Decision], rules:
         update(ImageTable).where(table.c.id == bindparam("image")).values({name: bindparam(name) for name in names})
     )
     session.connection().execute(statement, rows)
+
+
+def forget_scores(session: Session, image_ids: Sequence[int]) -> None:
+    """Remove what is recorded of pixels that are no longer what the image shows (of at most a chunk of images)."""
+    if image_ids:
+        of_pixels = CheckTable.name.in_([check.name for check in CHECKS])
+        session.execute(delete(CheckTable).where(CheckTable.image_id.in_(image_ids), of_pixels))
 
 
 def forget_decisions(session: Session, image_ids: Sequence[int]) -> None:

@@ -28,13 +28,14 @@ class Measurement:
     header: Header | None
     problem: str | None
     scores: dict[str, float]
+    decoded_as: str
     pixels_sha256: str | None
     fingerprint: Fingerprint | None
 
 
-def measure(sha256: str, content: bytes, max_pixels: int) -> Measurement:
+def measure(sha256: str, content: bytes, max_pixels: int, background: str = "white") -> Measurement:
     """Score one image by all checks; nothing is decoded if the header promises more than `max_pixels`."""
-    decoded = decode(content, max_pixels)
+    decoded = decode(content, max_pixels, background)
     picture = Picture(decoded.header, decoded.rgb, decoded.problem)
     scores = ((check.name, check.score(picture)) for check in CHECKS)
     return Measurement(
@@ -42,24 +43,28 @@ def measure(sha256: str, content: bytes, max_pixels: int) -> Measurement:
         header=picture.header,
         problem=picture.problem,
         scores={name: score for name, score in scores if score is not None},
+        decoded_as=decoded.decoded_as(background),
         pixels_sha256=pixels_sha256(picture.rgb) if picture.rgb else None,
         fingerprint=fingerprint(picture.rgb) if picture.rgb else None,
     )
 
 
-def measure_all(blobs: BlobStore, sizes: Mapping[str, int], max_pixels: int) -> Iterator[Measurement]:
+def measure_all(
+    blobs: BlobStore, sizes: Mapping[str, int], max_pixels: int, background: str = "white"
+) -> Iterator[Measurement]:
     """Measure images in the given order, in worker processes where there is much to do.
 
     Args:
         blobs: where the bytes are.
         sizes: bytes of each image by SHA-256.
         max_pixels: images whose header promises more are not decoded.
+        background: what transparent parts are laid on.
 
     Raises:
         DataError: the bytes of an image are missing or damaged.
     """
     shas = list(sizes)
-    work = partial(_measure_blob, blobs.url, max_pixels)
+    work = partial(_measure_blob, blobs.url, max_pixels, background)
     done = 0
     if _worth_a_pool(sizes.values()):
         try:
@@ -91,5 +96,5 @@ def pixels_sha256(rgb: Image.Image) -> str:
     return digest.hexdigest()
 
 
-def _measure_blob(url: str, max_pixels: int, sha256: str) -> Measurement:
-    return measure(sha256, BlobStore(url).get(sha256), max_pixels)
+def _measure_blob(url: str, max_pixels: int, background: str, sha256: str) -> Measurement:
+    return measure(sha256, BlobStore(url).get(sha256), max_pixels, background)

@@ -16,7 +16,7 @@ from sdlora.store import ImageStore
 
 
 def load_images_uint8(store: ImageStore, rows: Sequence[SnapshotRow], side_px: int) -> Tensor:
-    """Images in the order of the rows: upright, on white, their centre square scaled to `side_px`.
+    """Images in the order of the rows: upright, on their background, their centre square scaled to `side_px`.
 
     Returns:
         (N, 3, S, S) uint8 in [0, 255].
@@ -26,7 +26,7 @@ def load_images_uint8(store: ImageStore, rows: Sequence[SnapshotRow], side_px: i
     images = torch.empty((len(rows), 3, side_px, side_px), dtype=torch.uint8)
     for index, row in enumerate(rows):
         try:
-            rgb = decode_rgb(store.read_bytes(row.sha256))
+            rgb = decode_rgb(store.read_bytes(row.sha256), row.background or "white")
         except UnreadableError as error:
             raise DataError(f"Image {row.sha256} cannot be decoded: {error}. Clean the images again.") from error
         square = ImageOps.fit(rgb, (side_px, side_px), Image.Resampling.LANCZOS)

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from sdlora.data.checks.base import Ruling, parameters_digest
 from sdlora.data.config import DataConfig
+from sdlora.data.decode import background_of
 from sdlora.data.fingerprint import VERSION
 from sdlora.data.ledger import count_undecided, decision_of, record_decisions, record_rulings, rules_digest
 from sdlora.data.similar import pairs_below
@@ -29,11 +30,15 @@ _CANDIDATES = or_(ImageTable.verdict == "accepted", ImageTable.rejected_by == LE
 
 @dataclass(frozen=True)
 class SnapshotRow:
-    """One image of a snapshot. There is always a caption: the empty one where nobody has written any."""
+    """One image of a snapshot. There is always a caption: the empty one where nobody has written any.
+
+    `background` is what its transparent parts lie on, empty where it has none or they lie on white.
+    """
 
     sha256: str
     captions: tuple[str, ...]
     split: Split
+    background: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,10 +58,11 @@ class Snapshot:
 
 
 def snapshot_digest(rows: Iterable[SnapshotRow]) -> str:
-    """SHA-256 over one JSON line [sha256, captions, split] per row, in the order of the SHA-256s."""
+    """SHA-256 over one JSON line [sha256, captions, split(, background)] per row, in the order of the SHA-256s."""
     digest = hashlib.sha256()
     for row in sorted(rows, key=lambda row: row.sha256):
-        line = json.dumps([row.sha256, row.captions, row.split], ensure_ascii=True, separators=(",", ":"))
+        values = [row.sha256, row.captions, row.split, *([row.background] if row.background else [])]
+        line = json.dumps(values, ensure_ascii=True, separators=(",", ":"))
         digest.update(f"{line}\n".encode())
     return digest.hexdigest()
 
@@ -79,8 +85,9 @@ def make_snapshot(store: ImageStore, config: DataConfig) -> Snapshot:
         _record_sides(session, members, sides, config)
         captions = captions_of(session, list(sides.splits))
         shas = {member.image_id: member.sha256 for member in members}
+        backgrounds = _backgrounds(session)
         by_id = {
-            image_id: SnapshotRow(shas[image_id], captions.get(image_id) or ("",), side)
+            image_id: SnapshotRow(shas[image_id], captions.get(image_id) or ("",), side, backgrounds.get(image_id, ""))
             for image_id, side in sides.splits.items()
         }
         rows = tuple(sorted(by_id.values(), key=lambda row: row.sha256))
@@ -119,6 +126,12 @@ def _members(session: Session) -> list[Member]:
     """Accepted images, and those that only the split turned down before: it may have room for them now."""
     rows = session.execute(select(ImageTable.id, ImageTable.sha256, ImageTable.split).where(_CANDIDATES))
     return [Member(row.id, row.sha256, cast("Split | None", row.split)) for row in rows]
+
+
+def _backgrounds(session: Session) -> dict[int, str]:
+    """What the transparent parts of images lie on, where that is not white."""
+    rows = session.execute(select(ImageTable.id, ImageTable.decoded_as).where(ImageTable.decoded_as.contains(" ")))
+    return {image_id: background_of(decoded_as) for image_id, decoded_as in rows}
 
 
 def _look_alikes(session: Session, config: DataConfig) -> list[tuple[int, int]]:
@@ -186,7 +199,13 @@ def _record_snapshot(session: Session, snapshot: Snapshot, by_id: Mapping[int, S
     session.add(made)
     session.flush()
     images = [
-        {"snapshot_id": made.id, "image_id": image_id, "split": row.split, "captions": list(row.captions)}
+        {
+            "snapshot_id": made.id,
+            "image_id": image_id,
+            "split": row.split,
+            "captions": list(row.captions),
+            "background": row.background or None,
+        }
         for image_id, row in by_id.items()
     ]
     insert_or_ignore(session, SnapshotImageTable, images)
@@ -194,10 +213,17 @@ def _record_snapshot(session: Session, snapshot: Snapshot, by_id: Mapping[int, S
 
 def _rows_of(session: Session, snapshot_id: int) -> tuple[SnapshotRow, ...]:
     statement = (
-        select(ImageTable.sha256, SnapshotImageTable.captions, SnapshotImageTable.split)
+        select(
+            ImageTable.sha256,
+            SnapshotImageTable.captions,
+            SnapshotImageTable.split,
+            SnapshotImageTable.background,
+        )
         .join(ImageTable, ImageTable.id == SnapshotImageTable.image_id)
         .where(SnapshotImageTable.snapshot_id == snapshot_id)
         .order_by(ImageTable.sha256)
     )
     rows = session.execute(statement)
-    return tuple(SnapshotRow(row.sha256, tuple(row.captions), cast("Split", row.split)) for row in rows)
+    return tuple(
+        SnapshotRow(row.sha256, tuple(row.captions), cast("Split", row.split), row.background or "") for row in rows
+    )

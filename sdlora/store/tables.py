@@ -88,6 +88,7 @@ class ImageTable(Base):
     width: Mapped[int | None]
     height: Mapped[int | None]
     problem: Mapped[str | None]  # why it cannot be decoded, in words
+    decoded_as: Mapped[str | None]  # version of the decoder, and the background if it shows through
     fingerprint_id: Mapped[int | None] = mapped_column(ForeignKey("fingerprints.id"), index=True)
     verdict: Mapped[str | None]
     rejected_by: Mapped[str | None]
@@ -118,7 +119,7 @@ class CaptionTable(Base):
     """One caption of an image as one source gives it; `source_id` is empty for a person's edit."""
 
     __tablename__ = "captions"
-    __table_args__ = (Unique("image_id", "source_id", "text"),)
+    __table_args__ = (Unique("image_id", "source_id", "text"), Index(None, "text", postgresql_using="hash"))
 
     id: Mapped[int] = mapped_column(primary_key=True)
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"))
@@ -190,6 +191,7 @@ class SnapshotImageTable(Base):
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True, index=True)
     split: Mapped[str]
     captions: Mapped[list[str]] = mapped_column(JSON)
+    background: Mapped[str | None]  # of an image whose transparent parts do not lie on white
 
 
 class GenerationTable(Base):

@@ -117,6 +117,7 @@ def _cached_latents(
 ) -> dict[str, Tensor]:
     encoder = folder_digest(base.folder / "vae", DigestCache.of_home(store.home))
     transform = f"{_IMAGE_TRANSFORM}-{side_px}px" + ("-mirrored" if mirror else "")
+    transform += "".join(sorted({f"-on-{row.background.lstrip('#')}" for row in rows if row.background}))
     cache = TensorCache(store.home / "cache" / "latents" / f"{encoder[:16]}-{transform}")
     by_digest = {row.sha256: row for row in rows}
 

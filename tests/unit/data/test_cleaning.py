@@ -213,3 +213,30 @@ def test_many_images_are_measured_by_processes_with_the_same_result(
     alone = list(measure.measure_all(store.blobs, sizes, 10**6))
     monkeypatch.setattr(measure, "_worth_a_pool", lambda _: True)
     assert list(measure.measure_all(store.blobs, sizes, 10**6)) == alone
+
+
+def test_another_background_looks_again_at_transparent_images_only(store: ImageStore) -> None:
+    ink = Image.new("RGBA", (64, 64), (255, 255, 255, 0))
+    ink.paste((255, 255, 255, 255), (20, 20, 40, 50))  # white on nothing
+    clear = store.add_image(encoded(ink))
+    solid = store.add_image(encoded(drawing(1)))
+    assert clean(store, CONFIG).counts.rejected_by == {"blank": 1}
+    assert store.image(clear).rejected_by == "blank"
+    on_black = _with(background="black")
+    report = clean(store, on_black)
+    assert (report.decoded, report.counts.accepted) == (1, 2)
+    assert clean(store, on_black).decided == 0
+    stricter = clean(store, _with(background="black", min_contrast=20.0))
+    assert (stricter.decoded, stricter.counts.accepted) == (0, 2)
+    report = clean(store, CONFIG)  # the scores on black do not count on white
+    assert (report.decoded, store.image(clear).rejected_by, store.image(solid).verdict) == (1, "blank", "accepted")
+
+
+def test_images_are_looked_at_again_when_the_decoder_gives_other_pixels(
+    store: ImageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.add_image(encoded(drawing(1)))
+    clean(store, CONFIG)
+    monkeypatch.setattr("sdlora.data.decode.VERSION", 1000)
+    assert clean(store, CONFIG).decoded == 1
+    assert clean(store, CONFIG).decoded == 0

@@ -56,7 +56,7 @@ class Measured:
     by_sha256: dict[str, Measurement]
     asked: int = 0
 
-    def __call__(self, blobs: object, sizes: dict[str, int], max_pixels: int) -> Iterator[Measurement]:
+    def __call__(self, blobs: object, sizes: dict[str, int], max_pixels: int, background: str) -> Iterator[Measurement]:
         for sha256 in sizes:
             self.asked += 1
             yield replace(self.by_sha256[sha256], sha256=sha256)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
@@ -50,3 +52,10 @@ def test_an_image_that_cannot_be_decoded_is_named(store: ImageStore) -> None:
 
 def test_no_rows_give_an_empty_batch(store: ImageStore) -> None:
     assert load_images_uint8(store, [], 64).shape == (0, 3, 64, 64)
+
+
+def test_transparent_parts_lie_on_what_the_snapshot_says(store: ImageStore) -> None:
+    row = _row(store, encoded(Image.new("RGBA", (64, 64), (255, 0, 0, 0))))
+    assert (load_images_uint8(store, [row], 16) == 255).all()
+    blue = load_images_uint8(store, [replace(row, background="#0000ff")], 16)
+    assert blue[0, :, 3, 3].tolist() == [0, 0, 255]

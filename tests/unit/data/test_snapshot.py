@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from sdlora.data import (
     DataConfig,
@@ -63,10 +65,11 @@ def test_the_digest_changes_with_every_part_of_a_row(rows, text) -> None:
     changed = [
         SnapshotRow(first.sha256, (*first.captions, text), first.split),
         SnapshotRow(first.sha256, first.captions, other_side),
+        replace(first, background="black"),
         SnapshotRow(first.sha256[::-1] + "0", first.captions, first.split),
     ]
     digests = {snapshot_digest([row, *rest]) for row in [first, *changed]} | {snapshot_digest(rest)}
-    assert len(digests) == 5
+    assert len(digests) == 6
 
 
 def test_a_snapshot_holds_the_accepted_images_with_captions_and_comes_back(store: ImageStore, folder: Path) -> None:
@@ -123,6 +126,9 @@ def test_an_edited_caption_makes_another_snapshot(store: ImageStore, folder: Pat
     sha256 = old.rows[3].sha256
     store.set_captions(sha256, ["said better"])
     assert changes_since_snapshot(store).recaptioned == (sha256,)
+    with pytest.raises(DataError, match="1 images have no verdict"):
+        make_snapshot(store, CONFIG)  # the new caption may be one that a check rejects
+    assert clean(store, CONFIG).decoded == 0
     new = make_snapshot(store, CONFIG)
     assert new.digest != old.digest
     assert compare_snapshots(old, new).recaptioned == (sha256,)
@@ -206,3 +212,23 @@ def test_an_image_without_a_caption_has_the_empty_one(store: ImageStore) -> None
 def test_an_unknown_digest_is_refused(store: ImageStore) -> None:
     with pytest.raises(DataError, match="feed"):
         load_snapshot(store, "feed")
+
+
+def test_a_snapshot_remembers_what_transparent_parts_lie_on(store: ImageStore) -> None:
+    config = CONFIG.model_copy(update={"min_train_images": 1, "min_held_out_images": 1})
+    for seed in range(8):
+        store.add_image(encoded(drawing(seed)))
+    ink = drawing(9).convert("RGBA")
+    ink.putalpha(Image.linear_gradient("L").resize(ink.size))
+    clear = store.add_image(encoded(ink))
+    clean(store, config)
+    on_white = make_snapshot(store, config)
+    assert {row.background for row in on_white.rows} == {""}
+    on_blue = config.model_copy(update={"background": "#0000ff"})
+    clean(store, on_blue)
+    blue = make_snapshot(store, on_blue)
+    assert {row.sha256: row.background for row in blue.rows if row.background} == {clear: "#0000ff"}
+    assert blue.digest != on_white.digest
+    assert load_snapshot(store, blue.digest) == blue
+    clean(store, config)
+    assert make_snapshot(store, config) == on_white
