@@ -1,37 +1,56 @@
-"""Put trainable low-rank updates beside the layers of a frozen network."""
+"""Put trainable updates beside the layers of a frozen network."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import peft
 import torch
-from diffusers import UNet2DConditionModel
 from torch import nn
 
 from sdlora.lora.config import LoraConfig
-from sdlora.lora.layers import ADAPTER_NAME
+from sdlora.lora.layers import ADAPTER_NAME, START_DOWN, START_UP, adapted_layers
 from sdlora.lora.targets import find_targets
 
 
-def attach_lora(unet: UNet2DConditionModel, config: LoraConfig, seed: int = 0) -> UNet2DConditionModel:
-    """Add an adapter that changes nothing yet: A is random from `seed`, B is zero. The network is changed in place.
+def attach_lora(network: Any, config: LoraConfig, seed: int = 0) -> Any:
+    """Add an adapter that changes nothing yet: its first factors are random from `seed`, one factor is zero.
 
-    Afterwards the adapter's tensors, and only they, require gradients.
+    PiSSA's factors are not zero: they hold a part of each weight, which is taken out of the frozen weight.
+    The network (a diffusers denoiser) is changed in place and returned. Afterwards the adapter's tensors, and only
+    they, require gradients.
 
     Raises:
-        TargetModuleError: a pattern matches no layer, or the rank is above a layer's width.
+        TargetModuleError: a pattern matches no layer, the method cannot change a matched layer, or the rank is above
+            a layer's width.
     """
-    targets = find_targets(unet, config)
-    settings = peft.LoraConfig(
+    targets = find_targets(network, config)
+    network.requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # peft draws the factors from the global generator
+        network.add_adapter(peft_settings(config, list(targets)), adapter_name=ADAPTER_NAME)
+    if config.method == "pissa":
+        for layer in adapted_layers(network).values():
+            layer.register_buffer(START_DOWN, layer.lora_A[ADAPTER_NAME].weight.detach().clone(), persistent=False)
+            layer.register_buffer(START_UP, layer.lora_B[ADAPTER_NAME].weight.detach().clone(), persistent=False)
+    return network
+
+
+def peft_settings(config: LoraConfig, target_modules: list[str]) -> Any:
+    """The configuration in peft's words."""
+    if config.method == "loha":
+        return peft.LoHaConfig(r=config.rank, alpha=config.alpha, target_modules=target_modules)
+    if config.method == "lokr":
+        return peft.LoKrConfig(r=config.rank, alpha=config.alpha, target_modules=target_modules)
+    return peft.LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
-        target_modules=list(targets),
+        target_modules=target_modules,
+        use_rslora=config.method == "rslora",
+        use_dora=config.method == "dora",
+        init_lora_weights="pissa" if config.method == "pissa" else True,
     )
-    unet.requires_grad_(False)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # peft draws A from the global generator
-        unet.add_adapter(settings, adapter_name=ADAPTER_NAME)
-    return unet
 
 
 def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

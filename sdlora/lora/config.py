@@ -1,13 +1,15 @@
-"""The size of an adapter and the layers it changes."""
+"""The kind and size of an adapter and the layers it changes."""
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sdlora.frozen import FrozenConfig
 
+Method = Literal["lora", "rslora", "dora", "loha", "lokr", "pissa"]
 Targets = Literal["attention", "attention+ff", "all"]
 
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -18,11 +20,26 @@ TARGET_MODULES: dict[Targets, tuple[str, ...]] = {
     "attention+ff": _ATTENTION + _FEED_FORWARD,
     "all": _ATTENTION + _FEED_FORWARD + _CONVOLUTIONS,
 }
+_WITHOUT_DROPOUT: dict[Method, str] = {
+    "loha": "peft has no dropout of the inputs of a LoHa",
+    "lokr": "peft has no dropout of the inputs of a LoKr",
+    "pissa": "PiSSA starts with the most important part of each weight in the adapter, which dropout would hide",
+}
+
+
+def _default_targets(values: dict[str, Any]) -> Targets:
+    # peft splits no convolution for PiSSA.
+    return "attention+ff" if values["method"] == "pissa" else "all"
 
 
 class LoraConfig(FrozenConfig):
-    """A low-rank update W' = W + (alpha / rank) B A of chosen layers."""
+    """An update W' = W + (alpha / rank) B A of chosen layers, or another kind of update with as few numbers."""
 
+    method: Method = Field(
+        "lora",
+        description="lora; rslora (scale alpha / sqrt(rank)); dora (lengths of the weight's rows learn, too); "
+        "loha, lokr (products of small matrices); pissa (starts with the weight's largest singular values)",
+    )
     rank: int = Field(16, ge=1, description="inner dimension r of the update B A")
     alpha: float = Field(
         # alpha = rank: the scale is 1 at any rank, so a learning rate found at one rank holds at another.
@@ -32,7 +49,9 @@ class LoraConfig(FrozenConfig):
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="share of a layer's inputs hidden from the update in training")
     targets: Targets = Field(
-        "all", description="which layers: attention, attention+ff (feed-forward), all (convolutions too)"
+        default_factory=_default_targets,
+        description="which layers: attention, attention+ff (feed-forward), all (convolutions too); "
+        "empty: all that the method can change",
     )
     target_modules: tuple[str, ...] = Field(
         default_factory=lambda values: TARGET_MODULES[values["targets"]],
@@ -40,6 +59,15 @@ class LoraConfig(FrozenConfig):
         description="ends of the layers' names; empty: those of `targets`",
     )
 
+    @model_validator(mode="after")
+    def _dropout_suits_method(self) -> LoraConfig:
+        if self.dropout and self.method in _WITHOUT_DROPOUT:
+            raise ValueError(
+                f"dropout: {self.dropout:g} cannot be used with method {self.method}: {_WITHOUT_DROPOUT[self.method]}. "
+                "Set dropout to 0 or choose another method"
+            )
+        return self
+
     @property
     def scaling(self) -> float:
-        return self.alpha / self.rank
+        return self.alpha / (math.sqrt(self.rank) if self.method == "rslora" else self.rank)

@@ -1,53 +1,96 @@
-"""The adapter as diffusers stores it: `pytorch_lora_weights.safetensors`."""
+"""The adapter as diffusers and peft store it: `pytorch_lora_weights.safetensors`."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import safe_open
+from torch import Tensor
 
 from sdlora.lora.config import LoraConfig
-from sdlora.lora.layers import LowRankUpdate
+from sdlora.lora.layers import ADAPTER_NAME
+from sdlora.lora.reading import Change, change_of
 from sdlora.lora.tensor_file import write_tensor_file
+from sdlora.lora.updates import LayerUpdate
 
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
+METADATA_KEY = "lora_adapter_metadata"
 _PREFIX = "unet."
+_NAMES = {"lora_A.weight": "lora_down.weight", "lora_B.weight": "lora_up.weight", "lora_magnitude_vector": "dora_scale"}
 
 
-def write_diffusers_file(path: Path, updates: Mapping[str, LowRankUpdate], config: LoraConfig) -> str:
+def write_diffusers_file(path: Path, updates: Mapping[str, LayerUpdate], config: LoraConfig) -> str:
     """Write the file and return its SHA-256.
 
-    All keys end in lora_A / lora_B. diffusers' own conversion renames only the attention keys to lora.down / .up,
-    and its loader then drops one of the two kinds with no more than a warning.
+    All keys of a LoRA end in lora_A / lora_B. diffusers' own conversion renames only the attention keys to
+    lora.down / .up, and its loader then drops one of the two kinds with no more than a warning.
 
-    The format has no alpha tensors; alpha travels in the metadata as the settings of peft.LoraConfig.
+    The format has no alpha tensors; alpha travels in the metadata as the settings of peft's configuration.
     """
-    tensors = {}
-    for name, update in updates.items():
-        tensors[f"{_PREFIX}{name}.lora_A.weight"] = update.down
-        tensors[f"{_PREFIX}{name}.lora_B.weight"] = update.up
-    settings = {
-        "r": config.rank,
-        "lora_alpha": config.alpha,
-        "target_modules": sorted(config.target_modules),
-        "bias": "none",
+    tensors = {
+        f"{_PREFIX}{name}.{part}": tensor
+        for name, update in updates.items()
+        for part, tensor in update.peft_parts().items()
     }
-    packed = {_PREFIX + key: value for key, value in settings.items()}
-    return write_tensor_file(
-        path, tensors, {"format": "pt", "lora_adapter_metadata": json.dumps(packed, sort_keys=True)}
-    )
+    packed = {_PREFIX + key: value for key, value in _settings(updates, config).items()}
+    return write_tensor_file(path, tensors, {"format": "pt", METADATA_KEY: json.dumps(packed, sort_keys=True)})
 
 
-def read_diffusers_file(path: Path) -> dict[str, LowRankUpdate]:
-    """Read the file as diffusers does: the rank from the tensors, alpha from the metadata, else the rank."""
+def read_diffusers_file(path: Path) -> dict[str, Change]:
+    """What the file does to each layer's weight as peft reads it: alpha from the metadata, else the rank."""
     with safe_open(path, framework="pt") as file:
-        settings = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
-        alpha = settings.get(f"{_PREFIX}lora_alpha")
-        names = [key.removesuffix(".lora_A.weight") for key in file.keys() if key.endswith(".lora_A.weight")]  # noqa: SIM118
-        updates = {}
-        for name in names:
-            down, up = file.get_tensor(f"{name}.lora_A.weight"), file.get_tensor(f"{name}.lora_B.weight")
-            updates[name.removeprefix(_PREFIX)] = LowRankUpdate(down, up, down.shape[0] if alpha is None else alpha)
-    return updates
+        settings = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+        alpha = settings.get(f"{_PREFIX}lora_alpha", settings.get(f"{_PREFIX}alpha"))
+        layers: dict[str, dict[str, Tensor]] = {}
+        for key in file.keys():  # noqa: SIM118
+            layer, part = _split(key.removeprefix(_PREFIX))
+            layers.setdefault(layer, {})[_NAMES.get(part, part)] = file.get_tensor(key)
+    changes = {}
+    for layer, parts in layers.items():
+        if alpha is not None and "lokr_w2" in parts:  # peft scales two whole matrices as well
+            parts["lokr_w1"] = parts["lokr_w1"] * (alpha / settings[f"{_PREFIX}r"])
+        if "dora_scale" in parts:
+            parts["dora_scale"] = parts["dora_scale"].flatten()
+        change = change_of({**parts, "alpha": torch.tensor(float(alpha))} if alpha is not None else parts)
+        assert change is not None, layer
+        changes[layer] = change
+    return changes
+
+
+def peft_tensors(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """The file's tensors by layer and by the names that peft's attached layers have: `lora_A.default.weight`."""
+    layers: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        layer, part = _split(key.removeprefix(_PREFIX))
+        kind, _, rest = part.partition(".")
+        suffix = "weight" if kind == "lora_magnitude_vector" else rest
+        layers.setdefault(layer, {})[f"{kind}.{ADAPTER_NAME}{'.' + suffix if suffix else ''}"] = tensor
+    return layers
+
+
+def _split(key: str) -> tuple[str, str]:
+    """`mid_block.x.to_q.lora_A.weight` -> (`mid_block.x.to_q`, `lora_A.weight`)."""
+    for mark in (".lora_", ".hada_", ".lokr_"):
+        layer, found, rest = key.rpartition(mark)
+        if found:
+            return layer, mark[1:] + rest
+    return key, ""
+
+
+def _settings(updates: Mapping[str, LayerUpdate], config: LoraConfig) -> dict[str, Any]:
+    first = next(iter(updates.values()))
+    alpha_name = "alpha" if config.method in ("loha", "lokr") else "lora_alpha"
+    settings: dict[str, Any] = {
+        "r": first.rank,
+        alpha_name: first.alpha,
+        "target_modules": sorted(config.target_modules),
+    }
+    if config.method not in ("loha", "lokr"):
+        settings["bias"] = "none"
+    if config.method == "dora":
+        settings["use_dora"] = True
+    return settings

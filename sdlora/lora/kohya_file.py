@@ -1,8 +1,8 @@
-"""The adapter as kohya's sd-scripts stores it, which ComfyUI, A1111 and Forge read.
+"""The adapter as kohya's sd-scripts and LyCORIS store it, which ComfyUI, A1111 and Forge read.
 
-One tensor triple per layer: `<name>.lora_down.weight`, `<name>.lora_up.weight` and `<name>.alpha`, where <name> is
-`lora_unet_` + the layer's name with dots as underscores. A file without alpha tensors is read with scale 1 by some
-tools and with alpha 1 by others, so alpha is always written.
+A few tensors per layer, `<name>.lora_down.weight`, `<name>.alpha` and so on, where <name> is `lora_unet_` + the
+layer's name with dots as underscores. A file without alpha tensors is read with scale 1 by some tools and with alpha 1
+by others, so alpha is always written.
 """
 
 from __future__ import annotations
@@ -14,59 +14,86 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
+from torch import Tensor
 
-from sdlora.lora.config import LoraConfig
-from sdlora.lora.layers import LowRankUpdate
+from sdlora.errors import WeightsError
+from sdlora.lora.config import LoraConfig, Method
+from sdlora.lora.reading import Change, Reader, change_of, group_by_layer
 from sdlora.lora.tensor_file import tensor_bytes, write_tensor_file
+from sdlora.lora.updates import LayerUpdate
 
 _PREFIX = "lora_unet_"
+_LYCORIS_ALGORITHMS: dict[Method, str] = {"dora": "locon", "loha": "loha", "lokr": "lokr"}
 
 
 def write_kohya_file(
-    path: Path, updates: Mapping[str, LowRankUpdate], config: LoraConfig, metadata: Mapping[str, str]
+    path: Path, updates: Mapping[str, LayerUpdate], config: LoraConfig, metadata: Mapping[str, str]
 ) -> str:
     """Write the file and return its SHA-256.
 
-    `metadata` holds `ss_*`, `modelspec.*` and own keys; the network's settings and the hashes are added here.
+    `updates` are by layer name; `metadata` holds `ss_*`, `modelspec.*` and own keys; the network's settings and the
+    hashes are added here.
     """
-    tensors = {}
-    for name, update in updates.items():
-        key = kohya_name(name)
-        tensors[f"{key}.lora_down.weight"] = update.down
-        tensors[f"{key}.lora_up.weight"] = update.up
-        tensors[f"{key}.alpha"] = torch.tensor(float(update.alpha))
-    network = {
-        "ss_network_module": "networks.lora",
-        "ss_network_dim": str(config.rank),
-        "ss_network_alpha": f"{config.alpha:g}",
+    tensors = {
+        f"{kohya_name(name)}.{part}": tensor
+        for name, update in updates.items()
+        for part, tensor in (*update.parts().items(), ("alpha", torch.tensor(float(update.alpha))))
     }
-    if any(update.down.shape[-1] == 3 and update.down.ndim == 4 for update in updates.values()):
-        network["ss_network_args"] = json.dumps({"conv_dim": str(config.rank), "conv_alpha": f"{config.alpha:g}"})
-    # sshs_model_hash covers the bytes after the header; the legacy hash covers 64 KiB at 1 MiB of the whole file
-    # with only the ss_ metadata, as sd-scripts computes them (`precalculate_safetensors_hashes`).
-    data = tensor_bytes(tensors)
-    model_hash = hashlib.sha256(data).hexdigest()
+    return write_with_hashes(path, tensors, {**metadata, **_network(updates, config)})
+
+
+def write_with_hashes(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Write a safetensors file that carries sd-scripts' hashes of itself; returns its SHA-256.
+
+    sshs_model_hash covers the bytes after the header; the legacy hash covers 64 KiB at 1 MiB of the whole file
+    with only the ss_ metadata, as sd-scripts computes them (`precalculate_safetensors_hashes`).
+    """
+    model_hash = hashlib.sha256(tensor_bytes(tensors)).hexdigest()
     hashes = {"sshs_model_hash": model_hash, "modelspec.hash_sha256": f"0x{model_hash}"}
-    known = {**metadata, **network}
-    write_tensor_file(path, tensors, {key: value for key, value in known.items() if key.startswith("ss_")})
+    write_tensor_file(path, tensors, {key: value for key, value in metadata.items() if key.startswith("ss_")})
     with path.open("rb") as file:
         file.seek(0x100000)
         hashes["sshs_legacy_hash"] = hashlib.sha256(file.read(0x10000)).hexdigest()[:8]
-    return write_tensor_file(path, tensors, {**known, **hashes})
+    return write_tensor_file(path, tensors, {**metadata, **hashes})
 
 
-def read_kohya_file(path: Path) -> dict[str, LowRankUpdate]:
-    """Read the file by ComfyUI's rules, keyed by kohya name: scale alpha / rank, and 1 where alpha is missing."""
+def read_kohya_file(path: Path, reader: Reader = "lycoris") -> dict[str, Change]:
+    """What the file does to each layer's weight, by kohya name and by the rules of the tools that read it.
+
+    Raises:
+        WeightsError: a layer's tensors make no update.
+    """
+    changes = {}
     with safe_open(path, framework="pt") as file:
-        keys = set(file.keys())
-        updates = {}
-        for name in sorted(key.removesuffix(".lora_down.weight") for key in keys if key.endswith(".lora_down.weight")):
-            down, up = file.get_tensor(f"{name}.lora_down.weight"), file.get_tensor(f"{name}.lora_up.weight")
-            alpha = file.get_tensor(f"{name}.alpha").item() if f"{name}.alpha" in keys else down.shape[0]
-            updates[name] = LowRankUpdate(down, up, alpha)
-    return updates
+        for name, keys in group_by_layer(file.keys()).items():
+            change = change_of({part: file.get_tensor(key) for part, key in keys.items()}, reader)
+            if change is None:
+                raise WeightsError(f"{path.name}: the tensors of {name} ({', '.join(sorted(keys))}) make no update.")
+            changes[name] = change
+    return changes
 
 
 def kohya_name(layer_name: str) -> str:
     """`down_blocks.0.attentions.0.proj_in` -> `lora_unet_down_blocks_0_attentions_0_proj_in` (SD 1 and 2)."""
     return _PREFIX + layer_name.replace(".", "_")
+
+
+def _network(updates: Mapping[str, LayerUpdate], config: LoraConfig) -> dict[str, str]:
+    """The settings under the names by which sd-scripts and LyCORIS would build the same network."""
+    first = next(iter(updates.values()))
+    rank, alpha = str(first.rank), f"{first.alpha:g}"  # what the tensors say: of a PiSSA twice the rank
+    arguments = {}
+    if any(
+        tensor.ndim == 4 and tensor.shape[-1] > 1 for update in updates.values() for tensor in update.parts().values()
+    ):
+        arguments = {"conv_dim": rank, "conv_alpha": alpha}
+    if config.method in _LYCORIS_ALGORITHMS:
+        arguments = {"algo": _LYCORIS_ALGORITHMS[config.method], "conv_dim": rank, "conv_alpha": alpha}
+    if config.method == "dora":
+        arguments |= {"dora_wd": "True", "wd_on_out": "True"}
+    network = {
+        "ss_network_module": "lycoris.kohya" if config.method in _LYCORIS_ALGORITHMS else "networks.lora",
+        "ss_network_dim": rank,
+        "ss_network_alpha": alpha,
+    }
+    return network | ({"ss_network_args": json.dumps(arguments)} if arguments else {})

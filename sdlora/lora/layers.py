@@ -1,65 +1,62 @@
-"""An adapter as plain tensors: the form that every file format is written from and compared with."""
+"""From peft's layers to plain updates, and the comparison of a file with what was meant."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Any
 
 import torch
-from peft.tuners.lora import LoraLayer as PeftLayer
+from peft.tuners.loha import LoHaLayer
+from peft.tuners.lokr import LoKrLayer
+from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from sdlora.errors import WeightsError
+from sdlora.lora.reading import Change
+from sdlora.lora.updates import DecomposedUpdate, HadamardUpdate, KroneckerUpdate, LayerUpdate, LowRankUpdate
 
 ADAPTER_NAME = "default"
+# PiSSA starts with a part of the weight in the adapter: what the adapter started as, kept beside it.
+START_DOWN, START_UP = "sdlora_start_down", "sdlora_start_up"
+
+_HADAMARD_PARTS = ("w1_a", "w1_b", "w2_a", "w2_b")
+# Two ways to multiply the same fp32 factors differ by their rounding.
+_TOLERANCE = 1e-5
 
 
-@dataclass(frozen=True)
-class LowRankUpdate:
-    """The update of one layer.
-
-    Attributes:
-        down: A, (rank, in) or (rank, in, k, k) for a convolution.
-        up: B, (out, rank) or (out, rank, 1, 1).
-        alpha: the update is scaled by alpha / rank.
-    """
-
-    down: Tensor
-    up: Tensor
-    alpha: float
-
-    @property
-    def rank(self) -> int:
-        return self.down.shape[0]
-
-    def delta(self) -> Tensor:
-        """What is added to the layer's weight, in the weight's shape: (alpha / rank) B A."""
-        product = self.up.flatten(1) @ self.down.flatten(1)  # (out, in * k * k)
-        return (product * (self.alpha / self.rank)).view(self.up.shape[0], *self.down.shape[1:])
+def adapted_layers(model: nn.Module) -> dict[str, Any]:
+    """peft's layers by the full name of the layer that each one wraps, in the model's order."""
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, BaseTunerLayer)}
 
 
-def collect_updates(model: nn.Module) -> dict[str, LowRankUpdate]:
+def collect_updates(model: nn.Module) -> dict[str, LayerUpdate]:
     """The updates of all adapted layers by full layer name, on the CPU in fp32.
 
     Raises:
         WeightsError: the model has no adapter.
     """
-    updates = {
-        name: LowRankUpdate(
-            down=_stored(layer.lora_A[ADAPTER_NAME].weight),
-            up=_stored(layer.lora_B[ADAPTER_NAME].weight),
-            alpha=float(layer.lora_alpha[ADAPTER_NAME]),
-        )
-        for name, layer in model.named_modules()
-        if isinstance(layer, PeftLayer)
-    }
+    updates = {name: _update(layer) for name, layer in adapted_layers(model).items()}
     if not updates:
         raise WeightsError(f"This {type(model).__name__} has no adapter to save. Call attach_lora first.")
     return updates
 
 
-def require_equal(written: Mapping[str, LowRankUpdate], expected: Mapping[str, LowRankUpdate], file: str) -> None:
-    """Compare what a file says with what was meant, layer by layer, as the update each would make.
+def base_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The frozen weights of the adapted layers, not copied."""
+    return {name: layer.get_base_layer().weight for name, layer in adapted_layers(model).items()}
+
+
+def require_equal(
+    written: Mapping[str, Change], expected: Mapping[str, LayerUpdate], weights: Mapping[str, Tensor], file: str
+) -> None:
+    """Compare what a file makes of each weight with what was meant.
+
+    Args:
+        written: by layer name, the file as other tools read it.
+        expected: by layer name.
+        weights: the base's weights by layer name.
+        file: named in the error.
 
     Raises:
         WeightsError: a layer is missing, unexpected or different.
@@ -68,8 +65,47 @@ def require_equal(written: Mapping[str, LowRankUpdate], expected: Mapping[str, L
         strange = sorted(written.keys() ^ expected.keys())
         raise WeightsError(f"{file} does not hold the adapter that was written: {strange[:3]} differ. It was removed.")
     for name, update in expected.items():
-        if not torch.equal(written[name].delta(), update.delta()):
+        weight = weights[name].detach().to("cpu", torch.float32)
+        meant = update.change(weight)
+        # Relative to the largest entry: of a DoRA the weight's own, which its update rounds with.
+        size = max(meant.abs().max().item(), weight.abs().max().item() if "dora_scale" in update.parts() else 0.0)
+        if not torch.allclose(written[name](weight), meant, rtol=0, atol=_TOLERANCE * size):
             raise WeightsError(f"{file} holds another update of layer {name} than was written. It was removed.")
+
+
+def _update(layer: Any) -> LayerUpdate:
+    if isinstance(layer, LoraLayer):
+        return _low_rank_update(layer)
+    if isinstance(layer, LoHaLayer):
+        factors = {part: _stored(getattr(layer, f"hada_{part}")[ADAPTER_NAME]) for part in _HADAMARD_PARTS}
+        return HadamardUpdate(**factors, alpha=float(layer.alpha[ADAPTER_NAME]))
+    if isinstance(layer, LoKrLayer):
+        whole = ADAPTER_NAME in layer.lokr_w2
+        return KroneckerUpdate(
+            w1=_stored(layer.lokr_w1[ADAPTER_NAME]),
+            w2=_stored(layer.lokr_w2[ADAPTER_NAME])
+            if whole
+            else (_stored(layer.lokr_w2_a[ADAPTER_NAME]), _stored(layer.lokr_w2_b[ADAPTER_NAME])),
+            alpha=float(layer.alpha[ADAPTER_NAME]),
+            given_rank=int(layer.r[ADAPTER_NAME]),
+        )
+    raise WeightsError(f"An adapter of kind {type(layer).__name__} cannot be saved; sdlora did not attach it.")
+
+
+def _low_rank_update(layer: Any) -> LowRankUpdate:
+    down, up = _stored(layer.lora_A[ADAPTER_NAME].weight), _stored(layer.lora_B[ADAPTER_NAME].weight)
+    # From the scale that is in force, so that rsLoRA's alpha / sqrt(rank) becomes the alpha that means it.
+    scale = float(layer.scaling[ADAPTER_NAME])
+    if hasattr(layer, START_DOWN):
+        # On the original weight, W + s (B A - B0 A0) is what the residual W - s B0 A0 with s B A was:
+        # a plain LoRA of twice the rank, as peft's PiSSA example converts it.
+        down = torch.cat((down, _stored(getattr(layer, START_DOWN))))
+        up = torch.cat((up, -_stored(getattr(layer, START_UP))), dim=1)
+    alpha = scale * down.shape[0]
+    if ADAPTER_NAME in layer.lora_magnitude_vector:
+        magnitude = _stored(layer.lora_magnitude_vector[ADAPTER_NAME].weight).flatten()
+        return DecomposedUpdate(down, up, alpha, magnitude)
+    return LowRankUpdate(down, up, alpha)
 
 
 def _stored(weight: Tensor) -> Tensor:

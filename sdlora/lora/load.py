@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
-from peft.tuners.lora import LoraLayer as PeftLayer
+from safetensors.torch import load_file
 
 from sdlora.artifacts import AdapterRef, BaseModelRef
 from sdlora.errors import WeightsError
-from sdlora.lora.attach import attach_lora
-from sdlora.lora.diffusers_file import DIFFUSERS_FILE, read_diffusers_file
-from sdlora.lora.layers import ADAPTER_NAME
+from sdlora.lora.attach import adapter_parameters, peft_settings
+from sdlora.lora.config import LoraConfig
+from sdlora.lora.diffusers_file import DIFFUSERS_FILE, peft_tensors
+from sdlora.lora.layers import ADAPTER_NAME, adapted_layers
 from sdlora.lora.manifest import read_manifest
 from sdlora.models.digests import DigestCache
 from sdlora.models.folder_check import check_safetensors
@@ -42,8 +43,10 @@ def open_adapter(folder: Path) -> AdapterRef:
     )
 
 
-def load_adapter(unet: UNet2DConditionModel, adapter: AdapterRef, base: BaseModelRef) -> UNet2DConditionModel:
+def load_adapter(network: Any, adapter: AdapterRef, base: BaseModelRef) -> Any:
     """Attach a saved adapter beside the weights of its base model; it can be trained further.
+
+    An adapter that began as PiSSA comes back as what it was saved as, a plain LoRA of twice the rank.
 
     Raises:
         WeightsError: the adapter belongs to another base model, or a file is missing or damaged.
@@ -51,30 +54,46 @@ def load_adapter(unet: UNet2DConditionModel, adapter: AdapterRef, base: BaseMode
     check_adapter(adapter, base)
     path = adapter.folder / DIFFUSERS_FILE
     check_safetensors(path)
-    updates = read_diffusers_file(path)
-    attach_lora(unet, read_manifest(adapter.folder).lora)
-    layers = {name: layer for name, layer in unet.named_modules() if isinstance(layer, PeftLayer)}
-    if layers.keys() != updates.keys():
-        strange = sorted(layers.keys() ^ updates.keys())
-        raise WeightsError(f"{path} does not fit its adapter.json: layers {strange[:3]} differ. Restore the folder.")
+    config, layers = _saved_as(read_manifest(adapter.folder).lora), peft_tensors(load_file(path))
+    modules = dict(network.named_modules())
+    strange = sorted(layers.keys() - modules.keys())
+    if strange or not layers:
+        raise WeightsError(f"{path} does not fit {type(network).__name__}: it has no layers {strange[:3]}.")
+    network.requires_grad_(False)
+    network.add_adapter(peft_settings(config, list(layers)), adapter_name=ADAPTER_NAME)
+    parameters = adapter_parameters(network)
+    tensors = {f"{layer}.{part}": tensor for layer, parts in layers.items() for part, tensor in parts.items()}
+    wrong = sorted(
+        parameters.keys() ^ tensors.keys()
+        or {name for name, tensor in tensors.items() if tensor.shape != parameters[name].shape}
+    )
+    if wrong:
+        raise WeightsError(f"{path} does not fit its adapter.json: {wrong[:3]} differ. Restore the folder.")
     with torch.no_grad():
-        for name, update in updates.items():
-            layers[name].lora_A[ADAPTER_NAME].weight.copy_(update.down)
-            layers[name].lora_B[ADAPTER_NAME].weight.copy_(update.up)
-    return unet
+        for name, tensor in tensors.items():
+            parameters[name].copy_(tensor)
+    return network
 
 
-def merge(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+def merge(network: Any) -> Any:
     """Take theta' = theta + delta theta: add the attached adapter to the weights, in place, and take its layers away.
 
     Raises:
         WeightsError: no adapter is attached, or the merged weights would not be finite.
     """
-    if not any(isinstance(layer, PeftLayer) for layer in unet.modules()):
-        raise WeightsError(f"This {type(unet).__name__} has no adapter to merge.")
+    if not adapted_layers(network):
+        raise WeightsError(f"This {type(network).__name__} has no adapter to merge.")
     try:
-        unet.fuse_lora(safe_fusing=True)
+        network.fuse_lora(safe_fusing=True)
     except ValueError as error:  # peft: NaNs detected in the merged weights
         raise WeightsError(f"The adapter cannot be merged: {error}. Train it again.") from error
-    unet.unload_lora()
-    return unet
+    network.unload_lora()
+    return network
+
+
+def _saved_as(config: LoraConfig) -> LoraConfig:
+    if config.method == "pissa":
+        return config.model_copy(update={"method": "lora", "rank": 2 * config.rank, "alpha": 2 * config.alpha})
+    if config.method == "rslora":
+        return config.model_copy(update={"method": "lora", "alpha": config.scaling * config.rank})
+    return config

@@ -16,7 +16,7 @@ from sdlora.errors import StorageError, WeightsError
 from sdlora.lora.config import LoraConfig
 from sdlora.lora.diffusers_file import DIFFUSERS_FILE, read_diffusers_file, write_diffusers_file
 from sdlora.lora.kohya_file import kohya_name, read_kohya_file, write_kohya_file
-from sdlora.lora.layers import collect_updates, require_equal
+from sdlora.lora.layers import base_weights, collect_updates, require_equal
 from sdlora.lora.manifest import MANIFEST_FILE, AdapterManifest, library_versions
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -77,9 +77,11 @@ def save_adapter(
         diffusers_path, kohya_path = partial / DIFFUSERS_FILE, partial / f"{name}.safetensors"
         digest = write_diffusers_file(diffusers_path, updates, config)
         kohya_digest = write_kohya_file(kohya_path, updates, config, metadata)
-        require_equal(read_diffusers_file(diffusers_path), updates, DIFFUSERS_FILE)
-        flattened = {kohya_name(layer): update for layer, update in updates.items()}
-        require_equal(read_kohya_file(kohya_path), flattened, kohya_path.name)
+        weights = base_weights(unet)
+        require_equal(read_diffusers_file(diffusers_path), updates, weights, DIFFUSERS_FILE)
+        changes = read_kohya_file(kohya_path)
+        named = {layer: changes.pop(kohya_name(layer)) for layer in updates if kohya_name(layer) in changes}
+        require_equal({**named, **changes}, updates, weights, kohya_path.name)
         if (file_sha256(diffusers_path), file_sha256(kohya_path)) != (digest, kohya_digest):
             raise WeightsError(f"{partial} does not hold the bytes that were written. Check the disk.")
         manifest = AdapterManifest(

@@ -17,8 +17,8 @@ def find_targets(model: nn.Module, config: LoraConfig) -> dict[str, nn.Linear | 
     A pattern is a full layer name or the end of one at a dot: "to_q" matches "mid.attn1.to_q", not "auto_q".
 
     Raises:
-        TargetModuleError: a pattern matches no linear or convolution layer (even if others do), or the rank is
-            larger than a layer's weight matrix can hold.
+        TargetModuleError: a pattern matches no linear or convolution layer (even if others do), the method cannot
+            change a matched layer, or the rank is larger than a layer's weight matrix can hold.
     """
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
     matched: dict[str, nn.Linear | nn.Conv2d] = {}
@@ -33,6 +33,7 @@ def find_targets(model: nn.Module, config: LoraConfig) -> dict[str, nn.Linear | 
             f"lora.target_modules: {', '.join(map(repr, missing))} match no layer of {type(model).__name__}. "
             f"Nearest names: {', '.join(_nearest(missing, list(layers)))}. Correct the setting; nothing was trained."
         )
+    _check_method(matched, config)
     for name, layer in matched.items():
         if config.rank > width(layer):
             raise TargetModuleError(
@@ -41,6 +42,24 @@ def find_targets(model: nn.Module, config: LoraConfig) -> dict[str, nn.Linear | 
                 "lora.target_modules; nothing was trained."
             )
     return {name: layer for name, layer in layers.items() if name in matched}
+
+
+def _check_method(matched: dict[str, nn.Linear | nn.Conv2d], config: LoraConfig) -> None:
+    """What peft would answer late, or with a traceback, or with wrong numbers."""
+    for name, layer in matched.items():
+        if not isinstance(layer, nn.Conv2d):
+            continue
+        if config.method == "pissa":
+            problem = "peft splits the weights of linear layers only"
+        elif layer.groups > 1:
+            problem = f"it treats its channels in {layer.groups} groups"
+        else:
+            continue
+        raise TargetModuleError(
+            f"lora.method: {config.method} cannot change layer {name}, a convolution ({type(layer).__name__}): "
+            f"{problem}. Choose another lora.method, or leave the layer out of lora.target_modules "
+            "(lora.targets: attention+ff has no 3x3 convolution); nothing was trained."
+        )
 
 
 def width(layer: nn.Linear | nn.Conv2d) -> int:

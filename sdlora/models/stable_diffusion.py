@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor, nn
 
@@ -14,14 +14,13 @@ from sdlora.artifacts import AdapterRef, BaseModelRef
 from sdlora.checkpoints import file_sha256
 from sdlora.errors import WeightsError
 from sdlora.models import parts
+from sdlora.models.adapter_weights import ADAPTER_WEIGHTS, attach_adapter_file
 from sdlora.models.encode import decode_latents, encode_text
 from sdlora.models.families import family_of
 from sdlora.models.families.base import Family, Sampler
 from sdlora.models.precision import Precision, autocast, probe_precision
 from sdlora.models.sources import verify
 from sdlora.progress import OnProgress
-
-ADAPTER_WEIGHTS = "pytorch_lora_weights.safetensors"
 
 
 class StableDiffusion:
@@ -236,21 +235,9 @@ class StableDiffusion:
 
     def _merge(self, adapter: AdapterRef) -> None:
         # Merged, a step costs what the bare base's costs; read by diffusers, it is what users of the file get.
-        try:
-            tensors, alphas, settings = StableDiffusionPipeline.lora_state_dict(
-                str(adapter.folder),
-                weight_name=ADAPTER_WEIGHTS,
-                use_safetensors=True,
-                local_files_only=True,
-                return_lora_metadata=True,
-            )
-            StableDiffusionPipeline.load_lora_into_unet(tensors, alphas, self.unet, metadata=settings)
-        except Exception as error:  # a wrong shape or key surfaces as RuntimeError, ValueError or KeyError
-            raise WeightsError(
-                f"The adapter in {adapter.folder} cannot be loaded ({type(error).__name__}: {error})."
-            ) from error
-        self.unet.fuse_lora()
-        self.unet.unload_lora()
+        attach_adapter_file(self.denoiser, adapter.folder)
+        self.denoiser.fuse_lora()
+        self.denoiser.unload_lora()
 
 
 def check_adapter(adapter: AdapterRef, base: BaseModelRef) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from peft.tuners.lora import LoraLayer as PeftLayer
+from peft.tuners.tuners_utils import BaseTunerLayer as PeftLayer
 from torch import nn
 
 from sdlora.models.precision import Precision
