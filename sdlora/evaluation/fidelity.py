@@ -6,11 +6,9 @@ Neither needs a judge beside the image itself, so both work at any number of ima
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil
 from typing import cast
 
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
@@ -53,8 +51,8 @@ def renoise_and_denoise(
 ) -> Tensor:
     """Turn images part of the way to noise and let the model restore them with their caption.
 
-    Deterministic DDIM without guidance: the question is what the denoiser believes, not how a sampler
-    flatters it. Every image has its own noise, from its own seed.
+    A deterministic sampler (DDIM, or Euler for a flow) without guidance: the question is what the denoiser
+    believes, not how a sampler flatters it. Every image has its own noise, from its own seed.
 
     Args:
         model: with or without an adapter.
@@ -67,12 +65,10 @@ def renoise_and_denoise(
     Returns:
         (B, 3, H, W) uint8 restored images.
     """
-    scheduler = DDIMScheduler.from_config(model.scheduler.config)
-    scheduler.set_timesteps(ceil(steps / fraction))
-    timesteps = scheduler.timesteps[-steps:]  # from the fraction down to zero
+    scheduler, timesteps = model.family.restoring_schedule(model.scheduler, fraction, steps)
     latents = encode_images(model.autoencoder, images_uint8)  # (B, C, h, w)
     noise = torch.stack([torch.randn(latents.shape[1:], generator=step_generator(s, 0, "renoise")) for s in seeds])
-    latents = scheduler.add_noise(latents, noise, timesteps[:1].expand(len(latents))).to(model.device)
+    latents = model.family.noised(scheduler, latents, noise, timesteps[0]).to(model.device)
     conditioning = model.encode_prompts(captions)
     precision = probe_precision(model.device.type).precision
     for timestep in timesteps:

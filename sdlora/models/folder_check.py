@@ -8,6 +8,7 @@ from safetensors import SafetensorError, safe_open
 
 from sdlora.errors import WeightsError
 from sdlora.models.families.layouts import find_layout, read_json
+from sdlora.models.families.widths import check_widths
 
 PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
 
@@ -20,14 +21,14 @@ def check_folder(folder: Path) -> None:
     """
     layout = find_layout(folder)
     read_json(folder / "scheduler" / "scheduler_config.json")
-    left_out = {text.encoder for text in layout.text if text.optional and not (folder / text.encoder).exists()}
-    for text in layout.text:
-        if text.encoder not in left_out:
-            _check_tokenizer(folder / text.tokenizer)
-    for part in sorted(layout.weights_stems.keys() - left_out):
+    present = layout.text_of(folder)
+    for text in present:
+        _check_tokenizer(folder / text.tokenizer)
+    for part in ("vae", layout.denoiser, *(text.encoder for text in present)):
         read_json(folder / part / "config.json")
         for path in weights_files(folder, part):
             check_safetensors(path)
+    check_widths(folder, layout)
 
 
 def weights_files(folder: Path, part: str) -> list[Path]:

@@ -150,6 +150,7 @@ class StableDiffusion:
         if not prompts or len(prompts) != len(seeds):
             raise ValueError(f"one seed per prompt is needed, got {len(prompts)} prompts and {len(seeds)} seeds.")
         pipeline = self.pipeline(sampler)
+        options = self.family.sampling_options(self.scheduler)
         chunks = [slice(start, start + batch_size) for start in range(0, len(prompts), batch_size)]
         images = []
         for number, chunk in enumerate(chunks):
@@ -167,11 +168,12 @@ class StableDiffusion:
                 pipeline,
                 report,
                 **self.family.pipeline_inputs(conditioning, negative),
-                **self.family.sampling_options(self.scheduler),
+                **options,
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds[chunk]],
                 num_inference_steps=steps,
                 guidance_scale=guidance_scale,
             )
+            latents = self.family.drawn_latents(latents, options["height"], options["width"])
             images.append(decode_latents(self.autoencoder, latents))
         return torch.cat(images)
 

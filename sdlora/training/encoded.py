@@ -22,6 +22,7 @@ from sdlora.models.families import family_of
 from sdlora.models.families.base import Family, TextPart, free
 from sdlora.progress import OnProgress
 from sdlora.store import ImageStore
+from sdlora.training.framing import centre_square_framings
 from sdlora.training.tensor_cache import TensorCache
 
 _IMAGE_TRANSFORM = "centre-square-v2"  # raised when load_images_uint8 or encode_images change their results
@@ -103,7 +104,14 @@ def encode_rows(
     family = family_of(base.folder)
     # One encoder after the other: the largest of them alone may fill the memory.
     outputs = {part.folder: _cached_text(base, part, captions, store, device) for part in family.text_parts}
-    return EncodedRows(tuple(rows), latents, mirrored, CaptionEmbeddings(family, outputs))
+    framings = centre_square_framings(rows, store, side_px) if family.shows_framing else {}
+    return EncodedRows(
+        tuple(rows),
+        latents,
+        mirrored,
+        CaptionEmbeddings(family, outputs),
+        {sha256: family.image_conditioning(framing) for sha256, framing in framings.items()},
+    )
 
 
 def _cached_latents(

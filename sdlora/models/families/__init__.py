@@ -17,6 +17,9 @@ __all__ = ["FamilyName", "Layout", "family_of", "find_layout"]
 _HOMES: dict[FamilyName, tuple[str, str]] = {
     "sd1": ("sdlora.models.families.stable_diffusion", "StableDiffusion1"),
     "sd2": ("sdlora.models.families.stable_diffusion", "StableDiffusion2"),
+    "sdxl": ("sdlora.models.families.stable_diffusion_xl", "StableDiffusionXL"),
+    "sd3": ("sdlora.models.families.stable_diffusion_3", "StableDiffusion3"),
+    "flux": ("sdlora.models.families.flux", "Flux"),
 }
 
 

@@ -117,6 +117,11 @@ class Family(ABC):
     def conditioning(self, outputs: TextOutputs) -> dict[str, Tensor]:
         """The text's share of what the denoiser is shown, under the names of its `forward`, each (B, ...)."""
 
+    @property
+    def shows_framing(self) -> bool:
+        """Whether the denoiser is told how each image was framed."""
+        return False
+
     def image_conditioning(self, framing: Framing) -> dict[str, Tensor]:
         """One image's own share of what the denoiser is shown, without batch dimension; most families have none."""
         return {}
@@ -133,6 +138,11 @@ class Family(ABC):
         """Side of the images the base was trained on, in pixels."""
 
     @property
+    @abstractmethod
+    def side_multiple_px(self) -> int:
+        """Image sides must be multiples of this many pixels, so that the denoiser can halve or pack the latents."""
+
+    @property
     def latent_reduction(self) -> int:
         """Pixels per latent position along one side: each level of the autoencoder but the last halves the side."""
         return 1 << (len(self.settings("vae")["block_out_channels"]) - 1)
@@ -146,6 +156,14 @@ class Family(ABC):
     def sampler(self, scheduler: Any, sampler: Sampler) -> Any:
         """The scheduler that draws, made from the base's own."""
 
+    @abstractmethod
+    def restoring_schedule(self, scheduler: Any, fraction: float, steps: int) -> tuple[Any, Tensor]:
+        """A deterministic sampler, and its last `steps` timesteps from a share `fraction` of the noise schedule on."""
+
+    @abstractmethod
+    def noised(self, scheduler: Any, latents: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
+        """Latents at the noise level of one of that sampler's timesteps."""
+
     def sampling_options(self, scheduler: Any) -> dict[str, Any]:
         """Further arguments of the stock pipeline's `__call__`."""
         side_px = self.native_resolution
@@ -154,6 +172,10 @@ class Family(ABC):
     @abstractmethod
     def pipeline_inputs(self, conditioning: Mapping[str, Tensor], negative: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Conditioning under the names of the stock pipeline's `__call__`."""
+
+    def drawn_latents(self, latents: Tensor, height_px: int, width_px: int) -> Tensor:
+        """The stock pipeline's latents as (B, C, h, w)."""
+        return latents
 
     @abstractmethod
     def kohya_name(self, layer: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from sdlora.errors import WeightsError
 
-FamilyName = Literal["sd1", "sd2"]
+FamilyName = Literal["sd1", "sd2", "sdxl", "sd3", "flux"]
 Targets = Literal["attention", "attention+ff", "all"]
 
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -23,6 +23,21 @@ _UNET_TARGETS: Mapping[Targets, tuple[str, ...]] = {
     "attention": _ATTENTION,
     "attention+ff": _ATTENTION + _FEED_FORWARD,
     "all": _ATTENTION + _FEED_FORWARD + _CONVOLUTIONS,
+}
+# Transformers see text and image in one attention, with projections of their own for the text ("add_", "context").
+# Their modulation layers are left out: few trainers adapt them, and Stable Diffusion 3 orders their rows in two ways.
+_JOINT_ATTENTION = (*_ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+_JOINT_FEED_FORWARD = (*_FEED_FORWARD, "ff_context.net.0.proj", "ff_context.net.2")
+_SD3_TARGETS: Mapping[Targets, tuple[str, ...]] = {
+    "attention": _JOINT_ATTENTION,
+    "attention+ff": _JOINT_ATTENTION + _JOINT_FEED_FORWARD,
+    "all": _JOINT_ATTENTION + _JOINT_FEED_FORWARD,
+}
+_FLUX_FEED_FORWARD = (*_JOINT_FEED_FORWARD, "proj_mlp", "single_transformer_blocks.*.proj_out")
+_FLUX_TARGETS: Mapping[Targets, tuple[str, ...]] = {
+    "attention": _JOINT_ATTENTION,
+    "attention+ff": _JOINT_ATTENTION + _FLUX_FEED_FORWARD,
+    "all": _JOINT_ATTENTION + _FLUX_FEED_FORWARD,
 }
 
 
@@ -63,8 +78,14 @@ class Layout:
         stems = {self.denoiser: "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
         return stems | {folders.encoder: "model" for folders in self.text}
 
+    def text_of(self, folder: Path) -> tuple[TextFolders, ...]:
+        """The text encoders that this base model has: an optional one may be null in its `model_index.json`."""
+        index = read_json(folder / "model_index.json")
+        return tuple(text for text in self.text if not text.optional or any(index.get(text.encoder) or ()))
+
 
 _ONE_ENCODER = (TextFolders("text_encoder", "tokenizer"),)
+_TWO_ENCODERS = (*_ONE_ENCODER, TextFolders("text_encoder_2", "tokenizer_2"))
 LAYOUTS: tuple[Layout, ...] = (
     Layout(
         name="sd1",
@@ -83,6 +104,33 @@ LAYOUTS: tuple[Layout, ...] = (
         denoiser_class="UNet2DConditionModel",
         text=_ONE_ENCODER,
         targets=_UNET_TARGETS,
+    ),
+    Layout(
+        name="sdxl",
+        title="Stable Diffusion XL",
+        pipeline="StableDiffusionXLPipeline",
+        denoiser="unet",
+        denoiser_class="UNet2DConditionModel",
+        text=_TWO_ENCODERS,
+        targets=_UNET_TARGETS,
+    ),
+    Layout(
+        name="sd3",
+        title="Stable Diffusion 3",
+        pipeline="StableDiffusion3Pipeline",
+        denoiser="transformer",
+        denoiser_class="SD3Transformer2DModel",
+        text=(*_TWO_ENCODERS, TextFolders("text_encoder_3", "tokenizer_3", optional=True)),
+        targets=_SD3_TARGETS,
+    ),
+    Layout(
+        name="flux",
+        title="FLUX.1",
+        pipeline="FluxPipeline",
+        denoiser="transformer",
+        denoiser_class="FluxTransformer2DModel",
+        text=_TWO_ENCODERS,
+        targets=_FLUX_TARGETS,
     ),
 )
 

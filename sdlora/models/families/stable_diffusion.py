@@ -4,26 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from math import ceil
 from typing import Any, ClassVar
 
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer
 
 from sdlora.diffusion.objectives import DenoisingObjective
 from sdlora.models.families.base import Family, Sampler, TextOutputs, TextPart
-
-
-class FinalHiddenState(TextPart):
-    """The last hidden state after the final norm; version 2's settings leave the last layer of OpenCLIP out."""
-
-    encoder_class = CLIPTextModel
-    tokenizer_class = CLIPTokenizer
-    output_names = ("hidden",)
-
-    def outputs(self, encoder: nn.Module, token_ids: Tensor) -> dict[str, Tensor]:
-        return {"hidden": encoder(token_ids).last_hidden_state}  # (B, T, D)
+from sdlora.models.families.text import ClipFinal
 
 
 class UNetFamily(Family):
@@ -41,9 +31,31 @@ class UNetFamily(Family):
     def native_resolution(self) -> int:
         return int(self.denoiser_settings["sample_size"]) * self.latent_reduction
 
+    @property
+    def side_multiple_px(self) -> int:
+        """Each level of the U-Net but the last halves the latents once more."""
+        return self.latent_reduction << (len(self.denoiser_settings["block_out_channels"]) - 1)
+
     def sampler(self, scheduler: Any, sampler: Sampler) -> Any:
         kind = DDIMScheduler if sampler == "ddim" else DPMSolverMultistepScheduler
         return kind.from_config(scheduler.config)
+
+    def restoring_schedule(self, scheduler: Any, fraction: float, steps: int) -> tuple[Any, Tensor]:
+        ddim = DDIMScheduler.from_config(scheduler.config)
+        ddim.set_timesteps(ceil(steps / fraction))
+        return ddim, ddim.timesteps[-steps:]
+
+    def noised(self, scheduler: Any, latents: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
+        noisy: Tensor = scheduler.add_noise(latents, noise, timestep.expand(len(latents)))
+        return noisy
+
+    def sampling_options(self, scheduler: Any) -> dict[str, Any]:
+        options = super().sampling_options(scheduler)
+        if scheduler.config.rescale_betas_zero_snr:
+            # Without any signal at the first step, guidance would overexpose: its contrast is held to the prediction's.
+            # Source: Lin et al. 2023, arXiv:2305.08891, section 3.4, which recommends 0.7.
+            options["guidance_rescale"] = 0.7
+        return options
 
 
 class StableDiffusion1(UNetFamily):
@@ -54,7 +66,7 @@ class StableDiffusion1(UNetFamily):
 
     @cached_property
     def text_parts(self) -> tuple[TextPart, ...]:
-        return (FinalHiddenState("text_encoder", "tokenizer"),)
+        return (ClipFinal("text_encoder", "tokenizer"),)
 
     def conditioning(self, outputs: TextOutputs) -> dict[str, Tensor]:
         return {"encoder_hidden_states": outputs["text_encoder"]["hidden"]}

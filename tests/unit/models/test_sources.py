@@ -120,8 +120,8 @@ def test_weights_of_another_shape_are_refused_not_filled_with_random_numbers(bas
 def test_another_model_family_is_refused_by_name(base_folder, tmp_path):
     copy = shutil.copytree(base_folder, tmp_path / "copy")
     path = copy / "model_index.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"_class_name": "FluxPipeline"}))
-    with pytest.raises(WeightsError, match="'FluxPipeline'"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"_class_name": "KandinskyPipeline"}))
+    with pytest.raises(WeightsError, match="'KandinskyPipeline'"):
         load(copy, tmp_path)
 
 

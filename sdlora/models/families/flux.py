@@ -1,0 +1,102 @@
+"""FLUX.1 dev and schnell: a transformer over packed latents, CLIP for the whole prompt and T5 for its words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import cached_property
+
+import torch
+from diffusers import FluxPipeline, FluxTransformer2DModel
+from torch import Tensor, nn
+
+from sdlora.models.families.base import TextOutputs, TextPart
+from sdlora.models.families.flow import FlowFamily
+from sdlora.models.families.layouts import read_json
+from sdlora.models.families.text import ClipPooled, T5Final
+
+T5_TOKENS = 512
+# dev was distilled to take guidance as an input. 1 leaves the data as it is; an adapter trained at a higher one would
+# learn to undo the guidance. sd-scripts and diffusers' documentation train with 1, too.
+TRAINING_GUIDANCE = 1.0
+
+
+class Flux(FlowFamily):
+    """FLUX.1 (Black Forest Labs 2024, github.com/black-forest-labs/flux)."""
+
+    denoiser_class = FluxTransformer2DModel
+    pipeline_class = FluxPipeline
+
+    @cached_property
+    def text_parts(self) -> tuple[TextPart, ...]:
+        # schnell was trained with 256 tokens, dev with 512; the guidance input tells them apart.
+        tokens = T5_TOKENS if self.denoiser_settings["guidance_embeds"] else T5_TOKENS // 2
+        return ClipPooled("text_encoder", "tokenizer"), T5Final("text_encoder_2", "tokenizer_2", tokens)
+
+    def conditioning(self, outputs: TextOutputs) -> dict[str, Tensor]:
+        return {
+            "encoder_hidden_states": outputs["text_encoder_2"]["hidden"],  # (B, T, D)
+            "pooled_projections": outputs["text_encoder"]["pooled"],  # (B, P)
+        }
+
+    def predict(
+        self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]
+    ) -> Tensor:
+        height, width = noisy.shape[-2:]
+        guided = {}
+        if self.denoiser_settings["guidance_embeds"]:
+            guided["guidance"] = torch.full((len(noisy),), TRAINING_GUIDANCE, device=noisy.device)
+        packed: Tensor = denoiser(
+            pack(noisy),
+            timestep=timesteps.expand(len(noisy)) / 1000,  # the transformer multiplies by 1000 itself
+            img_ids=image_positions(height, width).to(noisy.device),
+            txt_ids=torch.zeros(conditioning["encoder_hidden_states"].shape[-2], 3, device=noisy.device),
+            **conditioning,
+            **guided,
+            return_dict=False,
+        )[0]
+        return unpack(packed, height, width)
+
+    @property
+    def native_resolution(self) -> int:
+        """Neither the transformer nor the autoencoder says; the noise schedule names the longest token sequence."""
+        tokens = read_json(self.folder / "scheduler" / "scheduler_config.json").get("max_image_seq_len", 4096)
+        return math.isqrt(int(tokens)) * 2 * self.latent_reduction
+
+    def drawn_latents(self, latents: Tensor, height_px: int, width_px: int) -> Tensor:
+        return unpack(latents, height_px // self.latent_reduction, width_px // self.latent_reduction)
+
+    def pipeline_inputs(self, conditioning: Mapping[str, Tensor], negative: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Without the negative prompt: guidance is an input of the network, not a second pass."""
+        return {
+            "prompt_embeds": conditioning["encoder_hidden_states"],
+            "pooled_prompt_embeds": conditioning["pooled_projections"],
+        }
+
+    def kohya_metadata(self, prediction: str) -> dict[str, str]:
+        edition = "dev" if self.denoiser_settings["guidance_embeds"] else "schnell"
+        return {
+            "ss_v2": "False",
+            "ss_base_model_version": "flux1",
+            "modelspec.architecture": f"flux-1-{edition}/lora",
+        }
+
+
+def pack(latents: Tensor) -> Tensor:
+    """Each 2 x 2 square of positions becomes one token: (B, C, h, w) -> (B, h/2 * w/2, 4 C)."""
+    batch, channels, height, width = latents.shape
+    squares = latents.view(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
+    return squares.reshape(batch, height // 2 * (width // 2), channels * 4)
+
+
+def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
+    """The inverse of `pack`: (B, h/2 * w/2, 4 C) -> (B, C, h, w)."""
+    batch, _, channels = tokens.shape
+    squares = tokens.view(batch, height // 2, width // 2, channels // 4, 2, 2).permute(0, 3, 1, 4, 2, 5)
+    return squares.reshape(batch, channels // 4, height, width)
+
+
+def image_positions(height: int, width: int) -> Tensor:
+    """(h/2 * w/2, 3): 0, row and column of each token, for the rotary embedding."""
+    rows, columns = torch.meshgrid(torch.arange(height // 2), torch.arange(width // 2), indexing="ij")
+    return torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).flatten(0, 1).float()

@@ -1,0 +1,68 @@
+"""Names of a diffusers U-Net's layers in the original code base (`sgm`, and `ldm` before it).
+
+Source: the block numbering of `openaimodel.py` in Stability-AI/generative-models; each level's blocks are counted
+through, a down- or upsampling being one more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_RESNET = {
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+_OUTSIDE_BLOCKS = {
+    "conv_in": "input_blocks.0.0",
+    "conv_out": "out.2",
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
+}
+
+
+def sgm_name(layer: str, settings: Mapping[str, Any]) -> str:
+    """`up_blocks.0.attentions.1.transformer_blocks.0.ff.net.2` -> `output_blocks.1.1.transformer_blocks.0.ff.net.2`.
+
+    Args:
+        layer: a layer's name in diffusers.
+        settings: the U-Net's `config.json`.
+
+    Raises:
+        KeyError: the original code base has no such layer.
+    """
+    if layer in _OUTSIDE_BLOCKS:
+        return _OUTSIDE_BLOCKS[layer]
+    side, *rest = layer.split(".")
+    if side == "mid_block":
+        kind, index, *inner = rest
+        place = {"resnets.0": 0, "attentions.0": 1, "resnets.1": 2}[f"{kind}.{index}"]
+        return ".".join([f"middle_block.{place}", *_inside(kind, inner)])
+    level, kind, index, *inner = rest
+    layers = _layers_per_level(settings)
+    if side == "down_blocks":
+        first = 1 + sum(count + 1 for count in layers[: int(level)])  # 0 is conv_in; + 1 is the downsampling
+        if kind == "downsamplers":
+            return f"input_blocks.{first + layers[int(level)]}.0.op"
+        block = f"input_blocks.{first + int(index)}"
+    else:
+        counts = [count + 1 for count in reversed(layers)]
+        first = sum(counts[: int(level)])
+        if kind == "upsamplers":
+            attends = "CrossAttn" in settings["up_block_types"][int(level)]
+            return f"output_blocks.{first + counts[int(level)] - 1}.{2 if attends else 1}.conv"
+        block = f"output_blocks.{first + int(index)}"
+    return ".".join([block, "0" if kind == "resnets" else "1", *_inside(kind, inner)])
+
+
+def _inside(kind: str, inner: Sequence[str]) -> Sequence[str]:
+    return [_RESNET[inner[0]]] if kind == "resnets" else inner
+
+
+def _layers_per_level(settings: Mapping[str, Any]) -> list[int]:
+    layers = settings["layers_per_block"]
+    return list(layers) if isinstance(layers, list | tuple) else [layers] * len(settings["block_out_channels"])

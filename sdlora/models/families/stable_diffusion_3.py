@@ -1,0 +1,72 @@
+"""Stable Diffusion 3 and 3.5: a transformer over text and image tokens, up to three text encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+import torch
+from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
+from torch import Tensor, nn
+
+from sdlora.models.families.base import TextOutputs, TextPart
+from sdlora.models.families.flow import FlowFamily
+from sdlora.models.families.text import ClipProjected, T5Final
+
+T5_TOKENS = 256
+
+
+class StableDiffusion3(FlowFamily):
+    """Stable Diffusion 3 and 3.5 (Esser et al. 2024, arXiv:2403.03206), with or without its T5 encoder."""
+
+    denoiser_class = SD3Transformer2DModel
+    pipeline_class = StableDiffusion3Pipeline
+
+    @cached_property
+    def text_parts(self) -> tuple[TextPart, ...]:
+        present = {text.encoder for text in self.layout.text_of(self.folder)}
+        clips = ClipProjected("text_encoder", "tokenizer"), ClipProjected("text_encoder_2", "tokenizer_2")
+        t5 = (T5Final("text_encoder_3", "tokenizer_3", T5_TOKENS),) if "text_encoder_3" in present else ()
+        return clips + t5
+
+    def conditioning(self, outputs: TextOutputs) -> dict[str, Tensor]:
+        first, second = outputs["text_encoder"], outputs["text_encoder_2"]
+        clip = torch.cat([first["hidden"], second["hidden"]], dim=-1)  # (B, 77, D1 + D2)
+        width = self.denoiser_settings["joint_attention_dim"]
+        clip = nn.functional.pad(clip, (0, width - clip.shape[-1]))  # (B, 77, D)
+        if "text_encoder_3" in outputs:
+            t5 = outputs["text_encoder_3"]["hidden"]  # (B, 256, D)
+        else:
+            t5 = clip.new_zeros(len(clip), T5_TOKENS, width)  # what the base was shown where T5 was left out
+        return {
+            "encoder_hidden_states": torch.cat([clip, t5], dim=-2),  # (B, 77 + 256, D)
+            "pooled_projections": torch.cat([first["pooled"], second["pooled"]], dim=-1),  # (B, P1 + P2)
+        }
+
+    def predict(
+        self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]
+    ) -> Tensor:
+        timesteps = timesteps.expand(len(noisy))
+        prediction: Tensor = denoiser(noisy, timestep=timesteps, **conditioning, return_dict=False)[0]
+        return prediction
+
+    @property
+    def native_resolution(self) -> int:
+        return int(self.denoiser_settings["sample_size"]) * self.latent_reduction
+
+    def pipeline_inputs(self, conditioning: Mapping[str, Tensor], negative: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {
+            "prompt_embeds": conditioning["encoder_hidden_states"],
+            "pooled_prompt_embeds": conditioning["pooled_projections"],
+            "negative_prompt_embeds": negative["encoder_hidden_states"],
+            "negative_pooled_prompt_embeds": negative["pooled_projections"],
+        }
+
+    def kohya_metadata(self, prediction: str) -> dict[str, str]:
+        edition = "3.5" if self.denoiser_settings.get("qk_norm") else "3"
+        size = "large" if self.denoiser_settings["num_layers"] >= 38 else "medium"
+        return {
+            "ss_v2": "False",
+            "ss_base_model_version": "sd3",
+            "modelspec.architecture": f"stable-diffusion-{edition}-{size}/lora",
+        }

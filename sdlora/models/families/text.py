@@ -1,0 +1,69 @@
+"""The text encoders of the families, and which of their outputs the denoisers are shown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5Tokenizer
+
+from sdlora.models.families.base import TextPart
+
+
+class ClipFinal(TextPart):
+    """CLIP's last hidden state after the final norm: Stable Diffusion 1 and 2.
+
+    The settings of version 2 leave out OpenCLIP's last layer, so that its last hidden state is the penultimate one.
+    """
+
+    encoder_class = CLIPTextModel
+    tokenizer_class = CLIPTokenizer
+    output_names = ("hidden",)
+
+    def outputs(self, encoder: nn.Module, token_ids: Tensor) -> dict[str, Tensor]:
+        return {"hidden": encoder(token_ids).last_hidden_state}  # (B, T, D)
+
+
+class ClipPenultimate(TextPart):
+    """The hidden state before CLIP's last layer, without the final norm: Stable Diffusion XL's first encoder."""
+
+    encoder_class = CLIPTextModel
+    tokenizer_class = CLIPTokenizer
+    output_names = ("hidden",)
+
+    def outputs(self, encoder: nn.Module, token_ids: Tensor) -> dict[str, Tensor]:
+        return {"hidden": encoder(token_ids, output_hidden_states=True).hidden_states[-2]}  # (B, T, D)
+
+
+class ClipProjected(TextPart):
+    """The penultimate hidden state, and the projected embedding of the whole prompt."""
+
+    encoder_class = CLIPTextModelWithProjection
+    tokenizer_class = CLIPTokenizer
+    output_names = ("hidden", "pooled")
+
+    def outputs(self, encoder: nn.Module, token_ids: Tensor) -> dict[str, Tensor]:
+        made: Any = encoder(token_ids, output_hidden_states=True)
+        return {"hidden": made.hidden_states[-2], "pooled": made.text_embeds}  # (B, T, D), (B, P)
+
+
+class ClipPooled(TextPart):
+    """The embedding of the whole prompt alone: FLUX."""
+
+    encoder_class = CLIPTextModel
+    tokenizer_class = CLIPTokenizer
+    output_names = ("pooled",)
+
+    def outputs(self, encoder: nn.Module, token_ids: Tensor) -> dict[str, Tensor]:
+        return {"pooled": encoder(token_ids).pooler_output}  # (B, D)
+
+
+class T5Final(TextPart):
+    """T5's last hidden state. Padding is not masked: the denoisers were trained that way."""
+
+    encoder_class = T5EncoderModel
+    tokenizer_class = T5Tokenizer
+    output_names = ("hidden",)
+
+    def outputs(self, encoder: nn.Module, token_ids: Tensor) -> dict[str, Tensor]:
+        return {"hidden": encoder(token_ids)[0]}  # (B, T, D)

@@ -1,0 +1,95 @@
+"""Do the parts of a base model belong together? Told from the widths in their settings, before weights are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from sdlora.errors import WeightsError
+from sdlora.models.families.layouts import FamilyName, Layout, read_json
+
+Settings = dict[str, dict[str, Any]]
+Widths = Iterator[tuple[str, int, str, int]]
+"""(what one part has, how much, what another part expects, how much)."""
+
+
+def check_widths(folder: Path, layout: Layout) -> None:
+    """Compare what the denoiser expects with what text encoders and autoencoder give.
+
+    Raises:
+        WeightsError: two parts are of different models, or the denoiser is of an edition that is not supported.
+    """
+    parts = ("vae", layout.denoiser, *(text.encoder for text in layout.text_of(folder)))
+    settings = {part: read_json(folder / part / "config.json") for part in parts}
+    try:
+        for given, has, expecting, wants in _WIDTHS[layout.name](settings):
+            if has != wants:
+                raise WeightsError(
+                    f"base_model.source: the parts of {folder} do not belong together: {given} is {has}, but "
+                    f"{expecting} is {wants} (read as {layout.title}). Take all parts from one model."
+                )
+    except (KeyError, TypeError) as error:
+        raise WeightsError(
+            f"base_model.source: a config.json in {folder} lacks {error}, which {layout.title} has. "
+            "Copy the model folder again."
+        ) from error
+
+
+def _latents(vae: dict[str, Any], denoiser: dict[str, Any], packed: int = 1) -> tuple[str, int, str, int]:
+    # Inpainting editions of the U-Nets take more channels than the latents have.
+    times = f" times {packed}" if packed > 1 else ""
+    return f"vae latent_channels{times}", vae["latent_channels"] * packed, "in_channels", denoiser["in_channels"]
+
+
+def _unet(settings: Settings) -> Widths:
+    unet = settings["unet"]
+    yield _latents(settings["vae"], unet)
+    encoders = [settings[part] for part in ("text_encoder", "text_encoder_2") if part in settings]
+    widths = sum(encoder["hidden_size"] for encoder in encoders)
+    yield "the text encoders' hidden_size", widths, "unet cross_attention_dim", unet["cross_attention_dim"]
+
+
+def _sdxl(settings: Settings) -> Widths:
+    yield from _unet(settings)
+    unet = settings["unet"]
+    pooled = unet["projection_class_embeddings_input_dim"] - 6 * unet["addition_time_embed_dim"]
+    yield (
+        "text_encoder_2 projection_dim",
+        settings["text_encoder_2"]["projection_dim"],
+        "the unet's share of pooled text in projection_class_embeddings_input_dim",
+        pooled,
+    )
+
+
+def _sd3(settings: Settings) -> Widths:
+    transformer, first, second = (settings[part] for part in ("transformer", "text_encoder", "text_encoder_2"))
+    yield _latents(settings["vae"], transformer)
+    pooled = first["projection_dim"] + second["projection_dim"]
+    yield (
+        "the two projection_dim of the text encoders",
+        pooled,
+        "pooled_projection_dim",
+        transformer["pooled_projection_dim"],
+    )
+    if "text_encoder_3" in settings:
+        width = settings["text_encoder_3"]["d_model"]
+        yield "text_encoder_3 d_model", width, "joint_attention_dim", transformer["joint_attention_dim"]
+
+
+def _flux(settings: Settings) -> Widths:
+    transformer = settings["transformer"]
+    yield _latents(settings["vae"], transformer, packed=4)
+    pooled = settings["text_encoder"]["hidden_size"]
+    yield "text_encoder hidden_size", pooled, "pooled_projection_dim", transformer["pooled_projection_dim"]
+    width = settings["text_encoder_2"]["d_model"]
+    yield "text_encoder_2 d_model", width, "joint_attention_dim", transformer["joint_attention_dim"]
+
+
+_WIDTHS: dict[FamilyName, Callable[[Settings], Widths]] = {
+    "sd1": _unet,
+    "sd2": _unet,
+    "sdxl": _sdxl,
+    "sd3": _sd3,
+    "flux": _flux,
+}
