@@ -1,0 +1,43 @@
+"""The least that a LoRA step can cost: forward, backward and optimiser on tensors that are already there."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from sdlora.artifacts import BaseModelRef
+from sdlora.lora.attach import adapter_parameters, attach_lora
+from sdlora.lora.config import LoraConfig
+from sdlora.models import parts
+from sdlora.models.precision import Precision, autocast
+from sdlora.training.frozen_weights import store_as_used
+
+
+class BareStep:
+    """Nothing but the arithmetic, on the same network as sdlora trains: same weights' precision, same attention.
+
+    No clipping, no schedule, no report, no check, no checkpoint, one fixed batch of random tensors.
+    """
+
+    def __init__(self, base: BaseModelRef, lora: LoraConfig, precision: Precision, batch_size: int) -> None:
+        self.precision = precision
+        self.unet = attach_lora(parts.load_unet(base), lora).train()
+        store_as_used(self.unet, precision)
+        config = self.unet.config
+        generator = torch.Generator().manual_seed(0)
+        shape = (batch_size, config.in_channels, config.sample_size, config.sample_size)
+        self.noisy, self.target = (torch.randn(shape, generator=generator) for _ in range(2))
+        self.timesteps = torch.randint(0, 1000, (batch_size,), generator=generator)
+        tokens = parts.load_tokenizer(base).model_max_length
+        self.embeddings = torch.randn(batch_size, tokens, config.cross_attention_dim, generator=generator)
+        self.optimizer = torch.optim.AdamW(list(adapter_parameters(self.unet).values()), lr=1e-4, fused=True)
+
+    def __call__(self) -> Tensor:
+        with autocast("cpu", self.precision):
+            prediction = self.unet(self.noisy, self.timesteps, self.embeddings, return_dict=False)[0]
+        loss = mse_loss(prediction.float(), self.target)
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss

@@ -1,0 +1,40 @@
+"""Two things timed in turn, A B A B: what else the machine does then hits both alike."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass
+class Pairs:
+    """Seconds per step of neighbouring blocks; the ratio is taken pair by pair."""
+
+    ours: list[float] = field(default_factory=list)
+    bare: list[float] = field(default_factory=list)
+
+    def add(self, ours: float, bare: float) -> None:
+        self.ours.append(ours)
+        self.bare.append(bare)
+
+    @property
+    def ratios(self) -> list[float]:
+        return [ours / bare for ours, bare in zip(self.ours, self.bare, strict=True)]
+
+    def summary(self, names: tuple[str, str] = ("sdlora", "bare step")) -> str:
+        low, high = interval_of_median(self.ratios)
+        return (
+            f"{names[0]} {1000 * statistics.median(self.ours):.1f} ms, "
+            f"{names[1]} {1000 * statistics.median(self.bare):.1f} ms a step (medians of {len(self.ours)} blocks); "
+            f"ratio {statistics.median(self.ratios):.3f} [{low:.3f}, {high:.3f}], "
+            f"of the sums {sum(self.ours) / sum(self.bare):.3f}"
+        )
+
+
+def interval_of_median(values: list[float], resamples: int = 2000) -> tuple[float, float]:
+    """95 % interval of the median, by resampling the pairs with a fixed seed."""
+    drawn = np.random.default_rng(0).choice(np.asarray(values), size=(resamples, len(values)))
+    low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
+    return float(low), float(high)
