@@ -10,6 +10,7 @@ from sdlora.artifacts import BaseModelRef
 from sdlora.lora.attach import adapter_parameters, attach_lora
 from sdlora.lora.config import LoraConfig
 from sdlora.models import parts
+from sdlora.models.families.layouts import read_json
 from sdlora.models.precision import Precision, autocast
 from sdlora.training.frozen_weights import store_as_used
 
@@ -22,14 +23,14 @@ class BareStep:
 
     def __init__(self, base: BaseModelRef, lora: LoraConfig, precision: Precision, batch_size: int) -> None:
         self.precision = precision
-        self.unet = attach_lora(parts.load_unet(base), lora).train()
+        self.unet = attach_lora(parts.load_denoiser(base), lora).train()
         store_as_used(self.unet, precision)
         config = self.unet.config
         generator = torch.Generator().manual_seed(0)
         shape = (batch_size, config.in_channels, config.sample_size, config.sample_size)
         self.noisy, self.target = (torch.randn(shape, generator=generator) for _ in range(2))
         self.timesteps = torch.randint(0, 1000, (batch_size,), generator=generator)
-        tokens = parts.load_tokenizer(base).model_max_length
+        tokens = read_json(base.folder / "text_encoder" / "config.json")["max_position_embeddings"]
         self.embeddings = torch.randn(batch_size, tokens, config.cross_attention_dim, generator=generator)
         self.optimizer = torch.optim.AdamW(list(adapter_parameters(self.unet).values()), lr=1e-4, fused=True)
 

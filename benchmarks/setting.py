@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from sdlora.artifacts import BaseModelRef
 from sdlora.data import Snapshot, SnapshotRow
 from sdlora.data.snapshot import snapshot_digest
-from sdlora.models import BaseModelConfig, load_base_model, parts
+from sdlora.models import BaseModelConfig, load_base_model
 from sdlora.pretraining.unet import build_scheduler
 from sdlora.store import ImageStore
 
@@ -38,8 +38,7 @@ def sd15_shaped_base(folder: Path, home: Path, latent_side: int) -> BaseModelRef
     """A base with Stable Diffusion 1.5's denoiser, random weights, and tiny encoders that only feed it."""
     if not folder.is_dir():
         torch.manual_seed(0)
-        embedded = load_base_model(BaseModelConfig(), home)
-        tokenizer = parts.load_tokenizer(embedded)
+        tokenizer = CLIPTokenizer.from_pretrained(load_base_model(BaseModelConfig(), home).folder / "tokenizer")
         text = CLIPTextConfig(
             vocab_size=len(tokenizer),
             hidden_size=768,
