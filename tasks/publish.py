@@ -58,6 +58,8 @@ def publish(
         tracked.log_files(release_folder / "report.html")
         description = "\n".join([f"**{record.verdict}**", *(f"- {reason}" for reason in decision.reasons)])
         version = registry.register(config.name, release_folder, base.folder, tags, tracked.run_id, description)
+    with ImageStore.open(home) as store:
+        store.add_version(config.name, version.number, candidate.digest, snapshot.digest)
     report("publish", 2, 3)
     if decision.promote:
         registry.promote(version, decision.duel_digest)

@@ -9,12 +9,14 @@ from typing import Annotated
 import typer
 
 from deployments.cli.checks import checks
+from deployments.cli.curation import images_app
 from deployments.cli.failures import told_plainly
-from deployments.cli.images import collect, images
+from deployments.cli.images import collect
 from deployments.cli.loop import demo, pretrain, run
 from deployments.cli.models import generate, versions
 from deployments.cli.options import DEFAULT_HOME
 from deployments.cli.servers import doctor, up
+from deployments.cli.snapshots import snapshot_app
 
 app = typer.Typer(
     name="sdlora",
@@ -25,9 +27,12 @@ app = typer.Typer(
     help="Keeps a Stable Diffusion LoRA up to date with a growing collection of images.",
     epilog="Start with [bold]sdlora demo[/]; it needs no network, no GPU and no settings.",
 )
-COMMANDS = (demo, run, collect, images, checks, generate, versions, up, pretrain, doctor)
+COMMANDS = (demo, run, collect, checks, generate, versions, up, pretrain, doctor)
 for _command in COMMANDS:
     app.command()(told_plainly(_command))
+GROUPS = {"images": images_app, "snapshot": snapshot_app}
+for _name, _group in GROUPS.items():
+    app.add_typer(_group, name=_name)
 
 
 @app.callback()
@@ -39,6 +44,7 @@ def _global_options(
 ) -> None:
     if home is not None:  # `sdlora --home X run` and `sdlora run --home X` mean the same
         context.default_map = {command.__name__: {"home": str(home)} for command in COMMANDS}
+        context.default_map |= {name: {"home": str(home)} for name in GROUPS}
 
 
 def main() -> None:

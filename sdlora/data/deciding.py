@@ -11,7 +11,7 @@ from sdlora.data.checks import RECORD_CHECKS, Ruling
 from sdlora.data.config import DataConfig
 from sdlora.data.duplicates import EXACT, NEAR, Candidate, find_copies, rulings
 from sdlora.data.ledger import Decision, Known, decision_of, judge, known_of, record_decisions, record_rulings
-from sdlora.data.overrides import Override, overrides_of
+from sdlora.data.overrides import Override, decision_by, overrides_of
 from sdlora.data.similar import group_around
 from sdlora.data.split import LEAK
 from sdlora.store.intake import chunks
@@ -52,8 +52,8 @@ def _with_override(decision: Decision, known: Known, overrides: Mapping[int, Ove
         return decision
     if override.verdict == "accepted" and known.fingerprint_id is None:
         # There are no pixels to train on, whatever a person says.
-        return Decision(decision.rejected_by, f"{decision.reason} (a person accepted it: {override.why})")
-    return override.decision
+        return Decision(decision.rejected_by, f"{decision.reason} ({override.reason})")
+    return decision_by(override)
 
 
 def _unwritten(listed: Sequence[Ruling], known: Known) -> list[Ruling]:

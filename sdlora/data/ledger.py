@@ -18,6 +18,7 @@ from sdlora.data.duplicates import near_parameters
 from sdlora.data.fingerprint import VERSION
 from sdlora.data.measure import Measurement
 from sdlora.store.intake import insert_or_update
+from sdlora.store.overrides import PURGED
 from sdlora.store.tables import CheckTable, FingerprintTable, ImageTable
 
 Ids = npt.NDArray[np.int64]
@@ -225,4 +226,5 @@ def forget_decisions(session: Session, image_ids: Sequence[int]) -> None:
 def _undecided(rules: str) -> Select[tuple[int]]:
     # Not `!=`: each of these three terms can be answered from the index alone.
     other = or_(ImageTable.rules.is_(None), ImageTable.rules < rules, ImageTable.rules > rules)
-    return select(ImageTable.id).where(other)
+    # Of a purged image there is nothing left to look at, and nothing to decide.
+    return select(ImageTable.id).where(other, ImageTable.rejected_by.is_distinct_from(PURGED))

@@ -65,7 +65,8 @@ class SimilarPairs:
         rows = [
             {"first_id": first, "second_id": second, "difference": distance}
             for first, second in alike
-            if (distance := difference(looks[first], looks[second])) <= MAX_DIFFERENCE
+            if first in looks  # it was purged since the hashes were read
+            and (distance := difference(looks[first], looks[second])) <= MAX_DIFFERENCE
         ]
         insert_or_ignore(session, SimilarPairTable, rows)
 

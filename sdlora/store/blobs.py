@@ -72,6 +72,23 @@ class BlobStore:
             return False
         return size == byte_size
 
+    def remove(self, sha256: str) -> None:
+        """Delete a blob; to delete one that is not there is no mistake.
+
+        Raises:
+            StorageError: it is there and stays there.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                self._fs.rm_file(self._path(sha256))
+            except OSError as error:
+                if isinstance(error, FileNotFoundError):
+                    raise
+                raise StorageError(
+                    f"{self.url} keeps the bytes of image {sha256}: {error.strerror or error}. Make it writable and "
+                    "give the same command again."
+                ) from error
+
     def _path(self, sha256: str) -> str:
         return os.path.join(self._root, sha256[:2], sha256)  # noqa: PTH118  # a path of the file system, not of this machine
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,9 +12,14 @@ from typing import Self
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
+from sdlora.errors import DataError
 from sdlora.store.blobs import BlobStore
+from sdlora.store.curation import Purged, bury, decide_by_person, undo_decision
 from sdlora.store.database import open_database, storage_errors
+from sdlora.store.details import ImageDetails, image_details
 from sdlora.store.intake import SeenFile, insert_or_ignore, record_files, register_source, replace_captions
+from sdlora.store.lineage import SnapshotRecord, find_snapshot, list_snapshots, record_version
+from sdlora.store.overrides import purged_reasons
 from sdlora.store.queries import count_images, find_image, list_images
 from sdlora.store.records import Caption, Counts, ImageRecord, Verdict
 from sdlora.store.tables import GenerationTable
@@ -72,14 +78,27 @@ class ImageStore:
     def add_image(
         self, content: bytes, captions: Sequence[str] = (), *, source: str | None = None, licence: str | None = None
     ) -> str:
-        """Add one image by its bytes and return its SHA-256. Bytes that are known already gain the captions only."""
-        sha256 = self.blobs.put(content)
+        """Add one image by its bytes and return its SHA-256. Bytes that are known already gain the captions only.
+
+        Raises:
+            DataError: the image was purged.
+        """
+        sha256 = hashlib.sha256(content).hexdigest()
+        self.refuse_purged(sha256)
+        self.blobs.put(content)
         with self.write() as session:
             source_id = register_source(session, "by-hand", "by-hand")
             record_files(session, source_id, [SeenFile(sha256, sha256, len(content), source=source, licence=licence)])
             if captions:
                 replace_captions(session, source_id, {sha256: [Caption(text, "metadata") for text in captions]})
         return sha256
+
+    def refuse_purged(self, sha256: str) -> None:
+        """Raise `DataError` if this image was taken down: nothing may bring its bytes back."""
+        with self.read() as session:
+            reasons = purged_reasons(session, [sha256])
+        if reasons:
+            raise DataError(f"Image {sha256[:12]} was {reasons[sha256]}. It is not taken again.")
 
     def read_bytes(self, sha256: str) -> bytes:
         """The bytes of an image, compared with their digest.
@@ -128,6 +147,58 @@ class ImageStore:
             replace_captions(session, None, {full: [Caption(text, "edited") for text in texts if text]})
             session.expire_all()
             return find_image(session, full)
+
+    def details(self, sha256: str) -> ImageDetails:
+        """All that is known of one image, by its SHA-256 or the first digits of it.
+
+        Raises:
+            DataError: no image, or more than one, starts with these digits.
+        """
+        with self.read() as session:
+            return image_details(session, sha256)
+
+    def decide(self, sha256: str, verdict: Verdict, why: str, who: str) -> str:
+        """Let a person's verdict win over every check; see `sdlora.store.curation.decide_by_person`."""
+        with self.write() as session:
+            return decide_by_person(session, sha256, verdict, why, who)
+
+    def undo_decision(self, sha256: str, who: str) -> str:
+        """Take a person's verdict back; see `sdlora.store.curation.undo_decision`."""
+        with self.write() as session:
+            return undo_decision(session, sha256, who)
+
+    def purge(self, sha256: str, why: str, who: str) -> Purged:
+        """Take an image down: its bytes are removed, a tombstone with the reason stays and keeps it from coming back.
+
+        A run that is killed in between is finished by the same call. Caches of tensors are not touched.
+
+        Raises:
+            DataError: no such image, or no reason.
+            StorageError: the bytes cannot be removed.
+        """
+        with self.write() as session:
+            purged = bury(session, sha256, why, who)
+        self.blobs.remove(purged.details.record.sha256)
+        return purged
+
+    def snapshots(self, limit: int | None = None) -> tuple[SnapshotRecord, ...]:
+        """Snapshots with the versions trained on them, the newest first."""
+        with self.read() as session:
+            return list_snapshots(session, limit)
+
+    def snapshot(self, digest: str) -> SnapshotRecord:
+        """One snapshot, by its digest or the first digits of it.
+
+        Raises:
+            DataError: no snapshot, or more than one, starts with these digits.
+        """
+        with self.read() as session:
+            return find_snapshot(session, digest)
+
+    def add_version(self, name: str, number: int, adapter_digest: str, snapshot_digest: str) -> None:
+        """Note which snapshot a published adapter learnt from; see `sdlora.store.lineage.record_version`."""
+        with self.write() as session:
+            record_version(session, name, number, adapter_digest, snapshot_digest)
 
     def add_generation(
         self,

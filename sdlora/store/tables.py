@@ -2,8 +2,9 @@
 
 sources ──< files >── images ──< captions
                         │  │──< checks            the ledger: (image, check, version, parameters) -> score, verdict
+                        │  │──< overrides         what people decided, with who, when and why; wins over the checks
                         │  └──> fingerprints ──< similar_pairs >── fingerprints
-                        └──< snapshot_images >── snapshots
+                        └──< snapshot_images >── snapshots ──< versions    the adapters trained on it
 generations ──< ratings
 
 An image is known by the SHA-256 of its bytes; unique keys, not hope, keep concurrent collectors from doubling one.
@@ -169,6 +170,21 @@ class CheckTable(Base):
     checked_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
+class OverrideTable(Base):
+    """A person's word on one image. The row without `withdrawn_at` counts; the others are its history."""
+
+    __tablename__ = "overrides"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
+    verdict: Mapped[str]  # accepted, rejected, or purged: its bytes are gone for good
+    why: Mapped[str]
+    who: Mapped[str]
+    made_at: Mapped[datetime] = mapped_column(default=utc_now)
+    withdrawn_at: Mapped[datetime | None]
+    withdrawn_by: Mapped[str | None]
+
+
 class SnapshotTable(Base):
     """A frozen list of (image, captions, split), known by the digest of its rows."""
 
@@ -192,6 +208,20 @@ class SnapshotImageTable(Base):
     split: Mapped[str]
     captions: Mapped[list[str]] = mapped_column(JSON)
     background: Mapped[str | None]  # of an image whose transparent parts do not lie on white
+
+
+class VersionTable(Base):
+    """A published adapter and the snapshot it was trained on, so that images lead to versions and back."""
+
+    __tablename__ = "versions"
+    __table_args__ = (Unique("name", "number"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    number: Mapped[int]
+    adapter_digest: Mapped[str] = mapped_column(String(64))
+    snapshot_id: Mapped[int] = mapped_column(ForeignKey("snapshots.id"), index=True)
+    recorded_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
 class GenerationTable(Base):

@@ -34,41 +34,26 @@ Encode = Callable[[Sequence[str]], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
-class View:
-    """The images of a snapshot at one resolution.
-
-    Attributes:
-        latents: by image digest, (C, h, w) each; an image's shape is that of its bucket.
-        mirrored: the same of the mirrored images; empty when not asked for.
-        image_conditioning: by image digest, what the denoiser is shown of the image itself, for families that do so.
-    """
-
-    latents: Mapping[str, Tensor]
-    mirrored: Mapping[str, Tensor] = field(default_factory=dict)
-    image_conditioning: Mapping[str, dict[str, Tensor]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class EncodedRows:
     """Rows of a snapshot with their tensors.
 
     Attributes:
         rows: the snapshot's rows, in its order.
-        views: the images, once per resolution.
+        latents: by image digest, (C, h, w) each.
+        mirrored: the same of the mirrored images; empty when not asked for.
         embeddings: by caption, what the denoiser is shown of it, by name; always holds the empty caption.
+        image_conditioning: by image digest, what the denoiser is shown of the image itself, for families that do so.
     """
 
     rows: tuple[SnapshotRow, ...]
-    views: tuple[View, ...]
+    latents: dict[str, Tensor]
+    mirrored: dict[str, Tensor]
     embeddings: Mapping[str, dict[str, Tensor]]
+    image_conditioning: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
-    def conditioning(self, row: SnapshotRow, view: int, caption: str) -> dict[str, Tensor]:
+    def conditioning(self, sha256: str, caption: str) -> dict[str, Tensor]:
         """All that the denoiser is shown beside one image, by the names of its `forward`, without batch dimension."""
-        return self.embeddings[caption] | self.views[view].image_conditioning.get(row.sha256, {})
-
-    def shapes(self) -> list[list[tuple[int, ...]]]:
-        """The latents' shapes by view and row."""
-        return [[tuple(view.latents[row.sha256].shape) for row in self.rows] for view in self.views]
+        return self.embeddings[caption] | self.image_conditioning.get(sha256, {})
 
 
 class CaptionEmbeddings(Mapping[str, dict[str, Tensor]]):
@@ -120,8 +105,13 @@ def encode_rows(
     # One encoder after the other: the largest of them alone may fill the memory.
     outputs = {part.folder: _cached_text(base, part, captions, store, device) for part in family.text_parts}
     framings = centre_square_framings(rows, store, side_px) if family.shows_framing else {}
-    shown = {sha256: family.image_conditioning(framing) for sha256, framing in framings.items()}
-    return EncodedRows(tuple(rows), (View(latents, mirrored, shown),), CaptionEmbeddings(family, outputs))
+    return EncodedRows(
+        tuple(rows),
+        latents,
+        mirrored,
+        CaptionEmbeddings(family, outputs),
+        {sha256: family.image_conditioning(framing) for sha256, framing in framings.items()},
+    )
 
 
 def _cached_latents(

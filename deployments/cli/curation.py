@@ -1,0 +1,171 @@
+"""`images`: list them, look at one, and overrule what the checks decided."""
+
+from __future__ import annotations
+
+import getpass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deployments.cli.failures import told_plainly
+from deployments.cli.options import DEFAULT_HOME, HomeOption
+from deployments.cli.terminal import console
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sdlora.store import Verdict
+    from sdlora.store.details import Similar
+
+ImageArgument = Annotated[str, typer.Argument(metavar="ID", help="The first digits of the image, as listed.")]
+ImagesArgument = Annotated[list[str], typer.Argument(metavar="ID...", help="The first digits of images, as listed.")]
+WhyOption = Annotated[str, typer.Option("--why", help="The reason, kept with the decision.")]
+WhoOption = Annotated[str | None, typer.Option("--by", help="Who decides. Default: the name of the account.")]
+
+images_app = typer.Typer(rich_markup_mode="rich", add_completion=False)
+
+
+@images_app.callback(invoke_without_command=True)
+def images(
+    context: typer.Context,
+    home: HomeOption = DEFAULT_HOME,
+    rejected: Annotated[bool, typer.Option("--rejected", help="Only images that were left out.")] = False,
+    accepted: Annotated[bool, typer.Option("--accepted", help="Only images that are trained on or held out.")] = False,
+    reason: Annotated[str | None, typer.Option(help="Only rejected by this check, such as near_duplicate.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many rows.")] = 50,
+) -> None:
+    """List the images with their verdicts and reasons; or look at one, or overrule its verdict."""
+    from deployments.cli.image_pages import print_images
+
+    if context.invoked_subcommand is not None:
+        # `sdlora images --home X show ID` means `sdlora images show ID --home X`
+        context.default_map = {name: {"home": str(home)} for name in COMMANDS}
+        return
+    if rejected and accepted:
+        raise typer.BadParameter("choose --rejected or --accepted, not both")
+    verdict: Verdict | None = "rejected" if rejected or reason else "accepted" if accepted else None
+    told_plainly(print_images)(home, verdict, reason, limit)
+
+
+def show(image: ImageArgument, home: HomeOption = DEFAULT_HOME) -> None:
+    """Tell all that is known of one image: captions, checks, look-alikes, snapshots, versions that saw it."""
+    from deployments.cli.image_pages import print_details
+    from deployments.cli.stores import existing_store
+
+    with existing_store(home) as store:
+        print_details(store.details(image))
+
+
+def accept(images: ImagesArgument, why: WhyOption, who: WhoOption = None, home: HomeOption = DEFAULT_HOME) -> None:
+    """Keep images whatever the checks say, now and under any thresholds."""
+    from deployments.cli.stores import existing_store
+
+    with existing_store(home) as store:
+        for image in images:
+            sha256 = store.decide(image, "accepted", why, who or account())
+            console.print(f"{sha256[:10]} is accepted. Take it back: [bold]sdlora images undo {sha256[:10]}[/]")
+    _say_when()
+
+
+def reject(images: ImagesArgument, why: WhyOption, who: WhoOption = None, home: HomeOption = DEFAULT_HOME) -> None:
+    """Leave images out whatever the checks say. Their bytes stay; [bold]purge[/] removes them."""
+    from deployments.cli.stores import existing_store
+
+    with existing_store(home) as store:
+        for image in images:
+            sha256 = store.decide(image, "rejected", why, who or account())
+            console.print(f"{sha256[:10]} is left out. Take it back: [bold]sdlora images undo {sha256[:10]}[/]")
+            tell_look_alikes(store.details(sha256).similar)
+    _say_when()
+
+
+def undo(images: ImagesArgument, who: WhoOption = None, home: HomeOption = DEFAULT_HOME) -> None:
+    """Take a person's decision back, so that the checks decide again."""
+    from deployments.cli.stores import existing_store
+
+    with existing_store(home) as store:
+        for image in images:
+            sha256 = store.undo_decision(image, who or account())
+            console.print(f"{sha256[:10]} is judged by the checks again.")
+    _say_when()
+
+
+def caption(
+    image: ImageArgument,
+    texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT...", help="One caption or several.")] = None,
+    reset: Annotated[bool, typer.Option("--reset", help="Let the sources' captions count again.")] = False,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Write captions by hand; they stand before those of all sources.
+
+    Example: [bold]sdlora images caption 3f2a91 "a red car" "a car at night"[/]
+    """
+    from deployments.cli.stores import existing_store
+
+    if bool(texts) == reset:
+        raise typer.BadParameter("give captions, or --reset to let the sources' captions count again")
+    with existing_store(home) as store:
+        record = store.set_captions(image, texts or [])
+    console.print(f"{record.sha256[:10]} has these captions now:")
+    for text in record.captions or ("(none)",):
+        console.print(f"  - {text}", markup=False)
+    _say_when()
+
+
+def purge(
+    images: ImagesArgument,
+    why: WhyOption,
+    who: WhoOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Take images down for good: bytes and captions go, and collecting them again is refused.
+
+    Tells which snapshots hold them, which versions learnt from them, and which other images look alike.
+    """
+    from deployments.cli.image_pages import print_purged
+    from deployments.cli.stores import existing_store
+    from sdlora.training.forget import forget_in_caches
+
+    with existing_store(home) as store:
+        found = [store.details(image).record.sha256 for image in images]
+        if not yes:
+            names = ", ".join(sha256[:10] for sha256 in found)
+            if not typer.confirm(f"Remove the bytes of {names} for good? This cannot be undone."):
+                console.print("Nothing was removed.")
+                raise typer.Exit(1)
+        for sha256 in found:
+            purged = store.purge(sha256, why, who or account())
+            print_purged(purged, forget_in_caches(home / "cache", sha256))
+            tell_look_alikes(purged.details.similar)
+
+
+def account() -> str:
+    """The name of the account that types, as far as the system knows one."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container may run under a number without a name
+        return "somebody"
+
+
+def tell_look_alikes(similar: tuple[Similar, ...]) -> None:
+    """Name the images that a decision about one of them does not reach."""
+    if similar:
+        names = ", ".join(f"{one.sha256[:10]} ({one.verdict or 'not judged'})" for one in similar)
+        console.print(f"  These look like it and are not touched: {names}", soft_wrap=True)
+
+
+def _say_when() -> None:
+    console.print("It counts from the next [bold]sdlora run[/]; snapshots made before stay as they are.")
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "show": show,
+    "accept": accept,
+    "reject": reject,
+    "undo": undo,
+    "caption": caption,
+    "purge": purge,
+}
+for _name, _command in COMMANDS.items():
+    images_app.command(_name)(told_plainly(_command))

@@ -1,0 +1,138 @@
+"""What `sdlora images` prints: the list, and all that is known of one image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from deployments.cli.stores import existing_store, has_store
+from deployments.cli.terminal import console
+
+if TYPE_CHECKING:
+    from sdlora.store import ImageRecord, Verdict
+    from sdlora.store.curation import Purged
+    from sdlora.store.details import ImageDetails
+
+
+def print_images(home: Path, verdict: Verdict | None, reason: str | None, limit: int) -> None:
+    """The list with its counts."""
+    if not has_store(home):
+        console.print(f"No images yet in {home}. Collect some: [bold]sdlora collect FOLDER[/]")
+        return
+    with existing_store(home) as store:
+        rows = store.images(verdict, rejected_by=reason, limit=limit)
+        counts = store.counts()
+    table = Table(box=None, header_style="bold", expand=True)
+    for title in ("image", "file"):
+        table.add_column(title, no_wrap=True, max_width=24)
+    if verdict == "rejected":
+        table.add_column("reason", ratio=1)
+    else:
+        table.add_column("caption", no_wrap=True, ratio=1)
+        table.add_column("verdict", no_wrap=True)
+    for row in rows:
+        told = (row.reason or "",) if verdict == "rejected" else ((row.captions or ("",))[0], _in_brief(row))
+        table.add_row(*(Text(cell) for cell in (row.sha256[:10], (row.files or ("",))[0], *told)))
+    console.print(table)
+    checks = ", ".join(f"{count} {check}" for check, count in counts.rejected_by.items())
+    console.print(
+        f"{counts.total} images: {counts.accepted} accepted, {counts.rejected} rejected"
+        + (f" ({checks})" if checks else "")
+        + (f", {counts.pending} not yet judged" if counts.pending else "")
+        + (f"; the first {limit} are shown (--limit)" if len(rows) == limit < counts.total else "")
+    )
+    console.print("Look at one: [bold]sdlora images show ID[/]")
+
+
+def print_details(details: ImageDetails) -> None:
+    """One image: what it is, what was decided and why, and what has seen it."""
+    record = details.record
+    size = f"{record.width} x {record.height} {record.format or ''}" if record.width else "not decoded"
+    verdict = Text.assemble(_in_brief(record), ": ", record.reason or "no check has run yet")
+    _line("image", record.sha256)
+    _line("size", f"{size}, {record.byte_size:,} bytes")
+    _line("verdict", verdict)
+    _line("source", f"{record.source or 'not stated'}, licence: {record.licence or 'not stated'}")
+    _line("collected", f"{record.collected_at.astimezone():%Y-%m-%d %H:%M}")
+    _table("seen as", None, [[name] for name in record.files])
+    captions = [
+        [caption.text, caption.origin, caption.source or "a person", "yes" if caption.counts else "no"]
+        for caption in details.captions
+    ]
+    _table("captions", ["text", "origin", "from", "trained with"], captions)
+    checks = [
+        [check.name, "" if check.score is None else f"{check.score:.4g}", check.verdict, check.reason]
+        for check in details.checks
+    ]
+    _table("checks", ["check", "score", "verdict", "reason"], checks)
+    similar = [[one.sha256[:10], f"{one.difference:.1f}", one.verdict or "not judged"] for one in details.similar]
+    _table("looks like", ["image", "grey levels apart", "verdict"], similar)
+    people = [
+        [one.verdict, one.who, f"{one.made_at:%Y-%m-%d}", one.why, "taken back" if one.withdrawn_at else "counts"]
+        for one in details.overrides
+    ]
+    _table("people's decisions", ["verdict", "who", "when", "why", ""], people)
+    held = [
+        [one.snapshot.digest[:10], one.split, " | ".join(one.captions), _labels(one.snapshot.versions)]
+        for one in details.appearances
+    ]
+    _table("snapshots", ["snapshot", "side", "captions then", "versions"], held)
+    drawn = [[one.model_version, one.prompt, str(one.seed)] for one in details.generations]
+    _table("drawn by", ["model", "prompt", "seed"], drawn)
+    if details.appearances:
+        learnt = _labels(details.trained_versions)
+        console.print(f"Learnt from it: [bold]{learnt}[/]")
+
+
+def print_purged(purged: Purged, cache_files: int) -> None:
+    """What a takedown did, and what it cannot undo."""
+    details = purged.details
+    sha256 = details.record.sha256
+    console.print(f"[bold]{sha256[:10]}[/] {purged.override.reason}", soft_wrap=True)
+    console.print(f"  Its bytes are gone; {cache_files} files of caches were cleared. Collecting it again is refused.")
+    if not details.appearances:
+        console.print("  No snapshot holds it: no version has seen it.")
+        return
+    console.print("  Snapshots that hold it: " + ", ".join(one.snapshot.digest[:10] for one in details.appearances))
+    console.print(f"  Versions that learnt from it: [bold]{_labels(details.trained_versions)}[/]")
+    measured = [v for one in details.appearances if one.split == "held_out" for v in one.snapshot.versions]
+    if measured:
+        console.print(f"  Versions that were only measured on it: {_labels(tuple(measured))}")
+    console.print(
+        "  What was published before may still show it: the reports and picture grids of these versions, here under "
+        "runs/ and in MLflow. [bold]sdlora run[/] trains the next version without it.",
+        soft_wrap=True,
+    )
+
+
+def _in_brief(row: ImageRecord) -> str:
+    """What became of the image, in a word or two: its place in training, or the check that rejected it."""
+    if row.verdict == "rejected":
+        return f"rejected: {row.rejected_by}"
+    if row.verdict is None:
+        return "not yet judged"
+    return {"train": "accepted, train", "held_out": "accepted, held out"}.get(row.split or "", "accepted")
+
+
+def _labels(versions: tuple) -> str:
+    return ", ".join(version.label for version in versions) or "none"
+
+
+def _line(label: str, text: str | Text) -> None:
+    console.print(Text(f"{label:<11}", style="bold") + (Text(text) if isinstance(text, str) else text), soft_wrap=True)
+
+
+def _table(title: str, header: list[str] | None, rows: list[list[str]]) -> None:
+    if not rows:
+        return
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=None, show_header=header is not None, padding=(0, 2)
+    )
+    for name in header or [""]:
+        table.add_column(name, header_style="dim", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table)

@@ -1,0 +1,122 @@
+"""`snapshot`: what versions were trained on, and what has changed between two of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deployments.cli.failures import told_plainly
+from deployments.cli.options import DEFAULT_HOME, HomeOption
+from deployments.cli.terminal import console
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sdlora.data import Snapshot
+    from sdlora.store.lineage import SnapshotRecord
+
+LimitOption = Annotated[int, typer.Option(min=1, help="At most so many rows.")]
+DigestArgument = Annotated[str, typer.Argument(metavar="DIGEST", help="The first digits of a snapshot's digest.")]
+
+snapshot_app = typer.Typer(rich_markup_mode="rich", add_completion=False, no_args_is_help=True)
+
+
+@snapshot_app.callback()
+def snapshot(context: typer.Context, home: HomeOption = DEFAULT_HOME) -> None:
+    """List and compare snapshots: the frozen lists of images that versions were trained on."""
+    context.default_map = {name: {"home": str(home)} for name in COMMANDS}
+
+
+def list_(home: HomeOption = DEFAULT_HOME, limit: LimitOption = 20) -> None:
+    """List the snapshots, the newest first, with the versions trained on each."""
+    from rich.table import Table
+
+    from deployments.cli.stores import existing_store
+
+    with existing_store(home) as store:
+        found = store.snapshots(limit)
+    if not found:
+        console.print("No snapshot yet. [bold]sdlora run[/] makes one of the accepted images.")
+        return
+    table = Table("snapshot", "made", "train", "held out", "since", "versions", box=None)
+    for one in found:
+        parent = (one.parent or "")[:10]
+        versions = ", ".join(version.label for version in one.versions) or "none"
+        table.add_row(one.digest[:10], _when(one), str(one.train_count), str(one.held_out_count), parent, versions)
+    console.print(table)
+
+
+def show(
+    digest: Annotated[
+        str | None, typer.Argument(metavar="[DIGEST]", help="First digits of a snapshot. Default: the newest.")
+    ] = None,
+    home: HomeOption = DEFAULT_HOME,
+    limit: LimitOption = 10,
+) -> None:
+    """Tell what one snapshot holds, what it changed, and which versions learnt from it."""
+    from deployments.cli.stores import existing_store
+    from sdlora.data import load_snapshot
+    from sdlora.errors import DataError
+
+    with existing_store(home) as store:
+        if digest is None:
+            newest = store.snapshots(1)
+            if not newest:
+                raise DataError("No snapshot yet. `sdlora run` makes one of the accepted images.")
+            digest = newest[0].digest
+        record = store.snapshot(digest)
+        rows = load_snapshot(store, record.digest)
+        parent = load_snapshot(store, record.parent) if record.parent else None
+    several = sum(len(row.captions) > 1 for row in rows.rows)
+    without = sum(row.captions == ("",) for row in rows.rows)
+    console.print(f"[bold]Snapshot {record.digest}[/]", soft_wrap=True)
+    console.print(f"made {_when(record)}: {record.train_count} images to train on, {record.held_out_count} held out")
+    console.print(f"captions: {several} images have several, {without} have none")
+    console.print("versions: " + (", ".join(version.label for version in record.versions) or "none yet"))
+    _print_changes(f"since {record.parent[:10]}" if record.parent else "the first snapshot", parent, rows, limit)
+
+
+def diff(old: DigestArgument, new: DigestArgument, home: HomeOption = DEFAULT_HOME, limit: LimitOption = 10) -> None:
+    """Tell what the second snapshot changes over the first: images that came, went, or have other captions."""
+    from deployments.cli.stores import existing_store
+    from sdlora.data import load_snapshot
+
+    with existing_store(home) as store:
+        before, after = (load_snapshot(store, store.snapshot(digest).digest) for digest in (old, new))
+    for one in (before, after):
+        console.print(f"{one.digest[:10]}: {len(one.train)} to train on, {len(one.held_out)} held out")
+    _print_changes(f"from {before.digest[:10]} to {after.digest[:10]}", before, after, limit)
+
+
+def _print_changes(title: str, old: Snapshot | None, new: Snapshot, limit: int) -> None:
+    from sdlora.data import compare_snapshots
+
+    changes = compare_snapshots(old, new)
+    counts = f"{len(changes.added)} came, {len(changes.removed)} went, {len(changes.recaptioned)} have other captions"
+    console.print(f"[bold]{title}:[/] {counts}")
+    if old is None:
+        return  # all of it is new
+    before = {row.sha256: row for row in old.rows}
+    after = {row.sha256: row for row in new.rows}
+    came = [(sha256, after[sha256].captions[0]) for sha256 in changes.added]
+    went = [(sha256, before[sha256].captions[0]) for sha256 in changes.removed]
+    changed = [
+        (sha256, " | ".join(before[sha256].captions) + " -> " + " | ".join(after[sha256].captions))
+        for sha256 in changes.recaptioned
+    ]
+    for sign, listed in (("[green]+[/]", came), ("[red]-[/]", went), ("[yellow]~[/]", changed)):
+        for sha256, text in listed[:limit]:
+            console.print(f"  {sign} {sha256[:10]}", end="  ")
+            console.print(text, markup=False, overflow="ellipsis", no_wrap=True)
+        if len(listed) > limit:
+            console.print(f"  {sign} ... and {len(listed) - limit} more (--limit)")
+
+
+def _when(record: SnapshotRecord) -> str:
+    return record.made_at.astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"list": list_, "show": show, "diff": diff}
+for _name, _command in COMMANDS.items():
+    snapshot_app.command(_name)(told_plainly(_command))

@@ -1,0 +1,31 @@
+"""Opening the image database for a command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sdlora.store import ImageStore
+
+
+@contextmanager
+def existing_store(home: Path) -> Iterator[ImageStore]:
+    """The store of `home`; a misspelt folder makes no new one.
+
+    Raises:
+        DataError: nothing was ever collected there.
+    """
+    from sdlora.errors import DataError
+    from sdlora.store import ImageStore
+
+    if not has_store(home):
+        raise DataError(f"No images yet in {home}. Collect some: sdlora collect FOLDER")
+    with ImageStore.open(home) as store:
+        yield store
+
+
+def has_store(home: Path) -> bool:
+    return (home / "images.db").is_file()

@@ -1,0 +1,122 @@
+"""What a person does to single images: accept, reject, take a decision back, take an image down for good."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import delete, or_, select, update
+from sqlalchemy.orm import Session
+
+from sdlora.errors import DataError
+from sdlora.store.details import ImageDetails, image_details
+from sdlora.store.overrides import PERSON, PURGED, Override, add_override, overrides_of, withdraw_override
+from sdlora.store.queries import find_image
+from sdlora.store.tables import CaptionTable, FingerprintTable, ImageTable, SimilarPairTable
+
+_TAKEN_DOWN = "Its bytes are gone and do not come back"
+
+
+def decide_by_person(
+    session: Session, sha256: str, verdict: Literal["accepted", "rejected"], why: str, who: str
+) -> str:
+    """Let a person's verdict win over every check from now on; returns the image's whole SHA-256.
+
+    Images that look alike are judged again by the next cleaning: which of them is kept may depend on this one.
+
+    Raises:
+        DataError: no such image, no reason, the image was purged, or it is to be accepted but cannot be decoded.
+    """
+    image = _image(session, sha256)
+    if image.rejected_by == PURGED:
+        raise DataError(f"Image {image.sha256[:12]} was {image.reason}. {_TAKEN_DOWN}.")
+    if verdict == "accepted" and image.problem is not None:
+        raise DataError(
+            f"Image {image.sha256[:12]} cannot be accepted: {image.problem}. There are no pixels to train on; "
+            "repair the file and collect it again."
+        )
+    override = add_override(session, image.id, verdict, _reason(why), who)
+    _set_verdict(session, image.id, override)
+    return image.sha256
+
+
+def undo_decision(session: Session, sha256: str, who: str) -> str:
+    """Take a person's verdict back: the checks decide again at the next cleaning. Returns the whole SHA-256.
+
+    Raises:
+        DataError: no such image, nobody has decided of it, or it was purged.
+    """
+    image = _image(session, sha256)
+    if image.rejected_by == PURGED:
+        raise DataError(f"Image {image.sha256[:12]} was {image.reason}. {_TAKEN_DOWN}, so this cannot be undone.")
+    if not withdraw_override(session, image.id, who):
+        raise DataError(
+            f"Image {image.sha256[:12]}: nobody has accepted or rejected it by hand, there is nothing to undo."
+        )
+    nothing_yet = {"verdict": None, "rejected_by": None, "reason": None, "rules": None}
+    session.execute(update(ImageTable).where(ImageTable.id == image.id).values(nothing_yet))
+    return image.sha256
+
+
+@dataclass(frozen=True)
+class Purged:
+    """What was known of an image when it was taken down: its snapshots, versions and look-alikes among it."""
+
+    details: ImageDetails
+    override: Override
+
+
+def bury(session: Session, sha256: str, why: str, who: str) -> Purged:
+    """Make an image a tombstone: no captions, no fingerprint, rejected for good. The bytes are the caller's to remove.
+
+    Snapshots keep their row of it, because their digest covers it. To bury an image again changes nothing.
+
+    Raises:
+        DataError: no such image, or no reason.
+    """
+    details = image_details(session, sha256)
+    image = _image(session, details.record.sha256)
+    known = overrides_of(session, [image.id]).get(image.id)
+    if known is not None and known.verdict == PURGED:
+        return Purged(details, known)
+    override = add_override(session, image.id, "purged", _reason(why), who)
+    session.execute(delete(CaptionTable).where(CaptionTable.image_id == image.id))
+    fingerprint_id = image.fingerprint_id
+    image.fingerprint_id = None
+    session.flush()
+    if fingerprint_id is not None:
+        _forget_fingerprint(session, fingerprint_id)
+    _set_verdict(session, image.id, override)
+    return Purged(details, override)
+
+
+def _set_verdict(session: Session, image_id: int, override: Override) -> None:
+    rejected_by = {"accepted": None, "rejected": PERSON, "purged": PURGED}[override.verdict]
+    values = {
+        "verdict": "accepted" if override.verdict == "accepted" else "rejected",
+        "rejected_by": rejected_by,
+        "reason": override.reason,
+        "rules": None,  # its look-alikes are to be judged anew
+    }
+    session.execute(update(ImageTable).where(ImageTable.id == image_id).values(values))
+
+
+def _forget_fingerprint(session: Session, fingerprint_id: int) -> None:
+    """Remove what the pixels look like, unless another image shows the same ones."""
+    if session.scalars(select(ImageTable.id).where(ImageTable.fingerprint_id == fingerprint_id).limit(1)).first():
+        return
+    of_it = or_(SimilarPairTable.first_id == fingerprint_id, SimilarPairTable.second_id == fingerprint_id)
+    session.execute(delete(SimilarPairTable).where(of_it))
+    session.execute(delete(FingerprintTable).where(FingerprintTable.id == fingerprint_id))
+
+
+def _image(session: Session, sha256: str) -> ImageTable:
+    full = find_image(session, sha256).sha256
+    return session.scalars(select(ImageTable).where(ImageTable.sha256 == full)).one()
+
+
+def _reason(why: str) -> str:
+    told = " ".join(why.split())
+    if not told:
+        raise DataError("--why is empty; expected the reason in a few words. It is kept with the decision.")
+    return told

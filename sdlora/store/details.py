@@ -1,0 +1,145 @@
+"""All that the image database knows of one image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import cast
+
+from sqlalchemy import case, or_, select
+from sqlalchemy.orm import Session
+
+from sdlora.store.lineage import Appearance, TrainedVersion, appearances_of
+from sdlora.store.overrides import Override, override_history
+from sdlora.store.queries import find_image
+from sdlora.store.records import Caption, ImageRecord, Origin, Verdict
+from sdlora.store.tables import CaptionTable, CheckTable, GenerationTable, ImageTable, SimilarPairTable, SourceTable
+
+_MOST_SIMILAR = 20
+
+
+@dataclass(frozen=True)
+class SourcedCaption:
+    """One caption, and who says it. `source` is None for a person's edit; `counts` tells whether it is trained with."""
+
+    text: str
+    origin: Origin
+    source: str | None
+    counts: bool
+
+
+@dataclass(frozen=True)
+class CheckRecord:
+    """What one check last found in the image. `score` is None where it had nothing to measure."""
+
+    name: str
+    version: int
+    score: float | None
+    verdict: Verdict
+    reason: str
+    checked_at: datetime
+
+
+@dataclass(frozen=True)
+class Similar:
+    """An image that looks alike, and by how much the two differ, in grey levels (0: the same pixels)."""
+
+    sha256: str
+    difference: float
+    verdict: Verdict | None
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """How a model drew this image."""
+
+    model_version: str
+    prompt: str
+    seed: int
+    generated_at: datetime
+
+
+@dataclass(frozen=True)
+class ImageDetails:
+    """One image with its captions, checks, look-alikes, people's decisions, and the snapshots that hold it."""
+
+    record: ImageRecord
+    captions: tuple[SourcedCaption, ...]
+    checks: tuple[CheckRecord, ...]
+    similar: tuple[Similar, ...]
+    overrides: tuple[Override, ...]
+    appearances: tuple[Appearance, ...]
+    generations: tuple[Drawn, ...]
+
+    @property
+    def trained_versions(self) -> tuple[TrainedVersion, ...]:
+        """Versions that learnt from this image; those that only were measured on it are not among them."""
+        return tuple(version for one in self.appearances if one.split == "train" for version in one.snapshot.versions)
+
+
+def image_details(session: Session, sha256: str) -> ImageDetails:
+    """Everything about the image whose SHA-256 starts with these digits.
+
+    Raises:
+        DataError: there is none, or more than one.
+    """
+    record = find_image(session, sha256)
+    image = session.scalars(select(ImageTable).where(ImageTable.sha256 == record.sha256)).one()
+    return ImageDetails(
+        record=record,
+        captions=_captions(session, image.id, record),
+        checks=_checks(session, image.id),
+        similar=_similar(session, image),
+        overrides=override_history(session, image.id),
+        appearances=appearances_of(session, image.id),
+        generations=_generations(session, record.sha256),
+    )
+
+
+def _captions(session: Session, image_id: int, record: ImageRecord) -> tuple[SourcedCaption, ...]:
+    statement = (
+        select(CaptionTable.text, CaptionTable.origin, SourceTable.name)
+        .outerjoin(SourceTable, SourceTable.id == CaptionTable.source_id)
+        .where(CaptionTable.image_id == image_id)
+        .order_by(SourceTable.name, CaptionTable.position, CaptionTable.text)
+    )
+    said = [(Caption(text, cast("Origin", origin)), source) for text, origin, source in session.execute(statement)]
+    counting = set(record.captions)
+    return tuple(SourcedCaption(one.text, one.origin, source, one.text in counting) for one, source in said)
+
+
+def _checks(session: Session, image_id: int) -> tuple[CheckRecord, ...]:
+    """The newest ruling of each check: an older one was made by an earlier version or under other settings."""
+    statement = select(CheckTable).where(CheckTable.image_id == image_id).order_by(CheckTable.checked_at)
+    newest = {row.name: row for row in session.scalars(statement)}
+    return tuple(
+        CheckRecord(row.name, row.version, row.score, cast("Verdict", row.verdict), row.reason, row.checked_at)
+        for row in newest.values()
+    )
+
+
+def _similar(session: Session, image: ImageTable) -> tuple[Similar, ...]:
+    if image.fingerprint_id is None:
+        return ()
+    own = image.fingerprint_id
+    other = case((SimilarPairTable.first_id == own, SimilarPairTable.second_id), else_=SimilarPairTable.first_id)
+    pairs = session.execute(
+        select(other, SimilarPairTable.difference)
+        .where(or_(SimilarPairTable.first_id == own, SimilarPairTable.second_id == own))
+        .order_by(SimilarPairTable.difference)
+        .limit(_MOST_SIMILAR)
+    )
+    differences: dict[int, float] = {own: 0.0, **{row[0]: row[1] for row in pairs}}
+    statement = select(ImageTable.sha256, ImageTable.fingerprint_id, ImageTable.verdict).where(
+        ImageTable.fingerprint_id.in_(differences), ImageTable.id != image.id
+    )
+    alike = [
+        Similar(sha256, differences[identity], cast("Verdict | None", verdict))
+        for sha256, identity, verdict in session.execute(statement)
+    ]
+    return tuple(sorted(alike, key=lambda one: (one.difference, one.sha256))[:_MOST_SIMILAR])
+
+
+def _generations(session: Session, sha256: str) -> tuple[Drawn, ...]:
+    rows = session.scalars(select(GenerationTable).where(GenerationTable.sha256 == sha256).order_by(GenerationTable.id))
+    return tuple(Drawn(row.model_version, row.prompt, row.seed, row.generated_at) for row in rows)

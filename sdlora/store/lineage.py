@@ -1,0 +1,138 @@
+"""From images to snapshots to the versions trained on them, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import cast
+
+from sqlalchemy import Select, select
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
+
+from sdlora.errors import DataError
+from sdlora.store.intake import insert_or_ignore
+from sdlora.store.records import Split
+from sdlora.store.tables import SnapshotImageTable, SnapshotTable, VersionTable
+
+
+@dataclass(frozen=True)
+class TrainedVersion:
+    """A published adapter, and the snapshot that it learnt from."""
+
+    name: str
+    number: int
+    adapter_digest: str
+    snapshot_digest: str
+    recorded_at: datetime
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} version {self.number}"
+
+
+@dataclass(frozen=True)
+class SnapshotRecord:
+    """A snapshot as a person sees it in a list. `parent` is the digest of the newest one when it was made."""
+
+    digest: str
+    parent: str | None
+    made_at: datetime
+    train_count: int
+    held_out_count: int
+    versions: tuple[TrainedVersion, ...]
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """One image in one snapshot."""
+
+    snapshot: SnapshotRecord
+    split: Split
+    captions: tuple[str, ...]
+
+
+def record_version(session: Session, name: str, number: int, adapter_digest: str, snapshot_digest: str) -> None:
+    """Note which snapshot a published adapter learnt from; to do it again changes nothing.
+
+    Raises:
+        DataError: the store has no such snapshot.
+    """
+    snapshot_id = session.scalars(select(SnapshotTable.id).where(SnapshotTable.digest == snapshot_digest)).one_or_none()
+    if snapshot_id is None:
+        raise DataError(f"Snapshot {snapshot_digest[:16]} of {name} version {number} is not in this image database.")
+    row = {"name": name, "number": number, "adapter_digest": adapter_digest, "snapshot_id": snapshot_id}
+    insert_or_ignore(session, VersionTable, [row])
+
+
+def list_snapshots(session: Session, limit: int | None = None) -> tuple[SnapshotRecord, ...]:
+    """Snapshots, the newest first."""
+    return _snapshots(session, _records().order_by(SnapshotTable.id.desc()).limit(limit))
+
+
+def find_snapshot(session: Session, digest: str) -> SnapshotRecord:
+    """The snapshot whose digest starts with these digits.
+
+    Raises:
+        DataError: there is none, or more than one.
+    """
+    starts = SnapshotTable.digest.startswith(digest.lower(), autoescape=True)
+    found = _snapshots(session, _records().where(starts).limit(3))
+    if len(found) != 1 or not digest:
+        names = ", ".join(one.digest[:16] for one in found) or "none"
+        raise DataError(
+            f"Snapshot {digest!r}: expected the first digits of one snapshot's digest, found {names}. "
+            "`sdlora snapshot list` shows them."
+        )
+    return found[0]
+
+
+def appearances_of(session: Session, image_id: int) -> tuple[Appearance, ...]:
+    """The snapshots that hold an image, the oldest first."""
+    rows = session.execute(
+        select(SnapshotImageTable.snapshot_id, SnapshotImageTable.split, SnapshotImageTable.captions)
+        .where(SnapshotImageTable.image_id == image_id)
+        .order_by(SnapshotImageTable.snapshot_id)
+    ).all()
+    holding = select(SnapshotImageTable.snapshot_id).where(SnapshotImageTable.image_id == image_id)
+    snapshots = _snapshots(session, _records().where(SnapshotTable.id.in_(holding)).order_by(SnapshotTable.id))
+    return tuple(
+        Appearance(snapshot, cast("Split", row.split), tuple(row.captions))
+        for snapshot, row in zip(snapshots, rows, strict=True)
+    )
+
+
+def _records() -> Select[tuple[SnapshotTable, str | None]]:
+    parent = aliased(SnapshotTable)
+    # The join may find no parent, which the column's own type does not say.
+    digest = cast("InstrumentedAttribute[str | None]", parent.digest)
+    return select(SnapshotTable, digest).outerjoin(parent, parent.id == SnapshotTable.parent_id)
+
+
+def _snapshots(session: Session, statement: Select[tuple[SnapshotTable, str | None]]) -> tuple[SnapshotRecord, ...]:
+    rows = session.execute(statement).all()
+    versions = _versions(session, [row.id for row, _ in rows])
+    return tuple(
+        SnapshotRecord(
+            digest=row.digest,
+            parent=parent,
+            made_at=row.made_at,
+            train_count=row.train_count,
+            held_out_count=row.held_out_count,
+            versions=tuple(version for version in versions if version.snapshot_digest == row.digest),
+        )
+        for row, parent in rows
+    )
+
+
+def _versions(session: Session, snapshot_ids: Sequence[int]) -> list[TrainedVersion]:
+    statement = (
+        select(VersionTable, SnapshotTable.digest)
+        .join(SnapshotTable, SnapshotTable.id == VersionTable.snapshot_id)
+        .where(VersionTable.snapshot_id.in_(snapshot_ids))
+        .order_by(VersionTable.name, VersionTable.number)
+    )
+    return [
+        TrainedVersion(row.name, row.number, row.adapter_digest, digest, row.recorded_at)
+        for row, digest in session.execute(statement)
+    ]

@@ -1,0 +1,86 @@
+"""People's word on single images: it is kept with who, when and why, and counts until it is taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, cast
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from sdlora.store.intake import chunks
+from sdlora.store.tables import ImageTable, OverrideTable, utc_now
+
+PERSON = "person"
+"""Stands in `rejected_by` where the name of a check would."""
+PURGED = "purged"
+"""Stands in `rejected_by` of an image whose bytes were taken down: it is a tombstone, and stays one."""
+
+Word = Literal["accepted", "rejected", "purged"]
+
+
+@dataclass(frozen=True)
+class Override:
+    """What a person decided of one image; the newest that is not withdrawn counts."""
+
+    verdict: Word
+    why: str
+    who: str
+    made_at: datetime
+    withdrawn_at: datetime | None = None
+    withdrawn_by: str | None = None
+
+    @property
+    def reason(self) -> str:
+        """The override as the reason of a verdict."""
+        return f"{self.verdict} by {self.who} on {self.made_at:%Y-%m-%d}: {self.why}"
+
+
+def add_override(session: Session, image_id: int, verdict: Word, why: str, who: str) -> Override:
+    """Let this word count for the image in place of an earlier one. `session` holds the write lock."""
+    withdraw_override(session, image_id, who)
+    row = OverrideTable(image_id=image_id, verdict=verdict, why=why, who=who)
+    session.add(row)
+    session.flush()
+    return _override(row)
+
+
+def withdraw_override(session: Session, image_id: int, who: str) -> bool:
+    """Let the checks decide over the image again; returns whether a person's word counted until now."""
+    counting = (OverrideTable.image_id == image_id) & OverrideTable.withdrawn_at.is_(None)
+    found = session.scalars(select(OverrideTable.id).where(counting)).all()
+    session.execute(update(OverrideTable).where(counting).values(withdrawn_at=utc_now(), withdrawn_by=who))
+    return bool(found)
+
+
+def overrides_of(session: Session, image_ids: Sequence[int]) -> Mapping[int, Override]:
+    """The overrides that count for these images, by image id."""
+    found: dict[int, Override] = {}
+    for chunk in chunks(image_ids):
+        statement = select(OverrideTable).where(OverrideTable.image_id.in_(chunk), OverrideTable.withdrawn_at.is_(None))
+        found.update((row.image_id, _override(row)) for row in session.scalars(statement))
+    return found
+
+
+def override_history(session: Session, image_id: int) -> tuple[Override, ...]:
+    """All that people ever decided of one image, oldest first."""
+    statement = select(OverrideTable).where(OverrideTable.image_id == image_id).order_by(OverrideTable.id)
+    return tuple(_override(row) for row in session.scalars(statement))
+
+
+def purged_reasons(session: Session, shas: Sequence[str]) -> dict[str, str]:
+    """Those of these images that were taken down, and why, by SHA-256: their bytes must not come back."""
+    found: dict[str, str] = {}
+    for chunk in chunks(shas):
+        statement = select(ImageTable.sha256, ImageTable.reason).where(
+            ImageTable.sha256.in_(chunk), ImageTable.rejected_by == PURGED
+        )
+        found.update((sha256, reason or PURGED) for sha256, reason in session.execute(statement))
+    return found
+
+
+def _override(row: OverrideTable) -> Override:
+    verdict = cast("Word", row.verdict)
+    return Override(verdict, row.why, row.who, row.made_at, row.withdrawn_at, row.withdrawn_by)

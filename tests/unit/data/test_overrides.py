@@ -1,0 +1,81 @@
+"""A person's word against the checks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sdlora.data import DataConfig, clean, collect, make_snapshot
+from sdlora.errors import DataError
+from sdlora.store import ImageStore
+from tests.unit.data.drawing import drawing, fill_folder
+
+CONFIG = DataConfig(min_train_images=1, min_held_out_images=1)
+
+
+def by_name(store: ImageStore) -> dict[str, str]:
+    return {image.files[0].rpartition("/")[2]: image.sha256 for image in store.images()}
+
+
+def test_an_override_survives_cleaning_and_new_thresholds(store: ImageStore, folder: Path) -> None:
+    collect(store, str(fill_folder(folder, range(6))), CONFIG)
+    clean(store, CONFIG)
+    good, small = by_name(store)["0000.png"], by_name(store)["0001.png"]
+    strict = CONFIG.model_copy(update={"min_side_px": 65})
+    store.decide(good, "rejected", "not ours", "ana")
+    store.decide(small, "accepted", "small is fine here", "ana")
+    for config in (CONFIG, strict, strict):
+        clean(store, config)
+        assert store.image(good).rejected_by == "person"
+        assert store.image(small).verdict == "accepted"
+    assert {image.sha256 for image in store.images("accepted")} == {small}
+    assert "small is fine here" in (store.image(small).reason or "")
+    store.undo_decision(small, "ana")
+    clean(store, strict)
+    assert store.image(small).rejected_by == "too_small"
+
+
+def test_which_copy_is_kept_follows_a_persons_word(store: ImageStore, folder: Path) -> None:
+    fill_folder(folder, range(4))
+    drawing(0, side_px=96).save(folder / "larger.png")
+    collect(store, str(folder), CONFIG)
+    clean(store, CONFIG)
+    larger, copy = by_name(store)["larger.png"], by_name(store)["0000.png"]
+    assert store.image(copy).rejected_by == "near_duplicate"
+
+    def verdicts() -> tuple[str | None, str | None]:
+        clean(store, CONFIG)
+        return store.image(larger).rejected_by, store.image(copy).rejected_by
+
+    store.decide(copy, "accepted", "the sharper one", "ana")
+    assert verdicts() == ("near_duplicate", None)
+    store.decide(larger, "accepted", "both are wanted", "ana")
+    assert verdicts() == (None, None)
+    store.undo_decision(copy, "ana")
+    assert verdicts() == (None, "near_duplicate")
+    store.decide(larger, "rejected", "a watermark", "ana")
+    assert verdicts() == ("person", None)
+
+
+def test_an_image_without_pixels_cannot_be_accepted(store: ImageStore, folder: Path) -> None:
+    fill_folder(folder, range(2))
+    (folder / "torn.png").write_bytes((folder / "0000.png").read_bytes()[:100])
+    collect(store, str(folder), CONFIG)
+    clean(store, CONFIG)
+    with pytest.raises(DataError, match="no pixels to train on"):
+        store.decide(by_name(store)["torn.png"], "accepted", "looks fine to me", "ana")
+
+
+def test_a_purged_image_is_never_looked_at_or_trained_on_again(store: ImageStore, folder: Path) -> None:
+    collect(store, str(fill_folder(folder, range(12))), CONFIG)
+    clean(store, CONFIG)
+    before = make_snapshot(store, CONFIG)
+    gone = before.train[0].sha256
+    store.purge(gone, "a takedown", "ana")
+    # Other thresholds, and pixels that have to be measured anew: neither may ask for the bytes that are gone.
+    for config in (CONFIG, CONFIG.model_copy(update={"min_side_px": 40})):
+        clean(store, config)
+        after = make_snapshot(store, config)
+        assert {row.sha256 for row in before.rows} - {row.sha256 for row in after.rows} == {gone}
+    assert store.image(gone).rejected_by == "purged"

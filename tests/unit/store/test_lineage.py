@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pytest
+
+from sdlora.errors import DataError
+from sdlora.store import ImageStore
+from sdlora.store.intake import image_ids
+from sdlora.store.tables import SnapshotImageTable, SnapshotTable
+
+
+def freeze(store: ImageStore, digest: str, train: list[str], held_out: list[str]) -> None:
+    with store.write() as session:
+        ids = image_ids(session, [*train, *held_out])
+        parent = session.query(SnapshotTable).order_by(SnapshotTable.id.desc()).first()
+        made = SnapshotTable(
+            digest=digest, parent_id=parent and parent.id, train_count=len(train), held_out_count=len(held_out)
+        )
+        session.add(made)
+        session.flush()
+        for side, shas in (("train", train), ("held_out", held_out)):
+            for sha256 in shas:
+                row = SnapshotImageTable(snapshot_id=made.id, image_id=ids[sha256], split=side, captions=["then"])
+                session.add(row)
+
+
+def test_lineage_leads_from_an_image_to_the_versions_that_learnt_from_it(store: ImageStore) -> None:
+    learnt, measured = store.add_image(b"one"), store.add_image(b"two")
+    freeze(store, "a" * 64, [learnt], [measured])
+    freeze(store, "b" * 64, [learnt], [measured])
+    store.add_version("icons", 1, "1" * 64, "a" * 64)
+    store.add_version("icons", 2, "2" * 64, "a" * 64)
+    details = store.details(learnt)
+    assert [(one.snapshot.digest[0], one.split, one.captions) for one in details.appearances] == [
+        ("a", "train", ("then",)),
+        ("b", "train", ("then",)),
+    ]
+    assert [version.label for version in details.trained_versions] == ["icons version 1", "icons version 2"]
+    assert store.details(measured).trained_versions == ()
+
+
+def test_lineage_leads_from_a_version_to_its_snapshot_and_its_parent(store: ImageStore) -> None:
+    images = [store.add_image(b"one"), store.add_image(b"two")]
+    freeze(store, "a" * 64, images[:1], [])
+    freeze(store, "b" * 64, images, [])
+    store.add_version("icons", 1, "1" * 64, "b" * 64)
+    newest, oldest = store.snapshots()
+    assert (newest.digest[0], newest.parent, newest.train_count) == ("b", "a" * 64, 2)
+    assert (oldest.parent, oldest.versions) == (None, ())
+    assert [(one.number, one.adapter_digest[0]) for one in newest.versions] == [(1, "1")]
+    assert store.snapshot("b" * 10) == newest
+
+
+def test_to_record_a_version_again_changes_nothing(store: ImageStore) -> None:
+    freeze(store, "a" * 64, [store.add_image(b"one")], [])
+    for _ in range(2):
+        store.add_version("icons", 1, "1" * 64, "a" * 64)
+    assert len(store.snapshot("aa").versions) == 1
+
+
+@pytest.mark.parametrize("digits", ["", "c", "%"])
+def test_digits_that_fit_no_snapshot_are_refused(store: ImageStore, digits: str) -> None:
+    freeze(store, "a" * 64, [store.add_image(b"one")], [])
+    with pytest.raises(DataError, match="sdlora snapshot list"):
+        store.snapshot(digits)
+
+
+def test_a_version_of_an_unknown_snapshot_is_refused(store: ImageStore) -> None:
+    with pytest.raises(DataError, match="not in this image database"):
+        store.add_version("icons", 1, "1" * 64, "c" * 64)
