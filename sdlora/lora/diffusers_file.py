@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from sdlora.errors import WeightsError
 from sdlora.lora.config import LoraConfig
 from sdlora.lora.layers import ADAPTER_NAME
 from sdlora.lora.reading import Change, change_of
@@ -19,12 +20,11 @@ from sdlora.lora.updates import LayerUpdate
 
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 METADATA_KEY = "lora_adapter_metadata"
-_PREFIX = "unet."
 _NAMES = {"lora_A.weight": "lora_down.weight", "lora_B.weight": "lora_up.weight", "lora_magnitude_vector": "dora_scale"}
 
 
 def write_diffusers_file(path: Path, updates: Mapping[str, LayerUpdate], config: LoraConfig) -> str:
-    """Write the file and return its SHA-256.
+    """Write the file and return its SHA-256; `updates` are by part and layer, `unet.mid_block...to_q`.
 
     All keys of a LoRA end in lora_A / lora_B. diffusers' own conversion renames only the attention keys to
     lora.down / .up, and its loader then drops one of the two kinds with no more than a warning.
@@ -32,11 +32,11 @@ def write_diffusers_file(path: Path, updates: Mapping[str, LayerUpdate], config:
     The format has no alpha tensors; alpha travels in the metadata as the settings of peft's configuration.
     """
     tensors = {
-        f"{_PREFIX}{name}.{part}": tensor
-        for name, update in updates.items()
-        for part, tensor in update.peft_parts().items()
+        f"{name}.{part}": tensor for name, update in updates.items() for part, tensor in update.peft_parts().items()
     }
-    packed = {_PREFIX + key: value for key, value in _settings(updates, config).items()}
+    packed: dict[str, Any] = {}
+    for part, layers in by_part(updates).items():
+        packed |= {f"{part}.{key}": value for key, value in _settings(layers, config).items()}
     return write_tensor_file(path, tensors, {"format": "pt", METADATA_KEY: json.dumps(packed, sort_keys=True)})
 
 
@@ -44,36 +44,49 @@ def read_diffusers_file(path: Path) -> dict[str, Change]:
     """What the file does to each layer's weight as peft reads it: alpha from the metadata, else the rank."""
     with safe_open(path, framework="pt") as file:
         settings = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-        alpha = settings.get(f"{_PREFIX}lora_alpha", settings.get(f"{_PREFIX}alpha"))
         layers: dict[str, dict[str, Tensor]] = {}
         for key in file.keys():  # noqa: SIM118
-            layer, part = _split(key.removeprefix(_PREFIX))
+            layer, part = _split(key)
             layers.setdefault(layer, {})[_NAMES.get(part, part)] = file.get_tensor(key)
     changes = {}
     for layer, parts in layers.items():
+        folder = layer.split(".", 1)[0]
+        alpha = settings.get(f"{folder}.lora_alpha", settings.get(f"{folder}.alpha"))
         if alpha is not None and "lokr_w2" in parts:  # peft scales two whole matrices as well
-            parts["lokr_w1"] = parts["lokr_w1"] * (alpha / settings[f"{_PREFIX}r"])
-        if "dora_scale" in parts:
+            parts["lokr_w1"] = parts["lokr_w1"] * (alpha / settings[f"{folder}.r"])
+        if "dora_scale" in parts:  # (out,), or (1, out, 1, 1) of a convolution
             parts["dora_scale"] = parts["dora_scale"].flatten()
         change = change_of({**parts, "alpha": torch.tensor(float(alpha))} if alpha is not None else parts)
-        assert change is not None, layer
+        if change is None:
+            raise WeightsError(f"{path.name}: the tensors of {layer} ({', '.join(sorted(parts))}) make no update.")
         changes[layer] = change
     return changes
 
 
-def peft_tensors(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """The file's tensors by layer and by the names that peft's attached layers have: `lora_A.default.weight`."""
+def peft_tensors(tensors: Mapping[str, Tensor], folder: str) -> dict[str, dict[str, Tensor]]:
+    """The tensors of one part by layer and by the names that peft's attached layers have: `lora_A.default.weight`."""
     layers: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
-        layer, part = _split(key.removeprefix(_PREFIX))
+        if not key.startswith(f"{folder}."):
+            continue
+        layer, part = _split(key.removeprefix(f"{folder}."))
         kind, _, rest = part.partition(".")
         suffix = "weight" if kind == "lora_magnitude_vector" else rest
         layers.setdefault(layer, {})[f"{kind}.{ADAPTER_NAME}{'.' + suffix if suffix else ''}"] = tensor
     return layers
 
 
+def by_part(updates: Mapping[str, LayerUpdate]) -> dict[str, dict[str, LayerUpdate]]:
+    """{"unet.x.to_q": ...} -> {"unet": {"x.to_q": ...}}"""
+    parts: dict[str, dict[str, LayerUpdate]] = {}
+    for name, update in updates.items():
+        part, layer = name.split(".", 1)
+        parts.setdefault(part, {})[layer] = update
+    return parts
+
+
 def _split(key: str) -> tuple[str, str]:
-    """`mid_block.x.to_q.lora_A.weight` -> (`mid_block.x.to_q`, `lora_A.weight`)."""
+    """`unet.mid_block.x.to_q.lora_A.weight` -> (`unet.mid_block.x.to_q`, `lora_A.weight`)."""
     for mark in (".lora_", ".hada_", ".lokr_"):
         layer, found, rest = key.rpartition(mark)
         if found:
@@ -81,15 +94,12 @@ def _split(key: str) -> tuple[str, str]:
     return key, ""
 
 
-def _settings(updates: Mapping[str, LayerUpdate], config: LoraConfig) -> dict[str, Any]:
-    first = next(iter(updates.values()))
-    alpha_name = "alpha" if config.method in ("loha", "lokr") else "lora_alpha"
-    settings: dict[str, Any] = {
-        "r": first.rank,
-        alpha_name: first.alpha,
-        "target_modules": sorted(config.target_modules),
-    }
-    if config.method not in ("loha", "lokr"):
+def _settings(layers: Mapping[str, LayerUpdate], config: LoraConfig) -> dict[str, Any]:
+    first = next(iter(layers.values()))
+    products = config.method in ("loha", "lokr")
+    settings: dict[str, Any] = {"r": first.rank, "alpha" if products else "lora_alpha": first.alpha}
+    settings["target_modules"] = sorted(layers)
+    if not products:
         settings["bias"] = "none"
     if config.method == "dora":
         settings["use_dora"] = True

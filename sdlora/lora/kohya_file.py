@@ -1,8 +1,7 @@
 """The adapter as kohya's sd-scripts and LyCORIS store it, which ComfyUI, A1111 and Forge read.
 
-A few tensors per layer, `<name>.lora_down.weight`, `<name>.alpha` and so on, where <name> is `lora_unet_` + the
-layer's name with dots as underscores. A file without alpha tensors is read with scale 1 by some tools and with alpha 1
-by others, so alpha is always written.
+A few tensors per layer, `<name>.lora_down.weight`, `<name>.alpha` and so on; <name> is the family's matter. A file
+without alpha tensors is read with scale 1 by some tools and with alpha 1 by others, so alpha is always written.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from sdlora.lora.reading import Change, Reader, change_of, group_by_layer
 from sdlora.lora.tensor_file import tensor_bytes, write_tensor_file
 from sdlora.lora.updates import LayerUpdate
 
-_PREFIX = "lora_unet_"
 _LYCORIS_ALGORITHMS: dict[Method, str] = {"dora": "locon", "loha": "loha", "lokr": "lokr"}
 
 
@@ -31,11 +29,11 @@ def write_kohya_file(
 ) -> str:
     """Write the file and return its SHA-256.
 
-    `updates` are by layer name; `metadata` holds `ss_*`, `modelspec.*` and own keys; the network's settings and the
-    hashes are added here.
+    `updates` are by kohya's layer names; `metadata` holds `ss_*`, `modelspec.*` and own keys; the network's settings
+    and the hashes are added here.
     """
     tensors = {
-        f"{kohya_name(name)}.{part}": tensor
+        f"{name}.{part}": tensor
         for name, update in updates.items()
         for part, tensor in (*update.parts().items(), ("alpha", torch.tensor(float(update.alpha))))
     }
@@ -71,11 +69,6 @@ def read_kohya_file(path: Path, reader: Reader = "lycoris") -> dict[str, Change]
                 raise WeightsError(f"{path.name}: the tensors of {name} ({', '.join(sorted(keys))}) make no update.")
             changes[name] = change
     return changes
-
-
-def kohya_name(layer_name: str) -> str:
-    """`down_blocks.0.attentions.0.proj_in` -> `lora_unet_down_blocks_0_attentions_0_proj_in` (SD 1 and 2)."""
-    return _PREFIX + layer_name.replace(".", "_")
 
 
 def _network(updates: Mapping[str, LayerUpdate], config: LoraConfig) -> dict[str, str]:

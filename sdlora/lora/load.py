@@ -16,6 +16,7 @@ from sdlora.lora.diffusers_file import DIFFUSERS_FILE, peft_tensors
 from sdlora.lora.layers import ADAPTER_NAME, adapted_layers
 from sdlora.lora.manifest import read_manifest
 from sdlora.models.digests import DigestCache
+from sdlora.models.families import find_layout
 from sdlora.models.folder_check import check_safetensors
 from sdlora.models.stable_diffusion import check_adapter
 
@@ -54,7 +55,8 @@ def load_adapter(network: Any, adapter: AdapterRef, base: BaseModelRef) -> Any:
     check_adapter(adapter, base)
     path = adapter.folder / DIFFUSERS_FILE
     check_safetensors(path)
-    config, layers = _saved_as(read_manifest(adapter.folder).lora), peft_tensors(load_file(path))
+    config = _saved_as(read_manifest(adapter.folder).lora)
+    layers = peft_tensors(load_file(path), find_layout(base.folder).denoiser)
     modules = dict(network.named_modules())
     strange = sorted(layers.keys() - modules.keys())
     if strange or not layers:

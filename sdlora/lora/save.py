@@ -8,25 +8,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from diffusers import UNet2DConditionModel
+from torch import Tensor
 
 from sdlora.artifacts import AdapterRef, BaseModelRef
 from sdlora.checkpoints import file_sha256
 from sdlora.errors import StorageError, WeightsError
 from sdlora.lora.config import LoraConfig
 from sdlora.lora.diffusers_file import DIFFUSERS_FILE, read_diffusers_file, write_diffusers_file
-from sdlora.lora.kohya_file import kohya_name, read_kohya_file, write_kohya_file
+from sdlora.lora.kohya_file import read_kohya_file, write_kohya_file
 from sdlora.lora.layers import base_weights, collect_updates, require_equal
 from sdlora.lora.manifest import MANIFEST_FILE, AdapterManifest, library_versions
+from sdlora.lora.updates import LayerUpdate
+from sdlora.models.families import family_of
+from sdlora.models.families.base import Family
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-# ComfyUI and A1111 tell the families apart by the width of the text embeddings they expect.
-_FAMILIES = {768: ("sd_v1", "stable-diffusion-v1/lora"), 1024: ("sd_v2", "stable-diffusion-v2-768-v/lora")}
 
 
 def save_adapter(
     folder: Path,
-    unet: UNet2DConditionModel,
+    denoiser: Any,
     config: LoraConfig,
     base: BaseModelRef,
     *,
@@ -38,7 +39,7 @@ def save_adapter(
     training: Mapping[str, Any] | None = None,
     details: Mapping[str, str] | None = None,
 ) -> AdapterRef:
-    """Write the adapter that is attached to `unet`.
+    """Write the adapter that is attached to `denoiser`.
 
     The folder gets `pytorch_lora_weights.safetensors` (diffusers), `<name>.safetensors` (kohya, ComfyUI) and
     `adapter.json`. It appears whole or not at all, and equal adapters give equal bytes: no time, no path, no
@@ -46,13 +47,13 @@ def save_adapter(
 
     Args:
         folder: where to; an adapter that is there is replaced.
-        unet: the network with the trained adapter attached.
+        denoiser: the network with the trained adapter attached.
         config: the adapter's settings.
         base: what it was trained on.
         name: name of the kohya file, without suffix, and the title that tools show.
         snapshot_digest: the images it was trained on.
         run_digest: all inputs of the training run.
-        prediction_type: what the base predicts, "epsilon" or "v_prediction".
+        prediction_type: what the base predicts, such as "epsilon" or "v_prediction".
         resolution_px: side of the training images.
         training: the resolved training settings, for `adapter.json`.
         details: further `ss_*` or `modelspec.*` metadata of the kohya file.
@@ -63,8 +64,10 @@ def save_adapter(
     """
     if not _NAME.fullmatch(name) or f"{name}.safetensors" == DIFFUSERS_FILE:
         raise WeightsError(f"name: {name!r} cannot name the adapter's file; use letters, digits, '.', '-' and '_'.")
-    updates = collect_updates(unet)
-    metadata = _describe(unet, name, prediction_type, resolution_px) | {
+    family = family_of(base.folder)
+    updates, weights = _by_part(family.layout.denoiser, denoiser)
+    names = {layer: family.kohya_name(layer.split(".", 1)[1]) for layer in updates}
+    metadata = _describe(family, name, prediction_type, resolution_px) | {
         "sdlora.base_digest": base.digest,
         "sdlora.snapshot_digest": snapshot_digest,
         "sdlora.run_digest": run_digest,
@@ -76,12 +79,11 @@ def save_adapter(
         partial.mkdir(parents=True)
         diffusers_path, kohya_path = partial / DIFFUSERS_FILE, partial / f"{name}.safetensors"
         digest = write_diffusers_file(diffusers_path, updates, config)
-        kohya_digest = write_kohya_file(kohya_path, updates, config, metadata)
-        weights = base_weights(unet)
+        renamed = {names[layer]: update for layer, update in updates.items()}
+        kohya_digest = write_kohya_file(kohya_path, renamed, config, metadata)
         require_equal(read_diffusers_file(diffusers_path), updates, weights, DIFFUSERS_FILE)
-        changes = read_kohya_file(kohya_path)
-        named = {layer: changes.pop(kohya_name(layer)) for layer in updates if kohya_name(layer) in changes}
-        require_equal({**named, **changes}, updates, weights, kohya_path.name)
+        renamed_weights = {names[layer]: weight for layer, weight in weights.items()}
+        require_equal(read_kohya_file(kohya_path), renamed, renamed_weights, kohya_path.name)
         if (file_sha256(diffusers_path), file_sha256(kohya_path)) != (digest, kohya_digest):
             raise WeightsError(f"{partial} does not hold the bytes that were written. Check the disk.")
         manifest = AdapterManifest(
@@ -114,20 +116,23 @@ def save_adapter(
     )
 
 
-def _describe(unet: UNet2DConditionModel, name: str, prediction_type: str, resolution_px: int) -> dict[str, str]:
+def _by_part(part: str, network: Any) -> tuple[dict[str, LayerUpdate], dict[str, Tensor]]:
+    """The updates and the base's weights under the names of the diffusers file, `unet.mid_block...`."""
+    updates = {f"{part}.{layer}": update for layer, update in collect_updates(network).items()}
+    return updates, {f"{part}.{layer}": weight for layer, weight in base_weights(network).items()}
+
+
+def _describe(family: Family, name: str, prediction: str, resolution_px: int) -> dict[str, str]:
     """The metadata that tools show and that they choose their loader by."""
-    version, architecture = _FAMILIES.get(unet.config.cross_attention_dim, ("sdlora", "stable-diffusion-v1/lora"))
-    velocity = prediction_type == "v_prediction"
+    velocity = prediction == "v_prediction"
     return {
-        "ss_v2": str(version == "sd_v2"),
-        "ss_base_model_version": version,
         "ss_output_name": name,
         "ss_resolution": f"({resolution_px}, {resolution_px})",
         "ss_v_parameterization": str(velocity),
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": architecture,
         "modelspec.implementation": "diffusers",
         "modelspec.title": name,
         "modelspec.resolution": f"{resolution_px}x{resolution_px}",
-        "modelspec.prediction_type": "v" if velocity else "epsilon",
+        "modelspec.prediction_type": "v" if velocity else prediction,
+        **family.kohya_metadata(prediction),
     }

@@ -237,7 +237,7 @@ class StableDiffusion:
 
     def _merge(self, adapter: AdapterRef) -> None:
         # Merged, a step costs what the bare base's costs; read by diffusers, it is what users of the file get.
-        attach_adapter_file(self.denoiser, adapter.folder)
+        attach_adapter_file(self.denoiser, adapter.folder, self.family.layout.denoiser)
         self.denoiser.fuse_lora()
         self.denoiser.unload_lora()
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from sdlora.errors import TargetModuleError
 from sdlora.lora import LoraConfig, attach_lora, load_adapter, merge
 from sdlora.lora.attach import adapter_parameters
-from sdlora.lora.kohya_file import kohya_name, read_kohya_file
+from sdlora.lora.kohya_file import read_kohya_file
 from sdlora.lora.layers import base_weights, collect_updates
 from sdlora.models import StableDiffusion, parts
 from tests.unit.lora.perturb import perturb_adapter
@@ -101,6 +101,10 @@ def test_the_kohya_file_changes_every_layer_as_comfyui_and_lycoris_would(config,
         changed = weight + rule(layer, weight)
         torch.testing.assert_close(changed, merged[f"{name}.weight"].detach(), atol=1e-4, rtol=1e-4)
     assert {key.split(".")[0] for key in tensors} == {kohya_name(name) for name in layers}
+
+
+def kohya_name(layer):
+    return "lora_unet_" + layer.replace(".", "_")
 
 
 # The rules of comfy/weight_adapter and lycoris/modules, in words of our own; the code under test has others.
