@@ -8,18 +8,10 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from sdlora.frozen import FrozenConfig
+from sdlora.models.families.layouts import Targets
 
 Method = Literal["lora", "rslora", "dora", "loha", "lokr", "pissa"]
-Targets = Literal["attention", "attention+ff", "all"]
 
-_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
-_FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
-_CONVOLUTIONS = ("proj_in", "proj_out", "conv1", "conv2", "conv_shortcut", "time_emb_proj")
-TARGET_MODULES: dict[Targets, tuple[str, ...]] = {
-    "attention": _ATTENTION,
-    "attention+ff": _ATTENTION + _FEED_FORWARD,
-    "all": _ATTENTION + _FEED_FORWARD + _CONVOLUTIONS,
-}
 _WITHOUT_DROPOUT: dict[Method, str] = {
     "loha": "peft has no dropout of the inputs of a LoHa",
     "lokr": "peft has no dropout of the inputs of a LoKr",
@@ -54,9 +46,8 @@ class LoraConfig(FrozenConfig):
         "empty: all that the method can change",
     )
     target_modules: tuple[str, ...] = Field(
-        default_factory=lambda values: TARGET_MODULES[values["targets"]],
-        min_length=1,
-        description="ends of the layers' names; empty: those of `targets`",
+        (),
+        description="ends of the layers' names; empty: those that `targets` means in the base's family",
     )
 
     @model_validator(mode="after")

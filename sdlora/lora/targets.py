@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import difflib
 import math
+from fnmatch import fnmatchcase
 
 from torch import nn
 
 from sdlora.errors import TargetModuleError
 from sdlora.lora.config import LoraConfig
+from sdlora.models.families.layouts import targets_of
 
 
 def find_targets(model: nn.Module, config: LoraConfig) -> dict[str, nn.Linear | nn.Conv2d]:
     """The layers that the config's patterns name, by their full name and in the model's order.
 
-    A pattern is a full layer name or the end of one at a dot: "to_q" matches "mid.attn1.to_q", not "auto_q".
+    Without patterns of its own, `targets` means what it does in the network's family. A pattern is a full layer name or
+    the end of one at a dot: "to_q" matches "mid.attn1.to_q", not "auto_q"; "*" stands for anything.
 
     Raises:
         TargetModuleError: a pattern matches no linear or convolution layer (even if others do), the method cannot
@@ -23,8 +26,8 @@ def find_targets(model: nn.Module, config: LoraConfig) -> dict[str, nn.Linear | 
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
     matched: dict[str, nn.Linear | nn.Conv2d] = {}
     missing = []
-    for pattern in config.target_modules:
-        found = {name: layer for name, layer in layers.items() if name == pattern or name.endswith(f".{pattern}")}
+    for pattern in config.target_modules or targets_of(type(model).__name__, config.targets):
+        found = {name: layer for name, layer in layers.items() if fnmatchcase(f".{name}", f"*.{pattern}")}
         matched |= found
         if not found:
             missing.append(pattern)

@@ -29,7 +29,7 @@ def run_digest(base_digest: str, snapshot_digest: str, lora: LoraConfig, config:
         "trainer": TRAINER_VERSION,
         "base": base_digest,
         "snapshot": snapshot_digest,
-        "lora": lora.model_dump(mode="json", exclude={"targets"}),
+        "lora": lora.model_dump(mode="json"),
         "training": config.model_dump(mode="json", exclude=without_effect),
     }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

@@ -22,7 +22,7 @@ def test_a_misspelt_key_is_refused_by_name_with_the_nearest_known_one(tmp_path):
 
 
 def test_an_unknown_key_that_resembles_nothing_is_answered_with_the_known_ones(tmp_path):
-    with pytest.raises(ConfigError, match=r"lora\.zzz: unknown setting\. Known here: rank, alpha"):
+    with pytest.raises(ConfigError, match=r"lora\.zzz: unknown setting\. Known here: method, rank, alpha"):
         load_config(write(tmp_path, "lora: {zzz: 1}\n"))
 
 

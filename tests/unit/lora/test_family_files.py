@@ -1,0 +1,60 @@
+"""Adapters of every family: both files mean what was trained, to the stock pipeline and by the names of other tools."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from sdlora.lora import LoraConfig, attach_lora, load_adapter, open_adapter
+from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model
+from tests import families
+from tests.unit.lora.perturb import perturb_adapter
+from tests.unit.lora.test_files import draw, save
+
+FIRST_KOHYA_NAMES = {
+    "sd2": "lora_unet_down_blocks_0_attentions_0_proj_in",
+    "sdxl": "lora_unet_input_blocks_4_1_proj_in",
+    "sd3": "lora_transformer_transformer_blocks_0_attn_add_k_proj",
+    "flux": "lora_transformer_single_transformer_blocks_0_attn_to_k",
+}
+METADATA = {
+    "sd2": ("True", "sd_v2_v"),
+    "sdxl": ("False", "sdxl_base_v1-0"),
+    "sd3": ("False", "sd3"),
+    "flux": ("False", "flux1"),
+}
+
+
+@pytest.mark.parametrize("name", list(families.BUILDERS))
+def test_an_adapter_of_each_family_is_saved_loaded_and_merged(name, tmp_path):
+    base = load_base_model(BaseModelConfig(source=str(families.build(name, tmp_path / name))), tmp_path)
+    config = LoraConfig(rank=2, alpha=3)
+    model = StableDiffusion.from_ref(base, precision="fp32")
+    before = draw(model)
+    perturb_adapter(attach_lora(model.denoiser, config), scale=0.5)
+    expected = draw(model)
+    effect = (expected.int() - before.int()).abs().float().mean()
+    assert effect > 1
+    adapter = save(tmp_path / "adapter", model.denoiser, config, base)
+    assert open_adapter(adapter.folder) == adapter
+
+    def through_diffusers(file):
+        fresh = StableDiffusion.from_ref(base, precision="fp32")
+        fresh.pipeline().load_lora_weights(str(adapter.folder), weight_name=file, local_files_only=True)
+        return draw(fresh)
+
+    # sd-scripts' names for the transformers are ones that ComfyUI reads and diffusers does not.
+    readable = ["pytorch_lora_weights.safetensors"] + ["style.safetensors"] * (name in ("sd2", "sdxl"))
+    drawings = [through_diffusers(file) for file in readable]
+    reloaded = StableDiffusion.from_ref(base, precision="fp32")
+    load_adapter(reloaded.denoiser, adapter, base)
+    drawings += [draw(reloaded), draw(StableDiffusion.from_ref(base, adapter, precision="fp32"))]
+    for drawn in drawings:  # a merged weight rounds unlike two weights side by side
+        assert (drawn.int() - expected.int()).abs().float().mean() < 0.05 * effect
+    with safe_open(adapter.folder / "style.safetensors", "pt") as file:
+        layers = {key.split(".")[0] for key in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    assert FIRST_KOHYA_NAMES[name] in layers
+    assert (metadata["ss_v2"], metadata["ss_base_model_version"]) == METADATA[name]
+    assert torch.isfinite(expected.float()).all()
