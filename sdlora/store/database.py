@@ -14,7 +14,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 
 from sdlora.errors import SdloraError, StorageError
 
-SCHEMA_REVISION = "0003"
+SCHEMA_REVISION = "0004"
 """The newest migration. Kept here so that opening an up-to-date database need not import Alembic."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"

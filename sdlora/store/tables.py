@@ -135,12 +135,13 @@ class FingerprintTable(Base):
     """What one set of pixels looks like. Images with identical pixels share a fingerprint."""
 
     __tablename__ = "fingerprints"
-    __table_args__ = (Unique("pixels_sha256", "version"),)
+    # The index holds all that a search reads, so that it need not pass the thumbnails.
+    __table_args__ = (Unique("pixels_sha256", "version"), Index(None, "version", "id", "hashes"))
 
     id: Mapped[int] = mapped_column(primary_key=True)
     pixels_sha256: Mapped[str] = mapped_column(String(64))
     version: Mapped[int]
-    hash: Mapped[int] = mapped_column(BigInteger)  # 64 bits, as a signed number
+    hashes: Mapped[bytes] = mapped_column(LargeBinary)  # four of 64 bits, the highest byte first
     aspect: Mapped[float]
     thumbnail: Mapped[bytes] = mapped_column(LargeBinary)
 

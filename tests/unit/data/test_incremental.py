@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from sqlalchemy import event
 
-from sdlora.data import DataConfig, clean, cleaning, collect, deciding
+from sdlora.data import DataConfig, clean, cleaning, collect
 from sdlora.data.checks import RecordCheck
 from sdlora.data.measure import Measurement, measure
-from sdlora.data.overrides import Override
 from sdlora.store import ImageStore
 from tests.unit.data.drawing import drawing, encoded, fill_folder, icon
 
@@ -153,46 +152,33 @@ def test_what_one_image_more_costs_does_not_grow_with_the_store(tmp_path: Path) 
     assert costs[0] == costs[1] < 60
 
 
-def test_a_persons_word_wins_over_every_check(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_persons_word_decides_over_the_image_and_its_group_without_a_look(store: ImageStore) -> None:
     images = {
         "small": encoded(icon(1, side_px=20)),
         "kept": encoded(icon(2)),
         "copy": encoded(icon(2, side_px=90)),
         "unwanted": encoded(icon(3)),
         "its copy": encoded(icon(3, side_px=48)),
-        "broken": b"no picture",
     }
     shas = {name: store.add_image(content) for name, content in images.items()}
     clean(store, CONFIG)
+    before = _verdicts(store)
     assert store.image(shas["kept"]).rejected_by == "near_duplicate"
     assert store.image(shas["its copy"]).rejected_by == "near_duplicate"
-    said = {
-        "small": Override("accepted", "it is meant to be tiny"),
-        "kept": Override("accepted", "the original"),
-        "unwanted": Override("rejected", "off topic"),
-        "broken": Override("accepted", "looks fine to me"),
-    }
-    numbers = {name: number for number, name in enumerate(images, start=1)}
-    by_id = {numbers[name]: override for name, override in said.items()}
-    monkeypatch.setattr(deciding, "overrides_of", lambda _, ids: {one: by_id[one] for one in ids if one in by_id})
-    with store.write() as session:
-        cleaning.forget_decisions(session, list(by_id))
-    report = clean(store, CONFIG)
-    assert (report.decoded, report.decided) == (0, 4)
+    store.decide(shas["small"], "accepted", "it is meant to be tiny", "ana")
+    store.decide(shas["kept"], "accepted", "the original", "ana")
+    store.decide(shas["unwanted"], "rejected", "off topic", "ana")
+    assert clean(store, CONFIG).decoded == 0
     found = {name: store.image(sha256) for name, sha256 in shas.items()}
-    assert found["small"].reason == "accepted by a person: it is meant to be tiny"
+    assert "it is meant to be tiny" in (found["small"].reason or "")
     assert (found["kept"].verdict, found["copy"].rejected_by) == ("accepted", "near_duplicate")
-    assert (found["unwanted"].rejected_by, found["unwanted"].reason) == ("person", "rejected by a person: off topic")
-    assert found["its copy"].verdict == "accepted"
-    assert found["broken"].verdict == "rejected"
-    assert "a person accepted it: looks fine to me" in found["broken"].reason
-    # The override is kept when the rules change, and taken back with it.
+    assert (found["unwanted"].rejected_by, found["its copy"].verdict) == ("person", "accepted")
     clean(store, CONFIG.model_copy(update={"min_side_px": 33}))
     assert store.image(shas["small"]).verdict == "accepted"
-    by_id.clear()
+    for name in ("small", "kept", "unwanted"):
+        store.undo_decision(shas[name], "ana")
     clean(store, CONFIG)
-    assert store.image(shas["small"]).rejected_by == "too_small"
-    assert store.image(shas["kept"]).rejected_by == "near_duplicate"
+    assert _verdicts(store) == before
 
 
 def test_checks_on_records_reach_images_that_were_decided_before(

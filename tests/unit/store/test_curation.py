@@ -76,7 +76,9 @@ def test_a_purge_can_be_repeated_but_not_undone_or_overruled(store: ImageStore) 
 def test_what_a_purged_image_looked_like_is_forgotten_unless_another_shows_the_same(store: ImageStore) -> None:
     shas = [store.add_image(content) for content in (b"one", b"the same pixels")]
     with store.write() as session:
-        session.add(FingerprintTable(pixels_sha256="0" * 64, version=1, hash=1, aspect=1.0, thumbnail=b"pixels"))
+        session.add(
+            FingerprintTable(pixels_sha256="0" * 64, version=1, hashes=bytes(32), aspect=1.0, thumbnail=b"pixels")
+        )
         session.flush()
         session.connection().exec_driver_sql("UPDATE images SET fingerprint_id = 1")
     counted = select(func.count()).select_from(FingerprintTable)
