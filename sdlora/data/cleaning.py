@@ -23,8 +23,9 @@ from sdlora.data.ledger import (
     rules_digest,
     undecided,
 )
-from sdlora.data.measure import Measurement, measure_all
+from sdlora.data.measure import Measurement
 from sdlora.data.similar import SimilarPairs
+from sdlora.data.workers import measure_all
 from sdlora.progress import OnProgress
 from sdlora.store import Counts, ImageStore
 from sdlora.store.intake import CHUNK, chunks

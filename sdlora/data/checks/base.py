@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -35,10 +35,15 @@ class Picture:
     problem: str | None
 
     @cached_property
+    def colours(self) -> npt.NDArray[np.uint8]:
+        """(H * W, 3) pixels of a decoded picture, row by row. Pillow copies them, so it is done once."""
+        assert self.rgb is not None
+        return np.asarray(self.rgb).reshape(-1, 3)
+
+    @cached_property
     def brightness(self) -> tuple[float, float]:
         """The dark and the bright end of a decoded picture, 0 to 1; two checks read them."""
-        assert self.rgb is not None
-        return brightness_ends(self.rgb)
+        return brightness_ends(self.colours)
 
     @cached_property
     def histogram(self) -> npt.NDArray[np.float64]:
@@ -74,7 +79,7 @@ class Check:
 
     def parameters(self, config: DataConfig) -> str:
         """Digest of the settings that decide: the key under which a verdict is recorded."""
-        return parameters_digest({name: getattr(config, name) for name in self.settings})
+        return _digest_of(self.settings, config)
 
 
 Findings = Mapping[int, tuple[float | None, str | None]]
@@ -106,7 +111,7 @@ class RecordCheck:
 
     def parameters(self, config: DataConfig) -> str:
         """Digest of the settings that decide: the key under which a verdict is recorded."""
-        return parameters_digest({name: getattr(config, name) for name in self.settings})
+        return _digest_of(self.settings, config)
 
     def rulings(self, session: Session, image_ids: Sequence[int], config: DataConfig) -> dict[int, Ruling]:
         """What this check says of each of these images."""
@@ -133,6 +138,16 @@ class Ruling:
     @property
     def verdict(self) -> Verdict:
         return "rejected" if self.reason else "accepted"
+
+
+def _digest_of(settings: tuple[str, ...], config: DataConfig) -> str:
+    values = (getattr(config, name) for name in settings)
+    return _cached_digest(tuple((name, value, type(value)) for name, value in zip(settings, values, strict=True)))
+
+
+@lru_cache(maxsize=1024)
+def _cached_digest(settings: tuple[tuple[str, Hashable, type], ...]) -> str:  # asked for once per image and check
+    return parameters_digest({name: value for name, value, _ in settings})
 
 
 def parameters_digest(settings: dict[str, object]) -> str:

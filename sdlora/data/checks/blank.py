@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
-
 from sdlora.data.checks.base import Check, Picture
 from sdlora.data.config import DataConfig
+from sdlora.data.levels import deviations
 
 
 def contrast(picture: Picture) -> float | None:
     """Standard deviation of the most varied colour channel, in grey levels of 255."""
-    if picture.rgb is None:
-        return None
-    shares = picture.histogram / picture.histogram.sum(axis=1, keepdims=True)
-    values = np.arange(256)
-    means = shares @ values
-    variances = shares @ values**2 - means**2
-    return math.sqrt(max(variances.max(), 0.0))
+    return float(deviations(picture.histogram).max()) if picture.rgb else None
 
 
 def _rejects(score: float, config: DataConfig) -> str | None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from sdlora.data.checks.base import Check, Picture
 from sdlora.data.config import DataConfig
+from sdlora.data.levels import entropy
 
 
 def information(picture: Picture) -> float | None:
@@ -16,11 +15,7 @@ def information(picture: Picture) -> float | None:
 
     Source: cleanvision 0.3.7, low_information_score, of the image as RGB.
     """
-    if picture.rgb is None:
-        return None
-    counts = picture.histogram[picture.histogram > 0]
-    shares = counts / counts.sum()
-    return min(-float(shares @ np.log2(shares)) / 10, 1.0)
+    return min(entropy(picture.histogram) / 10, 1.0) if picture.rgb else None
 
 
 def _rejects(score: float, config: DataConfig) -> str | None:

@@ -36,7 +36,8 @@ def _rejected_by(image: Image.Image, config: DataConfig = CONFIG) -> set[str]:
 @pytest.mark.parametrize("name", NAMES)
 def test_scores_equal_those_of_cleanvision(name: str) -> None:
     # Blurriness is measured on a picture that lost its colours first, not last: half a grey level of rounding.
-    tolerance = 0.005 if name == "blurry" else 1e-9
+    # The rest is single precision against double.
+    tolerance = 0.005 if name == "blurry" else 1e-6
     for title, image in pictures().items():
         assert BY_NAME[name].score(_seen(image)) == pytest.approx(GOLDEN[title][NAMES[name]], abs=tolerance), title
 

@@ -205,14 +205,14 @@ def test_the_ledger_holds_score_verdict_and_reason_of_every_check(store: ImageSt
 def test_many_images_are_measured_by_processes_with_the_same_result(
     store: ImageStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sdlora.data import measure
+    from sdlora.data import workers
 
     for number in range(30):
         store.add_image(encoded(drawing(number)))
     sizes = {image.sha256: image.byte_size for image in store.images()}
-    alone = list(measure.measure_all(store.blobs, sizes, 10**6))
-    monkeypatch.setattr(measure, "_worth_a_pool", lambda _: True)
-    assert list(measure.measure_all(store.blobs, sizes, 10**6)) == alone
+    alone = list(workers.measure_all(store.blobs, sizes, 10**6))
+    monkeypatch.setattr(workers, "_worth_a_pool", lambda _: True)
+    assert list(workers.measure_all(store.blobs, sizes, 10**6)) == alone
 
 
 def test_another_background_looks_again_at_transparent_images_only(store: ImageStore) -> None:

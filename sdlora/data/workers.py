@@ -1,0 +1,147 @@
+"""Measure many images on all cores. An image that kills its process, or never ends, costs itself and not the pass."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import lru_cache, partial
+
+from sdlora.data.decode import Decoded
+from sdlora.data.measure import Measurement, measure, measured
+from sdlora.store.blobs import BlobStore
+from sdlora.store.intake import chunks
+
+_SHARD = 25
+_SHARDS_AHEAD = 4  # per core; results wait in memory until they are taken
+_SECONDS_PER_SHARD = 300.0
+_SECONDS_PER_IMAGE = 60.0
+
+Measure = Callable[[str], Measurement]
+
+
+def measure_all(
+    blobs: BlobStore, sizes: Mapping[str, int], max_pixels: int, background: str = "white"
+) -> Iterator[Measurement]:
+    """Measure images in the given order, in worker processes where there is much to do.
+
+    Args:
+        blobs: where the bytes are.
+        sizes: bytes of each image by SHA-256.
+        max_pixels: images whose header promises more are not decoded.
+        background: what transparent parts are laid on.
+
+    Raises:
+        DataError: the bytes of an image are missing or damaged.
+    """
+    work = partial(measure_blob, blobs.url, max_pixels, background)
+    if _worth_a_pool(sizes.values()):
+        yield from measure_in_processes(work, list(sizes), background)
+    else:
+        yield from map(work, sizes)
+
+
+def measure_blob(url: str, max_pixels: int, background: str, sha256: str) -> Measurement:
+    """Measure an image whose bytes lie in the blob store at `url`."""
+    return measure(sha256, _blob_store(url).get(sha256), max_pixels, background)
+
+
+def measure_in_processes(work: Measure, shas: Sequence[str], background: str) -> Iterator[Measurement]:
+    """Apply `work`, which can be pickled, to each SHA-256 in worker processes; results come in the same order.
+
+    Where no process can be started (the caller's script has no `__main__` guard), this one does all of it.
+    """
+    pool = _start()
+    if pool is None:
+        yield from map(work, shas)
+        return
+    shards = iter(chunks(shas, _SHARD))
+    running: deque[tuple[Sequence[str], Future[list[Measurement]]]] = deque()
+    try:
+        while True:
+            for shard in shards:
+                running.append((shard, pool.submit(_measure_shard, work, shard)))
+                if len(running) >= _SHARDS_AHEAD * _cores():
+                    break
+            if not running:
+                return
+            try:
+                results = running[0][1].result(timeout=_SECONDS_PER_SHARD)
+            except (BrokenProcessPool, TimeoutError):
+                _kill(pool)
+                # One of the running shards did it. All that are not done go one by one, so that it is found.
+                for shard, future in running:
+                    done = future.done() and future.exception() is None
+                    yield from future.result() if done else _one_by_one(work, shard, background)
+                running.clear()
+                pool = _start() or _never()
+                continue
+            running.popleft()
+            yield from results
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _one_by_one(work: Measure, shas: Sequence[str], background: str) -> Iterator[Measurement]:
+    pool = _start(1) or _never()
+    for sha256 in shas:
+        try:
+            yield pool.submit(work, sha256).result(timeout=_SECONDS_PER_IMAGE)
+        except (BrokenProcessPool, TimeoutError) as error:
+            _kill(pool)
+            pool = _start(1) or _never()
+            if isinstance(error, TimeoutError):
+                problem = f"decoding takes longer than {_SECONDS_PER_IMAGE:.0f} s"
+            else:
+                problem = "decoding ends the process: a crash of the image library, or more memory than there is"
+            yield measured(sha256, Decoded(None, None, problem), background)
+    pool.shutdown()
+
+
+def _measure_shard(work: Measure, shas: Sequence[str]) -> list[Measurement]:
+    return [work(sha256) for sha256 in shas]
+
+
+@lru_cache(maxsize=4)
+def _blob_store(url: str) -> BlobStore:
+    return BlobStore(url)  # finding the file system of a URL takes as long as decoding an icon
+
+
+def _start(processes: int | None = None) -> ProcessPoolExecutor | None:
+    # spawn: a forked child of a process that runs PyTorch's threads can hang.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes or _cores(), mp_context=context, initializer=_leave_interrupts_to_the_parent)
+    try:
+        pool.submit(os.getpid).result()
+    except BrokenProcessPool:
+        pool.shutdown()
+        return None
+    return pool
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _kill(pool: ProcessPoolExecutor) -> None:
+    for process in list((getattr(pool, "_processes", None) or {}).values()):  # kill_workers() of Python 3.14
+        process.kill()
+    pool.shutdown(cancel_futures=True)
+
+
+def _never() -> ProcessPoolExecutor:
+    raise RuntimeError("Worker processes could be started before and cannot any more: the system may lack memory.")
+
+
+def _worth_a_pool(sizes: Collection[int]) -> bool:
+    # About 0.7 ms an image and 75 ns a byte on one core; workers take one or two seconds to start.
+    seconds = 0.0007 * len(sizes) + 75e-9 * sum(sizes)
+    return seconds > 4 and _cores() > 1 and not multiprocessing.current_process().daemon
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
