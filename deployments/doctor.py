@@ -95,16 +95,23 @@ def _state(home: Path) -> Finding:
 
 
 def _images(home: Path) -> Finding:
-    if not (home / "images.db").is_file():
-        return Finding("note", "image database", "none yet; `sdlora collect FOLDER` makes it")
-    broken = _integrity(home / "images.db")
-    if broken:
-        return Finding("problem", "image database", f"{broken}. Restore images.db from a backup, or collect again.")
+    from sdlora.errors import StorageError
     from sdlora.store import ImageStore
+    from sdlora.store.location import StoreLocation
 
-    with ImageStore.open(home) as store:
-        counts = store.counts()
-    return Finding("good", "image database", f"{counts.accepted} accepted and {counts.rejected} rejected images")
+    location = StoreLocation.of_home(home)
+    if not location.may_hold_images:
+        return Finding("note", "image database", "none yet; `sdlora collect FOLDER` makes it")
+    if isinstance(location.database, Path) and (broken := _integrity(location.database)):
+        return Finding("problem", "image database", f"{broken}. Restore images.db from a backup, or collect again.")
+    try:
+        with ImageStore.open(home, location) as store:
+            counts = store.counts()
+            store.blobs.has("0" * 64, 0)  # whether it answers
+            place = "" if isinstance(location.database, Path) else f" in {store.database.name}"
+    except StorageError as error:
+        return Finding("problem", "image database", str(error))
+    return Finding("good", "image database", f"{counts.accepted} accepted and {counts.rejected} rejected images{place}")
 
 
 def _records(home: Path) -> Finding:

@@ -17,11 +17,12 @@ from tasks.results import Release
 from tasks.versions import code_version
 
 FILE = "last_run.json"
+REMOTE = {"MLFLOW_TRACKING_URI", "SDLORA_DATABASE_URL", "SDLORA_BLOBS_URL"}
 
 
 def unchanged_release(config: PipelineConfig, home: Path) -> Release | None:
     """The release of the last run if no file that a run reads has changed since."""
-    if "MLFLOW_TRACKING_URI" in os.environ:  # the registry may have changed where no file here shows it
+    if REMOTE & os.environ.keys():  # registry or images may have changed where no file here shows it
         return None
     try:
         last = json.loads(_file(config, home).read_text())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from deployments.cli.loop import DEMO_CONFIG
 from deployments.cli.options import DEFAULT_HOME, ConfigOption, HomeOption
+from deployments.cli.stores import has_store
 from deployments.cli.terminal import console
 
 
@@ -17,7 +18,7 @@ def checks(home: HomeOption = DEFAULT_HOME, config: ConfigOption = DEMO_CONFIG) 
     from sdlora.store import ImageStore
 
     counts = None
-    if (home / "images.db").is_file():
+    if has_store(home):
         with ImageStore.open(home) as store:
             counts = store.counts()
     table = Table(box=None, header_style="bold", expand=True)

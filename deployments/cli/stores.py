@@ -28,4 +28,7 @@ def existing_store(home: Path) -> Iterator[ImageStore]:
 
 
 def has_store(home: Path) -> bool:
-    return (home / "images.db").is_file()
+    """Whether images may have been collected; a server that the environment names is believed."""
+    from sdlora.store.location import StoreLocation
+
+    return StoreLocation.of_home(home).may_hold_images

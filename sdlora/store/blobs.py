@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
 
 from sdlora.errors import DataError, StorageError
 
@@ -17,37 +19,42 @@ class BlobStore:
     """A content-addressed store: `<root>/ab/<sha256>`. A blob appears whole or not at all.
 
     Args:
-        url: a folder, or a URL such as `s3://bucket/blobs`.
+        url: a folder, or a URL such as `s3://bucket/blobs`. Keys and endpoint of an object store come from the
+            variables of its own client (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...), which also repeats requests that
+            failed on the way.
+
+    Raises:
+        StorageError: there is no file system for such an address.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
         self._fs: AbstractFileSystem
         self._root: str
-        self._fs, self._root = url_to_fs(url)
+        try:
+            self._fs, self._root = url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise StorageError(
+                f"SDLORA_BLOBS_URL = {url}: {error}. Expected a folder or s3://bucket/folder; for S3 the client has to "
+                "be installed: pip install 'sdlora[server]'."
+            ) from error
+        self._local = isinstance(self._fs, LocalFileSystem)
 
     def put(self, content: bytes) -> str:
         """Keep `content` and return its SHA-256; bytes that are there already are not written again.
 
         Raises:
-            StorageError: the disk is full or not writable; nothing half-written remains under a digest.
+            StorageError: the disk is full or not writable, or the object store refuses; nothing half-written remains
+                under a digest.
         """
         sha256 = hashlib.sha256(content).hexdigest()
         if self.has(sha256, len(content)):
             return sha256
-        path = self._path(sha256)
-        partial = f"{path.rpartition('/')[0]}/.partial-{uuid.uuid4().hex}"
-        try:
-            self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-            self._fs.pipe_file(partial, content)
-            self._fs.mv(partial, path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                self._fs.rm_file(partial)
-            raise StorageError(
-                f"{self.url} cannot take {len(content)} bytes more: {error.strerror or error}. Free space there, make "
-                "it writable, or point SDLORA_HOME at another disk; what was recorded before is intact."
-            ) from error
+        with self._trouble(f"cannot take {len(content)} bytes more", missing_too=True):
+            if self._local:
+                self._put_file(self._path(sha256), content)
+            else:
+                self._fs.pipe_file(self._path(sha256), content)  # an object appears when all of it has arrived
         return sha256
 
     def get(self, sha256: str) -> bytes:
@@ -55,9 +62,11 @@ class BlobStore:
 
         Raises:
             DataError: the bytes are missing or damaged.
+            StorageError: the place cannot be reached.
         """
         try:
-            content: bytes = self._fs.cat_file(self._path(sha256))
+            with self._trouble(f"does not give the bytes of image {sha256}"):
+                content: bytes = self._fs.cat_file(self._path(sha256))
         except FileNotFoundError as error:
             raise DataError(f"{self.url} lacks the bytes of image {sha256}. {_COLLECT_AGAIN}") from error
         if hashlib.sha256(content).hexdigest() != sha256:
@@ -67,7 +76,8 @@ class BlobStore:
     def has(self, sha256: str, byte_size: int) -> bool:
         """Whether a blob of this digest and size is there. A shorter one, left by a power cut, does not count."""
         try:
-            size: int = self._fs.size(self._path(sha256))
+            with self._trouble(f"does not tell whether it has image {sha256}"):
+                size: int = self._fs.size(self._path(sha256))
         except FileNotFoundError:
             return False
         return size == byte_size
@@ -78,19 +88,44 @@ class BlobStore:
         Raises:
             StorageError: it is there and stays there.
         """
-        with contextlib.suppress(FileNotFoundError):
-            try:
-                self._fs.rm_file(self._path(sha256))
-            except OSError as error:
-                if isinstance(error, FileNotFoundError):
-                    raise
-                raise StorageError(
-                    f"{self.url} keeps the bytes of image {sha256}: {error.strerror or error}. Make it writable and "
-                    "give the same command again."
-                ) from error
+        with suppress(FileNotFoundError), self._trouble(f"keeps the bytes of image {sha256}"):
+            self._fs.rm_file(self._path(sha256))
+
+    def _put_file(self, path: str, content: bytes) -> None:
+        folder = path.rpartition("/")[0]
+        partial = f"{folder}/.partial-{uuid.uuid4().hex}"
+        try:
+            self._fs.makedirs(folder, exist_ok=True)
+            self._fs.pipe_file(partial, content)
+            self._fs.mv(partial, path)
+        except OSError:
+            with suppress(OSError):
+                self._fs.rm_file(partial)
+            raise
+
+    @contextmanager
+    def _trouble(self, what: str, *, missing_too: bool = False) -> Iterator[None]:
+        """Say what the place could not do. That a blob is not there is for the caller to judge; a folder is not."""
+        try:
+            yield
+        except Exception as error:
+            # Clients of object stores raise errors of their own beside OSError.
+            missing = isinstance(error, FileNotFoundError) and not missing_too
+            if missing or (self._local and not isinstance(error, OSError)):
+                raise
+            said = getattr(error, "strerror", None) or error
+            remedy = _FREE_SPACE if self._local else _REACH_IT
+            raise StorageError(f"{self.url} {what}: {said}. {remedy}") from error
 
     def _path(self, sha256: str) -> str:
         return os.path.join(self._root, sha256[:2], sha256)  # noqa: PTH118  # a path of the file system, not of this machine
 
 
 _COLLECT_AGAIN = "Collect its source again, or restore the folder from a backup."
+_FREE_SPACE = (
+    "Free space there, make it writable, or point SDLORA_HOME at another disk; what was recorded before is intact."
+)
+_REACH_IT = (
+    "Correct SDLORA_BLOBS_URL and the variables of its client, such as AWS_ENDPOINT_URL and AWS_ACCESS_KEY_ID, and run "
+    "again; what was recorded before is intact."
+)

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from sdlora.errors import DataError
 from sdlora.store.blobs import BlobStore
 from sdlora.store.curation import Purged, bury, decide_by_person, undo_decision
-from sdlora.store.database import open_database, storage_errors
+from sdlora.store.database import Database, open_database
 from sdlora.store.details import ImageDetails, image_details
 from sdlora.store.intake import SeenFile, insert_or_ignore, record_files, register_source, replace_captions
 from sdlora.store.lineage import SnapshotRecord, find_snapshot, list_snapshots, record_version
+from sdlora.store.location import StoreLocation
 from sdlora.store.overrides import purged_reasons
 from sdlora.store.queries import count_images, find_image, list_images
 from sdlora.store.records import Caption, Counts, ImageRecord, Verdict
@@ -26,30 +26,35 @@ from sdlora.store.tables import GenerationTable
 
 
 class ImageStore:
-    """Images, captions, verdicts and snapshots (`images.db`), and the bytes they speak of (`blobs/`).
+    """Images, captions, verdicts and snapshots in a database, and the bytes they speak of.
 
-    All of it lies under `home` and names no path outside, so the folder can be moved. Several processes may have
-    the same store open. Use it as a context manager, or call `close()`.
+    By default all of it lies under `home` (`images.db`, `blobs/`) and names no path outside, so the folder can be
+    moved. Several processes, on PostgreSQL several machines, may have the same store open. Use it as a context
+    manager, or call `close()`.
     """
 
-    def __init__(self, home: Path, engine: Engine, blobs: BlobStore) -> None:
+    def __init__(self, home: Path, database: Database, blobs: BlobStore) -> None:
         self.home = home
         self.blobs = blobs
-        self._engine = engine
-        self._writer = engine.execution_options(begin="IMMEDIATE")
+        self.database = database
 
     @classmethod
-    def open(cls, home: Path) -> ImageStore:
-        """Open the store under `home`, created or brought to the newest schema where needed.
+    def open(cls, home: Path, location: StoreLocation | None = None) -> ImageStore:
+        """Open the store of `home`, created or brought to the newest schema where needed.
+
+        Args:
+            home: the state folder, which also holds what was computed from the images.
+            location: where database and bytes are; by default what the environment says, else `home`.
 
         Raises:
-            StorageError: the folder cannot be written, or the database is damaged or of a newer sdlora.
+            StorageError: it cannot be reached or written, or the database is damaged or of a newer sdlora.
         """
         home = Path(home)
-        return cls(home, open_database(home / "images.db"), BlobStore(str((home / "blobs").absolute())))
+        location = location or StoreLocation.of_home(home)
+        return cls(home, open_database(location.database), BlobStore(location.blobs))
 
     def close(self) -> None:
-        self._engine.dispose()
+        self.database.close()
 
     def __enter__(self) -> Self:
         return self
@@ -59,21 +64,17 @@ class ImageStore:
     ) -> None:
         self.close()
 
-    @contextmanager
-    def read(self) -> Iterator[Session]:
+    def read(self) -> AbstractContextManager[Session]:
         """A session that sees one state of the database, whatever others write meanwhile."""
-        with storage_errors(self.home / "images.db"), Session(self._engine) as session:
-            yield session
+        return self.database.read()
 
-    @contextmanager
-    def write(self) -> Iterator[Session]:
+    def write(self) -> AbstractContextManager[Session]:
         """A session that holds the write lock from the start; all of it is recorded at the end, or nothing.
 
         Raises:
             StorageError: the disk is full or not writable, or another process keeps the lock.
         """
-        with storage_errors(self.home / "images.db"), Session(self._writer) as session, session.begin():
-            yield session
+        return self.database.write()
 
     def add_image(
         self, content: bytes, captions: Sequence[str] = (), *, source: str | None = None, licence: str | None = None

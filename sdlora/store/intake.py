@@ -138,12 +138,14 @@ def insert_or_ignore(session: Session, table: type[Base], rows: Sequence[Mapping
 def insert_or_update(
     session: Session, table: type[Base], rows: Sequence[Mapping[str, Any]], keys: Sequence[str]
 ) -> None:
-    """Insert the rows; where one with the same unique `keys` is there, it takes the new values."""
+    """Insert the rows; where one with the same unique `keys` is there, it takes the new values. The last row counts."""
     if rows:
+        # PostgreSQL refuses a statement that names the same key twice.
+        single = {tuple(row[key] for key in keys): row for row in rows}
         statement = dialect_of(session).insert(table)
         changed = {name: statement.excluded[name] for name in rows[0] if name not in keys}
         statement = statement.on_conflict_do_update(index_elements=list(keys), set_=changed)
-        session.connection().execute(statement, list(rows))
+        session.connection().execute(statement, list(single.values()))
 
 
 def chunks(items: Sequence[T], size: int = CHUNK) -> Iterator[Sequence[T]]:

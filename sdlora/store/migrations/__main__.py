@@ -20,7 +20,7 @@ if __name__ == "__main__":
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     revisions = list(ScriptDirectory.from_config(config).walk_revisions())
     with tempfile.TemporaryDirectory() as folder:
-        engine = open_database(Path(folder) / "images.db")
-        with engine.begin() as connection:
+        database = open_database(Path(folder) / "images.db")
+        with database.engine.begin() as connection:
             config.attributes["connection"] = connection
             command.revision(config, sys.argv[1], autogenerate=True, rev_id=f"{len(revisions) + 1:04d}")

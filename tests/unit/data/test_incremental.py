@@ -134,9 +134,9 @@ def _rows_written_by_one_more_image(store: ImageStore) -> int:
     def count(_c: object, _k: object, statement: str, parameters: list[object], _x: object, many: bool) -> None:
         rows.append(len(parameters) if many else 1)
 
-    event.listen(store._engine, "before_cursor_execute", count)
+    event.listen(store.database.engine, "before_cursor_execute", count)
     assert clean(store, CONFIG).decided == 1
-    event.remove(store._engine, "before_cursor_execute", count)
+    event.remove(store.database.engine, "before_cursor_execute", count)
     assert store.counts().rejected_by == {"near_duplicate": 1}
     return sum(rows)
 

@@ -9,8 +9,10 @@ import pytest
 from sdlora.data import DataConfig, clean, collect, make_snapshot
 from sdlora.errors import DataError
 from sdlora.store import ImageStore
+from tests.stores import both_places
 from tests.unit.data.drawing import drawing, fill_folder
 
+pytestmark = both_places
 CONFIG = DataConfig(min_train_images=1, min_held_out_images=1)
 
 

@@ -1,25 +1,5 @@
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
+from tests.stores import empty_database, location, migrated, on_servers, postgres, s3, store
 
-import pytest
-
-from sdlora.store import ImageStore
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Migrated once: each test starts from a copy."""
-    home = tmp_path_factory.mktemp("empty")
-    ImageStore.open(home).close()
-    return home / "images.db"
-
-
-@pytest.fixture
-def store(tmp_path: Path, empty_database: Path) -> Iterator[ImageStore]:
-    (tmp_path / "home").mkdir()
-    shutil.copy(empty_database, tmp_path / "home")
-    with ImageStore.open(tmp_path / "home") as opened:
-        yield opened
+__all__ = ["empty_database", "location", "migrated", "on_servers", "postgres", "s3", "store"]

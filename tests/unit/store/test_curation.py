@@ -7,6 +7,9 @@ from sdlora.errors import DataError
 from sdlora.store import ImageStore
 from sdlora.store.overrides import PURGED
 from sdlora.store.tables import CaptionTable, FingerprintTable
+from tests.stores import both_places
+
+pytestmark = both_places
 
 
 def test_a_persons_word_decides_at_once_and_says_who_and_why(store: ImageStore) -> None:

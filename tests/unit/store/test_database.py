@@ -25,13 +25,13 @@ def _open_and_add(home: Path, start: object, content: bytes) -> None:
 
 
 def test_migrations_lead_to_the_tables_of_the_code(tmp_path: Path) -> None:
-    engine = database.open_database(tmp_path / "images.db")
-    with engine.connect() as connection:
+    opened = database.open_database(tmp_path / "images.db")
+    with opened.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"user_module_prefix": ""})
         assert compare_metadata(context, Base.metadata) == []
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
-    engine.dispose()
+    opened.close()
 
 
 def test_the_newest_revision_is_the_one_that_the_code_expects() -> None:

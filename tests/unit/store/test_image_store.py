@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,8 +8,11 @@ import pytest
 
 from sdlora.errors import DataError
 from sdlora.store import ImageStore
+from sdlora.store.tables import GenerationTable, SourceTable
+from tests.stores import both_places
 
 
+@both_places
 def test_an_image_added_twice_is_there_once(store: ImageStore) -> None:
     first = store.add_image(b"the same bytes", ["a red apple"], source="my camera", licence="CC0")
     second = store.add_image(b"the same bytes")
@@ -32,6 +34,7 @@ def test_a_moved_store_works_and_holds_no_path_of_its_old_place(tmp_path: Path) 
     assert str(tmp_path) not in (tmp_path / "there" / "images.db").read_bytes().decode("latin-1")
 
 
+@both_places
 def test_an_edited_caption_stands_before_the_sources_until_it_is_taken_back(store: ImageStore) -> None:
     sha256 = store.add_image(b"bytes", ["what the source says"])
     assert store.set_captions(sha256[:10], ["  a   better one ", "another", "another"]).captions == (
@@ -43,6 +46,7 @@ def test_an_edited_caption_stands_before_the_sources_until_it_is_taken_back(stor
     assert store.set_captions(sha256, []).captions == ("what the source says now",)
 
 
+@both_places
 def test_images_can_be_searched_and_paged(store: ImageStore) -> None:
     for number in range(5):
         store.add_image(f"{number}".encode(), [f"100% picture {number}"])
@@ -60,19 +64,23 @@ def test_digits_that_fit_no_image_are_refused(store: ImageStore, digits: str) ->
         store.image(digits)
 
 
+@both_places
 def test_a_failed_transaction_leaves_nothing(store: ImageStore) -> None:
     with suppress(ZeroDivisionError), store.write() as session:
-        session.connection().exec_driver_sql("INSERT INTO sources (key, name) VALUES ('k', 'n')")
+        session.add(SourceTable(key="k", name="n"))
+        session.flush()
         raise ZeroDivisionError
     with store.read() as session:
-        assert session.connection().exec_driver_sql("SELECT count(*) FROM sources").scalar() == 0
+        assert session.query(SourceTable).count() == 0
 
 
+@both_places
 def test_a_generation_is_kept_once_with_its_recipe_and_is_no_training_image(store: ImageStore) -> None:
     recipe = {"model_version": "7", "prompt": "a cat", "seed": 3, "steps": 20, "guidance_scale": 7.5}
     sha256 = store.add_generation(b"drawn", **recipe)
     assert store.add_generation(b"drawn", **recipe) == sha256
     assert store.read_bytes(sha256) == b"drawn"
     assert store.counts().total == 0
-    with sqlite3.connect(store.home / "images.db") as connection:
-        assert connection.execute("SELECT prompt, seed, steps FROM generations").fetchall() == [("a cat", 3, 20)]
+    with store.read() as session:
+        rows = session.query(GenerationTable.prompt, GenerationTable.seed, GenerationTable.steps).all()
+    assert [tuple(row) for row in rows] == [("a cat", 3, 20)]

@@ -6,6 +6,9 @@ from sdlora.errors import DataError
 from sdlora.store import ImageStore
 from sdlora.store.intake import image_ids
 from sdlora.store.tables import SnapshotImageTable, SnapshotTable
+from tests.stores import both_places
+
+pytestmark = both_places
 
 
 def freeze(store: ImageStore, digest: str, train: list[str], held_out: list[str]) -> None:

@@ -1,0 +1,63 @@
+"""PostgreSQL for stores that several machines share: the same promises as SQLite's file gives, kept by one lock."""
+
+from __future__ import annotations
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import DataError, IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
+
+from sdlora.errors import StorageError
+
+_WAIT_SECONDS = 60
+_WRITE_LOCK = 7_310_594_115_003_117_921
+"""An advisory lock is known by a number, which every sdlora on this database has to use."""
+
+
+class Postgresql:
+    """What is special about PostgreSQL."""
+
+    READER = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}  # noqa: RUF012  # only ever unpacked
+    # Read committed, with the lock taken by the first statement: each later one sees all that earlier writers have
+    # committed. A stricter level would fix what is seen before the lock is granted.
+    WRITER = {"isolation_level": "READ COMMITTED"}  # noqa: RUF012  # only ever unpacked
+    FREE_SPACE = "Give the server more space; what was recorded before is intact."
+
+    @staticmethod
+    def create(url: URL) -> Engine:
+        try:
+            engine = create_engine(
+                url,
+                connect_args={"connect_timeout": 10, "options": f"-c lock_timeout={_WAIT_SECONDS}s -c timezone=UTC"},
+                pool_pre_ping=True,  # a connection that the server closed meanwhile is replaced
+            )
+        except ModuleNotFoundError as error:
+            raise StorageError(
+                "SDLORA_DATABASE_URL names a PostgreSQL server, for which the driver is missing: "
+                "pip install 'sdlora[server]'."
+            ) from error
+        event.listen(engine, "begin", _on_begin)
+        return engine
+
+    @classmethod
+    def remedy(cls, error: SQLAlchemyError) -> str | None:
+        """What a person can do about it; None if it is a defect of ours."""
+        said = str(getattr(error, "orig", error))
+        if isinstance(error, IntegrityError | DataError):
+            return None
+        if "lock timeout" in said:
+            return f"Another process has written for {_WAIT_SECONDS} seconds; end it and try again."
+        if "permission denied" in said or "read-only" in said:
+            return "Give the account of SDLORA_DATABASE_URL the right to create tables and to write there."
+        if "password" in said or "authentication" in said or "does not exist" in said:
+            return "Correct user, password and database name in SDLORA_DATABASE_URL."
+        if isinstance(error, ProgrammingError):
+            return None
+        if isinstance(error, OperationalError):
+            if "disk" in said or "space" in said:
+                return cls.FREE_SPACE
+            return "Start the server, or correct SDLORA_DATABASE_URL; what was recorded before is intact."
+        return None
+
+
+def _on_begin(connection: Connection) -> None:
+    if not connection.get_execution_options().get("postgresql_readonly"):
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITE_LOCK})")

@@ -1,0 +1,68 @@
+"""SQLite in write-ahead mode: readers see one state, and one writer at a time holds the file."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import DatabaseError
+
+_BUSY_SECONDS = 60.0
+
+
+class Sqlite:
+    """What is special about SQLite."""
+
+    READER = {"begin": "DEFERRED"}  # noqa: RUF012  # only ever unpacked
+    # A writer takes the lock at once: upgrading a read lock half-way fails when two processes try it.
+    WRITER = {"begin": "IMMEDIATE"}  # noqa: RUF012  # only ever unpacked
+    FREE_SPACE = (
+        "Free space there, make it writable, or point SDLORA_HOME at another disk; what was recorded before is intact."
+    )
+
+    @staticmethod
+    def create(url: URL) -> Engine:
+        engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
+        event.listen(engine, "connect", _on_connect)
+        event.listen(engine, "begin", _on_begin)
+        return engine
+
+    @classmethod
+    def remedy(cls, error: DatabaseError) -> str | None:
+        """What a person can do about it; None if it is a defect of ours."""
+        if not isinstance(error.orig, sqlite3.DatabaseError) or isinstance(error.orig, sqlite3.IntegrityError):
+            return None
+        said = str(error.orig)
+        if "not a database" in said or "malformed" in said:
+            return "The file is damaged: put a backup in its place, or move it away and collect the sources again."
+        if "locked" in said:
+            return f"Another process has held the database for {_BUSY_SECONDS:.0f} seconds; end it and try again."
+        return cls.FREE_SPACE
+
+
+def _on_connect(connection: sqlite3.Connection, _: Any) -> None:
+    # SQLAlchemy's "begin" event below starts transactions; sqlite3's own, implicit ones would start too late.
+    connection.isolation_level = None
+    connection.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000:.0f}")
+    connection.execute("PRAGMA foreign_keys = ON")
+    # In write-ahead mode NORMAL cannot corrupt the database; a power cut may cost the last transactions.
+    connection.execute("PRAGMA synchronous = NORMAL")
+    _use_write_ahead_log(connection)
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """The mode is a property of the file. Changing it ignores the busy timeout, so the first openers take turns."""
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+def _on_begin(connection: Connection) -> None:
+    connection.exec_driver_sql(f"BEGIN {connection.get_execution_options().get('begin', 'DEFERRED')}")

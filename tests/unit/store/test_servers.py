@@ -1,0 +1,153 @@
+"""What holds of a store on PostgreSQL and S3 beside what every store does."""
+
+from __future__ import annotations
+
+import multiprocessing
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import func, select
+
+from sdlora.errors import DataError, StorageError
+from sdlora.store import ImageStore
+from sdlora.store.blobs import BlobStore
+from sdlora.store.database import open_database
+from sdlora.store.intake import register_source
+from sdlora.store.location import StoreLocation
+from sdlora.store.tables import Base, ImageTable, SourceTable
+from tests.servers import PASSWORD, new_database, new_folder
+
+
+def _add(home: Path, location: StoreLocation, start: object, numbers: range) -> None:
+    with ImageStore.open(home, location) as store:
+        start.wait()
+        for number in numbers:
+            store.add_image(f"image {number}".encode(), [f"caption {number}"])
+
+
+def test_migrations_lead_to_the_tables_of_the_code(postgres: str) -> None:
+    database = open_database(new_database(postgres))
+    with database.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+    database.close()
+
+
+def test_machines_that_collect_the_same_images_at_once_double_none_and_lose_none(
+    tmp_path: Path, postgres: str, s3: str
+) -> None:
+    # The database is empty: they migrate it at the same moment, too.
+    location = StoreLocation(new_database(postgres), new_folder(s3))
+    spawn = multiprocessing.get_context("spawn")
+    start = spawn.Event()
+    workers = [spawn.Process(target=_add, args=(tmp_path, location, start, span)) for span in (range(8), range(4, 12))]
+    for worker in workers:
+        worker.start()
+    start.set()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    with ImageStore.open(tmp_path, location) as store:
+        images = store.images()
+        assert sorted(image.captions[0] for image in images) == sorted(f"caption {number}" for number in range(12))
+        assert all(store.read_bytes(image.sha256).startswith(b"image") for image in images)
+
+
+def test_a_writer_waits_for_the_one_before_and_sees_what_it_recorded(postgres: str, migrated: str) -> None:
+    database = open_database(new_database(postgres, migrated))
+    counted = select(func.count()).select_from(SourceTable)
+    seen = []
+
+    def second() -> None:
+        with database.write() as session:
+            seen.append(session.scalar(counted))
+
+    with database.write() as session:
+        register_source(session, "first", "first")
+        other = threading.Thread(target=second)
+        other.start()
+        other.join(timeout=0.5)
+        assert other.is_alive()
+        assert seen == []
+    other.join(timeout=30)
+    assert seen == [1]
+    database.close()
+
+
+def test_a_reader_sees_one_state_and_cannot_write(postgres: str, migrated: str) -> None:
+    database = open_database(new_database(postgres, migrated))
+    counted = select(func.count()).select_from(SourceTable)
+    with database.read() as reader:
+        assert reader.scalar(counted) == 0
+        with database.write() as writer:
+            register_source(writer, "key", "name")
+        assert reader.scalar(counted) == 0
+    with pytest.raises(StorageError, match="read-only"), database.read() as reader:
+        register_source(reader, "other", "other")
+    database.close()
+
+
+def test_a_server_that_refuses_is_named_with_the_remedy_and_without_the_password(postgres: str) -> None:
+    wrong = postgres.replace(PASSWORD, "a-guess-at-it")
+    with pytest.raises(StorageError, match=r"sdlora:\*\*\*@127.*Correct user, password") as caught:
+        open_database(f"{wrong}/postgres")
+    assert "a-guess-at-it" not in str(caught.value)
+    with pytest.raises(StorageError, match="database name in SDLORA_DATABASE_URL"):
+        open_database(f"{postgres}/not_there")
+
+
+def test_a_server_that_does_not_answer_is_named_with_the_remedy() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"postgresql://sdlora:secret@127.0.0.1:{closed.getsockname()[1]}/images"
+    with pytest.raises(StorageError, match=r"refused.*Start the server") as caught:
+        open_database(address)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("address", ["mysql://user:secret@host/name", "user:secret@host"])
+def test_an_address_of_another_kind_is_refused_without_its_password(address: str) -> None:
+    with pytest.raises(StorageError, match="SDLORA_DATABASE_URL") as caught:
+        open_database(address)
+    assert "secret" not in str(caught.value)
+
+
+def test_addresses_of_the_environment_lead_to_the_store(
+    tmp_path: Path, postgres: str, migrated: str, s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SDLORA_DATABASE_URL", new_database(postgres, migrated))
+    monkeypatch.setenv("SDLORA_BLOBS_URL", new_folder(s3))
+    with ImageStore.open(tmp_path) as store:
+        sha256 = store.add_image(b"bytes")
+    with ImageStore.open(tmp_path / "another machine") as store:
+        assert store.read_bytes(sha256) == b"bytes"
+        with store.read() as session:
+            assert session.scalar(select(func.count()).select_from(ImageTable)) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_object_that_was_damaged_is_found_out(s3: str) -> None:
+    blobs = BlobStore(new_folder(s3))
+    sha256 = blobs.put(b"some bytes")
+    assert blobs.get(sha256) == b"some bytes"
+    blobs._fs.pipe_file(blobs._path(sha256), b"same bytes")
+    with pytest.raises(DataError, match="damaged bytes"):
+        blobs.get(sha256)
+    blobs.remove(sha256)
+    with pytest.raises(DataError, match="lacks the bytes"):
+        blobs.get(sha256)
+    blobs.remove(sha256)
+
+
+def test_a_bucket_that_is_not_there_is_named_with_the_remedy(s3: str) -> None:
+    del s3
+    with pytest.raises(StorageError, match=r"s3://no-such-bucket/blobs cannot take 5 bytes.*AWS_ENDPOINT_URL"):
+        BlobStore("s3://no-such-bucket/blobs").put(b"bytes")
+
+
+def test_a_file_system_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(StorageError, match=r"SDLORA_BLOBS_URL = nowhere://bucket"):
+        BlobStore("nowhere://bucket")
