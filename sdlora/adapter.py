@@ -15,6 +15,7 @@ from sdlora.store import ImageStore
 from sdlora.training.config import TrainingConfig
 from sdlora.training.fine_tuning import fine_tune
 from sdlora.training.identity import run_digest
+from sdlora.training.presets import settle
 
 
 class LoRA:
@@ -52,7 +53,7 @@ class LoRA:
         The model in memory stays as it is until `update_parameters`. By default the run lives in
         `runs/<run digest>` of the store's home.
         """
-        training = training or TrainingConfig()
+        training = settle(self.base, training or TrainingConfig(), store.home)
         digest = run_digest(self.base.digest, snapshot.digest, self.config, training)
         self.adapter = fine_tune(
             self.base,

@@ -8,7 +8,7 @@ from prefect import task
 
 from sdlora.artifacts import BaseModelRef, SnapshotRef
 from sdlora.config import PipelineConfig
-from sdlora.training import run_digest
+from sdlora.training import run_digest, settle
 from tasks.progress import task_progress
 from tasks.results import Release, RunRef
 from tasks.tracking import Registry
@@ -17,7 +17,8 @@ from tasks.tracking import Registry
 @task(name="identify run", persist_result=False)
 def identify_run(base: BaseModelRef, snapshot: SnapshotRef, config: PipelineConfig, home: Path) -> RunRef:
     """Name the run by the digest of all that decides its adapter; equal inputs find what was done before."""
-    digest = run_digest(base.digest, snapshot.digest, config.lora, config.training)
+    training = settle(base, config.training, home)
+    digest = run_digest(base.digest, snapshot.digest, config.lora, training)
     return RunRef(digest=digest, folder=home / "runs" / config.name / digest[:16])
 
 

@@ -15,20 +15,29 @@ from sdlora.errors import DataError
 from sdlora.store import ImageStore
 
 
-def load_images_uint8(store: ImageStore, rows: Sequence[SnapshotRow], side_px: int) -> Tensor:
-    """Images in the order of the rows: upright, on their background, their centre square scaled to `side_px`.
+def load_images_uint8(
+    store: ImageStore, rows: Sequence[SnapshotRow], side_px: int, width_px: int | None = None
+) -> Tensor:
+    """Images in the order of the rows: upright, on their background, scaled to cover the size, cropped to its centre.
+
+    Args:
+        store: holds the images' bytes.
+        rows: which images.
+        side_px: height of the result, H.
+        width_px: its width, W; the height if not given.
 
     Returns:
-        (N, 3, S, S) uint8 in [0, 255].
+        (N, 3, H, W) uint8 in [0, 255].
     Raises:
         DataError: the bytes of an image are missing or damaged.
     """
-    images = torch.empty((len(rows), 3, side_px, side_px), dtype=torch.uint8)
+    width_px = width_px or side_px
+    images = torch.empty((len(rows), 3, side_px, width_px), dtype=torch.uint8)
     for index, row in enumerate(rows):
         try:
             rgb = decode_rgb(store.read_bytes(row.sha256), row.background or "white")
         except UnreadableError as error:
             raise DataError(f"Image {row.sha256} cannot be decoded: {error}. Clean the images again.") from error
-        square = ImageOps.fit(rgb, (side_px, side_px), Image.Resampling.LANCZOS)
-        images[index] = torch.from_numpy(np.array(square)).permute(2, 0, 1)  # (S, S, 3) -> (3, S, S)
+        fitted = ImageOps.fit(rgb, (width_px, side_px), Image.Resampling.LANCZOS)
+        images[index] = torch.from_numpy(np.array(fitted)).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
     return images

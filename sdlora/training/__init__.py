@@ -13,12 +13,17 @@ from sdlora.training.config import TrainingConfig
 if TYPE_CHECKING:
     from sdlora.training.fine_tuning import fine_tune
     from sdlora.training.identity import run_digest
+    from sdlora.training.presets import settle
 
-__all__ = ["TrainingConfig", "fine_tune", "run_digest"]
+__all__ = ["TrainingConfig", "fine_tune", "run_digest", "settle"]
 
 
 # No module may be named like a function here: importing it would put the module in the function's place.
-_HOMES = {"fine_tune": "sdlora.training.fine_tuning", "run_digest": "sdlora.training.identity"}
+_HOMES = {
+    "fine_tune": "sdlora.training.fine_tuning",
+    "run_digest": "sdlora.training.identity",
+    "settle": "sdlora.training.presets",
+}
 
 
 def __getattr__(name: str) -> Any:

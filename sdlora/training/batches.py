@@ -1,10 +1,9 @@
-"""What a step trains on, as a function of (seed, step) alone: no sampler has a state that could be lost."""
+"""What a step trains on: latents, noise, timesteps and captions, in groups that go through the network together."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -14,23 +13,26 @@ from sdlora.diffusion.schedule import draw_noise
 from sdlora.diffusion.seeds import step_generator
 from sdlora.training.config import TrainingConfig
 from sdlora.training.encoded import EncodedRows
+from sdlora.training.order import EpochOrder
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One process's share of a step.
+    """Images of one shape that go through the network together.
 
     Attributes:
         latents: (B, C, h, w) clean latents.
         noise: (B, C, h, w).
         timesteps: (B,) int64 in [0, T).
         conditioning: what the denoiser is shown beside them, by the names of its `forward`; (B, ...) each.
+        shares: (B,) each image's share of the step's loss; equal shares that add up to 1 if not given.
     """
 
     latents: Tensor
     noise: Tensor
     timesteps: Tensor
     conditioning: dict[str, Tensor]
+    shares: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         return replace(
@@ -39,35 +41,52 @@ class Batch:
             noise=self.noise.to(device),
             timesteps=self.timesteps.to(device),
             conditioning={name: tensor.to(device) for name, tensor in self.conditioning.items()},
+            shares=None if self.shares is None else self.shares.to(device),
         )
 
 
-def draw_batch(
+def draw_step(
     encoded: EncodedRows,
+    order: EpochOrder,
     config: TrainingConfig,
     step: int,
     objective: Objective,
     process_index: int = 0,
     num_processes: int = 1,
-) -> Batch:
-    """The batch of one step; everything random is drawn for the whole step, then each process takes its slice."""
+    micro_batch_size: int | None = None,
+) -> list[Batch]:
+    """One process's share of a step: batches of one shape each, at most `micro_batch_size` images large.
+
+    Everything random is drawn for the whole step, then each process takes its slice, so that the images, noise and
+    timesteps of a step do not depend on the number of processes or the size of the batches.
+    """
+    drawn = order.images_of(step)
+    size = len(drawn)
+    shapes = [encoded.views[one.view].latents[encoded.rows[one.index].sha256].shape for one in drawn]
     generator = step_generator(config.seed, step, "batch")
-    size = config.batch_size
-    first = encoded.latents[encoded.rows[0].sha256]
-    noise = draw_noise((size, *first.shape), generator, config.noise_offset)
+    noise = _noise(shapes, generator, config.noise_offset)
     timesteps = objective.draw_timesteps(size, generator)
     caption_draw, dropout_draw, flip_draw = torch.rand(3, size, generator=generator).tolist()
-    latents, conditioning = [], []
-    share = slice(process_index * size // num_processes, (process_index + 1) * size // num_processes)
-    indices = image_indices(len(encoded.rows), size, config.seed, step)
-    for position in range(size)[share]:
-        row = encoded.rows[indices[position]]
-        flipped = config.horizontal_flip and flip_draw[position] < 0.5
-        latents.append((encoded.mirrored if flipped else encoded.latents)[row.sha256])
-        dropped = dropout_draw[position] < config.caption_dropout or not row.captions
-        caption = "" if dropped else row.captions[int(caption_draw[position] * len(row.captions))]
-        conditioning.append(encoded.conditioning(row.sha256, caption))
-    return Batch(torch.stack(latents), noise[share], timesteps[share], stack_conditioning(conditioning))
+    share = range(process_index * size // num_processes, (process_index + 1) * size // num_processes)
+
+    def batch_of(positions: Sequence[int]) -> Batch:
+        latents, conditioning = [], []
+        for position in positions:
+            row, view = encoded.rows[drawn[position].index], encoded.views[drawn[position].view]
+            flipped = config.horizontal_flip and flip_draw[position] < 0.5
+            latents.append((view.mirrored if flipped else view.latents)[row.sha256])
+            dropped = dropout_draw[position] < config.caption_dropout or not row.captions
+            caption = "" if dropped else row.captions[int(caption_draw[position] * len(row.captions))]
+            conditioning.append(encoded.conditioning(row, drawn[position].view, caption))
+        return Batch(
+            latents=torch.stack(latents),
+            noise=torch.stack([noise[position] for position in positions]),
+            timesteps=timesteps[list(positions)],
+            conditioning=stack_conditioning(conditioning),
+            shares=torch.full((len(positions),), 1 / size),
+        )
+
+    return [batch_of(positions) for positions in _passes(share, shapes, micro_batch_size or size)]
 
 
 def stack_conditioning(of_images: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -75,12 +94,18 @@ def stack_conditioning(of_images: Sequence[Mapping[str, Tensor]]) -> dict[str, T
     return {name: torch.stack([each[name] for each in of_images]) for name in of_images[0]}
 
 
-def image_indices(count: int, batch_size: int, seed: int, step: int) -> list[int]:
-    """Rows of the step's batch: every image once per epoch, each epoch in its own order, batches across the seam."""
-    positions = range(step * batch_size, (step + 1) * batch_size)
-    return [_epoch_order(count, seed, position // count)[position % count] for position in positions]
+def _passes(positions: range, shapes: Sequence[torch.Size], largest: int) -> list[list[int]]:
+    """Positions that go through the network together: of one shape, at most `largest`."""
+    by_shape: dict[torch.Size, list[int]] = {}
+    for position in positions:
+        by_shape.setdefault(shapes[position], []).append(position)
+    return [group[start : start + largest] for group in by_shape.values() for start in range(0, len(group), largest)]
 
 
-@lru_cache(maxsize=4)
-def _epoch_order(count: int, seed: int, epoch: int) -> list[int]:
-    return torch.randperm(count, generator=step_generator(seed, epoch, "epoch")).tolist()
+def _noise(shapes: Sequence[torch.Size], generator: torch.Generator, offset: float) -> list[Tensor]:
+    """Noise for each image of the step, drawn shape by shape."""
+    noise: dict[int, Tensor] = {}
+    for positions in _passes(range(len(shapes)), shapes, len(shapes)):
+        drawn = draw_noise((len(positions), *shapes[positions[0]]), generator, offset)
+        noise |= dict(zip(positions, drawn, strict=True))
+    return [noise[position] for position in range(len(shapes))]

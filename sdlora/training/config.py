@@ -27,7 +27,25 @@ class TrainingConfig(FrozenConfig):
         ge=1,
         description="optimiser steps; empty: the preset's",
     )
-    batch_size: int = Field(16, ge=1, description="images per step, over all processes")
+    batch_size: int = Field(
+        default_factory=lambda _: (
+            16
+        ),  # by factory, as all that a family has a value of its own for: forms leave it empty
+        ge=1,
+        description="images per step, over all processes; empty: 16, or 4 with large base models",
+    )
+    micro_batch_size: int | None = Field(
+        None, ge=1, description="images that go through the network at once; empty: as many as fit, found by trying"
+    )
+    gradient_checkpointing: bool = Field(False, description="compute activations twice instead of keeping them")
+    resolutions: tuple[int, ...] = Field(
+        default_factory=lambda _: (),
+        description="sides in pixels; several take turns for every image; empty: the side that the base was made for",
+    )
+    aspect_buckets: bool = Field(
+        default_factory=lambda _: False,
+        description="keep the images' proportions, in sizes of equal area; empty: yes, with bases beyond 128 px",
+    )
     optimizer: OptimizerName = Field(
         "adamw",
         description="adamw; from their own packages adamw8bit (GPU only), prodigy (finds the rate), schedule_free",
@@ -49,11 +67,19 @@ class TrainingConfig(FrozenConfig):
         description="steps until the peak rate; empty: a twentieth of the steps, none with prodigy",
     )
     weight_decay: float = Field(1e-2, ge=0, description="decoupled weight decay")
-    max_grad_norm: float = Field(1.0, gt=0, description="the gradient's norm over all adapter tensors is cut to this")
+    max_grad_norm: float = Field(
+        default_factory=lambda _: 1.0,
+        gt=0,
+        description="the gradient's norm over all trained tensors is cut to this; empty: 1, or 0.1 for SD 3",
+    )
     caption_dropout: float = Field(
         0.1, ge=0, le=1, description="share of images seen without caption, which guidance needs"
     )
-    min_snr_gamma: float | None = Field(5.0, gt=0, description="cap of the min-SNR loss weights; null: plain loss")
+    min_snr_gamma: float | None = Field(
+        default_factory=lambda _: 5.0,
+        gt=0,
+        description="cap of the min-SNR loss weights; null: plain loss; empty: 5, none for rectified flow",
+    )
     noise_offset: float = Field(0.0, ge=0, description="extra noise on the mean, for very dark or bright images")
     horizontal_flip: bool = Field(False, description="mirror half of the images; not for text or one-sided things")
     ema_decay: float | None = Field(

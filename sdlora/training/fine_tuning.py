@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import shutil
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ import torch
 from accelerate import Accelerator
 
 from sdlora.artifacts import AdapterRef, BaseModelRef
-from sdlora.data import Snapshot
+from sdlora.data import Snapshot, SnapshotRow
 from sdlora.errors import TrainingError
 from sdlora.evidence import CHOICE_FILE
 from sdlora.lora.attach import adapter_parameters, attach_lora
@@ -20,6 +23,7 @@ from sdlora.lora.load import open_adapter
 from sdlora.lora.save import save_adapter
 from sdlora.lora.targets import find_targets
 from sdlora.models import parts
+from sdlora.models.families import family_of
 from sdlora.models.precision import Precision, remembered_probe
 from sdlora.models.sources import verify
 from sdlora.progress import OnMetrics, OnProgress
@@ -33,9 +37,11 @@ from sdlora.training.learner import Learner, TrainedGroup
 from sdlora.training.loop import Run
 from sdlora.training.loss import DenoisingLoss
 from sdlora.training.optimizers import require_library
+from sdlora.training.presets import settle
 from sdlora.training.run_folder import claim, exclusive, write_text
 from sdlora.training.validation import FixedNoiseValidation
 
+_logger = logging.getLogger(__name__)
 ADAPTER_FOLDER, RUNNER_UP_FOLDER = "adapter", "runner-up"
 
 
@@ -78,9 +84,10 @@ def fine_tune(
         StorageError: the disk is full; the last good checkpoint is kept.
         KeyboardInterrupt: after SIGINT or SIGTERM, when the work is saved.
     """
+    config = settle(base, config, store.home)
     digest = run_digest(base.digest, snapshot.digest, lora, config)
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
-    _check_sizes(snapshot, config, accelerator.num_processes)
+    _check_sizes(base, snapshot, config, accelerator.num_processes)
     require_library(config)
     with exclusive(folder) if accelerator.is_main_process else nullcontext():
         finished = _finished(folder, digest)
@@ -90,7 +97,7 @@ def fine_tune(
         find_targets(parts.denoiser_outline(base), lora)  # a wrong setting is found before any work is done
         with accelerator.main_process_first():  # it writes, the others read
             record = claim(folder, _record(base, snapshot, lora, config, digest, accelerator.device, store.home))
-            encoded, held_out = _encode(base, snapshot, store, config, accelerator.device, on_progress)
+            encoded, held_out = _encode(base, snapshot, store, config, folder, accelerator.device, on_progress)
         run = _prepare(accelerator, base, lora, config, record["precision"], encoded, held_out, folder)
         run.on_metrics, run.on_progress = on_metrics, on_progress
         run.train()
@@ -102,7 +109,14 @@ def fine_tune(
         return open_adapter(folder / ADAPTER_FOLDER)
 
 
-def _check_sizes(snapshot: Snapshot, config: TrainingConfig, num_processes: int) -> None:
+def _check_sizes(base: BaseModelRef, snapshot: Snapshot, config: TrainingConfig, num_processes: int) -> None:
+    multiple_px = family_of(base.folder).side_multiple_px
+    unfit = [side_px for side_px in config.resolutions if side_px % multiple_px]
+    if unfit:
+        raise TrainingError(
+            f"training.resolutions: {', '.join(map(str, unfit))} cannot be trained on {base.name}: its sides must be "
+            f"multiples of {multiple_px} px. Set {', '.join(str(_nearest(side, multiple_px)) for side in unfit)}."
+        )
     if not snapshot.train:
         raise TrainingError(
             f"The snapshot {snapshot.digest[:12]} has no training images. Collect images before training."
@@ -112,6 +126,10 @@ def _check_sizes(snapshot: Snapshot, config: TrainingConfig, num_processes: int)
             f"training.batch_size: {config.batch_size} cannot be shared by {num_processes} processes. "
             "Set a multiple of the number of processes."
         )
+
+
+def _nearest(side_px: int, multiple_px: int) -> int:
+    return max(1, round(side_px / multiple_px)) * multiple_px
 
 
 def _finished(folder: Path, digest: str) -> AdapterRef | None:
@@ -135,7 +153,7 @@ def _record(
     device: torch.device,
     home: Path,
 ) -> dict[str, Any]:
-    """What a run is started with. A continued run takes its precision from here, so that its bits stay the same."""
+    """What a run is started with."""
     probe = remembered_probe(device.type, home)
     return {
         "run_digest": digest,
@@ -143,7 +161,7 @@ def _record(
         "snapshot_digest": snapshot.digest,
         "lora": lora.model_dump(mode="json"),
         "training": config.model_dump(mode="json"),
-        "precision": probe.precision if config.precision == "auto" else config.precision,
+        "precision": config.precision,
         "bf16_speedup": probe.speedup,
         "threads": torch.get_num_threads(),
     }
@@ -154,23 +172,39 @@ def _encode(
     snapshot: Snapshot,
     store: ImageStore,
     config: TrainingConfig,
+    folder: Path,
     device: torch.device,
     on_progress: OnProgress | None,
 ) -> tuple[EncodedRows, EncodedRows | None]:
     """The tensors of the training rows, and of the held-out rows if there are any."""
-    side_px = parts.native_resolution(base)
-    encoded = encode_rows(
-        base,
-        snapshot.train,
-        store,
-        side_px,
-        mirror=config.horizontal_flip,
-        device=device,
-        on_progress=on_progress,
-    )
-    if not snapshot.held_out:
-        return encoded, None
-    return encoded, encode_rows(base, snapshot.held_out, store, side_px, device=device, on_progress=on_progress)
+
+    def encode(rows: Sequence[SnapshotRow], mirror: bool) -> EncodedRows:
+        return encode_rows(
+            base,
+            rows,
+            store,
+            config.resolutions,
+            aspect_buckets=config.aspect_buckets,
+            mirror=mirror,
+            device=device,
+            on_progress=on_progress,
+        )
+
+    encoded = encode(snapshot.train, config.horizontal_flip)
+    if not encoded.rows:
+        reasons = "; ".join(sorted(set(encoded.skipped.values()))[:3])
+        raise TrainingError(f"None of the {len(snapshot.train)} training images can be used: {reasons}")
+    held_out = encode(snapshot.held_out, mirror=False)
+    _report_skipped({**encoded.skipped, **held_out.skipped}, len(snapshot.rows), folder)
+    return encoded, held_out if held_out.rows else None
+
+
+def _report_skipped(skipped: Mapping[str, str], count: int, folder: Path) -> None:
+    """Say before hours of training which images it goes without, in the log and in the run folder."""
+    if skipped:
+        write_text(folder / "skipped.json", json.dumps(dict(skipped), indent=2, sort_keys=True) + "\n")
+        first = next(iter(sorted(skipped.values())))
+        _logger.warning("%d of %d images cannot be used and are skipped. The first: %s", len(skipped), count, first)
 
 
 def _prepare(

@@ -1,40 +1,54 @@
-"""How the images of a snapshot were framed for training, for base models that are told so."""
+"""How the images of a snapshot are framed for training: to which size each is scaled and cropped."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
-from sdlora.data import SnapshotRow
-from sdlora.data.decode import decode_rgb
-from sdlora.models.families.base import Framing
+from sdlora.data.decode import UnreadableError, decode_rgb
+from sdlora.models.families.base import Family, Framing
 from sdlora.store import ImageStore
+from sdlora.training.buckets import Size, assign_buckets
 from sdlora.training.tensor_cache import TensorCache
 
 
-def centre_square_framings(rows: Sequence[SnapshotRow], store: ImageStore, side_px: int) -> dict[str, Framing]:
-    """By image digest, what `load_images_uint8` does to each image: its centre square, scaled to `side_px`."""
-    framings = {}
-    for sha256, (height, width) in upright_sizes([row.sha256 for row in rows], store).items():
-        scale = side_px / min(height, width)
-        crop = (round((height * scale - side_px) / 2), round((width * scale - side_px) / 2))
-        framings[sha256] = Framing(original_px=(height, width), crop_px=crop, target_px=(side_px, side_px))
-    return framings
+def target_sizes(
+    digests: Sequence[str], originals: Mapping[str, Size], side_px: int, family: Family, aspect_buckets: bool
+) -> dict[str, Size]:
+    """By image digest, the size that it is trained at; without buckets the square."""
+    if not aspect_buckets:
+        return dict.fromkeys(digests, (side_px, side_px))
+    return assign_buckets({digest: originals[digest] for digest in digests}, side_px, family.side_multiple_px)
 
 
-def upright_sizes(digests: Sequence[str], store: ImageStore) -> dict[str, tuple[int, int]]:
+def centre_framing(original: Size, target: Size) -> Framing:
+    """What `load_images_uint8` does to an image: scaled to cover the target, then cropped around the centre."""
+    (height, width), (target_height, target_width) = original, target
+    scale = max(target_height / height, target_width / width)
+    crop = (round((height * scale - target_height) / 2), round((width * scale - target_width) / 2))
+    return Framing(original_px=original, crop_px=crop, target_px=target)
+
+
+def upright_sizes(digests: Sequence[str], store: ImageStore) -> tuple[dict[str, Size], dict[str, str]]:
     """(height, width) of images after EXIF has turned them; each image is decoded once, then remembered.
 
+    Returns:
+        The sizes by digest, and for images that cannot be read the reason by digest.
     Raises:
-        DataError: the bytes of an image are missing or damaged.
         StorageError: the cache cannot be written.
     """
     cache = TensorCache(store.home / "cache" / "sizes-v1")
     found = cache.load(digests)
     missing = [digest for digest in digests if digest not in found]
-    if missing:
-        images = ((digest, decode_rgb(store.read_bytes(digest))) for digest in missing)
-        cache.add({digest: torch.tensor([image.height, image.width]) for digest, image in images})
-        found = cache.load(digests)
-    return {digest: (int(found[digest][0]), int(found[digest][1])) for digest in digests}
+    measured, unreadable = {}, {}
+    for digest in missing:
+        try:
+            image = decode_rgb(store.read_bytes(digest))
+            measured[digest] = torch.tensor([image.height, image.width])
+        except UnreadableError as error:
+            unreadable[digest] = str(error)
+    if measured:
+        cache.add(measured)
+    sizes = found | measured
+    return {digest: (int(size[0]), int(size[1])) for digest, size in sizes.items()}, unreadable

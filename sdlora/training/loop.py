@@ -10,19 +10,21 @@ import torch
 from accelerate import Accelerator
 from diffusers import UNet2DConditionModel
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 
 from sdlora.checkpoints import latest_checkpoint, save_checkpoint
 from sdlora.diffusion.seeds import step_generator
 from sdlora.errors import StorageError, TrainingError
 from sdlora.progress import OnMetrics, OnProgress
-from sdlora.training.batches import draw_batch, image_indices
+from sdlora.training.batches import draw_step
 from sdlora.training.choosing import Chooser, Measurement
 from sdlora.training.config import TrainingConfig
 from sdlora.training.encoded import EncodedRows
+from sdlora.training.gradients import sum_over_processes
 from sdlora.training.interrupts import DeferredSignals
 from sdlora.training.learner import Learner
 from sdlora.training.loss import DenoisingLoss
+from sdlora.training.order import EpochOrder
 from sdlora.training.run_folder import Curve
 from sdlora.training.validation import FixedNoiseValidation
 
@@ -39,10 +41,12 @@ class Run:
     validation: FixedNoiseValidation | None
     config: TrainingConfig
     folder: Path
+    micro_batch_size: int | None = None
     dropout: float = 0.0
     on_metrics: OnMetrics | None = None
     on_progress: OnProgress | None = None
     chooser: Chooser = field(init=False)
+    order: EpochOrder = field(init=False)
     done: int = field(init=False, default=0)
     # (2,) loss and gradient norm of each step since the last report, read only then: a GPU never waits for it.
     _recent: list[Tensor] = field(default_factory=list)
@@ -53,6 +57,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.chooser = Chooser(self.folder, self.config)
+        self.order = EpochOrder(self.encoded.shapes(), self.config.batch_size, self.config.seed)
 
     def train(self) -> None:
         """Run all steps that are left, from the last whole checkpoint if there is one.
@@ -65,15 +70,13 @@ class Run:
             KeyboardInterrupt: SIGINT or SIGTERM, after a checkpoint (the signal's own handler comes first).
         """
         self.done = self._restore()
-        # With one process there is nothing to wrap, and the bare network is what the step costs.
-        model = self.accelerator.prepare(self.unet) if self.accelerator.num_processes > 1 else self.unet
-        model.train()
+        self.unet.train()
         self._reported_at = self._saved_at = time.monotonic()
         with DeferredSignals() as signals:
             if self.done == 0:
                 self._validate()
             while self.done < self.config.steps and not self._stopped:
-                self._step(model, self.done)
+                self._step(self.done)
                 self.done += 1
                 self._after_step()
                 if signals.received is not None:
@@ -81,15 +84,21 @@ class Run:
                     signals.deliver()
         self.unet.eval()
 
-    def _step(self, model: nn.Module, step: int) -> None:
+    def _step(self, step: int) -> None:
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
-        batch = draw_batch(self.encoded, self.config, step, self.loss.objective, rank, processes)
+        objective, device = self.loss.objective, self.accelerator.device
         if self.dropout:  # the only thing in the network that draws from the global generator
             torch.manual_seed(step_generator(self.config.seed, step, f"dropout-{rank}").initial_seed())
-        loss = self.loss.weighted(model, batch.to(self.accelerator.device))
-        self.accelerator.backward(loss)
+        whole = torch.zeros((), device=device)
+        for batch in draw_step(
+            self.encoded, self.order, self.config, step, objective, rank, processes, self.micro_batch_size
+        ):
+            loss = self.loss.weighted(self.unet, batch.to(device))
+            self.accelerator.backward(loss)
+            whole += loss.detach()
+        sum_over_processes(self.accelerator, self.learner.tensors)
         norm = self.learner.update(step)
-        self._recent.append(torch.stack((loss.detach(), norm)))
+        self._recent.append(torch.stack((whole, norm)))
 
     def _after_step(self) -> None:
         """Report, validate and save, each when it is due."""
@@ -106,8 +115,9 @@ class Run:
 
     def _report(self) -> None:
         self._require_finite()
-        # Every process holds the loss of its own slice; the gradient norm is already the whole batch's.
-        loss, norm = self.accelerator.reduce(torch.stack(self._recent).mean(0), reduction="mean").tolist()
+        mean = torch.stack(self._recent).mean(0)
+        # Every process holds its own images' share of the loss; the gradient norm is already the whole step's.
+        loss, norm = self.accelerator.reduce(mean[0], reduction="sum").item(), mean[1].item()
         now = time.monotonic()
         rate = len(self._recent) * self.config.batch_size / (now - self._reported_at)
         self._reported_at = now
@@ -194,9 +204,8 @@ class Run:
             return
         step = self.done - len(values) + bad[0] if bad else self.done - 1
         loss, norm = values[bad[0]].tolist() if bad else (float("nan"), float("nan"))
-        rows = self.encoded.rows
-        indices = image_indices(len(rows), self.config.batch_size, self.config.seed, step)
-        images = ", ".join(sorted({rows[index].sha256[:12] for index in indices}))
+        drawn = self.order.images_of(step)
+        images = ", ".join(sorted({self.encoded.rows[one.index].sha256[:12] for one in drawn}))
         raise TrainingError(
             f"training: the loss is {loss} and the gradient norm {norm} at step {step}, on the images {images}. "
             f"Nothing after the last good checkpoint was saved. Lower training.learning_rate "

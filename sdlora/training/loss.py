@@ -41,8 +41,12 @@ class DenoisingLoss:
         return cls(family, objective, objective.loss_weights(min_snr_gamma), precision)
 
     def weighted(self, denoiser: nn.Module, batch: Batch) -> Tensor:
-        """What is differentiated: the mean of the weighted squared errors, a scalar."""
-        return (self.per_image(denoiser, batch) * self.weights[batch.timesteps]).mean()
+        """What is differentiated, a scalar: the weighted squared errors, each times its image's share of the step.
+
+        Summed over the batches of a step it is the loss of the whole step, however the step was divided.
+        """
+        errors = self.per_image(denoiser, batch) * self.weights[batch.timesteps]
+        return errors.mean() if batch.shares is None else (errors * batch.shares).sum()
 
     def per_image(self, denoiser: nn.Module, batch: Batch) -> Tensor:
         """Mean squared error of the prediction, unweighted: (B,)."""

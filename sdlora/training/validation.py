@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor, nn
 
+from sdlora.data import SnapshotRow
 from sdlora.diffusion.seeds import step_generator
 from sdlora.training.batches import Batch, stack_conditioning
 from sdlora.training.encoded import EncodedRows
@@ -17,7 +20,8 @@ TIMESTEPS_PER_IMAGE = 4
 class FixedNoiseValidation:
     """The unweighted error on held-out images, each at the middle of four equal parts of the noise schedule.
 
-    An image's noise is seeded by its digest: adding other images to the snapshot leaves its part as it was.
+    An image's noise is seeded by its digest: adding other images to the snapshot leaves its part as it was. Images
+    are seen at the first resolution of the run.
     """
 
     def __init__(
@@ -26,13 +30,13 @@ class FixedNoiseValidation:
         self.loss = loss
         self.device = device
         self.batches = [
-            _fixed_batch(encoded, start, batch_size, loss.objective.num_train_timesteps, seed)
-            for start in range(0, min(len(encoded.rows), MAX_IMAGES) * TIMESTEPS_PER_IMAGE, batch_size)
+            _fixed_batch(encoded, pairs, loss.objective.num_train_timesteps, seed)
+            for pairs in _chunks_of_one_shape(encoded, batch_size)
         ]
 
     @torch.no_grad()
     def measure(self, unet: nn.Module) -> Tensor:
-        """(N,) one error per image, the mean over its timesteps."""
+        """(N,) one error per image, the mean over its timesteps; the images are always in the same order."""
         was_training = unet.training
         unet.eval()
         errors = [self.loss.per_image(unet, batch.to(self.device)) for batch in self.batches]
@@ -40,19 +44,32 @@ class FixedNoiseValidation:
         return torch.cat(errors).view(-1, TIMESTEPS_PER_IMAGE).mean(1).cpu()
 
 
-def _fixed_batch(encoded: EncodedRows, start: int, size: int, num_train_timesteps: int, seed: int) -> Batch:
+def _chunks_of_one_shape(encoded: EncodedRows, size: int) -> Iterator[list[tuple[SnapshotRow, int]]]:
+    """Pairs of image and part of the schedule, at most `size` at a time."""
     # By digest, so that the choice does not hang on the order in which images arrived.
     rows = sorted(encoded.rows, key=lambda row: row.sha256)[:MAX_IMAGES]
-    pairs = [(row, part) for row in rows for part in range(TIMESTEPS_PER_IMAGE)][start : start + size]
+    latents = encoded.views[0].latents
+    by_shape: dict[tuple[int, ...], list[tuple[SnapshotRow, int]]] = {}
+    for row in rows:
+        pairs = by_shape.setdefault(tuple(latents[row.sha256].shape), [])
+        pairs += [(row, part) for part in range(TIMESTEPS_PER_IMAGE)]
+    for pairs in by_shape.values():
+        yield from (pairs[start : start + size] for start in range(0, len(pairs), size))
+
+
+def _fixed_batch(
+    encoded: EncodedRows, pairs: Sequence[tuple[SnapshotRow, int]], num_train_timesteps: int, seed: int
+) -> Batch:
+    latents = encoded.views[0].latents
     noise: list[Tensor] = []
     for row, part in pairs:
         generator = step_generator(seed, part, f"validation/{row.sha256}")
-        noise.append(torch.randn(encoded.latents[row.sha256].shape, generator=generator))
+        noise.append(torch.randn(latents[row.sha256].shape, generator=generator))
     return Batch(
-        latents=torch.stack([encoded.latents[row.sha256] for row, _ in pairs]),
+        latents=torch.stack([latents[row.sha256] for row, _ in pairs]),
         noise=torch.stack(noise),
         timesteps=torch.tensor([int((part + 0.5) * num_train_timesteps / TIMESTEPS_PER_IMAGE) for _, part in pairs]),
         conditioning=stack_conditioning(
-            [encoded.conditioning(row.sha256, row.captions[0] if row.captions else "") for row, _ in pairs]
+            [encoded.conditioning(row, 0, row.captions[0] if row.captions else "") for row, _ in pairs]
         ),
     )

@@ -17,9 +17,18 @@ from sdlora.errors import StorageError, TargetModuleError, TrainingError, Weight
 from sdlora.evidence import Choice
 from sdlora.lora import LoraConfig
 from sdlora.lora.load import open_adapter
-from sdlora.training import TrainingConfig, fine_tune, run_digest
+from sdlora.store import ImageStore
+from sdlora.training import TrainingConfig, fine_tune, run_digest, settle
 from tests.unit.training.disk import disk_space
-from tests.unit.training.setting import CONFIG, EVERYTHING, LORA, LORA_WITH_DROPOUT, as_snapshot, write_setting
+from tests.unit.training.setting import (
+    CONFIG,
+    EVERYTHING,
+    LORA,
+    LORA_WITH_DROPOUT,
+    as_snapshot,
+    fill_store,
+    write_setting,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -159,7 +168,8 @@ def test_a_finished_run_is_returned_without_training(uninterrupted, base, store,
     )
     assert not seen
     assert adapter.folder == uninterrupted / "adapter"
-    assert adapter.run_digest == run_digest(base.digest, snapshot.digest, LORA_WITH_DROPOUT, EVERYTHING)
+    settled = settle(base, EVERYTHING, store.home)
+    assert adapter.run_digest == run_digest(base.digest, snapshot.digest, LORA_WITH_DROPOUT, settled)
     assert not (uninterrupted / "checkpoints").exists()
 
 
@@ -239,7 +249,7 @@ def test_the_curve_holds_what_people_look_for(uninterrupted):
         )
         assert all(value >= 0 for value in point.values())
     started = json.loads((uninterrupted / "config.json").read_text())
-    assert TrainingConfig.model_validate(started["training"]) == EVERYTHING
+    assert TrainingConfig.model_validate(started["training"]) == EVERYTHING.model_copy(update={"resolutions": (64,)})
     assert started["precision"] == "bf16"
 
 
@@ -283,6 +293,19 @@ def test_wrong_settings_are_found_before_anything_is_trained(base, store, snapsh
         assert not (run_folder / str(lora.rank) / "config.json").exists()
     with pytest.raises(TrainingError, match="no training images"):
         fine_tune(base, as_snapshot(list(snapshot.held_out)), store, LORA, CONFIG, run_folder)
+
+
+def test_an_image_that_cannot_be_read_costs_one_image(base, tmp_path, caplog):
+    with ImageStore.open(tmp_path / "home") as store:
+        snapshot = fill_store(store, tmp_path / "images")
+        bad = [row.sha256 for row in snapshot.train[:2]]
+        for sha256 in bad:
+            path = next(store.home.rglob(sha256))
+            path.chmod(0o600)
+            path.write_bytes(path.read_bytes()[:100])
+        fine_tune(base, snapshot, store, LORA, CONFIG, tmp_path / "run")
+    assert sorted(json.loads((tmp_path / "run" / "skipped.json").read_text())) == sorted(bad)
+    assert "2 of 10 images cannot be used" in caplog.text
 
 
 def test_a_snapshot_without_held_out_images_is_trained_without_validation(base, store, snapshot, run_folder):

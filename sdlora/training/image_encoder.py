@@ -1,0 +1,91 @@
+"""Latents of a snapshot's images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from sdlora.artifacts import BaseModelRef
+from sdlora.data import SnapshotRow, load_images_uint8
+from sdlora.errors import DataError
+from sdlora.models import parts
+from sdlora.models.digests import DigestCache, folder_digest
+from sdlora.models.encode import encode_images
+from sdlora.models.families.base import free
+from sdlora.progress import OnProgress
+from sdlora.store import ImageStore
+from sdlora.training.buckets import Size
+from sdlora.training.lookup import ONLY, Encode, look_up
+from sdlora.training.tensor_cache import TensorCache
+
+_TRANSFORM = "centre-crop-v1"  # raised when load_images_uint8 or encode_images change their results
+
+
+class ImageEncoder:
+    """Latents of a snapshot's images, from the cache or from the autoencoder, which is loaded when first needed."""
+
+    def __init__(
+        self,
+        base: BaseModelRef,
+        store: ImageStore,
+        rows: Mapping[str, SnapshotRow],
+        device: torch.device,
+        on_progress: OnProgress | None,
+    ) -> None:
+        self.base, self.store, self.rows, self.device, self.on_progress = base, store, rows, device, on_progress
+        self.maker = folder_digest(base.folder / "vae", DigestCache.of_home(store.home))[:16]
+        self.unreadable: dict[str, str] = {}
+        """By digest, why an image could not be decoded: one bad image costs one image, not the run."""
+        self._autoencoder: AutoencoderKL | None = None
+
+    def latents(self, targets: Mapping[str, Size], mirror: bool = False) -> dict[str, Tensor]:
+        """By digest, (C, h, w) of every image that can be read, scaled and cropped to its target."""
+        found: dict[str, Tensor] = {}
+        for size in sorted(set(targets.values())):
+            digests = [digest for digest, target in targets.items() if target == size]
+            found |= self._of_size(digests, size, mirror)
+        return found
+
+    def close(self) -> None:
+        """Give the autoencoder's memory back."""
+        self._autoencoder = None
+        free(self.device)
+
+    def _of_size(self, digests: Sequence[str], size: Size, mirror: bool) -> dict[str, Tensor]:
+        # An image on another background is another picture, so such images have folders of their own.
+        backgrounds = sorted({self.rows[digest].background or "" for digest in digests})
+        found: dict[str, Tensor] = {}
+        for background in backgrounds:
+            ours = [digest for digest in digests if (self.rows[digest].background or "") == background]
+            transform = f"{_TRANSFORM}-{size[1]}x{size[0]}px" + ("-mirrored" if mirror else "")
+            transform += f"-on-{background.lstrip('#')}" if background else ""
+            cache = TensorCache(self.store.home / "cache" / "latents" / f"{self.maker}-{transform}")
+            entries = look_up(
+                cache, ours, lambda: self._encode(size, mirror), self.on_progress, "encode images", self.device
+            )
+            found |= {digest: tensors[ONLY] for digest, tensors in entries.items()}
+        return found
+
+    def _encode(self, size: Size, mirror: bool) -> Encode:
+        self._autoencoder = self._autoencoder or parts.load_autoencoder(self.base, self.device)
+        autoencoder = self._autoencoder
+
+        def encode(digests: Sequence[str]) -> dict[str, dict[str, Tensor]]:
+            images = {digest: image for digest in digests if (image := self._read(digest, size)) is not None}
+            if not images:
+                return {}
+            pixels = torch.stack(list(images.values()))
+            latents = encode_images(autoencoder, pixels.flip(-1) if mirror else pixels)
+            return {digest: {ONLY: each} for digest, each in zip(images, latents, strict=True)}
+
+        return encode
+
+    def _read(self, digest: str, size: Size) -> Tensor | None:
+        try:
+            return load_images_uint8(self.store, [self.rows[digest]], *size)[0]
+        except DataError as error:
+            self.unreadable[digest] = str(error)
+            return None

@@ -1,0 +1,105 @@
+"""Which images a step trains on, as a function of (seed, step) alone: no sampler has a state that could be lost.
+
+Images of unlike shapes cannot go through the network together. An epoch is therefore laid out in batches of one
+shape as far as the numbers allow; what is left over of each shape, down to an image that is alone in its bucket,
+shares mixed batches, whose shapes go through the network one after the other and into one optimiser step. So every
+step has the full batch, every image has the same weight, and each is seen exactly once per epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from sdlora.diffusion.seeds import step_generator
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One image of a step.
+
+    Attributes:
+        index: its row.
+        view: which of the resolutions it is seen at.
+    """
+
+    index: int
+    view: int
+
+
+class EpochOrder:
+    """The order of all images in every epoch; batches go across the seam of two epochs.
+
+    An image with `repeats` n is seen n times per epoch. With several views each occurrence is seen at another one in
+    every epoch, in turn.
+    """
+
+    def __init__(
+        self,
+        shapes: Sequence[Sequence[Hashable]],
+        batch_size: int,
+        seed: int,
+        repeats: Sequence[int] | None = None,
+    ) -> None:
+        """Take for each view the shape of every image.
+
+        Args:
+            shapes: by view, then by row.
+            batch_size: images per step.
+            seed: of the order.
+            repeats: by row; once each if not given.
+        """
+        self.shapes = shapes
+        self.batch_size = batch_size
+        self.seed = seed
+        counts = repeats or [1] * len(shapes[0])
+        self.rows = [index for index, count in enumerate(counts) for _ in range(count)]
+        self._epochs: dict[int, list[int]] = {}
+
+    def __len__(self) -> int:
+        """Images per epoch, repeats counted."""
+        return len(self.rows)
+
+    def images_of(self, step: int) -> list[Drawn]:
+        """The images of one step, over all processes."""
+        drawn = []
+        for position in range(step * self.batch_size, (step + 1) * self.batch_size):
+            epoch, place = divmod(position, len(self))
+            item = self._epoch(epoch)[place]
+            drawn.append(Drawn(self.rows[item], self._view(item, epoch)))
+        return drawn
+
+    def _view(self, item: int, epoch: int) -> int:
+        return (item + epoch) % len(self.shapes)
+
+    def _epoch(self, epoch: int) -> list[int]:
+        if epoch not in self._epochs:
+            if len(self._epochs) > 3:  # a batch touches few epochs; all of a long run would fill the memory
+                self._epochs.clear()
+            self._epochs[epoch] = self._lay_out(epoch)
+        return self._epochs[epoch]
+
+    def _lay_out(self, epoch: int) -> list[int]:
+        generator = step_generator(self.seed, epoch, "epoch")
+        shuffled: list[int] = torch.randperm(len(self), generator=generator).tolist()
+        by_shape: dict[Hashable, list[int]] = {}
+        for item in shuffled:
+            by_shape.setdefault(self.shapes[self._view(item, epoch)][self.rows[item]], []).append(item)
+        if len(by_shape) == 1:
+            return shuffled
+        batches: list[list[int]] = []
+        left_over: list[int] = []
+        for items in by_shape.values():
+            whole = len(items) - len(items) % self.batch_size
+            batches += [items[start : start + self.batch_size] for start in range(0, whole, self.batch_size)]
+            left_over += items[whole:]
+        # The last batch of the epoch before is filled first, from what has no batch of its own, so that the whole
+        # batches begin where a step begins.
+        lead = -epoch * len(self) % self.batch_size
+        while len(left_over) < lead and batches:
+            left_over = batches.pop() + left_over
+        order = torch.randperm(len(batches), generator=generator).tolist()
+        middle = [item for number in order for item in batches[number]]
+        return left_over[:lead] + middle + left_over[lead:]
