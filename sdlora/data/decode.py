@@ -22,6 +22,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM
 _ANIMATED_FORMATS = ("GIF", "PNG", "WEBP", "AVIF")  # several pages of a TIFF or pictures of an MPO are no animation
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _ORIENTATION = 0x0112
+_JPEG_PASS = b"\xff\xda"
+_MAX_JPEG_PASSES = 200  # common encoders use 10; previews inside the file count as well
 
 
 class UnreadableError(ValueError):
@@ -109,6 +111,7 @@ def decode(content: bytes, max_pixels: int | None = None, background: str = "whi
             if max_pixels is not None and header.pixels > max_pixels:
                 return Decoded(header)
             _compare_png_checksums(content)
+            _count_jpeg_passes(content)
             image.load()
             rgb, transparent = to_srgb(_upright(image), background)
             return Decoded(header, rgb, None, transparent)
@@ -148,6 +151,13 @@ def _compare_png_checksums(content: bytes) -> None:
             return
         start = end + 4
     raise UnreadableError("the file is cut short")
+
+
+def _count_jpeg_passes(content: bytes) -> None:
+    """A progressive JPEG is painted in passes over the whole picture; thousands of them would take hours."""
+    passes = content.count(_JPEG_PASS) if content.startswith(b"\xff\xd8") else 0
+    if passes > _MAX_JPEG_PASSES:
+        raise UnreadableError(f"it is painted in {passes} passes, more than {_MAX_JPEG_PASSES}")
 
 
 def _upright(image: Image.Image) -> Image.Image:

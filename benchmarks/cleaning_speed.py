@@ -1,0 +1,159 @@
+"""Images per second of cleaning, beside cleanvision and imagededup, in turn on the same files.
+
+    python benchmarks/cleaning_speed.py FOLDER --peers PEERS_PYTHON [--rounds 3]
+
+FOLDER is what `benchmarks/image_sets.py` wrote; PEERS_PYTHON is the interpreter of an environment with cleanvision and
+imagededup. Every contestant runs in a process of its own with all cores. Its time is that of the pass, worker
+processes and databases included, imports not; the best of the rounds counts. `cpu` is processor time of all its
+processes, which a busy machine disturbs less.
+
+- first pass: collect and clean into a fresh store, everything recorded (bytes, captions, scores, verdicts, pairs)
+- clean: the second half of that
+- measure: decode, checksums, every check, digests and fingerprints; nothing recorded
+- cleanvision: all its default issues, exact and near duplicates included; nothing recorded
+- hash: decode and fingerprint alone; beside it imagededup's `PHash().encode_images`
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+OURS = ("first pass", "measure", "hash")
+PEERS = ("cleanvision", "imagededup")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--peers", help="Python of an environment with cleanvision and imagededup")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--run", choices=[*OURS, *PEERS], help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.run:
+        print(json.dumps(RUNS[options.run](options.folder)))
+        return
+    best: dict[str, dict[str, float]] = {}
+    for number in range(options.rounds):
+        for name in (*OURS, *(PEERS if options.peers else ())):
+            python = options.peers if name in PEERS else sys.executable
+            for title, found in _in_a_process(python, name, options.folder).items():
+                if title not in best or found["seconds"] < best[title]["seconds"]:
+                    best[title] = found
+        print(f"round {number + 1} of {options.rounds} done", file=sys.stderr, flush=True)
+    for title, found in best.items():
+        print(
+            f"{title:12s} {found['images']:6.0f} images  {found['seconds']:7.2f} s  cpu {found['cpu']:7.2f} s  "
+            f"{found['images'] / found['seconds']:7.0f} images/s"
+        )
+
+
+def _in_a_process(python: str, name: str, folder: Path) -> dict[str, dict[str, float]]:
+    command = [python, __file__, str(folder), "--run", name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{name} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+class Clock:
+    """Time and processor time of this process and its children since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter(), self._cpu()
+
+    def read(self, images: int) -> dict[str, float]:
+        return {
+            "images": images,
+            "seconds": time.perf_counter() - self._start[0],
+            "cpu": self._cpu() - self._start[1],
+        }
+
+    @staticmethod
+    def _cpu() -> float:
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def first_pass(folder: Path) -> dict[str, dict[str, float]]:
+    from sdlora.data import DataConfig, clean, collect
+    from sdlora.data import workers as _workers  # noqa: F401  # imports are not timed
+    from sdlora.store import ImageStore
+
+    config = DataConfig()
+    with tempfile.TemporaryDirectory() as home, ImageStore.open(Path(home)) as store:
+        whole = Clock()
+        collect(store, str(folder), config)
+        half = Clock()
+        count = clean(store, config).counts.total
+        return {"first pass": whole.read(count), "clean": half.read(count)}
+
+
+def measure(folder: Path) -> dict[str, dict[str, float]]:
+    return {"measure": _in_workers(_measure_file, folder)}
+
+
+def hash_only(folder: Path) -> dict[str, dict[str, float]]:
+    return {"hash": _in_workers(_hash_file, folder)}
+
+
+def _in_workers(work: object, folder: Path) -> dict[str, float]:
+    from sdlora.data.workers import measure_in_processes
+
+    files = _files(folder)
+    clock = Clock()
+    assert sum(1 for _ in measure_in_processes(work, files, "white")) == len(files)
+    return clock.read(len(files))
+
+
+def _measure_file(path: str) -> object:
+    from sdlora.data.measure import measure as measure_one
+
+    return measure_one(path, Path(path).read_bytes(), 10**8)
+
+
+def _hash_file(path: str) -> object:
+    from sdlora.data.decode import decode_rgb
+    from sdlora.data.fingerprint import fingerprint
+
+    return fingerprint(decode_rgb(Path(path).read_bytes()))
+
+
+def cleanvision(folder: Path) -> dict[str, dict[str, float]]:
+    from cleanvision import Imagelab
+
+    clock = Clock()
+    lab = Imagelab(filepaths=_files(folder))
+    lab.find_issues(n_jobs=os.cpu_count(), verbose=False)
+    return {"cleanvision": clock.read(len(lab.issues))}
+
+
+def imagededup(folder: Path) -> dict[str, dict[str, float]]:
+    from imagededup.methods import PHash
+
+    clock = Clock()
+    encodings = PHash(verbose=False).encode_images(image_dir=str(folder), num_enc_workers=os.cpu_count())
+    return {"imagededup": clock.read(len(encodings))}
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(str(path) for path in folder.iterdir() if path.suffix in (".png", ".jpg"))
+
+
+RUNS = {
+    "first pass": first_pass,
+    "measure": measure,
+    "hash": hash_only,
+    "cleanvision": cleanvision,
+    "imagededup": imagededup,
+}
+
+if __name__ == "__main__":
+    main()

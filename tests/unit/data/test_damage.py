@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import itertools
+import time
+import zipfile
+import zlib
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from sdlora.data import DataConfig, clean, collect
+from sdlora.data.decode import decode, decode_rgb
+from sdlora.data.measure import measure
+from sdlora.store import ImageStore
+from tests.unit.data.damage import damaged, whole_pictures
+from tests.unit.data.drawing import drawing, encoded
+
+CONFIG = DataConfig(min_side_px=1)
+SECONDS_EACH = 10.0  # of processor time; the slowest takes well under one
+
+
+def test_the_pictures_are_whole_before_they_are_damaged() -> None:
+    for picture in whole_pictures():
+        assert decode_rgb(picture).size == (64, 64)
+
+
+@pytest.mark.parametrize(
+    "count", [pytest.param(500, id="500"), pytest.param(10_000, id="10,000", marks=pytest.mark.slow)]
+)
+def test_damaged_images_are_survived_each_with_a_verdict_and_the_good_ones_are_in(
+    store: ImageStore, folder: Path, count: int
+) -> None:
+    files = {f"{number:05d}.png": content for number, content in enumerate(itertools.islice(damaged(0), count))}
+    good = {f"good-{seed}.png": encoded(drawing(100 + seed)) for seed in range(10)}
+    for name, content in (files | good).items():
+        (folder / name).write_bytes(content)
+    before = {path.name for path in folder.parent.iterdir()}
+    collect(store, str(folder), CONFIG)
+    report = clean(store, CONFIG)
+    images = store.images()
+    assert len(images) == count + 10
+    assert report.counts.pending == 0
+    assert all(image.verdict and image.reason and image.reason.isprintable() for image in images)
+    verdicts = {Path(file).name: image.verdict for image in images for file in image.files}
+    assert {verdicts[name] for name in good} == {"accepted"}
+    assert report.counts.rejected_by["unreadable"] > count / 4
+    assert before == {path.name for path in folder.parent.iterdir()}
+
+
+@pytest.mark.parametrize(
+    "count", [pytest.param(300, id="300"), pytest.param(10_000, id="10,000", marks=pytest.mark.slow)]
+)
+def test_no_damaged_image_takes_long(count: int) -> None:
+    slowest = 0.0
+    for content in itertools.islice(damaged(1), count):
+        start = time.process_time()
+        measured = measure("", content, CONFIG.max_pixels)
+        slowest = max(slowest, time.process_time() - start)
+        assert (measured.pixels_sha256 is None) == (measured.problem is not None) or not measured.problem
+    assert slowest < SECONDS_EACH
+
+
+def test_a_jpeg_of_thousands_of_passes_is_refused_unseen() -> None:
+    content = encoded(drawing(1), "JPEG", progressive=True)
+    start = content.rindex(b"\xff\xda")  # the last pass, over and over
+    bomb = content[:start] + content[start:-2] * 3000 + content[-2:]
+    decoded = decode(bomb)
+    assert decoded.rgb is None
+    assert "passes" in decoded.problem
+    assert decode(content).rgb is not None
+
+
+def _png_promising(width: int, height: int) -> bytes:
+    """A valid header, and as many zeros, zipped, as it promises, up to a megabyte of them zipped."""
+    content = bytearray(encoded(Image.new("1", (1, 1))))
+    content[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    return bytes(content)
+
+
+def _zip() -> bytes:
+    out = BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("a.txt", "text")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "check", "words"),
+    [
+        (b"<!doctype html><title>404</title>", "unreadable", "the bytes are text, not a picture"),
+        (_zip(), "unreadable", "none of the formats PNG"),
+        (b"%PDF-1.7\n\xb5\xb5\0\0" * 20, "unreadable", "none of the formats PNG"),
+        (_png_promising(40_000, 40_000), "pixel_count", "1,600,000,000 pixels"),
+        (_png_promising(2**31 - 1, 2**31 - 1), "pixel_count", "pixels, more than max_pixels"),
+        (_png_promising(30_000, 3_000), "pixel_count", "90,000,000 pixels"),
+    ],
+    ids=["html", "zip", "pdf", "40,000 x 40,000", "largest", "long"],
+)
+def test_a_file_that_is_not_what_its_name_says_is_told_so(
+    store: ImageStore, folder: Path, content: bytes, check: str, words: str
+) -> None:
+    (folder / "picture.png").write_bytes(content)
+    collect(store, str(folder), CONFIG)
+    clean(store, CONFIG)
+    image = store.images()[0]
+    assert (image.verdict, image.rejected_by) == ("rejected", check)
+    assert words in image.reason
+
+
+def test_a_picture_under_the_name_of_another_format_is_what_it_is(store: ImageStore, folder: Path) -> None:
+    (folder / "drawing.png").write_bytes(encoded(drawing(1), "GIF"))
+    (folder / "other.jpg").write_bytes(encoded(drawing(2), "WEBP"))
+    collect(store, str(folder), CONFIG)
+    assert clean(store, CONFIG).counts.accepted == 2
+    assert {image.format for image in store.images()} == {"GIF", "WEBP"}
