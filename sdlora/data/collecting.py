@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from sdlora.data.config import DataConfig
-from sdlora.data.sources import Item, Source, UnreadableItemError, open_source
-from sdlora.progress import OnProgress
-from sdlora.store import Caption, ImageStore
-from sdlora.store.intake import (
-    SeenFile,
-    captions_by_image,
-    known_files,
-    record_files,
-    register_source,
-    replace_captions,
-)
+from sdlora.data.reading import in_lanes, in_order
+from sdlora.data.sources import Item, Source, Surroundings, UnreadableItemError, open_source
+from sdlora.data.sources.captions import caption_stamp, find_captions, repeats_of
+from sdlora.progress import OnMetrics, OnProgress
+from sdlora.store import ImageStore
+from sdlora.store.intake import SeenFile, find_source, known_files, record_files, register_source
+from sdlora.store.overrides import tombstones
 
-_BATCH = 200
+_BATCH = 500
+_BATCH_SECONDS = 5.0
+"""What is recorded at least so often is not fetched again after a kill."""
 _SHOWN = 10
+_PROGRESS_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -36,10 +40,11 @@ class CollectReport:
     Attributes:
         files: image files that the source has.
         new: images that the database did not have; `new_files` names the first of them.
-        known: files whose bytes it had, among them `copies` that this source shows under several names.
+        known: files whose bytes it had, among them `copies`: bytes that came under more than one name in this pass.
         recaptioned: known images of which the source now says something else.
         skipped: files that could not be read (the first ones; `skipped_count` has all).
         unmatched: files that the metadata speaks of but that are not there (the first ones, and their count).
+        bytes_read: bytes of the files that were read, as they were neither known nor unchanged.
     """
 
     source: str
@@ -53,32 +58,52 @@ class CollectReport:
     new_files: tuple[str, ...]
     skipped: tuple[SkippedFile, ...]
     unmatched: tuple[str, ...]
+    bytes_read: int = 0
 
 
-def collect(store: ImageStore, uri: str, config: DataConfig, on_progress: OnProgress | None = None) -> CollectReport:
+def collect(
+    store: ImageStore,
+    uri: str,
+    config: DataConfig,
+    on_progress: OnProgress | None = None,
+    on_metrics: OnMetrics | None = None,
+) -> CollectReport:
     """Record every image of a source: its bytes, its captions, and where it was seen.
 
-    Known bytes are kept once. Files whose size and time have not changed are not even read. A run that is killed
-    leaves whole images only; the next one goes on.
+    Known bytes are kept once. What has not changed since it was seen is not even read. A run that is killed leaves
+    whole images only; the next one goes on.
 
     Args:
-        uri: a folder, or a Hugging Face dataset saved to disk.
+        uri: a folder, an archive, a list of URLs, a dataset, or anything else that `open_source` knows.
+        on_progress: hears of items done; the total is 0 while it is not known.
+        on_metrics: hears of the `bytes` read so far.
     Raises:
         DataError: nothing is there, there is no image in it, or its metadata cannot be understood.
         StorageError: the disk is full or not writable.
     """
-    source = open_source(uri)
-    with store.write() as session:
-        source_id = register_source(session, source.key, source.name)
-    with store.read() as session:
-        intake = _Intake(
-            store, source, source_id, config, known_files(session, source_id), captions_by_image(session, source_id)
-        )
-    for done, item in enumerate(source.items(), start=1):
-        intake.take(item)
-        if on_progress and (done % 25 == 0 or done == source.count):
-            on_progress("collect images", done, source.count)
-    return intake.finish()
+    source = open_source(uri, Surroundings(config, store))
+    with closing(source):
+        intake = _Intake(store, source, config, on_progress, on_metrics)
+        for outcome in intake.outcomes():
+            intake.take(outcome)
+        return intake.finish()
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """An item whose bytes or captions are not known as they are now. `number` is its place in the source."""
+
+    number: int
+    item: Item
+    known: SeenFile | None
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    wanted: _Wanted
+    seen: SeenFile | None
+    reason: str = ""
+    bytes_read: int = 0
 
 
 @dataclass
@@ -87,92 +112,151 @@ class _Intake:
 
     store: ImageStore
     source: Source
-    source_id: int
     config: DataConfig
-    known: dict[str, SeenFile]
-    stored_captions: dict[str, tuple[Caption, ...]]
-    captions: dict[str, dict[str, Caption]] = field(default_factory=dict)  # by image, then by text
-    written: dict[str, tuple[Caption, ...]] = field(default_factory=dict)
-    batch: list[SeenFile] = field(default_factory=list)
+    on_progress: OnProgress | None
+    on_metrics: OnMetrics | None
+    purged: dict[str, str] = field(default_factory=dict)  # why, by SHA-256
+    batch: list[_Outcome] = field(default_factory=list)
     new_files: list[str] = field(default_factory=list)
     skipped: list[SkippedFile] = field(default_factory=list)
+    skipped_count: int = 0
     new: int = 0
     seen: int = 0
+    copies: int = 0
+    recaptioned: int = 0
+    bytes_read: int = 0
+    recorded_at: float = field(default_factory=time.monotonic)
+    told_at: float = 0.0
 
-    def take(self, item: Item) -> None:
-        seen = self._unchanged(item)
-        if seen is None:
-            try:
-                seen = self._read(item)
-            except UnreadableItemError as error:
-                self.skipped.append(SkippedFile(item.path, str(error)))
-                return
-            if not _same_place(seen, self.known.get(item.path)):
-                self.batch.append(seen)
-        self.seen += 1
-        self.captions.setdefault(seen.sha256, {}).update({caption.text: caption for caption in item.captions})
-        if len(self.batch) >= _BATCH:
-            self._flush()
+    def outcomes(self) -> Iterator[_Outcome]:
+        if self.source.per_lane is None:
+            return in_order(self._wanted(), self._ingest, self.source.workers)
+        lane_of = lambda wanted: wanted.item.lane or ""  # noqa: E731
+        return in_lanes(self._wanted(), self._ingest, lane_of, self.source.workers, self.source.per_lane)
+
+    def take(self, outcome: _Outcome) -> None:
+        self.bytes_read += outcome.bytes_read
+        if outcome.seen is None:
+            self.skipped_count += 1
+            if len(self.skipped) < _SHOWN:
+                self.skipped.append(SkippedFile(outcome.wanted.item.path, outcome.reason))
+        else:
+            self.seen += 1
+            self.batch.append(outcome)
+        if len(self.batch) >= _BATCH or time.monotonic() - self.recorded_at > _BATCH_SECONDS:
+            self._record()
+        self._tell()
 
     def finish(self) -> CollectReport:
-        self._flush()
-        said = {sha256: tuple(captions.values()) for sha256, captions in self.captions.items()}
-        stored = self.stored_captions | self.written
-        changed = {sha256: captions for sha256, captions in said.items() if captions != stored.get(sha256, ())}
-        if changed:
-            with self.store.write() as session:
-                replace_captions(session, self.source_id, changed)
+        self._record()
+        self.store.blobs.sweep()
+        self._tell(last=True)
         return CollectReport(
             source=self.source.name,
-            files=self.source.count,
+            files=self.seen + self.skipped_count,
             new=self.new,
             known=self.seen - self.new,
-            copies=self.seen - len(self.captions),
-            recaptioned=sum(sha256 in self.stored_captions for sha256 in changed),
-            skipped_count=len(self.skipped),
+            copies=self.copies,
+            recaptioned=self.recaptioned,
+            skipped_count=self.skipped_count,
             unmatched_count=len(self.source.unmatched),
-            new_files=tuple(self.new_files[:_SHOWN]),
-            skipped=tuple(self.skipped[:_SHOWN]),
-            unmatched=self.source.unmatched[:_SHOWN],
+            new_files=tuple(self.new_files),
+            skipped=tuple(self.skipped),
+            unmatched=tuple(self.source.unmatched[:_SHOWN]),
+            bytes_read=self.bytes_read,
         )
 
-    def _unchanged(self, item: Item) -> SeenFile | None:
-        known = self.known.get(item.path)
-        if known is None or item.stamp != (known.byte_size, known.mtime_ns):
-            return None
-        return known if self.store.blobs.has(known.sha256, known.byte_size) else None
+    def _wanted(self) -> Iterator[_Wanted]:
+        """Items that have changed, or are new; the others are counted and passed over."""
+        items, number = self.source.items(), 0
+        with self.store.read() as session:
+            source_id = find_source(session, self.source.key)
+            self.purged = tombstones(session)
+        while batch := list(islice(items, _BATCH)):
+            if source_id is None:
+                known = {}
+            else:
+                with self.store.read() as session:
+                    known = known_files(session, source_id, [item.path for item in batch])
+                here = ((seen.sha256, seen.byte_size) for seen in known.values() if seen.sha256 not in self.purged)
+                lost = self.store.blobs.missing(here)
+                known = {path: seen for path, seen in known.items() if seen.sha256 not in lost}
+            for item in batch:
+                number += 1
+                seen = known.get(item.path)
+                if seen and self._as_recorded(item, seen):
+                    self.seen += 1
+                else:
+                    yield _Wanted(number, item, seen)
+            self._tell()
 
-    def _read(self, item: Item) -> SeenFile:
-        if item.stamp and item.stamp[0] > self.config.max_file_bytes:
-            raise UnreadableItemError(
-                f"{item.stamp[0]:,} bytes, more than max_file_bytes = {self.config.max_file_bytes:,}"
-            )
-        content = item.read()
-        sha256 = self.store.blobs.put(content)
-        mtime_ns = item.stamp[1] if item.stamp else None
-        return SeenFile(item.path, sha256, len(content), mtime_ns, item.origin, item.licence)
+    def _as_recorded(self, item: Item, seen: SeenFile) -> bool:
+        return _unchanged(item, seen) and seen.caption_stamp == caption_stamp(item) and seen.sha256 not in self.purged
 
-    def _flush(self) -> None:
+    def _ingest(self, wanted: _Wanted) -> _Outcome:
+        """Read one item and keep its bytes. Runs in any thread."""
+        item, known = wanted.item, wanted.known
+        try:
+            if known and _unchanged(item, known):
+                self._refuse_purged(known.sha256)
+                said = item.said()
+                captions = find_captions(item, said, lambda: self.store.blobs.get(known.sha256))
+                seen, count = known, 0
+            else:
+                content = item.read()
+                if self.purged:
+                    self._refuse_purged(hashlib.sha256(content.data).hexdigest())
+                said = item.said()
+                captions = find_captions(item, said, lambda: content.data)
+                count = len(content.data)
+                seen = SeenFile(item.path, self.store.blobs.put(content.data), count, content.stamp)
+        except UnreadableItemError as error:
+            return _Outcome(wanted, None, str(error))
+        seen = replace(
+            seen,
+            caption_stamp=caption_stamp(item),
+            repeats=repeats_of(item.names) if item.names else None,
+            source=said.origin,
+            licence=said.licence,
+            captions=captions,
+        )
+        return _Outcome(wanted, seen, bytes_read=count)
+
+    def _refuse_purged(self, sha256: str) -> None:
+        if sha256 in self.purged:
+            raise UnreadableItemError(f"{self.purged[sha256]}; it is not taken again")
+
+    def _record(self) -> None:
+        self.recorded_at = time.monotonic()
         if not self.batch:
             return
-        first_seen = {
-            file.sha256: tuple(self.captions[file.sha256].values())
-            for file in self.batch
-            if file.sha256 not in self.stored_captions
-        }
+        self.batch.sort(key=lambda outcome: outcome.wanted.number)
+        files = [outcome.seen for outcome in self.batch if outcome.seen]
+        # One transaction: an image that is there has its captions, wherever a run is killed.
         with self.store.write() as session:
-            new = record_files(session, self.source_id, self.batch)
-            # In the same transaction: an image that is there has its captions, wherever a run is killed.
-            replace_captions(session, self.source_id, first_seen)
-        self.written.update(first_seen)
-        self.new += len(new)
-        unnamed = set(new)
-        for file in self.batch:
-            if file.sha256 in unnamed:
+            source_id = register_source(session, self.source.key, self.source.name)
+            recorded = record_files(session, source_id, files)
+        self.new += len(recorded.new)
+        self.recaptioned += len(recorded.recaptioned)
+        self.copies += len(files) - len({file.sha256 for file in files})
+        unnamed = set(recorded.new)
+        for file in files:
+            if file.sha256 in unnamed and len(self.new_files) < _SHOWN:
                 unnamed.discard(file.sha256)
                 self.new_files.append(file.path)
         self.batch.clear()
 
+    def _tell(self, last: bool = False) -> None:
+        now = time.monotonic()
+        if not last and now - self.told_at < _PROGRESS_SECONDS:
+            return
+        self.told_at = now
+        done = self.seen + self.skipped_count
+        if self.on_progress:
+            self.on_progress("collect images", done, done if last else self.source.count or 0)
+        if self.on_metrics:
+            self.on_metrics(done, {"bytes": self.bytes_read})
 
-def _same_place(seen: SeenFile, known: SeenFile | None) -> bool:
-    return known is not None and (seen.sha256, seen.mtime_ns) == (known.sha256, known.mtime_ns)
+
+def _unchanged(item: Item, seen: SeenFile) -> bool:
+    return item.keep or (item.stamp is not None and item.stamp == seen.stamp)

@@ -18,9 +18,15 @@ class DataConfig(FrozenConfig):
     Changing a threshold decides again from recorded scores; no image is decoded for it.
     """
 
-    sources: tuple[str, ...] = Field((), description="folders, or Hugging Face datasets saved to disk")
+    sources: tuple[str, ...] = Field(
+        (), description="folders, archives, lists of URLs, datasets, addresses such as s3://bucket/folder"
+    )
     resolution: int = Field(64, ge=16, multiple_of=8, description="side of the square training images, in pixels")
     max_file_bytes: int = Field(256 * 2**20, ge=1, description="larger files are passed over when collecting")
+    max_archive_members: int = Field(1_000_000, ge=1, description="an archive's members after these are passed over")
+    max_archive_ratio: float = Field(
+        500.0, ge=2, description="what unpacks to so many times its size is a bomb and passed over"
+    )
 
     max_pixels: int = Field(
         64_000_000, ge=1, le=178_000_000, description="images whose header promises more are never decoded"

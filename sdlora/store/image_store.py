@@ -16,7 +16,7 @@ from sdlora.store.blobs import BlobStore
 from sdlora.store.curation import Purged, bury, decide_by_person, undo_decision
 from sdlora.store.database import Database, open_database
 from sdlora.store.details import ImageDetails, image_details
-from sdlora.store.intake import SeenFile, insert_or_ignore, record_files, register_source, replace_captions
+from sdlora.store.intake import SeenFile, insert_or_ignore, record_files, register_source, replace_edits
 from sdlora.store.lineage import SnapshotRecord, find_snapshot, list_snapshots, record_version
 from sdlora.store.location import StoreLocation
 from sdlora.store.overrides import purged_reasons
@@ -89,9 +89,9 @@ class ImageStore:
         self.blobs.put(content)
         with self.write() as session:
             source_id = register_source(session, "by-hand", "by-hand")
-            record_files(session, source_id, [SeenFile(sha256, sha256, len(content), source=source, licence=licence)])
-            if captions:
-                replace_captions(session, source_id, {sha256: [Caption(text, "metadata") for text in captions]})
+            said = tuple(Caption(text, "metadata") for text in dict.fromkeys(captions)) or None
+            seen = SeenFile(sha256, sha256, len(content), source=source, licence=licence, captions=said)
+            record_files(session, source_id, [seen])
         return sha256
 
     def refuse_purged(self, sha256: str) -> None:
@@ -145,7 +145,7 @@ class ImageStore:
         with self.write() as session:
             full = find_image(session, sha256).sha256
             texts = dict.fromkeys(" ".join(text.split()) for text in captions)
-            replace_captions(session, None, {full: [Caption(text, "edited") for text in texts if text]})
+            replace_edits(session, {full: [Caption(text, "edited") for text in texts if text]})
             session.expire_all()
             return find_image(session, full)
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from sdlora.store.records import Caption, Origin
+from sdlora.store.records import Caption
 from sdlora.store.tables import Base, CaptionTable, FileTable, ImageTable, SourceTable, utc_now
 
 T = TypeVar("T")
@@ -21,14 +22,32 @@ CHUNK = 500
 
 @dataclass(frozen=True)
 class SeenFile:
-    """One image as a source shows it. `mtime_ns` is None where a source has no such time."""
+    """One image as a source shows it.
+
+    Attributes:
+        stamp: changes when the bytes do; None where a source has no such thing.
+        caption_stamp: changes when what the source says of the image does.
+        repeats: how often an epoch should show the image, where the source says so.
+        captions: what the file says of the image; None leaves what is recorded.
+    """
 
     path: str
     sha256: str
     byte_size: int
-    mtime_ns: int | None = None
+    stamp: str | None = None
+    caption_stamp: str | None = None
+    repeats: int | None = None
     source: str | None = None
     licence: str | None = None
+    captions: tuple[Caption, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What recording files changed: the SHA-256 of images that the database did not have; known ones with new words."""
+
+    new: frozenset[str] = frozenset()
+    recaptioned: frozenset[str] = field(default=frozenset())
 
 
 def register_source(session: Session, key: str, name: str) -> int:
@@ -37,20 +56,35 @@ def register_source(session: Session, key: str, name: str) -> int:
     return session.scalars(select(SourceTable.id).where(SourceTable.key == key)).one()
 
 
-def known_files(session: Session, source_id: int) -> dict[str, SeenFile]:
-    """Every file that this source showed before, by path."""
-    statement = (
-        select(FileTable.path, ImageTable.sha256, FileTable.byte_size, FileTable.mtime_ns)
-        .join(ImageTable, ImageTable.id == FileTable.image_id)
-        .where(FileTable.source_id == source_id)
-    )
-    return {row.path: SeenFile(*row) for row in session.execute(statement)}
+def find_source(session: Session, key: str) -> int | None:
+    """The id of the source with this key; None if nothing was ever recorded of it."""
+    return session.scalars(select(SourceTable.id).where(SourceTable.key == key)).one_or_none()
 
 
-def record_files(session: Session, source_id: int, files: Sequence[SeenFile]) -> set[str]:
-    """Write the images and where they were seen; returns the SHA-256 of those the database did not have."""
+def known_files(session: Session, source_id: int, paths: Sequence[str]) -> dict[str, SeenFile]:
+    """Those of the files that this source showed before, by path."""
+    found: dict[str, SeenFile] = {}
+    for chunk in chunks(paths):
+        statement = (
+            select(
+                FileTable.path,
+                ImageTable.sha256,
+                FileTable.byte_size,
+                FileTable.stamp,
+                FileTable.caption_stamp,
+                FileTable.repeats,
+            )
+            .join(ImageTable, ImageTable.id == FileTable.image_id)
+            .where(FileTable.source_id == source_id, FileTable.path.in_(chunk))
+        )
+        found.update((row[0], SeenFile(*row)) for row in session.execute(statement))
+    return found
+
+
+def record_files(session: Session, source_id: int, files: Sequence[SeenFile]) -> Recorded:
+    """Write the images, where they were seen, and what was said of them there; all or, if it fails, nothing."""
     shas = list(dict.fromkeys(file.sha256 for file in files))
-    new = set(shas) - set(image_ids(session, shas))
+    new = frozenset(shas) - image_ids(session, shas).keys()
     now = utc_now()
     images = {
         file.sha256: {
@@ -65,58 +99,130 @@ def record_files(session: Session, source_id: int, files: Sequence[SeenFile]) ->
     }
     insert_or_ignore(session, ImageTable, [images[sha256] for sha256 in shas if sha256 in new])
     ids = image_ids(session, shas)
+    restated = _restated(session, source_id, [file for file in files if file.licence and file.sha256 not in new])
     rows = [
         {
             "source_id": source_id,
             "path": file.path,
             "image_id": ids[file.sha256],
             "byte_size": file.byte_size,
-            "mtime_ns": file.mtime_ns,
+            "stamp": file.stamp,
+            "caption_stamp": file.caption_stamp,
+            "repeats": file.repeats,
         }
         for file in files
     ]
     insert_or_update(session, FileTable, rows, keys=("source_id", "path"))
-    return new
+    changed = _replace_file_captions(session, source_id, [file for file in files if file.captions is not None], ids)
+    _update_rights(session, restated)
+    changed |= {file.sha256 for file in restated}
+    _judge_again(session, [ids[sha256] for sha256 in changed - new])
+    return Recorded(new, frozenset(changed - new))
 
 
-def captions_by_image(session: Session, source_id: int) -> dict[str, tuple[Caption, ...]]:
-    """What this source said of each image, by SHA-256, in its order."""
-    statement = (
-        select(ImageTable.sha256, CaptionTable.text, CaptionTable.origin)
-        .join(ImageTable, ImageTable.id == CaptionTable.image_id)
-        .where(CaptionTable.source_id == source_id)
-        .order_by(CaptionTable.image_id, CaptionTable.position)
-    )
-    found: dict[str, list[Caption]] = {}
-    for sha256, text, origin in session.execute(statement):
-        found.setdefault(sha256, []).append(Caption(text, cast("Origin", origin)))
-    return {sha256: tuple(captions) for sha256, captions in found.items()}
-
-
-def replace_captions(session: Session, source_id: int | None, captions: Mapping[str, Sequence[Caption]]) -> None:
-    """Let `captions` (by SHA-256) be all that this source, or a person (None), says of those images.
-
-    They are decided again by the next cleaning.
-    """
+def replace_edits(session: Session, captions: Mapping[str, Sequence[Caption]]) -> None:
+    """Let `captions` (by SHA-256) be all that a person says of those images."""
     ids = image_ids(session, list(captions))
-    for chunk in chunks(list(captions)):
-        of_images = CaptionTable.image_id.in_([ids[sha256] for sha256 in chunk])
-        of_source = CaptionTable.source_id == source_id  # SQLAlchemy writes IS NULL for None
-        session.execute(delete(CaptionTable).where(of_images, of_source))
-        decided = ImageTable.id.in_([ids[sha256] for sha256 in chunk]) & ImageTable.rules.is_not(None)
-        session.execute(update(ImageTable).where(decided).values(rules=None))
+    for chunk in chunks(list(ids.values())):
+        session.execute(delete(CaptionTable).where(CaptionTable.image_id.in_(chunk), CaptionTable.source_id.is_(None)))
     rows = [
-        {
-            "image_id": ids[sha256],
-            "source_id": source_id,
-            "position": position,
-            "text": caption.text,
-            "origin": caption.origin,
-        }
+        _caption_row(ids[sha256], None, None, position, caption)
         for sha256, listed in captions.items()
         for position, caption in enumerate(listed)
     ]
     insert_or_ignore(session, CaptionTable, rows)
+    _judge_again(session, list(ids.values()))
+
+
+def _replace_file_captions(
+    session: Session, source_id: int, files: Sequence[SeenFile], ids: Mapping[str, int]
+) -> set[str]:
+    """Let `files` say their captions and nothing else of their images; returns the images of which that is news."""
+    file_ids = _file_ids(session, source_id, [file.path for file in files])
+    said = _said_before(session, source_id, list(file_ids.values()))
+    changed = {}
+    for file in files:
+        before = said.get((ids[file.sha256], file_ids[file.path]), [])
+        if before != [(caption.text, caption.origin) for caption in file.captions or ()]:
+            changed[file_ids[file.path]] = file
+    for chunk in chunks(list(changed)):
+        # Only of the image that it shows now: the one that it showed before keeps the words that fitted it.
+        of_images = CaptionTable.image_id.in_([ids[changed[file_id].sha256] for file_id in chunk])
+        session.execute(delete(CaptionTable).where(of_images, CaptionTable.file_id.in_(chunk)))
+    rows = [
+        _caption_row(ids[file.sha256], source_id, file_id, position, caption)
+        for file_id, file in changed.items()
+        for position, caption in enumerate(file.captions or ())
+    ]
+    insert_or_ignore(session, CaptionTable, rows)
+    return {file.sha256 for file in changed.values()}
+
+
+def _file_ids(session: Session, source_id: int, paths: Sequence[str]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for chunk in chunks(paths):
+        statement = select(FileTable.path, FileTable.id).where(
+            FileTable.source_id == source_id, FileTable.path.in_(chunk)
+        )
+        found.update((path, file_id) for path, file_id in session.execute(statement))
+    return found
+
+
+def _said_before(
+    session: Session, source_id: int, file_ids: Sequence[int]
+) -> dict[tuple[int, int], list[tuple[str, str]]]:
+    """Captions by image and file, in their order."""
+    found: dict[tuple[int, int], list[tuple[str, str]]] = defaultdict(list)
+    for chunk in chunks(file_ids):
+        statement = (
+            select(CaptionTable.image_id, CaptionTable.file_id, CaptionTable.text, CaptionTable.origin)
+            .where(CaptionTable.file_id.in_(chunk))
+            .order_by(CaptionTable.position)
+        )
+        for image_id, file_id, text, origin in session.execute(statement):
+            found[image_id, file_id].append((text, origin))
+    return found
+
+
+def _restated(session: Session, source_id: int, files: Sequence[SeenFile]) -> list[SeenFile]:
+    """Files that state another licence than is recorded, and may: theirs was recorded, or none was."""
+    recorded: dict[str, str | None] = {}
+    for chunk in chunks([file.sha256 for file in files]):
+        statement = select(ImageTable.sha256, ImageTable.licence).where(ImageTable.sha256.in_(chunk))
+        recorded.update((sha256, licence) for sha256, licence in session.execute(statement))
+    differing = [file for file in files if file.licence != recorded[file.sha256]]
+    before = known_files(session, source_id, [file.path for file in differing])
+    return [
+        file
+        for file in differing
+        if recorded[file.sha256] is None or (file.path in before and before[file.path].sha256 == file.sha256)
+    ]
+
+
+def _update_rights(session: Session, files: Sequence[SeenFile]) -> None:
+    for file in files:
+        values = {"licence": file.licence} | ({"source": file.source} if file.source else {})
+        session.execute(update(ImageTable).where(ImageTable.sha256 == file.sha256).values(values))
+
+
+def _judge_again(session: Session, image_ids: Sequence[int]) -> None:
+    """What is said of these images has changed, so a verdict that rests on it has to be found anew."""
+    for chunk in chunks(image_ids):
+        decided = ImageTable.id.in_(chunk) & ImageTable.rules.is_not(None)
+        session.execute(update(ImageTable).where(decided).values(rules=None))
+
+
+def _caption_row(
+    image_id: int, source_id: int | None, file_id: int | None, position: int, caption: Caption
+) -> dict[str, Any]:
+    return {
+        "image_id": image_id,
+        "source_id": source_id,
+        "file_id": file_id,
+        "position": position,
+        "text": caption.text,
+        "origin": caption.origin,
+    }
 
 
 def image_ids(session: Session, shas: Sequence[str]) -> dict[str, int]:

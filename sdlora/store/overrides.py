@@ -81,6 +81,14 @@ def purged_reasons(session: Session, shas: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def tombstones(session: Session) -> dict[str, str]:
+    """All images that were taken down, and why, by SHA-256."""
+    statement = select(ImageTable.sha256, ImageTable.reason).where(
+        ImageTable.verdict == "rejected", ImageTable.rejected_by == PURGED
+    )
+    return {sha256: reason or PURGED for sha256, reason in session.execute(statement)}
+
+
 def _override(row: OverrideTable) -> Override:
     verdict = cast("Word", row.verdict)
     return Override(verdict, row.why, row.who, row.made_at, row.withdrawn_at, row.withdrawn_by)

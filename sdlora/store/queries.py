@@ -71,15 +71,16 @@ def count_images(session: Session) -> Counts:
 def captions_of(session: Session, image_ids: Sequence[int]) -> dict[int, tuple[str, ...]]:
     """The captions that count for each image, by image id; images without any are left out.
 
-    Sources speak in the order of their names, each in its own order: the same on every machine.
+    Sources speak in the order of their names, their files by path, each in its own order: the same on every machine.
     """
     found: dict[int, list[Caption]] = {}
     for chunk in chunks(image_ids):
         statement = (
             select(CaptionTable.image_id, CaptionTable.text, CaptionTable.origin)
             .outerjoin(SourceTable, SourceTable.id == CaptionTable.source_id)
+            .outerjoin(FileTable, FileTable.id == CaptionTable.file_id)
             .where(CaptionTable.image_id.in_(chunk))
-            .order_by(CaptionTable.image_id, SourceTable.name, CaptionTable.position, CaptionTable.text)
+            .order_by(CaptionTable.image_id, SourceTable.name, FileTable.path, CaptionTable.position, CaptionTable.text)
         )
         for image_id, text, origin in session.execute(statement):
             found.setdefault(image_id, []).append(Caption(text, cast("Origin", origin)))

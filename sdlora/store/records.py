@@ -9,8 +9,19 @@ from typing import Literal
 
 Verdict = Literal["accepted", "rejected"]
 Split = Literal["train", "held_out"]
-Origin = Literal["edited", "metadata", "sidecar", "dataset", "file_name"]
-"""Where a caption came from. A person's edit hides all others; a file name counts only where nothing else is known."""
+Origin = Literal[
+    "edited", "metadata", "sidecar", "dataset", "prompt", "xmp", "png_text", "exif", "folder_name", "file_name"
+]
+"""Where a caption came from: a person's edit, what lies beside the image, what lies inside it, or a name."""
+
+PRECEDENCE: tuple[tuple[Origin, ...], ...] = (
+    ("edited",),
+    ("metadata", "sidecar", "dataset", "prompt"),
+    ("xmp", "png_text", "exif"),
+    ("folder_name",),
+    ("file_name",),
+)
+"""Whose captions count: those of the first row that has any."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +67,9 @@ class Counts:
 
 
 def prevailing_captions(captions: Iterable[Caption]) -> tuple[str, ...]:
-    """The captions that count: a person's edits, else what the sources say, else words from the file name."""
+    """The captions that count: a person's edits, else what the sources say, else words from a name."""
     captions = tuple(captions)
-    for origins in (("edited",), ("metadata", "sidecar", "dataset"), ("file_name",)):
+    for origins in PRECEDENCE:
         chosen = tuple(dict.fromkeys(caption.text for caption in captions if caption.origin in origins))
         if chosen:
             return chosen

@@ -102,7 +102,7 @@ class ImageTable(Base):
 
 
 class FileTable(Base):
-    """Where an image was seen, and the size and time by which an unchanged file is known without reading it."""
+    """Where an image was seen, and the stamps by which an unchanged file and its caption are known unread."""
 
     __tablename__ = "files"
     __table_args__ = (Unique("source_id", "path"),)
@@ -112,19 +112,25 @@ class FileTable(Base):
     path: Mapped[str]
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
     byte_size: Mapped[int] = mapped_column(BigInteger)
-    mtime_ns: Mapped[int | None] = mapped_column(BigInteger)
+    stamp: Mapped[str | None]  # changes when the bytes do: size and time, a checksum, an ETag
+    caption_stamp: Mapped[str | None]  # changes when the captions beside it do
+    repeats: Mapped[int | None]  # how often an epoch shows it, where the source says so (`10_name`)
     source: Mapped[SourceTable] = relationship()
 
 
 class CaptionTable(Base):
-    """One caption of an image as one source gives it; `source_id` is empty for a person's edit."""
+    """One caption of an image as one file of a source gives it; a person's edit has neither source nor file."""
 
     __tablename__ = "captions"
-    __table_args__ = (Unique("image_id", "source_id", "text"), Index(None, "text", postgresql_using="hash"))
+    __table_args__ = (
+        Unique("image_id", "source_id", "file_id", "text"),
+        Index(None, "text", postgresql_using="hash"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"))
     source_id: Mapped[int | None] = mapped_column(ForeignKey("sources.id"), index=True)
+    file_id: Mapped[int | None] = mapped_column(ForeignKey("files.id"), index=True)
     position: Mapped[int]
     text: Mapped[str]
     origin: Mapped[str]

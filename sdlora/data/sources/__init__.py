@@ -6,28 +6,44 @@ in `OPENERS`.
 
 from __future__ import annotations
 
-from sdlora.data.sources.base import Item, Opener, Source, UnreadableItemError
-from sdlora.data.sources.folder import open_folder
-from sdlora.data.sources.saved_dataset import open_saved_dataset
+from importlib import import_module
+
+from sdlora.data.sources.base import (
+    Content,
+    Item,
+    Opener,
+    Said,
+    Source,
+    Surroundings,
+    UnreadableItemError,
+)
 from sdlora.errors import DataError
 
-OPENERS: tuple[Opener, ...] = (open_saved_dataset, open_folder)
+OPENERS = (
+    "archive.open_archives",
+    "saved_dataset.open_saved_dataset",
+    "folder.open_folder",
+)
+"""The first that knows the address opens it. Names, so that only the libraries of one kind are imported."""
 
 
-def open_source(uri: str) -> Source:
+def open_source(uri: str, surroundings: Surroundings) -> Source:
     """The source at a path or URI.
 
     Raises:
         DataError: nothing is there, or it is of no known kind.
     """
-    for opener in OPENERS:
-        source = opener(uri)
+    for name in OPENERS:
+        module, _, function = name.partition(".")
+        opener: Opener = getattr(import_module(f"sdlora.data.sources.{module}"), function)
+        source = opener(uri, surroundings)
         if source is not None:
             return source
     raise DataError(
-        f"data.sources: {uri!r} is of no kind that can be collected. Give a folder of images, or a Hugging Face "
-        "dataset saved with `save_to_disk`."
+        f"data.sources: {uri!r} is of no kind that can be collected. Give a folder of images, an archive, a list of "
+        "URLs (.txt, .csv, .parquet), a Hugging Face dataset, or an address that fsspec reads, such as "
+        "s3://bucket/folder."
     )
 
 
-__all__ = ["OPENERS", "Item", "Opener", "Source", "UnreadableItemError", "open_source"]
+__all__ = ["Content", "Item", "Opener", "Said", "Source", "Surroundings", "UnreadableItemError", "open_source"]

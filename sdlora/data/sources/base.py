@@ -4,18 +4,52 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from sdlora.store import Caption
+from sdlora.data.config import DataConfig
+from sdlora.store import Caption, ImageStore
 
 CAPTION_KEYS = ("text", "caption", "captions", "prompt")
 """Names under which metadata and data sets keep captions, the first one found counts."""
 
+RIGHTS_KEYS = ("source", "licence", "license")
+
+# Also kinds that cannot be decoded: a file that a person takes for an image gets a verdict, not silence.
+IMAGE_SUFFIXES = frozenset(
+    ".png .apng .jpg .jpeg .jpe .jfif .webp .gif .bmp .tif .tiff .avif .jp2 .ppm .pgm .ico .tga .qoi "
+    ".heic .heif .svg .jxl .psd".split()
+)
+
 
 class UnreadableItemError(Exception):
     """One item's bytes cannot be had; the message says why in words."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """An item's bytes, and by what an unchanged item is known next time if only reading tells."""
+
+    data: bytes
+    stamp: str | None = None
+
+
+@dataclass(frozen=True)
+class Said:
+    """What lies beside an image about it.
+
+    Attributes:
+        origin: where the source itself says that the image comes from, such as a package or an address.
+    """
+
+    captions: tuple[Caption, ...] = ()
+    origin: str | None = None
+    licence: str | None = None
+
+
+def nothing_said() -> Said:
+    return Said()
 
 
 @dataclass(frozen=True)
@@ -24,17 +58,27 @@ class Item:
 
     Attributes:
         path: where in the source, with `/`; the same for the same image each time.
-        stamp: (bytes, mtime in ns) by which an unchanged item is known without reading it; None if there is no such.
-        read: returns the bytes, or raises UnreadableItemError.
-        origin: what the source itself says of where the image comes from, such as a package or an address.
+        stamp: changes when the bytes do, so an unchanged item is known without reading it; None if nothing tells.
+        read: returns the bytes, or raises UnreadableItemError. Called once, in any thread.
+        said: returns what lies beside the image, such as a `.txt` of the same name.
+        caption_stamp: changes when what is said does.
+        names: path whose folder and file name are words about the image; None if they are mere numbers.
+        lane: items of one lane are read a few at a time, such as those of one web host.
+        keep: a recorded item is not asked for again, whatever its stamp.
     """
 
     path: str
-    stamp: tuple[int, int] | None
-    read: Callable[[], bytes]
-    captions: tuple[Caption, ...]
-    origin: str | None = None
-    licence: str | None = None
+    stamp: str | None
+    read: Callable[[], Content]
+    said: Callable[[], Said] = nothing_said
+    caption_stamp: str | None = None
+    names: str | None = None
+    lane: str | None = None
+    keep: bool = False
+
+    def under(self, folder: str) -> Item:
+        """The same item as part of a larger source."""
+        return replace(self, path=f"{folder}/{self.path}")
 
 
 @dataclass(frozen=True)
@@ -43,19 +87,42 @@ class Source:
 
     Attributes:
         key: digest of the full address, which is not recorded itself: the store must not name paths of one machine.
-        count: number of items.
+        count: number of items; None if only going through them tells.
         items: yields them in an order that does not depend on the machine.
-        unmatched: names that the source's metadata speaks of but that are not there.
+        workers: how many items may be read at the same time. With one they are read in order.
+        per_lane: how many of one lane may be.
+        unmatched: names that the source's metadata speaks of but that are not there; complete once all items are out.
+        close: gives back what the source holds open.
     """
 
     name: str
     key: str
-    count: int
+    count: int | None
     items: Callable[[], Iterator[Item]]
-    unmatched: tuple[str, ...] = ()
+    workers: int = 1
+    per_lane: int | None = None
+    unmatched: list[str] = field(default_factory=list)
+    close: Callable[[], None] = lambda: None
 
 
-Opener = Callable[[str], Source | None]
+@dataclass(frozen=True)
+class Surroundings:
+    """What a source may need besides its address: the settings, and the store that it is collected into."""
+
+    config: DataConfig
+    store: ImageStore | None = None
+
+
+Opener = Callable[[str, Surroundings], Source | None]
+
+
+def refused(path: str, reason: str) -> Item:
+    """An item that will not be read, so that the report names it with the reason."""
+
+    def read() -> Content:
+        raise UnreadableItemError(reason)
+
+    return Item(path=shown(path), stamp=None, read=read)
 
 
 def address_key(address: str) -> str:
@@ -73,6 +140,14 @@ def local_path(uri: str) -> Path | None:
     return Path(uri).expanduser()
 
 
+def shown(path: str) -> str:
+    """A path in letters that every database and terminal takes."""
+    if path.isascii() and path.isprintable():
+        return path
+    path = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in path)
+
+
 def tidy(text: str) -> str:
     """One line without control characters or surplus spaces."""
     text = " ".join(text.split())
@@ -86,3 +161,7 @@ def caption_texts(value: object) -> tuple[str, ...]:
     values = value if isinstance(value, list | tuple) else (value,)
     texts = (tidy(text) for text in values if isinstance(text, str))
     return tuple(text for text in texts if text)
+
+
+def text_or_none(value: object) -> str | None:
+    return tidy(value) or None if isinstance(value, str) else None

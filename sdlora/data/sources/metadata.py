@@ -1,95 +1,103 @@
-"""Captions that lie beside the images: `metadata.jsonl` and `metadata.csv` (the `imagefolder` convention), `.txt`."""
+"""Captions that lie beside the images: `metadata.jsonl` and `metadata.csv` (the `imagefolder` convention), sidecars."""
 
 from __future__ import annotations
 
 import csv
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
-from sdlora.data.sources.base import CAPTION_KEYS, caption_texts, tidy
+from sdlora.data.sources.base import CAPTION_KEYS, Said, caption_texts, text_or_none, tidy
 from sdlora.errors import DataError
-from sdlora.store import Caption
+from sdlora.store import Caption, Origin
 
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
+SIDECAR_SUFFIXES = (".txt", ".caption", ".json")
+MAX_SIDECAR_BYTES = 256 * 2**10
 
 
-@dataclass(frozen=True)
-class FileMetadata:
-    """What a metadata file says of one image."""
-
-    captions: tuple[Caption, ...]
-    source: str | None
-    licence: str | None
-
-
-def read_metadata(path: Path) -> dict[str, FileMetadata]:
+def read_metadata(path: str, content: bytes) -> dict[str, Said]:
     """Rows of a metadata file by `file_name`, which is relative to the file's folder.
 
+    Args:
+        path: what the file is called in errors.
     Raises:
         DataError: the file is not UTF-8, a line is not JSON, or a row lacks `file_name`.
     """
-    rows = _json_rows(path) if path.suffix == ".jsonl" else _csv_rows(path)
-    found: dict[str, FileMetadata] = {}
+    text = _decode_metadata(path, content)
+    rows = _json_rows(path, text) if path.endswith(".jsonl") else _csv_rows(text)
+    found: dict[str, Said] = {}
     for number, row in rows:
         name = row.get("file_name")
         if not isinstance(name, str) or not name:
             raise DataError(
                 f"{path}, line {number}: expected a `file_name`, found the keys {', '.join(map(str, row))}."
             )
-        key = next((key for key in CAPTION_KEYS if row.get(key)), None)
-        texts = caption_texts(row[key]) if key else ()
-        found[str(PurePosixPath(name))] = FileMetadata(
-            captions=tuple(Caption(text, "metadata") for text in texts),
-            source=_text(row.get("source")),
-            licence=_text(row.get("licence") or row.get("license")),
-        )
+        found[str(PurePosixPath(name))] = said_by_row(row, "metadata")
     return found
 
 
-def read_sidecar(path: Path) -> tuple[Caption, ...]:
-    """Captions of a `.txt` file: one per line."""
-    # Not every old caption file is UTF-8; a replaced letter is better than a lost image.
-    text = path.read_bytes().decode("utf-8-sig", errors="replace")
-    return tuple(Caption(line, "sidecar") for line in map(tidy, text.splitlines()) if line)
+def said_by_row(row: Mapping[str, object], origin: Origin) -> Said:
+    """What a row of metadata, or of a dataset, says of its image."""
+    key = next((key for key in CAPTION_KEYS if row.get(key)), None)
+    texts = caption_texts(row[key]) if key else ()
+    return Said(
+        captions=tuple(Caption(text, origin) for text in texts),
+        origin=text_or_none(row.get("source")),
+        licence=text_or_none(row.get("licence") or row.get("license")),
+    )
 
 
-def caption_from_name(stem: str) -> tuple[Caption, ...]:
-    """`red-apple_2` -> "red apple 2"."""
-    text = tidy(stem.replace("-", " ").replace("_", " "))
-    return (Caption(text, "file_name"),) if text else ()
+def read_sidecar(suffix: str, content: bytes) -> Said:
+    """What a file beside the image says: text with a caption per line, or JSON with keys as in metadata."""
+    text = decode_text(content)
+    if suffix == ".json":
+        try:
+            row = json.loads(text)
+        except (ValueError, RecursionError):
+            return Said()
+        return said_by_row(row, "sidecar") if isinstance(row, dict) else Said()
+    return Said(tuple(Caption(line, "sidecar") for line in map(tidy, text.splitlines()) if line))
 
 
-def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+def decode_text(content: bytes) -> str:
+    """Text of a file that does not say how it is encoded. A replaced letter is better than a lost image."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16", errors="replace")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        pass
+    # A few accented letters among plain ones are Western text. Else it is not known what it is.
+    foreign = [byte for byte in content if byte >= 0x80]
+    if all(byte >= 0xC0 for byte in foreign) and len(foreign) < len(content) / 4:
+        return content.decode("cp1252", errors="replace")
+    return content.decode("utf-8-sig", errors="replace")
+
+
+def _json_rows(path: str, text: str) -> Iterator[tuple[int, Mapping[str, object]]]:
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(
-                f"{path}, line {number} is not JSON: {error}. Correct the line; nothing was collected."
+                f"{path}, line {number} is not JSON: {error}. Correct the line; nothing of it was collected."
             ) from error
         if not isinstance(row, dict):
             raise DataError(f'{path}, line {number}: expected an object such as {{"file_name": …, "text": …}}.')
         yield number, row
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
-    reader = csv.DictReader(_read_text(path).splitlines())
+def _csv_rows(text: str) -> Iterator[tuple[int, Mapping[str, object]]]:
+    reader = csv.DictReader(text.splitlines(keepends=True))
     for row in reader:
         yield reader.line_num, {key: value for key, value in row.items() if key is not None}
 
 
-def _read_text(path: Path) -> str:
+def _decode_metadata(path: str, content: bytes) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return content.decode("utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text: {error}. Save it as UTF-8; nothing was collected.") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}. Nothing was collected.") from error
-
-
-def _text(value: object) -> str | None:
-    return tidy(value) or None if isinstance(value, str) else None

@@ -9,18 +9,21 @@ from typing import Any
 
 from sdlora.data.sources.base import (
     CAPTION_KEYS,
+    RIGHTS_KEYS,
+    Content,
     Item,
+    Said,
     Source,
+    Surroundings,
     UnreadableItemError,
     address_key,
-    caption_texts,
     local_path,
 )
+from sdlora.data.sources.metadata import said_by_row
 from sdlora.errors import DataError
-from sdlora.store import Caption
 
 
-def open_saved_dataset(uri: str) -> Source | None:
+def open_saved_dataset(uri: str, surroundings: Surroundings) -> Source | None:
     """A saved dataset by its path, with all of its splits; None if the path is no such folder.
 
     The image column is found by its type; captions come from a column `text`, `caption`, `captions` or `prompt`.
@@ -70,29 +73,31 @@ def _image_column(table: Any, uri: str) -> str:
 def _items(split: str, table: Any, image_column: str) -> Iterator[Item]:
     import datasets
 
-    caption_column = next((key for key in CAPTION_KEYS if key in table.features), None)
-    wanted = [image_column, *([caption_column] if caption_column else [])]
-    wanted += [name for name in ("source", "licence", "license") if name in table.features]
+    wanted = [image_column, *(name for name in (*CAPTION_KEYS, *RIGHTS_KEYS) if name in table.features)]
     rows = table.select_columns(wanted).cast_column(image_column, datasets.Image(decode=False)).with_format(None)
+    fingerprint = getattr(table, "_fingerprint", None)  # of all rows: saving the same rows again keeps it
     for index, row in enumerate(rows):
-        texts = caption_texts(row[caption_column]) if caption_column else ()
+        said = said_by_row(row, "dataset")
         yield Item(
             path=f"{split}/{index:08d}",
-            stamp=None,
-            read=partial(_read, row[image_column]),
-            captions=tuple(Caption(text, "dataset") for text in texts),
-            origin=row.get("source") if isinstance(row.get("source"), str) else None,
-            licence=next((row[key] for key in ("licence", "license") if isinstance(row.get(key), str)), None),
+            stamp=fingerprint,
+            read=partial(_read, row[image_column], fingerprint),
+            said=partial(_said, said),
+            caption_stamp=fingerprint,
         )
 
 
-def _read(cell: dict[str, Any] | None) -> bytes:
+def _said(said: Said) -> Said:
+    return said
+
+
+def _read(cell: dict[str, Any] | None, stamp: str | None) -> Content:
     """The bytes of an undecoded image cell, {"bytes": …, "path": …}."""
     if cell is None:
         raise UnreadableItemError("the row has no image")
     if cell.get("bytes") is not None:
-        return bytes(cell["bytes"])
+        return Content(bytes(cell["bytes"]), stamp)
     try:
-        return Path(cell["path"]).read_bytes()
+        return Content(Path(cell["path"]).read_bytes(), stamp)
     except OSError as error:
         raise UnreadableItemError(f"{cell['path']}: {error.strerror}") from error

@@ -103,6 +103,19 @@ def test_a_file_that_cannot_be_read_is_reported_and_the_others_come_in(store: Im
     assert "max_file_bytes = 1,000,000" in reasons["huge.png"]
 
 
+def test_an_image_that_was_taken_down_does_not_come_back(store: ImageStore, folder: Path) -> None:
+    fill_folder(folder, range(2))
+    collect(store, str(folder), CONFIG)
+    gone = store.images()[0].sha256
+    store.purge(gone, "the painter asked for it", "me")
+    (folder / "copy.png").write_bytes((folder / "0000.png").read_bytes())
+    report = collect(store, str(folder), CONFIG)
+    assert (report.new, report.known, report.skipped_count) == (0, 1, 2)
+    assert "the painter asked for it" in report.skipped[0].reason
+    with pytest.raises(DataError):
+        store.read_bytes(gone)
+
+
 def test_a_dataset_is_collected_once(store: ImageStore, folder: Path) -> None:
     import datasets  # not at the top: processes that these tests start import this file, too
 

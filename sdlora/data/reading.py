@@ -1,0 +1,132 @@
+"""Doing slow work on many items at once: in order, or a few at a time from each lane."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+AHEAD = 4
+"""Items per worker that wait for their turn."""
+
+_TICK_SECONDS = 0.2
+"""How often paused lanes are looked at."""
+
+
+class TryLaterError(Exception):
+    """The work has to wait, and all other work of its lane with it."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
+def in_order(items: Iterator[T], work: Callable[[T], R], workers: int) -> Iterator[R]:
+    """What `work` makes of each item, in the order of the items. Few items are held at a time."""
+    if workers == 1:
+        yield from map(work, items)
+        return
+    pool = ThreadPoolExecutor(workers)
+    try:
+        waiting: deque[Future[R]] = deque()
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > AHEAD * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def in_lanes(
+    items: Iterator[T], work: Callable[[T], R], lane_of: Callable[[T], str], workers: int, per_lane: int
+) -> Iterator[R]:
+    """What `work` makes of each item, as it comes; at most `per_lane` of a lane are worked on at the same time.
+
+    Args:
+        work: may raise TryLaterError, and is then called again for the item once the time is over.
+    """
+    lanes = _Lanes(items, work, lane_of, workers, per_lane)
+    try:
+        yield from lanes.results()
+    finally:
+        lanes.pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Lanes(Generic[T, R]):
+    """Items that wait, by lane, and work that is being done."""
+
+    LOOK_AHEAD = 1000
+    """How many items may wait: among them should be one whose lane has room."""
+
+    def __init__(
+        self, items: Iterator[T], work: Callable[[T], R], lane_of: Callable[[T], str], workers: int, per_lane: int
+    ) -> None:
+        self.pool = ThreadPoolExecutor(workers)
+        self.items, self.work, self.lane_of = items, work, lane_of
+        self.workers, self.per_lane = workers, per_lane
+        self.waiting: dict[str, deque[T]] = {}
+        self.count = 0
+        self.active: Counter[str] = Counter()
+        self.paused_until: dict[str, float] = {}
+        self.running: dict[Future[R], T] = {}
+
+    def results(self) -> Iterator[R]:
+        more = True
+        while more or self.count or self.running:
+            more = more and self._look_ahead()
+            self._start()
+            if not self.running:  # all lanes that have items are paused
+                time.sleep(_TICK_SECONDS)
+                continue
+            done, _ = wait(self.running, timeout=_TICK_SECONDS, return_when=FIRST_COMPLETED)
+            for future in done:
+                item = self.running.pop(future)
+                self.active[self.lane_of(item)] -= 1
+                try:
+                    result = future.result()
+                except TryLaterError as later:
+                    self._put_back(item, later.seconds)
+                    continue
+                yield result
+
+    def _look_ahead(self) -> bool:
+        """Take items until enough wait; whether there may be more."""
+        while self.count < self.LOOK_AHEAD:
+            item = next(self.items, None)
+            if item is None:
+                return False
+            self.waiting.setdefault(self.lane_of(item), deque()).append(item)
+            self.count += 1
+        return True
+
+    def _start(self) -> None:
+        """Give idle workers what may be worked on, one item of each lane in turn."""
+        now = time.monotonic()
+        started = True
+        while started and len(self.running) < self.workers:
+            started = False
+            for lane in list(self.waiting):
+                if len(self.running) >= self.workers:
+                    return
+                if self.active[lane] >= self.per_lane or self.paused_until.get(lane, 0.0) > now:
+                    continue
+                item = self.waiting[lane].popleft()
+                if not self.waiting[lane]:
+                    del self.waiting[lane]
+                self.count -= 1
+                self.active[lane] += 1
+                self.running[self.pool.submit(self.work, item)] = item
+                started = True
+
+    def _put_back(self, item: T, seconds: float) -> None:
+        lane = self.lane_of(item)
+        self.paused_until[lane] = max(self.paused_until.get(lane, 0.0), time.monotonic() + seconds)
+        self.waiting.setdefault(lane, deque()).appendleft(item)
+        self.count += 1

@@ -1,0 +1,110 @@
+"""Archives: zip, and tar plain or packed with gzip, bzip2 or xz. Read in place; nothing is unpacked to disk.
+
+Captions lie in an archive as they lie in a folder, so this reads WebDataset shards (`key.jpg`, `key.txt`, `key.json`).
+A pattern such as `shards/{000..015}.tar` or `shards/*.tar` is one source of many archives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from sdlora.data.sources.base import Item, Source, Surroundings, address_key
+from sdlora.data.sources.patterns import expand
+from sdlora.data.sources.places import Place, places_of
+from sdlora.data.sources.tree import Entry, Listing, tree_items
+from sdlora.errors import DataError
+
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+ARCHIVE_SUFFIXES = (".zip", *TAR_SUFFIXES)
+_UNREADABLE_SUFFIXES = (".rar", ".7z", ".tar.zst", ".tzst", ".gz", ".zst")
+
+
+class Archive(Protocol):
+    """One archive, listed when it was opened."""
+
+    listing: Listing
+
+    def read(self, entry: Entry, size: int) -> bytes: ...
+    def close(self) -> None: ...
+
+
+def open_archives(uri: str, surroundings: Surroundings) -> Source | None:
+    """One archive, or all that a pattern fits; None if the address ends in no archive's suffix.
+
+    Members that would leave the archive, links, devices, names with control characters and members that are too large
+    or unpack to too much are refused one by one, each with the reason; the others are collected.
+
+    Raises:
+        DataError: nothing is there, it is no archive, or no image is in it.
+    """
+    lowered = uri.lower()
+    if lowered.endswith(_UNREADABLE_SUFFIXES) and not lowered.endswith(ARCHIVE_SUFFIXES):
+        raise DataError(
+            f"data.sources: {uri!r} is an archive of a kind that cannot be read here, expected "
+            f"{', '.join(ARCHIVE_SUFFIXES)}. Pack it anew, or unpack it and give the folder."
+        )
+    if not lowered.endswith(ARCHIVE_SUFFIXES):
+        return None
+    places = places_of(uri, expand(uri))
+    if places is None:  # a folder that is called like an archive
+        return None
+    unmatched: list[str] = []
+    opened = _Opened(places, surroundings, unmatched)
+    count = None
+    if len(places) == 1:
+        count = len(opened.archive(0).listing.images)
+        if not count:
+            opened.close()
+            raise DataError(f"data.sources: no image in the archive {uri!r}. Correct the path.")
+    return Source(
+        name=places[0].name if len(places) == 1 else uri.rstrip("/").rpartition("/")[2],
+        key=address_key(places[0].address if len(places) == 1 else "\n".join(place.address for place in places)),
+        count=count,
+        items=opened.items,
+        unmatched=unmatched,
+        close=opened.close,
+    )
+
+
+class _Opened:
+    """The archives of one source, of which the last few are open."""
+
+    KEPT = 2  # items of the one before may still wait to be read
+
+    def __init__(self, places: Sequence[Place], surroundings: Surroundings, unmatched: list[str]) -> None:
+        self.places, self.config, self.unmatched = places, surroundings.config, unmatched
+        self._archives: dict[int, Archive] = {}
+
+    def archive(self, index: int) -> Archive:
+        if index not in self._archives:
+            while len(self._archives) >= self.KEPT:
+                self._archives.pop(min(self._archives)).close()
+            place = self.places[index]
+            if place.address.lower().endswith(".zip"):
+                from sdlora.data.sources.zip_archive import ZipArchive
+
+                self._archives[index] = ZipArchive(place, self.config)
+            else:
+                from sdlora.data.sources.tar_archive import TarArchive
+
+                self._archives[index] = TarArchive(place, self.config)
+        return self._archives[index]
+
+    def items(self) -> Iterator[Item]:
+        if len(self.places) == 1:
+            yield from self._items(0)
+            return
+        for index, place in enumerate(self.places):
+            for item in self._items(index):
+                yield item.under(place.name)
+
+    def close(self) -> None:
+        while self._archives:
+            self._archives.popitem()[1].close()
+
+    def _items(self, index: int) -> Iterator[Item]:
+        def read(entry: Entry, size: int) -> bytes:
+            return self.archive(index).read(entry, size)
+
+        return tree_items(iter((self.archive(index).listing,)), read, self.config.max_file_bytes, self.unmatched)

@@ -1,0 +1,197 @@
+"""Captions inside image files: XMP, PNG text, EXIF. Read from the containers' headers; no pixel is decoded."""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from sdlora.data.sources.base import tidy
+from sdlora.store import Caption
+
+MAX_TEXT_BYTES = 256 * 2**10
+"""More than this, packed or unpacked, is no caption and is not looked at."""
+
+_MAX_CHUNKS = 10_000
+_PNG, _TIFF = b"\x89PNG\r\n\x1a\n", (b"II*\x00", b"MM\x00*")
+_JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\x00"
+_RDF, _DC = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}", "{http://purl.org/dc/elements/1.1/}"
+_EXIF_POINTER, _IMAGE_DESCRIPTION, _USER_COMMENT = 0x8769, 0x010E, 0x9286
+
+_CAMERA_WORDS = re.compile(
+    r"(olympus|minolta) digital camera|sony dsc|samsung( camera pictures)?|kodak digital still camera|dsc\w*|dcim\w*",
+    re.I,
+)
+"""What cameras write into every ImageDescription."""
+_EXTRA_NETWORK = re.compile(r"<(?:lora|lyco|hypernet):[^>]*>")
+_AFTER_PROMPT = re.compile(r"(?:^|\n)(?:Negative prompt:|Steps: \d)")
+
+
+@dataclass
+class _Texts:
+    """What a file carries, still undecoded."""
+
+    xmp: bytes = b""
+    exif: bytes = b""
+    png: dict[str, str] = field(default_factory=dict)
+
+
+def embedded_captions(content: bytes) -> tuple[Caption, ...]:
+    """Captions of the first of XMP, PNG text and EXIF that has any; a damaged part counts as absent."""
+    texts = _texts(content)
+    found = [Caption(text, "xmp") for text in _xmp_captions(texts.xmp)]
+    if not found:
+        found = [Caption(text, "png_text") for text in _png_captions(texts.png)]
+    if not found:
+        found = [Caption(text, "exif") for text in _exif_captions(texts.exif)]
+    return tuple(found)
+
+
+def prompt_of_parameters(parameters: str) -> str:
+    """The prompt in the `parameters` that AUTOMATIC1111's program writes; neither negative prompt nor settings."""
+    prompt = parameters[: match.start()] if (match := _AFTER_PROMPT.search(parameters)) else parameters
+    return tidy(_EXTRA_NETWORK.sub(" ", prompt)).strip(" ,")
+
+
+def _texts(content: bytes) -> _Texts:
+    if content.startswith(_PNG):
+        return _png_texts(content)
+    if content.startswith(b"\xff\xd8"):
+        return _jpeg_texts(content)
+    if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
+        parts = dict(_chunks(content, 12, little_endian=True))
+        return _Texts(xmp=parts.get(b"XMP ", b""), exif=parts.get(b"EXIF", b""))
+    return _Texts(exif=content if content.startswith(_TIFF) else b"")
+
+
+def _jpeg_texts(content: bytes) -> _Texts:
+    texts = _Texts()
+    for marker, body in _jpeg_segments(content):
+        if marker == 0xE1 and body.startswith(_JPEG_XMP):
+            texts.xmp = texts.xmp or body[len(_JPEG_XMP) :]
+        elif marker == 0xE1 and body.startswith(b"Exif\x00\x00"):
+            texts.exif = texts.exif or body
+    return texts
+
+
+def _png_texts(content: bytes) -> _Texts:
+    texts = _Texts()
+    for kind, body in _chunks(content, 8, little_endian=False):
+        if kind == b"eXIf":
+            texts.exif = body
+        elif kind in (b"tEXt", b"zTXt", b"iTXt"):
+            key, _, rest = body.partition(b"\x00")
+            value = _png_text(kind, rest)
+            if key == b"XML:com.adobe.xmp":
+                texts.xmp = value.encode()
+            else:
+                texts.png.setdefault(key.decode("latin-1"), value)
+    return texts
+
+
+def _png_text(kind: bytes, rest: bytes) -> str:
+    if kind == b"tEXt":
+        return _decode(rest)
+    if kind == b"zTXt":
+        return _decode(_inflate(rest[1:]))
+    packed, rest = rest[:1] == b"\x01", rest[2:]
+    _, _, rest = rest.partition(b"\x00")  # language
+    _, _, value = rest.partition(b"\x00")  # translated keyword
+    return _decode(_inflate(value) if packed else value)
+
+
+def _inflate(packed: bytes) -> bytes:
+    try:
+        unpacker = zlib.decompressobj()
+        unpacked = unpacker.decompress(packed, MAX_TEXT_BYTES)
+    except zlib.error:
+        return b""
+    return b"" if unpacker.unconsumed_tail else unpacked
+
+
+def _chunks(content: bytes, start: int, *, little_endian: bool) -> Iterator[tuple[bytes, bytes]]:
+    """(kind, body) of the chunks of a PNG (length, kind, body, checksum) or a RIFF file (kind, length, body)."""
+    for _ in range(_MAX_CHUNKS):
+        if start + 8 > len(content):
+            return
+        kind, length = struct.unpack_from("<4sI" if little_endian else ">I4s", content, start)
+        if not little_endian:
+            kind, length = length, kind
+        if length <= MAX_TEXT_BYTES:
+            yield kind, content[start + 8 : start + 8 + length]
+        start += 8 + length + (length % 2 if little_endian else 4)
+
+
+def _jpeg_segments(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """(marker, body) of the segments before the pixels."""
+    start = 2
+    for _ in range(_MAX_CHUNKS):
+        if start + 4 > len(content) or content[start] != 0xFF or content[start + 1] == 0xDA:
+            return
+        if content[start + 1] == 0xFF:  # fill byte
+            start += 1
+            continue
+        (length,) = struct.unpack_from(">H", content, start + 2)
+        yield content[start + 1], content[start + 4 : start + 2 + length]
+        start += 2 + length
+
+
+def _xmp_captions(packet: bytes) -> list[str]:
+    """`dc:description` (one per language, the default first), else the words of `dc:subject`."""
+    if not packet or len(packet) > MAX_TEXT_BYTES or (b"description" not in packet and b"subject" not in packet):
+        return []
+    from xml.etree.ElementTree import ParseError
+
+    from defusedxml import DefusedXmlException
+    from defusedxml.ElementTree import fromstring
+
+    try:
+        root = fromstring(packet.strip(b"\x00 \r\n\t"), forbid_dtd=True)
+    except (ParseError, DefusedXmlException, ValueError, LookupError):
+        return []
+    described = [tidy(item.text or "") for item in root.iterfind(f".//{_DC}description//{_RDF}li")]
+    described += [tidy(node.get(f"{_DC}description", "")) for node in root.iter(f"{_RDF}Description")]
+    if any(described):
+        return [text for text in described if text]
+    subjects = ", ".join(filter(None, (tidy(item.text or "") for item in root.iterfind(f".//{_DC}subject//{_RDF}li"))))
+    return [subjects] if subjects else []
+
+
+def _png_captions(texts: dict[str, str]) -> list[str]:
+    """The prompt of `parameters`, else `Description`. ComfyUI's `prompt` and `workflow` are programs, not words."""
+    found = prompt_of_parameters(texts["parameters"]) if "parameters" in texts else ""
+    found = found or tidy(texts.get("Description", ""))
+    return [found] if found and not found.startswith("{") else []
+
+
+def _exif_captions(data: bytes) -> list[str]:
+    """`ImageDescription`, or the prompt that AUTOMATIC1111's program writes into `UserComment`."""
+    if not data:
+        return []
+    from PIL import Image
+
+    try:
+        exif = Image.Exif()
+        exif.load(data)
+        described, comment = exif.get(_IMAGE_DESCRIPTION), exif.get_ifd(_EXIF_POINTER).get(_USER_COMMENT)
+    except Exception:  # noqa: BLE001  # damaged tags raise whatever struct, bytes and ints raise
+        return []
+    if isinstance(comment, bytes) and b"S\x00t\x00e\x00p\x00s\x00:" in comment[8 : MAX_TEXT_BYTES + 8]:
+        order = "utf-16-le" if comment[9:10] == b"\x00" else "utf-16-be"
+        text = comment[8 : MAX_TEXT_BYTES + 8].decode(order, "ignore")
+        if prompt := prompt_of_parameters(text):
+            return [prompt]
+    if not isinstance(described, str) or len(described) > MAX_TEXT_BYTES:
+        return []
+    text = tidy(_decode(described.encode("latin-1", "ignore")))  # Pillow reads bytes as Latin-1; many write UTF-8
+    return [] if not text or _CAMERA_WORDS.fullmatch(text) else [text]
+
+
+def _decode(data: bytes) -> str:
+    """UTF-8 where it is that, else Latin-1, which takes every byte."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")

@@ -1,0 +1,122 @@
+"""Single files, here or in any store that fsspec reads, and what to say when its driver is not installed."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from sdlora.data.sources.base import local_path
+from sdlora.errors import DataError
+
+PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+"""What `pip install` needs for the usual stores; fsspec's own message names it for the others."""
+
+_STAMP_KEYS = ("ETag", "etag", "md5Hash", "checksum", "blob_id", "LastModified", "last_modified", "mtime", "created")
+
+
+@dataclass(frozen=True)
+class Place:
+    """One file.
+
+    Attributes:
+        address: full address, the same however it was written.
+        stamp: changes when the bytes do.
+    """
+
+    name: str
+    address: str
+    stamp: str
+    size: int
+    open: Callable[[], BinaryIO]
+
+
+def places_of(uri: str, addresses: Sequence[str]) -> list[Place] | None:
+    """The files at these addresses, of which each may be a pattern with `*`; None if it is one local folder.
+
+    Raises:
+        DataError: nothing is there, or the store cannot be reached.
+    """
+    found: list[Place] = []
+    for address in addresses:
+        path = local_path(address)
+        if path is None:
+            found += _remote_places(address)
+            continue
+        if path.is_dir():
+            return None
+        paths = [path] if path.exists() or not glob.has_magic(str(path)) else _fitting(path)
+        found += [_local_place(path) for path in paths]
+    if not found:
+        raise DataError(f"data.sources: nothing fits {uri!r}. Correct the path.")
+    return found
+
+
+def file_system(uri: str) -> tuple[Any, str]:
+    """fsspec's file system for an address, and the path in it.
+
+    Raises:
+        DataError: no such store is known, its driver is not installed, or its address is wrong.
+    """
+    from fsspec.core import url_to_fs
+
+    scheme = uri.partition("://")[0]
+    try:
+        return cast("tuple[Any, str]", url_to_fs(uri))
+    except ImportError as error:
+        remedy = f"pip install {PACKAGES[scheme]}" if scheme in PACKAGES else str(error)
+        raise DataError(f"data.sources: {uri!r} needs a driver that is not installed. Run: {remedy}") from error
+    except ValueError as error:
+        raise DataError(
+            f"data.sources: {uri!r} is of no kind that can be collected: {error}. Give a folder, an archive, a list of "
+            "URLs, a dataset, or an address that fsspec reads, such as s3://bucket/folder."
+        ) from error
+
+
+def stamp_of(info: Mapping[str, Any]) -> str | None:
+    """What a store says of an object that changes when its bytes do."""
+    said = [str(info[key]) for key in _STAMP_KEYS if info.get(key) is not None]
+    return f"{info.get('size')}-{said[0]}" if said else None
+
+
+def _remote_places(address: str) -> list[Place]:
+    fs, path = file_system(address)
+    try:
+        infos = fs.glob(path, detail=True) if glob.has_magic(path) else {path: fs.info(path)}
+    except FileNotFoundError as error:
+        raise DataError(f"data.sources: there is nothing at {address!r}. Correct the address.") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"data.sources: {address!r} cannot be read: {error}. Check address and rights.") from error
+    return [
+        Place(
+            name=name.rpartition("/")[2],
+            address=str(fs.unstrip_protocol(name)),
+            stamp=stamp_of(info) or str(info.get("size")),
+            size=int(info.get("size") or 0),
+            open=lambda name=name: fs.open(name, "rb"),  # type: ignore[misc]  # the name of this turn of the loop
+        )
+        for name, info in sorted(infos.items())
+        if info.get("type") != "directory"
+    ]
+
+
+def _fitting(pattern: Path) -> list[Path]:
+    return sorted(map(Path, glob.glob(str(pattern))))  # noqa: PTH207  # `Path.glob` takes no absolute pattern
+
+
+def _local_place(path: Path) -> Place:
+    try:
+        status = path.stat()
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise DataError(f"data.sources: {str(path)!r} cannot be read: {error.strerror}. Correct the path.") from error
+    return Place(
+        name=path.resolve().name,
+        address=str(path.resolve()),
+        stamp=f"{status.st_size}-{status.st_mtime_ns}",
+        size=status.st_size,
+        open=lambda: path.open("rb"),
+    )

@@ -1,0 +1,141 @@
+"""What folders, archives and object stores have in common: images, and files beside them that speak of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Any
+
+from sdlora.data.sources.base import IMAGE_SUFFIXES, Content, Item, Said, UnreadableItemError, shown
+from sdlora.data.sources.metadata import (
+    MAX_SIDECAR_BYTES,
+    METADATA_NAMES,
+    SIDECAR_SUFFIXES,
+    read_metadata,
+    read_sidecar,
+)
+from sdlora.errors import DataError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of a tree.
+
+    Attributes:
+        path: relative to the root, with `/`.
+        stamp: changes when the bytes do; None if nothing tells.
+        where: what the tree needs to find the bytes again.
+    """
+
+    path: str
+    size: int
+    stamp: str | None
+    where: Any = None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Some of a tree's files: a folder's, or all of an archive's. `images` may hold items that were refused by name."""
+
+    images: Sequence[Entry | Item]
+    others: Mapping[str, Entry]
+
+
+ReadEntry = Callable[[Entry, int], bytes]
+"""The bytes of an entry, at most so many; raises UnreadableItemError."""
+
+
+def is_image(name: str) -> bool:
+    return name[name.rfind(".") :].lower() in IMAGE_SUFFIXES
+
+
+def is_hidden(path: str) -> bool:
+    return any(part.startswith(".") and part != ".." for part in path.split("/")) or path.startswith("__MACOSX/")
+
+
+def speaks_of_images(name: str) -> bool:
+    """Whether it is a metadata file or a sidecar; of a tree's files that are no images only these matter."""
+    return name in METADATA_NAMES or name.endswith(SIDECAR_SUFFIXES)
+
+
+def tree_items(
+    listings: Iterator[Listing], read: ReadEntry, max_file_bytes: int, unmatched: list[str]
+) -> Iterator[Item]:
+    """Items of a tree, outer folders before the folders in them.
+
+    Metadata of a folder speaks of the images in it and in the folders in it; one further in knows better.
+
+    Raises:
+        DataError: a metadata file cannot be understood.
+    """
+    rows: dict[str, Said] = {}
+    for listing in listings:
+        rows.update(_metadata(listing.others, read, max_file_bytes))
+        for image in listing.images:
+            if isinstance(image, Item):
+                yield image
+            else:
+                yield _item(image, rows.pop(image.path, None), listing.others, read, max_file_bytes)
+    unmatched.extend(sorted(map(shown, rows)))
+
+
+def read_within(read: ReadEntry, entry: Entry, limit: int) -> bytes:
+    """The bytes of an entry, unless they are more than `limit`, whatever the tree promised.
+
+    Raises:
+        UnreadableItemError: they are, or they cannot be read.
+    """
+    if entry.size > limit:
+        raise UnreadableItemError(f"{entry.size:,} bytes, more than max_file_bytes = {limit:,}")
+    content = read(entry, min(limit, entry.size) + 1)
+    if len(content) > entry.size:
+        raise UnreadableItemError(f"holds more than the {entry.size:,} bytes that it was listed with")
+    return content
+
+
+def _metadata(others: Mapping[str, Entry], read: ReadEntry, limit: int) -> dict[str, Said]:
+    found: dict[str, Said] = {}
+    paths = [path for path in others if path.rpartition("/")[2] in METADATA_NAMES]
+    for path in sorted(paths, key=lambda path: (path.count("/"), path)):
+        folder = PurePosixPath(path).parent
+        try:
+            content = read_within(read, others[path], limit)
+        except UnreadableItemError as error:
+            raise DataError(f"{shown(path)} cannot be read: {error}. Nothing of its folder was collected.") from error
+        found.update((str(folder / name), row) for name, row in read_metadata(shown(path), content).items())
+    return found
+
+
+def _item(entry: Entry, row: Said | None, others: Mapping[str, Entry], read: ReadEntry, limit: int) -> Item:
+    stem = entry.path.rpartition(".")[0]
+    sidecar = next((others[name] for suffix in SIDECAR_SUFFIXES if (name := stem + suffix) in others), None)
+    if row and row.captions:
+        sidecar = None
+    stamp = _digest(row) if row else ""
+    return Item(
+        path=shown(entry.path),
+        stamp=entry.stamp,
+        read=lambda: Content(read_within(read, entry, limit), entry.stamp),
+        said=partial(_said, row, sidecar, read),
+        caption_stamp=f"{stamp} {sidecar.path[len(stem) :]} {sidecar.stamp}" if sidecar else stamp,
+        names=entry.path,
+    )
+
+
+def _said(row: Said | None, sidecar: Entry | None, read: ReadEntry) -> Said:
+    row = row or Said()
+    if sidecar is None:
+        return row
+    try:
+        content = read_within(read, sidecar, MAX_SIDECAR_BYTES)
+    except UnreadableItemError:  # a caption that cannot be read is no reason to lose the image
+        return row
+    said = read_sidecar(sidecar.path[sidecar.path.rfind(".") :], content)
+    return Said(row.captions or said.captions, row.origin or said.origin, row.licence or said.licence)
+
+
+def _digest(row: Said) -> str:
+    return hashlib.blake2b(repr(row).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
