@@ -9,6 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from sdlora.data import CleanReport, CollectReport, DataConfig, clean, collect
 from sdlora.store import ImageStore
+from tasks.fan_out import measurer
 from tasks.pages import data_page
 from tasks.progress import task_progress
 from tasks.retries import is_passing_trouble
@@ -31,6 +32,6 @@ def collect_images(config: DataConfig, home: Path) -> tuple[CollectReport, ...]:
 def clean_images(collected: tuple[CollectReport, ...], config: DataConfig, home: Path) -> CleanReport:
     """Run the checks that an image lacks, and decide every image by the thresholds of today."""
     with ImageStore.open(home) as store:
-        report = clean(store, config, on_progress=task_progress())
+        report = clean(store, config, on_progress=task_progress(), measurer=measurer())
     create_markdown_artifact(data_page(collected, report), key="images", description="What came in and what is kept")
     return report

@@ -25,7 +25,7 @@ from sdlora.data.ledger import (
 )
 from sdlora.data.measure import Measurement
 from sdlora.data.similar import SimilarPairs
-from sdlora.data.workers import measure_all
+from sdlora.data.workers import Measurer, measure_all
 from sdlora.progress import OnProgress
 from sdlora.store import Counts, ImageStore
 from sdlora.store.intake import CHUNK, chunks
@@ -33,6 +33,7 @@ from sdlora.store.queries import count_images
 from sdlora.store.tables import ImageTable
 
 _SHOWN = 20
+_WINDOW = 20_000  # images whose digests are in memory at once
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,16 @@ class CleanReport:
     rejected: tuple[Rejection, ...]
 
 
-def clean(store: ImageStore, config: DataConfig, on_progress: OnProgress | None = None) -> CleanReport:
+def clean(
+    store: ImageStore, config: DataConfig, on_progress: OnProgress | None = None, measurer: Measurer = measure_all
+) -> CleanReport:
     """Decide over every image that has no verdict under these settings. Nothing is deleted.
 
     Only images without recorded scores are decoded. Work is recorded in portions: a run that is killed keeps what it
     has measured and decided, and the next one ends where an undisturbed one would have.
+
+    Args:
+        measurer: who looks at the images: this machine, or a cluster.
 
     Raises:
         DataError: the bytes of an image are missing or damaged.
@@ -73,7 +79,7 @@ def clean(store: ImageStore, config: DataConfig, on_progress: OnProgress | None 
     """
     rules = rules_digest(config)
     pending = _pending(store, rules, config)
-    decoded = _measure(store, pending, config, on_progress)
+    decoded = _measure(store, pending, config, measurer, on_progress)
     for done, portion in _portions(pending):
         with store.write() as session:
             decide_images(session, portion, rules, config)
@@ -98,26 +104,40 @@ def _pending(store: ImageStore, rules: str, config: DataConfig) -> Ids:
         return undecided(session, rules)
 
 
-def _measure(store: ImageStore, pending: Ids, config: DataConfig, on_progress: OnProgress | None) -> int:
+def _measure(
+    store: ImageStore, pending: Ids, config: DataConfig, measurer: Measurer, on_progress: OnProgress | None
+) -> int:
     """Measure the pending images that lack a score; returns how many those were."""
+    pairs = SimilarPairs()
+    measured = 0
+    for start in range(0, len(pending), _WINDOW):
+        window = pending[start : start + _WINDOW]
+        unseen = _unseen(store, window, config)
+        sizes = {sha256: known.byte_size for sha256, known in unseen.items()}
+        done = 0
+        for batch in _batches(measurer(store.blobs, sizes, config.max_pixels, config.background)):
+            looks = {one.pixels_sha256: one.fingerprint for one in batch if one.pixels_sha256 and one.fingerprint}
+            known = {unseen[one.sha256].image_id: one for one in batch}
+            with store.write() as session:
+                fingerprint_ids = pairs.add(session, looks)
+                forget_scores(session, [unseen[one.sha256].image_id for one in batch if unseen[one.sha256].scores])
+                record_measurements(session, known, fingerprint_ids, config)
+            done += len(batch)
+            if on_progress:
+                # Images that need no look count as done, once the others of their window are.
+                on_progress("check images", start + (len(window) if done == len(unseen) else done), len(pending))
+        measured += len(unseen)
+    return measured
+
+
+def _unseen(store: ImageStore, ids: Ids, config: DataConfig) -> dict[str, Known]:
+    """Those of the images that have to be looked at, by SHA-256."""
     unseen: dict[str, Known] = {}
     with store.read() as session:
-        for _, portion in _portions(pending):
+        for _, portion in _portions(ids):
             lacking = (known for known in known_of(session, portion) if needs_measuring(known, config))
             unseen.update((known.sha256, known) for known in lacking)
-    pairs = SimilarPairs()
-    sizes = {sha256: known.byte_size for sha256, known in unseen.items()}
-    done = 0
-    for batch in _batches(measure_all(store.blobs, sizes, config.max_pixels, config.background)):
-        looks = {one.pixels_sha256: one.fingerprint for one in batch if one.pixels_sha256 and one.fingerprint}
-        with store.write() as session:
-            fingerprint_ids = pairs.add(session, looks)
-            forget_scores(session, [unseen[one.sha256].image_id for one in batch if unseen[one.sha256].scores])
-            record_measurements(session, {unseen[one.sha256].image_id: one for one in batch}, fingerprint_ids, config)
-        done += len(batch)
-        if on_progress:
-            on_progress("check images", done, len(unseen))
-    return len(unseen)
+    return unseen
 
 
 def _portions(ids: Ids) -> Iterator[tuple[int, list[int]]]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache, partial
+from typing import Protocol
 
 from sdlora.data.decode import Decoded
 from sdlora.data.measure import Measurement, measure, measured
@@ -22,6 +23,14 @@ _SECONDS_PER_SHARD = 300.0
 _SECONDS_PER_IMAGE = 60.0
 
 Measure = Callable[[str], Measurement]
+
+
+class Measurer(Protocol):
+    """Whatever measures the images of a blob store, given their sizes by SHA-256, in the given order."""
+
+    def __call__(
+        self, blobs: BlobStore, sizes: Mapping[str, int], max_pixels: int, background: str = "white"
+    ) -> Iterator[Measurement]: ...
 
 
 def measure_all(

@@ -105,15 +105,16 @@ def test_cleaning_in_any_portions_ends_where_one_pass_would(
         shutil.copy(empty_database, home)
         decoder = Measured({})
         with pytest.MonkeyPatch.context() as patch, ImageStore.open(home) as store:
-            patch.setattr(cleaning, "measure_all", decoder)
             if len(portions) > 1:
                 patch.setattr(cleaning, "CHUNK", portion)
+                patch.setattr(cleaning, "_WINDOW", 3 * portion)
             start = 0
             for number, end in enumerate(portions):
                 _fill(store, contents[start:end], decoder, family)
                 start = end
-                clean(store, detours[number] if number < min(len(detours), len(portions) - 1) else final)
-            assert clean(store, final).decided == 0
+                on_the_way = number < min(len(detours), len(portions) - 1)
+                clean(store, detours[number] if on_the_way else final, measurer=decoder)
+            assert clean(store, final, measurer=decoder).decided == 0
             found.append(_verdicts(store))
         shutil.rmtree(home)
     assert found[0] == found[1]

@@ -1,0 +1,110 @@
+"""Measuring on other machines: a shard of digests goes out, one small file comes back by way of the blob store."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from fsspec import AbstractFileSystem
+from fsspec.core import url_to_fs
+
+from sdlora.data.checks import CHECKS
+from sdlora.data.decode import Header, current_decodings
+from sdlora.data.fingerprint import VERSION, Fingerprint
+from sdlora.data.measure import Measurement
+from sdlora.data.workers import measure_blob
+
+SHARD = 1_000
+"""Images per shard: some seconds of work, a result of a few megabytes."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Some images to be measured, by what is needed to do so and nothing else: no pixels, no open files."""
+
+    blobs_url: str
+    shas: tuple[str, ...]
+    max_pixels: int
+    background: str
+
+    @cached_property
+    def digest(self) -> str:
+        """Names the work: the same images measured by the same code under the same settings."""
+        code = [[check.name, check.version] for check in CHECKS] + [VERSION, *current_decodings(self.background)]
+        work = [code, self.max_pixels, self.background, self.shas]
+        return hashlib.sha256(json.dumps(work).encode()).hexdigest()
+
+
+def measure_shard(shard: Shard) -> str:
+    """Measure every image of a shard and leave the result beside the blobs; returns the shard's digest.
+
+    A result that is there already, of a run that was cut off, is not made again.
+
+    Raises:
+        DataError: the bytes of an image are missing or damaged.
+    """
+    results = ShardResults(shard.blobs_url)
+    if results.read(shard) is None:
+        found = [measure_blob(shard.blobs_url, shard.max_pixels, shard.background, sha256) for sha256 in shard.shas]
+        results.write(shard, found)
+    return shard.digest
+
+
+class ShardResults:
+    """Results on their way back: `<blobs>/measured/<shard digest>`, each whole or not at all."""
+
+    def __init__(self, blobs_url: str) -> None:
+        self._fs: AbstractFileSystem
+        self._fs, root = url_to_fs(blobs_url)
+        self._folder = f"{root}/measured"
+
+    def write(self, shard: Shard, measurements: Sequence[Measurement]) -> None:
+        """Leave the measurements of a shard, in the order of its images."""
+        lines = json.dumps([_to_json(one) for one in measurements]).encode()
+        # The file's own digest comes first, so that a torn one is known.
+        content = hashlib.sha256(lines).hexdigest().encode() + gzip.compress(lines, compresslevel=1, mtime=0)
+        partial = f"{self._folder}/.partial-{uuid.uuid4().hex}"
+        self._fs.makedirs(self._folder, exist_ok=True)
+        self._fs.pipe_file(partial, content)
+        self._fs.mv(partial, self._path(shard))
+
+    def read(self, shard: Shard) -> list[Measurement] | None:
+        """The measurements of a shard; None if there are none, or they are damaged."""
+        try:
+            content: bytes = self._fs.cat_file(self._path(shard))
+            lines = gzip.decompress(content[64:])
+        except (FileNotFoundError, EOFError, OSError):  # gzip's errors are OSErrors
+            return None
+        if hashlib.sha256(lines).hexdigest().encode() != content[:64]:
+            return None
+        return [_from_json(one) for one in json.loads(lines)]
+
+    def remove(self, shard: Shard) -> None:
+        """Delete the result of a shard that has been recorded."""
+        with suppress(FileNotFoundError):
+            self._fs.rm_file(self._path(shard))
+
+    def _path(self, shard: Shard) -> str:
+        return f"{self._folder}/{shard.digest}"
+
+
+def _to_json(measurement: Measurement) -> dict[str, Any]:
+    values = asdict(measurement)
+    if measurement.fingerprint:
+        values["fingerprint"]["thumbnail"] = base64.b64encode(measurement.fingerprint.thumbnail).decode()
+    return values
+
+
+def _from_json(values: dict[str, Any]) -> Measurement:
+    header, look = values["header"], values["fingerprint"]
+    if look:
+        look = Fingerprint(tuple(look["hashes"]), look["aspect"], base64.b64decode(look["thumbnail"]))
+    return Measurement(**{**values, "header": Header(**header) if header else None, "fingerprint": look})
