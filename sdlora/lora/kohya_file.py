@@ -73,7 +73,7 @@ def read_kohya_file(path: Path, reader: Reader = "lycoris") -> dict[str, Change]
 
 def _network(updates: Mapping[str, LayerUpdate], config: LoraConfig) -> dict[str, str]:
     """The settings under the names by which sd-scripts and LyCORIS would build the same network."""
-    first = next(iter(updates.values()))
+    first = min(updates.values(), key=lambda update: update.rank)  # joined layers have a multiple of the rank
     rank, alpha = str(first.rank), f"{first.alpha:g}"  # what the tensors say: of a PiSSA twice the rank
     arguments = {}
     if any(

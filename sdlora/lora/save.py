@@ -15,6 +15,7 @@ from sdlora.checkpoints import file_sha256
 from sdlora.errors import StorageError, WeightsError
 from sdlora.lora.config import LoraConfig
 from sdlora.lora.diffusers_file import DIFFUSERS_FILE, read_diffusers_file, write_diffusers_file
+from sdlora.lora.joining import kohya_updates
 from sdlora.lora.kohya_file import read_kohya_file, write_kohya_file
 from sdlora.lora.layers import base_weights, collect_updates, require_equal
 from sdlora.lora.manifest import MANIFEST_FILE, AdapterManifest, library_versions
@@ -66,7 +67,7 @@ def save_adapter(
         raise WeightsError(f"name: {name!r} cannot name the adapter's file; use letters, digits, '.', '-' and '_'.")
     family = family_of(base.folder)
     updates, weights = _by_part(family.layout.denoiser, denoiser)
-    names = {layer: family.kohya_name(layer.split(".", 1)[1]) for layer in updates}
+    renamed, renamed_weights = kohya_updates(updates, weights, family)
     metadata = _describe(family, name, prediction_type, resolution_px) | {
         "sdlora.base_digest": base.digest,
         "sdlora.snapshot_digest": snapshot_digest,
@@ -79,10 +80,8 @@ def save_adapter(
         partial.mkdir(parents=True)
         diffusers_path, kohya_path = partial / DIFFUSERS_FILE, partial / f"{name}.safetensors"
         digest = write_diffusers_file(diffusers_path, updates, config)
-        renamed = {names[layer]: update for layer, update in updates.items()}
         kohya_digest = write_kohya_file(kohya_path, renamed, config, metadata)
         require_equal(read_diffusers_file(diffusers_path), updates, weights, DIFFUSERS_FILE)
-        renamed_weights = {names[layer]: weight for layer, weight in weights.items()}
         require_equal(read_kohya_file(kohya_path), renamed, renamed_weights, kohya_path.name)
         if (file_sha256(diffusers_path), file_sha256(kohya_path)) != (digest, kohya_digest):
             raise WeightsError(f"{partial} does not hold the bytes that were written. Check the disk.")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sdlora.diffusion.objectives import Objective
+from sdlora.models.families.dit_names import Place
 from sdlora.models.families.layouts import Layout, read_json
 
 Sampler = Literal["ddim", "dpm++"]
@@ -38,6 +39,7 @@ class TextPart(ABC):
     encoder_class: ClassVar[Any]
     tokenizer_class: ClassVar[Any]
     output_names: ClassVar[tuple[str, ...]]
+    is_t5: ClassVar[bool] = False
 
     def __init__(self, folder: str, tokenizer_folder: str, max_tokens: int | None = None) -> None:
         """Name the folders; `max_tokens` is by default what the tokenizer says."""
@@ -181,15 +183,34 @@ class Family(ABC):
     def kohya_name(self, layer: str) -> str:
         """The name of a denoiser layer in kohya's files, without the tensor's own suffix."""
 
+    def kohya_place(self, layer: str) -> Place:
+        """Where a low-rank update of a denoiser layer is written in kohya's files: alone, or as rows of a larger one.
+
+        Other kinds of update cannot be joined; they go by `kohya_name`.
+        """
+        return Place(self.kohya_name(layer))
+
+    def kohya_text_name(self, part: str, layer: str) -> str:
+        """The name of a text encoder's layer in kohya's files.
+
+        `text_encoder_2`, `encoder.layers.0.mlp.fc1` -> `lora_te2_text_model_encoder_layers_0_mlp_fc1`. With a single
+        encoder the prefix has no number; T5 is always the third.
+        """
+        encoder = next(text for text in self.text_parts if text.folder == part)
+        number = 3 if encoder.is_t5 else self.text_parts.index(encoder) + 1
+        prefix = "lora_te" if len(self.layout.text) == 1 else f"lora_te{number}"
+        # transformers gives CLIPTextModel's layers without, CLIPTextModelWithProjection's with the outer name.
+        inner = (
+            layer if encoder.is_t5 or layer.startswith(("text_model.", "text_projection")) else f"text_model.{layer}"
+        )
+        return f"{prefix}_{inner.replace('.', '_')}"
+
     @abstractmethod
     def kohya_metadata(self, prediction: str) -> dict[str, str]:
         """The `ss_*` and `modelspec.*` entries that tools choose their loader by."""
 
 
 def free(device: torch.device) -> None:
-    """Give back what was held by parts that are no longer referenced."""
-    import gc
-
-    gc.collect()
+    """Hand the memory of parts that nothing refers to any more back to the device, for others to take."""
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from dataclasses import replace
 from typing import Any
 
 from diffusers import FlowMatchEulerDiscreteScheduler
@@ -9,6 +11,7 @@ from torch import Tensor
 
 from sdlora.diffusion.objectives import FlowObjective
 from sdlora.models.families.base import Family, Sampler
+from sdlora.models.families.dit_names import Place
 
 
 class FlowFamily(Family):
@@ -40,9 +43,27 @@ class FlowFamily(Family):
         noisy: Tensor = scheduler.scale_noise(latents, timestep.expand(1), noise)
         return noisy
 
+    @abstractmethod
+    def original_place(self, layer: str, hidden: int) -> Place | None:
+        """Where a layer lies in the original code base, if it does; `hidden` is the transformer's width."""
+
     def kohya_name(self, layer: str) -> str:
-        """`transformer_blocks.0.attn.to_q` -> `lora_transformer_transformer_blocks_0_attn_to_q`: ComfyUI reads it."""
+        """`transformer_blocks.0.attn.to_q` -> `lora_transformer_transformer_blocks_0_attn_to_q`.
+
+        OneTrainer's names, which ComfyUI reads: they need no layers joined.
+        """
         return "lora_transformer_" + layer.replace(".", "_")
+
+    def kohya_place(self, layer: str) -> Place:
+        """`transformer_blocks.0.attn.to_k` -> rows of `lora_unet_double_blocks_0_img_attn_qkv`, in FLUX's case.
+
+        sd-scripts' names, which it, ComfyUI, Forge and diffusers read.
+        """
+        settings = self.denoiser_settings
+        place = self.original_place(layer, settings["num_attention_heads"] * settings["attention_head_dim"])
+        if place is None:
+            return Place(self.kohya_name(layer))
+        return replace(place, name="lora_unet_" + place.name.replace(".", "_"))
 
     @property
     def side_multiple_px(self) -> int:

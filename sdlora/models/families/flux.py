@@ -11,6 +11,7 @@ from diffusers import FluxPipeline, FluxTransformer2DModel
 from torch import Tensor, nn
 
 from sdlora.models.families.base import TextOutputs, TextPart
+from sdlora.models.families.dit_names import Place, flux_place
 from sdlora.models.families.flow import FlowFamily
 from sdlora.models.families.layouts import read_json
 from sdlora.models.families.text import ClipPooled, T5Final
@@ -72,6 +73,9 @@ class Flux(FlowFamily):
             "prompt_embeds": conditioning["encoder_hidden_states"],
             "pooled_prompt_embeds": conditioning["pooled_projections"],
         }
+
+    def original_place(self, layer: str, hidden: int) -> Place | None:
+        return flux_place(layer, hidden)
 
     def kohya_metadata(self, prediction: str) -> dict[str, str]:
         edition = "dev" if self.denoiser_settings["guidance_embeds"] else "schnell"

@@ -10,6 +10,7 @@ from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
 from torch import Tensor, nn
 
 from sdlora.models.families.base import TextOutputs, TextPart
+from sdlora.models.families.dit_names import Place, sd3_place
 from sdlora.models.families.flow import FlowFamily
 from sdlora.models.families.text import ClipProjected, T5Final
 
@@ -61,6 +62,9 @@ class StableDiffusion3(FlowFamily):
             "negative_prompt_embeds": negative["encoder_hidden_states"],
             "negative_pooled_prompt_embeds": negative["pooled_projections"],
         }
+
+    def original_place(self, layer: str, hidden: int) -> Place | None:
+        return sd3_place(layer, hidden)
 
     def kohya_metadata(self, prediction: str) -> dict[str, str]:
         edition = "3.5" if self.denoiser_settings.get("qk_norm") else "3"

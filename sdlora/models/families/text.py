@@ -62,6 +62,7 @@ class T5Final(TextPart):
     """T5's last hidden state. Padding is not masked: the denoisers were trained that way."""
 
     encoder_class = T5EncoderModel
+    is_t5 = True
     tokenizer_class = T5Tokenizer
     output_names = ("hidden",)
 

@@ -15,8 +15,8 @@ from tests.unit.lora.test_files import draw, save
 FIRST_KOHYA_NAMES = {
     "sd2": "lora_unet_down_blocks_0_attentions_0_proj_in",
     "sdxl": "lora_unet_input_blocks_4_1_proj_in",
-    "sd3": "lora_transformer_transformer_blocks_0_attn_add_k_proj",
-    "flux": "lora_transformer_single_transformer_blocks_0_attn_to_k",
+    "sd3": "lora_unet_joint_blocks_0_context_block_attn_qkv",
+    "flux": "lora_unet_single_blocks_0_linear1",
 }
 METADATA = {
     "sd2": ("True", "sd_v2_v"),
@@ -44,7 +44,7 @@ def test_an_adapter_of_each_family_is_saved_loaded_and_merged(name, tmp_path):
         fresh.pipeline().load_lora_weights(str(adapter.folder), weight_name=file, local_files_only=True)
         return draw(fresh)
 
-    # sd-scripts' names for the transformers are ones that ComfyUI reads and diffusers does not.
+    # Of sd-scripts' joined layers diffusers reads FLUX's, at their published widths only.
     readable = ["pytorch_lora_weights.safetensors"] + ["style.safetensors"] * (name in ("sd2", "sdxl"))
     drawings = [through_diffusers(file) for file in readable]
     reloaded = StableDiffusion.from_ref(base, precision="fp32")

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from sdlora.errors import WeightsError
 from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model, verify
 from sdlora.models.digests import DigestCache, folder_digest
-from tests.unit.models.ldm_checkpoint import write_original_checkpoint
+from tests.original import write_original_checkpoint
 
 
 def load(source, home, **options):

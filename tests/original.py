@@ -1,0 +1,232 @@
+"""Diffusers models under the key names of the original code bases, written by hand: no code under test is used.
+
+Sources of the names: `openaimodel.py` and `model.py` of CompVis/latent-diffusion and Stability-AI/generative-models,
+`mmditx.py` of Stability-AI/sd3.5, `model.py` of black-forest-labs/flux.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import save_file
+from torch import Tensor
+
+DENOISER = "model.diffusion_model."
+_UNET_RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+_SD3_BLOCK = {
+    "attn.to_out.0": "x_block.attn.proj",
+    "attn.to_add_out": "context_block.attn.proj",
+    "attn.norm_q": "x_block.attn.ln_q",
+    "attn.norm_k": "x_block.attn.ln_k",
+    "attn.norm_added_q": "context_block.attn.ln_q",
+    "attn.norm_added_k": "context_block.attn.ln_k",
+    "attn2.to_out.0": "x_block.attn2.proj",
+    "attn2.norm_q": "x_block.attn2.ln_q",
+    "attn2.norm_k": "x_block.attn2.ln_k",
+    "ff.net.0.proj": "x_block.mlp.fc1",
+    "ff.net.2": "x_block.mlp.fc2",
+    "ff_context.net.0.proj": "context_block.mlp.fc1",
+    "ff_context.net.2": "context_block.mlp.fc2",
+    "norm1.linear": "x_block.adaLN_modulation.1",
+    "norm1_context.linear": "context_block.adaLN_modulation.1",
+}
+_SD3_OUTSIDE = {
+    "pos_embed.proj": "x_embedder.proj",
+    "time_text_embed.timestep_embedder.linear_1": "t_embedder.mlp.0",
+    "time_text_embed.timestep_embedder.linear_2": "t_embedder.mlp.2",
+    "time_text_embed.text_embedder.linear_1": "y_embedder.mlp.0",
+    "time_text_embed.text_embedder.linear_2": "y_embedder.mlp.2",
+    "context_embedder": "context_embedder",
+    "proj_out": "final_layer.linear",
+    "norm_out.linear": "final_layer.adaLN_modulation.1",
+}
+_FLUX_DOUBLE = {
+    "attn.to_out.0": "img_attn.proj",
+    "attn.to_add_out": "txt_attn.proj",
+    "ff.net.0.proj": "img_mlp.0",
+    "ff.net.2": "img_mlp.2",
+    "ff_context.net.0.proj": "txt_mlp.0",
+    "ff_context.net.2": "txt_mlp.2",
+    "norm1.linear": "img_mod.lin",
+    "norm1_context.linear": "txt_mod.lin",
+}
+_FLUX_OUTSIDE = {"x_embedder": "img_in", "context_embedder": "txt_in", "proj_out": "final_layer.linear"}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Where a layer's weight lies: `rows` rows of the original tensor `key`, from `first` on."""
+
+    key: str
+    first: int
+    rows: int
+
+
+def denoiser_rows(denoiser: Any) -> dict[str, Rows]:
+    """Each weight that adapters may change, by its layer's name in diffusers."""
+    kind = type(denoiser).__name__
+    walk = {
+        "UNet2DConditionModel": _unet_rows,
+        "SD3Transformer2DModel": _sd3_rows,
+        "FluxTransformer2DModel": _flux_rows,
+    }
+    return dict(walk[kind](denoiser))
+
+
+def original_weights(denoiser: Any) -> dict[str, Tensor]:
+    """The weights of those layers as the original code base keeps them."""
+    state = denoiser.state_dict()
+    rows = denoiser_rows(denoiser)
+    parts: dict[str, dict[int, Tensor]] = {}
+    for layer, place in rows.items():
+        parts.setdefault(place.key, {})[place.first] = state[f"{layer}.weight"]
+    return {key: torch.cat([by_row[first] for first in sorted(by_row)]) for key, by_row in parts.items()}
+
+
+def _layers(denoiser: Any) -> Iterator[tuple[str, int]]:
+    for name, module in denoiser.named_modules():
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
+            yield name, len(module.weight)
+
+
+def _unet_rows(unet: Any) -> Iterator[tuple[str, Rows]]:
+    names = _unet_blocks(len(unet.config.block_out_channels), unet.config.layers_per_block, unet.config.up_block_types)
+    for layer, rows in _layers(unet):
+        yield layer, Rows(f"{DENOISER}{_rename(layer + '.weight', names)}", 0, rows)
+
+
+def _stacked(block: str, groups: dict[str, list[str]], sizes: dict[str, int]) -> Iterator[tuple[str, Rows]]:
+    for original, layers in groups.items():
+        first = 0
+        for layer in layers:
+            if f"{block}.{layer}" in sizes:
+                rows = sizes[f"{block}.{layer}"]
+                yield f"{block}.{layer}", Rows(original, first, rows)
+                first += rows
+
+
+def _sd3_rows(transformer: Any) -> Iterator[tuple[str, Rows]]:
+    sizes = dict(_layers(transformer))
+    for index in range(transformer.config.num_layers):
+        block, joint = f"transformer_blocks.{index}", f"{DENOISER}joint_blocks.{index}"
+        groups = {
+            f"{joint}.x_block.attn.qkv.weight": ["attn.to_q", "attn.to_k", "attn.to_v"],
+            f"{joint}.x_block.attn2.qkv.weight": ["attn2.to_q", "attn2.to_k", "attn2.to_v"],
+            f"{joint}.context_block.attn.qkv.weight": ["attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"],
+        }
+        yield from _stacked(block, groups, sizes)
+        for layer, original in _SD3_BLOCK.items():
+            yield from _stacked(block, {f"{joint}.{original}.weight": [layer]}, sizes)
+    for layer, original in _SD3_OUTSIDE.items():
+        yield layer, Rows(f"{DENOISER}{original}.weight", 0, sizes[layer])
+
+
+def _flux_rows(transformer: Any) -> Iterator[tuple[str, Rows]]:
+    sizes = dict(_layers(transformer))
+    for index in range(transformer.config.num_layers):
+        block, double = f"transformer_blocks.{index}", f"{DENOISER}double_blocks.{index}"
+        groups = {
+            f"{double}.img_attn.qkv.weight": ["attn.to_q", "attn.to_k", "attn.to_v"],
+            f"{double}.txt_attn.qkv.weight": ["attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"],
+        }
+        yield from _stacked(block, groups, sizes)
+        for layer, original in _FLUX_DOUBLE.items():
+            yield from _stacked(block, {f"{double}.{original}.weight": [layer]}, sizes)
+    for index in range(transformer.config.num_single_layers):
+        block, single = f"single_transformer_blocks.{index}", f"{DENOISER}single_blocks.{index}"
+        groups = {
+            f"{single}.linear1.weight": ["attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"],
+            f"{single}.linear2.weight": ["proj_out"],
+            f"{single}.modulation.lin.weight": ["norm.linear"],
+        }
+        yield from _stacked(block, groups, sizes)
+    for layer, original in _FLUX_OUTSIDE.items():
+        yield layer, Rows(f"{DENOISER}{original}.weight", 0, sizes[layer])
+
+
+def write_original_checkpoint(folder: Path, path: Path) -> Path:
+    """A Stable Diffusion 1 as one file."""
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, local_files_only=True)
+    tensors = {**unet_tensors(pipeline.unet), **vae_tensors(pipeline.vae)}
+    for key, tensor in pipeline.text_encoder.state_dict().items():
+        tensors["cond_stage_model.transformer.text_model." + key.removeprefix("text_model.")] = tensor
+    return write(tensors, path)
+
+
+def write(tensors: dict[str, Tensor], path: Path) -> Path:
+    save_file({key: tensor.contiguous().clone() for key, tensor in tensors.items()}, path)
+    return path
+
+
+def unet_tensors(unet: Any) -> dict[str, Tensor]:
+    names = _unet_blocks(len(unet.config.block_out_channels), unet.config.layers_per_block, unet.config.up_block_types)
+    return {DENOISER + _rename(key, names): tensor for key, tensor in unet.state_dict().items()}
+
+
+def vae_tensors(vae: Any) -> dict[str, Tensor]:
+    levels = len(vae.config.block_out_channels)
+    return {"first_stage_model." + _vae_name(key, levels): tensor for key, tensor in vae.state_dict().items()}
+
+
+def _unet_blocks(levels: int, layers: int, up_types: tuple[str, ...]) -> dict[str, str]:
+    names = {
+        "conv_in": "input_blocks.0.0",
+        "time_embedding.linear_1": "time_embed.0",
+        "time_embedding.linear_2": "time_embed.2",
+        "add_embedding.linear_1": "label_emb.0.0",
+        "add_embedding.linear_2": "label_emb.0.2",
+        "conv_norm_out": "out.0",
+        "conv_out": "out.2",
+        "mid_block.resnets.0": "middle_block.0",
+        "mid_block.attentions.0": "middle_block.1",
+        "mid_block.resnets.1": "middle_block.2",
+    }
+    index = 1
+    for level in range(levels):
+        for layer in range(layers):
+            names[f"down_blocks.{level}.resnets.{layer}"] = f"input_blocks.{index}.0"
+            names[f"down_blocks.{level}.attentions.{layer}"] = f"input_blocks.{index}.1"
+            index += 1
+        if level < levels - 1:
+            names[f"down_blocks.{level}.downsamplers.0.conv"] = f"input_blocks.{index}.0.op"
+            index += 1
+    index = 0
+    for level in range(levels):
+        attends = "CrossAttn" in up_types[level]
+        for layer in range(layers + 1):
+            names[f"up_blocks.{level}.resnets.{layer}"] = f"output_blocks.{index}.0"
+            names[f"up_blocks.{level}.attentions.{layer}"] = f"output_blocks.{index}.1"
+            index += 1
+        names[f"up_blocks.{level}.upsamplers.0"] = f"output_blocks.{index - 1}.{2 if attends else 1}"
+    return names
+
+
+def _rename(key: str, names: dict[str, str]) -> str:
+    prefix = max((name for name in names if key.startswith(name + ".")), key=len)
+    rest = key.removeprefix(prefix + ".")
+    if "resnets" in prefix:
+        part, _, leaf = rest.partition(".")
+        rest = f"{_UNET_RESNET[part]}.{leaf}"
+    return f"{names[prefix]}.{rest}"
+
+
+def _vae_name(key: str, levels: int) -> str:
+    for level in range(levels):
+        key = key.replace(f"encoder.down_blocks.{level}.", f"encoder.down.{level}.")
+        key = key.replace(f"decoder.up_blocks.{level}.", f"decoder.up.{levels - 1 - level}.")
+    key = key.replace("mid_block.resnets.0", "mid.block_1").replace("mid_block.resnets.1", "mid.block_2")
+    key = key.replace(".resnets.", ".block.").replace("conv_shortcut", "nin_shortcut")
+    key = key.replace("downsamplers.0.conv", "downsample.conv").replace("upsamplers.0.conv", "upsample.conv")
+    return key.replace("conv_norm_out", "norm_out")

@@ -1,0 +1,80 @@
+"""What ComfyUI makes of our files, by its own rules written anew, against the merged model in its original form."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sdlora.lora import LoraConfig, attach_lora, merge
+from sdlora.models import BaseModelConfig, load_base_model, parts
+from tests import comfyui, families
+from tests.original import original_weights
+from tests.tiny import tiny_base_model
+from tests.unit.lora.perturb import perturb_adapter
+from tests.unit.lora.test_files import save
+
+NAMES = ["sd1", *families.BUILDERS]
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory):
+    home = tmp_path_factory.mktemp("families")
+    folders = {name: families.build(name, home / name) for name in families.BUILDERS}
+    folders["sd1"] = tiny_base_model(home / "sd1")
+    return {name: load_base_model(BaseModelConfig(source=str(folder)), home) for name, folder in folders.items()}
+
+
+def trained(base, folder, config):
+    """An adapter's folder, the bare denoiser, and what merging adds to each weight of the original code base."""
+    denoiser = parts.load_denoiser(base)
+    before = original_weights(denoiser)
+    perturb_adapter(attach_lora(denoiser, config))
+    adapter = save(folder, denoiser, config, base)
+    after = original_weights(merge(denoiser))
+    changes = {key: after[key] - before[key] for key in before}
+    return adapter.folder, denoiser, {key: change for key, change in changes.items() if change.abs().max() > 0}
+
+
+def assert_same(reading, changes):
+    assert reading.not_loaded == []
+    assert reading.changes.keys() == changes.keys()
+    for key, change in changes.items():
+        torch.testing.assert_close(reading.changes[key], change, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_comfyui_adds_to_every_layer_what_was_trained(name, bases, tmp_path):
+    folder, denoiser, changes = trained(bases[name], tmp_path / "adapter", LoraConfig(rank=2, alpha=3))
+    assert len(changes) >= 20
+    assert_same(comfyui.read(folder / "style.safetensors", denoiser), changes)
+
+
+@pytest.mark.parametrize("name", ["sd3", "flux"])
+def test_joined_layers_of_which_a_part_is_adapted_leave_the_other_rows_alone(name, bases, tmp_path):
+    config = LoraConfig(rank=2, target_modules=("to_k", "add_v_proj"))
+    folder, denoiser, changes = trained(bases[name], tmp_path / "adapter", config)
+    assert all("qkv" in key or "linear1" in key for key in changes)
+    assert_same(comfyui.read(folder / "style.safetensors", denoiser), changes)
+
+
+@pytest.mark.parametrize("name", ["sd3", "flux"])
+def test_comfyui_reads_the_diffusers_file_of_a_transformer_too(name, bases, tmp_path):
+    folder, denoiser, changes = trained(bases[name], tmp_path / "adapter", LoraConfig(rank=2))
+    assert_same(comfyui.read(folder / "pytorch_lora_weights.safetensors", denoiser), changes)
+
+
+def test_layers_that_cannot_be_joined_are_written_one_by_one(bases, tmp_path):
+    config = LoraConfig(method="loha", rank=2)
+    folder, *_ = trained(bases["flux"], tmp_path / "adapter", config)
+    layers = {key.split(".")[0] for key in load_file(folder / "style.safetensors")}
+    assert "lora_transformer_single_transformer_blocks_0_attn_to_k" in layers
+    assert not any("linear1" in layer for layer in layers)
+
+
+def test_a_file_in_diffusers_names_alone_is_what_comfyui_does_not_load(bases, tmp_path):
+    """Why an adapter of a U-Net comes in kohya's names as well: the reader above would accept anything else."""
+    folder, denoiser, _ = trained(bases["sdxl"], tmp_path / "adapter", LoraConfig(rank=2, targets="attention"))
+    reading = comfyui.read(folder / "pytorch_lora_weights.safetensors", denoiser)
+    assert reading.changes == {}
+    assert len(reading.not_loaded) > 20
