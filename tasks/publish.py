@@ -136,6 +136,7 @@ def _record(
         data=data,
         curves=curves,
         choice=load_choice(run.folder),
+        samples=run.samples if run.samples.is_file() else None,
         settings=config.model_dump(mode="json"),
         code_version=code_version(),
     )

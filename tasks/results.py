@@ -21,6 +21,11 @@ class RunRef(FrozenConfig):
     def release(self) -> Path:
         return self.folder / "release"
 
+    @property
+    def samples(self) -> Path:
+        """The overview of what was drawn while training, if anything was."""
+        return self.folder / "samples" / "contact-sheet.png"
+
 
 class Release(FrozenConfig):
     """What a run of the loop came to. `new` is false if the version was there before."""

@@ -61,6 +61,7 @@ def fine_tune_adapter(
             name=config.name,
             on_metrics=on_metrics,
             on_progress=task_progress(),
+            on_samples=lambda _step, path: record.log_picture(path, "samples"),
         )
 
 

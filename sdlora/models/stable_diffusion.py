@@ -63,6 +63,16 @@ class StableDiffusion:
         model.load_weights(adapter)
         return model
 
+    @classmethod
+    def around(cls, ref: BaseModelRef, denoiser: nn.Module, precision: Precision | None = None) -> StableDiffusion:
+        """Draw with a denoiser that is held already, such as one in training; only the other parts are loaded."""
+        model = cls(ref, str(next(denoiser.parameters()).device), precision)
+        model._load_settings()
+        model._load_encoders()
+        model.denoiser = denoiser
+        model._has_weights = True
+        return model
+
     def init_model(self) -> StableDiffusion:
         """Build all parts from the base's settings, their weights still random: a model to train from scratch.
 
@@ -92,10 +102,7 @@ class StableDiffusion:
         if adapter is not None:
             check_adapter(adapter, self.ref)
         self._load_settings()
-        self.text_encoders = {
-            part.folder: parts.load_text_encoder(self.ref, part, self.device) for part in self.family.text_parts
-        }
-        self.autoencoder = parts.load_autoencoder(self.ref, self.device)
+        self._load_encoders()
         self.denoiser = parts.load_denoiser(self.ref, self.device)
         self._has_weights = True
         if adapter is not None:
@@ -219,6 +226,12 @@ class StableDiffusion:
         self.tokenizers = {
             part.tokenizer_folder: parts.load_tokenizer(self.ref, part) for part in self.family.text_parts
         }
+
+    def _load_encoders(self) -> None:
+        self.text_encoders = {
+            part.folder: parts.load_text_encoder(self.ref, part, self.device) for part in self.family.text_parts
+        }
+        self.autoencoder = parts.load_autoencoder(self.ref, self.device)
 
     def _sample(self, pipeline: Any, report: Callable[[int], None], **inputs: Any) -> Tensor:
         def on_step(_pipeline: Any, step: int, _timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -82,6 +82,8 @@ class VersionRecord:
     """Which step's adapter this is, and why."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The resolved configuration, section by section."""
+    samples: Path | None = None
+    """One picture of what was drawn while training: prompts as rows, steps as columns."""
     code_version: str = ""
     links: Mapping[str, str] = field(default_factory=dict)
     """Label to http(s) address."""

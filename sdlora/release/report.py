@@ -58,6 +58,7 @@ def render_report(record: VersionRecord) -> str:
         rows=list(_rows(record.duel)),
         shown=list(_shown(record)),
         chart=loss_chart(record.curves),
+        samples=record.samples and file_data_uri(record.samples),
         rejected=[(image, image.content and data_uri(image.content, 96)) for image in _head(record.data.rejected)],
         near_duplicates=[
             (pair, data_uri(pair.kept, 96), data_uri(pair.rejected, 96)) for pair in _head(record.data.near_duplicates)

@@ -97,6 +97,13 @@ class TrainingConfig(FrozenConfig):
     early_stop_patience: int | None = Field(
         None, ge=1, description="stop after so many measurements that are surely worse than the best; null: never"
     )
+    sample_every_steps: int | None = Field(
+        None, ge=1, description="steps between two rows of pictures drawn while training; null: none are drawn"
+    )
+    sample_prompts: tuple[str, ...] = Field(
+        (), description="what those pictures show; empty: captions of four held-out images"
+    )
+    sample_inference_steps: int = Field(12, ge=1, description="sampler steps of those pictures")
     log_every_steps: int = Field(10, ge=1, description="steps whose mean is reported as one point of the curve")
     checkpoint_every_seconds: float = Field(30.0, gt=0, description="longest time whose work a crash can cost")
     checkpoint_every_steps: int | None = Field(None, ge=1, description="additionally, steps between checkpoints")

@@ -39,9 +39,11 @@ from sdlora.training.loss import DenoisingLoss
 from sdlora.training.optimizers import require_library
 from sdlora.training.presets import settle
 from sdlora.training.run_folder import claim, exclusive, write_text
+from sdlora.training.samples import OnSamples, Samples
 from sdlora.training.validation import FixedNoiseValidation
 
 _logger = logging.getLogger(__name__)
+_SAMPLED_CAPTIONS = 4
 ADAPTER_FOLDER, RUNNER_UP_FOLDER = "adapter", "runner-up"
 
 
@@ -56,6 +58,7 @@ def fine_tune(
     name: str = "adapter",
     on_metrics: OnMetrics | None = None,
     on_progress: OnProgress | None = None,
+    on_samples: OnSamples | None = None,
 ) -> AdapterRef:
     """Train an adapter on the snapshot's training rows and write it to `folder/adapter`.
 
@@ -76,6 +79,7 @@ def fine_tune(
         on_metrics: called as (step, values) with loss, gradient_norm, learning_rate, images_per_second, or
             validation_loss; a continued run repeats its earlier points first.
         on_progress: called with "encode images" and "train".
+        on_samples: called as (step, path) with every picture file drawn while training, see `sample_every_steps`.
 
     Raises:
         TrainingError: no training rows, a folder in use or of another run, or a loss that is not finite.
@@ -99,7 +103,8 @@ def fine_tune(
             record = claim(folder, _record(base, snapshot, lora, config, digest, accelerator.device, store.home))
             encoded, held_out = _encode(base, snapshot, store, config, folder, accelerator.device, on_progress)
         run = _prepare(accelerator, base, lora, config, record["precision"], encoded, held_out, folder)
-        run.on_metrics, run.on_progress = on_metrics, on_progress
+        run.on_metrics, run.on_progress, run.on_samples = on_metrics, on_progress, on_samples
+        run.samples = _samples(base, snapshot, config, folder)
         run.train()
         if accelerator.is_main_process:
             _write_adapters(run, base, snapshot, lora, name, digest)
@@ -234,6 +239,15 @@ def _prepare(
         folder=folder,
         dropout=lora.dropout,
     )
+
+
+def _samples(base: BaseModelRef, snapshot: Snapshot, config: TrainingConfig, folder: Path) -> Samples | None:
+    if config.sample_every_steps is None:
+        return None
+    captions = [row.captions[0] for row in (snapshot.held_out or snapshot.train) if row.captions]
+    prompts = config.sample_prompts or tuple(captions[:_SAMPLED_CAPTIONS]) or ("",)
+    precision: Precision = "bf16" if config.precision == "bf16" else "fp32"
+    return Samples(base, prompts, folder, seed=config.seed, steps=config.sample_inference_steps, precision=precision)
 
 
 def _write_adapters(run: Run, base: BaseModelRef, snapshot: Snapshot, lora: LoraConfig, name: str, digest: str) -> None:

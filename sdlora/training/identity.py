@@ -15,6 +15,9 @@ TRAINER_VERSION = 3
 _WITHOUT_EFFECT = {
     "preset",
     "log_every_steps",
+    "sample_every_steps",
+    "sample_prompts",
+    "sample_inference_steps",
     "checkpoint_every_seconds",
     "checkpoint_every_steps",
 }

@@ -26,6 +26,7 @@ from sdlora.training.learner import Learner
 from sdlora.training.loss import DenoisingLoss
 from sdlora.training.order import EpochOrder
 from sdlora.training.run_folder import Curve
+from sdlora.training.samples import OnSamples, Samples
 from sdlora.training.validation import FixedNoiseValidation
 
 
@@ -43,8 +44,10 @@ class Run:
     folder: Path
     micro_batch_size: int | None = None
     dropout: float = 0.0
+    samples: Samples | None = None
     on_metrics: OnMetrics | None = None
     on_progress: OnProgress | None = None
+    on_samples: OnSamples | None = None
     chooser: Chooser = field(init=False)
     order: EpochOrder = field(init=False)
     done: int = field(init=False, default=0)
@@ -75,6 +78,7 @@ class Run:
         with DeferredSignals() as signals:
             if self.done == 0:
                 self._validate()
+                self._draw_samples()
             while self.done < self.config.steps and not self._stopped:
                 self._step(self.done)
                 self.done += 1
@@ -108,6 +112,8 @@ class Run:
             self._report()
         if last or self.done % config.validation_every_steps == 0:
             self._validate()
+        if last or self._stopped or (config.sample_every_steps and self.done % config.sample_every_steps == 0):
+            self._draw_samples()
         overdue = time.monotonic() - self._saved_at >= config.checkpoint_every_seconds
         asked = config.checkpoint_every_steps is not None and self.done % config.checkpoint_every_steps == 0
         if last or overdue or asked or self._stopped:
@@ -148,6 +154,16 @@ class Run:
         if self.config.early_stop_patience is not None:
             votes = torch.tensor(float(self.chooser.should_stop), device=self.accelerator.device)
             self._stopped = bool(self.accelerator.reduce(votes) > 0)
+
+    def _draw_samples(self) -> None:
+        if self.samples is None or not self.accelerator.is_main_process:
+            return
+        began = time.monotonic()
+        with self.learner.averaged():
+            for path in self.samples.draw(self.done, self.unet):
+                if self.on_samples:
+                    self.on_samples(self.done, path)
+        self._reported_at += time.monotonic() - began
 
     def _add(self, values: dict[str, float]) -> None:
         if self.accelerator.is_main_process:

@@ -56,6 +56,13 @@ class TrackedRun:
         for path in paths:
             self.client.log_artifact(self.run_id, str(path), folder)
 
+    def log_picture(self, path: Path, folder: str) -> None:
+        """Add a picture drawn meanwhile; a server that cannot be reached costs the picture, not the training."""
+        try:
+            self.log_files(path, folder=folder)
+        except MlflowException:
+            logging.getLogger(__name__).warning("pictures: MLflow cannot be reached", exc_info=True)
+
     def log_json(self, value: Any, name: str) -> None:
         self.client.log_text(self.run_id, json.dumps(value, indent=1), name)
 
