@@ -15,6 +15,7 @@ from sdlora.evaluation import Decision, Duel
 from sdlora.evidence import CONTESTANTS, Choice, load_choice
 from sdlora.release import Curve, VersionRecord, write_release
 from sdlora.store import ImageStore
+from tasks.data_page import data_page_file
 from tasks.data_summary import summarise_data
 from tasks.pages import release_page
 from tasks.progress import task_progress
@@ -139,6 +140,7 @@ def _record(
         samples=run.samples if run.samples.is_file() else None,
         settings=config.model_dump(mode="json"),
         code_version=code_version(),
+        data_page=data_page_file(home, snapshot.digest),
     )
 
 

@@ -11,6 +11,7 @@ from sdlora.artifacts import AdapterRef, BaseModelRef, SnapshotRef
 from sdlora.config import PipelineConfig
 from sdlora.data import load_snapshot
 from sdlora.store import ImageStore
+from tasks.data_page import data_page_file
 from tasks.progress import report_metrics, task_progress
 from tasks.results import RunRef
 from tasks.retries import is_passing_trouble
@@ -46,6 +47,9 @@ def fine_tune_adapter(
         rows = [{"sha256": row.sha256, "captions": row.captions, "split": row.split} for row in frozen.rows]
         record.log_snapshot(snapshot.digest, config.name, rows)
         record.log_json(config.model_dump(mode="json"), "config.json")
+        page = data_page_file(home, snapshot.digest)
+        if page.is_file():
+            record.log_files(page, folder="data")
 
         def on_metrics(step: int, values: Mapping[str, float]) -> None:
             record.log_metrics(step, values)

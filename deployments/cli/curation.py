@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import getpass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deployments.cli.failures import told_plainly
-from deployments.cli.options import DEFAULT_HOME, HomeOption
+from deployments.cli.loop import DEMO_CONFIG
+from deployments.cli.options import DATA_PAGE, DEFAULT_HOME, ConfigOption, HomeOption
 from deployments.cli.terminal import console
 
 if TYPE_CHECKING:
@@ -140,6 +142,22 @@ def purge(
             tell_look_alikes(purged.details.similar)
 
 
+def page(
+    home: HomeOption = DEFAULT_HOME,
+    config: ConfigOption = DEMO_CONFIG,
+    out: Annotated[Path | None, typer.Option(dir_okay=False, help="Default: pages/data.html in --home.")] = None,
+) -> None:
+    """Write the data page: what was left out and why, near duplicates side by side, what is new."""
+    from deployments.cli.stores import existing_store
+    from sdlora.config import load_config
+    from sdlora.release import write_data_page
+
+    settings = load_config(config).data
+    with existing_store(home) as store:
+        path = write_data_page(store, settings, out or home / DATA_PAGE, title="Images")
+    console.print(f"Open it in a browser: {path}", soft_wrap=True)
+
+
 def account() -> str:
     """The name of the account that types, as far as the system knows one."""
     try:
@@ -166,6 +184,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "undo": undo,
     "caption": caption,
     "purge": purge,
+    "page": page,
 }
 for _name, _command in COMMANDS.items():
     images_app.command(_name)(told_plainly(_command))

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from deployments.cli.loop import DEMO_CONFIG
-from deployments.cli.options import DEFAULT_HOME, ConfigOption, HomeOption
+from deployments.cli.options import DATA_PAGE, DEFAULT_HOME, ConfigOption, HomeOption
 from deployments.cli.terminal import Stages, console
 
 
@@ -30,10 +30,16 @@ def collect(
         before = store.counts()
         for source in sources:
             collect_source(store, source, settings, on_progress=stages.on_progress)
-        clean(store, settings, on_progress=stages.on_progress)
+        cleaned = clean(store, settings, on_progress=stages.on_progress)
         counts = store.counts()
+        page = home / DATA_PAGE
+        if cleaned.decided or not page.is_file():  # nothing new is to cost nothing
+            from sdlora.release import write_data_page
+
+            write_data_page(store, settings, page, title="Images")
     new = counts.total - before.total
     console.print(f"{new} new, {counts.total} in all: {counts.accepted} accepted, {counts.rejected} rejected.")
     if counts.rejected:
         console.print("See why: [bold]sdlora images --rejected[/]")
+    console.print(f"As a page: {page}", soft_wrap=True)
     console.print("Train on them: [bold]sdlora run[/]")

@@ -17,3 +17,5 @@ ConfigOption = Annotated[
     typer.Option("--config", "-c", help="YAML file with the settings. Default: those of the demo.", show_default=False),
 ]
 DEFAULT_HOME = Path(".sdlora")
+DATA_PAGE = Path("pages", "data.html")
+"""The images as they are today, below the state folder; `tasks.data_page` names those of snapshots."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from sdlora.errors import EvaluationError, StorageError, WeightsError
 from sdlora.evidence import DECISION_FILE, DUEL_FILE
 from sdlora.release.model_card import write_model_card
-from sdlora.release.record import DIFFUSERS_WEIGHTS, VersionRecord
+from sdlora.release.record import DATA_PAGE, DIFFUSERS_WEIGHTS, VersionRecord
 from sdlora.release.report import write_report
 
 
@@ -20,7 +20,7 @@ def write_release(folder: Path, record: VersionRecord) -> Path:
     A process that dies on the way leaves the old folder, none or the new one; never a mixture.
 
     Contents: README.md (the model card), both adapter files and adapter.json, duel.json, decision.json,
-    report.html, grid.png.
+    report.html, grid.png, data.html if there is one.
 
     Raises:
         EvaluationError: the decision was made on another duel.
@@ -41,6 +41,8 @@ def write_release(folder: Path, record: VersionRecord) -> Path:
         shutil.copyfile(record.duel_folder / record.duel.grid, partial / "grid.png")
         for name, evidence in ((DUEL_FILE, record.duel), (DECISION_FILE, record.decision)):
             (partial / name).write_text(json.dumps(evidence.model_dump(mode="json"), indent=1) + "\n")
+        if record.data_page and record.data_page.is_file():
+            shutil.copyfile(record.data_page, partial / DATA_PAGE)
         write_model_card(partial, record)
         write_report(partial, record)
         shutil.rmtree(folder, ignore_errors=True)

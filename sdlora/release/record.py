@@ -12,6 +12,7 @@ from typing import Any
 from sdlora.evidence import Choice, Decision, Duel
 
 DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"
+DATA_PAGE = "data.html"
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ class VersionRecord:
     code_version: str = ""
     links: Mapping[str, str] = field(default_factory=dict)
     """Label to http(s) address."""
+    data_page: Path | None = None
+    """The data page of the snapshot; it goes with the release if it is there."""
 
     @property
     def verdict(self) -> str:

@@ -18,7 +18,7 @@ from markupsafe import Markup
 from sdlora.evidence import METRICS, Contestant, Duel, Estimate, Metric, replace_file
 from sdlora.release.charts import interval_plot, loss_chart
 from sdlora.release.images import data_uri, file_data_uri
-from sdlora.release.record import DIFFUSERS_WEIGHTS, VersionRecord, caption_pattern
+from sdlora.release.record import DATA_PAGE, DIFFUSERS_WEIGHTS, VersionRecord, caption_pattern
 
 REPORT_FILE = "report.html"
 _MAX_THUMBNAILS = 48
@@ -67,6 +67,7 @@ def render_report(record: VersionRecord) -> str:
         example=json.dumps(record.duel.samples[0].prompt if record.duel.samples else "a prompt", ensure_ascii=False),
         settings=list(flatten(record.settings)),
         links={label: url for label, url in record.links.items() if urlsplit(url).scheme in {"http", "https"}},
+        data_page=DATA_PAGE if record.data_page and record.data_page.is_file() else None,
         pattern=caption_pattern(record.data.captions),
         diffusers_weights=DIFFUSERS_WEIGHTS,
     )

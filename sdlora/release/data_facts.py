@@ -1,0 +1,123 @@
+"""What the data page tells, read from the image database in one state of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sdlora.data import DataConfig, SnapshotChanges, changes_since_snapshot, compare_snapshots, load_snapshot
+from sdlora.data.duplicates import NEAR
+from sdlora.data.listing import ListedCheck, list_checks
+from sdlora.store import Counts, ImageRecord, ImageStore
+from sdlora.store.lineage import SnapshotRecord
+from sdlora.store.overview import (
+    Decided,
+    LikePair,
+    SourceFigures,
+    caption_figures,
+    decided_by_people,
+    licence_figures,
+    like_pairs,
+    size_figures,
+    source_figures,
+)
+
+_PER_CHECK = 12
+_PAIRS = 18
+_NEW = 36
+_RECAPTIONED = 12
+_DECISIONS = 24
+
+
+@dataclass(frozen=True)
+class Recaptioned:
+    """An image with other captions than before."""
+
+    sha256: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """The images of a store, what became of them, and what is new.
+
+    Attributes:
+        frozen: the snapshot that the page was written for; None before there is one.
+        since: what `changes` is counted from; None if all is new.
+        rejected: examples by check, in the order in which the checks speak.
+        new: the first of the images that came; `changes` has all of them.
+    """
+
+    counts: Counts
+    frozen: SnapshotRecord | None
+    since: SnapshotRecord | None
+    changes: SnapshotChanges
+    new: Sequence[ImageRecord]
+    recaptioned: Sequence[Recaptioned]
+    rejected: Mapping[str, Sequence[ImageRecord]]
+    pairs: Sequence[LikePair]
+    files: Mapping[str, str]
+    sizes: Mapping[tuple[int, int], int]
+    caption_words: Mapping[int, int]
+    sources: Sequence[SourceFigures]
+    licences: Mapping[str, tuple[int, int]]
+    decided: Sequence[Decided]
+    checks: Sequence[ListedCheck]
+
+
+def gather_facts(store: ImageStore, config: DataConfig, snapshot_digest: str | None = None) -> DataFacts:
+    """Read all that the page tells.
+
+    Args:
+        snapshot_digest: the snapshot that was just made: the page tells what it changed over its parent. Without one
+            it tells what the next snapshot would change over the newest.
+    """
+    frozen = store.snapshot(snapshot_digest) if snapshot_digest else None
+    if frozen:
+        since = store.snapshot(frozen.parent) if frozen.parent else None
+        now = load_snapshot(store, frozen.digest)
+        before = load_snapshot(store, since.digest) if since else None
+        changes = compare_snapshots(before, now)
+        captions = {row.sha256: row.captions for row in now.rows}
+    else:
+        since = next(iter(store.snapshots(1)), None)
+        before = load_snapshot(store, since.digest) if since else None
+        changes = changes_since_snapshot(store)
+        captions = {sha256: store.image(sha256).captions for sha256 in changes.recaptioned[:_RECAPTIONED]}
+    old = {row.sha256: row.captions for row in before.rows} if before else {}
+    counts = store.counts()
+    listed = list_checks(config)
+    with store.read() as session:
+        pairs = like_pairs(session, NEAR, _PAIRS)
+        shown = {sha256 for pair in pairs for sha256 in (pair.kept, pair.left_out)}
+        figures = size_figures(session), caption_figures(session), source_figures(session), licence_figures(session)
+        decided = decided_by_people(session, _DECISIONS)
+    order = {check.name: place for place, check in enumerate(listed)}
+    names = sorted(counts.rejected_by, key=lambda name: order.get(name, len(order)))
+    sizes, caption_words, sources, licences = figures
+    return DataFacts(
+        counts=counts,
+        frozen=frozen,
+        since=since,
+        changes=changes,
+        new=[store.image(sha256) for sha256 in changes.added[:_NEW]],
+        recaptioned=[
+            Recaptioned(sha256, old.get(sha256, ()), captions.get(sha256, ()))
+            for sha256 in changes.recaptioned[:_RECAPTIONED]
+        ],
+        rejected={name: store.images("rejected", rejected_by=name, limit=_PER_CHECK) for name in names if name != NEAR},
+        pairs=pairs,
+        files={sha256: file_name(store.image(sha256)) for sha256 in shown | {one.sha256 for one in decided}},
+        sizes=sizes,
+        caption_words=caption_words,
+        sources=sources,
+        licences=licences,
+        decided=decided,
+        checks=listed,
+    )
+
+
+def file_name(record: ImageRecord) -> str:
+    """The last part of where it was seen first, or the first digits of what it is."""
+    return record.files[0].rpartition("/")[2] if record.files else record.sha256[:10]

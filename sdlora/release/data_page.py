@@ -1,0 +1,151 @@
+"""The data page: what the images are, what was left out and why, and what is new. One file, no script, no requests."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from sdlora.data import DataConfig
+from sdlora.data.duplicates import NEAR
+from sdlora.data.listing import ListedCheck
+from sdlora.evidence import replace_file
+from sdlora.release.data_facts import DataFacts, file_name, gather_facts
+from sdlora.release.histograms import bar_chart, binned, column_chart
+from sdlora.release.thumbnails import Thumbnails
+from sdlora.store import ImageRecord, ImageStore
+
+_SIDES = (64, 128, 256, 512, 768, 1024, 2048)
+_ASPECTS = (0.5, 0.7, 0.9, 1.12, 1.43, 2.0)
+_ASPECT_NAMES = ("tall", "1:2", "3:4", "square", "4:3", "2:1", "wide")
+_WORDS = (1, 2, 4, 7, 11, 21, 51)
+
+
+def write_data_page(
+    store: ImageStore, config: DataConfig, path: Path, *, title: str, snapshot_digest: str | None = None
+) -> Path:
+    """Write the page.
+
+    Args:
+        title: what it is the data of, such as the name of a line of adapters.
+        snapshot_digest: the snapshot that was just made; see `gather_facts`.
+
+    Raises:
+        StorageError: the page cannot be written; an earlier one is untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page = render_data_page(gather_facts(store, config, snapshot_digest), Thumbnails(store), title)
+    replace_file(path, page.encode())
+    return path
+
+
+def render_data_page(facts: DataFacts, thumbnails: Thumbnails, title: str) -> str:
+    """The page as text; names, captions and reasons are escaped."""
+    environment = Environment(
+        loader=PackageLoader("sdlora.release"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["count"] = lambda value: f"{value:,}"
+    environment.globals.update(thumbnail=thumbnails.of, file_name=file_name)
+    css = "".join(_source(environment, name) for name in ("report.css", "data.css"))
+    return environment.get_template("data.html.jinja").render(
+        title=title,
+        made=datetime.now(UTC),
+        facts=facts,
+        css=Markup(css),  # noqa: S704 -- the package's own style sheets
+        style_hash=base64.b64encode(hashlib.sha256(css.encode()).digest()).decode(),
+        tiles=list(_tiles(facts)),
+        verdicts=bar_chart("Images by verdict and check", _verdicts(facts)),
+        distributions=list(_distributions(facts)),
+        groups=list(_groups(facts)),
+        near_count=facts.counts.rejected_by.get(NEAR, 0),
+    )
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One headline number."""
+
+    label: str
+    value: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """One chart with its heading and what it shows."""
+
+    heading: str
+    chart: Markup
+    note: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """Images that one check turned down: how many, and the first of them."""
+
+    name: str
+    check: ListedCheck | None
+    count: int
+    shown: Sequence[ImageRecord]
+
+
+def _source(environment: Environment, name: str) -> str:
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0]
+
+
+def _tiles(facts: DataFacts) -> Iterator[Tile]:
+    counts = facts.counts
+    waiting = f", {counts.pending:,} not judged yet" if counts.pending else ""
+    yield Tile("Accepted", f"{counts.accepted:,}", f"of {counts.total:,} images{waiting}")
+    share = f"{counts.rejected / counts.total:.1%} of all" if counts.total else "of none"
+    yield Tile("Left out", f"{counts.rejected:,}", f"{share}, none of them deleted")
+    detail = f"{len(facts.changes.removed):,} went, {len(facts.changes.recaptioned):,} have other captions"
+    yield Tile("New", f"{len(facts.changes.added):,}", detail)
+    if facts.frozen:
+        yield Tile("To train on", f"{facts.frozen.train_count:,}", f"and {facts.frozen.held_out_count:,} held out")
+
+
+def _verdicts(facts: DataFacts) -> Mapping[str, int]:
+    counts = facts.counts
+    waiting = {"not judged yet": counts.pending} if counts.pending else {}
+    return {"accepted": counts.accepted} | waiting | counts.rejected_by
+
+
+def _groups(facts: DataFacts) -> Iterator[Group]:
+    checks = {check.name: check for check in facts.checks}
+    for name, shown in facts.rejected.items():
+        yield Group(name, checks.get(name), facts.counts.rejected_by[name], shown)
+
+
+def _distributions(facts: DataFacts) -> Iterator[Distribution]:
+    sides: dict[float, int] = {}
+    aspects: dict[float, int] = {}
+    for (width, height), count in facts.sizes.items():
+        sides[min(width, height)] = sides.get(min(width, height), 0) + count
+        aspects[width / height] = aspects.get(width / height, 0) + count
+    if sides:
+        chart = column_chart("Images by shorter side", _names(_SIDES), binned(sides, _SIDES))
+        yield Distribution("Shorter side", chart, f"pixels; from {min(sides):,.0f} to {max(sides):,.0f}")
+        chart = column_chart("Images by width over height", _ASPECT_NAMES, binned(aspects, _ASPECTS))
+        yield Distribution("Shape", chart, f"width : height; from {min(aspects):.2f} to {max(aspects):.2f}")
+    if facts.caption_words:
+        words = {float(number): count for number, count in facts.caption_words.items()}
+        labels = ["none", "1", "2–3", "4–6", "7–10", "11–20", "21–50", "more"]
+        chart = column_chart("Captions by number of words", labels, binned(words, _WORDS))
+        yield Distribution("Words in a caption", chart, "all captions that any source states of accepted images")
+
+
+def _names(edges: Sequence[int]) -> list[str]:
+    """("<64", "64+", "128+", ...) for bins that begin at these edges."""
+    return [f"<{edges[0]}", *(f"{edge}+" for edge in edges)]

@@ -1,0 +1,70 @@
+"""Counts as inline SVG: columns for a distribution, bars for named counts. Colours come from the style sheet."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+
+from markupsafe import Markup, escape
+
+_WIDTH, _HEIGHT, _FLOOR, _TOP = 320, 170, 132, 18
+_BAR_ROW, _BAR_WIDTH, _NAMES, _NUMBERS = 28, 1024, 220, 70
+
+
+def binned(counts: Mapping[float, int], edges: Sequence[float]) -> list[int]:
+    """How many values lie in each bin; the first is below `edges[0]`, the last from `edges[-1]` on."""
+    bins = [0] * (len(edges) + 1)
+    for value, count in counts.items():
+        bins[bisect_right(edges, value)] += count
+    return bins
+
+
+def column_chart(title: str, labels: Sequence[str], counts: Sequence[int]) -> Markup:
+    """One column per label. Labels stand below, counts above; `title` is read out to those who cannot see it."""
+    slot = _WIDTH / max(len(counts), 1)
+    highest = max([*counts, 1])
+    parts = [f'<svg class="columns-chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">']
+    parts.append(f'<line class="rule" x1="0" x2="{_WIDTH}" y1="{_FLOOR}" y2="{_FLOOR}"/>')
+    for index, (label, count) in enumerate(zip(labels, counts, strict=True)):
+        middle = (index + 0.5) * slot
+        height = max(count / highest * (_FLOOR - _TOP), 1.5 if count else 0)
+        if count:
+            shown = f"{escape(label)}: {count:,}"
+            parts.append(
+                f'<rect class="column" x="{middle - 0.36 * slot:.1f}" y="{_FLOOR - height:.1f}" '
+                f'width="{0.72 * slot:.1f}" height="{height:.1f}" rx="2"><title>{shown}</title></rect>'
+            )
+            parts.append(_text(middle, _FLOOR - height - 5, "count", short(count)))
+        parts.append(_text(middle, _FLOOR + 17, "tick", label))
+    return Markup("".join([*parts, "</svg>"]))  # noqa: S704 -- labels are escaped, the rest are numbers
+
+
+def bar_chart(title: str, counts: Mapping[str, int]) -> Markup:
+    """One bar per name, the number behind it."""
+    height = _BAR_ROW * len(counts)
+    most = max([*counts.values(), 1])
+    room = _BAR_WIDTH - _NAMES - _NUMBERS
+    parts = [f'<svg class="bars" viewBox="0 0 {_BAR_WIDTH} {height}" role="img" aria-label="{escape(title)}">']
+    for index, (name, count) in enumerate(counts.items()):
+        y = index * _BAR_ROW
+        width = max(count / most * room, 2)
+        parts.append(f'<text class="name" x="0" y="{y + 18}">{escape(name)}</text>')
+        parts.append(
+            f'<rect class="bar {"kept" if name == "accepted" else ""}" x="{_NAMES}" y="{y + 5}" width="{width:.1f}" '
+            'height="18" rx="3"/>'
+        )
+        parts.append(f'<text class="number" x="{_NAMES + width + 9:.1f}" y="{y + 18}">{count:,}</text>')
+    return Markup("".join([*parts, "</svg>"]))  # noqa: S704 -- names are escaped, the rest are numbers
+
+
+def short(count: int) -> str:
+    """12,345,678 -> "12M": at most four characters."""
+    for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if count >= size:
+            value = count / size
+            return f"{value:.1f}{letter}" if value < 10 else f"{value:.0f}{letter}"
+    return str(count)
+
+
+def _text(x: float, y: float, kind: str, words: str) -> str:
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{escape(words)}</text>'

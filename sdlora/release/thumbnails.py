@@ -1,0 +1,37 @@
+"""Small pictures of stored images for a page, within a budget of bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sdlora.errors import DataError, StorageError
+from sdlora.release.images import data_uri
+from sdlora.store import ImageStore
+
+BUDGET_BYTES = 4 * 2**20
+SIDE_PX = 160
+
+
+@dataclass
+class Thumbnails:
+    """Data URIs by SHA-256, each made once. When the budget is spent, no more are made."""
+
+    store: ImageStore
+    left_bytes: int = BUDGET_BYTES
+    made: dict[str, str | None] = field(default_factory=dict)
+
+    def of(self, sha256: str) -> str | None:
+        """The picture; None if it cannot be read, its bytes are gone, or the page has enough of them."""
+        if sha256 not in self.made:
+            self.made[sha256] = self._make(sha256)
+        return self.made[sha256]
+
+    def _make(self, sha256: str) -> str | None:
+        if self.left_bytes <= 0:
+            return None
+        try:
+            uri = data_uri(self.store.read_bytes(sha256), SIDE_PX)
+        except (DataError, StorageError):  # what is known of the image can be told without its picture
+            return None
+        self.left_bytes -= len(uri or "")
+        return uri

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from sdlora.data import DataConfig, clean, collect, make_snapshot
+from sdlora.release.data_facts import gather_facts
+from sdlora.release.data_page import render_data_page, write_data_page
+from sdlora.release.thumbnails import Thumbnails
+from sdlora.store import ImageStore
+from tests.stores import both_places, empty_database, location, migrated, on_servers, postgres, s3, store
+from tests.unit.data.drawing import drawing, fill_folder
+
+__all__ = ["empty_database", "location", "migrated", "on_servers", "postgres", "s3", "store"]
+CONFIG = DataConfig(min_train_images=1, min_held_out_images=1)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Ten drawings, a smaller copy of one, and one that cannot be read under a hostile name."""
+    folder = fill_folder(tmp_path / "pictures", range(10))
+    drawing(0, side_px=96).save(folder / "copy.png")
+    (folder / "<img src=x onerror=alert(1)>.png").write_bytes(b"\x89PNG torn")
+    return folder
+
+
+def page(store: ImageStore, **options: str) -> str:
+    return render_data_page(gather_facts(store, CONFIG, **options), Thumbnails(store), "<i>Images</i>")
+
+
+class Tags(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attributes)))
+
+
+@both_places
+def test_the_page_tells_what_was_left_out_and_why_with_pictures(store: ImageStore, pictures: Path) -> None:
+    collect(store, str(pictures), CONFIG)
+    clean(store, CONFIG)
+    facts = gather_facts(store, CONFIG)
+    (pair,) = facts.pairs
+    assert {facts.files[pair.kept], facts.files[pair.left_out]} == {"0000.png", "copy.png"}
+    assert facts.counts.rejected_by == {"near_duplicate": 1, "unreadable": 1}
+    assert [one.files for one in facts.sources] == [12]
+    assert facts.sizes == {(64, 64): 9, (96, 96): 1}
+    assert facts.caption_words == {1: 1, 3: 9}  # "copy", from the name of the file
+    assert facts.licences == {"not stated": (10, 2)}
+    shown = page(store)
+    reason = store.images("rejected", rejected_by="unreadable")[0].reason
+    assert reason is not None
+    assert reason in shown.replace("&#39;", "'")
+    assert shown.count("<img") == 2 + 10  # the pair, and all that is new
+
+
+def test_what_is_new_is_counted_from_the_snapshot_before(store: ImageStore, pictures: Path) -> None:
+    collect(store, str(pictures), CONFIG)
+    clean(store, CONFIG)
+    first = make_snapshot(store, CONFIG)
+    assert "No snapshot yet" not in page(store)
+    assert not gather_facts(store, CONFIG).changes.any
+    changed = store.images("accepted")[0].sha256
+    store.set_captions(changed, ["words by hand"])
+    (pictures / "more").mkdir()
+    drawing(77).save(pictures / "more" / "new.png")
+    collect(store, str(pictures), CONFIG)
+    clean(store, CONFIG)
+    waiting = gather_facts(store, CONFIG)
+    made = make_snapshot(store, CONFIG)
+    frozen = gather_facts(store, CONFIG, made.digest)
+    for facts in (waiting, frozen):
+        assert facts.since is not None
+        assert facts.since.digest == first.digest
+        assert [image.files[0].rpartition("/")[2] for image in facts.new] == ["new.png"]
+        assert [(one.sha256, one.after) for one in facts.recaptioned] == [(changed, ("words by hand",))]
+    assert "words by hand" in page(store, snapshot_digest=made.digest)
+
+
+def test_a_persons_decisions_are_shown_and_a_purged_image_has_no_picture(store: ImageStore, pictures: Path) -> None:
+    collect(store, str(pictures), CONFIG)
+    clean(store, CONFIG)
+    kept, gone = (image.sha256 for image in store.images("accepted", limit=2))
+    store.decide(kept, "rejected", "a </figcaption> logo", "ana")
+    store.purge(gone, "a takedown", "ana")
+    shown = page(store)
+    assert "a &lt;/figcaption&gt; logo" in shown
+    assert "purged by ana" in shown
+    assert Thumbnails(store).of(gone) is None
+
+
+def test_the_page_loads_nothing_runs_nothing_and_escapes_what_others_wrote(store: ImageStore, pictures: Path) -> None:
+    collect(store, str(pictures), CONFIG)
+    clean(store, CONFIG)
+    shown = page(store)
+    tags = Tags(shown).found
+    assert "script" not in {tag for tag, _ in tags}
+    assert not [attributes for _, attributes in tags if any(name.startswith("on") for name in attributes)]
+    assert all(attributes["src"].startswith("data:image/") for tag, attributes in tags if tag == "img")
+    assert "&lt;i&gt;Images&lt;/i&gt;" in shown
+    assert not re.search(r"(src|href)=.https?:", shown)
+    assert "style" not in {name for _, attributes in tags for name in attributes}  # the policy would not apply it
+
+
+def test_pictures_stop_at_the_budget_and_the_page_goes_on(store: ImageStore, tmp_path: Path) -> None:
+    for seed in range(3):
+        path = tmp_path / f"{seed}.png"
+        Image.effect_noise((300, 300), 90 + seed).save(path)
+        store.add_image(path.read_bytes())
+    thumbnails = Thumbnails(store, left_bytes=1000)
+    made = [thumbnails.of(image.sha256) for image in store.images()]
+    assert made[0] is not None
+    assert made[1:] == [None, None]
+    assert thumbnails.of(store.images()[0].sha256) == made[0]
+
+
+def test_an_empty_store_has_a_page_too(store: ImageStore, tmp_path: Path) -> None:
+    path = write_data_page(store, CONFIG, tmp_path / "new folder" / "data.html", title="Images")
+    assert "No snapshot yet" in path.read_text()
