@@ -51,12 +51,14 @@ def t5_tokenizer() -> T5Tokenizer:
     return T5Tokenizer(vocab=[(piece, -float(rank)) for rank, piece in enumerate(pieces)], extra_ids=0)
 
 
-def clip(tokenizer: CLIPTokenizer, act: str, projected: bool = False, layers: int = 2) -> CLIPTextModel:
+def clip(
+    tokenizer: CLIPTokenizer, act: str, projected: bool = False, layers: int = 2, width: int = 32
+) -> CLIPTextModel:
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        projection_dim=32,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        projection_dim=width,
         num_hidden_layers=layers,
         num_attention_heads=4,
         max_position_embeddings=77,
@@ -121,12 +123,12 @@ def unet_of_xl() -> UNet2DConditionModel:
         attention_head_dim=(1, 2, 4),
         layers_per_block=2,
         transformer_layers_per_block=(1, 1, 2),
-        cross_attention_dim=64,
+        cross_attention_dim=32 + 48,
         norm_num_groups=8,
         use_linear_projection=True,
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=6 * 8 + 32,
+        projection_class_embeddings_input_dim=6 * 8 + 48,
     ).eval()
 
 
@@ -160,7 +162,7 @@ def sdxl(folder: Path) -> Path:
     pipeline = StableDiffusionXLPipeline(
         vae=autoencoder(4, 0.13025),
         text_encoder=clip(tokenizer, "quick_gelu"),
-        text_encoder_2=clip(tokenizer, "gelu", projected=True),
+        text_encoder_2=clip(tokenizer, "gelu", projected=True, width=48),  # diffusers tells the two by width
         tokenizer=tokenizer,
         tokenizer_2=tokenizer,
         unet=unet_of_xl(),

@@ -18,7 +18,7 @@ from torch import Tensor
 from sdlora.errors import WeightsError
 from sdlora.lora.config import LoraConfig, Method
 from sdlora.lora.reading import Change, Reader, change_of, group_by_layer
-from sdlora.lora.tensor_file import tensor_bytes, write_tensor_file
+from sdlora.lora.tensor_file import data_sha256, write_tensor_file
 from sdlora.lora.updates import LayerUpdate
 
 _LYCORIS_ALGORITHMS: dict[Method, str] = {"dora": "locon", "loha": "loha", "lokr": "lokr"}
@@ -46,7 +46,7 @@ def write_with_hashes(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
     sshs_model_hash covers the bytes after the header; the legacy hash covers 64 KiB at 1 MiB of the whole file
     with only the ss_ metadata, as sd-scripts computes them (`precalculate_safetensors_hashes`).
     """
-    model_hash = hashlib.sha256(tensor_bytes(tensors)).hexdigest()
+    model_hash = data_sha256(tensors)
     hashes = {"sshs_model_hash": model_hash, "modelspec.hash_sha256": f"0x{model_hash}"}
     write_tensor_file(path, tensors, {key: value for key, value in metadata.items() if key.startswith("ss_")})
     with path.open("rb") as file:

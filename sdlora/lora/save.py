@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from sdlora.lora.updates import LayerUpdate
 from sdlora.models.families import family_of
 from sdlora.models.families.base import Family
 
+_PHRASES = 50  # of the captions, kept in the file
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -38,6 +41,7 @@ def save_adapter(
     prediction_type: str,
     resolution_px: int,
     training: Mapping[str, Any] | None = None,
+    captions: Sequence[str] = (),
     details: Mapping[str, str] | None = None,
 ) -> AdapterRef:
     """Write the adapter that is attached to `denoiser`.
@@ -57,6 +61,7 @@ def save_adapter(
         prediction_type: what the base predicts, such as "epsilon" or "v_prediction".
         resolution_px: side of the training images.
         training: the resolved training settings, for `adapter.json`.
+        captions: of the training images; the most frequent phrases are what tools offer as words for prompts.
         details: further `ss_*` or `modelspec.*` metadata of the kohya file.
 
     Raises:
@@ -72,6 +77,7 @@ def save_adapter(
         "sdlora.base_digest": base.digest,
         "sdlora.snapshot_digest": snapshot_digest,
         "sdlora.run_digest": run_digest,
+        **({"ss_tag_frequency": _tag_frequency(name, captions)} if captions else {}),
         **(details or {}),
     }
     partial = folder.with_name(f".{folder.name}.partial")
@@ -119,6 +125,13 @@ def _by_part(part: str, network: Any) -> tuple[dict[str, LayerUpdate], dict[str,
     """The updates and the base's weights under the names of the diffusers file, `unet.mid_block...`."""
     updates = {f"{part}.{layer}": update for layer, update in collect_updates(network).items()}
     return updates, {f"{part}.{layer}": weight for layer, weight in base_weights(network).items()}
+
+
+def _tag_frequency(name: str, captions: Sequence[str]) -> str:
+    """The phrases between commas, counted, in sd-scripts' form; where it has a folder's name stands the adapter's."""
+    phrases = Counter(phrase.strip() for caption in captions for phrase in caption.split(",") if phrase.strip())
+    frequent = sorted(phrases.items(), key=lambda item: (-item[1], item[0]))[:_PHRASES]
+    return json.dumps({name: dict(frequent)})
 
 
 def _describe(family: Family, name: str, prediction: str, resolution_px: int) -> dict[str, str]:

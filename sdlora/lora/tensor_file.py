@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -20,10 +21,18 @@ from sdlora.errors import StorageError
 _DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
-def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
-    """The data section: every tensor's bytes (little-endian, row-major), sorted by name."""
-    parts = [tensors[name].detach().cpu().contiguous().view(-1).view(torch.uint8) for name in sorted(tensors)]
-    return b"".join(part.numpy().tobytes() for part in parts)
+def data_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the data section, of what follows the header."""
+    digest = hashlib.sha256()
+    for chunk in _data(tensors):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _data(tensors: Mapping[str, Tensor]) -> Iterator[bytes]:
+    """Every tensor's bytes (little-endian, row-major), sorted by name; one tensor at a time is copied."""
+    for name in sorted(tensors):
+        yield tensors[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
 
 def write_tensor_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
@@ -41,9 +50,12 @@ def write_tensor_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
         offset = end
     encoded = json.dumps(header, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % 8)
-    content = len(encoded).to_bytes(8, "little") + encoded + tensor_bytes(tensors)
+    digest = hashlib.sha256()
     try:
-        path.write_bytes(content)
+        with path.open("wb") as file:
+            for chunk in chain((len(encoded).to_bytes(8, "little"), encoded), _data(tensors)):
+                file.write(chunk)
+                digest.update(chunk)
     except OSError as error:
         raise StorageError(f"Cannot write {path}: {error}. Free some space in {path.parent} and run again.") from error
-    return hashlib.sha256(content).hexdigest()
+    return digest.hexdigest()

@@ -266,6 +266,7 @@ def _write_adapters(run: Run, base: BaseModelRef, snapshot: Snapshot, lora: Lora
             prediction_type=run.loss.objective.prediction,
             resolution_px=parts.native_resolution(base),
             training=run.config.model_dump(mode="json"),
+            captions=[caption for row in snapshot.train for caption in row.captions],
             details=_details(run.config, len(run.encoded.rows), step),
         )
 

@@ -1,0 +1,132 @@
+"""`export` and `inspect`: adapters as files for other tools, and what a file is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from deployments.cli.options import DEFAULT_HOME, HomeOption
+from deployments.cli.terminal import console
+
+if TYPE_CHECKING:
+    from sdlora.artifacts import AdapterRef, BaseModelRef
+    from sdlora.lora.inspecting import AdapterFacts
+
+
+def export(
+    out: Annotated[Path, typer.Argument(help="A new folder (diffusers), or a .safetensors file (ComfyUI, A1111).")],
+    home: HomeOption = DEFAULT_HOME,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="Folder of an adapter, a run or a model, instead of a version.")
+    ] = None,
+    version: Annotated[int | None, typer.Option(min=1, help="Export this version; by default the champion.")] = None,
+    name: Annotated[str | None, typer.Option(help="Line of adapters, if there are several.")] = None,
+    merged: Annotated[bool, typer.Option("--merged", help="The whole model with the adapter in its weights.")] = False,
+    dtype: Annotated[Literal["fp32", "fp16", "bf16"], typer.Option(help="Precision of the tensors.")] = "fp32",
+    reader: Annotated[
+        Literal["lycoris", "comfyui"], typer.Option("--for", help="Whose rule a DoRA is written for in a single file.")
+    ] = "lycoris",
+    base: Annotated[
+        str | None, typer.Option(help="With --from: the adapter's base model; by default the embedded one.")
+    ] = None,
+    layout: Annotated[str | None, typer.Option(help="With --base FILE.safetensors: see base_model.layout.")] = None,
+) -> None:
+    """Write an adapter, or the model with it merged in, as a file for other tools. Each is opened again and compared.
+
+    Example: [bold]sdlora export style-fp16.safetensors --dtype fp16[/], [bold]sdlora export model/ --merged[/]
+    """
+    if source is not None and (version is not None or name is not None):
+        raise typer.BadParameter("choose either --from, or --version and --name")
+    if source is None and base is not None:
+        raise typer.BadParameter("--base is used with --from; a version knows its base")
+    with console.status("Reading, writing and reading back ..."):
+        from sdlora.release.exporting import export_adapter, export_model
+
+        needs_base = merged or reader == "comfyui"
+        if source is not None:
+            adapter, model = _from_folder(source, base, layout, home, needs_base)
+        else:
+            adapter, model = _from_registry(version, name, home)
+        if merged or adapter is None:
+            assert model is not None
+            path = export_model(model, adapter, out, dtype)
+        else:
+            path = export_adapter(adapter, out, dtype, reader, model)
+    console.print(str(path), markup=False, soft_wrap=True)
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A LoRA's .safetensors file, or an adapter's folder.")],
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Tell what a LoRA file is: method, rank, scale, family, base, words, training, hashes. Anybody's file.
+
+    Example: [bold]sdlora inspect downloaded.safetensors[/]
+    """
+    from sdlora.lora.inspecting import inspect_adapter
+
+    show(inspect_adapter(file))
+
+
+def show(facts: AdapterFacts) -> None:
+    """Print the facts as a table of two columns."""
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = {
+        "file": f"{facts.file}, {facts.size_bytes / 1e6:.1f} MB, {facts.layout} format",
+        "family": facts.family,
+        "method": facts.method,
+        "rank": _counted({("whole" if rank == 0 else str(rank)): count for rank, count in facts.ranks.items()}),
+        "alpha": ", ".join(f"{alpha:g}" for alpha in facts.alphas) or "not given",
+        "effective scale": _counted({f"{scale:g}": count for scale, count in facts.scales.items()}),
+        "layers": ", ".join(f"{count} of {part}" for part, count in facts.layers.items()),
+        "numbers": f"{facts.parameters:,} in {', '.join(facts.precisions)}",
+        "words": ", ".join(facts.words) or "not given",
+        **facts.origin,
+        **facts.hashes,
+    }
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value in rows.items():
+        table.add_row(label, Text(value))  # other people's text: never markup
+    console.print(table)
+    for note in facts.notes:
+        console.print(Text(f"Note: {note}"))
+
+
+def _counted(counts: dict[str, int]) -> str:
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ", ".join(f"{value} ({count} layers)" for value, count in sorted(counts.items(), key=lambda item: -item[1]))
+
+
+def _from_folder(
+    source: Path, base: str | None, layout: str | None, home: Path, needs_base: bool
+) -> tuple[AdapterRef | None, BaseModelRef | None]:
+    """An adapter's folder, a run's or release's folder that has one inside, or a diffusers model."""
+    from sdlora.errors import WeightsError
+    from sdlora.lora import open_adapter
+    from sdlora.lora.manifest import MANIFEST_FILE
+    from sdlora.models import BaseModelConfig, load_base_model
+
+    if (source / "model_index.json").is_file():
+        return None, load_base_model(BaseModelConfig(source=str(source)), home)
+    folder = next((place for place in (source, source / "adapter") if (place / MANIFEST_FILE).is_file()), None)
+    if folder is None:
+        raise WeightsError(f"--from: {source} holds neither {MANIFEST_FILE} nor adapter/{MANIFEST_FILE}.")
+    config = BaseModelConfig(source=base or "embedded", layout=layout)
+    return open_adapter(folder), load_base_model(config, home) if needs_base else None
+
+
+def _from_registry(version: int | None, name: str | None, home: Path) -> tuple[AdapterRef | None, BaseModelRef]:
+    from deployments.local_run import prepare_environment
+
+    prepare_environment(home)
+    from tasks.drawing import find_model
+
+    model = find_model(str(version) if version is not None else "champion", name, home)
+    return model.adapter, model.base

@@ -1,0 +1,234 @@
+"""What a LoRA file is, from its own bytes: ours, kohya's, LyCORIS', diffusers' and peft's."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from sdlora.errors import WeightsError
+from sdlora.lora.diffusers_file import DIFFUSERS_FILE, METADATA_KEY
+from sdlora.lora.manifest import MANIFEST_FILE, read_manifest
+from sdlora.lora.recognise import family_of_file, method_of, normalise_key, part_of
+from sdlora.models.folder_check import PICKLE_SUFFIXES, pickle_message
+
+_SHOWN_WORDS = 8
+
+
+@dataclass(frozen=True)
+class AdapterFacts:
+    """What can be said of one adapter file.
+
+    Attributes:
+        file: its name; no folder.
+        layout: whose format.
+        method: LoRA, DoRA, LoHa, ...; several if the layers differ.
+        ranks: how many layers have each rank; 0 stands for whole matrices.
+        scales: how many layers have each effective scale alpha / rank.
+        alphas: the alphas that the file gives; empty if it gives none.
+        layers: how many layers of the denoiser and of each text encoder it changes.
+        precisions: of its tensors.
+        parameters: how many numbers it holds.
+        words: trigger phrase and most frequent captions or tags.
+        origin: name and digest of the base, snapshot, steps and so on, as far as the file says.
+        hashes: of the file, under the names that tools show.
+        notes: what to mind.
+    """
+
+    file: str
+    size_bytes: int
+    layout: str
+    family: str
+    method: str
+    ranks: dict[int, int]
+    scales: dict[float, int]
+    alphas: tuple[float, ...]
+    layers: dict[str, int]
+    precisions: tuple[str, ...]
+    parameters: int
+    words: tuple[str, ...]
+    origin: dict[str, str]
+    hashes: dict[str, str]
+    notes: tuple[str, ...] = field(default=())
+
+
+def inspect_adapter(path: Path) -> AdapterFacts:
+    """Read an adapter file, or the file of an adapter folder; nothing is loaded into a model.
+
+    Raises:
+        WeightsError: missing, damaged, pickled, or no adapter.
+    """
+    file_path = _file_of(path)
+    try:
+        with safe_open(file_path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{file_path} is damaged or no safetensors file ({error}). Copy the file again.") from error
+    layers = _group(tensors)
+    if not layers:
+        raise WeightsError(
+            f"{file_path} holds no adapter: none of its {len(tensors)} tensors is a LoRA's, LoHa's or LoKr's "
+            f"(first: {next(iter(sorted(tensors)), 'none')}). A whole model is opened as base_model.source."
+        )
+    settings = _peft_settings(metadata)
+    ranks, alphas, scales = _sizes(layers, settings)
+    hashes, disagreements = _hashes(file_path, metadata)
+    methods = Counter(method_of(parts) for parts in layers.values())
+    kohya = any(key.endswith((".lora_down.weight", ".alpha", ".dora_scale")) for key in tensors)
+    return AdapterFacts(
+        file=file_path.name,
+        size_bytes=file_path.stat().st_size,
+        layout="kohya / LyCORIS" if kohya or any(key.startswith("lora_") for key in tensors) else "diffusers / peft",
+        family=family_of_file(layers, metadata),
+        method=", ".join(methods),
+        ranks=dict(ranks),
+        scales=dict(scales),
+        alphas=tuple(sorted(alphas)),
+        layers=dict(Counter(part_of(layer) for layer in layers)),
+        precisions=tuple(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})),
+        parameters=sum(math.prod(tensor.shape) for key, tensor in tensors.items() if not key.endswith(".alpha")),
+        words=_words(metadata),
+        origin=_origin(metadata, path),
+        hashes=hashes,
+        notes=(*disagreements, *_notes(alphas, methods, metadata, kohya)),
+    )
+
+
+def _file_of(path: Path) -> Path:
+    if path.suffix.lower() in PICKLE_SUFFIXES:
+        raise WeightsError(pickle_message(path).removeprefix("base_model.source: "))
+    if path.is_dir():
+        for file in (path / DIFFUSERS_FILE, *sorted(path.glob("*.safetensors"))):
+            if file.is_file():
+                return file
+        raise WeightsError(f"{path} holds no .safetensors file. Give an adapter's file, or its folder.")
+    if not path.is_file():
+        raise WeightsError(f"There is no file {path}. Give an adapter's .safetensors file, or its folder.")
+    return path
+
+
+def _group(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    layers: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        found = normalise_key(key)
+        if found:
+            layers.setdefault(found[0], {})[found[1]] = tensor
+    # An alpha alone changes nothing.
+    return {layer: parts for layer, parts in layers.items() if parts.keys() - {"alpha", "dora_scale"}}
+
+
+def _peft_settings(metadata: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        settings = json.loads(metadata.get(METADATA_KEY, "{}"))
+    except ValueError:
+        return {}
+    return settings if isinstance(settings, dict) else {}
+
+
+def _sizes(
+    layers: Mapping[str, Mapping[str, Tensor]], settings: Mapping[str, Any]
+) -> tuple[Counter[int], set[float], Counter[float]]:
+    """Ranks, given alphas and effective scales; without an alpha tools take a scale of 1."""
+    ranks: Counter[int] = Counter()
+    alphas: set[float] = set()
+    scales: Counter[float] = Counter()
+    for layer, parts in layers.items():
+        rank = rank_of(parts)
+        folder = layer.split(".", 1)[0]
+        alpha = parts["alpha"].item() if "alpha" in parts else _setting(settings, folder, "lora_alpha", "alpha")
+        ranks[rank] += 1
+        if alpha is not None:
+            alphas.add(float(alpha))
+        divisor = math.sqrt(rank) if _setting(settings, folder, "use_rslora") else rank
+        scales[round(float(alpha) / divisor, 6) if alpha is not None and rank else 1.0] += 1
+    return ranks, alphas, scales
+
+
+def rank_of(parts: Mapping[str, Tensor]) -> int:
+    """The inner dimension of a layer's factors; 0 for a Kronecker product of two whole matrices."""
+    for part in ("lora_down.weight", "hada_w1_b", "lokr_w2_b", "lokr_w1_b"):
+        if part in parts:
+            return parts[part].shape[0]
+    return 0
+
+
+def _setting(settings: Mapping[str, Any], folder: str, *names: str) -> Any:
+    for name in names:
+        for key in (f"{folder}.{name}", name):
+            if key in settings:
+                return settings[key]
+    return None
+
+
+def _words(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    words = [metadata[key] for key in ("modelspec.trigger_phrase", "ss_instance_token") if metadata.get(key)]
+    try:
+        counts: Counter[str] = Counter()
+        for tags in json.loads(metadata.get("ss_tag_frequency", "{}")).values():
+            counts.update({str(tag).strip(): int(count) for tag, count in tags.items()})
+        words += [tag for tag, _ in counts.most_common(_SHOWN_WORDS)]
+    except (ValueError, AttributeError, TypeError):
+        pass  # other people's metadata may hold anything; the words are all that is lost
+    return tuple(words)
+
+
+_ORIGIN = {
+    "title": ("modelspec.title", "ss_output_name"),
+    "base model": ("ss_sd_model_name", "sdlora.base_name"),
+    "base digest": ("sdlora.base_digest", "ss_new_sd_model_hash", "ss_sd_model_hash"),
+    "snapshot": ("sdlora.snapshot_digest",),
+    "run": ("sdlora.run_digest",),
+    "steps": ("ss_steps", "ss_max_train_steps"),
+    "training images": ("ss_num_train_images",),
+    "learning rate": ("ss_learning_rate",),
+    "made with": ("ss_network_module", "modelspec.implementation"),
+    "prediction": ("modelspec.prediction_type",),
+}
+
+
+def _origin(metadata: Mapping[str, str], path: Path) -> dict[str, str]:
+    found = {label: next((metadata[key] for key in keys if metadata.get(key)), "") for label, keys in _ORIGIN.items()}
+    folder = path if path.is_dir() else path.parent
+    if (folder / MANIFEST_FILE).is_file():
+        manifest = read_manifest(folder)
+        found |= {"base digest": manifest.base_digest, "snapshot": manifest.snapshot_digest, "run": manifest.run_digest}
+        found["title"] = found["title"] or manifest.name
+    return {label: value for label, value in found.items() if value}
+
+
+def _hashes(path: Path, metadata: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    with path.open("rb") as file:
+        whole = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0)
+        file.seek(8 + int.from_bytes(file.read(8), "little"))
+        data = hashlib.file_digest(file, "sha256").hexdigest()
+    hashes = {"SHA-256": whole, "AutoV2": whole[:10], "AutoV3": data[:12], "sshs_model_hash": data}
+    claimed = metadata.get("sshs_model_hash")
+    if claimed and claimed != data:
+        return hashes, [f"Its tensors were changed: sshs_model_hash {claimed[:12]} is given, {data[:12]} is found."]
+    return hashes, []
+
+
+def _notes(alphas: set[float], methods: Mapping[str, int], metadata: Mapping[str, str], kohya: bool) -> list[str]:
+    notes = []
+    if not alphas:
+        notes.append("No alpha is given: tools take a scale of 1.")
+    if "DoRA" in methods and kohya:
+        comfyui = metadata.get("sdlora.dora_rule") == "comfyui"
+        notes.append(
+            "dora_scale is written for ComfyUI's rule; LyCORIS divides by other lengths."
+            if comfyui
+            else "dora_scale is by LyCORIS' rule; ComfyUI divides by other lengths: sdlora export --for comfyui."
+        )
+    if not metadata:
+        notes.append("The file has no metadata: base model and training are not known.")
+    return notes

@@ -1,0 +1,114 @@
+"""A Stable Diffusion as one checkpoint in the layout of its original code base, which ComfyUI and A1111 load.
+
+diffusers reads this layout (`from_single_file`) and does not write it. Versions 1, 2 and XL; the transformers of
+Stable Diffusion 3 and FLUX.1 fuse and reorder rows in theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdlora.errors import WeightsError
+from sdlora.models.families.base import Family
+from sdlora.models.families.sgm_names import sgm_name
+
+SUPPORTED = ("sd1", "sd2", "sdxl")
+_CLIP, _OPEN_CLIP = "transformer.text_model.", "model."
+_TEXT_PREFIXES: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "sd1": {"text_encoder": ("cond_stage_model.", _CLIP)},
+    "sd2": {"text_encoder": ("cond_stage_model.", _OPEN_CLIP)},
+    "sdxl": {
+        "text_encoder": ("conditioner.embedders.0.", _CLIP),
+        "text_encoder_2": ("conditioner.embedders.1.", _OPEN_CLIP),
+    },
+}
+_OPEN_CLIP_NAMES = {
+    "embeddings.position_embedding.weight": "positional_embedding",
+    "embeddings.token_embedding.weight": "token_embedding.weight",
+    "final_layer_norm.weight": "ln_final.weight",
+    "final_layer_norm.bias": "ln_final.bias",
+}
+_OPEN_CLIP_LAYERS = {
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+    "self_attn.out_proj": "attn.out_proj",
+}
+_VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
+
+
+def original_tensors(family: Family, parts: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The checkpoint's tensors by their original names.
+
+    Args:
+        family: of the model.
+        parts: the state of `unet`, `vae` and each text encoder, by diffusers' folder and names.
+
+    Raises:
+        WeightsError: the family's original layout is not written.
+    """
+    if family.name not in SUPPORTED:
+        raise WeightsError(
+            f"{family.layout.title} is not written as one original checkpoint; that is done for Stable Diffusion 1, 2 "
+            "and XL. Export a folder, which diffusers loads, or the adapter, which ComfyUI loads beside the base."
+        )
+    settings = family.denoiser_settings
+    tensors = {f"model.diffusion_model.{_unet_name(name, settings)}": t for name, t in parts["unet"].items()}
+    levels = len(family.settings("vae")["block_out_channels"])
+    for name, tensor in parts["vae"].items():
+        original = _vae_name(name, levels)
+        square = ".attn_1." in original and original.endswith(".weight") and tensor.ndim == 2
+        tensors[f"first_stage_model.{original}"] = tensor[:, :, None, None] if square else tensor
+    for folder, (place, kind) in _TEXT_PREFIXES[family.name].items():
+        rename = _clip_tensors if kind == _CLIP else _open_clip_tensors
+        tensors |= {f"{place}{kind}{name}": tensor for name, tensor in rename(parts[folder]).items()}
+    return tensors
+
+
+def _unet_name(name: str, settings: Mapping[str, Any]) -> str:
+    layer, _, leaf = name.rpartition(".")
+    return f"{sgm_name(layer, settings)}.{leaf}"
+
+
+def _vae_name(name: str, levels: int) -> str:
+    side, *rest = name.split(".")
+    name = ".".join(rest)
+    for level in range(levels):
+        name = name.replace(f"down_blocks.{level}.", f"down.{level}.")
+        name = name.replace(f"up_blocks.{level}.", f"up.{levels - 1 - level}.")
+    name = name.replace("mid_block.resnets.0", "mid.block_1").replace("mid_block.resnets.1", "mid.block_2")
+    if name.startswith("mid_block.attentions.0."):
+        layer, _, leaf = name.removeprefix("mid_block.attentions.0.").rpartition(".")
+        name = f"mid.attn_1.{_VAE_ATTENTION[layer]}.{leaf}"
+    name = name.replace(".resnets.", ".block.").replace("conv_shortcut", "nin_shortcut")
+    name = name.replace("downsamplers.0.conv", "downsample.conv").replace("upsamplers.0.conv", "upsample.conv")
+    return f"{side}.{name.replace('conv_norm_out', 'norm_out')}"
+
+
+def _clip_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix("text_model."): tensor for name, tensor in state.items()}
+
+
+def _open_clip_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """OpenCLIP keeps query, key and value in one matrix, and multiplies by the projection from the other side."""
+    plain = _clip_tensors(state)
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in plain.items():
+        if name in _OPEN_CLIP_NAMES:
+            tensors[_OPEN_CLIP_NAMES[name]] = tensor
+        elif name == "text_projection.weight":
+            tensors["text_projection"] = tensor.T.contiguous()
+        elif name.startswith("encoder.layers."):
+            index, inner = name.removeprefix("encoder.layers.").split(".", 1)
+            block, (layer, _, leaf) = f"transformer.resblocks.{index}.", inner.rpartition(".")
+            if layer == "self_attn.q_proj":
+                rows = [plain[name.replace("q_proj", other)] for other in ("q_proj", "k_proj", "v_proj")]
+                tensors[f"{block}attn.in_proj_{leaf}"] = torch.cat(rows)
+            elif layer not in ("self_attn.k_proj", "self_attn.v_proj"):
+                tensors[f"{block}{_OPEN_CLIP_LAYERS[layer]}.{leaf}"] = tensor
+    return tensors

@@ -1,0 +1,229 @@
+"""Files for other tools: an adapter in another precision or for one tool, or theta' = theta + delta theta as a model.
+
+Each is opened again the way its readers do, and compared, before it takes its name.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from sdlora.artifacts import AdapterRef, BaseModelRef
+from sdlora.errors import StorageError, WeightsError
+from sdlora.lora.diffusers_file import DIFFUSERS_FILE
+from sdlora.lora.kohya_file import write_with_hashes
+from sdlora.lora.manifest import read_manifest
+from sdlora.lora.reading import Reader, change_of, group_by_layer
+from sdlora.lora.tensor_file import write_tensor_file
+from sdlora.models import parts
+from sdlora.models.families import family_of
+from sdlora.models.original_layout import original_tensors
+from sdlora.models.stable_diffusion import StableDiffusion, check_adapter
+
+DtypeName = Literal["fp32", "fp16", "bf16"]
+DTYPES: dict[DtypeName, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+# Half of the last bit of the mantissa: what rounding to the precision may cost, relative to a tensor's largest entry.
+_ROUNDING: dict[DtypeName, float] = {"fp32": 1e-6, "fp16": 2**-10, "bf16": 2**-7}
+_SUFFIX = ".safetensors"
+
+
+def export_adapter(
+    adapter: AdapterRef,
+    out: Path,
+    dtype: DtypeName = "fp32",
+    reader: Reader = "lycoris",
+    base: BaseModelRef | None = None,
+) -> Path:
+    """Write an adapter for another tool.
+
+    Args:
+        adapter: what to export.
+        out: a `.safetensors` file in kohya's format, or a new folder with diffusers' file.
+        dtype: the tensors' precision.
+        reader: whose rule a DoRA's `dora_scale` is written for; ComfyUI divides by other lengths than LyCORIS.
+        base: needed for a DoRA that ComfyUI shall read.
+
+    Raises:
+        WeightsError: a file read back is not what was meant, or the base is missing or another one.
+        StorageError: `out` is there already, or cannot be written.
+    """
+    source = read_manifest(adapter.folder).kohya_file if out.suffix == _SUFFIX else DIFFUSERS_FILE
+    with safe_open(adapter.folder / source, framework="pt") as file:
+        metadata: dict[str, str] = file.metadata()
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    if reader == "comfyui" and out.suffix == _SUFFIX and any(key.endswith(".dora_scale") for key in tensors):
+        tensors, metadata = _for_comfyui(tensors, adapter, base), {**metadata, "sdlora.dora_rule": "comfyui"}
+    rounded = {key: tensor.to(DTYPES[dtype]) for key, tensor in tensors.items()}
+    with _written_aside(out) as partial:
+        if out.suffix == _SUFFIX:
+            write_with_hashes(partial, rounded, metadata)
+            _require_same_changes(partial, tensors, dtype)
+        else:
+            partial.mkdir(parents=True)
+            write_tensor_file(partial / DIFFUSERS_FILE, rounded, metadata)
+            _require_tensors(partial / DIFFUSERS_FILE, rounded)
+    return out
+
+
+def export_model(base: BaseModelRef, adapter: AdapterRef | None, out: Path, dtype: DtypeName = "fp32") -> Path:
+    """Write the model with the adapter merged into its weights.
+
+    Args:
+        base: the model; its digest is checked.
+        adapter: merged into it; None for the model as it is.
+        out: a new diffusers folder, or a `.safetensors` file in the original layout.
+        dtype: the weights' precision.
+
+    Raises:
+        WeightsError: the adapter belongs to another base, the family has no single-file form here, or the model read
+            back is not what was meant.
+        StorageError: `out` is there already, or cannot be written.
+    """
+    family = family_of(base.folder)
+    model = StableDiffusion.from_ref(base, adapter, device="cpu", precision="fp32")
+    pipeline = model.pipeline()
+    modules = {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
+    states = {name: module.to(DTYPES[dtype]).state_dict() for name, module in modules.items()}
+    with _written_aside(out) as partial:
+        if out.suffix == _SUFFIX:
+            tensors = {name: tensor.contiguous().clone() for name, tensor in original_tensors(family, states).items()}
+            write_tensor_file(partial, tensors, _model_metadata(family, base, adapter, out.stem))
+            loaded = _from_single_file(family.pipeline_class, partial, base.folder, DTYPES[dtype])
+        else:
+            pipeline.save_pretrained(partial, safe_serialization=True)
+            _forget_paths(partial)
+            loaded = family.pipeline_class.from_pretrained(
+                str(partial), torch_dtype=DTYPES[dtype], local_files_only=True, **family.pipeline_extras
+            )
+        for name, state in states.items():
+            wrong = _differences(state, getattr(loaded, name).state_dict())
+            if wrong:
+                raise WeightsError(f"{out.name} read back has another {name}: {wrong[:3]} differ. It was removed.")
+    return out
+
+
+def _for_comfyui(tensors: Mapping[str, Tensor], adapter: AdapterRef, base: BaseModelRef | None) -> dict[str, Tensor]:
+    """The same rows at ComfyUI: it divides by |W| where the others divide by |W + delta|, so dora_scale makes up."""
+    if base is None:
+        raise WeightsError("A DoRA for ComfyUI is computed from the base's weights: name the base model.")
+    check_adapter(adapter, base)
+    family = family_of(base.folder)
+    weights = {
+        family.kohya_name(name): module.weight
+        for name, module in parts.load_denoiser(base).named_modules()
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d)
+    }
+    result = dict(tensors)
+    for layer, keys in group_by_layer(tensors).items():
+        if "dora_scale" not in keys:
+            continue
+        if layer not in weights:
+            raise WeightsError(
+                f"--for comfyui: {layer} joins several layers of {family.layout.title}, which is not computed for a "
+                "DoRA. Export it merged, or with the rule of LyCORIS."
+            )
+        found = {part: tensors[key] for part, key in keys.items() if part != "dora_scale"}
+        change = change_of(found)
+        assert change is not None
+        weight = weights[layer].detach()
+        before, turned = weight.flatten(1).norm(dim=1), (weight + change(weight)).flatten(1).norm(dim=1)
+        scale = tensors[keys["dora_scale"]]
+        result[keys["dora_scale"]] = scale * (before / turned).view(scale.shape)
+    return result
+
+
+def _require_same_changes(path: Path, meant: Mapping[str, Tensor], dtype: DtypeName) -> None:
+    """The file's change of each layer, as other tools compute it, is the one meant up to the precision's rounding."""
+    with safe_open(path, framework="pt") as file:
+        groups = group_by_layer(file.keys())
+        if {key for keys in groups.values() for key in keys.values()} != meant.keys():
+            raise WeightsError(f"{path.name} does not hold the tensors that were meant. It was removed.")
+        for layer, keys in groups.items():
+            for part, key in keys.items():
+                limit = _ROUNDING[dtype] * max(meant[key].abs().max().item(), 1e-6)
+                if (file.get_tensor(key).float() - meant[key]).abs().max().item() > limit:
+                    raise WeightsError(f"{path.name}: {part} of {layer} is not what was meant. It was removed.")
+
+
+def _require_tensors(path: Path, meant: Mapping[str, Tensor]) -> None:
+    with safe_open(path, framework="pt") as file:
+        if set(file.keys()) != meant.keys() or any(not torch.equal(file.get_tensor(key), meant[key]) for key in meant):
+            raise WeightsError(f"{path.name} does not hold the tensors that were meant. It was removed.")
+
+
+def _differences(meant: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    # What a reader did not find in the file stays without storage, on the device "meta".
+    return sorted(meant.keys() ^ found.keys()) or [
+        name for name in meant if found[name].is_meta or not torch.equal(meant[name], found[name])
+    ]
+
+
+def _from_single_file(pipeline_class: Any, path: Path, layout: Path, dtype: torch.dtype) -> Any:
+    from sdlora.models.quiet import no_progress_bars
+
+    try:
+        with no_progress_bars():
+            return pipeline_class.from_single_file(
+                str(path), config=str(layout), local_files_only=True, torch_dtype=dtype
+            )
+    except Exception as error:  # diffusers answers with whatever its conversion trips over
+        raise WeightsError(f"{path.name} cannot be read back ({type(error).__name__}: {error}).") from error
+
+
+def _model_metadata(family: Any, base: BaseModelRef, adapter: AdapterRef | None, title: str) -> dict[str, str]:
+    prediction = parts.load_scheduler(base).config.get("prediction_type", "flow")
+    entries = {
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": family.kohya_metadata(prediction)["modelspec.architecture"].removesuffix("/lora"),
+        "modelspec.implementation": "sgm" if family.name == "sdxl" else "ldm",
+        "modelspec.title": title,
+        "modelspec.prediction_type": "v" if prediction == "v_prediction" else prediction,
+        "modelspec.resolution": f"{family.native_resolution}x{family.native_resolution}",
+        "sdlora.base_digest": base.digest,
+    }
+    return entries | ({"sdlora.adapter_digest": adapter.digest} if adapter else {})
+
+
+def _forget_paths(folder: Path) -> None:
+    """transformers and diffusers write where a part was loaded from into its settings."""
+    for path in folder.rglob("*.json"):
+        value = json.loads(path.read_text())
+        if isinstance(value, dict) and "_name_or_path" in value:
+            del value["_name_or_path"]
+            path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+@contextmanager
+def _written_aside(out: Path) -> Iterator[Path]:
+    """A path beside `out` to write to; it takes the name when the block ends well.
+
+    Raises:
+        StorageError: `out` is there already, or cannot be written.
+    """
+    if out.exists():
+        raise StorageError(f"--out: {out} is there already. Choose another name, or remove it first.")
+    partial = out.with_name(f".{out.stem}.partial{out.suffix}")
+    _remove(partial)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        partial.rename(out)
+    except OSError as error:
+        raise StorageError(f"Cannot write {out}: {error}. Free some space and run again.") from error
+    finally:
+        _remove(partial)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from deployments.cli.app import app
+from sdlora.lora import LoraConfig, attach_lora
+from sdlora.models import BaseModelConfig, load_base_model, parts
+from tests.tiny import tiny_base_model
+from tests.unit.lora.perturb import perturb_adapter
+from tests.unit.lora.test_files import save
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    home = tmp_path_factory.mktemp("files")
+    base = load_base_model(BaseModelConfig(source=str(tiny_base_model(home / "base"))), home)
+    config = LoraConfig(rank=2, targets="attention")
+    save(home / "run" / "adapter", perturb_adapter(attach_lora(parts.load_denoiser(base), config)), config, base)
+    return home
+
+
+def test_inspect_tells_a_file_and_shows_other_peoples_text_as_it_is(made):
+    result = invoke("inspect", made / "run" / "adapter" / "style.safetensors", "--home", made)
+    assert result.exit_code == 0, result.output
+    for shown in ("LoRA", "rank", "AutoV3", "style.safetensors", "denoiser"):
+        assert shown in result.output
+    missing = invoke("inspect", made / "none.safetensors")
+    assert missing.exit_code == 1
+
+
+def test_export_writes_from_a_run_folder_and_refuses_the_wrong_base(made, tmp_path):
+    out = tmp_path / "half.safetensors"
+    result = invoke("export", out, "--from", made / "run", "--dtype", "fp16", "--home", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert {str(tensor.dtype) for tensor in load_file(out).values()} == {"torch.float16"}
+    wrong = invoke("export", tmp_path / "m", "--from", made / "run", "--merged", "--home", tmp_path)
+    assert wrong.exit_code == 1
+    assert "was trained on the base model" in wrong.output
+    merged = invoke(
+        "export", tmp_path / "m", "--from", made / "run", "--merged", "--base", made / "base", "--home", tmp_path
+    )
+    assert merged.exit_code == 0, merged.output
+    assert (tmp_path / "m" / "model_index.json").is_file()
+    single = invoke("export", tmp_path / "m.safetensors", "--from", tmp_path / "m", "--home", tmp_path)
+    assert single.exit_code == 0, single.output
+    assert any(key.startswith("model.diffusion_model.") for key in load_file(tmp_path / "m.safetensors"))
+
+
+def test_a_folder_without_adapter_and_opposite_options_are_refused(made, tmp_path):
+    assert "holds neither adapter.json" in invoke("export", tmp_path / "x", "--from", tmp_path).output
+    assert invoke("export", tmp_path / "x", "--from", made, "--version", "1").exit_code == 2
+    assert invoke("export", tmp_path / "x", "--base", made).exit_code == 2

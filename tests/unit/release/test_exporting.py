@@ -1,0 +1,132 @@
+"""Exported files hold what was trained, in the layouts that other tools load."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from sdlora.errors import StorageError, WeightsError
+from sdlora.lora import LoraConfig, attach_lora
+from sdlora.lora.kohya_file import read_kohya_file
+from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model, parts
+from sdlora.release.exporting import export_adapter, export_model
+from tests import families
+from tests.original import write_original_checkpoint
+from tests.tiny import tiny_base_model
+from tests.unit.lora.perturb import perturb_adapter
+from tests.unit.lora.test_files import draw, save
+
+CONFIG = LoraConfig(rank=2, alpha=3)
+
+
+def made(folder, home, config=CONFIG):
+    base = load_base_model(BaseModelConfig(source=str(folder)), home)
+    denoiser = perturb_adapter(attach_lora(parts.load_denoiser(base), config))
+    return base, save(home / "adapter", denoiser, config, base)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    home = tmp_path_factory.mktemp("export")
+    return made(tiny_base_model(home / "base"), home)
+
+
+@pytest.mark.parametrize("name", ["sd1", "sd2", "sdxl"])
+def test_a_merged_checkpoint_in_the_original_layout_draws_what_the_adapter_does(name, tmp_path):
+    folder = tiny_base_model(tmp_path / "m") if name == "sd1" else families.build(name, tmp_path / "m")
+    base, adapter = made(folder, tmp_path)
+    out = export_model(base, adapter, tmp_path / "out" / "merged.safetensors")
+    again = load_base_model(BaseModelConfig(source=str(out), layout=str(folder)), tmp_path)
+    expected = draw(StableDiffusion.from_ref(base, adapter, precision="fp32"))
+    assert torch.equal(draw(StableDiffusion.from_ref(again, precision="fp32")), expected)
+    assert not torch.equal(draw(StableDiffusion.from_ref(base, precision="fp32")), expected)
+
+
+def test_the_original_layout_has_the_names_that_another_writer_gives(tiny, tmp_path):
+    base, _ = tiny
+    ours = load_file(export_model(base, None, tmp_path / "ours.safetensors"))
+    theirs = load_file(write_original_checkpoint(base.folder, tmp_path / "theirs.safetensors"))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key].reshape(theirs[key].shape), theirs[key]) for key in theirs)
+
+
+@pytest.mark.parametrize("name", ["sd3", "flux"])
+def test_a_family_without_a_single_file_form_says_what_to_do_instead(name, tmp_path):
+    base = load_base_model(BaseModelConfig(source=str(families.build(name, tmp_path / "m"))), tmp_path)
+    with pytest.raises(WeightsError, match=r"not written as one original checkpoint.*Export a folder"):
+        export_model(base, None, tmp_path / "m.safetensors")
+    assert not list(tmp_path.glob("*m*.safetensors"))
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16"])
+def test_a_merged_folder_loads_as_a_base_model_in_the_asked_precision(dtype, tiny, tmp_path):
+    base, adapter = tiny
+    out = export_model(base, adapter, tmp_path / "merged", dtype)
+    weights = load_file(out / "unet" / "diffusion_pytorch_model.safetensors")
+    assert {str(tensor.dtype) for tensor in weights.values()} == {
+        {"fp32": "torch.float32", "fp16": "torch.float16", "bf16": "torch.bfloat16"}[dtype]
+    }
+    again = load_base_model(BaseModelConfig(source=str(out)), tmp_path)
+    expected = draw(StableDiffusion.from_ref(base, adapter, precision="fp32")).int()
+    assert (draw(StableDiffusion.from_ref(again, precision="fp32")).int() - expected).abs().float().mean() < 1
+
+
+@pytest.mark.parametrize("out", ["adapter.safetensors", "folder"])
+def test_an_adapter_in_half_precision_takes_half_the_bytes_and_is_nearly_the_same(out, tiny, tmp_path):
+    base, adapter = tiny
+    whole, half = (export_adapter(adapter, tmp_path / dtype / out, dtype) for dtype in ("fp32", "fp16"))
+    whole, half = ((path / "pytorch_lora_weights.safetensors" if path.is_dir() else path) for path in (whole, half))
+    sizes = [sum(tensor.nbytes for tensor in load_file(path).values()) for path in (half, whole)]
+    assert 2 * sizes[0] == sizes[1]
+    fresh = StableDiffusion.from_ref(base, precision="fp32")
+    fresh.pipeline().load_lora_weights(str(half), local_files_only=True)
+    expected = draw(StableDiffusion.from_ref(base, adapter, precision="fp32")).int()
+    assert (draw(fresh).int() - expected).abs().float().mean() < 1
+
+
+def test_a_dora_for_comfyui_gives_there_what_was_trained(tmp_path):
+    base, adapter = made(tiny_base_model(tmp_path / "m"), tmp_path, LoraConfig(method="dora", rank=2))
+    out = export_adapter(adapter, tmp_path / "comfy.safetensors", reader="comfyui", base=base)
+    trained, there = read_kohya_file(adapter.folder / "style.safetensors"), read_kohya_file(out, "comfyui")
+    weights = dict(parts.load_denoiser(base).named_parameters())
+    for layer in {name.removesuffix(".weight") for name in weights}:
+        key = "lora_unet_" + layer.replace(".", "_")
+        if key in trained:
+            weight = weights[f"{layer}.weight"].detach()
+            torch.testing.assert_close(there[key](weight), trained[key](weight), atol=1e-4, rtol=1e-4)
+    with safe_open(out, "pt") as file:
+        assert file.metadata()["sdlora.dora_rule"] == "comfyui"
+    with pytest.raises(WeightsError, match="name the base model"):
+        export_adapter(adapter, tmp_path / "other.safetensors", reader="comfyui")
+
+
+def test_no_exported_file_names_a_folder_or_a_person(tiny, tmp_path):
+    base, adapter = tiny
+    written = [
+        export_model(base, adapter, tmp_path / "secret-place" / "folder"),
+        export_model(base, adapter, tmp_path / "secret-place" / "one.safetensors"),
+        export_adapter(adapter, tmp_path / "secret-place" / "adapter.safetensors"),
+        export_adapter(adapter, tmp_path / "secret-place" / "diffusers"),
+    ]
+    files = [file for path in written for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()]
+    assert len(files) > 10
+    for path in files:
+        content = path.read_bytes()
+        for private in (b"secret-place", str(tmp_path).encode(), str(base.folder).encode(), b"/root/", b"/home/"):
+            assert private not in content, path
+
+
+def test_nothing_that_is_there_is_overwritten_and_nothing_half_written_stays(tiny, tmp_path):
+    base, adapter = tiny
+    out = tmp_path / "there.safetensors"
+    out.write_text("mine")
+    with pytest.raises(StorageError, match=re.escape(str(out))):
+        export_adapter(adapter, out)
+    with pytest.raises(StorageError, match=re.escape(str(out))):
+        export_model(base, adapter, out)
+    assert out.read_text() == "mine"
+    assert list(tmp_path.iterdir()) == [out]
