@@ -11,7 +11,7 @@ import typer
 from deployments.cli.failures import told_plainly
 from deployments.cli.loop import DEMO_CONFIG
 from deployments.cli.options import DATA_PAGE, DEFAULT_HOME, ConfigOption, HomeOption
-from deployments.cli.terminal import console
+from deployments.cli.terminal import Stages, console
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,25 +93,51 @@ def undo(images: ImagesArgument, who: WhoOption = None, home: HomeOption = DEFAU
 
 
 def caption(
-    image: ImageArgument,
+    image: Annotated[str | None, typer.Argument(metavar="[ID]", help="The first digits of the image.")] = None,
     texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT...", help="One caption or several.")] = None,
     reset: Annotated[bool, typer.Option("--reset", help="Let the sources' captions count again.")] = False,
+    auto: Annotated[
+        bool, typer.Option("--auto", help="Let data.caption_model caption all images that only have a file name.")
+    ] = False,
+    config: ConfigOption = DEMO_CONFIG,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Write captions by hand; they stand before those of all sources.
+    """Write captions by hand; they stand before those of all sources. Or let a model write those that are missing.
 
     Example: [bold]sdlora images caption 3f2a91 "a red car" "a car at night"[/]
     """
     from deployments.cli.stores import existing_store
 
-    if bool(texts) == reset:
-        raise typer.BadParameter("give captions, or --reset to let the sources' captions count again")
+    if auto:
+        if image:
+            raise typer.BadParameter("--auto captions all images that lack one; name none of them")
+        _caption_all(home, config)
+        return
+    if image is None or bool(texts) == reset:
+        raise typer.BadParameter(
+            "name an image, and give captions, or --reset to let the sources' captions count again"
+        )
     with existing_store(home) as store:
         record = store.set_captions(image, texts or [])
     console.print(f"{record.sha256[:10]} has these captions now:")
     for text in record.captions or ("(none)",):
         console.print(f"  - {text}", markup=False)
     _say_when()
+
+
+def _caption_all(home: Path, config: Path) -> None:
+    from deployments.cli.stores import existing_store
+    from sdlora.config import load_config
+    from sdlora.data.captioning import write_captions
+
+    settings = load_config(config).data
+    with existing_store(home) as store, Stages() as stages:
+        written = write_captions(store, settings, stages.on_progress)
+    console.print(f"{len(written)} images have a caption by the model now; sources and people go before it.")
+    for sha256, text in list(written.items())[:10]:
+        console.print(f"  {sha256[:10]} {text}", markup=False)
+    if written:
+        _say_when()
 
 
 def purge(

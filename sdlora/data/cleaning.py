@@ -25,6 +25,7 @@ from sdlora.data.ledger import (
 )
 from sdlora.data.measure import Measurement
 from sdlora.data.similar import SimilarPairs
+from sdlora.data.unsafe_scores import score_unsafe
 from sdlora.data.workers import Measurer, measure_all
 from sdlora.progress import OnProgress
 from sdlora.store import Counts, ImageStore
@@ -80,6 +81,7 @@ def clean(
     rules = rules_digest(config)
     pending = _pending(store, rules, config)
     decoded = _measure(store, pending, config, measurer, on_progress)
+    score_unsafe(store, pending.tolist(), config, on_progress)
     for done, portion in _portions(pending):
         with store.write() as session:
             decide_images(session, portion, rules, config)

@@ -62,6 +62,14 @@ class DataConfig(FrozenConfig):
     allowed_licences: tuple[str, ...] = Field(
         (), description="only images under these licences, such as CC0* or CC-BY-4.0*, in any case; none: any licence"
     )
+    unsafe_model: str = Field(
+        "", description="image classifier for unsafe content: a folder, or owner/name@commit of the hub; none: no check"
+    )
+    unsafe_labels: tuple[str, ...] = Field(("nsfw",), min_length=1, description="labels of the classifier that count")
+    unsafe_threshold: float = Field(0.5, ge=0, le=1, description="probability of those labels from which it is unsafe")
+    caption_model: str = Field(
+        "", description="model that writes captions (sdlora images caption --auto): a folder, or owner/name@commit"
+    )
     near_duplicate_difference: float = Field(
         22.0, ge=0, le=MAX_DIFFERENCE, description="two images that differ less, in grey levels of 255, are copies"
     )

@@ -122,11 +122,17 @@ def record_files(session: Session, source_id: int, files: Sequence[SeenFile]) ->
 
 def replace_edits(session: Session, captions: Mapping[str, Sequence[Caption]]) -> None:
     """Let `captions` (by SHA-256) be all that a person says of those images."""
+    replace_captions(session, None, captions)
+
+
+def replace_captions(session: Session, source_id: int | None, captions: Mapping[str, Sequence[Caption]]) -> None:
+    """Let `captions` (by SHA-256) be all that a source without files, or a person (None), says of those images."""
     ids = image_ids(session, list(captions))
     for chunk in chunks(list(ids.values())):
-        session.execute(delete(CaptionTable).where(CaptionTable.image_id.in_(chunk), CaptionTable.source_id.is_(None)))
+        of_source = CaptionTable.source_id == source_id  # SQLAlchemy writes IS NULL for None
+        session.execute(delete(CaptionTable).where(CaptionTable.image_id.in_(chunk), of_source))
     rows = [
-        _caption_row(ids[sha256], None, None, position, caption)
+        _caption_row(ids[sha256], source_id, None, position, caption)
         for sha256, listed in captions.items()
         for position, caption in enumerate(listed)
     ]

@@ -10,15 +10,26 @@ from typing import Literal
 Verdict = Literal["accepted", "rejected"]
 Split = Literal["train", "held_out"]
 Origin = Literal[
-    "edited", "metadata", "sidecar", "dataset", "prompt", "xmp", "png_text", "exif", "folder_name", "file_name"
+    "edited",
+    "metadata",
+    "sidecar",
+    "dataset",
+    "prompt",
+    "xmp",
+    "png_text",
+    "exif",
+    "folder_name",
+    "automatic",
+    "file_name",
 ]
-"""Where a caption came from: a person's edit, what lies beside the image, what lies inside it, or a name."""
+"""Where a caption came from: a person's edit, what lies beside the image, what lies inside it, a model, or a name."""
 
 PRECEDENCE: tuple[tuple[Origin, ...], ...] = (
     ("edited",),
     ("metadata", "sidecar", "dataset", "prompt"),
     ("xmp", "png_text", "exif"),
     ("folder_name",),
+    ("automatic",),
     ("file_name",),
 )
 """Whose captions count: those of the first row that has any."""

@@ -21,6 +21,7 @@ from sdlora.data.checks.low_information import LOW_INFORMATION
 from sdlora.data.checks.pixel_count import PIXEL_COUNT
 from sdlora.data.checks.too_small import TOO_SMALL
 from sdlora.data.checks.unreadable import UNREADABLE
+from sdlora.data.checks.unsafe import UNSAFE
 
 CHECKS: tuple[Check, ...] = (
     PIXEL_COUNT,
@@ -41,6 +42,7 @@ RECORD_CHECKS: tuple[RecordCheck, ...] = (
     CAPTION_GARBLED,
     CAPTION_SHARED,
     LICENCE,
+    UNSAFE,
 )
 
 __all__ = ["CHECKS", "RECORD_CHECKS", "Check", "Picture", "RecordCheck", "Ruling"]

@@ -95,6 +95,7 @@ class RecordCheck:
     Attributes:
         judge: (session, image ids, config) -> (score, reason or None) of each image; at most a chunk of them at once.
         settings: the fields of DataConfig that decide.
+        depends_on: what else decides, such as the digest of a model that a setting only names.
         affects: (session, image ids, config) -> other images whose ruling may change because these are there.
     """
 
@@ -103,6 +104,7 @@ class RecordCheck:
     judge: Callable[[Session, Sequence[int], DataConfig], Findings]
     settings: tuple[str, ...]
     affects: Callable[[Session, Sequence[int], DataConfig], Iterable[int]] | None = None
+    depends_on: Callable[[DataConfig], str] | None = None
 
     @property
     def measures(self) -> str:
@@ -111,7 +113,9 @@ class RecordCheck:
 
     def parameters(self, config: DataConfig) -> str:
         """Digest of the settings that decide: the key under which a verdict is recorded."""
-        return _digest_of(self.settings, config)
+        digest = _digest_of(self.settings, config)
+        also = self.depends_on(config) if self.depends_on else ""
+        return parameters_digest({"settings": digest, "also": also}) if also else digest
 
     def rulings(self, session: Session, image_ids: Sequence[int], config: DataConfig) -> dict[int, Ruling]:
         """What this check says of each of these images."""

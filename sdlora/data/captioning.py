@@ -1,0 +1,83 @@
+"""Let a model write captions where nobody has; a person's and a source's stand before them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from PIL import Image
+from sqlalchemy import select
+
+from sdlora.data.config import DataConfig
+from sdlora.data.decode import decode_rgb
+from sdlora.data.image_models import load_parts, model_digest, model_folder, usual_device
+from sdlora.errors import DataError
+from sdlora.progress import OnProgress
+from sdlora.store import Caption, ImageStore
+from sdlora.store.intake import chunks, register_source, replace_captions
+from sdlora.store.tables import CaptionTable, ImageTable
+
+_SETTING = "caption_model"
+_BATCH = 8
+_MAX_TOKENS = 40
+
+
+def write_captions(store: ImageStore, config: DataConfig, on_progress: OnProgress | None = None) -> dict[str, str]:
+    """Caption every accepted image of which only its file name speaks; returns the captions by SHA-256.
+
+    A run that is killed keeps what it has written, and the next one goes on.
+
+    Raises:
+        DataError: there is no such model, or the setting names none.
+        WeightsError: the model is damaged or of another kind.
+    """
+    if not config.caption_model:
+        raise DataError(
+            "data.caption_model is not set. Name a folder with an image-to-text model, or owner/name@commit."
+        )
+    folder = model_folder(config.caption_model, _SETTING)
+    waiting = _uncaptioned(store)
+    written: dict[str, str] = {}
+    if not waiting:
+        return written
+    captioner = Captioner(config)
+    for batch in chunks(waiting, _BATCH):
+        texts = captioner.captions([decode_rgb(store.read_bytes(sha256), config.background) for sha256 in batch])
+        said = {sha256: text for sha256, text in zip(batch, texts, strict=True) if text}
+        with store.write() as session:
+            source_id = register_source(session, f"model {model_digest(folder)}", f"model {folder.name}")
+            replace_captions(session, source_id, {one: [Caption(text, "automatic")] for one, text in said.items()})
+        written |= said
+        if on_progress:
+            on_progress("write captions", len(written), len(waiting))
+    return written
+
+
+class Captioner:
+    """An image-to-text model of transformers: BLIP, GIT, a vision encoder with a text decoder, and their like."""
+
+    def __init__(self, config: DataConfig) -> None:
+        folder = model_folder(config.caption_model, _SETTING)
+        names = ("AutoImageProcessor", "AutoTokenizer", "AutoModelForImageTextToText")
+        parts = load_parts(folder, _SETTING, names)
+        self._processor: Any = parts[0]
+        self._tokenizer: Any = parts[1]
+        self._device = usual_device()
+        self._model: Any = parts[2].eval().to(self._device)
+
+    def captions(self, images: Sequence[Image.Image]) -> list[str]:
+        """One line of text for each RGB image, the most probable one; empty where the model says nothing."""
+        import torch
+
+        pixels = self._processor(images=list(images), return_tensors="pt")["pixel_values"].to(self._device)
+        with torch.inference_mode():
+            tokens = self._model.generate(pixel_values=pixels, max_new_tokens=_MAX_TOKENS, do_sample=False)
+        texts: list[str] = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return [" ".join(text.split()) for text in texts]
+
+
+def _uncaptioned(store: ImageStore) -> list[str]:
+    said = select(CaptionTable.image_id).where(CaptionTable.origin != "file_name")
+    statement = select(ImageTable.sha256).where(ImageTable.verdict == "accepted", ImageTable.id.not_in(said))
+    with store.read() as session:
+        return list(session.scalars(statement.order_by(ImageTable.id)))

@@ -1,0 +1,51 @@
+"""Does a classifier take it for unsafe content? Off until a model is named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from sdlora.data.checks.base import Findings, RecordCheck, parameters_digest
+from sdlora.data.config import DataConfig
+from sdlora.data.image_models import model_digest, model_folder
+from sdlora.store.tables import CheckTable
+
+SCORE = "unsafe_score"
+"""Under this name the ledger has what a model said, whatever the threshold; see `sdlora.data.unsafe_scores`."""
+
+
+def unsafe_probability(session: Session, image_ids: Sequence[int], config: DataConfig) -> Findings:
+    """Probability, by the model of unsafe_model, that the image has one of unsafe_labels."""
+    if not config.unsafe_model:
+        return {}
+    table = CheckTable
+    of_model = (table.name == SCORE) & (table.parameters == score_key(config)) & table.image_id.in_(image_ids)
+    rows = session.execute(select(table.image_id, table.score).where(of_model))
+    return {image_id: (score, _reason(score, config)) for image_id, score in rows}
+
+
+def score_key(config: DataConfig) -> str:
+    """Names what a score depends on: the model's files, and the labels that count."""
+    folder = model_folder(config.unsafe_model, "unsafe_model")
+    labels = sorted(label.casefold() for label in config.unsafe_labels)
+    return parameters_digest({"model": model_digest(folder), "labels": labels, "background": config.background})
+
+
+def _reason(score: float, config: DataConfig) -> str | None:
+    if score < config.unsafe_threshold:
+        return None
+    return (
+        f"unsafe content ({', '.join(config.unsafe_labels)}) with probability {score:.2f}, at least "
+        f"unsafe_threshold = {config.unsafe_threshold:g}"
+    )
+
+
+UNSAFE = RecordCheck(
+    "unsafe",
+    1,
+    unsafe_probability,
+    ("unsafe_model", "unsafe_labels", "unsafe_threshold"),
+    depends_on=lambda config: score_key(config) if config.unsafe_model else "",
+)

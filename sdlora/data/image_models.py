@@ -1,0 +1,99 @@
+"""Models that look at images: a classifier, or one that writes captions; from a folder or the hub."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from sdlora.errors import DataError, WeightsError
+
+_HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})")
+_FILES = ("*.json", "*.txt", "*.safetensors")  # no code, no pickles
+
+
+def model_folder(source: str, setting: str) -> Path:
+    """The model on this machine, downloaded if it is a hub id `owner/name@commit`.
+
+    Raises:
+        DataError: there is no such model; `setting` is what the user typed it into.
+    """
+    if Path(source).is_dir():
+        return Path(source)
+    found = _HUB_ID.fullmatch(source)
+    if not found:
+        raise DataError(
+            f"data.{setting}: {source!r} is neither a folder nor a hub id with its commit. "
+            "Give a folder in the transformers layout, or owner/name@ and the 40 hexadecimal digits of a commit."
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(found[1], revision=found[2], allow_patterns=list(_FILES)))
+    # Offline, a wrong id and a wrong commit all arrive as different exceptions of httpx and huggingface_hub.
+    except Exception as error:
+        raise DataError(
+            f"data.{setting}: {source!r} cannot be downloaded ({type(error).__name__}). Check the id, the commit and "
+            "the network, or use a local folder."
+        ) from error
+
+
+def model_digest(folder: Path) -> str:
+    """SHA-256 over the model's files, by name; read again only when one of them has changed."""
+    files = sorted(path for pattern in _FILES for path in folder.glob(pattern))
+    stamps = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+    return _digest(stamps)
+
+
+@lru_cache(maxsize=8)
+def _digest(stamps: tuple[tuple[str, int, int], ...]) -> str:
+    digest = hashlib.sha256()
+    for name, _, _ in stamps:
+        with Path(name).open("rb") as file:
+            digest.update(f"{Path(name).name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def load_parts(folder: Path, setting: str, parts: Sequence[str]) -> list[Any]:
+    """Objects of these `transformers` classes ("AutoTokenizer", ...) from a folder: safetensors, no code of theirs.
+
+    Raises:
+        WeightsError: a part is missing, damaged, or of another kind.
+    """
+    import transformers
+
+    if not list(folder.glob("*.safetensors")):
+        raise WeightsError(
+            f"data.{setting}: {folder} has no .safetensors file. Pickled weights are not loaded, as they can run code; "
+            "convert them with the model's save_pretrained()."
+        )
+    logging = transformers.utils.logging
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # how progress is shown is our caller's business
+    try:
+        return [_load(folder, setting, part) for part in parts]
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _load(folder: Path, setting: str, part: str) -> Any:
+    import transformers
+
+    # Image processors and tokenizers have no weights, and refuse to be told how to read them.
+    options = {"use_safetensors": True} if "Model" in part else {}
+    try:
+        return getattr(transformers, part).from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, **options
+        )
+    except Exception as error:
+        raise WeightsError(f"data.{setting}: {folder} has no usable {part} ({error}).") from error
+
+
+def usual_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

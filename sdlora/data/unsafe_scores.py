@@ -1,0 +1,102 @@
+"""Score images with a classifier of unsafe content; the scores lie in the ledger under the model's digest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from PIL import Image
+from sqlalchemy import exists, select
+
+from sdlora.data.checks.unsafe import SCORE, score_key
+from sdlora.data.config import DataConfig
+from sdlora.data.decode import decode_rgb
+from sdlora.data.image_models import load_parts, model_folder, usual_device
+from sdlora.errors import DataError
+from sdlora.progress import OnProgress
+from sdlora.store import ImageStore
+from sdlora.store.intake import chunks, insert_or_update
+from sdlora.store.tables import CheckTable, ImageTable
+
+_SETTING = "unsafe_model"
+_BATCH = 16
+
+
+def score_unsafe(
+    store: ImageStore, image_ids: Sequence[int], config: DataConfig, on_progress: OnProgress | None = None
+) -> int:
+    """Score those images that can be decoded and have no score of this model yet; returns how many those were.
+
+    Without `unsafe_model` in the settings nothing is done.
+
+    Raises:
+        DataError: there is no such model, or it knows none of `unsafe_labels`.
+        WeightsError: the model is damaged or of another kind.
+    """
+    if not config.unsafe_model:
+        return 0
+    key = score_key(config)
+    waiting = [row for chunk in chunks(image_ids) for row in _without_score(store, chunk, key)]
+    if not waiting:
+        return 0
+    classifier = Classifier(config)
+    for done in range(0, len(waiting), _BATCH):
+        batch = waiting[done : done + _BATCH]
+        images = [decode_rgb(store.read_bytes(sha256), config.background) for _, sha256 in batch]
+        rows = [
+            {
+                "image_id": image_id,
+                "name": SCORE,
+                "version": 1,
+                "parameters": key,
+                "score": score,
+                "verdict": "accepted",
+                "reason": "",
+            }
+            for (image_id, _), score in zip(batch, classifier.scores(images), strict=True)
+        ]
+        with store.write() as session:
+            insert_or_update(session, CheckTable, rows, keys=("image_id", "name", "version", "parameters"))
+        if on_progress:
+            on_progress("look for unsafe content", done + len(batch), len(waiting))
+    return len(waiting)
+
+
+class Classifier:
+    """An image classifier and which of its labels count."""
+
+    def __init__(self, config: DataConfig) -> None:
+        folder = model_folder(config.unsafe_model, _SETTING)
+        parts = load_parts(folder, _SETTING, ("AutoImageProcessor", "AutoModelForImageClassification"))
+        self._processor: Any = parts[0]
+        self._device = usual_device()
+        self._model: Any = parts[1].eval().to(self._device)
+        known = {str(label).casefold(): index for index, label in self._model.config.id2label.items()}
+        wanted = [label.casefold() for label in config.unsafe_labels]
+        if missing := [label for label in wanted if label not in known]:
+            raise DataError(
+                f"data.unsafe_labels: {folder} has no label {', '.join(missing)}; it has {', '.join(sorted(known))}."
+            )
+        self._columns = [known[label] for label in wanted]
+
+    def scores(self, images: Sequence[Image.Image]) -> list[float]:
+        """For each RGB image the probability of the labels that count, together."""
+        import torch
+
+        pixels = self._processor(images=list(images), return_tensors="pt")["pixel_values"].to(self._device)
+        with torch.inference_mode():
+            probabilities = self._model(pixel_values=pixels).logits.float().softmax(dim=-1)  # (B, labels)
+        found: list[float] = probabilities[:, self._columns].sum(dim=1).tolist()
+        return found
+
+
+def _without_score(store: ImageStore, image_ids: Sequence[int], key: str) -> list[tuple[int, str]]:
+    """(id, SHA-256) of those of these images that have pixels and no score under this key."""
+    scored = exists().where(
+        CheckTable.image_id == ImageTable.id, CheckTable.name == SCORE, CheckTable.parameters == key
+    )
+    statement = select(ImageTable.id, ImageTable.sha256).where(
+        ImageTable.id.in_(image_ids), ImageTable.fingerprint_id.is_not(None), ~scored
+    )
+    with store.read() as session:
+        return [(image_id, sha256) for image_id, sha256 in session.execute(statement.order_by(ImageTable.id))]
