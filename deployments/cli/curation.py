@@ -165,7 +165,7 @@ def purge(
         for sha256 in found:
             purged = store.purge(sha256, why, who or account())
             print_purged(purged, forget_in_caches(home / "cache", sha256))
-            tell_look_alikes(purged.details.similar)
+            tell_look_alikes(tuple(one for one in purged.details.similar if one.sha256 not in purged.copies))
 
 
 def page(

@@ -93,6 +93,9 @@ def print_purged(purged: Purged, cache_files: int) -> None:
     sha256 = details.record.sha256
     console.print(f"[bold]{sha256[:10]}[/] {purged.override.reason}", soft_wrap=True)
     console.print(f"  Its bytes are gone; {cache_files} files of caches were cleared. Collecting it again is refused.")
+    if purged.copies:
+        names = ", ".join(copy[:10] for copy in purged.copies)
+        console.print(f"  Its copies stay left out ([bold]sdlora images undo[/] gives one back): {names}")
     if not details.appearances:
         console.print("  No snapshot holds it: no version has seen it.")
         return

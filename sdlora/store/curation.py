@@ -14,6 +14,7 @@ from sdlora.store.overrides import PERSON, PURGED, Override, add_override, overr
 from sdlora.store.queries import find_image
 from sdlora.store.tables import CaptionTable, FingerprintTable, ImageTable, SimilarPairTable
 
+_COPY_CHECKS = ("exact_duplicate", "near_duplicate")
 _TAKEN_DOWN = "Its bytes are gone and do not come back"
 
 
@@ -60,16 +61,22 @@ def undo_decision(session: Session, sha256: str, who: str) -> str:
 
 @dataclass(frozen=True)
 class Purged:
-    """What was known of an image when it was taken down: its snapshots, versions and look-alikes among it."""
+    """What was known of an image when it was taken down: its snapshots, versions and look-alikes among it.
+
+    Attributes:
+        copies: images that were left out as copies of it, by SHA-256. They stay left out, by a decision of their own.
+    """
 
     details: ImageDetails
     override: Override
+    copies: tuple[str, ...] = ()
 
 
 def bury(session: Session, sha256: str, why: str, who: str) -> Purged:
     """Make an image a tombstone: no captions, no fingerprint, rejected for good. The bytes are the caller's to remove.
 
-    Snapshots keep their row of it, because their digest covers it. To bury an image again changes nothing.
+    Snapshots keep their row of it, because their digest covers it. An image that was left out as its copy would be
+    the best of its group now; it is rejected by the same word, which can be taken back. To bury again changes nothing.
 
     Raises:
         DataError: no such image, or no reason.
@@ -80,6 +87,7 @@ def bury(session: Session, sha256: str, why: str, who: str) -> Purged:
     if known is not None and known.verdict == PURGED:
         return Purged(details, known)
     override = add_override(session, image.id, "purged", _reason(why), who)
+    copies = _reject_copies(session, details, override)
     session.execute(delete(CaptionTable).where(CaptionTable.image_id == image.id))
     fingerprint_id = image.fingerprint_id
     image.fingerprint_id = None
@@ -87,7 +95,17 @@ def bury(session: Session, sha256: str, why: str, who: str) -> Purged:
     if fingerprint_id is not None:
         _forget_fingerprint(session, fingerprint_id)
     _set_verdict(session, image.id, override)
-    return Purged(details, override)
+    return Purged(details, override, copies)
+
+
+def _reject_copies(session: Session, details: ImageDetails, purge: Override) -> tuple[str, ...]:
+    alike = [one.sha256 for one in details.similar]
+    statement = select(ImageTable).where(ImageTable.sha256.in_(alike), ImageTable.rejected_by.in_(_COPY_CHECKS))
+    copies = session.scalars(statement).all()
+    for copy in copies:
+        why = f"looks like image {details.record.sha256[:12]}, which was purged: {purge.why}"
+        _set_verdict(session, copy.id, add_override(session, copy.id, "rejected", why, purge.who))
+    return tuple(copy.sha256 for copy in copies)
 
 
 def _set_verdict(session: Session, image_id: int, override: Override) -> None:

@@ -81,3 +81,20 @@ def test_a_purged_image_is_never_looked_at_or_trained_on_again(store: ImageStore
         after = make_snapshot(store, config)
         assert {row.sha256 for row in before.rows} - {row.sha256 for row in after.rows} == {gone}
     assert store.image(gone).rejected_by == "purged"
+
+
+def test_copies_of_a_purged_image_do_not_take_its_place_unless_a_person_says_so(
+    store: ImageStore, folder: Path
+) -> None:
+    fill_folder(folder, range(4))
+    drawing(0, side_px=96).save(folder / "larger.png")
+    collect(store, str(folder), CONFIG)
+    clean(store, CONFIG)
+    larger, copy = by_name(store)["larger.png"], by_name(store)["0000.png"]
+    assert store.purge(larger, "a takedown", "ana").copies == (copy,)
+    clean(store, CONFIG)
+    assert store.image(copy).rejected_by == "person"
+    assert f"looks like image {larger[:12]}, which was purged: a takedown" in (store.image(copy).reason or "")
+    store.undo_decision(copy, "ana")
+    clean(store, CONFIG)
+    assert store.image(copy).verdict == "accepted"
