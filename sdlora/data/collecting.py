@@ -197,13 +197,16 @@ class _Intake:
         """Read one item and keep its bytes. Runs in any thread."""
         item, known = wanted.item, wanted.known
         try:
-            if known and _unchanged(item, known):
+            unchanged = known is not None and _unchanged(item, known)
+            content = None if unchanged else item.read(known.stamp if known else None)
+            if known and content is None:
                 self._refuse_purged(known.sha256)
                 said = item.said()
                 captions = find_captions(item, said, lambda: self.store.blobs.get(known.sha256))
                 seen, count = known, 0
+            elif content is None:
+                raise UnreadableItemError("its host says that it has not changed, but it was never seen")
             else:
-                content = item.read()
                 if self.purged:
                     self._refuse_purged(hashlib.sha256(content.data).hexdigest())
                 said = item.said()

@@ -23,6 +23,16 @@ class DataConfig(FrozenConfig):
     )
     resolution: int = Field(64, ge=16, multiple_of=8, description="side of the square training images, in pixels")
     max_file_bytes: int = Field(256 * 2**20, ge=1, description="larger files are passed over when collecting")
+    url_workers: int = Field(32, ge=1, le=512, description="images fetched from the web at the same time")
+    url_per_host: int = Field(4, ge=1, description="of these, from one host")
+    url_timeout_seconds: float = Field(20.0, gt=0, description="how long a host may be silent")
+    url_total_seconds: float = Field(300.0, gt=0, description="how long one image from the web may take")
+    url_retries: int = Field(3, ge=0, description="tries after the first, where a host fails in a way that may pass")
+    recheck_urls: bool = Field(False, description="ask hosts whether images that were fetched before have changed")
+    respect_noai: bool = Field(True, description="pass over images whose host opts out of training (X-Robots-Tag)")
+    allow_private_addresses: bool = Field(
+        False, description="fetch from this machine and its network, too; never for lists made by others"
+    )
     max_archive_members: int = Field(1_000_000, ge=1, description="an archive's members after these are passed over")
     max_archive_ratio: float = Field(
         500.0, ge=2, description="what unpacks to so many times its size is a bomb and passed over"

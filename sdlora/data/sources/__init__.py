@@ -20,6 +20,7 @@ from sdlora.data.sources.base import (
 from sdlora.errors import DataError
 
 OPENERS = (
+    "url_list.open_url_list",
     "archive.open_archives",
     "saved_dataset.open_saved_dataset",
     "folder.open_folder",

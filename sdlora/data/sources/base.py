@@ -59,7 +59,8 @@ class Item:
     Attributes:
         path: where in the source, with `/`; the same for the same image each time.
         stamp: changes when the bytes do, so an unchanged item is known without reading it; None if nothing tells.
-        read: returns the bytes, or raises UnreadableItemError. Called once, in any thread.
+        read: given the recorded stamp, returns the bytes, None if they are the recorded ones, or raises
+            UnreadableItemError or TryLaterError. Called in any thread.
         said: returns what lies beside the image, such as a `.txt` of the same name.
         caption_stamp: changes when what is said does.
         names: path whose folder and file name are words about the image; None if they are mere numbers.
@@ -69,7 +70,7 @@ class Item:
 
     path: str
     stamp: str | None
-    read: Callable[[], Content]
+    read: Callable[[str | None], Content | None]
     said: Callable[[], Said] = nothing_said
     caption_stamp: str | None = None
     names: str | None = None
@@ -119,7 +120,7 @@ Opener = Callable[[str, Surroundings], Source | None]
 def refused(path: str, reason: str) -> Item:
     """An item that will not be read, so that the report names it with the reason."""
 
-    def read() -> Content:
+    def read(_: str | None = None) -> Content:
         raise UnreadableItemError(reason)
 
     return Item(path=shown(path), stamp=None, read=read)

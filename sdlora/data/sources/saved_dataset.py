@@ -91,7 +91,7 @@ def _said(said: Said) -> Said:
     return said
 
 
-def _read(cell: dict[str, Any] | None, stamp: str | None) -> Content:
+def _read(cell: dict[str, Any] | None, stamp: str | None, _: str | None = None) -> Content:
     """The bytes of an undecoded image cell, {"bytes": …, "path": …}."""
     if cell is None:
         raise UnreadableItemError("the row has no image")

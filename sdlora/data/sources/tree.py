@@ -118,11 +118,15 @@ def _item(entry: Entry, row: Said | None, others: Mapping[str, Entry], read: Rea
     return Item(
         path=shown(entry.path),
         stamp=entry.stamp,
-        read=lambda: Content(read_within(read, entry, limit), entry.stamp),
+        read=partial(_content, read, entry, limit),
         said=partial(_said, row, sidecar, read),
         caption_stamp=f"{stamp} {sidecar.path[len(stem) :]} {sidecar.stamp}" if sidecar else stamp,
         names=entry.path,
     )
+
+
+def _content(read: ReadEntry, entry: Entry, limit: int, _: str | None = None) -> Content:
+    return Content(read_within(read, entry, limit), entry.stamp)
 
 
 def _said(row: Said | None, sidecar: Entry | None, read: ReadEntry) -> Said:

@@ -100,10 +100,13 @@ def test_names_that_are_not_utf8_or_hold_control_characters_are_shown_safely(fol
 def test_a_missing_folder_a_file_and_a_folder_without_images_are_named_with_the_remedy(folder: Path) -> None:
     with pytest.raises(DataError, match=r"data\.sources.*nowhere.*nothing there.*Correct the path"):
         open_source(str(folder / "nowhere"))
+    (folder / "notes.md").write_text("x")
+    with pytest.raises(DataError, match=r"notes\.md.*found a file"):
+        open_source(str(folder / "notes.md"))
     (folder / "notes.txt").write_text("x")
-    with pytest.raises(DataError, match=r"notes\.txt.*found a file"):
+    with pytest.raises(DataError, match=r"expected a URL per line in .*notes\.txt.*found 'x'"):
         open_source(str(folder / "notes.txt"))
-    with pytest.raises(DataError, match=r"no image in the folder.*found 1 other files"):
+    with pytest.raises(DataError, match=r"no image in the folder.*found 2 other files"):
         open_source(str(folder))
     with pytest.raises(DataError, match=r"gopher://host/x.*no kind that can be collected"):
         open_source("gopher://host/x")

@@ -1,0 +1,225 @@
+"""Fetching one image from the web: bounded, polite, and only from public addresses."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from urllib.parse import urljoin, urlsplit, urlunsplit
+
+import httpcore
+
+from sdlora.data.config import DataConfig
+from sdlora.data.reading import TryLaterError
+from sdlora.data.sources.base import Content, UnreadableItemError
+from sdlora.data.sources.public_address import ForbiddenAddressError, GuardedBackend, Resolve, resolve
+
+MAX_REDIRECTS = 5
+MAX_FAILURES = 20
+"""Failures in a row after which a host is left alone for the rest of the run."""
+
+MAX_WAIT_SECONDS = 300.0
+"""Where a host asks for a longer pause, its images are left to the next run."""
+
+USER_AGENT = "sdlora/0.1 (collects training images; honours X-Robots-Tag)"
+
+_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+_OPT_OUTS = frozenset({"noai", "noimageai"})
+
+
+@dataclass
+class Downloader:
+    """A pool of connections, used by many threads.
+
+    Attributes:
+        tries: how often each address has failed in a passing way.
+        failures: how often each host has, in a row.
+    """
+
+    config: DataConfig
+    resolver: Resolve = resolve
+    tries: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        backend = GuardedBackend(allow_private=self.config.allow_private_addresses, resolver=self.resolver)
+        self._pool = httpcore.ConnectionPool(
+            max_connections=self.config.url_workers, keepalive_expiry=30.0, network_backend=backend
+        )
+
+    def close(self) -> None:
+        self.stopped.set()
+        self._pool.close()
+
+    def fetch(self, url: str, known_stamp: str | None = None) -> Content | None:
+        """The bytes behind a URL; None if they are the ones of `known_stamp`.
+
+        Raises:
+            UnreadableItemError: they cannot be had, may not be used, or are too many.
+            TryLaterError: the host asks for a pause, or failed in a way that may pass.
+        """
+        host = urlsplit(checked_url(url)).netloc
+        if self.failures[host] >= MAX_FAILURES:
+            raise UnreadableItemError(f"{host} failed {MAX_FAILURES} times in a row and is left alone")
+        try:
+            content = self._follow(url, known_stamp)
+        except ForbiddenAddressError as error:
+            raise UnreadableItemError(str(error)) from error
+        except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
+            self._try_later(url, f"{type(error).__name__}: {error}".rstrip(": "), None)
+            raise AssertionError from error  # _try_later always raises
+        self.failures[host] = 0
+        return content
+
+    def _follow(self, url: str, known_stamp: str | None) -> Content | None:
+        address = url
+        for _ in range(MAX_REDIRECTS + 1):
+            address = checked_url(address)
+            with self._pool.stream(
+                "GET", address, headers=_request_headers(address, known_stamp), extensions=self._timeouts()
+            ) as response:
+                headers = _headers(response)
+                if response.status in (301, 302, 303, 307, 308) and "location" in headers:
+                    address = urljoin(address, headers["location"])
+                    continue
+                return self._take(url, response, headers)
+        raise UnreadableItemError(f"more than {MAX_REDIRECTS} redirects")
+
+    def _take(self, url: str, response: httpcore.Response, headers: dict[str, str]) -> Content | None:
+        if response.status == 304:
+            return None
+        if response.status in _PASSING:
+            self._try_later(url, f"HTTP {response.status}", _retry_after(headers.get("retry-after")))
+        if response.status != 200:
+            raise UnreadableItemError(f"HTTP {response.status}")
+        if self.config.respect_noai and (said := opt_out(headers.get("x-robots-tag", ""))):
+            raise UnreadableItemError(f"its host opts out of training: X-Robots-Tag: {said} (respect_noai)")
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind.startswith("text/") or kind in ("application/json", "application/xhtml+xml"):
+            raise UnreadableItemError(f"no image but {kind}")
+        return Content(self._read(response, headers), _stamp(headers))
+
+    def _read(self, response: httpcore.Response, headers: dict[str, str]) -> bytes:
+        limit = self.config.max_file_bytes
+        promised = headers.get("content-length", "")
+        if promised.isascii() and promised.isdigit() and int(promised) > limit:
+            raise UnreadableItemError(f"{int(promised):,} bytes, more than max_file_bytes = {limit:,}")
+        deadline = time.monotonic() + self.config.url_total_seconds
+        chunks, count = [], 0
+        for chunk in response.iter_stream():
+            count += len(chunk)
+            if count > limit:
+                raise UnreadableItemError(f"more than max_file_bytes = {limit:,}")
+            if time.monotonic() > deadline:
+                raise UnreadableItemError(f"not complete after url_total_seconds = {self.config.url_total_seconds:g}")
+            if self.stopped.is_set():
+                raise UnreadableItemError("stopped")
+            chunks.append(chunk)
+        if promised.isascii() and promised.isdigit() and count < int(promised):
+            raise httpcore.ReadError(f"{count:,} of {int(promised):,} bytes came")
+        return b"".join(chunks)
+
+    def _try_later(self, url: str, reason: str, wait_seconds: float | None) -> None:
+        self.tries[url] += 1
+        self.failures[urlsplit(checked_url(url)).netloc] += 1
+        if self.tries[url] > self.config.url_retries:
+            raise UnreadableItemError(f"{reason}, {self.tries[url]} times")
+        if wait_seconds is None:
+            # Half of it by chance, so that hosts are not asked by all workers at the same moment.
+            wait_seconds = 2 ** self.tries[url] * (0.5 + random.random() / 2)  # noqa: S311
+        elif wait_seconds > MAX_WAIT_SECONDS:
+            raise UnreadableItemError(f"{reason}, and its host asks to wait {wait_seconds:.0f} s: collect again later")
+        raise TryLaterError(wait_seconds)
+
+    def _timeouts(self) -> dict[str, dict[str, float]]:
+        seconds = self.config.url_timeout_seconds
+        return {"timeout": {"connect": seconds, "read": seconds, "write": seconds, "pool": 10 * seconds}}
+
+
+def checked_url(url: str) -> str:
+    """The URL as it is sent, in ASCII and without its fragment.
+
+    Raises:
+        UnreadableItemError: it is no http or https URL, or it carries a password.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port, named = parts.hostname, parts.port, parts.username or parts.password
+    except ValueError as error:
+        raise UnreadableItemError(f"no URL: {error}") from error
+    if parts.scheme not in ("http", "https"):
+        raise UnreadableItemError(f"its scheme is {parts.scheme or 'missing'}, expected http or https")
+    if not host or any(ord(letter) <= 32 or ord(letter) == 127 for letter in url):
+        raise UnreadableItemError("no URL: it has no host, or spaces or control characters")
+    if named:
+        raise UnreadableItemError("it carries a user name or password")
+    try:
+        ascii_host = host.encode("idna").decode() if not host.isascii() else host
+    except UnicodeError as error:
+        raise UnreadableItemError(f"no URL: {error}") from error
+    if ":" in ascii_host:
+        ascii_host = f"[{ascii_host}]"
+    place = f"{ascii_host}:{port}" if port else ascii_host
+    return urlunsplit((parts.scheme, place, _quoted(parts.path) or "/", _quoted(parts.query), ""))
+
+
+def opt_out(robots: str) -> str | None:
+    """The directive of an `X-Robots-Tag` that forbids training, for every robot or for one that is called as we are."""
+    for part in robots.lower().split(","):
+        agent, colon, directive = part.rpartition(":")
+        if directive.strip() in _OPT_OUTS and (not colon or agent.strip() in ("sdlora", "*")):
+            return directive.strip()
+    return None
+
+
+def _quoted(text: str) -> str:
+    from urllib.parse import quote
+
+    return quote(text, safe="/%:@!$&'()*+,;=?~-._[]|")
+
+
+def _request_headers(address: str, known_stamp: str | None) -> list[tuple[str, str]]:
+    headers = [
+        ("Host", urlsplit(address).netloc),
+        ("User-Agent", USER_AGENT),
+        ("Accept", "image/*,*/*;q=0.5"),
+        ("Accept-Encoding", "identity"),  # nothing that could unpack to more than was sent
+    ]
+    kind, _, value = (known_stamp or "").partition(" ")
+    if kind == "etag":
+        headers.append(("If-None-Match", value))
+    elif kind == "modified":
+        headers.append(("If-Modified-Since", value))
+    return headers
+
+
+def _headers(response: httpcore.Response) -> dict[str, str]:
+    """By name in small letters; of several of one name all values, with commas."""
+    found: dict[str, str] = {}
+    for name, value in response.headers:
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        found[key] = f"{found[key]}, {text}" if key in found else text
+    return found
+
+
+def _stamp(headers: dict[str, str]) -> str:
+    if "etag" in headers:
+        return f"etag {headers['etag']}"
+    return f"modified {headers['last-modified']}" if "last-modified" in headers else "fetched"
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Seconds that a host asks to wait, given as a number or as a date."""
+    if value is None:
+        return None
+    if value.strip().isascii() and value.strip().isdigit():
+        return float(value)
+    try:
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,85 @@
+"""No request for an image reaches this machine or its network: names are resolved here, and what was checked is used.
+
+The check is made where the connection is made, so it holds for every redirect, for numbers in odd spellings, and for
+names that answer differently the second time.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import httpcore
+
+Resolve = Callable[[str, int], list[str]]
+"""The numeric addresses of a host name; raises OSError if there is none."""
+
+
+class ForbiddenAddressError(Exception):
+    """The host is not on the public internet."""
+
+
+def resolve(host: str, port: int) -> list[str]:
+    """What the system's resolver says. It also reads numbers in the odd spellings that C libraries take."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+def is_public(address: str) -> bool:
+    """Whether a numeric address lies on the public internet, also where it is an IPv4 address dressed as IPv6."""
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(ip, ipaddress.IPv6Address):
+        within = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        if within is None and ip in _NAT64:
+            within = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        if within is not None:
+            return is_public(str(within))
+        if ip in _IPV4_COMPATIBLE:
+            return False
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified or ip.is_loopback)
+
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_IPV4_COMPATIBLE = ipaddress.ip_network("::/96")
+
+
+class GuardedBackend(httpcore.NetworkBackend):
+    """Connects to checked addresses only. TLS still proves the host name, which httpcore keeps apart from the address.
+
+    Raises:
+        ForbiddenAddressError: one of the host's addresses is not public; a host with two faces is not trusted.
+    """
+
+    def __init__(self, *, allow_private: bool = False, resolver: Resolve = resolve) -> None:
+        self._allow_private, self._resolve = allow_private, resolver
+        self._inner = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        try:
+            addresses = self._resolve(host, port)
+        except (OSError, UnicodeError) as error:
+            raise httpcore.ConnectError(f"{host} cannot be resolved: {error}") from error
+        for address in addresses:
+            if not self._allow_private and not is_public(address):
+                raise ForbiddenAddressError(
+                    f"{host} is {address}, which is not on the public internet (allow_private_addresses)"
+                )
+        trouble: Exception = httpcore.ConnectError(f"{host} has no address")
+        for address in addresses:
+            try:
+                return self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                trouble = error
+        raise trouble

@@ -1,0 +1,154 @@
+"""A list of images on the web: `.txt` with a URL per line; a column of `.csv`, `.tsv`, `.jsonl` or `.parquet`."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from sdlora.data.sources.base import Content, Item, Said, Source, Surroundings, address_key, local_path, shown
+from sdlora.data.sources.metadata import METADATA_NAMES, said_by_row
+from sdlora.errors import DataError
+
+if TYPE_CHECKING:
+    from sdlora.data.sources.download import Downloader
+
+URL_KEYS = ("url", "image_url", "URL", "link", "src")
+SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".parquet")
+
+Row = Mapping[str, object]
+
+
+def open_url_list(uri: str, surroundings: Surroundings) -> Source | None:
+    """A list of URLs by its path; None if the path is no file of such a kind.
+
+    Captions, licence and origin come from columns named as in `metadata.jsonl`. Images that were fetched before are
+    not asked for again, unless `recheck_urls` is set: then the host is asked whether they have changed.
+
+    Raises:
+        DataError: the list cannot be read, has no column of URLs, or is empty.
+    """
+    path = local_path(uri)
+    if path is None or path.suffix.lower() not in SUFFIXES or not path.is_file() or path.name in METADATA_NAMES:
+        return None
+    rows = _rows_of(path)
+    if rows is None:
+        return None
+    first = next(rows(), None)
+    if first is None:
+        raise DataError(f"data.sources: the list {uri!r} is empty, expected URLs.")
+    column = _url_column(path, first)
+    if path.suffix.lower() == ".txt" and "://" not in str(first[column]):
+        raise DataError(f"data.sources: expected a URL per line in {uri!r}, found {str(first[column])[:80]!r}.")
+    from sdlora.data.sources.download import Downloader
+
+    downloader = Downloader(surroundings.config)
+    return Source(
+        name=path.resolve().name,
+        key=address_key(str(path.resolve())),
+        count=sum(1 for _ in rows()),
+        items=lambda: _items(rows(), column, downloader, keep=not surroundings.config.recheck_urls),
+        workers=surroundings.config.url_workers,
+        per_lane=surroundings.config.url_per_host,
+        close=downloader.close,
+    )
+
+
+def _items(rows: Iterator[Row], column: str, downloader: Downloader, keep: bool) -> Iterator[Item]:
+    seen: set[int] = set()
+    for row in rows:
+        url = str(row.get(column) or "").strip()
+        if not url or hash(url) in seen:
+            continue
+        seen.add(hash(url))
+        said = said_by_row(row, "metadata")
+        yield Item(
+            path=shown(url),
+            stamp=None,
+            read=partial(_read, downloader, url),
+            said=partial(_same, said),
+            caption_stamp=address_key(repr(said))[:16],
+            lane=urlsplit(url).netloc.lower() if "//" in url else "",
+            keep=keep,
+        )
+
+
+def _read(downloader: Downloader, url: str, known_stamp: str | None = None) -> Content | None:
+    return downloader.fetch(url, known_stamp)
+
+
+def _same(said: Said) -> Said:
+    return said
+
+
+def _rows_of(path: Path) -> Callable[[], Iterator[Row]] | None:
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        return partial(_parquet_rows, path) if _has_urls(path) else None
+    readers = {".txt": _text_rows, ".csv": _csv_rows, ".tsv": _csv_rows, ".jsonl": _json_rows}
+    return partial(readers[suffix], path)
+
+
+def _url_column(path: Path, row: Row) -> str:
+    column = next((key for key in URL_KEYS if key in row), None)
+    if column is None:
+        raise DataError(
+            f"data.sources: {str(path)!r} has the columns {', '.join(map(str, row))}; expected one of "
+            f"{', '.join(URL_KEYS)} with the addresses of images."
+        )
+    return column
+
+
+def _text_rows(path: Path) -> Iterator[Row]:
+    for line in _lines(path):
+        if line.strip() and not line.lstrip().startswith("#"):
+            yield {"url": line.strip()}
+
+
+def _csv_rows(path: Path) -> Iterator[Row]:
+    yield from csv.DictReader(_lines(path), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+
+
+def _json_rows(path: Path) -> Iterator[Row]:
+    for number, line in enumerate(_lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}, line {number} is not JSON: {error}. Correct the line.") from error
+        if not isinstance(row, dict):
+            raise DataError(f'{path}, line {number}: expected an object such as {{"url": …, "text": …}}.')
+        yield row
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield from file
+    except UnicodeDecodeError as error:
+        raise DataError(f"data.sources: {str(path)!r} is not UTF-8 text: {error}. Save it as UTF-8.") from error
+    except OSError as error:
+        raise DataError(f"data.sources: {str(path)!r} cannot be read: {error.strerror}.") from error
+
+
+def _has_urls(path: Path) -> bool:
+    import pyarrow.parquet
+
+    try:
+        names = pyarrow.parquet.read_schema(path).names
+    except (OSError, ValueError) as error:
+        raise DataError(f"data.sources: {str(path)!r} is no Parquet file that can be read: {error}.") from error
+    return any(key in names for key in URL_KEYS)
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    import pyarrow.parquet
+
+    file = pyarrow.parquet.ParquetFile(path)
+    for batch in file.iter_batches(1000):
+        yield from batch.to_pylist()

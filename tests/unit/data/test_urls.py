@@ -1,0 +1,300 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from sdlora.data import CollectReport, DataConfig, collect
+from sdlora.data.sources import UnreadableItemError, download, public_address
+from sdlora.data.sources.download import Downloader, checked_url, opt_out
+from sdlora.data.sources.public_address import is_public, resolve
+from sdlora.errors import DataError
+from sdlora.store import ImageStore
+from tests.unit.data.drawing import drawing, encoded
+from tests.unit.data.web import Answer, Web, serving
+
+CONFIG = DataConfig(allow_private_addresses=True, url_timeout_seconds=2.0, url_retries=2)
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    with serving() as opened:
+        yield opened
+
+
+def picture(seed: int, **headers: str) -> Answer:
+    return 200, {name.replace("_", "-"): value for name, value in headers.items()}, encoded(drawing(seed))
+
+
+def url_list(folder: Path, *urls: str) -> Path:
+    path = folder / "urls.txt"
+    path.write_text("# images\n\n" + "".join(url + "\n" for url in urls))
+    return path
+
+
+def reasons(report: CollectReport) -> dict[str, str]:
+    return {skipped.path.rpartition("/")[2]: skipped.reason for skipped in report.skipped}
+
+
+def test_a_list_is_fetched_once_and_known_urls_are_not_asked_for_again(
+    store: ImageStore, folder: Path, web: Web
+) -> None:
+    web.pages = {f"/{seed}.png": picture(seed) for seed in range(6)}
+    path = url_list(folder, *(web.url(f"/{seed}.png") for seed in range(5)), web.url("/0.png"))
+    report = collect(store, str(path), CONFIG)
+    assert (report.source, report.files, report.new, report.skipped) == ("urls.txt", 5, 5, ())
+    path = url_list(folder, *(web.url(f"/{seed}.png") for seed in range(6)))
+    report = collect(store, str(path), CONFIG)
+    assert (report.new, report.known) == (1, 5)
+    assert set(web.asked.values()) == {1}
+    assert store.read_bytes(store.images()[0].sha256).startswith(b"\x89PNG")
+
+
+def test_tables_bring_captions_and_licences(store: ImageStore, folder: Path, web: Web) -> None:
+    web.pages = {f"/{seed}.png": picture(seed) for seed in range(3)}
+    (folder / "list.csv").write_text(f'url,caption,license\n{web.url("/0.png")},"a tree, in snow",CC0\n')
+    rows = {"image_url": [web.url("/1.png")], "text": ["a bird"], "licence": ["MIT"]}
+    pyarrow.parquet.write_table(pyarrow.table(rows), folder / "list.parquet")
+    (folder / "list.jsonl").write_text(json.dumps({"url": web.url("/2.png"), "text": ["one", "two"]}) + "\n")
+    for name in ("list.csv", "list.parquet", "list.jsonl"):
+        assert collect(store, str(folder / name), CONFIG).new == 1
+    assert [(image.captions, image.licence) for image in store.images()] == [
+        (("a tree, in snow",), "CC0"),
+        (("a bird",), "MIT"),
+        (("one", "two"), None),
+    ]
+    (folder / "other.csv").write_text("name,place\na,b\n")
+    with pytest.raises(DataError, match="has the columns name, place; expected one of url"):
+        collect(store, str(folder / "other.csv"), CONFIG)
+
+
+def test_what_fails_in_passing_is_tried_again_and_a_host_gets_the_pause_it_asks_for(
+    store: ImageStore, folder: Path, web: Web
+) -> None:
+    began: list[float] = []
+
+    def busy(_: BaseHTTPRequestHandler) -> Answer:
+        began.append(time.monotonic())
+        return (429, {"Retry-After": "1"}, b"") if len(began) == 1 else picture(1)
+
+    web.pages = {"/busy.png": busy, "/broken.png": (503, {}, b""), "/gone.png": (404, {}, b"")}
+    report = collect(store, str(url_list(folder, *map(web.url, web.pages))), CONFIG)
+    assert report.new == 1
+    assert began[1] - began[0] >= 1.0
+    assert reasons(report) == {"broken.png": "HTTP 503, 3 times", "gone.png": "HTTP 404"}
+    assert (web.asked["/broken.png"], web.asked["/gone.png"]) == (3, 1)
+
+
+def test_a_host_is_asked_a_few_at_a_time(store: ImageStore, folder: Path, web: Web) -> None:
+    web.pages = {f"/{seed}.png": picture(seed) for seed in range(12)}
+    web.delay_seconds = 0.1
+    began = time.monotonic()
+    collect(store, str(url_list(folder, *map(web.url, web.pages))), CONFIG.model_copy(update={"url_per_host": 3}))
+    assert web.most == 3
+    assert time.monotonic() - began < 1.1  # one after the other would take 1.2 s
+
+
+def test_hosts_that_opt_out_of_training_are_heard(store: ImageStore, folder: Path, web: Web) -> None:
+    web.pages = {
+        "/no.png": picture(1, X_Robots_Tag="noindex, noai"),
+        "/nor.png": picture(2, X_Robots_Tag="*: noimageai"),
+        "/yes.png": picture(3, X_Robots_Tag="otherbot: noai, noindex"),
+    }
+    path = url_list(folder, *map(web.url, web.pages))
+    report = collect(store, str(path), CONFIG)
+    assert report.new == 1
+    assert reasons(report) == {
+        "no.png": "its host opts out of training: X-Robots-Tag: noai (respect_noai)",
+        "nor.png": "its host opts out of training: X-Robots-Tag: noimageai (respect_noai)",
+    }
+    assert collect(store, str(path), CONFIG.model_copy(update={"respect_noai": False})).new == 2
+    assert opt_out("noarchive") is None
+
+
+def test_too_much_no_image_too_slow_and_cut_off_are_refused_with_the_reason(
+    store: ImageStore, folder: Path, web: Web
+) -> None:
+    def endless(handler: BaseHTTPRequestHandler) -> Answer:
+        handler.close_connection = True
+        return 200, {"Content-Length": ""}, bytes(3_000_000)
+
+    def cut(handler: BaseHTTPRequestHandler) -> Answer:
+        handler.close_connection = True
+        return 200, {"Content-Length": "5000"}, b"x" * 100
+
+    def silent(_: BaseHTTPRequestHandler) -> Answer:
+        time.sleep(1.5)
+        return picture(1)
+
+    web.pages = {
+        "/large.png": (200, {}, bytes(2_000_000)),
+        "/endless.png": endless,
+        "/cut.png": cut,
+        "/page.png": (200, {"Content-Type": "text/html; charset=utf-8"}, b"<html>"),
+        "/silent.png": silent,
+    }
+    config = CONFIG.model_copy(update={"max_file_bytes": 1_000_000, "url_retries": 0, "url_timeout_seconds": 0.5})
+    report = collect(store, str(url_list(folder, *map(web.url, web.pages))), config)
+    told = reasons(report)
+    assert report.new == 0
+    assert told["large.png"] == "2,000,000 bytes, more than max_file_bytes = 1,000,000"
+    assert told["endless.png"] == "more than max_file_bytes = 1,000,000"
+    assert told["cut.png"].endswith("1 times")
+    assert told["page.png"] == "no image but text/html"
+    assert told["silent.png"] == "ReadTimeout: timed out, 1 times"
+
+
+def test_with_recheck_only_what_changed_is_sent_again(store: ImageStore, folder: Path, web: Web) -> None:
+    state = {"etag": '"one"', "seed": 1}
+
+    def page(handler: BaseHTTPRequestHandler) -> Answer:
+        if handler.headers.get("If-None-Match") == state["etag"]:
+            return 304, {"Content-Length": "0"}, b""
+        return picture(int(state["seed"]), ETag=str(state["etag"]))
+
+    web.pages = {"/a.png": page}
+    path, again = str(url_list(folder, web.url("/a.png"))), CONFIG.model_copy(update={"recheck_urls": True})
+    assert collect(store, path, CONFIG).new == 1
+    report = collect(store, path, again)
+    assert (report.known, report.bytes_read, web.asked["/a.png"]) == (1, 0, 2)
+    state.update(etag='"two"', seed=2)
+    assert collect(store, path, again).new == 1
+
+
+@pytest.mark.parametrize(
+    "address",
+    (
+        "127.0.0.1 127.8.8.8 10.0.0.1 172.16.0.1 192.168.1.1 169.254.169.254 100.64.0.1 0.0.0.0 224.0.0.1 240.0.0.1 "
+        "255.255.255.255 192.0.2.1 198.18.0.1 ::1 :: fe80::1 fe80::1%eth0 fc00::1 ff02::1 ::ffff:127.0.0.1 "
+        "::ffff:10.0.0.1 64:ff9b::7f00:1 2002:7f00:1:: 2002:a00:1:: ::127.0.0.1 2001:db8::1 nonsense"
+    ).split(),
+)
+def test_addresses_off_the_public_internet_are_known_in_every_dress(address: str) -> None:
+    assert not is_public(address)
+
+
+def test_public_addresses_are_public() -> None:
+    assert all(map(is_public, ("1.1.1.1", "93.184.216.34", "2606:4700::1111", "::ffff:1.1.1.1")))
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "localhost", "2130706433", "0x7f000001", "0x7f.1", "017700000001", "127.1", "[::1]", "0"]
+)
+def test_this_machine_is_never_asked_however_it_is_written(
+    store: ImageStore, folder: Path, web: Web, host: str
+) -> None:
+    web.pages = {"/a.png": picture(1)}
+    closed = CONFIG.model_copy(update={"allow_private_addresses": False, "url_retries": 0})
+    report = collect(store, str(url_list(folder, web.url("/a.png", host))), closed)
+    assert (report.new, web.asked.total()) == (0, 0)
+    assert "not on the public internet" in report.skipped[0].reason or "cannot be resolved" in report.skipped[0].reason
+
+
+def test_a_redirect_inwards_is_refused_where_it_connects(
+    store: ImageStore, folder: Path, web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # For this test the server's own address counts as public, and nothing else of this machine does.
+    real = is_public
+    monkeypatch.setattr(public_address, "is_public", lambda address: address == "127.0.0.1" or real(address))
+    inward = {
+        "/a.png": "http://169.254.169.254/latest/meta-data",
+        "/b.png": f"http://[::1]:{web.port}/secret.png",
+        "/c.png": "file:///etc/passwd",
+        "/d.png": "http://[::ffff:10.0.0.1]/",
+        "/e.png": "/fine.png",
+        "/f.png": "/f.png",
+    }
+    web.pages = {path: (302, {"Location": target}, b"") for path, target in inward.items()}
+    web.pages |= {"/fine.png": picture(1), "/secret.png": picture(2)}
+    closed = CONFIG.model_copy(update={"allow_private_addresses": False})
+    report = collect(store, str(url_list(folder, *map(web.url, inward))), closed)
+    told = reasons(report)
+    assert report.new == 1
+    assert "169.254.169.254, which is not on the public internet" in told["a.png"]
+    assert "::1, which is not on the public internet" in told["b.png"]
+    assert told["c.png"] == "its scheme is file, expected http or https"
+    assert "not on the public internet" in told["d.png"]
+    assert told["f.png"] == "more than 5 redirects"
+    assert web.asked["/secret.png"] == 0
+
+
+def test_the_address_that_was_checked_is_the_one_that_is_used(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    web.pages = {"/a.png": picture(1)}
+    monkeypatch.setattr(public_address, "is_public", lambda address: address == "127.0.0.1")
+    answers = iter((["127.0.0.1"], ["10.0.0.1"], ["127.0.0.1", "192.168.0.1"]))
+    asked: list[str] = []
+
+    def rebinding(host: str, _: int) -> list[str]:
+        asked.append(host)
+        return next(answers)
+
+    config = CONFIG.model_copy(update={"allow_private_addresses": False})
+    url = web.url("/a.png", "images.example")  # no resolver but ours knows this name
+    first = Downloader(config, rebinding)
+    assert first.fetch(url).data == picture(1)[2]
+    assert asked == ["images.example"]
+    for _ in range(2):  # a name that now means a private address, or that one, too
+        with pytest.raises(UnreadableItemError, match="not on the public internet"):
+            Downloader(config, rebinding).fetch(url)
+    assert web.asked["/a.png"] == 1
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://host/a.png", "file:///a.png", "http://", "a.png", "http://a b/", "http://u:p@host/", "http://[::1"]
+)
+def test_what_is_no_web_address_is_refused(url: str) -> None:
+    with pytest.raises(UnreadableItemError):
+        checked_url(url)
+
+
+def test_addresses_are_sent_in_ascii() -> None:
+    assert checked_url("https://bücher.example/ä b.png#x".replace(" ", "%20")) == (
+        "https://xn--bcher-kva.example/%C3%A4%20b.png"
+    )
+
+
+def test_numbers_in_odd_spellings_are_read_before_they_are_judged() -> None:
+    assert resolve("2130706433", 80) == ["127.0.0.1"]
+
+
+def test_a_host_that_always_fails_is_left_alone(
+    store: ImageStore, folder: Path, web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "MAX_FAILURES", 5)
+    urls = [web.url(f"/{number}.png") for number in range(30)]
+    web.pages = {f"/{number}.png": (503, {"Retry-After": "0"}, b"") for number in range(30)}
+    report = collect(store, str(url_list(folder, *urls)), CONFIG.model_copy(update={"url_per_host": 1}))
+    assert report.skipped_count == 30
+    assert web.asked.total() <= 6
+
+
+def _collect(home: Path, path: Path) -> None:
+    with ImageStore.open(home) as store:
+        collect(store, str(path), CONFIG)
+
+
+def test_a_killed_download_goes_on_where_it_was(tmp_path: Path, web: Web) -> None:
+    web.pages = {f"/{seed}.png": picture(seed) for seed in range(700)}
+    path = url_list(tmp_path, *map(web.url, web.pages))
+    process = multiprocessing.get_context("spawn").Process(target=_collect, args=(tmp_path / "home", path))
+    process.start()
+    while web.asked.total() < 600:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    asked = web.asked.total()
+    with ImageStore.open(tmp_path / "home") as store:
+        there = store.counts().total
+        report = collect(store, str(path), CONFIG)
+        assert (report.new + there, store.counts().total) == (700, 700)
+    assert 100 <= there < 700
+    assert web.asked.total() - asked <= 700 - there
