@@ -36,6 +36,7 @@ from sdlora.training.identity import run_digest
 from sdlora.training.learner import Learner, TrainedGroup
 from sdlora.training.loop import Run
 from sdlora.training.loss import DenoisingLoss
+from sdlora.training.merged_weights import merge_as_used
 from sdlora.training.optimizers import require_library
 from sdlora.training.presets import settle
 from sdlora.training.run_folder import claim, exclusive, write_text
@@ -224,6 +225,7 @@ def _prepare(
 ) -> Run:
     unet = attach_lora(parts.load_denoiser(base, accelerator.device), lora, config.seed)
     store_as_used(unet, precision)
+    merge_as_used(unet)
     loss = DenoisingLoss.of_base(base, config.min_snr_gamma, precision, accelerator.device)
     validation = None
     if held_out is not None:

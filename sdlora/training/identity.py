@@ -8,7 +8,7 @@ import json
 from sdlora.lora.config import LoraConfig
 from sdlora.training.config import TrainingConfig
 
-TRAINER_VERSION = 3
+TRAINER_VERSION = 4
 """Raised whenever a change of the library changes the adapter that equal inputs give."""
 
 # These decide what is reported and how often work is saved, not what is learnt.
