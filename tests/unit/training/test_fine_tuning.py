@@ -225,7 +225,7 @@ def test_the_adapter_that_measures_best_is_the_one_written(base, store, snapshot
 
 
 def test_a_run_that_has_ceased_to_help_stops_early_and_says_so(base, store, snapshot, run_folder):
-    ruinous = {"steps": 40, "learning_rate": 0.3, "schedule": "constant", "warmup_steps": 0}
+    ruinous = {"steps": 40, "learning_rate": 3.0, "schedule": "constant", "warmup_steps": 0}
     config = CONFIG.model_copy(update={**ruinous, "validation_every_steps": 1, "early_stop_patience": 2})
     adapter = fine_tune(base, snapshot, store, LORA, config, run_folder)
     choice = Choice.model_validate_json((run_folder / "choice.json").read_text())
