@@ -30,7 +30,7 @@ def fine_tune_adapter(
     base: BaseModelRef, snapshot: SnapshotRef, config: PipelineConfig, run: RunRef, home: Path
 ) -> AdapterRef:
     """Train, or go on where an interrupted training stopped, with curves and data lineage in MLflow."""
-    from sdlora.training import fine_tune
+    from sdlora.training.launch import FineTuneRequest, fine_tune_request
 
     tags = {
         "base_digest": base.digest,
@@ -55,14 +55,18 @@ def fine_tune_adapter(
             record.log_metrics(step, values)
             report_metrics(step, values)
 
-        return fine_tune(
-            base,
-            frozen,
-            store,
-            config.lora,
-            config.training,
-            run.folder,
+        request = FineTuneRequest(
+            home=home,
+            base=base,
+            snapshot_digest=snapshot.digest,
+            lora=config.lora,
+            training=config.training,
+            folder=run.folder,
             name=config.name,
+        )
+        return fine_tune_request(
+            request,
+            store,
             on_metrics=on_metrics,
             on_progress=task_progress(),
             on_samples=lambda _step, path: record.log_picture(path, "samples"),

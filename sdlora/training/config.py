@@ -34,6 +34,9 @@ class TrainingConfig(FrozenConfig):
         ge=1,
         description="images per step, over all processes; empty: 16, or 4 with large base models",
     )
+    num_processes: int = Field(
+        1, ge=1, description="processes that share each step's images, one per GPU or CPU core of this machine"
+    )
     micro_batch_size: int | None = Field(
         None, ge=1, description="images that go through the network at once; empty: as many as fit, found by trying"
     )

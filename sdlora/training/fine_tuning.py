@@ -12,15 +12,14 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import nn
 
 from sdlora.artifacts import AdapterRef, BaseModelRef
 from sdlora.data import Snapshot, SnapshotRow
 from sdlora.errors import TrainingError
-from sdlora.evidence import CHOICE_FILE
 from sdlora.lora.attach import adapter_parameters, attach_lora
 from sdlora.lora.config import LoraConfig
 from sdlora.lora.load import open_adapter
-from sdlora.lora.save import save_adapter
 from sdlora.lora.targets import find_targets
 from sdlora.models import parts
 from sdlora.models.families import family_of
@@ -38,14 +37,15 @@ from sdlora.training.loop import Run
 from sdlora.training.loss import DenoisingLoss
 from sdlora.training.merged_weights import merge_as_used
 from sdlora.training.optimizers import require_library
+from sdlora.training.preflight import find_fit
 from sdlora.training.presets import settle
-from sdlora.training.run_folder import claim, exclusive, write_text
+from sdlora.training.results import ADAPTER_FOLDER, write_adapters
+from sdlora.training.run_folder import claim, exclusive, write_record, write_text
 from sdlora.training.samples import OnSamples, Samples
 from sdlora.training.validation import FixedNoiseValidation
 
 _logger = logging.getLogger(__name__)
 _SAMPLED_CAPTIONS = 4
-ADAPTER_FOLDER, RUNNER_UP_FOLDER = "adapter", "runner-up"
 
 
 def fine_tune(
@@ -101,14 +101,21 @@ def fine_tune(
         verify(base, store.home)
         find_targets(parts.denoiser_outline(base), lora)  # a wrong setting is found before any work is done
         with accelerator.main_process_first():  # it writes, the others read
-            record = claim(folder, _record(base, snapshot, lora, config, digest, accelerator.device, store.home))
+            record = claim(
+                folder,
+                _record(
+                    base, snapshot, lora, config, digest, accelerator.device, accelerator.num_processes, store.home
+                ),
+            )
+            # The order of sums depends on them: a continued run keeps those that it was begun with.
+            torch.set_num_threads(record["threads"])
             encoded, held_out = _encode(base, snapshot, store, config, folder, accelerator.device, on_progress)
-        run = _prepare(accelerator, base, lora, config, record["precision"], encoded, held_out, folder)
+        run = _prepare(accelerator, base, lora, config, record, encoded, held_out, folder)
         run.on_metrics, run.on_progress, run.on_samples = on_metrics, on_progress, on_samples
         run.samples = _samples(base, snapshot, config, folder)
         run.train()
         if accelerator.is_main_process:
-            _write_adapters(run, base, snapshot, lora, name, digest)
+            write_adapters(run, base, snapshot, lora, name, digest)
             for leftover in ("checkpoints", choosing.FOLDER):
                 shutil.rmtree(folder / leftover, ignore_errors=True)
         accelerator.wait_for_everyone()
@@ -157,6 +164,7 @@ def _record(
     config: TrainingConfig,
     digest: str,
     device: torch.device,
+    num_processes: int,
     home: Path,
 ) -> dict[str, Any]:
     """What a run is started with."""
@@ -170,6 +178,7 @@ def _record(
         "precision": config.precision,
         "bf16_speedup": probe.speedup,
         "threads": torch.get_num_threads(),
+        "num_processes": num_processes,
     }
 
 
@@ -218,18 +227,22 @@ def _prepare(
     base: BaseModelRef,
     lora: LoraConfig,
     config: TrainingConfig,
-    precision: Precision,
+    record: dict[str, Any],
     encoded: EncodedRows,
     held_out: EncodedRows | None,
     folder: Path,
 ) -> Run:
     unet = attach_lora(parts.load_denoiser(base, accelerator.device), lora, config.seed)
+    precision: Precision = record["precision"]
     store_as_used(unet, precision)
     merge_as_used(unet)
+    if config.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
     loss = DenoisingLoss.of_base(base, config.min_snr_gamma, precision, accelerator.device)
+    micro_batch_size = _micro_batch_size(accelerator, unet, loss, encoded, config, record, folder)
     validation = None
     if held_out is not None:
-        validation = FixedNoiseValidation(held_out, loss, config.seed, config.batch_size, accelerator.device)
+        validation = FixedNoiseValidation(held_out, loss, config.seed, micro_batch_size, accelerator.device)
     return Run(
         accelerator=accelerator,
         unet=unet,
@@ -239,8 +252,32 @@ def _prepare(
         validation=validation,
         config=config,
         folder=folder,
+        micro_batch_size=micro_batch_size,
         dropout=lora.dropout,
     )
+
+
+def _micro_batch_size(
+    accelerator: Accelerator,
+    unet: nn.Module,
+    loss: DenoisingLoss,
+    encoded: EncodedRows,
+    config: TrainingConfig,
+    record: dict[str, Any],
+    folder: Path,
+) -> int:
+    """Given, or found by the preflight once per run: its record keeps it, so that a continued run has the same bits."""
+    if config.micro_batch_size is not None:
+        return config.micro_batch_size
+    if "micro_batch_size" not in record:
+        share = config.batch_size // accelerator.num_processes
+        unet.train()  # as in the loop: what is kept for the backward pass differs
+        found = find_fit(unet, loss, encoded, share, accelerator.device).micro_batch_size
+        smallest = accelerator.gather(torch.tensor([found], device=accelerator.device)).min()
+        record["micro_batch_size"] = int(smallest)
+        if accelerator.is_main_process:
+            write_record(folder, record)
+    return int(record["micro_batch_size"])
 
 
 def _samples(base: BaseModelRef, snapshot: Snapshot, config: TrainingConfig, folder: Path) -> Samples | None:
@@ -250,55 +287,3 @@ def _samples(base: BaseModelRef, snapshot: Snapshot, config: TrainingConfig, fol
     prompts = config.sample_prompts or tuple(captions[:_SAMPLED_CAPTIONS]) or ("",)
     precision: Precision = "bf16" if config.precision == "bf16" else "fp32"
     return Samples(base, prompts, folder, seed=config.seed, steps=config.sample_inference_steps, precision=precision)
-
-
-def _write_adapters(run: Run, base: BaseModelRef, snapshot: Snapshot, lora: LoraConfig, name: str, digest: str) -> None:
-    """Write the chosen adapter, before it the runner-up if there is one, and `choice.json` with the evidence."""
-    choice, chooser = run.chooser.choice(run.done), run.chooser
-
-    def write(place: str, step: int) -> None:
-        save_adapter(
-            run.folder / place,
-            run.unet,
-            lora,
-            base,
-            name=name,
-            snapshot_digest=snapshot.digest,
-            run_digest=digest,
-            prediction_type=run.loss.objective.prediction,
-            resolution_px=parts.native_resolution(base),
-            training=run.config.model_dump(mode="json"),
-            captions=[caption for row in snapshot.train for caption in row.captions],
-            details=_details(run.config, len(run.encoded.rows), step),
-        )
-
-    write_text(run.folder / CHOICE_FILE, choice.model_dump_json(indent=2) + "\n")
-    if choice.rule == "last":
-        with run.learner.averaged():
-            write(ADAPTER_FOLDER, choice.step)
-        return
-    # The runner-up first: the adapter's folder is what marks the run as finished.
-    for place, kept in ((RUNNER_UP_FOLDER, chooser.runner_up), (ADAPTER_FOLDER, chooser.best)):
-        if kept is not None:
-            weights = chooser.weights_of(kept)
-            run.learner.assign([weights[name] for name in run.learner.parameters])
-            write(place, kept.step)
-
-
-def _details(config: TrainingConfig, image_count: int, step: int) -> dict[str, str]:
-    """The training settings under the names that kohya's tools show."""
-    return {
-        "ss_steps": str(step),
-        "ss_max_train_steps": str(config.steps),
-        "ss_batch_size_per_device": str(config.batch_size),
-        "ss_learning_rate": f"{config.learning_rate:g}",
-        "ss_lr_scheduler": config.schedule,
-        "ss_lr_warmup_steps": str(config.warmup_steps),
-        "ss_optimizer": config.optimizer,
-        "ss_seed": str(config.seed),
-        "ss_min_snr_gamma": str(config.min_snr_gamma),
-        "ss_noise_offset": str(config.noise_offset or None),
-        "ss_caption_dropout_rate": f"{config.caption_dropout:g}",
-        "ss_max_grad_norm": f"{config.max_grad_norm:g}",
-        "ss_num_train_images": str(image_count),
-    }

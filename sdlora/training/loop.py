@@ -83,7 +83,7 @@ class Run:
                 self._step(self.done)
                 self.done += 1
                 self._after_step()
-                if signals.received is not None:
+                if self._any_process(signals.received is not None):
                     self._save()
                     signals.deliver()
         self.unet.eval()
@@ -152,8 +152,14 @@ class Run:
                 self.chooser.consider(Measurement(self.done, errors), self.learner.parameters)
             self._reported_at += time.monotonic() - began  # images per second is training's own speed
         if self.config.early_stop_patience is not None:
-            votes = torch.tensor(float(self.chooser.should_stop), device=self.accelerator.device)
-            self._stopped = bool(self.accelerator.reduce(votes) > 0)
+            self._stopped = self._any_process(self.chooser.should_stop)
+
+    def _any_process(self, mine: bool) -> bool:
+        """Whether it holds for any process: all must end after the same step, or one would wait for ever."""
+        if self.accelerator.num_processes == 1:
+            return mine
+        votes = torch.tensor(float(mine), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(votes) > 0)
 
     def _draw_samples(self) -> None:
         if self.samples is None or not self.accelerator.is_main_process:

@@ -47,7 +47,7 @@ def claim(folder: Path, run: Mapping[str, Any]) -> dict[str, Any]:
     """
     path = folder / CONFIG_FILE
     if not path.is_file():
-        write_text(path, json.dumps(dict(run), indent=2, sort_keys=True) + "\n")
+        write_record(folder, run)
         return dict(run)
     try:
         started: dict[str, Any] = json.loads(path.read_text())
@@ -60,6 +60,15 @@ def claim(folder: Path, run: Mapping[str, Any]) -> dict[str, Any]:
             "adapter's or the training settings changed. Use another folder, or restore what changed to continue."
         )
     return started
+
+
+def write_record(folder: Path, run: Mapping[str, Any]) -> None:
+    """Write what a run was started with.
+
+    Raises:
+        StorageError: the disk is full or not writable.
+    """
+    write_text(folder / CONFIG_FILE, json.dumps(dict(run), indent=2, sort_keys=True) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,0 +1,128 @@
+"""Find out how many images fit into memory at once, before hours are spent, on the largest shape of the run."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+from sdlora.errors import TrainingError
+from sdlora.training.batches import Batch, stack_conditioning
+from sdlora.training.encoded import EncodedRows
+from sdlora.training.loss import DenoisingLoss
+
+_logger = logging.getLogger(__name__)
+# Beside what is kept for the backward pass, the largest layer's own work: at most half as much again in the U-Nets
+# measured, and a fifth of the memory is left to everything else.
+_WORK_FACTOR, _USABLE_SHARE = 1.5, 0.8
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a step's images go through the network.
+
+    Attributes:
+        micro_batch_size: images at once.
+        passes: how often the network runs per step.
+    """
+
+    micro_batch_size: int
+    passes: int
+
+
+def find_fit(denoiser: nn.Module, loss: DenoisingLoss, encoded: EncodedRows, share: int, device: torch.device) -> Fit:
+    """The largest number of images at once that fits, up to `share`, this process's images of a step.
+
+    On a GPU by trying a real step; on a CPU, where trying too much would have the system end the process, by what one
+    image keeps for the backward pass against the memory that is free.
+
+    Raises:
+        TrainingError: not even one image fits.
+    """
+    example = _largest(encoded)
+    if device.type == "cuda":
+        largest = _by_trying(denoiser, loss, example, share, device)
+    else:
+        largest = _by_measuring(denoiser, loss, example, share)
+    passes = -(-share // largest)
+    fit = Fit(-(-share // passes), passes)  # as even as possible
+    if passes > 1:
+        _logger.warning(
+            "training: %d images do not fit into memory at once; %d at a time, %d passes per step. The batch stays %d.",
+            share,
+            fit.micro_batch_size,
+            passes,
+            share,
+        )
+    return fit
+
+
+def _largest(encoded: EncodedRows) -> Batch:
+    """One image of the largest shape, with the first caption that is at hand."""
+    view, row = max(
+        ((view, row) for view in range(len(encoded.views)) for row in encoded.rows),
+        key=lambda pair: encoded.views[pair[0]].latents[pair[1].sha256].numel(),
+    )
+    latents = encoded.views[view].latents[row.sha256][None]
+    conditioning = stack_conditioning([encoded.conditioning(row, view, "")])
+    return Batch(latents, torch.zeros_like(latents), torch.zeros(1, dtype=torch.int64), conditioning)
+
+
+def _repeated(example: Batch, count: int) -> Batch:
+    def repeat(tensor: Tensor) -> Tensor:
+        return tensor.expand(count, *tensor.shape[1:]).clone()
+
+    conditioning = {name: repeat(tensor) for name, tensor in example.conditioning.items()}
+    return Batch(repeat(example.latents), repeat(example.noise), repeat(example.timesteps), conditioning)
+
+
+def _by_trying(denoiser: nn.Module, loss: DenoisingLoss, example: Batch, share: int, device: torch.device) -> int:
+    size = share
+    while True:
+        try:
+            loss.weighted(denoiser, _repeated(example, size).to(device)).backward()
+        except torch.OutOfMemoryError as error:
+            if size == 1:
+                raise _does_not_fit(example, "this device has") from error
+            size = -(-size // 2)
+        else:
+            return size
+        finally:
+            denoiser.zero_grad(set_to_none=True)
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+
+
+def _by_measuring(denoiser: nn.Module, loss: DenoisingLoss, example: Batch, share: int) -> int:
+    needed = _WORK_FACTOR * _kept_bytes(denoiser, loss, example)
+    free = _USABLE_SHARE * psutil.virtual_memory().available
+    if needed > free:
+        raise _does_not_fit(example, f"it needs about {needed / 2**30:.1f} GiB, free are {free / 2**30:.1f} GiB")
+    return min(share, int(free / needed))
+
+
+def _kept_bytes(denoiser: nn.Module, loss: DenoisingLoss, example: Batch) -> int:
+    """What autograd keeps of one image between forward and backward, parameters not counted."""
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in denoiser.parameters()}
+    storages: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        loss.weighted(denoiser, example)
+    return max(1, sum(storages.values()))
+
+
+def _does_not_fit(example: Batch, why: str) -> TrainingError:
+    height, width = example.latents.shape[-2:]
+    return TrainingError(
+        f"training.batch_size: not even one image of {width} x {height} latents fits into memory ({why}). "
+        "Set training.gradient_checkpointing, or smaller training.resolutions."
+    )

@@ -1,0 +1,67 @@
+"""What a finished run leaves behind: the chosen adapter, the runner-up, and why."""
+
+from __future__ import annotations
+
+from sdlora.artifacts import BaseModelRef
+from sdlora.data import Snapshot
+from sdlora.evidence import CHOICE_FILE
+from sdlora.lora.config import LoraConfig
+from sdlora.lora.save import save_adapter
+from sdlora.models import parts
+from sdlora.training.config import TrainingConfig
+from sdlora.training.loop import Run
+from sdlora.training.run_folder import write_text
+
+ADAPTER_FOLDER, RUNNER_UP_FOLDER = "adapter", "runner-up"
+
+
+def write_adapters(run: Run, base: BaseModelRef, snapshot: Snapshot, lora: LoraConfig, name: str, digest: str) -> None:
+    """Write the chosen adapter, before it the runner-up if there is one, and `choice.json` with the evidence."""
+    choice, chooser = run.chooser.choice(run.done), run.chooser
+
+    def write(place: str, step: int) -> None:
+        save_adapter(
+            run.folder / place,
+            run.unet,
+            lora,
+            base,
+            name=name,
+            snapshot_digest=snapshot.digest,
+            run_digest=digest,
+            prediction_type=run.loss.objective.prediction,
+            resolution_px=parts.native_resolution(base),
+            training=run.config.model_dump(mode="json"),
+            captions=[caption for row in snapshot.train for caption in row.captions],
+            details=_details(run.config, len(run.encoded.rows), step),
+        )
+
+    write_text(run.folder / CHOICE_FILE, choice.model_dump_json(indent=2) + "\n")
+    if choice.rule == "last":
+        with run.learner.averaged():
+            write(ADAPTER_FOLDER, choice.step)
+        return
+    # The runner-up first: the adapter's folder is what marks the run as finished.
+    for place, kept in ((RUNNER_UP_FOLDER, chooser.runner_up), (ADAPTER_FOLDER, chooser.best)):
+        if kept is not None:
+            weights = chooser.weights_of(kept)
+            run.learner.assign([weights[name] for name in run.learner.parameters])
+            write(place, kept.step)
+
+
+def _details(config: TrainingConfig, image_count: int, step: int) -> dict[str, str]:
+    """The training settings under the names that kohya's tools show."""
+    return {
+        "ss_steps": str(step),
+        "ss_max_train_steps": str(config.steps),
+        "ss_batch_size_per_device": str(config.batch_size),
+        "ss_learning_rate": f"{config.learning_rate:g}",
+        "ss_lr_scheduler": config.schedule,
+        "ss_lr_warmup_steps": str(config.warmup_steps),
+        "ss_optimizer": config.optimizer,
+        "ss_seed": str(config.seed),
+        "ss_min_snr_gamma": str(config.min_snr_gamma),
+        "ss_noise_offset": str(config.noise_offset or None),
+        "ss_caption_dropout_rate": f"{config.caption_dropout:g}",
+        "ss_max_grad_norm": f"{config.max_grad_norm:g}",
+        "ss_num_train_images": str(image_count),
+    }

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from sdlora.data import DataConfig, clean, collect, make_snapshot
+from sdlora.errors import TrainingError
+from sdlora.lora.diffusers_file import DIFFUSERS_FILE
+from sdlora.store import ImageStore
+from sdlora.training.launch import FineTuneRequest, fine_tune_request
+from tests.tiny import draw_images
+from tests.unit.training.setting import CONFIG, LORA
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A store with a recorded snapshot: processes of their own can only be told its digest."""
+    home = tmp_path_factory.mktemp("launch")
+    config = DataConfig(sources=(str(draw_images(home / "images", 16)),))
+    with ImageStore.open(home / "home") as store:
+        collect(store, config.sources[0], config)
+        clean(store, config)
+        yield store, make_snapshot(store, config)
+
+
+def request(base, prepared, folder: Path, **changes):
+    store, snapshot = prepared
+    training = CONFIG.model_copy(update={"precision": "fp32", **changes})
+    return FineTuneRequest(
+        home=store.home, base=base, snapshot_digest=snapshot.digest, lora=LORA, training=training, folder=folder
+    )
+
+
+def curve(folder: Path):
+    points = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in point.items() if name != "images_per_second"} for point in points]
+
+
+def updates(folder: Path):
+    """B A of every layer."""
+    tensors = load_file(folder / DIFFUSERS_FILE)
+    downs = {name.removesuffix(".lora_A.weight"): tensor for name, tensor in tensors.items() if ".lora_A." in name}
+    return {name: tensors[f"{name}.lora_B.weight"].flatten(1) @ down.flatten(1) for name, down in downs.items()}
+
+
+def test_one_process_runs_here(base, prepared, tmp_path):
+    seen = []
+    adapter = fine_tune_request(
+        request(base, prepared, tmp_path / "run"), prepared[0], on_metrics=lambda *call: seen.append(call)
+    )
+    assert adapter.folder == tmp_path / "run" / "adapter"
+    assert [step for step, values in seen if "loss" in values] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_adapter_that_one_does(base, prepared, tmp_path):
+    store, seen = prepared[0], []
+    # Two shapes of pictures (the second resolution) and unequal passes are shared as well.
+    settings = {"batch_size": 4, "resolutions": (64, 48), "early_stop_patience": 50}
+    alone = fine_tune_request(request(base, prepared, tmp_path / "one", **settings), store)
+    pair = fine_tune_request(
+        request(base, prepared, tmp_path / "two", **settings, num_processes=2),
+        store,
+        on_metrics=lambda *call: seen.append(call),
+    )
+    ours, theirs = (updates(adapter.folder) for adapter in (alone, pair))
+    assert ours.keys() == theirs.keys()
+    for name, update in ours.items():
+        # Sums in another order, amplified by AdamW where a gradient is nearly zero: one part in a hundred.
+        assert (update - theirs[name]).norm() < 0.01 * update.norm(), name
+    pairs = zip(curve(tmp_path / "one"), curve(tmp_path / "two"), strict=True)
+    assert all(one == pytest.approx(two, rel=1e-2) for one, two in pairs)
+    assert len([call for call in seen if "loss" in call[1]]) == 6  # the first process alone reports
+
+
+@pytest.mark.slow
+def test_the_failure_of_one_process_ends_all_with_its_message(base, prepared, tmp_path):
+    ruinous = request(base, prepared, tmp_path / "run", learning_rate=1e30, warmup_steps=0, num_processes=2)
+    with pytest.raises(TrainingError, match=r"the loss is nan.*at step \d.*on the images"):
+        fine_tune_request(ruinous, prepared[0])
+    assert not (tmp_path / "run" / "adapter").exists()

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import psutil
+import pytest
+import torch
+
+from sdlora.errors import TrainingError
+from sdlora.lora.attach import attach_lora
+from sdlora.models import parts
+from sdlora.training import fine_tune, preflight
+from sdlora.training.encoded import encode_rows
+from sdlora.training.loss import DenoisingLoss
+from tests.unit.training.setting import CONFIG, LORA
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def trained(base, store, snapshot):
+    unet = attach_lora(parts.load_denoiser(base), LORA).train()
+    return (
+        unet,
+        DenoisingLoss.of_base(base, 5.0, "fp32", CPU),
+        encode_rows(base, snapshot.train, store, (64,), device=CPU),
+    )
+
+
+def with_memory(monkeypatch, byte_count):
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=byte_count))
+
+
+def test_the_memory_of_one_image_is_what_autograd_keeps(trained):
+    unet, loss, encoded = trained
+    one = preflight._kept_bytes(unet, loss, preflight._largest(encoded))
+    four = preflight._kept_bytes(unet, loss, preflight._repeated(preflight._largest(encoded), 4))
+    assert 3.5 * one < four <= 4.1 * one
+    unet.enable_gradient_checkpointing()
+    assert preflight._kept_bytes(unet, loss, preflight._largest(encoded)) < 0.7 * one
+
+
+def test_all_images_go_at_once_if_they_fit_and_evenly_if_not(trained, monkeypatch, caplog):
+    unet, loss, encoded = trained
+    need = 1.5 * preflight._kept_bytes(unet, loss, preflight._largest(encoded)) / 0.8
+    with_memory(monkeypatch, int(need * 100))
+    assert preflight.find_fit(unet, loss, encoded, 16, CPU) == preflight.Fit(16, 1)
+    with_memory(monkeypatch, int(need * 7.5))
+    assert preflight.find_fit(unet, loss, encoded, 16, CPU) == preflight.Fit(6, 3)
+    assert "6 at a time, 3 passes per step" in caplog.text
+    with_memory(monkeypatch, int(need * 0.5))
+    with pytest.raises(TrainingError, match=r"training\.batch_size: not even one image.*gradient_checkpointing"):
+        preflight.find_fit(unet, loss, encoded, 16, CPU)
+
+
+def test_a_device_is_tried_with_real_steps_until_one_fits(trained, monkeypatch):
+    unet, loss, encoded = trained
+    tried = []
+
+    def weighted(self, denoiser, batch):
+        tried.append(len(batch.timesteps))
+        if len(batch.timesteps) > 4:
+            raise torch.OutOfMemoryError
+        return self.per_image(denoiser, batch).mean()
+
+    monkeypatch.setattr(DenoisingLoss, "weighted", weighted)
+    example = preflight._largest(encoded)
+    assert preflight._by_trying(unet, loss, example, 16, CPU) == 4
+    assert tried == [16, 8, 4]
+    assert all(parameter.grad is None for parameter in unet.parameters())
+
+
+def test_a_continued_run_keeps_the_division_it_was_begun_with(base, store, snapshot, run_folder, monkeypatch):
+    def stop(step, values):
+        if step == 3 and "loss" in values:
+            raise KeyboardInterrupt
+
+    config = CONFIG.model_copy(update={"batch_size": 6, "precision": "fp32"})
+    monkeypatch.setattr(preflight, "_by_measuring", lambda *_: 4)
+    whole = fine_tune(base, snapshot, store, LORA, config, run_folder / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(base, snapshot, store, LORA, config, run_folder / "stopped", on_metrics=stop)
+    monkeypatch.setattr(preflight, "_by_measuring", lambda *_: 6)  # more memory is free now
+    assert fine_tune(base, snapshot, store, LORA, config, run_folder / "stopped").digest == whole.digest
+    other = fine_tune(base, snapshot, store, LORA, config, run_folder / "other")
+    assert other.digest != whole.digest  # the same gradients but for the order of their sums
