@@ -34,6 +34,7 @@ from sdlora.store.queries import count_images
 from sdlora.store.tables import ImageTable
 
 _SHOWN = 20
+_BATCH = 100  # measurements recorded at once
 _WINDOW = 20_000  # images whose digests are in memory at once
 
 
@@ -149,8 +150,8 @@ def _portions(ids: Ids) -> Iterator[tuple[int, list[int]]]:
         yield start + len(portion), portion
 
 
-def _batches(measurements: Iterator[Measurement], size: int = 100) -> Iterator[list[Measurement]]:
-    while batch := list(islice(measurements, size)):
+def _batches(measurements: Iterator[Measurement]) -> Iterator[list[Measurement]]:
+    while batch := list(islice(measurements, _BATCH)):
         yield batch
 
 

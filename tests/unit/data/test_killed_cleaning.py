@@ -1,0 +1,115 @@
+"""Cleaning in real processes that are killed at random moments, and several at once."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sdlora.data import DataConfig, clean
+from sdlora.store import ImageStore
+from tests.unit.data.drawing import drawing, encoded, icon
+
+CONFIG = DataConfig()
+PROJECT = Path(__file__).parents[3]
+
+# Small portions, so that there are many moments between them.
+_CLEAN = """
+import sys
+from pathlib import Path
+from sdlora.data import DataConfig, cleaning
+from sdlora.store import ImageStore
+cleaning.CHUNK = cleaning._BATCH = 8
+print("begin", flush=True)
+with ImageStore.open(Path(sys.argv[1])) as store:
+    cleaning.clean(store, DataConfig())
+"""
+
+
+def _fill(home: Path, count: int) -> None:
+    with ImageStore.open(home) as store:
+        for seed in range(count):
+            image = icon(seed) if seed % 2 else drawing(seed)
+            store.add_image(encoded(image))
+            if seed % 3 == 0:
+                store.add_image(encoded(image, "JPEG", quality=70))
+            if seed % 7 == 0:
+                store.add_image(encoded(image, "BMP"))
+            if seed % 5 == 0:
+                store.add_image(encoded(image.resize((80, 80))))
+        store.add_image(b"no picture")
+
+
+def _state(home: Path) -> tuple[object, ...]:
+    """All that cleaning leaves, but for times and numbers given in the order of arrival."""
+    with ImageStore.open(home) as store, store.read() as session:
+        run = session.connection().exec_driver_sql
+        images = run("SELECT sha256, verdict, rejected_by, reason, rules, problem, width, format FROM images").all()
+        checks = run(
+            "SELECT sha256, name, version, parameters, score, checks.verdict, checks.reason "
+            "FROM checks JOIN images ON images.id = image_id"
+        ).all()
+        pairs = run(
+            "SELECT one.pixels_sha256, other.pixels_sha256, difference FROM similar_pairs "
+            "JOIN fingerprints one ON one.id = first_id JOIN fingerprints other ON other.id = second_id"
+        ).all()
+        unordered = [(*sorted(pair[:2]), pair[2]) for pair in pairs]
+        return sorted(map(str, images)), sorted(map(str, checks)), sorted(map(str, unordered))
+
+
+def _start(home: Path) -> subprocess.Popen[bytes]:
+    environment = os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-c", _CLEAN, str(home)], env=environment, stdout=subprocess.PIPE)
+
+
+def _kill_at_random_moments(tmp_path: Path, images: int, kills: int) -> None:
+    dice = random.Random(0)
+    _fill(tmp_path / "killed", images)
+    shutil.copytree(tmp_path / "killed", tmp_path / "whole")
+    begun = time.monotonic()
+    process = _start(tmp_path / "whole")
+    assert process.stdout is not None
+    process.stdout.readline()
+    ready = time.monotonic()
+    assert process.wait() == 0
+    seconds = time.monotonic() - ready
+    assert ready > begun
+    on_the_way = 0
+    for _ in range(kills):
+        process = _start(tmp_path / "killed")
+        assert process.stdout is not None
+        process.stdout.readline()
+        # Short pieces: each process shall be killed before all is done.
+        time.sleep(dice.uniform(0, 2 * seconds / kills))
+        process.send_signal(signal.SIGKILL)
+        on_the_way += process.wait() == -signal.SIGKILL
+    assert on_the_way == kills
+    with ImageStore.open(tmp_path / "killed") as store:
+        clean(store, CONFIG)
+    assert _state(tmp_path / "killed") == _state(tmp_path / "whole")
+
+
+def test_cleaning_that_is_killed_ten_times_ends_where_an_undisturbed_one_does(tmp_path: Path) -> None:
+    _kill_at_random_moments(tmp_path, images=60, kills=10)
+
+
+@pytest.mark.slow
+def test_cleaning_that_is_killed_sixty_times_ends_where_an_undisturbed_one_does(tmp_path: Path) -> None:
+    _kill_at_random_moments(tmp_path, images=400, kills=60)
+
+
+def test_two_cleaners_at_once_end_where_one_does(tmp_path: Path) -> None:
+    _fill(tmp_path / "two", 60)
+    shutil.copytree(tmp_path / "two", tmp_path / "one")
+    processes = [_start(tmp_path / "two") for _ in range(2)]
+    assert [process.wait() for process in processes] == [0, 0]
+    with ImageStore.open(tmp_path / "one") as store:
+        clean(store, CONFIG)
+    assert _state(tmp_path / "two") == _state(tmp_path / "one")
