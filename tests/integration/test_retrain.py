@@ -89,12 +89,28 @@ def test_the_run_records_settings_curves_images_and_exactly_the_images_it_learnt
         assert listed == {record.sha256 for record in store.images("accepted")}
 
 
+def test_the_data_page_is_linked_from_report_and_mlflow_and_the_store_knows_the_version(first, home):
+    report, page = first.report.read_text(), first.report.with_name("data.html")
+    assert '<a href="data.html">' in report
+    assert "unreadable" in page.read_text()
+    client = MlflowClient(tracking_uri(home), tracking_uri(home))
+    version = Registry(home).get("shapes", 1)
+    logged = [item.path for item in client.list_artifacts(version.run_id, "data")]
+    assert logged == [f"data/data-{version.tags['snapshot_digest'][:16]}.html"]
+    with ImageStore.open(home) as store:
+        (trained,) = store.snapshot(version.tags["snapshot_digest"]).versions
+        image = next(record for record in store.images("accepted") if record.split == "train")
+        assert [one.label for one in store.details(image.sha256).trained_versions] == ["shapes version 1"]
+    assert trained.adapter_digest == version.tags["adapter_digest"]
+
+
 def test_the_run_page_shows_images_scores_and_the_decision(first):
     with get_client(sync_client=True) as client:
         written = client.read_artifacts(limit=200)
     run_id = next(one.flow_run_id for one in written if one.key == "release" and str(first.report) in one.data)
     artifacts = {artifact.key: artifact for artifact in written if artifact.flow_run_id == run_id}
-    assert {"images", "duel", "decision", "release", "train"} <= artifacts.keys()
+    assert {"images", "data-page", "duel", "decision", "release", "train"} <= artifacts.keys()
+    assert artifacts["data-page"].data.startswith("[data-")
     assert "unreadable" in artifacts["images"].data
     assert "KID" in artifacts["duel"].data
     assert "data:image/jpeg;base64," in artifacts["duel"].data
