@@ -176,10 +176,13 @@ def sd3(folder: Path, *, with_t5: bool = True) -> Path:
     """Version 3.5 medium: attention twice in its first layers, normalised queries and keys."""
     tokenizer = clip_tokenizer()
     words = t5_tokenizer() if with_t5 else None
+    first = clip(tokenizer, "quick_gelu", projected=True)
+    # The published checkpoints leave CLIP-L's projection out; it is read as doing nothing.
+    first.text_projection.weight.data = torch.eye(32)
     pipeline = StableDiffusion3Pipeline(
         vae=autoencoder(16, 1.5305, 0.0609),
-        text_encoder=clip(tokenizer, "quick_gelu", projected=True),
-        text_encoder_2=clip(tokenizer, "gelu", projected=True),
+        text_encoder=first,
+        text_encoder_2=clip(tokenizer, "gelu", projected=True, width=48),
         text_encoder_3=t5(words, 80) if words else None,
         tokenizer=tokenizer,
         tokenizer_2=tokenizer,
@@ -191,7 +194,7 @@ def sd3(folder: Path, *, with_t5: bool = True) -> Path:
             num_attention_heads=4,
             joint_attention_dim=80,
             caption_projection_dim=32,
-            pooled_projection_dim=64,
+            pooled_projection_dim=32 + 48,
             pos_embed_max_size=16,
             dual_attention_layers=(0,),
             qk_norm="rms_norm",

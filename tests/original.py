@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusion3Pipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -165,6 +165,83 @@ def write_original_checkpoint(folder: Path, path: Path) -> Path:
     return write(tensors, path)
 
 
+def write_xl_checkpoint(folder: Path, path: Path, *marks: str) -> Path:
+    """A Stable Diffusion XL as one file; `marks` are empty tensors by which fine-tunes tell what they predict."""
+    pipeline = StableDiffusionXLPipeline.from_pretrained(folder, local_files_only=True)
+    tensors = {**unet_tensors(pipeline.unet), **vae_tensors(pipeline.vae)}
+    for key, tensor in pipeline.text_encoder.state_dict().items():
+        tensors["conditioner.embedders.0.transformer.text_model." + key.removeprefix("text_model.")] = tensor
+    tensors |= dict(_open_clip(pipeline.text_encoder_2, "conditioner.embedders.1.model."))
+    return write(tensors | {mark: torch.zeros(1) for mark in marks}, path)
+
+
+def write_version_2_checkpoint(folder: Path, path: Path) -> Path:
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, local_files_only=True)
+    text = dict(_open_clip(pipeline.text_encoder, "cond_stage_model.model."))
+    return write({**unet_tensors(pipeline.unet), **vae_tensors(pipeline.vae), **text}, path)
+
+
+def write_version_3_checkpoint(folder: Path, path: Path, *, with_text: bool = True) -> Path:
+    pipeline = StableDiffusion3Pipeline.from_pretrained(folder, local_files_only=True)
+    tensors = {**_sd3_tensors(pipeline.transformer), **vae_tensors(pipeline.vae)}
+    if with_text:
+        encoders = {
+            "clip_l": pipeline.text_encoder,
+            "clip_g": pipeline.text_encoder_2,
+            "t5xxl": pipeline.text_encoder_3,
+        }
+        for name, encoder in encoders.items():
+            for key, tensor in encoder.state_dict().items():
+                if key != "encoder.embed_tokens.weight":
+                    tensors[f"text_encoders.{name}.transformer.{key}"] = tensor
+    return write(tensors, path)
+
+
+def _sd3_tensors(transformer: Any) -> dict[str, Tensor]:
+    state = transformer.state_dict()
+    tensors = {f"{DENOISER}pos_embed": state["pos_embed.pos_embed"]}
+    last = transformer.config.num_layers - 1
+    swapped = {"norm_out.linear", f"transformer_blocks.{last}.norm1_context.linear"}  # shift and scale in other order
+    stacked: dict[str, list[Tensor]] = {}
+    for layer, place in denoiser_rows(transformer).items():
+        for kind in ("weight", "bias"):
+            tensor = state[f"{layer}.{kind}"]
+            if layer in swapped:
+                tensor = torch.cat(tensor.chunk(2)[::-1])
+            stacked.setdefault(place.key.removesuffix("weight") + kind, []).append(tensor)
+    for index in range(last + 1):
+        for norm, original in _SD3_BLOCK.items():
+            key = f"transformer_blocks.{index}.{norm}.weight"
+            if ".norm_" in norm and key in state:
+                stacked[f"{DENOISER}joint_blocks.{index}.{original}.weight"] = [state[key]]
+    return tensors | {key: torch.cat(parts) for key, parts in stacked.items()}
+
+
+def _open_clip(encoder: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
+    """A CLIP text encoder as OpenCLIP keeps it: queries, keys and values stacked."""
+    state = {key.removeprefix("text_model."): tensor for key, tensor in encoder.state_dict().items()}
+    yield f"{prefix}positional_embedding", state["embeddings.position_embedding.weight"]
+    yield f"{prefix}token_embedding.weight", state["embeddings.token_embedding.weight"]
+    width = state["embeddings.position_embedding.weight"].shape[-1]
+    projection = state.get("text_projection.weight", torch.eye(width))
+    yield f"{prefix}text_projection", projection.T
+    names = {
+        "layer_norm1": "ln_1",
+        "layer_norm2": "ln_2",
+        "self_attn.out_proj": "attn.out_proj",
+        "mlp.fc1": "mlp.c_fc",
+        "mlp.fc2": "mlp.c_proj",
+    }
+    for kind in ("weight", "bias"):
+        yield f"{prefix}ln_final.{kind}", state[f"final_layer_norm.{kind}"]
+        for index in range(encoder.config.num_hidden_layers):
+            ours, theirs = f"encoder.layers.{index}.", f"{prefix}transformer.resblocks.{index}."
+            heads = [state[f"{ours}self_attn.{head}_proj.{kind}"] for head in "qkv"]
+            yield f"{theirs}attn.in_proj_{kind}", torch.cat(heads)
+            for name, original in names.items():
+                yield f"{theirs}{original}.{kind}", state[f"{ours}{name}.{kind}"]
+
+
 def write(tensors: dict[str, Tensor], path: Path) -> Path:
     save_file({key: tensor.contiguous().clone() for key, tensor in tensors.items()}, path)
     return path
@@ -226,6 +303,14 @@ def _vae_name(key: str, levels: int) -> str:
     for level in range(levels):
         key = key.replace(f"encoder.down_blocks.{level}.", f"encoder.down.{level}.")
         key = key.replace(f"decoder.up_blocks.{level}.", f"decoder.up.{levels - 1 - level}.")
+    for name, original in (
+        ("group_norm", "norm"),
+        ("to_q", "q"),
+        ("to_k", "k"),
+        ("to_v", "v"),
+        ("to_out.0", "proj_out"),
+    ):
+        key = key.replace(f"mid_block.attentions.0.{name}.", f"mid.attn_1.{original}.")
     key = key.replace("mid_block.resnets.0", "mid.block_1").replace("mid_block.resnets.1", "mid.block_2")
     key = key.replace(".resnets.", ".block.").replace("conv_shortcut", "nin_shortcut")
     key = key.replace("downsamplers.0.conv", "downsample.conv").replace("upsamplers.0.conv", "upsample.conv")

@@ -22,8 +22,9 @@ class BaseModelConfig(FrozenConfig):
     revision: str | None = Field(None, description="the hub commit to use, 40 hexadecimal digits; only for a hub id")
     layout: str | None = Field(
         None,
-        description="only for a .safetensors checkpoint: a diffusers folder with the settings and the tokenizer "
-        "of the same architecture (its weights are not read)",
+        description="only for a .safetensors checkpoint: a diffusers folder with the settings and the tokenizers of "
+        "the same architecture; not needed for the usual Stable Diffusion 1 and XL. Its weights are read only for "
+        "parts that the checkpoint lacks",
     )
 
     @field_validator("revision")

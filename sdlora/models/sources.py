@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
-import shutil
-from inspect import signature
 from pathlib import Path
-from typing import Any
-
-from safetensors import SafetensorError
 
 from sdlora.artifacts import BaseModelRef
-from sdlora.checkpoints import file_sha256
-from sdlora.errors import StorageError, WeightsError
+from sdlora.errors import WeightsError
 from sdlora.models.config import BaseModelConfig
 from sdlora.models.digests import DigestCache, folder_digest
-from sdlora.models.families.layouts import find_layout
-from sdlora.models.folder_check import PICKLE_SUFFIXES, check_folder, check_safetensors, pickle_message
+from sdlora.models.folder_check import PICKLE_SUFFIXES, check_folder, pickle_message
+from sdlora.models.single_file import convert_single_file
 
 EMBEDDED = Path(__file__).parent.parent / "assets" / "base"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -70,7 +62,7 @@ def _resolve(config: BaseModelConfig, home: Path) -> tuple[str, Path]:
     if path.is_dir():
         return path.resolve().name, path.resolve()
     if path.is_file() and path.suffix == ".safetensors":
-        return path.stem, _convert_single_file(path, config.layout, home)
+        return path.stem, convert_single_file(path, config.layout, home)
     if path.is_file():
         raise WeightsError(f"base_model.source: {path} is neither a folder nor a .safetensors file.")
     if _HUB_ID.fullmatch(source) and config.revision:
@@ -83,61 +75,6 @@ def _resolve(config: BaseModelConfig, home: Path) -> tuple[str, Path]:
     raise WeightsError(
         f"base_model.source: {source!r} is not there. Give 'embedded', a diffusers folder, "
         f"a .safetensors file, or a hub id with a revision.{hint}"
-    )
-
-
-def _convert_single_file(path: Path, layout: str | None, home: Path) -> Path:
-    """Turn a checkpoint in the original Stable Diffusion format into `bases/<digest>/`, once per file and layout.
-
-    The checkpoint holds weights but neither settings nor a tokenizer. diffusers would fetch those from the hub;
-    here they come from a local folder, so that no network is touched.
-    """
-    if layout is None:
-        raise WeightsError(
-            f"base_model.source: {path.name} holds weights only. Set base_model.layout to a diffusers folder of the "
-            "same architecture (model_index.json, the config.json of each part, tokenizer, scheduler)."
-        )
-    check_safetensors(path)
-    layout_folder = Path(layout).expanduser()
-    find_layout(layout_folder)
-    settings = [file_sha256(file) for file in sorted(layout_folder.rglob("*.json"))]
-    key = hashlib.sha256("".join([file_sha256(path), *settings]).encode()).hexdigest()
-    folder = (home / "bases" / key[:16]).resolve()
-    if (folder / "model_index.json").is_file():
-        return folder
-    pipeline = _read_single_file(path, layout_folder)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
-        pipeline.save_pretrained(partial, safe_serialization=True)
-        check_folder(partial)
-        partial.rename(folder)
-    except (OSError, SafetensorError) as error:
-        raise StorageError(f"Cannot write the converted base model to {folder.parent}: {error}.") from error
-    except NotImplementedError as error:  # a tensor that the file did not fill is still without storage
-        raise WeightsError(_layout_message(path, layout_folder, "tensors are missing from the file")) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return folder
-
-
-def _read_single_file(path: Path, layout: Path) -> Any:
-    from sdlora.models.families import family_of
-    from sdlora.models.quiet import no_progress_bars
-
-    kind = family_of(layout).pipeline_class
-    options = {"safety_checker": None} if "safety_checker" in signature(kind).parameters else {}
-    try:
-        with no_progress_bars():
-            return kind.from_single_file(str(path), config=str(layout), local_files_only=True, **options)
-    # diffusers answers a wrong layout with whatever its conversion trips over (KeyError, ValueError, OSError, ...).
-    except Exception as error:
-        raise WeightsError(_layout_message(path, layout, f"{type(error).__name__}: {error}")) from error
-
-
-def _layout_message(path: Path, layout: Path, found: str) -> str:
-    return (
-        f"base_model.source: {path} cannot be read with base_model.layout {layout} ({found}). "
-        "Give the layout of the same architecture."
     )
 
 

@@ -129,7 +129,7 @@ def test_an_unknown_pipeline_is_refused_with_the_list_of_families(folders, tmp_p
     [
         ("sd2", "text_encoder", "hidden_size", 48),
         ("sd2", "unet", "in_channels", 9),  # an inpainting edition
-        ("sdxl", "text_encoder_2", "projection_dim", 48),
+        ("sdxl", "text_encoder_2", "projection_dim", 32),
         ("sdxl", "text_encoder", "hidden_size", 48),
         ("sd3", "vae", "latent_channels", 4),
         ("sd3", "text_encoder_3", "d_model", 64),

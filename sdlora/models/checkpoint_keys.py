@@ -1,0 +1,78 @@
+"""What a single `.safetensors` checkpoint is, told from the names of its tensors; no tensor is read."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import safe_open
+
+from sdlora.errors import WeightsError
+from sdlora.models.families.layouts import LAYOUTS, FamilyName
+
+_DENOISER = "model.diffusion_model."
+# The first that matches: each mark is a tensor that no family above it has. The transformers are also published
+# without the outer name.
+_MARKS: tuple[tuple[FamilyName, tuple[str, ...]], ...] = (
+    ("flux", ("double_blocks.0.img_attn.qkv.weight", f"{_DENOISER}double_blocks.0.img_attn.qkv.weight")),
+    ("sd3", ("joint_blocks.0.x_block.attn.qkv.weight", f"{_DENOISER}joint_blocks.0.x_block.attn.qkv.weight")),
+    ("sdxl", ("conditioner.embedders.1.model.positional_embedding",)),
+    ("sd2", ("cond_stage_model.model.positional_embedding",)),
+    ("sd1", ("cond_stage_model.transformer.text_model.embeddings.position_embedding.weight",)),
+)
+_PREFIXES: dict[FamilyName, dict[str, str]] = {
+    "sd1": {"text_encoder": "cond_stage_model."},
+    "sd2": {"text_encoder": "cond_stage_model."},
+    "sdxl": {"text_encoder": "conditioner.embedders.0.", "text_encoder_2": "conditioner.embedders.1."},
+    "sd3": {
+        "text_encoder": "text_encoders.clip_l.",
+        "text_encoder_2": "text_encoders.clip_g.",
+        "text_encoder_3": "text_encoders.t5xxl.",
+    },
+    "flux": {"text_encoder": "text_encoders.clip_l.", "text_encoder_2": "text_encoders.t5xxl."},
+}
+_ADAPTER = (".lora_down.", ".lora_up.", ".lora_A.", ".lora_B.", ".hada_w1", ".lokr_w1")
+
+
+@dataclass(frozen=True)
+class CheckpointKind:
+    """What a checkpoint holds.
+
+    Attributes:
+        family: whose.
+        missing: folders of the parts whose weights are not in it.
+        velocity: it says of itself that it predicts velocity.
+        zero_snr: it says of itself that it was trained down to no signal at all.
+    """
+
+    family: FamilyName
+    missing: tuple[str, ...]
+    velocity: bool = False
+    zero_snr: bool = False
+
+
+def recognise(path: Path) -> CheckpointKind:
+    """The kind of a checkpoint in an original code base's format.
+
+    Raises:
+        WeightsError: it is an adapter, one part of a diffusers folder, or of no supported family.
+    """
+    with safe_open(path, framework="pt") as file:
+        keys = frozenset(file.keys())
+    family = next((name for name, marks in _MARKS if keys.intersection(marks)), None)
+    if family is None:
+        raise WeightsError(f"base_model.source: {path.name} {_what_else(keys)}")
+    prefixes = {"vae": ("first_stage_model.", "vae."), **{part: (p,) for part, p in _PREFIXES[family].items()}}
+    missing = tuple(part for part, starts in prefixes.items() if not any(key.startswith(starts) for key in keys))
+    # Fine-tunes of XL that predict velocity mark themselves by two empty tensors, which ComfyUI reads as well.
+    return CheckpointKind(family, missing, velocity="v_pred" in keys, zero_snr="ztsnr" in keys)
+
+
+def _what_else(keys: Collection[str]) -> str:
+    if any(mark in key for key in keys for mark in _ADAPTER):
+        return "is an adapter, not a base model. Set base_model.source to the model that it was trained on."
+    if any(key.startswith(("down_blocks.", "transformer_blocks.", "text_model.", "encoder.")) for key in keys):
+        return "is one part of a base model in diffusers' format. Set base_model.source to the whole folder."
+    titles = ", ".join(layout.title for layout in LAYOUTS)
+    return f"has the tensor names of no supported family; supported: {titles}."

@@ -1,0 +1,191 @@
+"""From one `.safetensors` checkpoint to a diffusers folder, without a network.
+
+A checkpoint holds weights but neither settings nor a tokenizer. For Stable Diffusion 1 and XL these are the same in
+every checkpoint and ship with sdlora (`assets/layouts`); for other families, and for unusual editions, they come from
+a diffusers folder of the same architecture, `base_model.layout`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from sdlora.artifacts import BaseModelRef
+from sdlora.checkpoints import file_sha256
+from sdlora.errors import StorageError, WeightsError
+from sdlora.models.checkpoint_keys import CheckpointKind, recognise
+from sdlora.models.families.layouts import FamilyName, Layout, find_layout
+from sdlora.models.folder_check import check_folder, check_safetensors
+
+_SHIPPED = Path(__file__).parent.parent / "assets" / "layouts"
+# The padding token of each tokenizer: OpenCLIP pads with its token 0.
+_SHIPPED_TOKENIZERS: dict[FamilyName, dict[str, str]] = {
+    "sd1": {"tokenizer": "<|endoftext|>"},
+    "sdxl": {"tokenizer": "<|endoftext|>", "tokenizer_2": "!"},
+}
+_CLIP_TOKENS = 77
+
+
+def convert_single_file(path: Path, layout: str | None, home: Path) -> Path:
+    """Turn a checkpoint into `home/bases/<digest>/`, once per file and layout.
+
+    Raises:
+        WeightsError: the checkpoint is of no supported family, needs a layout, or does not fit the one given.
+        StorageError: the folder cannot be written.
+    """
+    check_safetensors(path)
+    kind = recognise(path)
+    given = Path(layout).expanduser() if layout else None
+    if given is None and kind.family not in _SHIPPED_TOKENIZERS:
+        raise WeightsError(_needs_layout(path, kind))
+    family = find_layout(given or _SHIPPED / kind.family)
+    if family.name != kind.family:
+        raise WeightsError(
+            f"base_model.layout: {given} is of {family.title}, but {path.name} has the tensors of {kind.family}. "
+            "Give a layout of the checkpoint's own family."
+        )
+    settings = sorted((given or _SHIPPED).rglob("*.json"))
+    key = hashlib.sha256("".join([file_sha256(path), *map(file_sha256, settings)]).encode()).hexdigest()
+    folder = (home / "bases" / key[:16]).resolve()
+    if (folder / "model_index.json").is_file():
+        return folder
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        with _layout_folder(given, kind, partial.with_suffix(".layout")) as layout_folder:
+            pipeline = _read(path, layout_folder, kind, family)
+            pipeline.save_pretrained(partial, safe_serialization=True)
+        check_folder(partial)
+        partial.rename(folder)
+    except (OSError, SafetensorError) as error:
+        raise StorageError(f"Cannot write the converted base model to {folder.parent}: {error}.") from error
+    except NotImplementedError as error:  # a tensor that the file did not fill is still without storage
+        raise WeightsError(_misfit(path, given, "tensors are missing from the file")) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def clip_tokenizer(pad_token: str) -> Any:
+    """OpenAI's byte-pair tokenizer of CLIP, whole from its merges: bytes, bytes that end a word, merged pieces."""
+    from tokenizers import pre_tokenizers
+    from transformers import CLIPTokenizer
+
+    lines = (_SHIPPED / "clip" / "merges.txt").read_text(encoding="utf-8").splitlines()
+    merges = [(left, right) for left, _, right in (line.partition(" ") for line in lines)]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    pieces = [*alphabet, *(symbol + "</w>" for symbol in alphabet), *(left + right for left, right in merges)]
+    vocabulary = {piece: index for index, piece in enumerate([*pieces, "<|startoftext|>", "<|endoftext|>"])}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, pad_token=pad_token, model_max_length=_CLIP_TOKENS)
+
+
+@contextmanager
+def _layout_folder(given: Path | None, kind: CheckpointKind, scratch: Path) -> Iterator[Path]:
+    """The layout that was given, or the shipped one with its tokenizers, for as long as it is needed."""
+    if given is not None:
+        yield given
+        return
+    try:
+        shutil.copytree(_SHIPPED / kind.family, scratch)
+        for folder, pad_token in _SHIPPED_TOKENIZERS[kind.family].items():
+            clip_tokenizer(pad_token).save_pretrained(scratch / folder)
+        schedule = scratch / "scheduler" / "scheduler_config.json"
+        schedule.write_text(json.dumps(json.loads(schedule.read_text()) | _schedule_of(kind)))
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _schedule_of(kind: CheckpointKind) -> dict[str, Any]:
+    velocity = {"prediction_type": "v_prediction"} if kind.velocity else {}
+    terminal = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"} if kind.zero_snr else {}
+    return velocity | terminal
+
+
+def _read(path: Path, layout: Path, kind: CheckpointKind, family: Layout) -> Any:
+    from sdlora.models.families import family_of
+    from sdlora.models.quiet import no_progress_bars
+
+    pipeline = family_of(layout).pipeline_class
+    options = {"safety_checker": None} if "safety_checker" in signature(pipeline).parameters else {}
+    parts = _parts_from_layout(path, layout, kind, family)
+    try:
+        with no_progress_bars():
+            whole = pipeline.from_single_file(
+                str(path), config=str(layout), local_files_only=True, torch_dtype=_dtype(path), **options, **parts
+            )
+            for component in whole.components.values():
+                if hasattr(component, "tie_weights"):  # T5 keeps one of its two names for the same embedding
+                    component.tie_weights()
+            return whole
+    # diffusers answers a wrong layout with whatever its conversion trips over (KeyError, ValueError, OSError, ...).
+    except Exception as error:
+        raise WeightsError(_misfit(path, layout, f"{type(error).__name__}: {error}")) from error
+
+
+def _parts_from_layout(path: Path, layout: Path, kind: CheckpointKind, family: Layout) -> dict[str, Any]:
+    """What the checkpoint lacks, FLUX's mostly all but the transformer: from the layout, if it has weights there."""
+    from sdlora.models import parts
+    from sdlora.models.families import family_of
+
+    ref = BaseModelRef(name=layout.name, folder=layout, digest="")
+    encoders = {part.folder: part for part in family_of(layout).text_parts}
+    folders = {text.encoder: text for text in family.text}
+    loaded: dict[str, Any] = {}
+    for part in kind.missing:
+        if any((layout / part).glob("*.safetensors")):
+            loaded[part] = (
+                parts.load_autoencoder(ref) if part == "vae" else parts.load_text_encoder(ref, encoders[part])
+            )
+        elif part in folders and folders[part].optional:
+            loaded |= {part: None, folders[part].tokenizer: None}
+        else:
+            raise WeightsError(
+                f"base_model.source: {path.name} holds no weights of {part}, and {layout} has none either. "
+                f"Set base_model.layout to a whole diffusers folder of {family.title}, with its weights."
+            )
+    return loaded
+
+
+def _dtype(path: Path) -> Any:
+    """The precision of the checkpoint: a file in half precision is not written back at twice its size."""
+    import torch
+
+    with safe_open(path, framework="pt") as file:
+        kinds = {file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
+    if "F32" in kinds:
+        return torch.float32
+    return torch.float16 if kinds == {"F16"} else torch.bfloat16
+
+
+def _needs_layout(path: Path, kind: CheckpointKind) -> str:
+    why = {
+        "sd2": "version 2 was published with two kinds of prediction, which its tensors do not tell apart",
+        "sd3": "the tokenizer of its T5 encoder does not ship with sdlora",
+        "flux": "the tokenizer of its T5 encoder does not ship with sdlora",
+    }
+    return (
+        f"base_model.source: {path.name} holds weights only, and {why[kind.family]}. Set base_model.layout to a "
+        "diffusers folder of the same architecture (model_index.json, the config.json of each part, tokenizers, "
+        "scheduler)."
+    )
+
+
+def _misfit(path: Path, layout: Path | None, found: str) -> str:
+    if layout is None or _SHIPPED in layout.parents or layout.suffix == ".layout":
+        return (
+            f"base_model.source: {path} does not have the usual settings of its family ({found}). "
+            "Set base_model.layout to a diffusers folder with its own."
+        )
+    return (
+        f"base_model.source: {path} cannot be read with base_model.layout {layout} ({found}). "
+        "Give the layout of the same architecture."
+    )
