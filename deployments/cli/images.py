@@ -2,23 +2,53 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from deployments.cli.loop import DEMO_CONFIG
 from deployments.cli.options import DATA_PAGE, DEFAULT_HOME, ConfigOption, HomeOption
 from deployments.cli.terminal import Stages, console
 
+if TYPE_CHECKING:
+    from sdlora.data import CollectReport
+
+
+def told_of(report: CollectReport) -> str:
+    """What came of a source, with the first files that were passed over and why."""
+    lines = [f"[bold]{escape(report.source)}[/]: {report.files:,} images, {report.new:,} new"]
+    if report.recaptioned:
+        lines[0] += f", {report.recaptioned:,} with other captions"
+    if report.skipped_count:
+        lines[0] += f", [yellow]{report.skipped_count:,} passed over[/]"
+    lines += [f"  [dim]{escape(skipped.path)}: {escape(skipped.reason)}[/]" for skipped in report.skipped]
+    if report.skipped_count > len(report.skipped):
+        lines.append(f"  [dim]and {report.skipped_count - len(report.skipped):,} more[/]")
+    if report.unmatched_count:
+        names = ", ".join(map(escape, report.unmatched[:3]))
+        lines.append(f"  [dim]not there, though its metadata speaks of them: {report.unmatched_count:,} ({names} …)[/]")
+    return "\n".join(lines)
+
 
 def collect(
-    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Folders, or datasets saved to disk.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Folders, archives (zip, tar), lists of URLs (txt, csv, parquet), datasets, s3:// and the like.",
+        ),
+    ],
     home: HomeOption = DEFAULT_HOME,
     config: ConfigOption = DEMO_CONFIG,
 ) -> None:
     """Bring images into the database and judge each of them. What is known already costs nothing.
 
-    Captions come from `name.txt` beside `name.png`, from `metadata.jsonl` or `metadata.csv`, else from the file name.
+    Captions come from metadata.jsonl, metadata.csv or name.txt beside an image, else from inside it (XMP, PNG text,
+    EXIF), else from its folder (10_name), else from its name. Stop with Ctrl-C; the same command goes on.
+
+    [bold]sdlora collect photos/ scans.zip urls.csv shards/{000..015}.tar s3://bucket/art hf://datasets/owner/name
+    "generated://?min_stars=4"[/]
     """
     from sdlora.config import load_config
     from sdlora.data import clean
@@ -29,7 +59,10 @@ def collect(
     with ImageStore.open(home) as store, Stages() as stages:
         before = store.counts()
         for source in sources:
-            collect_source(store, source, settings, on_progress=stages.on_progress)
+            report = collect_source(
+                store, source, settings, on_progress=stages.on_progress, on_metrics=stages.on_metrics
+            )
+            stages.note(told_of(report))
         cleaned = clean(store, settings, on_progress=stages.on_progress)
         counts = store.counts()
         page = home / DATA_PAGE

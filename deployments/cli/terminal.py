@@ -59,16 +59,20 @@ class Stages:
     def on_progress(self, stage: str, done: int, total: int) -> None:
         if self._live:
             if stage not in self._bars:
-                self._bars[stage] = self._progress.add_task(stage, total=total, note="")
-            self._progress.update(self._bars[stage], completed=done, total=total)
+                self._bars[stage] = self._progress.add_task(stage, total=total or None, note="")
+            self._progress.update(self._bars[stage], completed=done, total=total or None)
         else:
             self._say(stage, done, total)
 
     def on_metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Show the newest loss behind the bar that is moving."""
-        if self._live and self._bars and "loss" in values:
-            newest = next(reversed(self._bars.values()))
+        if not (self._live and self._bars):
+            return
+        newest = next(reversed(self._bars.values()))
+        if "loss" in values:
             self._progress.update(newest, note=f"loss {values['loss']:.3f}")
+        elif values.get("bytes"):
+            self._progress.update(newest, note=f"{values['bytes'] / 1e6:,.1f} MB read")
 
     def note(self, text: str) -> None:
         self._progress.console.print(text) if self._live else self.console.print(text)
@@ -76,10 +80,14 @@ class Stages:
     def _say(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()
         began, already = self._began.setdefault(stage, (now, done))  # a continued stage does not begin at zero
-        if done < total and now - self._said_at.get(stage, began) < PLAIN_INTERVAL_SECONDS:
+        if (done < total or not total) and now - self._said_at.get(stage, began) < PLAIN_INTERVAL_SECONDS:
             self._said_at.setdefault(stage, began)
             return
         if done == total and self._said_at.get(stage) == float("inf"):
+            return
+        if not total:  # not known yet
+            self._said_at[stage] = now
+            self.console.print(f"{stage}: {done}, {clock(now - began)}")
             return
         self._said_at[stage] = float("inf") if done == total else now
         left = (now - began) / (done - already) * (total - done) if done > already else 0

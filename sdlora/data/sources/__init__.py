@@ -22,10 +22,14 @@ from sdlora.errors import DataError
 OPENERS = (
     "url_list.open_url_list",
     "archive.open_archives",
+    "generated.open_generated",
+    "hub_dataset.open_hub_dataset",
+    "hub_dataset.open_image_parquet",
     "saved_dataset.open_saved_dataset",
+    "remote.open_remote_folder",
     "folder.open_folder",
 )
-"""The first that knows the address opens it. Names, so that only the libraries of one kind are imported."""
+"""The first that knows the address opens it. Names, so that an opener is imported when its turn comes."""
 
 
 def open_source(uri: str, surroundings: Surroundings) -> Source:

@@ -1,0 +1,78 @@
+"""Images that a model version drew and people liked: `generated://?min_stars=4`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from urllib.parse import parse_qs, urlsplit
+
+from sdlora.data.sources.base import Content, Item, Said, Source, Surroundings, UnreadableItemError, address_key
+from sdlora.errors import DataError
+from sdlora.store import Caption, ImageStore
+from sdlora.store.ratings import RatedGeneration, liked_generations
+
+SCHEME = "generated"
+DEFAULT_STARS = 4.0
+
+
+def open_generated(uri: str, surroundings: Surroundings) -> Source | None:
+    """Generated images whose mean rating is at least `min_stars`; the caption is the prompt.
+
+    Args:
+        uri: `generated://`, with `?min_stars=4` (the default) and `&version=…` for one model version only.
+
+    Raises:
+        DataError: an option is not known, or no image is rated so well.
+    """
+    if urlsplit(uri).scheme != SCHEME:
+        return None
+    min_stars, version = _options(uri)
+    store = surroundings.store
+    if store is None:
+        raise DataError(f"data.sources: {uri!r} needs the image database that it is collected into.")
+    with store.read() as session:
+        liked = liked_generations(session, min_stars, version)
+    if not liked:
+        raise DataError(
+            f"data.sources: {uri!r}: no generated image has a mean rating of {min_stars:g} stars or more. Rate "
+            "some, or lower min_stars."
+        )
+    return Source(name=SCHEME, key=address_key(SCHEME), count=len(liked), items=lambda: _items(store, liked))
+
+
+def _options(uri: str) -> tuple[float, str | None]:
+    options = {key: values[-1] for key, values in parse_qs(urlsplit(uri).query).items()}
+    unknown = options.keys() - {"min_stars", "version"}
+    try:
+        min_stars = float(options.get("min_stars", DEFAULT_STARS))
+    except ValueError:
+        min_stars = 0.0
+    if unknown or not 1 <= min_stars <= 5:
+        raise DataError(
+            f"data.sources: {uri!r}: expected generated://?min_stars=4 (1 to 5), and perhaps &version=…, found "
+            f"{', '.join(f'{key}={value}' for key, value in options.items())}."
+        )
+    return min_stars, options.get("version")
+
+
+def _items(store: ImageStore, liked: list[RatedGeneration]) -> Iterator[Item]:
+    for generation in liked:
+        origin = f"drawn by {generation.model_version}, rated {generation.mean_stars:.2g}"
+        yield Item(
+            path=f"{generation.id}.png",
+            stamp=generation.sha256,
+            read=partial(_read, store, generation.sha256),
+            said=partial(_said, generation.prompt, origin),
+            caption_stamp=address_key(generation.prompt)[:16],
+        )
+
+
+def _read(store: ImageStore, sha256: str, _: str | None = None) -> Content:
+    try:
+        return Content(store.read_bytes(sha256), sha256)
+    except DataError as error:
+        raise UnreadableItemError(str(error)) from error
+
+
+def _said(prompt: str, origin: str) -> Said:
+    return Said((Caption(prompt, "prompt"),), origin=origin)

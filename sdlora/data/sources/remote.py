@@ -1,0 +1,101 @@
+"""A folder in any store that fsspec reads: `s3://`, `gs://`, `az://`, `hf://`, `sftp://`, `memory://` and more."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator
+from typing import Any
+
+from sdlora.data.sources.base import Source, Surroundings, UnreadableItemError, address_key, local_path
+from sdlora.data.sources.places import file_system, stamp_of
+from sdlora.data.sources.tree import Entry, Listing, is_hidden, is_image, speaks_of_images, tree_items
+from sdlora.errors import DataError
+
+WORKERS = 16
+"""Each read waits for the network most of its time."""
+
+
+def open_remote_folder(uri: str, surroundings: Surroundings) -> Source | None:
+    """A folder by its address, read as a local folder is: captions lie beside the images, hidden files are passed over.
+
+    Keys and endpoints come from where the store's own driver looks for them, such as AWS_ACCESS_KEY_ID.
+
+    Raises:
+        DataError: the driver is not installed, nothing is there, or the store cannot be reached.
+    """
+    if local_path(uri) is not None:
+        return None
+    if uri.startswith(("http://", "https://")):
+        raise DataError(
+            f"data.sources: {uri!r} is one page of the web. Put addresses of images into a .txt, one per line, and "
+            "give that; download archives first and give the file."
+        )
+    fs, root = file_system(uri)
+    with_errors = _Told(uri)
+    if not with_errors.call(fs.isdir, root):
+        found = "a file, not a folder" if with_errors.call(fs.exists, root) else "nothing there"
+        raise DataError(f"data.sources: expected a folder of images at {uri!r}, found {found}. Correct the address.")
+    unmatched: list[str] = []
+    return Source(
+        name=root.rstrip("/").rpartition("/")[2] or uri,
+        key=address_key(str(fs.unstrip_protocol(root)).rstrip("/")),
+        count=None,
+        items=lambda: tree_items(
+            _listings(fs, root.rstrip("/"), with_errors),
+            lambda entry, size: _read(fs, entry, size),
+            surroundings.config.max_file_bytes,
+            unmatched,
+        ),
+        workers=WORKERS,
+        unmatched=unmatched,
+    )
+
+
+class _Told:
+    """Calls of a store; its failures become errors that name the address."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+
+    def call(self, function: Any, *arguments: Any, **options: Any) -> Any:
+        try:
+            return function(*arguments, **options)
+        except Exception as error:  # drivers raise errors of their own beside OSError
+            raise DataError(
+                f"data.sources: {self.uri!r} cannot be listed: {type(error).__name__}: {error}. Check the address, the "
+                "network and the keys."
+            ) from error
+
+
+def _listings(fs: Any, root: str, told: _Told) -> Iterator[Listing]:
+    """One listing per folder, a folder before those in it, in the order of names."""
+    waiting, any_image = [root], False
+    while waiting:
+        folder = waiting.pop()
+        images: list[Entry] = []
+        others: dict[str, Entry] = {}
+        folders = []
+        for info in sorted(told.call(fs.ls, folder, detail=True), key=lambda info: str(info["name"])):
+            name = str(info["name"]).rstrip("/")
+            path = posixpath.relpath(name, root) if root else name.lstrip("/")
+            if is_hidden(path) or path == "." or name == folder:
+                continue
+            if info.get("type") == "directory":
+                folders.append(name)
+            elif is_image(name):
+                images.append(Entry(path, int(info.get("size") or 0), stamp_of(info), name))
+            elif speaks_of_images(name.rpartition("/")[2]):
+                others[path] = Entry(path, int(info.get("size") or 0), stamp_of(info), name)
+        any_image = any_image or bool(images)
+        waiting += reversed(folders)
+        yield Listing(images, others)
+    if not any_image:
+        raise DataError(f"data.sources: no image in {told.uri!r}. Correct the address.")
+
+
+def _read(fs: Any, entry: Entry, size: int) -> bytes:
+    try:
+        with fs.open(entry.where, "rb", cache_type="none") as file:
+            return bytes(file.read(size))
+    except Exception as error:  # drivers raise errors of their own beside OSError
+        raise UnreadableItemError(f"{type(error).__name__}: {error}") from error

@@ -1,0 +1,189 @@
+"""Sources behind fsspec, streamed data sets, and images that a model drew."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from sdlora.data import DataConfig, collect
+from sdlora.data.sources import hub_dataset
+from sdlora.data.sources.patterns import expand
+from sdlora.errors import DataError
+from sdlora.store import ImageStore
+from tests.unit.data.drawing import drawing, encoded, fill_folder
+
+CONFIG = DataConfig()
+
+
+@pytest.fixture
+def memory() -> Iterator[fsspec.AbstractFileSystem]:
+    fs = fsspec.filesystem("memory")
+    yield fs
+    fs.rm("/", recursive=True)
+
+
+def test_a_folder_in_any_store_is_read_as_a_local_one(store: ImageStore, memory: fsspec.AbstractFileSystem) -> None:
+    for seed in range(4):
+        memory.pipe_file(f"/bucket/art/{'in/' if seed > 1 else ''}{seed}.png", encoded(drawing(seed)))
+    memory.pipe_file("/bucket/art/0.txt", b"from a text file")
+    memory.pipe_file("/bucket/art/metadata.jsonl", b'{"file_name": "in/2.png", "text": "from metadata"}\n')
+    memory.pipe_file("/bucket/art/.hidden/9.png", b"x")
+    report = collect(store, "memory://bucket/art", CONFIG)
+    assert (report.source, report.files, report.new) == ("art", 4, 4)
+    assert {image.files[0]: image.captions[0] for image in store.images()} == {
+        "art/0.png": "from a text file",
+        "art/1.png": "1",
+        "art/in/2.png": "from metadata",
+        "art/in/3.png": "3",
+    }
+    again = collect(store, "memory://bucket/art/", CONFIG)
+    assert (again.new, again.known, again.bytes_read) == (0, 4, 0)
+    memory.pipe_file("/bucket/art/1.png", encoded(drawing(77)))
+    assert collect(store, "memory://bucket/art", CONFIG).new == 1
+
+
+def test_an_archive_in_a_store_is_read_there(
+    store: ImageStore, memory: fsspec.AbstractFileSystem, folder: Path
+) -> None:
+    from tests.unit.data.test_archives import write_tar, write_zip
+
+    members = {f"{seed}.png": encoded(drawing(seed)) for seed in range(3)}
+    memory.pipe_file("/bucket/a.zip", write_zip(folder / "a.zip", members).read_bytes())
+    for shard in range(2):
+        memory.pipe_file(f"/bucket/s-{shard}.tar.gz", write_tar(folder / "a.tgz", members, "w:gz").read_bytes())
+    assert collect(store, "memory://bucket/a.zip", CONFIG).new == 3
+    assert collect(store, "memory://bucket/s-*.tar.gz", CONFIG).known == 6
+
+
+def test_a_store_without_driver_or_contents_is_refused_with_the_remedy(
+    store: ImageStore, memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(uri: str) -> None:
+        raise ImportError("Install s3fs to access S3")
+
+    with pytest.raises(DataError, match="nothing there"):
+        collect(store, "memory://nowhere", CONFIG)
+    memory.pipe_file("/notes/a.md", b"x")
+    with pytest.raises(DataError, match="no image in 'memory://notes'"):
+        collect(store, "memory://notes", CONFIG)
+    with pytest.raises(DataError, match="one page of the web"):
+        collect(store, "https://example.org/gallery", CONFIG)
+    monkeypatch.setattr("fsspec.core.url_to_fs", missing)
+    with pytest.raises(DataError, match="Run: pip install s3fs"):
+        collect(store, "s3://bucket/art", CONFIG)
+
+
+def _datasets():
+    import datasets  # not at the top: processes that other tests start import this folder, too
+
+    return datasets
+
+
+def test_parquet_files_with_images_are_streamed(store: ImageStore, folder: Path) -> None:
+    datasets = _datasets()
+    for part in range(2):
+        rows = {
+            "image": [{"bytes": encoded(drawing(10 * part + seed)), "path": None} for seed in range(3)],
+            "text": [f"number {10 * part + seed}" for seed in range(3)],
+        }
+        table = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
+        table.to_parquet(folder / f"train-{part:05d}.parquet")
+    report = collect(store, str(folder / "train-*.parquet"), CONFIG)
+    assert (report.files, report.new) == (6, 6)
+    assert store.images()[4].captions == ("number 11",)
+    assert collect(store, str(folder / "train-*.parquet"), CONFIG).bytes_read == 0
+
+
+def test_a_hub_dataset_is_streamed_at_the_commit_that_its_revision_means(
+    store: ImageStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = _datasets()
+    fill_folder(folder / "local", range(4))
+    asked: list[tuple[str, str | None, str | None]] = []
+
+    class Info:
+        sha = "c0ffee"
+
+    class Hub:  # stands in for the hub, which cannot be reached; the loading itself is real
+        def dataset_info(self, name: str, revision: str | None) -> Info:
+            asked.append((name, revision, None))
+            return Info()
+
+    real = datasets.load_dataset
+
+    def load(name: str, config: str | None, *, split: str | None, revision: str, streaming: bool) -> object:
+        asked.append((name, revision, split))
+        assert streaming
+        return real("imagefolder", data_dir=str(folder / "local"), split=split, streaming=True)
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    report = collect(store, "hf://datasets/someone/birds@main?split=train", CONFIG)
+    assert asked == [("someone/birds", "main", None), ("someone/birds", "c0ffee", "train")]
+    assert (report.source, report.files, report.new) == ("birds", 4, 4)
+    assert {image.captions for image in store.images()} == {(f"drawing number {seed}",) for seed in range(4)}
+    again = collect(store, "hf://datasets/someone/birds@v2?split=train", CONFIG)  # another name of the same commit
+    assert (again.new, again.known, again.bytes_read) == (0, 4, 0)
+
+
+def test_the_hub_out_of_reach_and_tables_without_images_are_told(store: ImageStore) -> None:
+    with pytest.raises(DataError, match=r"hf://datasets/someone/birds.*cannot be loaded.*Check the name"):
+        collect(store, "hf://datasets/someone/birds", CONFIG)
+    table = _datasets().Dataset.from_dict({"text": ["a"]}).to_iterable_dataset()
+    with pytest.raises(DataError, match=r"no column of images, found text \(Value\)"):
+        hub_dataset.streamed("x", "x", {"rows": table}, "1")
+
+
+def test_what_people_liked_becomes_a_source_with_the_prompt_as_caption(store: ImageStore) -> None:
+    shas = [
+        store.add_generation(
+            encoded(drawing(seed)), model_version="7", prompt=f"a bird {seed}", seed=seed, steps=2, guidance_scale=4.0
+        )
+        for seed in range(3)
+    ]
+    with pytest.raises(DataError, match="no generated image has a mean rating of 4 stars"):
+        collect(store, "generated://", CONFIG)
+    for sha256, stars in zip(shas, (5, 4, 2), strict=True):
+        store.rate_generation(sha256, stars, "one")
+    store.rate_generation(shas[1], 1, "another")
+    store.rate_generation(shas[1], 4, "another")  # a later word of the same person
+    report = collect(store, "generated://?min_stars=4", CONFIG)
+    assert (report.source, report.new) == ("generated", 2)
+    assert [(image.sha256, image.captions) for image in store.images()] == [
+        (shas[0], ("a bird 0",)),
+        (shas[1], ("a bird 1",)),
+    ]
+    assert collect(store, "generated://?min_stars=1&version=7", CONFIG).new == 1
+    for wrong in ("generated://?min_stars=9", "generated://?stars=4", "generated://?min_stars=many"):
+        with pytest.raises(DataError, match="expected generated://"):
+            collect(store, wrong, CONFIG)
+    with pytest.raises(DataError, match="1 to 5"):
+        store.rate_generation(shas[0], 6)
+    with pytest.raises(DataError, match="only those can be rated"):
+        store.rate_generation("0" * 64, 3)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "addresses"),
+    [
+        ("x-{08..10}.tar", ["x-08.tar", "x-09.tar", "x-10.tar"]),
+        ("{a,b}/{1..2}", ["a/1", "a/2", "b/1", "b/2"]),
+        ("{8..11}", ["8", "9", "10", "11"]),
+        ("plain{x}.tar", ["plain{x}.tar"]),
+    ],
+)
+def test_braces_mean_what_they_mean_to_a_shell(pattern: str, addresses: list[str]) -> None:
+    assert expand(pattern) == addresses
+    with pytest.raises(DataError, match="100,000"):
+        expand("{0..99999}-{0..99}")
+
+
+def test_metadata_rows_in_json_may_hold_several_captions(store: ImageStore, folder: Path) -> None:
+    fill_folder(folder, range(1), captions=False)
+    (folder / "metadata.jsonl").write_text(json.dumps({"file_name": "0000.png", "captions": ["one", "two"]}) + "\n")
+    collect(store, str(folder), CONFIG)
+    assert store.images()[0].captions == ("one", "two")
