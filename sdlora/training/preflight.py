@@ -97,11 +97,14 @@ def _by_trying(denoiser: nn.Module, loss: DenoisingLoss, example: Batch, share: 
 
 
 def _by_measuring(denoiser: nn.Module, loss: DenoisingLoss, example: Batch, share: int) -> int:
-    needed = _WORK_FACTOR * _kept_bytes(denoiser, loss, example)
+    one, two = (_kept_bytes(denoiser, loss, _repeated(example, count)) for count in (1, 2))
+    each = max(1.0, _WORK_FACTOR * (two - one))
+    once = _WORK_FACTOR * one - each  # what does not grow with the batch, such as merged weights
     free = _USABLE_SHARE * psutil.virtual_memory().available
-    if needed > free:
-        raise _does_not_fit(example, f"it needs about {needed / 2**30:.1f} GiB, free are {free / 2**30:.1f} GiB")
-    return min(share, int(free / needed))
+    if once + each > free:
+        needed = f"it needs about {(once + each) / 2**30:.1f} GiB, free are {free / 2**30:.1f} GiB"
+        raise _does_not_fit(example, needed)
+    return min(share, int((free - once) / each))
 
 
 def _kept_bytes(denoiser: nn.Module, loss: DenoisingLoss, example: Batch) -> int:

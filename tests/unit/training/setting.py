@@ -24,6 +24,22 @@ CONFIG = TrainingConfig(
 )
 # Everything that has a state of its own: average, dropout, mirrored images, rounding.
 EVERYTHING = CONFIG.model_copy(update={"ema_decay": 0.9, "horizontal_flip": True, "precision": "bf16"})
+# Long enough to be killed in the middle of anything: buckets, two resolutions, measurements, pictures, checkpoints.
+LONG = EVERYTHING.model_copy(
+    update={
+        "steps": 40,
+        "batch_size": 4,
+        "aspect_buckets": True,
+        "resolutions": (64, 48),
+        "micro_batch_size": 3,
+        "validation_every_steps": 4,
+        "checkpoint_every_steps": 3,
+        "sample_every_steps": 10,
+        "sample_prompts": ("a red circle",),
+        "sample_inference_steps": 2,
+        "precision": "fp32",
+    }
+)
 LORA_WITH_DROPOUT = LORA.model_copy(update={"dropout": 0.2})
 
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from tests.unit.training.disk import disk_space
 from tests.unit.training.setting import (
     CONFIG,
     EVERYTHING,
+    LONG,
     LORA,
     LORA_WITH_DROPOUT,
     as_snapshot,
@@ -92,6 +95,28 @@ def test_every_method_trains_in_bf16_and_resumes_to_the_same_bytes(method, base,
     resumed = fine_tune(base, snapshot, store, lora, config, tmp_path / "cut")
     assert contents(resumed.folder) == contents(whole.folder)
     assert curve(tmp_path / "whole")[-2]["loss"] > 0
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_twenty_random_moments_ends_with_the_same_files(base, store, snapshot, run_folder, tmp_path):
+    fine_tune(base, snapshot, store, LORA_WITH_DROPOUT, LONG, tmp_path / "whole")
+    write_setting(tmp_path / "setting.json", base, store, snapshot)
+    moments, kills = random.Random(0), 0
+    while kills < 20:
+        # From the claim of the folder over the first steps to the last; each restart goes on from the last checkpoint.
+        seconds = f"{moments.uniform(0.05, 1.2):.3f}s"
+        child = "tests.unit.training.child", "long", str(tmp_path / "setting.json"), str(run_folder), seconds
+        ended = run_module(*child, str(int(signal.SIGKILL)))
+        assert ended in (0, -signal.SIGKILL), ended
+        kills += 1
+        if ended == 0:  # it came to its end before: the rest of the kills go to another run of the same inputs
+            assert contents(run_folder / "adapter") == contents(tmp_path / "whole" / "adapter")
+            shutil.rmtree(run_folder)
+    fine_tune(base, snapshot, store, LORA_WITH_DROPOUT, LONG, run_folder)
+    for folder in ("adapter", "runner-up", "samples"):
+        assert contents(run_folder / folder) == contents(tmp_path / "whole" / folder), folder
+    assert (run_folder / "choice.json").read_text() == (tmp_path / "whole" / "choice.json").read_text()
+    assert curve(run_folder) == curve(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("step", [1, 4])
