@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,13 +47,18 @@ class PipelineConfig(FrozenConfig):
 ConfigFile = TypeVar("ConfigFile", PipelineConfig, PretrainPlan)
 
 
-def load_config(path: Path) -> PipelineConfig:
+def load_config(path: Path, flags: Mapping[str, Any] | None = None) -> PipelineConfig:
     """The loop's configuration from a YAML file, see `load_file`."""
-    return load_file(path, PipelineConfig)
+    return load_file(path, PipelineConfig, flags)
 
 
-def load_file(path: Path, model: type[ConfigFile]) -> ConfigFile:
+def load_file(path: Path, model: type[ConfigFile], flags: Mapping[str, Any] | None = None) -> ConfigFile:
     """Read a YAML file; sources written as relative paths are relative to the file.
+
+    Args:
+        path: the file.
+        model: what it holds.
+        flags: settings by dotted name that win over the file's.
 
     Raises:
         ConfigError: the file is missing, is not YAML, or has a key or value that is not accepted.
@@ -70,9 +75,39 @@ def load_file(path: Path, model: type[ConfigFile]) -> ConfigFile:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(settings, dict):
         raise ConfigError(f"{path} must hold settings by name, such as `name: my-style`; found {settings!r}.")
-    config = parse_settings(settings, model, origin=str(path))
+    for name, value in (flags or {}).items():
+        _put(settings, name, value)
+    config = parse_settings(settings, model, origin=str(path) + (" and --set" if flags else ""))
     sources = tuple(_beside(path, source) for source in config.data.sources)
     return config.model_copy(update={"data": config.data.model_copy(update={"sources": sources})})
+
+
+def parse_flags(texts: Sequence[str]) -> dict[str, Any]:
+    """Settings given as `section.key=value`, each value read as YAML, by dotted name.
+
+    Raises:
+        ConfigError: one has another form.
+    """
+    flags = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(f"--set {text}: expected a setting and its value, such as training.steps=1000.")
+        try:
+            flags[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {text}: {value!r} is not a YAML value: {error}") from error
+    return flags
+
+
+def _put(settings: dict[str, Any], name: str, value: Any) -> None:
+    *sections, key = name.split(".")
+    for section in sections:
+        inner = settings.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--set {name}: {section} is a setting of its own, with no settings inside.")
+        settings = inner
+    settings[key] = value
 
 
 def parse_settings(settings: dict[str, Any], model: type[ConfigFile], origin: str) -> ConfigFile:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,6 +33,13 @@ def run(
     home: HomeOption = DEFAULT_HOME,
     config: ConfigOption = DEMO_CONFIG,
     force: Annotated[bool, typer.Option(help="Score and decide again although nothing is new.")] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting that wins over the file, such as training.steps=1000; repeatable."),
+    ] = None,
+    show_config: Annotated[
+        bool, typer.Option("--show-config", help="Print every setting and where it comes from, and do nothing.")
+    ] = False,
 ) -> None:
     """Turn the loop once: collect, clean, fine-tune, duel with the champion, publish.
 
@@ -39,7 +47,10 @@ def run(
 
     Example: [bold]sdlora run --config my-style.yaml[/]
     """
-    _retrain(config, home, force)
+    if show_config:
+        _show_config(config, home, settings or ())
+    else:
+        _retrain(config, home, force, settings or ())
 
 
 def pretrain(
@@ -69,13 +80,25 @@ def pretrain(
     console.print(f"base_model:\n  source: {base.folder}", markup=False, soft_wrap=True)
 
 
-def _retrain(config_file: Path, home: Path, force: bool) -> Release:
+def _show_config(config_file: Path, home: Path, flags: Sequence[str]) -> None:
+    from deployments.cli.tables import settings_table
+    from sdlora.config import load_config, parse_flags
+    from sdlora.effective import effective_settings
+    from sdlora.models import load_base_model
+
+    given = parse_flags(flags)
+    config = load_config(config_file, given)
+    base = load_base_model(config.base_model, home.resolve())
+    console.print(settings_table(effective_settings(config, base, home.resolve(), given)))
+
+
+def _retrain(config_file: Path, home: Path, force: bool, flags: Sequence[str] = ()) -> Release:
     from deployments.watermark import remember, unchanged_release
-    from sdlora.config import load_config
+    from sdlora.config import load_config, parse_flags
 
     began = time.monotonic()
     home = home.resolve()
-    config = load_config(config_file)  # before anything is started: a misspelt key costs no waiting
+    config = load_config(config_file, parse_flags(flags))  # before anything is started: a misspelt key costs no waiting
     release = None if force else unchanged_release(config, home)
     if release is None:
         release = _run_flow(config, home, force)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from rich.markup import escape
 from rich.table import Table
 
+from sdlora.effective import Setting
 from sdlora.evidence import CONTESTANTS, METRICS, Duel, Estimate, Metric
 
 SHORT_TABLE = (
@@ -18,6 +22,24 @@ SHORT_TABLE = (
 )
 ARROWS = {"lower": "↓", "higher": "↑"}  # the better direction
 TITLES = {"base": "base model", "champion": "champion", "candidate": "this adapter"}
+
+
+def settings_table(settings: Sequence[Setting]) -> Table:
+    """Every setting with its value and where it comes from."""
+    table = Table(title="value and origin of every setting", title_justify="left", title_style="dim")
+    for column in ("setting", "value", "from"):
+        table.add_column(column, overflow="fold")
+    for setting in settings:
+        given = setting.origin in ("file", "flag")
+        cells = (setting.name, _shown(setting.value), setting.origin)
+        table.add_row(*map(escape, cells), style="bold" if given else "")
+    return table
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def duel_table(duel: Duel) -> Table:
