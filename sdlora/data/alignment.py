@@ -215,10 +215,12 @@ def _interpolation(coordinates: FloatArray) -> tuple[FloatArray, FloatArray]:
     inside = places.clip(0, side - 1)
     distance = inside[..., None] - np.arange(side, dtype=np.float32)  # (M, S, S)
     away = np.abs(distance)
-    near, far = away < 1, (away >= 1) & (away < 2)
-    weights = near * (1.5 * away**3 - 2.5 * away**2 + 1) + far * (-0.5 * away**3 + 2.5 * away**2 - 4 * away + 2)
-    slopes = near * (4.5 * away**2 - 5 * away) + far * (-1.5 * away**2 + 5 * away - 4)
-    slopes *= np.sign(distance) * (side / 2)
+    near = away < 1
+    np.minimum(away, 2, out=away)  # where both are 0
+    # By Horner's rule: numpy's power takes ten times as long as the products.
+    weights = np.where(near, (1.5 * away - 2.5) * away * away + 1, ((-0.5 * away + 2.5) * away - 4) * away + 2)
+    slopes = np.where(near, (4.5 * away - 5) * away, (-1.5 * away + 5) * away - 4)
+    slopes *= np.sign(distance) * np.float32(side / 2)
     weights /= weights.sum(axis=-1, keepdims=True)
     return weights.astype(np.float32), slopes.astype(np.float32)
 

@@ -46,7 +46,7 @@ def glance(rgb: npt.NDArray[np.uint8], pairs: npt.NDArray[np.int64], gains: tupl
     Returns:
         (N, K)
     """
-    cells = np.stack([_cells(rgb, *part) for part in _PARTS], axis=1)  # (M, parts, D)
+    cells = _cells(rgb)  # (M, parts, D)
     energies = np.einsum("mpd,mpd->mp", cells, cells)
     result = np.empty((len(pairs), len(_COMPARED)), np.float32)
     for start in range(0, len(pairs), _PORTION):
@@ -60,12 +60,17 @@ def glance(rgb: npt.NDArray[np.uint8], pairs: npt.NDArray[np.int64], gains: tupl
     return result
 
 
-def _cells(rgb: npt.NDArray[np.uint8], across: tuple[float, float], down: tuple[float, float]) -> FloatArray:
-    """(M, 8 * 8 * 3) mean colours of a part's cells."""
-    columns, rows = (_averages(rgb.shape[1], *span) for span in (across, down))
-    wide = np.einsum("xj,mijc->mixc", columns, rgb.astype(np.float32), optimize=True)
-    cells: FloatArray = np.einsum("yi,mixc->myxc", rows, wide, optimize=True)
-    return cells.reshape(len(rgb), -1)
+def _cells(rgb: npt.NDArray[np.uint8]) -> FloatArray:
+    """(M, parts, 3 * 8 * 8) mean colours of the cells of each part."""
+    count, side = rgb.shape[:2]
+    planes = np.ascontiguousarray(rgb.transpose(0, 3, 1, 2), dtype=np.float32)  # (M, 3, S, S)
+    rows = np.concatenate([_averages(side, *down) for _, down in _PARTS])  # (parts * 8, S)
+    lines = (rows @ planes).reshape(count, 3, len(_PARTS), _CELLS, side)
+    result = np.empty((count, len(_PARTS), 3 * _CELLS * _CELLS), np.float32)
+    for part, (across, _) in enumerate(_PARTS):
+        cells = lines[:, :, part].reshape(-1, side) @ _averages(side, *across).T  # (M * 3 * 8, 8)
+        result[:, part] = cells.reshape(count, -1)
+    return result
 
 
 def _averages(side: int, low: float, high: float) -> FloatArray:

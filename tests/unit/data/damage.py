@@ -5,22 +5,28 @@ from __future__ import annotations
 import random
 import zlib
 from collections.abc import Callable, Iterator
+from functools import lru_cache
+from itertools import count
 
 from PIL import Image
 
 from tests.unit.data.drawing import drawing, encoded
 
+VARIANTS = 30  # many damaged copies of few pictures would mostly test the search for near duplicates
 
-def whole_pictures() -> list[bytes]:
-    """One or two of each format and kind of compression."""
-    rgb, alpha = drawing(1), drawing(2).convert("RGBA")
+
+@lru_cache(maxsize=VARIANTS)
+def whole_pictures(variant: int = 0) -> list[bytes]:
+    """One or two of each format and kind of compression; each variant shows other drawings."""
+    seeds = range(10 * variant, 10 * variant + 10)
+    rgb, alpha = drawing(seeds[1]), drawing(seeds[2]).convert("RGBA")
     alpha.putalpha(Image.linear_gradient("L").resize(alpha.size))
-    frames = [drawing(seed) for seed in (3, 4)]
-    grey = drawing(5).convert("L")
+    frames = [drawing(seed) for seed in seeds[3:5]]
+    grey = drawing(seeds[5]).convert("L")
     return [
         encoded(rgb),
         encoded(alpha),
-        encoded(drawing(6).quantize(16)),
+        encoded(drawing(seeds[6]).quantize(16)),
         encoded(frames[0], "PNG", save_all=True, append_images=frames[1:]),
         encoded(rgb, "JPEG"),
         encoded(rgb, "JPEG", progressive=True, quality=95, exif=Image.Exif().tobytes()),
@@ -48,9 +54,10 @@ def whole_pictures() -> list[bytes]:
 def damaged(seed: int) -> Iterator[bytes]:
     """Endless, all different. Each of the pictures above in turn, damaged in one to three ways."""
     dice = random.Random(seed)
-    pictures = whole_pictures()
-    seen = set(pictures)
-    while True:
+    seen: set[bytes] = set()
+    for turn in count():
+        pictures = whole_pictures(turn % VARIANTS)
+        seen.update(pictures)
         for picture in pictures:
             content = bytearray(picture)
             for _ in range(dice.choice((1, 1, 2, 3))):

@@ -33,7 +33,7 @@ def test_damaged_images_are_survived_each_with_a_verdict_and_the_good_ones_are_i
     store: ImageStore, folder: Path, count: int
 ) -> None:
     files = {f"{number:05d}.png": content for number, content in enumerate(itertools.islice(damaged(0), count))}
-    good = {f"good-{seed}.png": encoded(drawing(100 + seed)) for seed in range(10)}
+    good = {f"good-{seed}.png": encoded(drawing(1000 + seed)) for seed in range(10)}
     for name, content in (files | good).items():
         (folder / name).write_bytes(content)
     before = {path.name for path in folder.parent.iterdir()}
