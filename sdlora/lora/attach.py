@@ -29,6 +29,8 @@ def attach_lora(network: Any, config: LoraConfig, seed: int = 0) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # peft draws the factors from the global generator
         network.add_adapter(peft_settings(config, list(targets)), adapter_name=ADAPTER_NAME)
+    for parameter in adapter_parameters(network).values():
+        parameter.data = parameter.data.float()  # peft gives it the precision of the layer, which may be stored in bf16
     if config.method == "pissa":
         for layer in adapted_layers(network).values():
             layer.register_buffer(START_DOWN, layer.lora_A[ADAPTER_NAME].weight.detach().clone(), persistent=False)

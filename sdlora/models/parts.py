@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
+from safetensors import safe_open
 from torch import nn
 
 from sdlora.artifacts import BaseModelRef
@@ -14,6 +17,7 @@ from sdlora.errors import WeightsError
 from sdlora.models.families import family_of
 from sdlora.models.families.base import TextPart
 from sdlora.models.folder_check import weights_files, weights_variant
+from sdlora.models.precision import Precision
 from sdlora.models.quiet import no_progress_bars
 
 # Up to this many latent positions, attention written out is faster on a CPU than the fused kernel, forward and
@@ -21,10 +25,21 @@ from sdlora.models.quiet import no_progress_bars
 PLAIN_ATTENTION_POSITIONS = 1024
 
 
-def load_denoiser(ref: BaseModelRef, device: torch.device | None = None) -> Any:
-    """The frozen denoiser in fp32, with the attention that suits the device."""
+def load_denoiser(ref: BaseModelRef, device: torch.device | None = None, precision: Precision = "fp32") -> Any:
+    """The frozen denoiser in fp32, with the attention that suits the device.
+
+    For bf16 arithmetic, linear and convolution weights that are stored in bf16 stay so: autocast would round them back
+    to the same bits, and a model of twelve billion parameters never takes twice its size.
+    """
     family = family_of(ref.folder)
-    denoiser = _load(family.denoiser_class, ref, family.layout.denoiser, device)
+    part = family.layout.denoiser
+    as_stored = precision == "bf16" and stored_in_bf16(weights_files(ref.folder, part))
+    denoiser = _load(family.denoiser_class, ref, part, device, torch.bfloat16 if as_stored else torch.float32)
+    if as_stored:
+        for module in denoiser.modules():
+            if not isinstance(module, nn.Linear | nn.Conv2d):
+                for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                    tensor.data = tensor.data.float()
     plain = isinstance(denoiser, UNet2DConditionModel) and denoiser.device.type == "cpu"
     if plain and denoiser.config.sample_size**2 <= PLAIN_ATTENTION_POSITIONS:
         denoiser.set_attn_processor(AttnProcessor())
@@ -71,14 +86,30 @@ def _guarded(ref: BaseModelRef, part: str, kind: Any) -> Any:
         raise WeightsError(_message(ref, part, error)) from error
 
 
-def _load(kind: Any, ref: BaseModelRef, part: str, device: torch.device | None, **options: Any) -> Any:
+def stored_in_bf16(files: Sequence[Path]) -> bool:
+    """Whether every tensor of these safetensors files is bf16."""
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            if any(file.get_slice(key).get_dtype() != "BF16" for key in file.keys()):  # noqa: SIM118
+                return False
+    return True
+
+
+def _load(
+    kind: Any,
+    ref: BaseModelRef,
+    part: str,
+    device: torch.device | None,
+    dtype: torch.dtype = torch.float32,
+    **options: Any,
+) -> Any:
     try:
         with no_progress_bars():
             module, report = kind.from_pretrained(
                 str(ref.folder / part),
                 use_safetensors=True,
                 variant=weights_variant(ref.folder, part),
-                torch_dtype=torch.float32,
+                torch_dtype=dtype,
                 local_files_only=True,
                 output_loading_info=True,
                 **options,

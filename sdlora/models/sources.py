@@ -9,12 +9,14 @@ from sdlora.artifacts import BaseModelRef
 from sdlora.errors import WeightsError
 from sdlora.models.config import BaseModelConfig
 from sdlora.models.digests import DigestCache, folder_digest
+from sdlora.models.families.layouts import find_layout
 from sdlora.models.folder_check import PICKLE_SUFFIXES, check_folder, pickle_message
 from sdlora.models.single_file import convert_single_file
 
 EMBEDDED = Path(__file__).parent.parent / "assets" / "base"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_HUB_FILES = ("*.json", "*.safetensors", "*/merges.txt")
+_HUB_SETTINGS = ("model_index.json", "*/config.json")
+_HUB_FILES = ("*.json", "*.safetensors", "merges.txt")
 
 
 def load_base_model(config: BaseModelConfig, home: Path) -> BaseModelRef:
@@ -85,7 +87,13 @@ def _download(repository: str, revision: str, home: Path) -> Path:
     complete = folder / ".complete"
     if not complete.is_file():
         try:
-            snapshot_download(repository, revision=revision, local_dir=folder, allow_patterns=list(_HUB_FILES))
+            snapshot_download(repository, revision=revision, local_dir=folder, allow_patterns=list(_HUB_SETTINGS))
+            parts = find_layout(folder).folders
+            # Only the parts' own folders: many repositories hold the same weights a second time as one file.
+            patterns = [f"{part}/{name}" for part in parts for name in _HUB_FILES]
+            snapshot_download(repository, revision=revision, local_dir=folder, allow_patterns=patterns)
+        except WeightsError:
+            raise
         # Offline, a wrong id and a wrong revision all arrive as different exceptions of httpx and huggingface_hub.
         except Exception as error:
             raise WeightsError(

@@ -232,8 +232,8 @@ def _prepare(
     held_out: EncodedRows | None,
     folder: Path,
 ) -> Run:
-    unet = attach_lora(parts.load_denoiser(base, accelerator.device), lora, config.seed)
     precision: Precision = record["precision"]
+    unet = attach_lora(parts.load_denoiser(base, accelerator.device, precision), lora, config.seed)
     store_as_used(unet, precision)
     merge_as_used(unet)
     if config.gradient_checkpointing:

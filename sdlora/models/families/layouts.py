@@ -78,6 +78,12 @@ class Layout:
         stems = {self.denoiser: "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
         return stems | {folders.encoder: "model" for folders in self.text}
 
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Every folder that belongs to a base model of this family."""
+        text = [name for folders in self.text for name in (folders.encoder, folders.tokenizer)]
+        return ("scheduler", "vae", self.denoiser, *text)
+
     def text_of(self, folder: Path) -> tuple[TextFolders, ...]:
         """The text encoders that this base model has: an optional one may be null in its `model_index.json`."""
         index = read_json(folder / "model_index.json")

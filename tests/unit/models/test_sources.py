@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import time
+from fnmatch import fnmatch
 
 import pytest
 import torch
@@ -171,3 +172,25 @@ def flip_last_byte(path):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
+
+
+def test_of_a_hub_repository_only_the_parts_folders_are_fetched(base_folder, tmp_path, monkeypatch):
+    import huggingface_hub
+
+    repository = shutil.copytree(base_folder, tmp_path / "repository")
+    (repository / "whole-model.safetensors").write_bytes(b"the same once more")
+    (repository / "safety_checker").mkdir()
+    (repository / "safety_checker" / "model.safetensors").write_bytes(b"not needed")
+
+    def snapshot_download(_name, *, revision, local_dir, allow_patterns):
+        for path in repository.rglob("*"):
+            name = path.relative_to(repository).as_posix()
+            if path.is_file() and any(fnmatch(name, pattern) for pattern in allow_patterns):
+                (local_dir / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, local_dir / name)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    ref = load("someone/model", tmp_path / "home", revision="0" * 40)
+    assert ref.digest == load(base_folder, tmp_path).digest
+    assert not (ref.folder / "whole-model.safetensors").exists()
+    assert not (ref.folder / "safety_checker").exists()

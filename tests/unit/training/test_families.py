@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 
 import pytest
 import torch
@@ -10,11 +11,14 @@ import torch
 from sdlora.lora import LoraConfig, attach_lora
 from sdlora.lora.attach import adapter_parameters
 from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model, parts
+from sdlora.models.families import family_of
+from sdlora.store import ImageStore
 from sdlora.training import fine_tune
 from sdlora.training.encoded import encode_rows
+from sdlora.training.frozen_weights import store_as_used
 from sdlora.training.loss import DenoisingLoss
 from tests import families
-from tests.unit.training.setting import CONFIG
+from tests.unit.training.setting import CONFIG, fill_store
 from tests.unit.training.test_fine_tuning import contents, interrupt_at
 
 CPU = torch.device("cpu")
@@ -71,6 +75,60 @@ def test_a_step_of_a_family_gives_gradients_to_its_adapter_alone(name, bases, st
     # Every adapted layer takes part in the prediction, but the text's queries in the last block of version 3.
     idle = {key.split(".lora_")[0] for key, gradient in gradients.items() if gradient.abs().sum() == 0}
     assert idle == ({"transformer_blocks.2.attn.add_q_proj"} if name == "sd3" else set())
+
+
+@pytest.mark.parametrize("name", ["sd3", "flux"])
+def test_a_base_stored_in_bf16_is_never_held_larger_and_computes_the_same(name, bases, store, snapshot, tmp_path):
+    pipeline = family_of(bases[name].folder).pipeline_class.from_pretrained(bases[name].folder, local_files_only=True)
+    for part in ("transformer", "vae"):
+        getattr(pipeline, part).to(torch.bfloat16)
+    pipeline.save_pretrained(tmp_path / "half")
+    base = load_base_model(BaseModelConfig(source=str(tmp_path / "half")), tmp_path)
+    loss = DenoisingLoss.of_base(base, None, "bf16", CPU)
+    batch = families.batch_of(encode_rows(base, snapshot.train, store, (64,), device=CPU), loss.objective)
+    as_stored, as_fp32 = (
+        attach_lora(parts.load_denoiser(base, CPU, precision), LORA) for precision in ("bf16", "fp32")
+    )
+    store_as_used(as_fp32, "bf16")
+    store_as_used(as_stored, "bf16")
+    dtypes = [{key: tensor.dtype for key, tensor in model.state_dict().items()} for model in (as_stored, as_fp32)]
+    assert dtypes[0] == dtypes[1]
+    assert {tensor.dtype for tensor in adapter_parameters(as_stored).values()} == {torch.float32}
+    assert torch.equal(loss.per_image(as_stored, batch), loss.per_image(as_fp32, batch))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_gradient_checkpointing_reaches_every_familys_denoiser(name, bases, store, snapshot):
+    loss = DenoisingLoss.of_base(bases[name], None, "fp32", CPU)
+    batch = families.batch_of(encode_rows(bases[name], snapshot.train, store, (64,), device=CPU), loss.objective)
+    gradients = []
+    for checkpointing in (False, True):
+        denoiser = attach_lora(parts.load_denoiser(bases[name]), LORA).train()
+        if checkpointing:
+            denoiser.enable_gradient_checkpointing()
+            assert any(getattr(module, "gradient_checkpointing", False) for module in denoiser.modules())
+        loss.weighted(denoiser, batch).backward()
+        gradients.append([parameter.grad for parameter in adapter_parameters(denoiser).values()])
+    assert any(gradient.abs().sum() > 0 for gradient in gradients[0])
+    for plain, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, recomputed)
+
+
+def test_text_encoders_are_let_go_one_after_the_other(bases, snapshot, tmp_path, monkeypatch):
+    """The largest of them may fill the memory alone, and the denoiser comes after all of them."""
+    alive, load_text_encoder = weakref.WeakSet(), parts.load_text_encoder
+
+    def load(*arguments):
+        assert not alive
+        encoder = load_text_encoder(*arguments)
+        alive.add(encoder)
+        return encoder
+
+    monkeypatch.setattr(parts, "load_text_encoder", load)
+    with ImageStore.open(tmp_path / "home") as store:
+        rows = fill_store(store, tmp_path / "images", count=4).rows
+        encode_rows(bases["sd3"], rows, store, (64,), device=CPU)
+    assert not alive
 
 
 def test_xl_is_told_the_size_that_each_training_image_had(bases, store, snapshot):
