@@ -97,6 +97,21 @@ def decode_rgb(content: bytes, background: str = "white") -> Image.Image:
     return decoded.rgb
 
 
+def decode_alpha(content: bytes) -> Image.Image | None:
+    """How opaque each pixel is, upright, 8-bit grey; None if the format or the picture has no transparency.
+
+    Raises:
+        UnreadableError: the bytes are damaged or cut short.
+    """
+    try:
+        with _opened(content) as image:
+            if not image.has_transparency_data:
+                return None
+            return ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")
+    except Exception as error:  # damaged files raise nearly everything
+        raise UnreadableError(_explain(error, content)) from error
+
+
 def decode(content: bytes, max_pixels: int | None = None, background: str = "white") -> Decoded:
     """Read a picture: turned upright by EXIF, colours in sRGB, transparent parts on the background.
 

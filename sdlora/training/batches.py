@@ -13,6 +13,7 @@ from sdlora.diffusion.schedule import draw_noise
 from sdlora.diffusion.seeds import step_generator
 from sdlora.training.config import TrainingConfig
 from sdlora.training.encoded import EncodedRows
+from sdlora.training.masks import mask_weights
 from sdlora.training.order import EpochOrder
 
 
@@ -26,6 +27,8 @@ class Batch:
         timesteps: (B,) int64 in [0, T).
         conditioning: what the denoiser is shown beside them, by the names of its `forward`; (B, ...) each.
         shares: (B,) each image's share of the step's loss; equal shares that add up to 1 if not given.
+        position_weights: (B, 1, h, w) weights of the error's positions, with a mean of 1 per image; all alike if not
+            given.
     """
 
     latents: Tensor
@@ -33,6 +36,7 @@ class Batch:
     timesteps: Tensor
     conditioning: dict[str, Tensor]
     shares: Tensor | None = None
+    position_weights: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         return replace(
@@ -42,6 +46,7 @@ class Batch:
             timesteps=self.timesteps.to(device),
             conditioning={name: tensor.to(device) for name, tensor in self.conditioning.items()},
             shares=None if self.shares is None else self.shares.to(device),
+            position_weights=None if self.position_weights is None else self.position_weights.to(device),
         )
 
 
@@ -70,11 +75,14 @@ def draw_step(
     share = range(process_index * size // num_processes, (process_index + 1) * size // num_processes)
 
     def batch_of(positions: Sequence[int]) -> Batch:
-        latents, conditioning = [], []
+        latents, conditioning, masks = [], [], []
         for position in positions:
             row, view = encoded.rows[drawn[position].index], encoded.views[drawn[position].view]
             flipped = config.horizontal_flip and flip_draw[position] < 0.5
             latents.append((view.mirrored if flipped else view.latents)[row.sha256])
+            if config.masked_weight is not None:
+                mask = view.masks[row.sha256]
+                masks.append(mask.flip(-1) if flipped else mask)
             dropped = dropout_draw[position] < config.caption_dropout or not row.captions
             caption = "" if dropped else row.captions[int(caption_draw[position] * len(row.captions))]
             conditioning.append(encoded.conditioning(row, drawn[position].view, caption))
@@ -84,6 +92,7 @@ def draw_step(
             timesteps=timesteps[list(positions)],
             conditioning=stack_conditioning(conditioning),
             shares=torch.full((len(positions),), 1 / size),
+            position_weights=None if config.masked_weight is None else mask_weights(masks, config.masked_weight),
         )
 
     return [batch_of(positions) for positions in _passes(share, shapes, micro_batch_size or size)]

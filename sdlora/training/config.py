@@ -85,6 +85,9 @@ class TrainingConfig(FrozenConfig):
     )
     noise_offset: float = Field(0.0, ge=0, description="extra noise on the mean, for very dark or bright images")
     horizontal_flip: bool = Field(False, description="mirror half of the images; not for text or one-sided things")
+    masked_weight: float | None = Field(
+        None, ge=0, lt=1, description="weight in the loss of an image's transparent parts; null: all parts count alike"
+    )
     ema_decay: float | None = Field(
         None, gt=0, lt=1, description="keep a moving average of the adapter and save that; null: the last step's"
     )

@@ -26,6 +26,7 @@ from sdlora.training.buckets import Size
 from sdlora.training.framing import centre_framing, target_sizes, upright_sizes
 from sdlora.training.image_encoder import ImageEncoder
 from sdlora.training.lookup import Encode, look_up
+from sdlora.training.masks import alpha_masks
 from sdlora.training.tensor_cache import TensorCache
 
 
@@ -37,11 +38,13 @@ class View:
         latents: by image digest, (C, h, w) each; an image's shape is that of its bucket.
         mirrored: the same of the mirrored images; empty when not asked for.
         image_conditioning: by image digest, what the denoiser is shown of the image itself, for families that do so.
+        masks: by image digest, (1, h, w) how opaque it is; empty when not asked for.
     """
 
     latents: Mapping[str, Tensor]
     mirrored: Mapping[str, Tensor] = field(default_factory=dict)
     image_conditioning: Mapping[str, dict[str, Tensor]] = field(default_factory=dict)
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ def encode_rows(
     *,
     aspect_buckets: bool = False,
     mirror: bool = False,
+    masks: bool = False,
     device: torch.device,
     on_progress: OnProgress | None = None,
 ) -> EncodedRows:
@@ -115,6 +119,7 @@ def encode_rows(
         resolutions: sides in pixels of the squares, or of squares as large as the buckets.
         aspect_buckets: bring each image to the bucket nearest to its proportions, instead of to a square.
         mirror: encode the mirrored images too.
+        masks: read the alpha channels too.
         device: where the encoders run.
         on_progress: called with "encode images".
 
@@ -140,7 +145,9 @@ def encode_rows(
             digest: family.image_conditioning(centre_framing(originals[digest], targets[digest]))
             for digest in (latents if family.shows_framing else ())
         }
-        views.append(View(latents, mirrored, shown))
+        readable = {digest: targets[digest] for digest in latents}
+        opacity = alpha_masks(store, readable, family.latent_reduction) if masks else {}
+        views.append(View(latents, mirrored, shown, opacity))
     encoder.close()
     kept = tuple(row for row in rows if row.sha256 not in skipped)
     captions = sorted({""}.union(*(row.captions for row in kept)))

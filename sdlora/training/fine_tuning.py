@@ -193,7 +193,7 @@ def _encode(
 ) -> tuple[EncodedRows, EncodedRows | None]:
     """The tensors of the training rows, and of the held-out rows if there are any."""
 
-    def encode(rows: Sequence[SnapshotRow], mirror: bool) -> EncodedRows:
+    def encode(rows: Sequence[SnapshotRow], mirror: bool, masks: bool) -> EncodedRows:
         return encode_rows(
             base,
             rows,
@@ -201,15 +201,16 @@ def _encode(
             config.resolutions,
             aspect_buckets=config.aspect_buckets,
             mirror=mirror,
+            masks=masks,
             device=device,
             on_progress=on_progress,
         )
 
-    encoded = encode(snapshot.train, config.horizontal_flip)
+    encoded = encode(snapshot.train, config.horizontal_flip, masks=config.masked_weight is not None)
     if not encoded.rows:
         reasons = "; ".join(sorted(set(encoded.skipped.values()))[:3])
         raise TrainingError(f"None of the {len(snapshot.train)} training images can be used: {reasons}")
-    held_out = encode(snapshot.held_out, mirror=False)
+    held_out = encode(snapshot.held_out, mirror=False, masks=False)
     _report_skipped({**encoded.skipped, **held_out.skipped}, len(snapshot.rows), folder)
     return encoded, held_out if held_out.rows else None
 

@@ -49,11 +49,14 @@ class DenoisingLoss:
         return errors.mean() if batch.shares is None else (errors * batch.shares).sum()
 
     def per_image(self, denoiser: nn.Module, batch: Batch) -> Tensor:
-        """Mean squared error of the prediction, unweighted: (B,)."""
+        """Mean squared error of the prediction, (B,); positions count as the batch says, timesteps alike."""
         noisy = self.objective.add_noise(batch.latents, batch.noise, batch.timesteps)  # (B, C, h, w)
         target = self.objective.target(batch.latents, batch.noise, batch.timesteps)
         timesteps = self.objective.network_timesteps(batch.timesteps)
         with autocast(batch.latents.device.type, self.precision):
             prediction = self.family.predict(denoiser, noisy, timesteps, batch.conditioning)
-        errors: Tensor = (prediction.float() - target).square().mean((1, 2, 3))
+        squares = (prediction.float() - target).square()  # (B, C, h, w)
+        if batch.position_weights is not None:
+            squares = squares * batch.position_weights
+        errors: Tensor = squares.mean((1, 2, 3))
         return errors
