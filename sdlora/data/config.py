@@ -31,7 +31,7 @@ class DataConfig(FrozenConfig):
     recheck_urls: bool = Field(False, description="ask hosts whether images that were fetched before have changed")
     respect_noai: bool = Field(True, description="pass over images whose host opts out of training (X-Robots-Tag)")
     allow_private_addresses: bool = Field(
-        False, description="fetch from this machine and its network, too; never for lists made by others"
+        False, description="fetch from this machine and its network, too (never link-local); not for lists by others"
     )
     max_archive_members: int = Field(1_000_000, ge=1, description="an archive's members after these are passed over")
     max_archive_ratio: float = Field(

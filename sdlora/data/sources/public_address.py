@@ -44,6 +44,16 @@ def is_public(address: str) -> bool:
     return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified or ip.is_loopback)
 
 
+def is_private(address: str) -> bool:
+    """Whether it is this machine or one of its network; what clouds tell of themselves at 169.254.169.254 is not."""
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    # Python counts ::1 among the reserved addresses, too.
+    return ip.is_loopback or (ip.is_private and not (ip.is_link_local or ip.is_unspecified or ip.is_reserved))
+
+
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _IPV4_COMPATIBLE = ipaddress.ip_network("::/96")
 
@@ -72,10 +82,9 @@ class GuardedBackend(httpcore.NetworkBackend):
         except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError(f"{host} cannot be resolved: {error}") from error
         for address in addresses:
-            if not self._allow_private and not is_public(address):
-                raise ForbiddenAddressError(
-                    f"{host} is {address}, which is not on the public internet (allow_private_addresses)"
-                )
+            if not (is_public(address) or (self._allow_private and is_private(address))):
+                named = host if host == address else f"{host} is {address}, which"
+                raise ForbiddenAddressError(f"{named} is not on the public internet (allow_private_addresses)")
         trouble: Exception = httpcore.ConnectError(f"{host} has no address")
         for address in addresses:
             try:

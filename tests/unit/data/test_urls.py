@@ -199,6 +199,14 @@ def test_this_machine_is_never_asked_however_it_is_written(
     assert "not on the public internet" in report.skipped[0].reason or "cannot be resolved" in report.skipped[0].reason
 
 
+def test_what_a_cloud_tells_of_itself_is_never_asked_for(store: ImageStore, folder: Path) -> None:
+    report = collect(store, str(url_list(folder, "http://169.254.169.254/latest", "http://0.0.0.0/")), CONFIG)
+    assert [skipped.reason for skipped in report.skipped] == [
+        "169.254.169.254 is not on the public internet (allow_private_addresses)",
+        "0.0.0.0 is not on the public internet (allow_private_addresses)",
+    ]
+
+
 def test_a_redirect_inwards_is_refused_where_it_connects(
     store: ImageStore, folder: Path, web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,8 +227,8 @@ def test_a_redirect_inwards_is_refused_where_it_connects(
     report = collect(store, str(url_list(folder, *map(web.url, inward))), closed)
     told = reasons(report)
     assert report.new == 1
-    assert "169.254.169.254, which is not on the public internet" in told["a.png"]
-    assert "::1, which is not on the public internet" in told["b.png"]
+    assert "169.254.169.254 is not on the public internet" in told["a.png"]
+    assert "::1 is not on the public internet" in told["b.png"]
     assert told["c.png"] == "its scheme is file, expected http or https"
     assert "not on the public internet" in told["d.png"]
     assert told["f.png"] == "more than 5 redirects"
