@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from deployments.cli.checks import checks
+from deployments.cli.comparison import compare
 from deployments.cli.curation import images_app
 from deployments.cli.failures import told_plainly
 from deployments.cli.files import export, inspect
@@ -28,7 +29,7 @@ app = typer.Typer(
     help="Keeps a Stable Diffusion LoRA up to date with a growing collection of images.",
     epilog="Start with [bold]sdlora demo[/]; it needs no network, no GPU and no settings.",
 )
-COMMANDS = (demo, run, collect, checks, generate, versions, export, inspect, up, pretrain, doctor)
+COMMANDS = (demo, run, collect, checks, generate, versions, export, inspect, compare, up, pretrain, doctor)
 for _command in COMMANDS:
     app.command()(told_plainly(_command))
 GROUPS = {"images": images_app, "snapshot": snapshot_app}

@@ -92,7 +92,7 @@ def fine_tune(
     config = settle(base, config, store.home)
     digest = run_digest(base.digest, snapshot.digest, lora, config)
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
-    _check_sizes(base, snapshot, config, accelerator.num_processes)
+    check_sizes(base, snapshot, config, accelerator.num_processes)
     require_library(config)
     with exclusive(folder) if accelerator.is_main_process else nullcontext():
         finished = _finished(folder, digest)
@@ -103,14 +103,14 @@ def fine_tune(
         with accelerator.main_process_first():  # it writes, the others read
             record = claim(
                 folder,
-                _record(
+                record_of(
                     base, snapshot, lora, config, digest, accelerator.device, accelerator.num_processes, store.home
                 ),
             )
             # The order of sums depends on them: a continued run keeps those that it was begun with.
             torch.set_num_threads(record["threads"])
-            encoded, held_out = _encode(base, snapshot, store, config, folder, accelerator.device, on_progress)
-        run = _prepare(accelerator, base, lora, config, record, encoded, held_out, folder)
+            encoded, held_out = encode_snapshot(base, snapshot, store, config, folder, accelerator.device, on_progress)
+        run = prepare_run(accelerator, base, lora, config, record, encoded, held_out, folder)
         run.on_metrics, run.on_progress, run.on_samples = on_metrics, on_progress, on_samples
         run.samples = _samples(base, snapshot, config, folder)
         run.train()
@@ -122,7 +122,7 @@ def fine_tune(
         return open_adapter(folder / ADAPTER_FOLDER)
 
 
-def _check_sizes(base: BaseModelRef, snapshot: Snapshot, config: TrainingConfig, num_processes: int) -> None:
+def check_sizes(base: BaseModelRef, snapshot: Snapshot, config: TrainingConfig, num_processes: int) -> None:
     multiple_px = family_of(base.folder).side_multiple_px
     unfit = [side_px for side_px in config.resolutions if side_px % multiple_px]
     if unfit:
@@ -157,10 +157,10 @@ def _finished(folder: Path, digest: str) -> AdapterRef | None:
     return adapter
 
 
-def _record(
+def record_of(
     base: BaseModelRef,
     snapshot: Snapshot,
-    lora: LoraConfig,
+    lora: LoraConfig | None,
     config: TrainingConfig,
     digest: str,
     device: torch.device,
@@ -173,7 +173,7 @@ def _record(
         "run_digest": digest,
         "base_digest": base.digest,
         "snapshot_digest": snapshot.digest,
-        "lora": lora.model_dump(mode="json"),
+        "lora": lora and lora.model_dump(mode="json"),
         "training": config.model_dump(mode="json"),
         "precision": config.precision,
         "bf16_speedup": probe.speedup,
@@ -182,7 +182,7 @@ def _record(
     }
 
 
-def _encode(
+def encode_snapshot(
     base: BaseModelRef,
     snapshot: Snapshot,
     store: ImageStore,
@@ -223,20 +223,25 @@ def _report_skipped(skipped: Mapping[str, str], count: int, folder: Path) -> Non
         _logger.warning("%d of %d images cannot be used and are skipped. The first: %s", len(skipped), count, first)
 
 
-def _prepare(
+def prepare_run(
     accelerator: Accelerator,
     base: BaseModelRef,
-    lora: LoraConfig,
+    lora: LoraConfig | None,
     config: TrainingConfig,
     record: dict[str, Any],
     encoded: EncodedRows,
     held_out: EncodedRows | None,
     folder: Path,
 ) -> Run:
+    """A run over an adapter of the frozen base; without `lora` over all weights of the denoiser."""
     precision: Precision = record["precision"]
-    unet = attach_lora(parts.load_denoiser(base, accelerator.device, precision), lora, config.seed)
-    store_as_used(unet, precision)
-    merge_as_used(unet)
+    if lora is None:
+        # In fp32: a step of AdamW is often smaller than the last bit of bf16.
+        unet = parts.load_denoiser(base, accelerator.device).requires_grad_(True)
+    else:
+        unet = attach_lora(parts.load_denoiser(base, accelerator.device, precision), lora, config.seed)
+        store_as_used(unet, precision)
+        merge_as_used(unet)
     if config.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     loss = DenoisingLoss.of_base(base, config.min_snr_gamma, precision, accelerator.device)
@@ -254,7 +259,7 @@ def _prepare(
         config=config,
         folder=folder,
         micro_batch_size=micro_batch_size,
-        dropout=lora.dropout,
+        dropout=lora.dropout if lora else 0.0,
     )
 
 

@@ -23,8 +23,8 @@ _WITHOUT_EFFECT = {
 }
 
 
-def run_digest(base_digest: str, snapshot_digest: str, lora: LoraConfig, config: TrainingConfig) -> str:
-    """SHA-256 over everything that decides the adapter's bytes on a given machine."""
+def run_digest(base_digest: str, snapshot_digest: str, lora: LoraConfig | None, config: TrainingConfig) -> str:
+    """SHA-256 over everything that decides the result's bytes on a given machine; without `lora` all weights learn."""
     without_effect = set(_WITHOUT_EFFECT)
     if config.keep == "last" and config.early_stop_patience is None:
         without_effect.add("validation_every_steps")  # else it decides which steps can be chosen
@@ -32,7 +32,7 @@ def run_digest(base_digest: str, snapshot_digest: str, lora: LoraConfig, config:
         "trainer": TRAINER_VERSION,
         "base": base_digest,
         "snapshot": snapshot_digest,
-        "lora": lora.model_dump(mode="json"),
+        "lora": lora.model_dump(mode="json") if lora else "all weights",
         "training": config.model_dump(mode="json", exclude=without_effect),
     }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,83 @@
+"""`compare`: LoRA, its variants and regular fine-tuning on the same images, seeds and budget."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from deployments.cli.loop import DEMO_CONFIG
+from deployments.cli.options import DEFAULT_HOME, ConfigOption, HomeOption
+from deployments.cli.terminal import Stages, console
+
+if TYPE_CHECKING:
+    from sdlora.comparison import Comparison
+    from tasks.compare import Way
+
+
+def compare(
+    home: HomeOption = DEFAULT_HOME,
+    config: ConfigOption = DEMO_CONFIG,
+    methods: Annotated[
+        str, typer.Option(help="Ways to train, with commas: lora, rslora, dora, loha, lokr, pissa, full.")
+    ] = "lora,full",
+    steps: Annotated[int | None, typer.Option(min=1, help="The budget of each; empty: training.steps.")] = None,
+    full_rate: Annotated[
+        float | None, typer.Option(help="Learning rate of full; empty: a tenth of training.learning_rate.")
+    ] = None,
+) -> None:
+    """Train the same images in several ways and show what each gives and costs. Nothing is published.
+
+    Example: [bold]sdlora compare --methods lora,dora,full --steps 300[/]
+    """
+    from sdlora.config import PipelineConfig, load_config
+
+    home = home.resolve()
+    settings = load_config(config)
+    ways = _checked(tuple(dict.fromkeys(way.strip() for way in methods.split(",") if way.strip())))
+    if steps is not None:
+        training = {**settings.training.model_dump(exclude_unset=True), "steps": steps}
+        settings = PipelineConfig.model_validate({**settings.model_dump(exclude_unset=True), "training": training})
+    from deployments.local_run import prefect_at_hand
+
+    with prefect_at_hand(home, "compare") as server:
+        with console.status("Starting ..."):
+            from flows.compare import compare as flow
+            from tasks.progress import listening
+
+            server.wait_ready()
+        with Stages() as stages, listening(stages.on_progress, stages.on_metrics):
+            found, page = flow(settings, ways, full_rate, (), home)
+    show(found)
+    console.print(f"Page: {page}", markup=False, soft_wrap=True)
+
+
+def show(found: Comparison) -> None:
+    """Quality and costs as one table."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from sdlora.release.comparison_page import TITLES, cost_rows, quality_rows
+
+    table = Table(title=escape(found.budget), title_justify="left", title_style="dim")
+    table.add_column("")
+    for one in found.contenders:
+        table.add_column(TITLES.get(one.name, one.name), justify="right")
+    for rows in (quality_rows(found), cost_rows(found)):
+        for label, cells in rows:
+            table.add_row(label, *map(escape, cells))
+        table.add_section()
+    console.print(table)
+
+
+def _checked(ways: tuple[str, ...]) -> tuple[Way, ...]:
+    from typing import get_args
+
+    from sdlora.errors import ConfigError
+    from sdlora.lora.config import Method
+
+    known = (*get_args(Method), "full")
+    wrong = [way for way in ways if way not in known]
+    if wrong or not ways:
+        raise ConfigError(f"--methods: {', '.join(wrong) or 'nothing'} is no way to train. Known: {', '.join(known)}.")
+    return cast("tuple[Way, ...]", ways)

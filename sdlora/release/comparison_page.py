@@ -1,0 +1,93 @@
+"""A comparison as one self-contained HTML page: no script, no outside resource, everything escaped."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from sdlora.comparison import BASE, COMPARED, COMPARISON_GRID, Comparison, Contender
+from sdlora.evidence import Estimate, Metric, replace_file
+from sdlora.release.images import file_data_uri
+
+PAGE_FILE = "comparison.html"
+TITLES = {
+    "base": "base model",
+    "full": "regular fine-tuning",
+    "lora": "LoRA",
+    "rslora": "rsLoRA",
+    "dora": "DoRA",
+    "loha": "LoHa",
+    "lokr": "LoKr",
+    "pissa": "PiSSA",
+}
+
+
+def write_comparison_page(folder: Path, comparison: Comparison, name: str) -> Path:
+    """Write `folder/comparison.html` beside the comparison and its grid.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    environment = Environment(
+        loader=PackageLoader("sdlora.release"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    css = environment.loader.get_source(environment, "report.css")[0] if environment.loader else ""
+    page = environment.get_template("comparison.html.jinja").render(
+        name=name,
+        comparison=comparison,
+        titles=[TITLES.get(one.name, one.name) for one in comparison.contenders],
+        costs=list(cost_rows(comparison)),
+        quality=list(quality_rows(comparison)),
+        meanings=[(metric.label, metric.meaning) for metric in COMPARED.values()],
+        grid=file_data_uri(folder / COMPARISON_GRID),
+        css=Markup(css),  # noqa: S704 -- the package's own style sheet
+        style_hash=base64.b64encode(hashlib.sha256(css.encode()).digest()).decode(),
+    )
+    path = folder / PAGE_FILE
+    replace_file(path, page.encode())
+    return path
+
+
+def cost_rows(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
+    """What each contender cost: label, and one cell each."""
+    trained = [one for one in comparison.contenders if one.name != BASE]
+
+    def cells(show: dict[str, str]) -> list[str]:
+        return [show.get(one.name, "–") for one in comparison.contenders]
+
+    yield "Steps", cells({one.name: str(one.steps) for one in trained})
+    yield "Training time", cells({one.name: f"{one.seconds:.1f} s" for one in trained})
+    yield "Time per step", cells({one.name: f"{1000 * one.seconds / max(1, one.steps):.0f} ms" for one in trained})
+    yield "Peak memory", cells({one.name: _bytes(one.peak_bytes) for one in trained})
+    yield "Trained numbers", cells({one.name: f"{one.trained_parameters:,}" for one in trained})
+    yield "File size", cells({one.name: _bytes(one.file_bytes) for one in trained})
+
+
+def quality_rows(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
+    """Every metric: label with the better direction, and one cell each with its 95 % interval."""
+    for key, metric in COMPARED.items():
+        arrow = "↓" if metric.better == "lower" else "↑"
+        yield f"{metric.label} {arrow}", [_cell(one, key, metric) for one in comparison.contenders]
+
+
+def _cell(one: Contender, key: str, metric: Metric) -> str:
+    found: Estimate | None = one.metrics.get(key)
+    if found is None:
+        return "missing"
+    value = f"{found.value:.{metric.decimals}f}{' ' + metric.unit if metric.unit else ''}"
+    if found.low == found.high:
+        return value
+    return f"{value} [{found.low:.{metric.decimals}f}, {found.high:.{metric.decimals}f}]"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count else "not measured"

@@ -1,0 +1,64 @@
+"""What a training costs: time over all its processes, and the most memory that it took."""
+
+from __future__ import annotations
+
+import gc
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import torch
+
+from sdlora.training.run_folder import write_text
+
+COSTS_FILE = "costs.json"
+
+
+@contextmanager
+def costs_of(folder: Path) -> Iterator[None]:
+    """Add the block's time and memory to `folder/costs.json`; an interrupted run's parts add up.
+
+    Memory on a CPU is the process's peak above what it held at the beginning, so what was there before (libraries, an
+    earlier training) does not count; on a GPU what PyTorch had allocated at most.
+    """
+    gc.collect()
+    before, began = psutil.Process().memory_info().rss, time.monotonic()
+    reset = _reset_peak()
+    try:
+        yield
+    finally:
+        known = read_costs(folder)
+        peak = _peak_bytes() - (0 if torch.cuda.is_available() else before) if reset else 0
+        costs = {
+            "seconds": known.get("seconds", 0.0) + time.monotonic() - began,
+            "peak_bytes": max(known.get("peak_bytes", 0), peak),
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / COSTS_FILE, json.dumps(costs) + "\n")
+
+
+def read_costs(folder: Path) -> dict[str, float]:
+    """The costs so far, {} if none were written; a peak of 0 means that it could not be measured."""
+    with suppress(OSError, ValueError):
+        return dict(json.loads((folder / COSTS_FILE).read_text()))
+    return {}
+
+
+def _reset_peak() -> bool:
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        return True
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # the kernel starts its mark of the highest use again
+        return True
+    return False
+
+
+def _peak_bytes() -> int:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))

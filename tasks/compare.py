@@ -1,0 +1,234 @@
+"""Train the same images in several ways, and score them against their base and each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+
+from sdlora.artifacts import BaseModelRef, SnapshotRef
+from sdlora.comparison import COMPARISON_GRID, Comparison
+from sdlora.config import PipelineConfig
+from sdlora.data import load_snapshot
+from sdlora.errors import ConfigError
+from sdlora.lora import LoraConfig
+from sdlora.lora.config import Method
+from sdlora.store import ImageStore
+from sdlora.training import TrainingConfig, run_digest, settle
+from tasks.progress import report_metrics, task_progress
+from tasks.retries import is_passing_trouble
+from tasks.tracking import tracked_run
+from tasks.versions import code_version
+
+if TYPE_CHECKING:
+    from sdlora.evaluation.comparing import Trained
+
+Way = Method | Literal["full"]
+WAYS: tuple[str, ...] = (*get_args(Method), "full")
+
+
+@task(name="encode images", persist_result=False)
+def encode_once(base: BaseModelRef, snapshot: SnapshotRef, config: PipelineConfig, home: Path) -> None:
+    """Fill the cache of latents and embeddings, so that whoever trains first does not pay for all."""
+    import torch
+
+    from sdlora.training.fine_tuning import encode_snapshot
+
+    training = settle(base, config.training, home)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    folder = home / "comparisons" / config.name
+    folder.mkdir(parents=True, exist_ok=True)
+    with ImageStore.open(home) as store:
+        frozen = load_snapshot(store, snapshot.digest)
+        encode_snapshot(base, frozen, store, training, folder, device, task_progress())
+
+
+@task(
+    name="train one way",
+    retries=1,  # the retry goes on from the last checkpoint
+    retry_delay_seconds=30,
+    retry_condition_fn=is_passing_trouble,
+    persist_result=False,
+)
+def train_one_way(
+    way: Way,
+    base: BaseModelRef,
+    snapshot: SnapshotRef,
+    config: PipelineConfig,
+    full_learning_rate: float | None,
+    home: Path,
+) -> Trained:
+    """Train an adapter or the whole denoiser, and measure time and memory; curves go to MLflow."""
+    from sdlora.evaluation.comparing import Trained
+    from sdlora.training import fine_tune
+    from sdlora.training.costs import costs_of, read_costs
+    from sdlora.training.full import fine_tune_fully
+
+    lora, training = settings_of(way, base, config, full_learning_rate, home)
+    digest = run_digest(base.digest, snapshot.digest, lora, training)
+    folder = home / "runs" / f"{config.name}-compare" / digest[:16]
+    parameters: dict[str, Any] = {"way": way, **_flat("training", training.model_dump(mode="json"))}
+    if lora:
+        parameters |= _flat("lora", lora.model_dump(mode="json"))
+    tags = {"base_digest": base.digest, "snapshot_digest": snapshot.digest, "run_digest": digest, "way": way}
+    tags["code_version"] = code_version()
+    finished = (folder / "adapter").is_dir() or (folder / "model").is_dir()
+    with (
+        ImageStore.open(home) as store,
+        tracked_run(home, f"{config.name}-compare", folder, parameters, tags) as record,
+    ):
+        frozen = load_snapshot(store, snapshot.digest)
+
+        def on_metrics(step: int, values: Mapping[str, float]) -> None:
+            record.log_metrics(step, values)
+            report_metrics(step, values)
+
+        progress = task_progress()
+
+        def train() -> Trained:
+            if lora is None:
+                model = fine_tune_fully(
+                    base, frozen, store, training, folder, on_metrics=on_metrics, on_progress=progress
+                )
+                adapter = None
+            else:
+                model = base
+                adapter = fine_tune(
+                    base,
+                    frozen,
+                    store,
+                    lora,
+                    training,
+                    folder,
+                    name=config.name,
+                    on_metrics=on_metrics,
+                    on_progress=progress,
+                )
+            file = _weights(model.folder if adapter is None else adapter.folder, adapter is None)
+            return Trained(model, adapter, training.steps, _count(file), 0.0, 0, file.stat().st_size)
+
+        if finished:
+            trained = train()
+        else:
+            with costs_of(folder):
+                trained = train()
+        costs = read_costs(folder)
+        seconds, peak = float(costs.get("seconds", 0.0)), int(costs.get("peak_bytes", 0))
+        record.log_summary(
+            {"train_seconds": seconds, "peak_megabytes": peak / 1e6, "file_megabytes": trained.file_bytes / 1e6}
+        )
+    return Trained(
+        trained.model,
+        trained.adapter,
+        trained.steps,
+        trained.trained_parameters,
+        seconds,
+        peak,
+        trained.file_bytes,
+    )
+
+
+@task(name="compare", persist_result=False)
+def compare_trained(
+    base: BaseModelRef,
+    trained: dict[str, Trained],
+    snapshot: SnapshotRef,
+    config: PipelineConfig,
+    neutral_prompts: tuple[str, ...],
+    home: Path,
+) -> tuple[Comparison, Path]:
+    """Score everyone on the same prompts and seeds, and write the page; returns what was found and the page."""
+    from sdlora.evaluation.comparing import compare
+    from sdlora.evaluation.neutral import neutral_prompts as default_prompts
+    from sdlora.evidence import canonical_digest
+    from sdlora.release.comparison_page import cost_rows, quality_rows, write_comparison_page
+
+    key = canonical_digest(
+        {"trained": {name: one.digest for name, one in trained.items()}, "snapshot": snapshot.digest}
+    )
+    folder = home / "comparisons" / config.name / key[:16]
+    steps = sorted({one.steps for one in trained.values()})
+    training = settle(base, config.training, home)
+    budget = (
+        f"The same images, captions, batches of {training.batch_size}, noise and seed; the budget is "
+        f"{' or '.join(map(str, steps))} optimiser steps each (not seconds: the time column shows what they took)."
+    )
+    with (
+        ImageStore.open(home) as store,
+        tracked_run(
+            home, f"{config.name}-compare", folder, {"ways": ", ".join(trained)}, {"kind": "comparison"}
+        ) as record,
+    ):
+        comparison = compare(
+            base,
+            trained,
+            load_snapshot(store, snapshot.digest),
+            store,
+            config.evaluation,
+            neutral_prompts or default_prompts(base),
+            budget,
+            folder,
+            task_progress(),
+        )
+        page = write_comparison_page(folder, comparison, config.name)
+        record.log_files(page, folder / COMPARISON_GRID, folder / "comparison.json")
+        for one in comparison.contenders:
+            record.log_summary({f"{one.name}.{name}": value.value for name, value in one.metrics.items()})
+    rows = [*quality_rows(comparison), *cost_rows(comparison)]
+    heads = ["", *(one.name for one in comparison.contenders)]
+    lines = [
+        " | ".join(heads),
+        " | ".join("---" for _ in heads),
+        *(" | ".join([label, *cells]) for label, cells in rows),
+    ]
+    create_markdown_artifact("\n".join(f"| {line} |" for line in lines), key="comparison", description=budget)
+    return comparison, page
+
+
+def settings_of(
+    way: str, base: BaseModelRef, config: PipelineConfig, full_learning_rate: float | None, home: Path
+) -> tuple[LoraConfig | None, TrainingConfig]:
+    """The settings of one way to train; all share the configuration's, as far as they apply.
+
+    Raises:
+        ConfigError: no such way.
+    """
+    if way not in WAYS:
+        raise ConfigError(f"methods: {way!r} is no way to train. Known: {', '.join(WAYS)}.")
+    training = settle(base, config.training, home)
+    if way == "full":
+        # Whole weights move with every step; a tenth of an adapter's rate is the usual proportion.
+        rate = full_learning_rate or training.learning_rate / 10
+        return None, training.model_copy(update={"learning_rate": rate})
+    given = config.lora.model_dump(exclude_unset=True, exclude={"method"})
+    return LoraConfig.model_validate({**given, "method": way}), training
+
+
+def _weights(folder: Path, whole: bool) -> Path:
+    from sdlora.models.families import find_layout
+    from sdlora.models.folder_check import weights_files
+
+    if whole:
+        return weights_files(folder, find_layout(folder).denoiser)[0]
+    return folder / "pytorch_lora_weights.safetensors"
+
+
+def _count(file: Path) -> int:
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as weights:
+        shapes = [weights.get_slice(key).get_shape() for key in weights.keys()]  # noqa: SIM118
+    total = 0
+    for shape in shapes:
+        size = 1
+        for side in shape:
+            size *= side
+        total += size
+    return total
+
+
+def _flat(section: str, values: Mapping[str, Any]) -> dict[str, str]:
+    return {f"{section}.{key}": str(value) for key, value in values.items()}

@@ -1,0 +1,71 @@
+"""LoRA against regular fine-tuning through real Prefect and MLflow, on a tiny real model."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from flows.compare import compare
+from sdlora.checkpoints import file_sha256
+from sdlora.comparison import COMPARED, load_comparison
+from sdlora.config import PipelineConfig
+from sdlora.errors import ConfigError
+from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model
+from tasks.compare import settings_of
+
+
+def test_every_way_is_trained_once_scored_with_the_base_and_shown_on_one_page(
+    config: PipelineConfig, tmp_path: Path
+) -> None:
+    neutral = ("a red circle", "<script>alert(1)</script>", "a green bar")
+    found, page = compare(config, ("lora", "full"), None, neutral, tmp_path)
+    assert [one.name for one in found.contenders] == ["base", "lora", "full"]
+    base, lora, full = found.contenders
+    assert all(one.metrics.keys() == COMPARED.keys() for one in found.contenders)
+    assert (base.steps, lora.steps, full.steps) == (0, 6, 6)
+    assert min(lora.seconds, full.seconds, lora.peak_bytes, full.peak_bytes) > 0
+    assert lora.trained_parameters < full.trained_parameters
+    assert lora.file_bytes < full.file_bytes
+    assert base.metrics["drift"].value == pytest.approx(0, abs=1e-6)
+    assert full.metrics["drift"].value > 0
+    assert found.differences["full"]["drift"].value > 0
+
+    text = page.read_text()
+    assert "<script>" not in text
+    assert html.escape("regular fine-tuning") in text
+    assert "data:image/" in text
+    assert str(tmp_path) not in text
+    assert load_comparison(page.parent) == found
+
+    weights = sorted((tmp_path / "runs").rglob("*.safetensors"))
+    before = {path: file_sha256(path) for path in weights}
+    again, _ = compare(config, ("lora", "full"), None, neutral, tmp_path)
+    assert again == found
+    assert {path: file_sha256(path) for path in weights} == before
+
+    model = next((tmp_path / "runs").rglob("model_index.json")).parent
+    trained = StableDiffusion.from_ref(load_base_model(BaseModelConfig(source=str(model)), tmp_path))
+    assert trained.generate_image("a red circle", steps=2).size == (64, 64)
+
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow' / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("shapes-compare").experiment_id])
+    assert {run.data.tags.get("way") for run in runs} == {"lora", "full", None}
+    assert all("train_seconds" in run.data.metrics for run in runs if "way" in run.data.tags)
+
+
+def test_ways_share_the_settings_and_a_whole_model_learns_at_a_tenth_of_the_rate(
+    config: PipelineConfig, base_folder: Path, tmp_path: Path
+) -> None:
+    base = load_base_model(BaseModelConfig(source=str(base_folder)), tmp_path)
+    lora, with_lora = settings_of("dora", base, config, None, tmp_path)
+    nothing, with_full = settings_of("full", base, config, None, tmp_path)
+    assert lora is not None and nothing is None
+    assert (lora.method, lora.rank, lora.targets) == ("dora", 2, "attention")
+    assert with_full.learning_rate == pytest.approx(with_lora.learning_rate / 10)
+    assert with_full.model_copy(update={"learning_rate": 1.0}) == with_lora.model_copy(update={"learning_rate": 1.0})
+    assert settings_of("full", base, config, 3e-5, tmp_path)[1].learning_rate == 3e-5
+    with pytest.raises(ConfigError, match=r"'textual' is no way to train. Known: lora.*full"):
+        settings_of("textual", base, config, None, tmp_path)
