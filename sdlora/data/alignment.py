@@ -21,7 +21,7 @@ _MAX_STRETCH = 1.12  # of the one's width over its height, when both are laid ov
 _ROUGH_LIMIT = 34.0  # grey levels of the rough alignment above which nothing finer is tried
 _BLOCK = 4  # thumbnail pixels; the worst square of so many counts
 _BRIGHTEST = 248.0  # thumbnail values from here on may have been cut off by brightening
-_AT_ONCE = 256  # pairs per portion: some 30 MB
+_AT_ONCE = 64  # pairs per portion: some 8 MB
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -153,8 +153,8 @@ def _worst_squares(rgb: FloatArray, grey: FloatArray, maps: FloatArray) -> Float
     """(N,) root mean square of the worst square of the part that both images of a pair show."""
     view = _View(grey[:, 0], grey[:, 1], maps)
     first, second = rgb[:, 0], rgb[:, 1]
-    moved = np.einsum("nij,njkc->nikc", view.rows, second)
-    moved = np.einsum("nlk,nikc->nilc", view.columns, moved)
+    moved = (view.rows @ second.reshape(*second.shape[:2], -1)).reshape(second.shape)
+    moved = view.columns[:, None] @ moved
     inner = view.shared(1 - 2.0 / rgb.shape[2])  # at the rim a neighbour is missing
     inner[:, [0, -1], :] = inner[:, :, [0, -1]] = 0
     # Where brightening has cut off the brightest tones, only the others tell by how much it was.
