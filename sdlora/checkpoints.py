@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -21,6 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+_logger = logging.getLogger(__name__)
 _NAME = re.compile(r"step-(\d{8})")
 
 
@@ -68,15 +70,18 @@ def save_checkpoint(
 
 
 def latest_checkpoint(folder: Path) -> Checkpoint | None:
-    """Load the newest whole checkpoint of `folder`; torn or damaged ones are passed over."""
+    """Load the newest whole checkpoint of `folder`; torn or damaged ones are passed over, with a warning in the log."""
     for step, path in reversed(_numbered(folder)):
         try:
             manifest = json.loads((path / "manifest.json").read_text())
-            if any(file_sha256(path / name) != digest for name, digest in manifest.items()):
+            damaged = [name for name, digest in manifest.items() if file_sha256(path / name) != digest]
+            if damaged:
+                _logger.warning("%s is damaged (%s) and passed over for the one before.", path, ", ".join(damaged))
                 continue
             state = json.loads((path / "state.json").read_text())
             return Checkpoint(step, load_file(path / "state.safetensors"), state["values"])
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError) as error:
+            _logger.warning("%s cannot be read (%s) and is passed over for the one before.", path, error)
             continue
     return None
 

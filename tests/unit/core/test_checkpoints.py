@@ -22,7 +22,9 @@ def test_the_newest_checkpoint_comes_back_as_it_was_saved(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("file", ["state.safetensors", "state.json", "manifest.json"])
-def test_one_damaged_byte_makes_the_checkpoint_invisible(tmp_path: Path, file: str) -> None:
+def test_one_damaged_byte_makes_the_checkpoint_invisible(
+    tmp_path: Path, file: str, caplog: pytest.LogCaptureFixture
+) -> None:
     save(tmp_path, 10, 1.0)
     newest = save(tmp_path, 20, 2.0) / file
     content = bytearray(newest.read_bytes())
@@ -30,6 +32,7 @@ def test_one_damaged_byte_makes_the_checkpoint_invisible(tmp_path: Path, file: s
     newest.write_bytes(content)
     found = latest_checkpoint(tmp_path)
     assert found is not None and found.step == 10
+    assert "step-00000020" in caplog.text and "passed over" in caplog.text
 
 
 def test_a_half_written_folder_is_passed_over(tmp_path: Path) -> None:
