@@ -42,5 +42,9 @@ class Release(FrozenConfig):
         return self.run.release / "report.html"
 
     @property
+    def data_page(self) -> Path:
+        return self.run.release / "data.html"
+
+    @property
     def grid(self) -> Path:
         return self.run.evaluation / "before-after.png"

@@ -139,6 +139,7 @@ def _print_release(release: Release, seconds: float) -> None:
     for label, value in (
         ("Time", clock(seconds)),
         ("Report", release.report),
+        ("Data page", release.data_page),
         ("Before/after", release.grid),
         ("Adapter", release.run.release),
     ):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import socket
 import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import s3fs
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import func, select
@@ -140,6 +142,49 @@ def test_an_object_that_was_damaged_is_found_out(s3: str) -> None:
     with pytest.raises(DataError, match="lacks the bytes"):
         blobs.get(sha256)
     blobs.remove(sha256)
+
+
+class _BusyStore(BaseHTTPRequestHandler):
+    """An object store that is too busy for the first two bytes it is given."""
+
+    protocol_version = "HTTP/1.1"  # so that it answers "Expect: 100-continue"
+    puts = 0
+
+    def do_HEAD(self) -> None:
+        self._answer(404)
+
+    def do_GET(self) -> None:
+        self._answer(200, b"<ListBucketResult><KeyCount>0</KeyCount></ListBucketResult>")
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        type(self).puts += 1
+        self._answer(*((503, b"<Error><Code>SlowDown</Code></Error>") if self.puts < 3 else (200, b"")))
+
+    def _answer(self, status: int, body: bytes = b"") -> None:
+        self.send_response(status)
+        self.send_header("ETag", '"0"')
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: object) -> None:
+        """Say nothing."""
+
+
+def test_a_busy_object_store_is_asked_again(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    del s3
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _BusyStore)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    s3fs.S3FileSystem.clear_instance_cache()  # the next one reads the address anew
+    try:
+        BlobStore("s3://bucket/blobs").put(b"bytes")
+    finally:
+        s3fs.S3FileSystem.clear_instance_cache()
+        server.shutdown()
+        server.server_close()
+    assert _BusyStore.puts == 3
 
 
 def test_a_bucket_that_is_not_there_is_named_with_the_remedy(s3: str) -> None:

@@ -1,0 +1,58 @@
+"""Cleaning on PostgreSQL and S3: two machines at once come to what one alone would."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from pathlib import Path
+
+from sqlalchemy import func, select
+
+from sdlora.data import DataConfig, clean, collect, make_snapshot
+from sdlora.store import ImageStore
+from sdlora.store.location import StoreLocation
+from sdlora.store.tables import SimilarPairTable
+from tests.unit.data.drawing import drawing, fill_folder
+
+CONFIG = DataConfig(min_train_images=1, min_held_out_images=1)
+
+
+def _work(home: Path, location: StoreLocation, start: object, folder: Path) -> None:
+    with ImageStore.open(home, location) as store:
+        start.wait()
+        collect(store, str(folder), CONFIG)
+        clean(store, CONFIG)
+
+
+def _outcome(store: ImageStore) -> tuple[int, set[tuple[str, str | None]], int]:
+    with store.read() as session:
+        pairs = session.scalar(select(func.count()).select_from(SimilarPairTable))
+    kept = sum(image.rejected_by is None for image in store.images())
+    return kept, {(image.sha256, image.verdict) for image in store.images() if image.rejected_by is None}, pairs
+
+
+def test_two_machines_that_clean_at_once_compare_every_image_with_every_other(
+    tmp_path: Path, on_servers: Callable[[], StoreLocation]
+) -> None:
+    folders = [fill_folder(tmp_path / name, range(8), captions=False) for name in ("small", "large")]
+    for seed in range(8):
+        drawing(seed, side_px=96).save(folders[1] / f"{seed:04d}.png")  # each looks like one in the other folder
+    location = on_servers()
+    spawn = multiprocessing.get_context("spawn")
+    start = spawn.Event()
+    workers = [spawn.Process(target=_work, args=(tmp_path, location, start, folder)) for folder in folders]
+    for worker in workers:
+        worker.start()
+    start.set()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    with ImageStore.open(tmp_path / "alone") as alone, ImageStore.open(tmp_path, location) as together:
+        for folder in folders:
+            collect(alone, str(folder), CONFIG)
+        for store in (alone, together):
+            clean(store, CONFIG)
+        assert _outcome(together) == _outcome(alone)
+        assert _outcome(alone)[2] >= 8
+        # Which side an image falls on depends on its digest alone.
+        assert make_snapshot(together, CONFIG).digest == make_snapshot(alone, CONFIG).digest
