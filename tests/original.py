@@ -217,6 +217,39 @@ def _sd3_tensors(transformer: Any) -> dict[str, Tensor]:
     return tensors | {key: torch.cat(parts) for key, parts in stacked.items()}
 
 
+def flux_tensors(transformer: Any) -> dict[str, Tensor]:
+    state = transformer.state_dict()
+    stacked: dict[str, list[Tensor]] = {}
+    for layer, place in denoiser_rows(transformer).items():
+        for kind in ("weight", "bias"):
+            stacked.setdefault(place.key.removesuffix("weight") + kind, []).append(state[f"{layer}.{kind}"])
+    for ours, theirs in {"timestep": "time", "text": "vector", "guidance": "guidance"}.items():
+        for number, side in ((1, "in"), (2, "out")):
+            for kind in ("weight", "bias"):
+                key = f"time_text_embed.{ours}_embedder.linear_{number}.{kind}"
+                stacked[f"{DENOISER}{theirs}_in.{side}_layer.{kind}"] = [state[key]]
+    for kind in ("weight", "bias"):
+        shift_last = state[f"norm_out.linear.{kind}"].chunk(2)[::-1]
+        stacked[f"{DENOISER}final_layer.adaLN_modulation.1.{kind}"] = list(shift_last)
+    stacked |= {key: [tensor] for key, tensor in _flux_norms(transformer.config, state)}
+    return {key: torch.cat(parts) for key, parts in stacked.items()}
+
+
+def _flux_norms(config: Any, state: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    norms = {"norm_q": "img_attn.norm.query_norm", "norm_k": "img_attn.norm.key_norm"}
+    norms |= {"norm_added_q": "txt_attn.norm.query_norm", "norm_added_k": "txt_attn.norm.key_norm"}
+    for index in range(config.num_layers):
+        for ours, theirs in norms.items():
+            yield (
+                f"{DENOISER}double_blocks.{index}.{theirs}.scale",
+                state[f"transformer_blocks.{index}.attn.{ours}.weight"],
+            )
+    for index in range(config.num_single_layers):
+        for ours, theirs in (("norm_q", "query_norm"), ("norm_k", "key_norm")):
+            tensor = state[f"single_transformer_blocks.{index}.attn.{ours}.weight"]
+            yield f"{DENOISER}single_blocks.{index}.norm.{theirs}.scale", tensor
+
+
 def _open_clip(encoder: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
     """A CLIP text encoder as OpenCLIP keeps it: queries, keys and values stacked."""
     state = {key.removeprefix("text_model."): tensor for key, tensor in encoder.state_dict().items()}

@@ -7,9 +7,12 @@ import torch
 from safetensors.torch import load_file
 
 from sdlora.lora import LoraConfig, attach_lora, merge
+from sdlora.lora.joining import join
+from sdlora.lora.updates import LowRankUpdate
 from sdlora.models import BaseModelConfig, load_base_model, parts
+from sdlora.models.families.dit_names import flux_place
 from tests import comfyui, families
-from tests.original import original_weights
+from tests.original import denoiser_rows, flux_tensors, original_weights
 from tests.tiny import tiny_base_model
 from tests.unit.lora.perturb import perturb_adapter
 from tests.unit.lora.test_files import save
@@ -78,3 +81,43 @@ def test_a_file_in_diffusers_names_alone_is_what_comfyui_does_not_load(bases, tm
     reading = comfyui.read(folder / "pytorch_lora_weights.safetensors", denoiser)
     assert reading.changes == {}
     assert len(reading.not_loaded) > 20
+
+
+def test_diffusers_takes_joined_layers_of_the_published_width_apart_again():
+    """Its reader of sd-scripts' FLUX files has that width written in, so it cannot be shown on a tiny model."""
+    from diffusers.loaders.lora_conversion_utils import _convert_kohya_flux_lora_to_diffusers
+
+    sizes = {"attn.to_q": 3072, "attn.to_k": 3072, "attn.to_v": 3072, "proj_mlp": 12288}
+    generator = torch.Generator().manual_seed(0)
+    block, parts_of_block, file = "single_transformer_blocks.0", [], {}
+    for layer, rows in sizes.items():
+        down, up = torch.randn(2, 3072, generator=generator), torch.randn(rows, 2, generator=generator)
+        place = flux_place(f"{block}.{layer}", 3072)
+        parts_of_block.append((LowRankUpdate(down, up, 3.0), place))
+    joined = join(parts_of_block, place.rows)
+    name = "lora_unet_single_blocks_0_linear1"
+    for part, tensor in (*joined.parts().items(), ("alpha", torch.tensor(joined.alpha))):
+        file[f"{name}.{part}"] = tensor
+    read = _convert_kohya_flux_lora_to_diffusers(file)
+    for (update, _), layer in zip(parts_of_block, sizes, strict=True):
+        key = f"transformer.{block}.{layer}.lora_"
+        torch.testing.assert_close(
+            read[f"{key}B.weight"] @ read[f"{key}A.weight"], update.delta(), atol=1e-4, rtol=1e-4
+        )
+
+
+def test_the_original_names_of_flux_are_those_that_diffusers_converts():
+    """At the published width, without memory: names and shapes only."""
+    from diffusers import FluxTransformer2DModel
+    from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers
+
+    with torch.device("meta"):
+        model = FluxTransformer2DModel(num_layers=1, num_single_layers=1, guidance_embeds=True)
+    expected = {key: tensor.shape for key, tensor in model.state_dict().items()}
+    made = convert_flux_transformer_checkpoint_to_diffusers(flux_tensors(model))
+    assert {key: tensor.shape for key, tensor in made.items()} == expected
+    for layer, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and "transformer_blocks" in layer:
+            ours, theirs = flux_place(layer, 3072), denoiser_rows(model)[layer]
+            assert f"model.diffusion_model.{ours.name}.weight" == theirs.key
+            assert ours.first_row == theirs.first
