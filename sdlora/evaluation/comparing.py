@@ -166,7 +166,7 @@ class _Forgetting:
         self.values: dict[str, dict[str, Tensor]] = {
             name: {
                 "kept_psnr": psnr_per_image(made.denoised_uint8, known.images_uint8).double(),
-                "drift": 1 - torch.cosine_similarity(made.features, known.features).double(),
+                "drift": (1 - torch.cosine_similarity(made.features, known.features).double()).clamp(min=0),
             }
             for name, made in kept.items()
         }
@@ -227,4 +227,4 @@ def _grid(
         (prompt.text, [blank, *(to_image(made.images_uint8[row]) for made in kept.values())])
         for row, prompt in enumerate(neutral[: max(2, count // 2)])
     ]
-    return png_bytes(draw_grid(["real", *drawn], rows, abreast=2))
+    return png_bytes(draw_grid(["real", *drawn], rows))

@@ -12,7 +12,6 @@ from markupsafe import Markup
 
 from sdlora.comparison import BASE, COMPARED, COMPARISON_GRID, Comparison, Contender
 from sdlora.evidence import Estimate, Metric, replace_file
-from sdlora.release.images import file_data_uri
 
 PAGE_FILE = "comparison.html"
 TITLES = {
@@ -48,7 +47,7 @@ def write_comparison_page(folder: Path, comparison: Comparison, name: str) -> Pa
         costs=list(cost_rows(comparison)),
         quality=list(quality_rows(comparison)),
         meanings=[(metric.label, metric.meaning) for metric in COMPARED.values()],
-        grid=file_data_uri(folder / COMPARISON_GRID),
+        grid="data:image/png;base64," + base64.b64encode((folder / COMPARISON_GRID).read_bytes()).decode(),
         css=Markup(css),  # noqa: S704 -- the package's own style sheet
         style_hash=base64.b64encode(hashlib.sha256(css.encode()).digest()).decode(),
     )
@@ -66,7 +65,7 @@ def cost_rows(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
 
     yield "Steps", cells({one.name: str(one.steps) for one in trained})
     yield "Training time", cells({one.name: f"{one.seconds:.1f} s" for one in trained})
-    yield "Time per step", cells({one.name: f"{1000 * one.seconds / max(1, one.steps):.0f} ms" for one in trained})
+    yield "The same per step", cells({one.name: f"{1000 * one.seconds / max(1, one.steps):.0f} ms" for one in trained})
     yield "Peak memory", cells({one.name: _bytes(one.peak_bytes) for one in trained})
     yield "Trained numbers", cells({one.name: f"{one.trained_parameters:,}" for one in trained})
     yield "File size", cells({one.name: _bytes(one.file_bytes) for one in trained})

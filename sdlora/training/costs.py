@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import time
@@ -21,10 +22,12 @@ COSTS_FILE = "costs.json"
 def costs_of(folder: Path) -> Iterator[None]:
     """Add the block's time and memory to `folder/costs.json`; an interrupted run's parts add up.
 
-    Memory on a CPU is the process's peak above what it held at the beginning, so what was there before (libraries, an
-    earlier training) does not count; on a GPU what PyTorch had allocated at most.
+    Memory on a CPU is the process's peak above what it held at the beginning; on a GPU what PyTorch had allocated at
+    most. On a CPU the first training of a process also pays for what the libraries keep from then on: only figures of
+    processes that did the same before can be compared closely.
     """
     gc.collect()
+    _give_back()
     before, began = psutil.Process().memory_info().rss, time.monotonic()
     reset = _reset_peak()
     try:
@@ -45,6 +48,12 @@ def read_costs(folder: Path) -> dict[str, float]:
     with suppress(OSError, ValueError):
         return dict(json.loads((folder / COSTS_FILE).read_text()))
     return {}
+
+
+def _give_back() -> None:
+    """Return freed memory to the system: what the allocator holds back would hide the next training's need."""
+    with suppress(OSError, AttributeError):  # not glibc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _reset_peak() -> bool:
