@@ -12,7 +12,7 @@ from sdlora.data.sources.tree import Entry, Listing, is_image, speaks_of_images,
 from sdlora.errors import DataError
 
 WORKERS = 2
-"""Reading and hashing release Python's lock for part of the time; more workers gained nothing on two cores."""
+"""Reading and hashing release Python's lock for part of the time only."""
 
 
 def open_folder(uri: str, surroundings: Surroundings) -> Source | None:
