@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 
 from sdlora.data.framing import Box, content_box, without_bars
 
-VERSION = 2
+VERSION = 3
 """Raised when the same pixels would get another fingerprint, or pairs another difference."""
 
 THUMBNAIL_SIDE_PX = 32

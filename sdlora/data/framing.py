@@ -36,7 +36,7 @@ def content_box(pixels: Pixels) -> Box:
     """
     height, width = pixels.shape[:2]
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    usual = np.median(border, axis=0).astype(np.int16)
+    usual = _median(border)
     if (np.abs(border - usual).max(axis=-1) <= _PLAIN_BORDER).mean() < 0.4:
         return 0.0, 0.0, float(width), float(height)
     # Ink: the largest distance in any channel from the border's usual colour, as a share of the largest of all.
@@ -52,16 +52,23 @@ def _bar_rows(pixels: Pixels) -> int:
     height = len(pixels)
     lowest, highest = round(_BAR_SHARE[0] * height), round(_BAR_SHARE[1] * height)
     strip = pixels[height - highest - 1 :]
-    colour = np.median(strip[-1:].reshape(-1, 3), axis=0).astype(np.int16)
+    colour = _median(strip[-1])
     if lowest < 2 or _has_colour(strip[-1], colour).mean() < _PLAIN:
         return 0
+    if _has_colour(pixels[: height - highest, [0, -1]], colour).mean() > 0.5:
+        return 0  # the border goes on
     share = _has_colour(strip, colour).mean(axis=1)  # per row
     for start in range(1, len(strip) - max(lowest, 3) + 1):
         # The bar begins with a plain row under one that is clearly something else.
         if share[start] >= _PLAIN and share[start - 1] < 0.6 and share[start:].mean() >= _BAR_COLOUR:
-            sides = pixels[: height - len(strip) + start, [0, -1]].reshape(-1, 3)
-            return 0 if _has_colour(sides, colour).mean() > 0.5 else len(strip) - start
+            return len(strip) - start
     return 0
+
+
+def _median(colours: Pixels) -> npt.NDArray[np.int16]:
+    """(3,) of (N, 3); of an even number the upper one."""
+    middle: npt.NDArray[np.int16] = np.sort(colours, axis=0)[len(colours) // 2].astype(np.int16)
+    return middle
 
 
 def _has_colour(pixels: Pixels, colour: npt.NDArray[np.int16]) -> npt.NDArray[np.bool_]:

@@ -61,14 +61,14 @@ def glance(rgb: npt.NDArray[np.uint8], pairs: npt.NDArray[np.int64], gains: tupl
 
 
 def _cells(rgb: npt.NDArray[np.uint8]) -> FloatArray:
-    """(M, parts, 3 * 8 * 8) mean colours of the cells of each part."""
+    """(M, parts, 3 * 7 * 8) mean colours of the cells of each part, without the lowest row, where captions are."""
     count, side = rgb.shape[:2]
     planes = np.ascontiguousarray(rgb.transpose(0, 3, 1, 2), dtype=np.float32)  # (M, 3, S, S)
     rows = np.concatenate([_averages(side, *down) for _, down in _PARTS])  # (parts * 8, S)
     lines = (rows @ planes).reshape(count, 3, len(_PARTS), _CELLS, side)
-    result = np.empty((count, len(_PARTS), 3 * _CELLS * _CELLS), np.float32)
+    result = np.empty((count, len(_PARTS), 3 * (_CELLS - 1) * _CELLS), np.float32)
     for part, (across, _) in enumerate(_PARTS):
-        cells = lines[:, :, part].reshape(-1, side) @ _averages(side, *across).T  # (M * 3 * 8, 8)
+        cells = lines[:, :, part, :-1].reshape(-1, side) @ _averages(side, *across).T  # (M * 3 * 7, 8)
         result[:, part] = cells.reshape(count, -1)
     return result
 

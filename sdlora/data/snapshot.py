@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import bindparam, or_, select, update
 from sqlalchemy.orm import Session
 
 from sdlora.data.checks.base import Ruling, parameters_digest
@@ -21,7 +21,7 @@ from sdlora.data.similar import pairs_below
 from sdlora.data.split import LEAK, Member, Sides, assign_sides
 from sdlora.errors import DataError
 from sdlora.store import ImageStore, Split
-from sdlora.store.intake import insert_or_ignore
+from sdlora.store.intake import chunks, insert_or_ignore
 from sdlora.store.queries import captions_of, count_images
 from sdlora.store.tables import ImageTable, SnapshotImageTable, SnapshotTable
 
@@ -138,8 +138,9 @@ def _look_alikes(session: Session, config: DataConfig) -> list[tuple[int, int]]:
     pairs = pairs_below(session, config.suspect_difference)
     statement = select(ImageTable.fingerprint_id, ImageTable.id).where(_CANDIDATES)
     images: dict[int, list[int]] = {}
-    for fingerprint_id, image_id in session.execute(statement):
-        images.setdefault(fingerprint_id, []).append(image_id)
+    for chunk in chunks(sorted({identity for first, second, _ in pairs for identity in (first, second)})):
+        for fingerprint_id, image_id in session.execute(statement.where(ImageTable.fingerprint_id.in_(chunk))):
+            images.setdefault(fingerprint_id, []).append(image_id)
     return [
         (one, other) for first, second, _ in pairs for one in images.get(first, ()) for other in images.get(second, ())
     ]
@@ -147,12 +148,13 @@ def _look_alikes(session: Session, config: DataConfig) -> list[tuple[int, int]]:
 
 def _record_sides(session: Session, members: Sequence[Member], sides: Sides, config: DataConfig) -> None:
     fresh = [
-        {"id": member.image_id, "split": sides.splits[member.image_id]}
+        {"image": member.image_id, "side": sides.splits[member.image_id]}
         for member in members
         if member.split is None and member.image_id in sides.splits
     ]
     if fresh:
-        session.execute(update(ImageTable), fresh)
+        given = update(ImageTable).where(ImageTable.id == bindparam("image")).values(split=bindparam("side"))
+        session.connection().execute(given, fresh)
     turned_down = select(ImageTable.id).where(ImageTable.rejected_by == LEAK)
     parameters = parameters_digest({"suspect_difference": config.suspect_difference})
     changed = set(session.scalars(turned_down)) | set(sides.leaks)

@@ -70,13 +70,15 @@ COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
     "without its foot": lambda image: _cropped(image, 0, 0, 0, 0.1),
     "a bar below": lambda image: _with_bar(image, "black", over=False),
     "a bar over it": lambda image: _with_bar(image, "black", over=True),
+    "words over it": lambda image: _with_bar(image, "white", over=True),
 }
 
 
 @pytest.mark.parametrize("change", COPIES)
 def test_changed_copies_of_icons_are_found(change: str) -> None:
     found = sum(_are_copies(icon(seed), COPIES[change](icon(seed))) for seed in range(COUNT))
-    assert found >= 0.9 * COUNT
+    # A white bar over a drawing on white leaves no edge to be told by.
+    assert found >= (0.6 if change == "words over it" else 0.9) * COUNT
 
 
 @pytest.mark.parametrize("change", [name for name in COPIES if not name.startswith("moved")])
