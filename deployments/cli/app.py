@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +20,7 @@ from deployments.cli.models import generate, versions
 from deployments.cli.options import DEFAULT_HOME
 from deployments.cli.servers import doctor, up
 from deployments.cli.snapshots import snapshot_app
+from deployments.environment import quiet_terminal
 
 app = typer.Typer(
     name="sdlora",
@@ -52,4 +54,6 @@ def _global_options(
 def main() -> None:
     """Run a command; every failure is one message and an exit code, never a traceback."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be stopped politely is to be stopped by Ctrl-C
+    for name, value in quiet_terminal().items():  # the libraries read these when they are imported
+        os.environ.setdefault(name, value)
     app()
