@@ -111,7 +111,7 @@ class Judge:
         self.base = load_base_model(BaseModelConfig(), store.home)
         device = torch.device("cpu")
         loss = DenoisingLoss.of_base(self.base, None, "fp32", device)
-        held_out = encode_rows(self.base, snapshot.held_out, store, SIDE_PX, device=device)
+        held_out = encode_rows(self.base, snapshot.held_out, store, (SIDE_PX,), device=device)
         self.validation = FixedNoiseValidation(held_out, loss, 0, 16, device)
 
     def loss(self, adapter: Path | None) -> float:
