@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -34,7 +34,9 @@ from sdlora.store.queries import count_images
 from sdlora.store.tables import ImageTable
 
 _SHOWN = 20
-_BATCH = 100  # measurements recorded at once
+_BATCH = CHUNK  # measurements recorded at once, at most
+_BATCH_SECONDS = 1.0
+"""What is recorded at least so often is not measured again after a kill."""
 _WINDOW = 20_000  # images whose digests are in memory at once
 
 
@@ -151,7 +153,14 @@ def _portions(ids: Ids) -> Iterator[tuple[int, list[int]]]:
 
 
 def _batches(measurements: Iterator[Measurement]) -> Iterator[list[Measurement]]:
-    while batch := list(islice(measurements, _BATCH)):
+    batch: list[Measurement] = []
+    since = time.monotonic()
+    for one in measurements:
+        batch.append(one)
+        if len(batch) == _BATCH or time.monotonic() - since > _BATCH_SECONDS:
+            yield batch
+            batch, since = [], time.monotonic()
+    if batch:
         yield batch
 
 

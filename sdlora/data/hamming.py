@@ -74,7 +74,8 @@ def scan(hashes: Hashes, queries: Hashes, some: IntArray, distance: int) -> IntA
     step = max(1, _SCANNED // max(1, len(hashes)))
     for start in range(0, len(some), step):
         asked = some[start : start + step]
-        who, member = np.nonzero(np.bitwise_count(queries[asked, None] ^ hashes) <= distance)
+        near = np.bitwise_count(queries[asked, None] ^ hashes) <= distance
+        who, member = np.divmod(np.flatnonzero(near), max(1, len(hashes)))  # numpy's nonzero is slow in two dimensions
         found.append(np.stack([asked[who], member], axis=1))
     return np.concatenate(found)
 

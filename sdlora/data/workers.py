@@ -18,7 +18,7 @@ from sdlora.store.blobs import BlobStore
 from sdlora.store.intake import chunks
 
 _SHARD = 25
-_SHARDS_AHEAD = 4  # per core; results wait in memory until they are taken
+_SHARDS_AHEAD = 12  # per core; results wait in memory until they are taken
 _SECONDS_PER_SHARD = 300.0
 _SECONDS_PER_IMAGE = 60.0
 
@@ -123,9 +123,12 @@ def _blob_store(url: str) -> BlobStore:
 def _start(processes: int | None = None) -> ProcessPoolExecutor | None:
     # spawn: a forked child of a process that runs PyTorch's threads can hang.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes or _cores(), mp_context=context, initializer=_leave_interrupts_to_the_parent)
+    count = processes or _cores()
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_leave_interrupts_to_the_parent)
     try:
-        pool.submit(os.getpid).result()
+        # One call for each, so that all of them start at once.
+        for started in [pool.submit(os.getpid) for _ in range(count)]:
+            started.result()
     except BrokenProcessPool:
         pool.shutdown()
         return None
