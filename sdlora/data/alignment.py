@@ -67,7 +67,7 @@ def differences(looks: Sequence[Fingerprint], pairs: IntArray) -> FloatArray:
 
 def _differences(rgb: FloatArray, stretch: FloatArray, starts: FloatArray) -> FloatArray:
     """As above for (M, 2, S, S, 3) thumbnails, from (M, K, 4) starts; `stretch` is the log ratio of their aspects."""
-    grey = rgb.mean(axis=-1)  # (M, 2, S, S)
+    grey = _mean_of_colours(rgb)  # (M, 2, S, S)
     half = rgb.shape[2] // 2
     rough = grey.reshape(-1, 2, half, 2, half, 2).mean(axis=(3, 5))
     maps, errors = _align_roughly(rough, stretch, starts)
@@ -175,11 +175,17 @@ def _worst_square(first: FloatArray, moved: FloatArray, weights: FloatArray, gai
     matched = gains[:, None, None, None] * moved
     error = first - matched
     cut_off = ((moved >= _BRIGHTEST) & (error > 0)) | ((first >= _BRIGHTEST) & (error < 0))
-    squares = np.where(cut_off, 0, error**2).mean(axis=-1)  # (N, S, S)
+    squares = _mean_of_colours(np.where(cut_off, 0, error**2))  # (N, S, S)
     least: FloatArray = np.minimum(
         _worst_mean(squares, weights), _WITHOUT_FOOT * _worst_mean(squares, _without_foot(weights))
     )
     return least
+
+
+def _mean_of_colours(values: FloatArray) -> FloatArray:
+    """(..., 3) to (...); numpy's own mean over so short an axis takes several times as long."""
+    mean: FloatArray = (values[..., 0] + values[..., 1] + values[..., 2]) / np.float32(3)
+    return mean
 
 
 def _worst_mean(squares: FloatArray, weights: FloatArray) -> FloatArray:

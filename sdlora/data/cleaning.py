@@ -27,6 +27,7 @@ from sdlora.data.measure import Measurement
 from sdlora.data.similar import SimilarPairs
 from sdlora.data.unsafe_scores import score_unsafe
 from sdlora.data.workers import Measurer, measure_all
+from sdlora.errors import DataError
 from sdlora.progress import OnProgress
 from sdlora.store import Counts, ImageStore
 from sdlora.store.intake import CHUNK, chunks
@@ -155,11 +156,16 @@ def _portions(ids: Ids) -> Iterator[tuple[int, list[int]]]:
 def _batches(measurements: Iterator[Measurement]) -> Iterator[list[Measurement]]:
     batch: list[Measurement] = []
     since = time.monotonic()
-    for one in measurements:
-        batch.append(one)
-        if len(batch) == _BATCH or time.monotonic() - since > _BATCH_SECONDS:
+    try:
+        for one in measurements:
+            batch.append(one)
+            if len(batch) == _BATCH or time.monotonic() - since > _BATCH_SECONDS:
+                yield batch
+                batch, since = [], time.monotonic()
+    except DataError:  # of an image's bytes; what was measured before stays
+        if batch:
             yield batch
-            batch, since = [], time.monotonic()
+        raise
     if batch:
         yield batch
 
