@@ -9,6 +9,7 @@ from sdlora.data import Snapshot
 from sdlora.errors import WeightsError
 from sdlora.lora.config import LoraConfig
 from sdlora.lora.load import load_adapter, merge
+from sdlora.models.adapter_weights import merge_text_adapters
 from sdlora.models.stable_diffusion import StableDiffusion
 from sdlora.progress import OnMetrics, OnProgress
 from sdlora.store import ImageStore
@@ -80,4 +81,5 @@ class LoRA:
         if self.model is None:
             self.model = StableDiffusion.from_ref(self.base)
         merge(load_adapter(self.model.unet, chosen, self.base))
+        merge_text_adapters(self.model.text_encoders, chosen.folder)
         return self.model

@@ -49,6 +49,11 @@ class LoraConfig(FrozenConfig):
         (),
         description="ends of the layers' names; empty: those that `targets` means in the base's family",
     )
+    text_encoder_rank: int | None = Field(
+        None,
+        ge=1,
+        description="rank of a LoRA of the text encoders' attention, beside the denoiser's; null: they stay the base's",
+    )
 
     @model_validator(mode="after")
     def _dropout_suits_method(self) -> LoraConfig:

@@ -20,6 +20,7 @@ from sdlora.lora.updates import LayerUpdate
 
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 METADATA_KEY = "lora_adapter_metadata"
+OUTER_NAME = "text_model."
 _NAMES = {"lora_A.weight": "lora_down.weight", "lora_B.weight": "lora_up.weight", "lora_magnitude_vector": "dora_scale"}
 
 
@@ -36,7 +37,8 @@ def write_diffusers_file(path: Path, updates: Mapping[str, LayerUpdate], config:
     }
     packed: dict[str, Any] = {}
     for part, layers in by_part(updates).items():
-        packed |= {f"{part}.{key}": value for key, value in _settings(layers, config).items()}
+        settings = _text_settings(layers) if part.startswith("text_encoder") else _settings(layers, config)
+        packed |= {f"{part}.{key}": value for key, value in settings.items()}
     return write_tensor_file(path, tensors, {"format": "pt", METADATA_KEY: json.dumps(packed, sort_keys=True)})
 
 
@@ -92,6 +94,12 @@ def _split(key: str) -> tuple[str, str]:
         if found:
             return layer, mark[1:] + rest
     return key, ""
+
+
+def _text_settings(layers: Mapping[str, LayerUpdate]) -> dict[str, Any]:
+    """Without the outer name, which half of transformers 5's CLIP models lost: peft matches ends of names."""
+    settings = _settings(layers, LoraConfig())
+    return {**settings, "target_modules": sorted(layer.removeprefix(OUTER_NAME) for layer in layers)}
 
 
 def _settings(layers: Mapping[str, LayerUpdate], config: LoraConfig) -> dict[str, Any]:

@@ -73,7 +73,8 @@ def read_kohya_file(path: Path, reader: Reader = "lycoris") -> dict[str, Change]
 
 def _network(updates: Mapping[str, LayerUpdate], config: LoraConfig) -> dict[str, str]:
     """The settings under the names by which sd-scripts and LyCORIS would build the same network."""
-    first = min(updates.values(), key=lambda update: update.rank)  # joined layers have a multiple of the rank
+    of_denoiser = [update for name, update in updates.items() if not name.startswith("lora_te")]
+    first = min(of_denoiser, key=lambda update: update.rank)  # joined layers have a multiple of the rank
     rank, alpha = str(first.rank), f"{first.alpha:g}"  # what the tensors say: of a PiSSA twice the rank
     arguments = {}
     if any(

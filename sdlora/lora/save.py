@@ -16,7 +16,7 @@ from sdlora.artifacts import AdapterRef, BaseModelRef
 from sdlora.checkpoints import file_sha256
 from sdlora.errors import StorageError, WeightsError
 from sdlora.lora.config import LoraConfig
-from sdlora.lora.diffusers_file import DIFFUSERS_FILE, read_diffusers_file, write_diffusers_file
+from sdlora.lora.diffusers_file import DIFFUSERS_FILE, OUTER_NAME, read_diffusers_file, write_diffusers_file
 from sdlora.lora.joining import kohya_updates
 from sdlora.lora.kohya_file import read_kohya_file, write_kohya_file
 from sdlora.lora.layers import base_weights, collect_updates, require_equal
@@ -43,8 +43,9 @@ def save_adapter(
     training: Mapping[str, Any] | None = None,
     captions: Sequence[str] = (),
     details: Mapping[str, str] | None = None,
+    text_encoders: Mapping[str, Any] | None = None,
 ) -> AdapterRef:
-    """Write the adapter that is attached to `denoiser`.
+    """Write the adapter that is attached to `denoiser`, and those attached to text encoders.
 
     The folder gets `pytorch_lora_weights.safetensors` (diffusers), `<name>.safetensors` (kohya, ComfyUI) and
     `adapter.json`. It appears whole or not at all, and equal adapters give equal bytes: no time, no path, no
@@ -63,6 +64,7 @@ def save_adapter(
         training: the resolved training settings, for `adapter.json`.
         captions: of the training images; the most frequent phrases are what tools offer as words for prompts.
         details: further `ss_*` or `modelspec.*` metadata of the kohya file.
+        text_encoders: by folder, those with an adapter of their own.
 
     Raises:
         WeightsError: `name` is no file name, the model has no adapter, or a file read back is not what was written.
@@ -72,6 +74,9 @@ def save_adapter(
         raise WeightsError(f"name: {name!r} cannot name the adapter's file; use letters, digits, '.', '-' and '_'.")
     family = family_of(base.folder)
     updates, weights = _by_part(family.layout.denoiser, denoiser)
+    for part, encoder in (text_encoders or {}).items():
+        of_text, weights_of_text = _by_part(part, encoder)
+        updates, weights = updates | of_text, weights | weights_of_text
     renamed, renamed_weights = kohya_updates(updates, weights, family)
     metadata = _describe(family, name, prediction_type, resolution_px) | {
         "sdlora.base_digest": base.digest,
@@ -123,8 +128,14 @@ def save_adapter(
 
 def _by_part(part: str, network: Any) -> tuple[dict[str, LayerUpdate], dict[str, Tensor]]:
     """The updates and the base's weights under the names of the diffusers file, `unet.mid_block...`."""
-    updates = {f"{part}.{layer}": update for layer, update in collect_updates(network).items()}
-    return updates, {f"{part}.{layer}": weight for layer, weight in base_weights(network).items()}
+
+    def named(layer: str) -> str:
+        # As transformers 4 has it: newer readers take the outer name away, older ones would miss it.
+        outer = OUTER_NAME if part.startswith("text_encoder") and not layer.startswith(OUTER_NAME) else ""
+        return f"{part}.{outer}{layer}"
+
+    updates = {named(layer): update for layer, update in collect_updates(network).items()}
+    return updates, {named(layer): weight for layer, weight in base_weights(network).items()}
 
 
 def _tag_frequency(name: str, captions: Sequence[str]) -> str:

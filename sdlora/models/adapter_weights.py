@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import peft
+import torch
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from sdlora.errors import WeightsError
 
 ADAPTER_WEIGHTS = "pytorch_lora_weights.safetensors"
+_DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
 
 
 def attach_adapter_file(network: Any, folder: Path, part: str) -> None:
@@ -37,6 +40,38 @@ def attach_adapter_file(network: Any, folder: Path, part: str) -> None:
                 str(folder), prefix=part, weight_name=ADAPTER_WEIGHTS, use_safetensors=True, local_files_only=True
             )
     except Exception as error:  # a wrong shape or key surfaces as RuntimeError, ValueError or KeyError
+        raise WeightsError(f"The adapter in {folder} cannot be loaded ({type(error).__name__}: {error}).") from error
+
+
+@torch.no_grad()
+def merge_text_adapters(encoders: Mapping[str, nn.Module], folder: Path) -> None:
+    """Add to the weights of text encoders what an adapter changes there, in place; most adapters change nothing.
+
+    Args:
+        encoders: by their folders in the base model, without an adapter attached.
+        folder: the adapter's.
+
+    Raises:
+        WeightsError: the file does not fit the encoders, or the merged weights would not be finite.
+    """
+    path = folder / ADAPTER_WEIGHTS
+    try:
+        with safe_open(path, framework="pt") as file:
+            settings = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
+            for key in file.keys():  # noqa: SIM118
+                part, name = key.split(".", 1)
+                if part not in encoders or not name.endswith(_DOWN):
+                    continue
+                layer = name.removesuffix(_DOWN)
+                down, up = file.get_tensor(key), file.get_tensor(f"{part}.{layer}{_UP}")
+                if not hasattr(encoders[part], "text_model"):  # transformers 5 took the outer name away
+                    layer = layer.removeprefix("text_model.")
+                weight = encoders[part].get_parameter(f"{layer}.weight")
+                delta = up @ down * (settings[f"{part}.lora_alpha"] / settings[f"{part}.r"])
+                if not delta.isfinite().all():
+                    raise ValueError(f"the update of {key} is not finite")
+                weight.add_(delta.to(weight))
+    except Exception as error:  # as above
         raise WeightsError(f"The adapter in {folder} cannot be loaded ({type(error).__name__}: {error}).") from error
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from sdlora.artifacts import AdapterRef, BaseModelRef
 from sdlora.checkpoints import file_sha256
 from sdlora.errors import WeightsError
 from sdlora.models import parts
-from sdlora.models.adapter_weights import ADAPTER_WEIGHTS, attach_adapter_file
+from sdlora.models.adapter_weights import ADAPTER_WEIGHTS, attach_adapter_file, merge_text_adapters
 from sdlora.models.encode import decode_latents, encode_text
 from sdlora.models.families import family_of
 from sdlora.models.families.base import Family, Sampler
@@ -64,11 +64,17 @@ class StableDiffusion:
         return model
 
     @classmethod
-    def around(cls, ref: BaseModelRef, denoiser: nn.Module, precision: Precision | None = None) -> StableDiffusion:
-        """Draw with a denoiser that is held already, such as one in training; only the other parts are loaded."""
+    def around(
+        cls,
+        ref: BaseModelRef,
+        denoiser: nn.Module,
+        precision: Precision | None = None,
+        text_encoders: Mapping[str, nn.Module] | None = None,
+    ) -> StableDiffusion:
+        """Draw with parts that are held already, such as those in training; only the others are loaded."""
         model = cls(ref, str(next(denoiser.parameters()).device), precision)
         model._load_settings()
-        model._load_encoders()
+        model._load_encoders(text_encoders)
         model.denoiser = denoiser
         model._has_weights = True
         return model
@@ -227,8 +233,8 @@ class StableDiffusion:
             part.tokenizer_folder: parts.load_tokenizer(self.ref, part) for part in self.family.text_parts
         }
 
-    def _load_encoders(self) -> None:
-        self.text_encoders = {
+    def _load_encoders(self, text_encoders: Mapping[str, nn.Module] | None = None) -> None:
+        self.text_encoders = dict(text_encoders or {}) or {
             part.folder: parts.load_text_encoder(self.ref, part, self.device) for part in self.family.text_parts
         }
         self.autoencoder = parts.load_autoencoder(self.ref, self.device)
@@ -253,6 +259,7 @@ class StableDiffusion:
         attach_adapter_file(self.denoiser, adapter.folder, self.family.layout.denoiser)
         self.denoiser.fuse_lora()
         self.denoiser.unload_lora()
+        merge_text_adapters(self.text_encoders, adapter.folder)
 
 
 def check_adapter(adapter: AdapterRef, base: BaseModelRef) -> None:

@@ -60,6 +60,12 @@ class TrainingConfig(FrozenConfig):
         gt=0,
         description="peak rate at alpha = rank; 2e-3 suits the embedded base, 1e-4 Stable Diffusion 1.5; prodigy: 1",
     )
+    text_encoder_learning_rate: float = Field(
+        # Text encoders forget sooner than they learn; trainers' guides agree on half of the denoiser's rate.
+        default_factory=lambda values: values["learning_rate"] / (1 if values["optimizer"] == "prodigy" else 2),
+        gt=0,
+        description="peak rate of the text encoders, with lora.text_encoder_rank; empty: half of learning_rate",
+    )
     schedule: ScheduleName = Field(
         default_factory=lambda values: "cosine" if values["optimizer"].startswith("adamw") else "constant",
         description="the rate after warm-up: cosine or linear to zero, or constant; empty: what suits the optimizer",

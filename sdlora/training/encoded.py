@@ -28,6 +28,7 @@ from sdlora.training.image_encoder import ImageEncoder
 from sdlora.training.lookup import Encode, look_up
 from sdlora.training.masks import alpha_masks
 from sdlora.training.tensor_cache import TensorCache
+from sdlora.training.trained_text import caption_tokens
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class EncodedRows:
     Attributes:
         rows: the snapshot's rows, in its order, but for those that were skipped.
         views: the images, once per resolution.
-        embeddings: by caption, what the denoiser is shown of it, by name; always holds the empty caption.
+        embeddings: by caption, what the denoiser is shown of it, by name; always holds the empty caption. Where the
+            text encoders learn, the caption's token ids by encoder folder instead.
         skipped: by digest, why an image could not be used.
     """
 
@@ -107,6 +109,7 @@ def encode_rows(
     aspect_buckets: bool = False,
     mirror: bool = False,
     masks: bool = False,
+    tokens_only: bool = False,
     device: torch.device,
     on_progress: OnProgress | None = None,
 ) -> EncodedRows:
@@ -120,6 +123,7 @@ def encode_rows(
         aspect_buckets: bring each image to the bucket nearest to its proportions, instead of to a square.
         mirror: encode the mirrored images too.
         masks: read the alpha channels too.
+        tokens_only: leave captions to text encoders that learn; no embedding is computed.
         device: where the encoders run.
         on_progress: called with "encode images".
 
@@ -151,6 +155,8 @@ def encode_rows(
     encoder.close()
     kept = tuple(row for row in rows if row.sha256 not in skipped)
     captions = sorted({""}.union(*(row.captions for row in kept)))
+    if tokens_only:
+        return EncodedRows(kept, tuple(views), caption_tokens(base, captions), skipped)
     # One encoder after the other: the largest of them alone may fill the memory.
     outputs = {part.folder: _cached_text(base, part, captions, store, device) for part in family.text_parts}
     return EncodedRows(kept, tuple(views), CaptionEmbeddings(family, outputs), skipped)

@@ -7,6 +7,7 @@ import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from sdlora.lora.attach import adapter_parameters, attach_lora
 from sdlora.lora.config import LoraConfig
 from sdlora.lora.load import open_adapter
 from sdlora.lora.targets import find_targets
+from sdlora.lora.text import check_text_encoders
 from sdlora.models import parts
 from sdlora.models.families import family_of
 from sdlora.models.precision import Precision, remembered_probe
@@ -41,11 +43,12 @@ from sdlora.training.preflight import find_fit
 from sdlora.training.presets import settle
 from sdlora.training.results import ADAPTER_FOLDER, write_adapters
 from sdlora.training.run_folder import claim, exclusive, write_record, write_text
-from sdlora.training.samples import OnSamples, Samples
+from sdlora.training.samples import OnSamples, samples_of
+from sdlora.training.sizes import check_sizes
+from sdlora.training.trained_text import TrainedText
 from sdlora.training.validation import FixedNoiseValidation
 
 _logger = logging.getLogger(__name__)
-_SAMPLED_CAPTIONS = 4
 
 
 def fine_tune(
@@ -100,6 +103,7 @@ def fine_tune(
             return finished
         verify(base, store.home)
         find_targets(parts.denoiser_outline(base), lora)  # a wrong setting is found before any work is done
+        check_text_encoders(family_of(base.folder), lora)
         with accelerator.main_process_first():  # it writes, the others read
             record = claim(
                 folder,
@@ -109,10 +113,19 @@ def fine_tune(
             )
             # The order of sums depends on them: a continued run keeps those that it was begun with.
             torch.set_num_threads(record["threads"])
-            encoded, held_out = encode_snapshot(base, snapshot, store, config, folder, accelerator.device, on_progress)
+            encoded, held_out = encode_snapshot(
+                base,
+                snapshot,
+                store,
+                config,
+                folder,
+                accelerator.device,
+                on_progress,
+                tokens_only=lora.text_encoder_rank is not None,
+            )
         run = prepare_run(accelerator, base, lora, config, record, encoded, held_out, folder)
         run.on_metrics, run.on_progress, run.on_samples = on_metrics, on_progress, on_samples
-        run.samples = _samples(base, snapshot, config, folder)
+        run.samples = samples_of(base, snapshot, config, folder)
         run.train()
         if accelerator.is_main_process:
             write_adapters(run, base, snapshot, lora, name, digest)
@@ -120,29 +133,6 @@ def fine_tune(
                 shutil.rmtree(folder / leftover, ignore_errors=True)
         accelerator.wait_for_everyone()
         return open_adapter(folder / ADAPTER_FOLDER)
-
-
-def check_sizes(base: BaseModelRef, snapshot: Snapshot, config: TrainingConfig, num_processes: int) -> None:
-    multiple_px = family_of(base.folder).side_multiple_px
-    unfit = [side_px for side_px in config.resolutions if side_px % multiple_px]
-    if unfit:
-        raise TrainingError(
-            f"training.resolutions: {', '.join(map(str, unfit))} cannot be trained on {base.name}: its sides must be "
-            f"multiples of {multiple_px} px. Set {', '.join(str(_nearest(side, multiple_px)) for side in unfit)}."
-        )
-    if not snapshot.train:
-        raise TrainingError(
-            f"The snapshot {snapshot.digest[:12]} has no training images. Collect images before training."
-        )
-    if config.batch_size % num_processes:
-        raise TrainingError(
-            f"training.batch_size: {config.batch_size} cannot be shared by {num_processes} processes. "
-            "Set a multiple of the number of processes."
-        )
-
-
-def _nearest(side_px: int, multiple_px: int) -> int:
-    return max(1, round(side_px / multiple_px)) * multiple_px
 
 
 def _finished(folder: Path, digest: str) -> AdapterRef | None:
@@ -190,6 +180,7 @@ def encode_snapshot(
     folder: Path,
     device: torch.device,
     on_progress: OnProgress | None,
+    tokens_only: bool = False,
 ) -> tuple[EncodedRows, EncodedRows | None]:
     """The tensors of the training rows, and of the held-out rows if there are any."""
 
@@ -202,6 +193,7 @@ def encode_snapshot(
             aspect_buckets=config.aspect_buckets,
             mirror=mirror,
             masks=masks,
+            tokens_only=tokens_only,
             device=device,
             on_progress=on_progress,
         )
@@ -245,6 +237,11 @@ def prepare_run(
     if config.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     loss = DenoisingLoss.of_base(base, config.min_snr_gamma, precision, accelerator.device)
+    groups = [TrainedGroup(adapter_parameters(unet), config.learning_rate)]
+    if lora is not None and lora.text_encoder_rank is not None:
+        text = TrainedText.of_base(base, lora, config.seed, accelerator.device)
+        groups.append(TrainedGroup(text.parameters, config.text_encoder_learning_rate))
+        loss = replace(loss, text=text)
     micro_batch_size = _micro_batch_size(accelerator, unet, loss, encoded, config, record, folder)
     validation = None
     if held_out is not None:
@@ -252,7 +249,7 @@ def prepare_run(
     return Run(
         accelerator=accelerator,
         unet=unet,
-        learner=Learner([TrainedGroup(adapter_parameters(unet), config.learning_rate)], config),
+        learner=Learner(groups, config),
         loss=loss,
         encoded=encoded,
         validation=validation,
@@ -284,12 +281,3 @@ def _micro_batch_size(
         if accelerator.is_main_process:
             write_record(folder, record)
     return int(record["micro_batch_size"])
-
-
-def _samples(base: BaseModelRef, snapshot: Snapshot, config: TrainingConfig, folder: Path) -> Samples | None:
-    if config.sample_every_steps is None:
-        return None
-    captions = [row.captions[0] for row in (snapshot.held_out or snapshot.train) if row.captions]
-    prompts = config.sample_prompts or tuple(captions[:_SAMPLED_CAPTIONS]) or ("",)
-    precision: Precision = "bf16" if config.precision == "bf16" else "fp32"
-    return Samples(base, prompts, folder, seed=config.seed, steps=config.sample_inference_steps, precision=precision)

@@ -23,11 +23,12 @@ from sdlora.progress import OnMetrics, OnProgress
 from sdlora.store import ImageStore
 from sdlora.training import choosing
 from sdlora.training.config import TrainingConfig
-from sdlora.training.fine_tuning import check_sizes, encode_snapshot, prepare_run, record_of
+from sdlora.training.fine_tuning import encode_snapshot, prepare_run, record_of
 from sdlora.training.identity import run_digest
 from sdlora.training.loop import Run
 from sdlora.training.presets import settle
 from sdlora.training.run_folder import claim, exclusive, write_text
+from sdlora.training.sizes import check_sizes
 
 MODEL_FOLDER = "model"
 

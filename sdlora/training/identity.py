@@ -28,11 +28,16 @@ def run_digest(base_digest: str, snapshot_digest: str, lora: LoraConfig | None, 
     without_effect = set(_WITHOUT_EFFECT)
     if config.keep == "last" and config.early_stop_patience is None:
         without_effect.add("validation_every_steps")  # else it decides which steps can be chosen
+    of_text = set()
+    if lora is None or lora.text_encoder_rank is None:
+        # What is not trained does not name the run, so runs from before these settings keep their names.
+        of_text.add("text_encoder_rank")
+        without_effect.add("text_encoder_learning_rate")
     inputs = {
         "trainer": TRAINER_VERSION,
         "base": base_digest,
         "snapshot": snapshot_digest,
-        "lora": lora.model_dump(mode="json") if lora else "all weights",
+        "lora": lora.model_dump(mode="json", exclude=of_text) if lora else "all weights",
         "training": config.model_dump(mode="json", exclude=without_effect),
     }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

@@ -166,7 +166,7 @@ class Run:
             return
         began = time.monotonic()
         with self.learner.averaged():
-            for path in self.samples.draw(self.done, self.unet):
+            for path in self.samples.draw(self.done, self.unet, self.loss.text.encoders if self.loss.text else None):
                 if self.on_samples:
                     self.on_samples(self.done, path)
         self._reported_at += time.monotonic() - began

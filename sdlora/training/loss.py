@@ -14,6 +14,7 @@ from sdlora.models.families import family_of
 from sdlora.models.families.base import Family
 from sdlora.models.precision import Precision, autocast
 from sdlora.training.batches import Batch
+from sdlora.training.trained_text import TrainedText
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,14 @@ class DenoisingLoss:
         objective: noise levels and targets; its tables are on the training device.
         weights: (T,) loss weights by timestep.
         precision: arithmetic of the denoiser.
+        text: the text encoders, where they learn; batches then hold token ids.
     """
 
     family: Family
     objective: Objective
     weights: Tensor
     precision: Precision
+    text: TrainedText | None = None
 
     @classmethod
     def of_base(
@@ -53,8 +56,9 @@ class DenoisingLoss:
         noisy = self.objective.add_noise(batch.latents, batch.noise, batch.timesteps)  # (B, C, h, w)
         target = self.objective.target(batch.latents, batch.noise, batch.timesteps)
         timesteps = self.objective.network_timesteps(batch.timesteps)
+        conditioning = self.text.conditioning(batch.conditioning) if self.text else batch.conditioning
         with autocast(batch.latents.device.type, self.precision):
-            prediction = self.family.predict(denoiser, noisy, timesteps, batch.conditioning)
+            prediction = self.family.predict(denoiser, noisy, timesteps, conditioning)
         squares = (prediction.float() - target).square()  # (B, C, h, w)
         if batch.position_weights is not None:
             squares = squares * batch.position_weights

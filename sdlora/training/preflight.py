@@ -91,7 +91,8 @@ def _by_trying(denoiser: nn.Module, loss: DenoisingLoss, example: Batch, share: 
         else:
             return size
         finally:
-            denoiser.zero_grad(set_to_none=True)
+            for network in _networks(denoiser, loss):
+                network.zero_grad(set_to_none=True)
             if device.type == "cuda":
                 torch.cuda.empty_cache()
 
@@ -109,7 +110,8 @@ def _by_measuring(denoiser: nn.Module, loss: DenoisingLoss, example: Batch, shar
 
 def _kept_bytes(denoiser: nn.Module, loss: DenoisingLoss, example: Batch) -> int:
     """What autograd keeps of one image between forward and backward, parameters not counted."""
-    parameters = {parameter.untyped_storage().data_ptr() for parameter in denoiser.parameters()}
+    networks = _networks(denoiser, loss)
+    parameters = {parameter.untyped_storage().data_ptr() for network in networks for parameter in network.parameters()}
     storages: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -121,6 +123,11 @@ def _kept_bytes(denoiser: nn.Module, loss: DenoisingLoss, example: Batch) -> int
     with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         loss.weighted(denoiser, example)
     return max(1, sum(storages.values()))
+
+
+def _networks(denoiser: nn.Module, loss: DenoisingLoss) -> list[nn.Module]:
+    """All that a step differentiates."""
+    return [denoiser, *(loss.text.encoders.values() if loss.text else ())]
 
 
 def _does_not_fit(example: Batch, why: str) -> TrainingError:

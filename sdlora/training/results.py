@@ -32,7 +32,8 @@ def write_adapters(run: Run, base: BaseModelRef, snapshot: Snapshot, lora: LoraC
             resolution_px=parts.native_resolution(base),
             training=run.config.model_dump(mode="json"),
             captions=[caption for row in snapshot.train for caption in row.captions],
-            details=_details(run.config, len(run.encoded.rows), step),
+            details=_details(run.config, len(run.encoded.rows), step, run.loss.text is not None),
+            text_encoders=run.loss.text.encoders if run.loss.text else None,
         )
 
     write_text(run.folder / CHOICE_FILE, choice.model_dump_json(indent=2) + "\n")
@@ -48,9 +49,9 @@ def write_adapters(run: Run, base: BaseModelRef, snapshot: Snapshot, lora: LoraC
             write(place, kept.step)
 
 
-def _details(config: TrainingConfig, image_count: int, step: int) -> dict[str, str]:
+def _details(config: TrainingConfig, image_count: int, step: int, with_text: bool) -> dict[str, str]:
     """The training settings under the names that kohya's tools show."""
-    return {
+    details = {
         "ss_steps": str(step),
         "ss_max_train_steps": str(config.steps),
         "ss_batch_size_per_device": str(config.batch_size),
@@ -65,3 +66,4 @@ def _details(config: TrainingConfig, image_count: int, step: int) -> dict[str, s
         "ss_max_grad_norm": f"{config.max_grad_norm:g}",
         "ss_num_train_images": str(image_count),
     }
+    return details | ({"ss_text_encoder_lr": f"{config.text_encoder_learning_rate:g}"} if with_text else {})

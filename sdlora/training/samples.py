@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -12,14 +12,17 @@ from PIL import Image, ImageDraw
 from torch import nn
 
 from sdlora.artifacts import BaseModelRef
+from sdlora.data import Snapshot
 from sdlora.errors import StorageError
 from sdlora.evidence import replace_file
 from sdlora.models.precision import Precision
 from sdlora.models.stable_diffusion import StableDiffusion
+from sdlora.training.config import TrainingConfig
 
 FOLDER = "samples"
 CONTACT_SHEET, ANIMATION = "contact-sheet.png", "animation.webp"
 _LABEL_PX = 14
+_SAMPLED_CAPTIONS = 4
 _FRAME_MILLISECONDS = 600
 _STEP_FILE = re.compile(r"step-(\d{8})\.png")
 
@@ -43,8 +46,8 @@ class Samples:
         self.steps = steps
         self.precision = precision
 
-    def draw(self, step: int, denoiser: nn.Module) -> list[Path]:
-        """Write `step-<step>.png`, and the overviews anew; returns all three.
+    def draw(self, step: int, denoiser: nn.Module, text_encoders: Mapping[str, nn.Module] | None = None) -> list[Path]:
+        """Write `step-<step>.png`, and the overviews anew; returns all three. Encoders not given are the base's.
 
         Raises:
             StorageError: the disk is full or not writable.
@@ -52,7 +55,7 @@ class Samples:
         was_training = denoiser.training
         denoiser.eval()
         with torch.random.fork_rng():
-            model = StableDiffusion.around(self.base, denoiser, self.precision)
+            model = StableDiffusion.around(self.base, denoiser, self.precision, text_encoders)
             seeds = range(self.seed, self.seed + len(self.prompts))
             images = model.generate(self.prompts, list(seeds), steps=self.steps)  # (N, 3, H, W)
         denoiser.train(was_training)
@@ -89,6 +92,16 @@ class Samples:
         _write(paths[0], sheet)
         _write(paths[1], frames[0], save_all=True, append_images=frames[1:], duration=_FRAME_MILLISECONDS, loop=0)
         return paths
+
+
+def samples_of(base: BaseModelRef, snapshot: Snapshot, config: TrainingConfig, folder: Path) -> Samples | None:
+    """What the settings ask for, if they ask for pictures."""
+    if config.sample_every_steps is None:
+        return None
+    captions = [row.captions[0] for row in (snapshot.held_out or snapshot.train) if row.captions]
+    prompts = config.sample_prompts or tuple(captions[:_SAMPLED_CAPTIONS]) or ("",)
+    precision: Precision = "bf16" if config.precision == "bf16" else "fp32"
+    return Samples(base, prompts, folder, seed=config.seed, steps=config.sample_inference_steps, precision=precision)
 
 
 def _matches(path: Path) -> re.Match[str] | None:

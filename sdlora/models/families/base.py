@@ -40,6 +40,8 @@ class TextPart(ABC):
     tokenizer_class: ClassVar[Any]
     output_names: ClassVar[tuple[str, ...]]
     is_t5: ClassVar[bool] = False
+    shows_last_layer: ClassVar[bool] = True
+    """Whether any output passes through the encoder's last layer: if not, nothing can be learnt there."""
 
     def __init__(self, folder: str, tokenizer_folder: str, max_tokens: int | None = None) -> None:
         """Name the folders; `max_tokens` is by default what the tokenizer says."""
@@ -118,6 +120,11 @@ class Family(ABC):
     @abstractmethod
     def conditioning(self, outputs: TextOutputs) -> dict[str, Tensor]:
         """The text's share of what the denoiser is shown, under the names of its `forward`, each (B, ...)."""
+
+    @property
+    def adapts_text(self) -> bool:
+        """Whether adapters of its text encoders can be trained."""
+        return False
 
     @property
     def shows_framing(self) -> bool:

@@ -21,6 +21,7 @@ class UNetFamily(Family):
 
     denoiser_class = UNet2DConditionModel
     scheduler_class = DDIMScheduler
+    adapts_text = True
 
     def objective(self, scheduler: Any) -> DenoisingObjective:
         return DenoisingObjective(

@@ -28,6 +28,7 @@ class ClipPenultimate(TextPart):
     """The hidden state before CLIP's last layer, without the final norm: Stable Diffusion XL's first encoder."""
 
     encoder_class = CLIPTextModel
+    shows_last_layer = False
     tokenizer_class = CLIPTokenizer
     output_names = ("hidden",)
 

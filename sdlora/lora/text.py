@@ -1,0 +1,49 @@
+"""The adapter of a text encoder: a plain LoRA of its attention, whatever the denoiser's method is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from sdlora.errors import TargetModuleError
+from sdlora.lora.attach import attach_lora
+from sdlora.lora.config import LoraConfig
+from sdlora.models.families.base import Family, TextPart
+
+_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
+
+
+def check_text_encoders(family: Family, config: LoraConfig) -> None:
+    """Find out before any work is done whether the text encoders can be adapted as asked.
+
+    Raises:
+        TargetModuleError: not in this family, or the rank is above an encoder's width.
+    """
+    rank = config.text_encoder_rank
+    if rank is None:
+        return
+    if not family.adapts_text:
+        raise TargetModuleError(
+            f"lora.text_encoder_rank: {rank} asks for adapters of the text encoders, which are trained for Stable "
+            f"Diffusion 1, 2 and XL only, not for {family.layout.title}, whose prompts T5 reads, too. Set it to null."
+        )
+    for part in family.text_parts:
+        width = family.settings(part.folder)["hidden_size"]
+        if rank > width:
+            raise TargetModuleError(
+                f"lora.text_encoder_rank: {rank} is above the width of {part.folder} ({width}). Set {width} or less; "
+                "nothing was trained."
+            )
+
+
+def attach_to_text_encoder(encoder: Any, part: TextPart, config: LoraConfig, seed: int) -> nn.Module:
+    """Add an adapter that changes nothing yet to a frozen text encoder, in place.
+
+    A last layer that no output passes through is left out. There is no dropout.
+    """
+    assert config.text_encoder_rank is not None
+    count = encoder.config.num_hidden_layers - (not part.shows_last_layer)
+    layers = tuple(f"layers.{index}.self_attn.{name}" for index in range(count) for name in _PROJECTIONS)
+    adapted: nn.Module = attach_lora(encoder, LoraConfig(rank=config.text_encoder_rank, target_modules=layers), seed)
+    return adapted
