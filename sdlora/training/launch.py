@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -92,11 +93,21 @@ def fine_tune_request(
 
 
 def _command(request: FineTuneRequest, file: Path) -> list[str]:
+    if not torch.cuda.is_available():
+        # Without a GPU `accelerate launch` starts one process only, whatever it is asked for, unless MPI is there.
+        command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--master_addr", "127.0.0.1"]
+        command += ["--nproc_per_node", str(request.training.num_processes), "--master_port", str(_free_port())]
+        return [*command, "-m", "sdlora.training.launch", str(file)]
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1"]
     command += ["--num_processes", str(request.training.num_processes), "--main_process_port", "0"]
     command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
-    command += [] if torch.cuda.is_available() else ["--cpu", "--num_cpu_threads_per_process", "1"]
     return [*command, "-m", "sdlora.training.launch", str(file)]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _report(line: str) -> tuple[str, list[Any]]:

@@ -68,6 +68,7 @@ def test_two_processes_train_the_adapter_that_one_does(base, prepared, tmp_path)
     )
     ours, theirs = (updates(adapter.folder) for adapter in (alone, pair))
     assert ours.keys() == theirs.keys()
+    assert json.loads((tmp_path / "two" / "config.json").read_text())["num_processes"] == 2
     for name, update in ours.items():
         # Sums in another order, amplified by AdamW where a gradient is nearly zero: one part in a hundred.
         assert (update - theirs[name]).norm() < 0.01 * update.norm(), name
