@@ -18,6 +18,7 @@ from sdlora.data.pixels import load_images_uint8
 from sdlora.data.snapshot import load_snapshot
 from sdlora.errors import TrainingError
 from sdlora.frozen import FrozenConfig
+from sdlora.launching import launch_command
 from sdlora.pretraining.config import PretrainConfig
 from sdlora.pretraining.pretrain import OnStageMetrics, pretrain
 from sdlora.store import ImageStore
@@ -33,7 +34,7 @@ class PretrainRequest(FrozenConfig):
 
 
 def pretrain_snapshot(request: PretrainRequest, processes: int = 1, on_metrics: OnStageMetrics | None = None) -> Path:
-    """Pretrain on the snapshot's train split; `processes` > 1 share each batch through `accelerate launch`.
+    """Pretrain on the snapshot's train split; `processes` > 1 share each batch.
 
     On CPUs, one process per core is steadier than one process with many threads. The number of processes
     changes which autoencoder batches are drawn, so a run is continued with the number it was begun with.
@@ -48,10 +49,8 @@ def pretrain_snapshot(request: PretrainRequest, processes: int = 1, on_metrics: 
     request.folder.mkdir(parents=True, exist_ok=True)
     file = request.folder / "request.json"
     file.write_text(request.model_dump_json(indent=2))
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes), "--num_machines"]
-    command += ["1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    command += [] if torch.cuda.is_available() else ["--cpu", "--num_cpu_threads_per_process", "1"]
-    command += ["-m", "sdlora.pretraining.launch", str(file)]
+    gpu = torch.cuda.is_available()
+    command = launch_command("sdlora.pretraining.launch", str(file), processes, gpu=gpu)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as launched:
         assert launched.stdout is not None
         for line in launched.stdout:

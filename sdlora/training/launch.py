@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +19,7 @@ from sdlora.artifacts import AdapterRef, BaseModelRef
 from sdlora.data import load_snapshot
 from sdlora.errors import SdloraError, TrainingError
 from sdlora.frozen import FrozenConfig
+from sdlora.launching import launch_command
 from sdlora.lora.config import LoraConfig
 from sdlora.lora.load import open_adapter
 from sdlora.progress import OnMetrics, OnProgress
@@ -66,7 +66,9 @@ def fine_tune_request(
     file = request.folder / "request.json"
     file.write_text(request.model_dump_json(indent=2, exclude_unset=True))
     failure = ""
-    with subprocess.Popen(_command(request, file), stdout=subprocess.PIPE, text=True) as launched:
+    count, gpu = request.training.num_processes, torch.cuda.is_available()
+    command = launch_command("sdlora.training.launch", str(file), count, gpu=gpu)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as launched:
         assert launched.stdout is not None
         try:
             for line in launched.stdout:
@@ -90,24 +92,6 @@ def fine_tune_request(
             "message is above. The last checkpoint is kept: the same command continues."
         )
     return open_adapter(request.folder / ADAPTER_FOLDER)
-
-
-def _command(request: FineTuneRequest, file: Path) -> list[str]:
-    if not torch.cuda.is_available():
-        # Without a GPU `accelerate launch` starts one process only, whatever it is asked for, unless MPI is there.
-        command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--master_addr", "127.0.0.1"]
-        command += ["--nproc_per_node", str(request.training.num_processes), "--master_port", str(_free_port())]
-        return [*command, "-m", "sdlora.training.launch", str(file)]
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1"]
-    command += ["--num_processes", str(request.training.num_processes), "--main_process_port", "0"]
-    command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
-    return [*command, "-m", "sdlora.training.launch", str(file)]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _report(line: str) -> tuple[str, list[Any]]:
