@@ -19,6 +19,7 @@ from sdlora.evidence import replace_file
 from sdlora.release.data_facts import DataFacts, file_name, gather_facts
 from sdlora.release.histograms import bar_chart, binned, column_chart
 from sdlora.release.thumbnails import Thumbnails
+from sdlora.release.tiles import Tile
 from sdlora.store import ImageRecord, ImageStore
 
 _SIDES = (64, 128, 256, 512, 768, 1024, 2048)
@@ -69,15 +70,6 @@ def render_data_page(facts: DataFacts, thumbnails: Thumbnails, title: str) -> st
         groups=list(_groups(facts)),
         near_count=facts.counts.rejected_by.get(NEAR, 0),
     )
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One headline number."""
-
-    label: str
-    value: str
-    detail: str
 
 
 @dataclass(frozen=True)

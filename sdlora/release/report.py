@@ -19,6 +19,7 @@ from sdlora.evidence import METRICS, Contestant, Duel, Estimate, Metric, replace
 from sdlora.release.charts import interval_plot, loss_chart
 from sdlora.release.images import data_uri, file_data_uri
 from sdlora.release.record import DATA_PAGE, DIFFUSERS_WEIGHTS, VersionRecord, caption_pattern
+from sdlora.release.tiles import Tile
 
 REPORT_FILE = "report.html"
 _MAX_THUMBNAILS = 48
@@ -71,15 +72,6 @@ def render_report(record: VersionRecord) -> str:
         pattern=caption_pattern(record.data.captions),
         diffusers_weights=DIFFUSERS_WEIGHTS,
     )
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One headline number."""
-
-    label: str
-    value: str
-    detail: str
 
 
 @dataclass(frozen=True)
