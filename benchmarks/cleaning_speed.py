@@ -84,7 +84,7 @@ class Clock:
 
 def first_pass(folder: Path) -> dict[str, dict[str, float]]:
     from sdlora.data import DataConfig, clean, collect
-    from sdlora.data import workers as _workers  # noqa: F401  # imports are not timed
+    from sdlora.data.measuring import workers as _workers  # noqa: F401  # imports are not timed
     from sdlora.store import ImageStore
 
     config = DataConfig()
@@ -105,7 +105,7 @@ def hash_only(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def _in_workers(work: object, folder: Path) -> dict[str, float]:
-    from sdlora.data.workers import measure_in_processes
+    from sdlora.data.measuring.workers import measure_in_processes
 
     files = _files(folder)
     clock = Clock()
@@ -114,14 +114,14 @@ def _in_workers(work: object, folder: Path) -> dict[str, float]:
 
 
 def _measure_file(path: str) -> object:
-    from sdlora.data.measure import measure as measure_one
+    from sdlora.data.measuring.measure import measure as measure_one
 
     return measure_one(path, Path(path).read_bytes(), 10**8)
 
 
 def _hash_file(path: str) -> object:
-    from sdlora.data.decode import decode_rgb
-    from sdlora.data.fingerprint import fingerprint
+    from sdlora.data.alike.fingerprint import fingerprint
+    from sdlora.data.decoding.decode import decode_rgb
 
     return fingerprint(decode_rgb(Path(path).read_bytes()))
 

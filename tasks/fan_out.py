@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from prefect import flow, task
 
-from sdlora.data.shards import SHARD, Shard, ShardResults, measure_shard
-from sdlora.data.workers import Measurer, measure_all
+from sdlora.data.measuring.shards import SHARD, Shard, ShardResults, measure_shard
+from sdlora.data.measuring.workers import Measurer, measure_all
 from sdlora.errors import ConfigError
 from sdlora.store.blobs import BlobStore
 from sdlora.store.intake import chunks
@@ -21,7 +21,7 @@ from tasks.retries import is_passing_trouble
 if TYPE_CHECKING:
     from prefect_dask.task_runners import DaskTaskRunner
 
-    from sdlora.data.measure import Measurement
+    from sdlora.data.measuring.measure import Measurement
 
 ADDRESS = "SDLORA_DASK_ADDRESS"
 _CONNECT_SECONDS = 30

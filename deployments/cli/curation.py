@@ -128,7 +128,7 @@ def caption(
 def _caption_all(home: Path, config: Path) -> None:
     from deployments.cli.stores import existing_store
     from sdlora.config import load_config
-    from sdlora.data.captioning import write_captions
+    from sdlora.data.image_models.captioning import write_captions
 
     settings = load_config(config).data
     with existing_store(home) as store, Stages() as stages:

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from sdlora.data.alike.similar import SimilarPairs
 from sdlora.data.checks import RECORD_CHECKS
 from sdlora.data.config import DataConfig
 from sdlora.data.deciding import decide_images
+from sdlora.data.image_models.unsafe_scores import score_unsafe
 from sdlora.data.ledger import (
     Ids,
     Known,
@@ -23,10 +25,8 @@ from sdlora.data.ledger import (
     rules_digest,
     undecided,
 )
-from sdlora.data.measure import Measurement
-from sdlora.data.similar import SimilarPairs
-from sdlora.data.unsafe_scores import score_unsafe
-from sdlora.data.workers import Measurer, measure_all
+from sdlora.data.measuring.measure import Measurement
+from sdlora.data.measuring.workers import Measurer, measure_all
 from sdlora.errors import DataError
 from sdlora.progress import OnProgress
 from sdlora.store import Counts, ImageStore

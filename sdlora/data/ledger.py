@@ -10,13 +10,13 @@ import numpy.typing as npt
 from sqlalchemy import Select, bindparam, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from sdlora.data.alike.duplicates import near_parameters
+from sdlora.data.alike.fingerprint import VERSION
 from sdlora.data.checks import CHECKS, RECORD_CHECKS, Ruling
 from sdlora.data.checks.base import parameters_digest
 from sdlora.data.config import DataConfig
-from sdlora.data.decode import current_decodings
-from sdlora.data.duplicates import near_parameters
-from sdlora.data.fingerprint import VERSION
-from sdlora.data.measure import Measurement
+from sdlora.data.decoding.decode import current_decodings
+from sdlora.data.measuring.measure import Measurement
 from sdlora.store.intake import insert_or_update
 from sdlora.store.overrides import PURGED
 from sdlora.store.tables import CheckTable, FingerprintTable, ImageTable
@@ -31,7 +31,7 @@ class Known:
     Attributes:
         scores: by check name, of the checks' present versions.
         ruled: (check, version, parameters) of the rulings that are written already.
-        decoded_as: how the measured pixels came about; see `sdlora.data.decode.Decoded`.
+        decoded_as: how the measured pixels came about; see `sdlora.data.decoding.decode.Decoded`.
         fingerprint_id: None where nothing was decoded, or an older version made it.
     """
 

@@ -12,12 +12,12 @@ from typing import cast
 from sqlalchemy import bindparam, or_, select, update
 from sqlalchemy.orm import Session
 
+from sdlora.data.alike.fingerprint import VERSION
+from sdlora.data.alike.similar import pairs_below
 from sdlora.data.checks.base import Ruling, parameters_digest
 from sdlora.data.config import DataConfig
-from sdlora.data.decode import background_of
-from sdlora.data.fingerprint import VERSION
+from sdlora.data.decoding.decode import background_of
 from sdlora.data.ledger import count_undecided, decision_of, record_decisions, record_rulings, rules_digest
-from sdlora.data.similar import pairs_below
 from sdlora.data.split import LEAK, Member, Sides, assign_sides
 from sdlora.errors import DataError
 from sdlora.store import ImageStore, Split

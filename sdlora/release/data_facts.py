@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sdlora.data import DataConfig, SnapshotChanges, changes_since_snapshot, compare_snapshots, load_snapshot
-from sdlora.data.duplicates import NEAR
+from sdlora.data.alike.duplicates import NEAR
 from sdlora.data.listing import ListedCheck, list_checks
 from sdlora.store import Counts, ImageRecord, ImageStore
 from sdlora.store.lineage import SnapshotRecord

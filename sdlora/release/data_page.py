@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from sdlora.data import DataConfig
-from sdlora.data.duplicates import NEAR
+from sdlora.data.alike.duplicates import NEAR
 from sdlora.data.listing import ListedCheck
 from sdlora.evidence import replace_file
 from sdlora.release.data_facts import DataFacts, file_name, gather_facts

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from sdlora.data.decode import UnreadableError, decode_rgb
+from sdlora.data.decoding.decode import UnreadableError, decode_rgb
 from sdlora.models.families.base import Family, Framing
 from sdlora.store import ImageStore
 from sdlora.training.buckets import Size, assign_buckets

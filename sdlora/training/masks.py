@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from sdlora.data.decode import decode_alpha
+from sdlora.data.decoding.decode import decode_alpha
 from sdlora.store import ImageStore
 from sdlora.training.buckets import Size
 from sdlora.training.lookup import ONLY, Encode, look_up

@@ -15,8 +15,8 @@ import pytest
 from prefect import flow
 
 from sdlora.data import DataConfig, clean
-from sdlora.data import shards as shard_files
-from sdlora.data.shards import Shard, ShardResults
+from sdlora.data.measuring import shards as shard_files
+from sdlora.data.measuring.shards import Shard, ShardResults
 from sdlora.errors import ConfigError, DataError
 from sdlora.store import ImageStore
 from tasks import collect, fan_out

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from PIL import Image
 from sqlalchemy.orm import Session
 
-from sdlora.data.brightness import brightness_ends
+from sdlora.data.checks.brightness import brightness_ends
 from sdlora.data.config import DataConfig
-from sdlora.data.decode import Header
+from sdlora.data.decoding.decode import Header
 from sdlora.store import Verdict
 
 

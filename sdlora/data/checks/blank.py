@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sdlora.data.checks.base import Check, Picture
+from sdlora.data.checks.levels import deviations
 from sdlora.data.config import DataConfig
-from sdlora.data.levels import deviations
 
 
 def contrast(picture: Picture) -> float | None:

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from sdlora.data.checks.base import Check, Picture
+from sdlora.data.checks.levels import deviations
 from sdlora.data.config import DataConfig
-from sdlora.data.levels import deviations
 
 _SIDE_PX = 64
 _FEW_LEVELS = 0.18

@@ -9,11 +9,11 @@ from sqlalchemy.orm import Session
 
 from sdlora.data.checks.base import Findings, RecordCheck, parameters_digest
 from sdlora.data.config import DataConfig
-from sdlora.data.image_models import model_digest, model_folder
+from sdlora.data.image_models.loading import model_digest, model_folder
 from sdlora.store.tables import CheckTable
 
 SCORE = "unsafe_score"
-"""Under this name the ledger has what a model said, whatever the threshold; see `sdlora.data.unsafe_scores`."""
+"""Under this name the ledger has what a model said, whatever the threshold (`image_models.unsafe_scores`)."""
 
 
 def unsafe_probability(session: Session, image_ids: Sequence[int], config: DataConfig) -> Findings:

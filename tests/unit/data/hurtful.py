@@ -6,8 +6,8 @@ import os
 import signal
 import time
 
-from sdlora.data.decode import Decoded
-from sdlora.data.measure import Measurement, measured
+from sdlora.data.decoding.decode import Decoded
+from sdlora.data.measuring.measure import Measurement, measured
 
 
 def work(sha256: str) -> Measurement:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from sdlora.data import DataConfig
 from sdlora.data.checks import CHECKS, Picture
-from sdlora.data.decode import Header
+from sdlora.data.decoding.decode import Header
 from tests.golden.cleanvision_pictures import pictures
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "cleanvision_scores.json").read_text())

@@ -205,7 +205,7 @@ def test_the_ledger_holds_score_verdict_and_reason_of_every_check(store: ImageSt
 def test_many_images_are_measured_by_processes_with_the_same_result(
     store: ImageStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sdlora.data import workers
+    from sdlora.data.measuring import workers
 
     for number in range(30):
         store.add_image(encoded(drawing(number)))
@@ -237,6 +237,6 @@ def test_images_are_looked_at_again_when_the_decoder_gives_other_pixels(
 ) -> None:
     store.add_image(encoded(drawing(1)))
     clean(store, CONFIG)
-    monkeypatch.setattr("sdlora.data.decode.VERSION", 1000)
+    monkeypatch.setattr("sdlora.data.decoding.decode.VERSION", 1000)
     assert clean(store, CONFIG).decoded == 1
     assert clean(store, CONFIG).decoded == 0

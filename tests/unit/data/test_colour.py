@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdlora.data.decode import decode, decode_rgb
+from sdlora.data.decoding.decode import decode, decode_rgb
 from tests.unit.data.drawing import encoded
 from tests.unit.data.icc import DISPLAY_P3_TO_XYZ, SRGB_TO_XYZ, cmyk_profile, grey_profile, matrix_profile
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from sdlora.data import DataConfig, clean, collect
-from sdlora.data.decode import decode, decode_rgb
-from sdlora.data.measure import measure
+from sdlora.data.decoding.decode import decode, decode_rgb
+from sdlora.data.measuring.measure import measure
 from sdlora.store import ImageStore
 from tests.unit.data.damage import damaged, whole_pictures
 from tests.unit.data.drawing import drawing, encoded

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from sdlora.data.decode import UnreadableError, decode_rgb, read_header
+from sdlora.data.decoding.decode import UnreadableError, decode_rgb, read_header
 from tests.unit.data.drawing import drawing, encoded
 
 

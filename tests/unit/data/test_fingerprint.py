@@ -9,8 +9,8 @@ import pytest
 from PIL import Image, ImageDraw, ImageEnhance
 
 from sdlora.data import DataConfig
-from sdlora.data.alignment import differences
-from sdlora.data.fingerprint import HASH_DISTANCE, SEARCHES, Fingerprint, fingerprint
+from sdlora.data.alike.alignment import differences
+from sdlora.data.alike.fingerprint import HASH_DISTANCE, SEARCHES, Fingerprint, fingerprint
 from tests.unit.data.drawing import drawing, encoded, icon
 
 COUNT = 40

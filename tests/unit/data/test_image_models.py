@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from deployments.cli.app import app
 from sdlora.data import DataConfig, clean
-from sdlora.data.captioning import write_captions
+from sdlora.data.image_models.captioning import write_captions
 from sdlora.errors import DataError, WeightsError
 from sdlora.store import Caption, ImageStore
 from sdlora.store.intake import register_source, replace_captions

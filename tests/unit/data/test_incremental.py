@@ -14,7 +14,7 @@ from sqlalchemy import event
 
 from sdlora.data import DataConfig, clean, cleaning, collect
 from sdlora.data.checks import RecordCheck
-from sdlora.data.measure import Measurement, measure
+from sdlora.data.measuring.measure import Measurement, measure
 from sdlora.store import ImageStore
 from tests.unit.data.drawing import drawing, encoded, fill_folder, icon
 

@@ -22,9 +22,9 @@ from sdlora.data import (
     load_snapshot,
     make_snapshot,
 )
-from sdlora.data.alignment import differences
-from sdlora.data.decode import decode_rgb
-from sdlora.data.fingerprint import HASH_DISTANCE, SEARCHES, fingerprint
+from sdlora.data.alike.alignment import differences
+from sdlora.data.alike.fingerprint import HASH_DISTANCE, SEARCHES, fingerprint
+from sdlora.data.decoding.decode import decode_rgb
 from sdlora.data.snapshot import snapshot_digest
 from sdlora.errors import DataError
 from sdlora.store import ImageStore

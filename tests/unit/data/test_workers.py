@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sdlora.data import workers
+from sdlora.data.measuring import workers
 from tests.unit.data import hurtful
 
 

@@ -10,8 +10,8 @@ from sqlalchemy import exists, select
 
 from sdlora.data.checks.unsafe import SCORE, score_key
 from sdlora.data.config import DataConfig
-from sdlora.data.decode import decode_rgb
-from sdlora.data.image_models import load_parts, model_folder, usual_device
+from sdlora.data.decoding.decode import decode_rgb
+from sdlora.data.image_models.loading import load_parts, model_folder, usual_device
 from sdlora.errors import DataError
 from sdlora.progress import OnProgress
 from sdlora.store import ImageStore

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+from sdlora.data.alike.fingerprint import Fingerprint, fingerprint
 from sdlora.data.checks import CHECKS, Picture
-from sdlora.data.decode import Decoded, Header, decode
-from sdlora.data.fingerprint import Fingerprint, fingerprint
+from sdlora.data.decoding.decode import Decoded, Header, decode
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache, partial
 from typing import Protocol
 
-from sdlora.data.decode import Decoded
-from sdlora.data.measure import Measurement, measure, measured
+from sdlora.data.decoding.decode import Decoded
+from sdlora.data.measuring.measure import Measurement, measure, measured
 from sdlora.store.blobs import BlobStore
 from sdlora.store.intake import chunks
 

@@ -9,8 +9,8 @@ from PIL import Image
 from sqlalchemy import select
 
 from sdlora.data.config import DataConfig
-from sdlora.data.decode import decode_rgb
-from sdlora.data.image_models import load_parts, model_digest, model_folder, usual_device
+from sdlora.data.decoding.decode import decode_rgb
+from sdlora.data.image_models.loading import load_parts, model_digest, model_folder, usual_device
 from sdlora.errors import DataError
 from sdlora.progress import OnProgress
 from sdlora.store import Caption, ImageStore

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from sdlora.data.alike.fingerprint import VERSION
 from sdlora.data.checks.base import Ruling, parameters_digest
 from sdlora.data.config import DataConfig
-from sdlora.data.fingerprint import VERSION
 
 EXACT = "exact_duplicate"
 NEAR = "near_duplicate"

@@ -9,10 +9,10 @@ import numpy.typing as npt
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from sdlora.data.alignment import differences
+from sdlora.data.alike.alignment import differences
+from sdlora.data.alike.fingerprint import HASH_COUNT, HASH_DISTANCE, SEARCHES, VERSION, Fingerprint
+from sdlora.data.alike.hamming import HammingIndex, scan
 from sdlora.data.config import MAX_DIFFERENCE
-from sdlora.data.fingerprint import HASH_COUNT, HASH_DISTANCE, SEARCHES, VERSION, Fingerprint
-from sdlora.data.hamming import HammingIndex, scan
 from sdlora.store.intake import chunks, insert_or_ignore
 from sdlora.store.tables import FingerprintTable, SimilarPairTable
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageFilter
 
-from sdlora.data.framing import Box, content_box, without_bars
+from sdlora.data.alike.framing import Box, content_box, without_bars
 
 VERSION = 3
 """Raised when the same pixels would get another fingerprint, or pairs another difference."""

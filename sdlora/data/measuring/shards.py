@@ -16,11 +16,11 @@ from typing import Any
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
+from sdlora.data.alike.fingerprint import VERSION, Fingerprint
 from sdlora.data.checks import CHECKS
-from sdlora.data.decode import Header, current_decodings
-from sdlora.data.fingerprint import VERSION, Fingerprint
-from sdlora.data.measure import Measurement
-from sdlora.data.workers import measure_blob
+from sdlora.data.decoding.decode import Header, current_decodings
+from sdlora.data.measuring.measure import Measurement
+from sdlora.data.measuring.workers import measure_blob
 
 SHARD = 1_000
 """Images per shard: some seconds of work, a result of a few megabytes."""

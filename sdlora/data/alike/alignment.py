@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from sdlora.data.fingerprint import THUMBNAIL_SIDE_PX, Fingerprint
-from sdlora.data.glance import STARTS, glance
+from sdlora.data.alike.fingerprint import THUMBNAIL_SIDE_PX, Fingerprint
+from sdlora.data.alike.glance import STARTS, glance
 
 GAINS = (0.7, 1.43)
 """Brightness of one image over the other, within which they may be copies."""

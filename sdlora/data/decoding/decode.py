@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from sdlora.data.colour import to_srgb
+from sdlora.data.decoding.colour import to_srgb
 
 VERSION = 2
 """Raised when the same bytes would give other pixels."""

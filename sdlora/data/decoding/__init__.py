@@ -1,0 +1,1 @@
+"""Bytes of strangers to the pixels that a person sees."""
