@@ -41,7 +41,8 @@ class Contender(FrozenConfig):
     steps: int
     trained_parameters: int
     seconds: float = Field(description="training alone, from loading the base to the written file")
-    peak_bytes: int = Field(description="memory above the process's own before training; 0: not measured")
+    process_peak_bytes: int = Field(description="the most that the training's own process held; 0: not measured")
+    training_peak_bytes: int = Field(description="of it, above what it held with the libraries loaded")
     file_bytes: int
     metrics: dict[str, Estimate]
 

@@ -1,21 +1,56 @@
-"""How several processes are started on one machine."""
+"""Work in processes of its own: how they are started, heard, stopped together, and never left alone.
+
+They write one JSON line per report to their standard output; what they log goes to a file. They hold the reading end
+of a pipe on which nobody ever writes: it closes when the process that started them ends, however it ends.
+"""
 
 from __future__ import annotations
 
+import errno
+import json
+import os
+import signal
 import socket
+import subprocess
 import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from types import FrameType
+from typing import Any, NoReturn
+
+import psutil
+
+from sdlora.errors import SdloraError, TrainingError
+
+OnReport = Callable[[str, list[Any]], None]
+"""Called with the kind of a report and its values."""
+
+SECONDS_TO_SAVE = 60.0
+"""How long processes may take to save when they are asked to end; afterwards they are killed."""
+
+_LOOK_SECONDS = 0.5
+_INTERRUPTED = 130
+_ENDS = ("failure", "broken", "stopped")
 
 
 def launch_command(module: str, argument: str, processes: int, *, gpu: bool) -> list[str]:
     """The command that runs `python -m module argument` as so many processes that know of each other.
 
     Args:
-        module: a module that makes an `accelerate.Accelerator`.
+        module: a module whose main program calls `take_part`; of several processes each makes an
+            `accelerate.Accelerator`.
         argument: its one argument.
-        processes: how many, at least 2.
+        processes: how many; one is a plain process.
         gpu: one GPU for each; else they share the processor through gloo.
     """
-    if gpu:
+    if processes == 1:
+        command = [sys.executable]
+    elif gpu:
         command = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1"]
         command += ["--num_processes", str(processes), "--main_process_port", "0"]
         command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
@@ -24,6 +59,158 @@ def launch_command(module: str, argument: str, processes: int, *, gpu: bool) -> 
         command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--master_addr", "127.0.0.1"]
         command += ["--nproc_per_node", str(processes), "--master_port", str(_free_port())]
     return [*command, "-m", module, argument]
+
+
+def run_apart(module: str, argument: str, processes: int, log: Path, on_report: OnReport, *, gpu: bool) -> None:
+    """Run `python -m module argument` in processes of its own to the end, and pass on what they report.
+
+    Whatever ends this wait (Ctrl-C, an error of `on_report`) asks the processes once to save and end, waits for
+    them, and kills what is left then. If this process is killed, they save and end by themselves.
+
+    Args:
+        module: as for `launch_command`.
+        argument: as for `launch_command`.
+        processes: how many.
+        log: where what they write to standard error is added.
+        on_report: hears all that they `tell`, but how they ended.
+        gpu: as for `launch_command`.
+
+    Raises:
+        TrainingError: a process failed, with its own message, or was killed.
+        KeyboardInterrupt: the processes were told to stop, and have saved their work.
+    """
+    ends: list[tuple[str, str]] = []
+    command = launch_command(module, argument, processes, gpu=gpu)
+    with (
+        log.open("ab") as errors,
+        # In a session of its own: Ctrl-C in a terminal reaches this process alone, which then asks once.
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
+        ) as launched,
+    ):
+        lines: SimpleQueue[str | None] = SimpleQueue()
+        threading.Thread(target=_read, args=(launched, lines), daemon=True).start()
+
+        def hear(kind: str, values: list[Any]) -> None:
+            if kind in _ENDS:
+                ends.append((kind, str(values[0])))
+            elif kind:
+                on_report(kind, values)
+
+        try:
+            _listen(launched, lines, hear, None)
+        except BaseException:
+            launched.terminate()
+            with suppress(BaseException):  # a second Ctrl-C: no more waiting
+                _listen(launched, lines, lambda _kind, _values: None, time.monotonic() + SECONDS_TO_SAVE)
+            raise
+        finally:
+            _kill(launched)
+    if launched.returncode != 0 or ends:
+        _raise(ends, processes, launched.returncode, log)
+
+
+def tell(kind: str, *values: Any) -> None:
+    """Report to whoever started this process; who no longer listens costs nothing."""
+    with suppress(OSError):
+        os.write(sys.stdout.fileno(), f"{json.dumps({'kind': kind, 'values': values}, default=str)}\n".encode())
+
+
+def take_part(work: Callable[[], None]) -> None:
+    """The main program of a process that `run_apart` started: do the work, tell how it ended, and exit."""
+    signal.signal(signal.SIGTERM, _stop)
+    threading.Thread(target=_end_when_alone, daemon=True).start()
+    try:
+        work()
+    except KeyboardInterrupt:
+        tell("stopped", "")
+        sys.exit(_INTERRUPTED)
+    except SdloraError as error:
+        tell("failure", str(error))
+        sys.exit(1)
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is told to the process that waits
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            tell("failure", f"The disk is full ({error.filename or 'while writing'}). Free some space and run again.")
+        else:
+            # Often only the echo of another process's end, so a failure that is told in words comes first.
+            traceback.print_exc()
+            tell("broken", f"{type(error).__name__}: {error}")
+        sys.exit(1)
+
+
+def _listen(
+    launched: subprocess.Popen[str], lines: SimpleQueue[str | None], hear: OnReport, deadline: float | None
+) -> None:
+    """Hear reports until nobody is left to write any, or until the deadline."""
+    while deadline is None or time.monotonic() < deadline:
+        if launched.poll() is not None and launched.stdin is not None:
+            launched.stdin.close()  # whoever outlives the launcher of several processes is told to end
+        try:
+            line = lines.get(timeout=_LOOK_SECONDS)
+        except Empty:
+            continue
+        if line is None:
+            launched.wait()
+            return
+        hear(*_report(line))
+
+
+def _read(launched: subprocess.Popen[str], lines: SimpleQueue[str | None]) -> None:
+    assert launched.stdout is not None
+    with suppress(ValueError):  # closed meanwhile
+        for line in launched.stdout:
+            lines.put(line)
+    lines.put(None)
+
+
+def _report(line: str) -> tuple[str, list[Any]]:
+    try:
+        report = json.loads(line)
+        return report["kind"], report["values"]
+    except (ValueError, TypeError, KeyError):
+        return "", []  # something else wrote to the standard output
+
+
+def _kill(launched: subprocess.Popen[str]) -> None:
+    """End what is left of the processes; the launcher's own children have sessions of their own."""
+    with suppress(psutil.NoSuchProcess):
+        family = psutil.Process(launched.pid).children(recursive=True) if launched.poll() is None else []
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+    if launched.poll() is None:
+        launched.kill()
+
+
+def _raise(ends: list[tuple[str, str]], processes: int, code: int, log: Path) -> NoReturn:
+    """Tell the cause from its echoes: when one process ends, a launcher stops the others, or they miss its answer."""
+    failures = [message for kind, message in ends if kind == "failure"]
+    if failures:
+        raise TrainingError(failures[0])
+    if len(ends) == processes and ("stopped", "") in ends:
+        raise KeyboardInterrupt
+    kept = f"What was written meanwhile is in {log}. The last checkpoint is kept: the same command continues."
+    broken = [message for kind, message in ends if kind == "broken"]
+    if len(ends) < processes:
+        how = f" ({signal.Signals(-code).name})" if code < 0 else ""
+        raise TrainingError(
+            f"One of the {processes} processes that work on this was killed{how}, as the system does when memory runs "
+            f"out. {kept}"
+        )
+    raise TrainingError(f"A process that works on this failed: {broken[0] if broken else f'code {code}'}. {kept}")
+
+
+def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
+    # Once: a launcher and a service manager may both ask, and the second must not cut short what follows the first.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _end_when_alone() -> None:
+    # Not sys.stdin.read: a thread that waits inside it would keep the interpreter from ending.
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _free_port() -> int:

@@ -61,11 +61,17 @@ def train_one_way(
     full_learning_rate: float | None,
     home: Path,
 ) -> Trained:
-    """Train an adapter or the whole denoiser, and measure time and memory; curves go to MLflow."""
+    """Train an adapter or the whole denoiser in a process of its own, and measure time and memory; curves go to MLflow.
+
+    In this process, memory would be that of whatever ran before. And as it is one process, for all ways, the setting
+    training.num_processes is left out: it takes memory and time for the sake of time.
+    """
     from sdlora.evaluation.comparing import Trained
-    from sdlora.training import fine_tune
-    from sdlora.training.costs import costs_of, read_costs
-    from sdlora.training.full import fine_tune_fully
+    from sdlora.lora.load import open_adapter
+    from sdlora.training.costs import read_costs
+    from sdlora.training.full import MODEL_FOLDER, open_model
+    from sdlora.training.launch import FineTuneRequest, train_apart
+    from sdlora.training.results import ADAPTER_FOLDER
 
     lora, training = settings_of(way, base, config, full_learning_rate, home)
     digest = run_digest(base.digest, snapshot.digest, lora, training)
@@ -75,60 +81,46 @@ def train_one_way(
         parameters |= _flat("lora", lora.model_dump(mode="json"))
     tags = {"base_digest": base.digest, "snapshot_digest": snapshot.digest, "run_digest": digest, "way": way}
     tags["code_version"] = code_version()
-    finished = (folder / "adapter").is_dir() or (folder / "model").is_dir()
-    with (
-        ImageStore.open(home) as store,
-        tracked_run(home, f"{config.name}-compare", folder, parameters, tags) as record,
-    ):
-        frozen = load_snapshot(store, snapshot.digest)
+    request = FineTuneRequest(
+        home=home,
+        base=base,
+        snapshot_digest=snapshot.digest,
+        lora=lora,
+        training=training,
+        folder=folder,
+        name=config.name,
+    )
+    with tracked_run(home, f"{config.name}-compare", folder, parameters, tags) as record:
 
         def on_metrics(step: int, values: Mapping[str, float]) -> None:
             record.log_metrics(step, values)
             report_metrics(step, values)
 
-        progress = task_progress()
-
-        def train() -> Trained:
-            if lora is None:
-                model = fine_tune_fully(
-                    base, frozen, store, training, folder, on_metrics=on_metrics, on_progress=progress
-                )
-                adapter = None
-            else:
-                model = base
-                adapter = fine_tune(
-                    base,
-                    frozen,
-                    store,
-                    lora,
-                    training,
-                    folder,
-                    name=config.name,
-                    on_metrics=on_metrics,
-                    on_progress=progress,
-                )
-            file = _weights(model.folder if adapter is None else adapter.folder, adapter is None)
-            return Trained(model, adapter, training.steps, _count(file), 0.0, 0, file.stat().st_size)
-
-        if finished:
-            trained = train()
-        else:
-            with costs_of(folder):
-                trained = train()
+        place = folder / (MODEL_FOLDER if lora is None else ADAPTER_FOLDER)
+        if not place.is_dir():
+            train_apart(request, on_metrics=on_metrics, on_progress=task_progress())
+        model, adapter = (open_model(folder, home), None) if lora is None else (base, open_adapter(place))
+        file = _weights(place, adapter is None)
         costs = read_costs(folder)
-        seconds, peak = float(costs.get("seconds", 0.0)), int(costs.get("peak_bytes", 0))
-        record.log_summary(
-            {"train_seconds": seconds, "peak_megabytes": peak / 1e6, "file_megabytes": trained.file_bytes / 1e6}
+        trained = Trained(
+            model=model,
+            adapter=adapter,
+            steps=training.steps,
+            trained_parameters=_count(file),
+            seconds=float(costs.get("seconds", 0.0)),
+            process_peak_bytes=int(costs.get("process_peak_bytes", 0)),
+            training_peak_bytes=int(costs.get("training_peak_bytes", 0)),
+            file_bytes=file.stat().st_size,
         )
-    return Trained(
-        trained.model,
-        trained.adapter,
-        trained.steps,
-        trained.trained_parameters,
-        seconds,
-        peak,
-        trained.file_bytes,
-    )
+        record.log_summary(
+            {
+                "train_seconds": trained.seconds,
+                "process_peak_megabytes": trained.process_peak_bytes / 1e6,
+                "training_peak_megabytes": trained.training_peak_bytes / 1e6,
+                "file_megabytes": trained.file_bytes / 1e6,
+            }
+        )
+    return trained
 
 
 @task(name="compare", persist_result=False)
@@ -198,7 +190,7 @@ def settings_of(
     """
     if way not in WAYS:
         raise ConfigError(f"methods: {way!r} is no way to train. Known: {', '.join(WAYS)}.")
-    training = settle(base, config.training, home)
+    training = settle(base, config.training.model_copy(update={"num_processes": 1}), home)
     if way == "full":
         # Whole weights move with every step; a tenth of an adapter's rate is the usual proportion.
         rate = full_learning_rate or training.learning_rate / 10

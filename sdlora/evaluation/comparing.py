@@ -30,7 +30,7 @@ from sdlora.progress import OnProgress
 from sdlora.resampling import estimate, resample_counts, resampled_means
 from sdlora.store import ImageStore
 
-COMPARING_VERSION = 1
+COMPARING_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class Trained:
     steps: int
     trained_parameters: int
     seconds: float
-    peak_bytes: int
+    process_peak_bytes: int
+    training_peak_bytes: int
     file_bytes: int
 
     @property
@@ -95,7 +96,7 @@ def compare(
             return finished
     except EvaluationError:
         pass  # not there yet, or of an earlier version: it is made anew
-    everyone = {BASE: Trained(base, None, 0, 0, 0.0, 0, 0), **trained}
+    everyone = {BASE: Trained(base, None, 0, 0, 0.0, 0, 0, 0), **trained}
     side_px = parts.native_resolution(base)
     held_out = load_images_uint8(store, [prompt.row for prompt in prompts], side_px)  # (N, 3, S, S)
     drawn = {
@@ -133,7 +134,8 @@ def compare(
                 steps=one.steps,
                 trained_parameters=one.trained_parameters,
                 seconds=one.seconds,
-                peak_bytes=one.peak_bytes,
+                process_peak_bytes=one.process_peak_bytes,
+                training_peak_bytes=one.training_peak_bytes,
                 file_bytes=one.file_bytes,
                 metrics=metrics,
             )

@@ -5,20 +5,17 @@ python -m sdlora.pretraining.launch REQUEST.json    # what each of the several p
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from sdlora.data.pixels import load_images_uint8
 from sdlora.data.snapshot import load_snapshot
-from sdlora.errors import TrainingError
 from sdlora.frozen import FrozenConfig
-from sdlora.launching import launch_command
+from sdlora.launching import run_apart, take_part, tell
 from sdlora.pretraining.config import PretrainConfig
 from sdlora.pretraining.pretrain import OnStageMetrics, pretrain
 from sdlora.store import ImageStore
@@ -42,26 +39,21 @@ def pretrain_snapshot(request: PretrainRequest, processes: int = 1, on_metrics: 
     Returns:
         The finished diffusers folder.
     Raises:
-        TrainingError: one of several processes failed; its own output is on standard error.
+        TrainingError: one of several processes failed, with its own message, or was killed.
     """
     if processes == 1:
         return _run(request, on_metrics)
     request.folder.mkdir(parents=True, exist_ok=True)
     file = request.folder / "request.json"
     file.write_text(request.model_dump_json(indent=2))
+
+    def on_report(_kind: str, values: list[Any]) -> None:
+        if on_metrics:
+            on_metrics(values[0], values[1], values[2])
+
     gpu = torch.cuda.is_available()
-    command = launch_command("sdlora.pretraining.launch", str(file), processes, gpu=gpu)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as launched:
-        assert launched.stdout is not None
-        for line in launched.stdout:
-            if on_metrics and line.startswith("{"):
-                report = json.loads(line)
-                on_metrics(report["stage"], report["step"], report["values"])
-    if launched.returncode != 0:
-        raise TrainingError(
-            f"pretraining: a worker process ended with code {launched.returncode}; its message is above. "
-            "The last checkpoints are kept: the same command continues."
-        )
+    log = request.folder / "processes.log"
+    run_apart("sdlora.pretraining.launch", str(file), processes, log, on_report, gpu=gpu)
     return request.folder / "model"
 
 
@@ -72,10 +64,11 @@ def _run(request: PretrainRequest, on_metrics: OnStageMetrics | None) -> Path:
     return pretrain(images_uint8, [row.captions for row in rows], request.config, request.folder, on_metrics)
 
 
-def _print_report(stage: str, step: int, values: Mapping[str, float]) -> None:
-    print(json.dumps({"stage": stage, "step": step, "values": dict(values)}), flush=True)
+def _take_part(file: Path) -> None:
+    request = PretrainRequest.model_validate_json(file.read_text())
+    _run(request, lambda stage, step, values: tell("metrics", stage, step, dict(values)))
 
 
 if __name__ == "__main__":
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    _run(PretrainRequest.model_validate_json(Path(sys.argv[1]).read_text()), _print_report)
+    take_part(lambda: _take_part(Path(sys.argv[1])))

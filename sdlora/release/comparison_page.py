@@ -66,7 +66,8 @@ def cost_rows(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
     yield "Steps", cells({one.name: str(one.steps) for one in trained})
     yield "Training time", cells({one.name: f"{one.seconds:.1f} s" for one in trained})
     yield "The same per step", cells({one.name: f"{1000 * one.seconds / max(1, one.steps):.0f} ms" for one in trained})
-    yield "Peak memory", cells({one.name: _bytes(one.peak_bytes) for one in trained})
+    yield "Peak memory", cells({one.name: _bytes(one.process_peak_bytes) for one in trained})
+    yield "Of it, beyond the libraries", cells({one.name: _bytes(one.training_peak_bytes) for one in trained})
     yield "Trained numbers", cells({one.name: f"{one.trained_parameters:,}" for one in trained})
     yield "File size", cells({one.name: _bytes(one.file_bytes) for one in trained})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
 import time
@@ -22,22 +21,23 @@ COSTS_FILE = "costs.json"
 def costs_of(folder: Path) -> Iterator[None]:
     """Add the block's time and memory to `folder/costs.json`; an interrupted run's parts add up.
 
-    Memory on a CPU is the process's peak above what it held at the beginning; on a GPU what PyTorch had allocated at
-    most. On a CPU the first training of a process also pays for what the libraries keep from then on: only figures of
-    processes that did the same before can be compared closely.
+    Memory on a CPU is the process's peak, and how far that is above what it held at the beginning; on a GPU what
+    PyTorch had allocated at most. Figures can be compared between processes that did nothing else before: what the
+    libraries keep from one training is not returned for the next.
     """
     gc.collect()
-    _give_back()
     before, began = psutil.Process().memory_info().rss, time.monotonic()
     reset = _reset_peak()
     try:
         yield
     finally:
         known = read_costs(folder)
-        peak = _peak_bytes() - (0 if torch.cuda.is_available() else before) if reset else 0
+        peak = _peak_bytes() if reset else 0
+        above = peak if torch.cuda.is_available() else max(0, peak - before)
         costs = {
             "seconds": known.get("seconds", 0.0) + time.monotonic() - began,
-            "peak_bytes": max(known.get("peak_bytes", 0), peak),
+            "process_peak_bytes": max(known.get("process_peak_bytes", 0), peak),
+            "training_peak_bytes": max(known.get("training_peak_bytes", 0), above),
         }
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / COSTS_FILE, json.dumps(costs) + "\n")
@@ -48,12 +48,6 @@ def read_costs(folder: Path) -> dict[str, float]:
     with suppress(OSError, ValueError):
         return dict(json.loads((folder / COSTS_FILE).read_text()))
     return {}
-
-
-def _give_back() -> None:
-    """Return freed memory to the system: what the allocator holds back would hide the next training's need."""
-    with suppress(OSError, AttributeError):  # not glibc
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _reset_peak() -> bool:

@@ -81,7 +81,16 @@ def fine_tune_fully(
             _write_model(run, base, model)
             for leftover in ("checkpoints", choosing.FOLDER):
                 shutil.rmtree(folder / leftover, ignore_errors=True)
-        return load_base_model(BaseModelConfig(source=str(model)), store.home)
+        return open_model(folder, store.home)
+
+
+def open_model(folder: Path, home: Path) -> BaseModelRef:
+    """The finished model of a run folder.
+
+    Raises:
+        WeightsError: missing or damaged.
+    """
+    return load_base_model(BaseModelConfig(source=str(folder / MODEL_FOLDER)), home)
 
 
 def _write_model(run: Run, base: BaseModelRef, model: Path) -> None:

@@ -44,6 +44,8 @@ class DeferredSignals:
         raise KeyboardInterrupt
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        if self.received is not None:  # the second Ctrl-C means: now
+        # The second Ctrl-C means: now. A second SIGTERM does not: launchers and service managers send it to a process
+        # and to its parent, which passes it on.
+        if self.received == number == signal.SIGINT:
             self.deliver()
         self.received = number

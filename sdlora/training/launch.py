@@ -1,15 +1,14 @@
-"""Fine-tune in this process, or in several that share each step's images.
+"""Fine-tune in this process, or in one or several of its own.
 
-python -m sdlora.training.launch REQUEST.json    # what each of the several processes runs
+python -m sdlora.training.launch REQUEST.json    # what each of those processes runs
 """
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
 import sys
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +16,30 @@ import torch
 
 from sdlora.artifacts import AdapterRef, BaseModelRef
 from sdlora.data import load_snapshot
-from sdlora.errors import SdloraError, TrainingError
+from sdlora.errors import StorageError
 from sdlora.frozen import FrozenConfig
-from sdlora.launching import launch_command
+from sdlora.launching import run_apart, take_part, tell
 from sdlora.lora.config import LoraConfig
 from sdlora.lora.load import open_adapter
 from sdlora.progress import OnMetrics, OnProgress
 from sdlora.store import ImageStore
 from sdlora.training.config import TrainingConfig
+from sdlora.training.costs import costs_of
 from sdlora.training.fine_tuning import fine_tune
+from sdlora.training.full import fine_tune_fully
 from sdlora.training.results import ADAPTER_FOLDER
 from sdlora.training.samples import OnSamples
 
-_SECONDS_TO_SAVE = 30
+LOG_FILE = "processes.log"
 
 
 class FineTuneRequest(FrozenConfig):
-    """Everything a process needs to know to take part."""
+    """Everything a process needs to know to take part; without `lora` all weights of the denoiser learn."""
 
     home: Path
     base: BaseModelRef
     snapshot_digest: str
-    lora: LoraConfig
+    lora: LoraConfig | None
     training: TrainingConfig
     folder: Path
     name: str = "adapter"
@@ -52,7 +53,7 @@ def fine_tune_request(
     on_progress: OnProgress | None = None,
     on_samples: OnSamples | None = None,
 ) -> AdapterRef:
-    """Run a request in `training.num_processes` processes; one runs here, several through `accelerate launch`.
+    """Train an adapter in `training.num_processes` processes; one runs here, several through a launcher.
 
     The first process of several writes; if one fails, all end. On Ctrl-C or SIGTERM they save and end.
 
@@ -61,45 +62,42 @@ def fine_tune_request(
         SdloraError: as `fine_tune` does.
     """
     if request.training.num_processes == 1:
-        return _run(request, store, on_metrics, on_progress, on_samples)
-    request.folder.mkdir(parents=True, exist_ok=True)
-    file = request.folder / "request.json"
-    file.write_text(request.model_dump_json(indent=2, exclude_unset=True))
-    failure = ""
-    count, gpu = request.training.num_processes, torch.cuda.is_available()
-    command = launch_command("sdlora.training.launch", str(file), count, gpu=gpu)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as launched:
-        assert launched.stdout is not None
-        try:
-            for line in launched.stdout:
-                kind, values = _report(line)
-                if kind == "failure":
-                    failure = failure or values[0]
-                elif kind == "metrics" and on_metrics:
-                    on_metrics(values[0], values[1])
-                elif kind == "progress" and on_progress:
-                    on_progress(values[0], values[1], values[2])
-                elif kind == "samples" and on_samples:
-                    on_samples(values[0], Path(values[1]))
-        except BaseException:
-            launched.send_signal(signal.SIGTERM)
-            launched.wait(_SECONDS_TO_SAVE)
-            raise
-    if launched.returncode != 0:
-        raise TrainingError(
-            failure
-            or f"training: a process of {request.training.num_processes} ended with code {launched.returncode}; its "
-            "message is above. The last checkpoint is kept: the same command continues."
-        )
+        _run(request, store, on_metrics, on_progress, on_samples)
+    else:
+        train_apart(request, on_metrics=on_metrics, on_progress=on_progress, on_samples=on_samples)
     return open_adapter(request.folder / ADAPTER_FOLDER)
 
 
-def _report(line: str) -> tuple[str, list[Any]]:
+def train_apart(
+    request: FineTuneRequest,
+    *,
+    on_metrics: OnMetrics | None = None,
+    on_progress: OnProgress | None = None,
+    on_samples: OnSamples | None = None,
+) -> None:
+    """Train in processes of their own, even if it is one; `folder/costs.json` tells what they took.
+
+    Raises:
+        TrainingError: a process failed, with its own message, or was killed.
+        KeyboardInterrupt: SIGINT or SIGTERM, here or there, when the work is saved.
+    """
+    file = request.folder / "request.json"
     try:
-        report = json.loads(line)
-        return report["kind"], report["values"]
-    except (ValueError, TypeError, KeyError):
-        return "", []  # something else wrote to the standard output
+        request.folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(request.model_dump_json(indent=2, exclude_unset=True))
+    except OSError as error:
+        raise StorageError(f"Cannot write {file}: {error}. Free some space and run again.") from error
+
+    def on_report(kind: str, values: list[Any]) -> None:
+        if kind == "metrics" and on_metrics:
+            on_metrics(values[0], values[1])
+        elif kind == "progress" and on_progress:
+            on_progress(values[0], values[1], values[2])
+        elif kind == "samples" and on_samples:
+            on_samples(values[0], Path(values[1]))
+
+    count, gpu = request.training.num_processes, torch.cuda.is_available()
+    run_apart("sdlora.training.launch", str(file), count, request.folder / LOG_FILE, on_report, gpu=gpu)
 
 
 def _run(
@@ -108,10 +106,22 @@ def _run(
     on_metrics: OnMetrics | None,
     on_progress: OnProgress | None,
     on_samples: OnSamples | None,
-) -> AdapterRef:
-    return fine_tune(
+) -> None:
+    snapshot = load_snapshot(store, request.snapshot_digest)
+    if request.lora is None:
+        fine_tune_fully(
+            request.base,
+            snapshot,
+            store,
+            request.training,
+            request.folder,
+            on_metrics=on_metrics,
+            on_progress=on_progress,
+        )
+        return
+    fine_tune(
         request.base,
-        load_snapshot(store, request.snapshot_digest),
+        snapshot,
         store,
         request.lora,
         request.training,
@@ -123,26 +133,25 @@ def _run(
     )
 
 
-def _tell(kind: str, *values: Any) -> None:
-    print(json.dumps({"kind": kind, "values": values}, default=str), flush=True)
-
-
 def _take_part(file: Path) -> None:
     request = FineTuneRequest.model_validate_json(file.read_text())
-    try:
-        with ImageStore.open(request.home) as store:
-            _run(
-                request,
-                store,
-                lambda step, values: _tell("metrics", step, dict(values)),
-                lambda stage, done, total: _tell("progress", stage, done, total),
-                lambda step, path: _tell("samples", step, path),
-            )
-    except SdloraError as error:
-        _tell("failure", str(error))
-        sys.exit(1)
+
+    def tell_metrics(step: int, values: Mapping[str, float]) -> None:
+        tell("metrics", step, dict(values))
+
+    # The first process writes; of several, each takes about as much.
+    costs = costs_of(request.folder) if os.environ.get("RANK", "0") == "0" else nullcontext()
+    with costs, ImageStore.open(request.home) as store:
+        _run(
+            request,
+            store,
+            tell_metrics,
+            lambda stage, done, total: tell("progress", stage, done, total),
+            lambda step, path: tell("samples", step, path),
+        )
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    _take_part(Path(sys.argv[1]))
+    if "WORLD_SIZE" in os.environ:  # several processes share the cores
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    take_part(lambda: _take_part(Path(sys.argv[1])))

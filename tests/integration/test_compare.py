@@ -6,6 +6,7 @@ import html
 from pathlib import Path
 
 import mlflow
+import psutil
 import pytest
 
 from flows.compare import compare
@@ -26,7 +27,9 @@ def test_every_way_is_trained_once_scored_with_the_base_and_shown_on_one_page(
     base, lora, full = found.contenders
     assert all(one.metrics.keys() == COMPARED.keys() for one in found.contenders)
     assert (base.steps, lora.steps, full.steps) == (0, 6, 6)
-    assert min(lora.seconds, full.seconds, lora.peak_bytes, full.peak_bytes) > 0
+    assert min(lora.seconds, full.seconds) > 0
+    for one in (lora, full):  # of a process that did nothing else: this one holds far more by now
+        assert 0 < one.training_peak_bytes < one.process_peak_bytes < psutil.Process().memory_info().rss
     assert lora.trained_parameters < full.trained_parameters
     assert lora.file_bytes < full.file_bytes
     assert base.metrics["drift"].value == pytest.approx(0, abs=1e-6)

@@ -65,7 +65,8 @@ def test_costs_add_up_over_interruptions_and_see_the_peak(tmp_path):
         with pytest.raises(KeyboardInterrupt):
             _spend_and_stop(tmp_path)
     costs = read_costs(tmp_path)
-    assert costs["peak_bytes"] > 40e6
+    assert costs["training_peak_bytes"] > 40e6
+    assert costs["process_peak_bytes"] > costs["training_peak_bytes"]
     assert costs["seconds"] > 0
     assert json.loads((tmp_path / "costs.json").read_text()) == costs
     assert read_costs(tmp_path / "none") == {}
