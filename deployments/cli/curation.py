@@ -81,14 +81,22 @@ def reject(images: ImagesArgument, why: WhyOption, who: WhoOption = None, home: 
     _say_when()
 
 
-def undo(images: ImagesArgument, who: WhoOption = None, home: HomeOption = DEFAULT_HOME) -> None:
-    """Take a person's decision back, so that the checks decide again."""
+def undo(
+    images: ImagesArgument,
+    who: WhoOption = None,
+    config: ConfigOption = DEMO_CONFIG,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Take a person's decision back, so that the checks decide again: at once, if they have measured the image."""
+    from deployments.cli.image_pages import print_undone
     from deployments.cli.stores import existing_store
+    from sdlora.config import load_config
+    from sdlora.data.undoing import undo_decision
 
+    settings = load_config(config).data
     with existing_store(home) as store:
         for image in images:
-            sha256 = store.undo_decision(image, who or account())
-            console.print(f"{sha256[:10]} is judged by the checks again.")
+            print_undone(undo_decision(store, image, who or account(), settings))
     _say_when()
 
 

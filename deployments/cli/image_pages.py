@@ -87,6 +87,20 @@ def print_details(details: ImageDetails) -> None:
         console.print(f"Learnt from it: [bold]{learnt}[/]")
 
 
+def print_undone(record: ImageRecord) -> None:
+    """What became of an image when a person's decision about it was taken back."""
+    name = record.sha256[:10]
+    if record.verdict is None:
+        console.print(
+            f"{name} is judged again by the next [bold]sdlora collect[/] or [bold]sdlora run[/]: it was not measured "
+            "yet, or others were judged under other settings (name yours with --config).",
+            soft_wrap=True,
+        )
+        return
+    told = Text.assemble(name, " is judged by the checks again: ", _in_brief(record), ": ", record.reason or "")
+    console.print(told, soft_wrap=True)
+
+
 def print_purged(purged: Purged, cache_files: int) -> None:
     """What a takedown did, and what it cannot undo."""
     details = purged.details

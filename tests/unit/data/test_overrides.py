@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sdlora.data import DataConfig, clean, collect, make_snapshot
+from sdlora.data.undoing import undo_decision
 from sdlora.errors import DataError
 from sdlora.store import ImageStore
 from tests.stores import both_places
@@ -58,6 +59,41 @@ def test_which_copy_is_kept_follows_a_persons_word(store: ImageStore, folder: Pa
     assert verdicts() == (None, "near_duplicate")
     store.decide(larger, "rejected", "a watermark", "ana")
     assert verdicts() == ("person", None)
+
+
+def test_a_word_taken_back_lets_the_checks_decide_at_once_as_cleaning_would(store: ImageStore, folder: Path) -> None:
+    fill_folder(folder, range(4))
+    drawing(0, side_px=96).save(folder / "larger.png")
+    drawing(7, side_px=16).save(folder / "small.png")
+    collect(store, str(folder), CONFIG)
+    clean(store, CONFIG)
+    shas = by_name(store)
+    checked = {sha256: (image.verdict, image.reason) for sha256 in shas.values() for image in [store.image(sha256)]}
+    store.decide(shas["larger.png"], "rejected", "a watermark", "ana")
+    store.decide(shas["small.png"], "accepted", "small is fine", "ana")
+    clean(store, CONFIG)
+    assert store.image(shas["0000.png"]).verdict == "accepted"  # its look-alike is no longer the better one
+    for sha256 in shas.values():
+        store.blobs.remove(sha256)  # no file is opened
+    small = undo_decision(store, shas["small.png"], "ana", CONFIG)
+    assert (small.verdict, small.rejected_by) == ("rejected", "too_small")
+    assert undo_decision(store, shas["larger.png"][:12], "ana", CONFIG).verdict == "accepted"
+    after = {sha256: (image.verdict, image.reason) for sha256 in shas.values() for image in [store.image(sha256)]}
+    assert after == checked
+    assert clean(store, CONFIG).decided == 0
+
+
+def test_a_word_taken_back_waits_for_cleaning_where_the_records_do_not_suffice(store: ImageStore, folder: Path) -> None:
+    collect(store, str(fill_folder(folder, range(2))), CONFIG)
+    never_seen, other = by_name(store).values()
+    store.decide(never_seen, "rejected", "not ours", "ana")
+    assert undo_decision(store, never_seen, "ana", CONFIG).verdict is None
+    clean(store, CONFIG)
+    store.decide(other, "rejected", "not ours", "ana")
+    strict = CONFIG.model_copy(update={"min_side_px": 65})  # nobody was judged by these settings
+    assert undo_decision(store, other, "ana", strict).verdict is None
+    clean(store, CONFIG)
+    assert store.counts().accepted == 2
 
 
 def test_an_image_without_pixels_cannot_be_accepted(store: ImageStore, folder: Path) -> None:

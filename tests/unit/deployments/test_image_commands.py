@@ -69,7 +69,17 @@ def test_a_decision_is_made_told_and_taken_back(home):
     assert f"sdlora images undo {sha256[:10]}" in done.output
     assert "rejected by ana" in run(home, "images", "--rejected").output
     assert "a [bold]logo[/]" in run(home, "images", "show", sha256).output
-    assert run(home, "images", "undo", sha256).exit_code == 0
+    undone = run(home, "images", "undo", sha256).output
+    assert f"{sha256[:10]} is judged by the checks again: accepted, train: passed all" in undone
+
+
+def test_a_decision_taken_back_waits_where_the_images_were_judged_under_other_settings(home, tmp_path):
+    sha256 = first_image(home)
+    config = tmp_path / "mine.yaml"
+    config.write_text("name: icons\ndata:\n  min_side_px: 40\n")
+    run(home, "images", "reject", sha256, "--why", "a logo")
+    undone = run(home, "images", "undo", sha256, "--config", str(config)).output
+    assert "judged again by the next sdlora collect or sdlora run" in undone
     assert "not yet judged" in run(home, "images", "show", sha256).output
 
 
