@@ -23,10 +23,12 @@ def publish_data_page(store: ImageStore, config: DataConfig, home: Path, snapsho
 
     path = data_page_file(home, snapshot_digest)
     try:
-        write_data_page(store, config, path, title="Images", snapshot_digest=snapshot_digest)
+        written = write_data_page(store, config, path, title="Images", snapshot_digest=snapshot_digest)
     except SdloraError:
         logging.getLogger(__name__).warning("the data page could not be written", exc_info=True)
         return
+    if written.trouble:
+        logging.getLogger(__name__).warning("the data page does not tell what is new: %s", written.trouble)
     create_link_artifact(
         path.as_uri(), link_text=path.name, key="data-page", description="What was left out and why, and what is new"
     )

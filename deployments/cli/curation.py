@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from deployments.cli.failures import told_plainly
 from deployments.cli.loop import DEMO_CONFIG
@@ -188,8 +189,10 @@ def page(
 
     settings = load_config(config).data
     with existing_store(home) as store:
-        path = write_data_page(store, settings, out or home / DATA_PAGE, title="Images")
-    console.print(f"Open it in a browser: {path}", soft_wrap=True)
+        written = write_data_page(store, settings, out or home / DATA_PAGE, title="Images")
+    if written.trouble:
+        console.print(Text(f"The page does not tell what is new. {written.trouble}", style="yellow"), soft_wrap=True)
+    console.print(f"Open it in a browser: {written.path}", soft_wrap=True)
 
 
 def account() -> str:

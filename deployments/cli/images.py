@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +13,8 @@ from deployments.cli.options import DATA_PAGE, DEFAULT_HOME, ConfigOption, HomeO
 from deployments.cli.terminal import Stages, console
 
 if TYPE_CHECKING:
-    from sdlora.data import CollectReport
+    from sdlora.data import CollectReport, DataConfig
+    from sdlora.store import ImageStore
 
 
 def told_of(report: CollectReport) -> str:
@@ -65,14 +67,27 @@ def collect(
             stages.note(told_of(report))
         cleaned = clean(store, settings, on_progress=stages.on_progress)
         counts = store.counts()
-        page = home / DATA_PAGE
+        page, trouble = home / DATA_PAGE, None
         if cleaned.decided or not page.is_file():  # nothing new is to cost nothing
-            from sdlora.release import write_data_page
-
-            write_data_page(store, settings, page, title="Images")
+            trouble = _write_page(store, settings, page)
     new = counts.total - before.total
     console.print(f"{new} new, {counts.total} in all: {counts.accepted} accepted, {counts.rejected} rejected.")
     if counts.rejected:
         console.print("See why: [bold]sdlora images --rejected[/]")
-    console.print(f"As a page: {page}", soft_wrap=True)
+    if trouble:
+        console.print(f"[yellow]{escape(trouble)}[/]", soft_wrap=True)
+    if page.is_file():
+        console.print(f"As a page: {page}", soft_wrap=True)
     console.print("Train on them: [bold]sdlora run[/]")
+
+
+def _write_page(store: ImageStore, settings: DataConfig, page: Path) -> str | None:
+    """Write the data page; what is amiss with it, or None. Collecting does not fail for a picture of its work."""
+    from sdlora.errors import SdloraError
+    from sdlora.release import write_data_page
+
+    try:
+        written = write_data_page(store, settings, page, title="Images")
+    except SdloraError as error:
+        return f"All is collected, but its page was not written. {error}"
+    return f"The page does not tell what is new. {written.trouble}" if written.trouble else None

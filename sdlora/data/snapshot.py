@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
 
-from sqlalchemy import bindparam, or_, select, update
+from sqlalchemy import bindparam, delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from sdlora.data.alike.fingerprint import VERSION
@@ -109,17 +109,18 @@ def load_snapshot(store: ImageStore, digest: str) -> Snapshot:
         if len(found) != 1 or not digest:
             names = ", ".join(one.digest[:16] for one in found) or "none"
             raise DataError(f"Snapshot {digest!r}: expected the first digits of one snapshot's digest, found {names}.")
-        rows = _rows_of(session, found[0].id)
-        if snapshot_digest(rows) != found[0].digest:
-            raise DataError(f"Snapshot {found[0].digest} is damaged: its rows have another digest. Restore images.db.")
-        return Snapshot(found[0].digest, rows)
+        return _undamaged(session, found[0])
 
 
 def latest_snapshot(store: ImageStore) -> Snapshot | None:
-    """The snapshot made last, or None if there is none."""
+    """The snapshot made last, or None if there is none.
+
+    Raises:
+        DataError: its rows do not have its digest.
+    """
     with store.read() as session:
         newest = session.scalars(select(SnapshotTable).order_by(SnapshotTable.id.desc()).limit(1)).first()
-        return Snapshot(newest.digest, _rows_of(session, newest.id)) if newest else None
+        return _undamaged(session, newest) if newest else None
 
 
 def _members(session: Session) -> list[Member]:
@@ -190,16 +191,20 @@ def _require_enough(session: Session, snapshot: Snapshot, config: DataConfig) ->
 
 
 def _record_snapshot(session: Session, snapshot: Snapshot, by_id: Mapping[int, SnapshotRow]) -> None:
-    if session.scalars(select(SnapshotTable.id).where(SnapshotTable.digest == snapshot.digest)).first() is not None:
+    made = session.scalars(select(SnapshotTable).where(SnapshotTable.digest == snapshot.digest)).one_or_none()
+    if made is None:
+        made = SnapshotTable(
+            digest=snapshot.digest,
+            parent_id=session.scalars(select(SnapshotTable.id).order_by(SnapshotTable.id.desc()).limit(1)).first(),
+            train_count=len(snapshot.train),
+            held_out_count=len(snapshot.held_out),
+        )
+        session.add(made)
+        session.flush()
+    elif _whole_rows(session, made) is not None:
         return
-    made = SnapshotTable(
-        digest=snapshot.digest,
-        parent_id=session.scalars(select(SnapshotTable.id).order_by(SnapshotTable.id.desc()).limit(1)).first(),
-        train_count=len(snapshot.train),
-        held_out_count=len(snapshot.held_out),
-    )
-    session.add(made)
-    session.flush()
+    else:  # its digest says what its rows were, so damage is mended by writing them again
+        session.execute(delete(SnapshotImageTable).where(SnapshotImageTable.snapshot_id == made.id))
     images = [
         {
             "snapshot_id": made.id,
@@ -211,6 +216,26 @@ def _record_snapshot(session: Session, snapshot: Snapshot, by_id: Mapping[int, S
         for image_id, row in by_id.items()
     ]
     insert_or_ignore(session, SnapshotImageTable, images)
+
+
+def _undamaged(session: Session, found: SnapshotTable) -> Snapshot:
+    rows = _whole_rows(session, found)
+    if rows is None:
+        raise DataError(
+            f"Snapshot {found.digest[:16]} is damaged: its rows in the image database are not those that its digest "
+            "was taken over. Put a backup of the database in its place, or go on without: `sdlora run` writes a "
+            "snapshot of the images as they are today, which does not need this one."
+        )
+    return Snapshot(found.digest, rows)
+
+
+def _whole_rows(session: Session, found: SnapshotTable) -> tuple[SnapshotRow, ...] | None:
+    """The rows of a snapshot; None if they are not those that its digest was taken over."""
+    try:
+        rows = _rows_of(session, found.id)
+    except (ValueError, TypeError):  # captions that are no JSON, or no list
+        return None
+    return rows if snapshot_digest(rows) == found.digest else None
 
 
 def _rows_of(session: Session, snapshot_id: int) -> tuple[SnapshotRow, ...]:

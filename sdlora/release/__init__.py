@@ -1,6 +1,6 @@
 """What a version ships with: a report page, a model card, and one folder that holds everything."""
 
-from sdlora.release.data_page import write_data_page
+from sdlora.release.data_page import WrittenPage, write_data_page
 from sdlora.release.folder import write_release
 from sdlora.release.model_card import write_model_card
 from sdlora.release.record import Curve, DataSummary, NearDuplicate, RejectedImage, VersionRecord
@@ -12,6 +12,7 @@ __all__ = [
     "NearDuplicate",
     "RejectedImage",
     "VersionRecord",
+    "WrittenPage",
     "write_data_page",
     "write_model_card",
     "write_release",

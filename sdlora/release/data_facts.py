@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sdlora.data import DataConfig, SnapshotChanges, changes_since_snapshot, compare_snapshots, load_snapshot
 from sdlora.data.alike.duplicates import NEAR
 from sdlora.data.listing import ListedCheck, list_checks
+from sdlora.errors import DataError
 from sdlora.store import Counts, ImageRecord, ImageStore
 from sdlora.store.lineage import SnapshotRecord
 from sdlora.store.overview import (
@@ -45,6 +46,7 @@ class DataFacts:
     Attributes:
         frozen: the snapshot that the page was written for; None before there is one.
         since: what `changes` is counted from; None if all is new.
+        trouble: why it cannot be told what is new, such as a damaged snapshot; then `changes` is empty.
         rejected: examples by check, in the order in which the checks speak.
         new: the first of the images that came; `changes` has all of them.
     """
@@ -52,6 +54,7 @@ class DataFacts:
     counts: Counts
     frozen: SnapshotRecord | None
     since: SnapshotRecord | None
+    trouble: str | None
     changes: SnapshotChanges
     new: Sequence[ImageRecord]
     recaptioned: Sequence[Recaptioned]
@@ -72,18 +75,25 @@ def gather_facts(store: ImageStore, config: DataConfig, snapshot_digest: str | N
     Args:
         snapshot_digest: the snapshot that was just made: the page tells what it changed over its parent. Without one
             it tells what the next snapshot would change over the newest.
+
+    Raises:
+        DataError: there is no such snapshot, or it is damaged.
     """
     frozen = store.snapshot(snapshot_digest) if snapshot_digest else None
+    now = load_snapshot(store, frozen.digest) if frozen else None
     if frozen:
         since = store.snapshot(frozen.parent) if frozen.parent else None
-        now = load_snapshot(store, frozen.digest)
-        before = load_snapshot(store, since.digest) if since else None
-        changes = compare_snapshots(before, now)
-        captions = {row.sha256: row.captions for row in now.rows}
     else:
         since = next(iter(store.snapshots(1)), None)
+    before, trouble = None, None
+    try:
         before = load_snapshot(store, since.digest) if since else None
-        changes = changes_since_snapshot(store)
+        changes = compare_snapshots(before, now) if now else changes_since_snapshot(store)
+    except DataError as error:  # the rest of the page does not need the snapshot before
+        changes, trouble = SnapshotChanges((), (), ()), str(error)
+    if now:
+        captions = {row.sha256: row.captions for row in now.rows}
+    else:
         captions = {sha256: store.image(sha256).captions for sha256 in changes.recaptioned[:_RECAPTIONED]}
     old = {row.sha256: row.captions for row in before.rows} if before else {}
     counts = store.counts()
@@ -100,6 +110,7 @@ def gather_facts(store: ImageStore, config: DataConfig, snapshot_digest: str | N
         counts=counts,
         frozen=frozen,
         since=since,
+        trouble=trouble,
         changes=changes,
         new=[store.image(sha256) for sha256 in changes.added[:_NEW]],
         recaptioned=[

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from sdlora.data import DataConfig
 from sdlora.data.alike.duplicates import NEAR
 from sdlora.data.listing import ListedCheck
+from sdlora.errors import StorageError
 from sdlora.evidence import replace_file
 from sdlora.release.data_facts import DataFacts, file_name, gather_facts
 from sdlora.release.histograms import bar_chart, binned, column_chart
@@ -28,22 +29,35 @@ _ASPECT_NAMES = ("tall", "1:2", "3:4", "square", "4:3", "2:1", "wide")
 _WORDS = (1, 2, 4, 7, 11, 21, 51)
 
 
+@dataclass(frozen=True)
+class WrittenPage:
+    """Where the page lies, and what it could not tell, with the remedy; None if nothing is amiss."""
+
+    path: Path
+    trouble: str | None
+
+
 def write_data_page(
     store: ImageStore, config: DataConfig, path: Path, *, title: str, snapshot_digest: str | None = None
-) -> Path:
-    """Write the page.
+) -> WrittenPage:
+    """Write the page. A damaged snapshot before the one that it is about costs only what is told of news.
 
     Args:
         title: what it is the data of, such as the name of a line of adapters.
         snapshot_digest: the snapshot that was just made; see `gather_facts`.
 
     Raises:
+        DataError: there is no such snapshot, or it is damaged.
         StorageError: the page cannot be written; an earlier one is untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    page = render_data_page(gather_facts(store, config, snapshot_digest), Thumbnails(store), title)
+    facts = gather_facts(store, config, snapshot_digest)
+    page = render_data_page(facts, Thumbnails(store), title)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"Cannot write {path}: {error}. Correct the folder's rights and run again.") from error
     replace_file(path, page.encode())
-    return path
+    return WrittenPage(path, facts.trouble)
 
 
 def render_data_page(facts: DataFacts, thumbnails: Thumbnails, title: str) -> str:
@@ -103,7 +117,10 @@ def _tiles(facts: DataFacts) -> Iterator[Tile]:
     share = f"{counts.rejected / counts.total:.1%} of all" if counts.total else "of none"
     yield Tile("Left out", f"{counts.rejected:,}", f"{share}, none of them deleted")
     detail = f"{len(facts.changes.removed):,} went, {len(facts.changes.recaptioned):,} have other captions"
-    yield Tile("New", f"{len(facts.changes.added):,}", detail)
+    if facts.trouble:
+        yield Tile("New", "?", "the snapshot before is damaged")
+    else:
+        yield Tile("New", f"{len(facts.changes.added):,}", detail)
     if facts.frozen:
         yield Tile("To train on", f"{facts.frozen.train_count:,}", f"and {facts.frozen.held_out_count:,} held out")
 

@@ -216,6 +216,20 @@ def test_an_unknown_digest_is_refused(store: ImageStore) -> None:
         load_snapshot(store, "feed")
 
 
+@pytest.mark.parametrize("captions", ["[]", '["other"]', "no JSON", "null"])
+def test_a_damaged_snapshot_is_named_with_the_remedy_and_mended_by_the_same_images(
+    store: ImageStore, folder: Path, captions: str
+) -> None:
+    snapshot = _snapshot_of(store, fill_folder(folder, range(20)))
+    with store.write() as session:
+        session.connection().exec_driver_sql("UPDATE snapshot_images SET captions = ? WHERE image_id = 1", (captions,))
+    for read in (lambda: load_snapshot(store, snapshot.digest), lambda: latest_snapshot(store)):
+        with pytest.raises(DataError, match=rf"{snapshot.digest[:16]} is damaged.*backup.*sdlora run"):
+            read()
+    assert make_snapshot(store, CONFIG) == snapshot
+    assert load_snapshot(store, snapshot.digest) == snapshot
+
+
 def test_a_snapshot_remembers_what_transparent_parts_lie_on(store: ImageStore) -> None:
     config = CONFIG.model_copy(update={"min_train_images": 1, "min_held_out_images": 1})
     for seed in range(8):

@@ -123,6 +123,27 @@ def test_purge_asks_and_then_removes_bytes_and_cached_latents_and_names_the_vers
     assert "rejected: purged" in run(home, "images", "show", sha256).output
 
 
+def test_collecting_ends_well_beside_a_damaged_snapshot_and_says_what_to_do(home, tmp_path):
+    with ImageStore.open(home) as store, store.write() as session:
+        session.connection().exec_driver_sql("UPDATE snapshot_images SET captions = '[]'")
+    done = run(home, "collect", str(draw_images(tmp_path / "more", 2, seed=5)))
+    assert done.exit_code == 0, done.output
+    assert "2 new, 14 in all" in done.output
+    assert "The page does not tell what is new. Snapshot" in done.output
+    assert "sdlora run" in done.output
+    assert (home / "pages" / "data.html").is_file()
+    assert "does not tell what is new" in run(home, "images", "page").output
+
+
+def test_collecting_ends_well_where_its_page_cannot_be_written(home, tmp_path):
+    (home / "pages").write_text("a file where the folder should be")
+    done = run(home, "collect", str(draw_images(tmp_path / "more", 2, seed=5)))
+    assert done.exit_code == 0, done.output
+    assert "2 new, 14 in all" in done.output
+    assert "its page was not written" in done.output
+    assert "As a page" not in done.output
+
+
 def test_commands_on_a_folder_without_images_make_none(tmp_path):
     for words in (["images", "show", "ab"], ["snapshot", "list"]):
         result = run(tmp_path / "misspelt", *words)

@@ -122,5 +122,35 @@ def test_pictures_stop_at_the_budget_and_the_page_goes_on(store: ImageStore, tmp
 
 
 def test_an_empty_store_has_a_page_too(store: ImageStore, tmp_path: Path) -> None:
-    path = write_data_page(store, CONFIG, tmp_path / "new folder" / "data.html", title="Images")
-    assert "No snapshot yet" in path.read_text()
+    written = write_data_page(store, CONFIG, tmp_path / "new folder" / "data.html", title="Images")
+    assert "No snapshot yet" in written.path.read_text()
+    assert written.trouble is None
+
+
+def damage(store: ImageStore) -> None:
+    """Lose the words of one row of the newest snapshot."""
+    with store.write() as session:
+        session.connection().exec_driver_sql(
+            "UPDATE snapshot_images SET captions = '[]' WHERE image_id = (SELECT max(image_id) FROM snapshot_images)"
+            " AND snapshot_id = (SELECT max(id) FROM snapshots)"
+        )
+
+
+@both_places
+def test_a_damaged_snapshot_costs_the_page_what_is_new_and_nothing_else(store: ImageStore, pictures: Path) -> None:
+    collect(store, str(pictures), CONFIG)
+    clean(store, CONFIG)
+    first = make_snapshot(store, CONFIG)
+    whole = page(store)
+    damage(store)
+    facts = gather_facts(store, CONFIG)
+    shown = page(store)
+    assert f"Snapshot {first.digest[:16]} is damaged" in (facts.trouble or "")
+    assert "sdlora run" in (facts.trouble or "")
+    assert "What is new cannot be told. Snapshot" in shown
+    assert "near-duplicates" in shown
+    assert "What is new cannot be told" not in whole
+    store.set_captions(first.rows[0].sha256, ["other words"])
+    clean(store, CONFIG)
+    frozen = gather_facts(store, CONFIG, make_snapshot(store, CONFIG).digest)
+    assert first.digest[:16] in (frozen.trouble or "")
