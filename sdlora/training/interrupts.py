@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM wait until the step is finished and its work is saved."""
+"""Ctrl-C and SIGTERM wait until what is done is saved, and what cannot be saved half-done is left for later."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import threading
 from types import FrameType, TracebackType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(Exception):
+    """Somebody wants the run to end: what is half-done is dropped here, and done again when the run continues."""
 
 
 class DeferredSignals:
@@ -31,6 +35,15 @@ class DeferredSignals:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
+
+    def check(self) -> None:
+        """For work of many parts, between two of them.
+
+        Raises:
+            Interrupted: a signal was noted.
+        """
+        if self.received is not None:
+            raise Interrupted
 
     def deliver(self) -> None:
         """Raise the noted signal again under the previous handlers.

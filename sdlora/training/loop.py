@@ -1,10 +1,11 @@
-"""The loop: draw, predict, differentiate, update; report, validate and save in between."""
+"""The loop: draw, predict, differentiate, update; report, validate, draw and save in between."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from accelerate import Accelerator
@@ -21,13 +22,15 @@ from sdlora.training.choosing import Chooser, Measurement
 from sdlora.training.config import TrainingConfig
 from sdlora.training.encoded import EncodedRows
 from sdlora.training.gradients import sum_over_processes
-from sdlora.training.interrupts import DeferredSignals
+from sdlora.training.interrupts import DeferredSignals, Interrupted
 from sdlora.training.learner import Learner
 from sdlora.training.loss import DenoisingLoss
 from sdlora.training.order import EpochOrder
 from sdlora.training.run_folder import Curve
 from sdlora.training.samples import OnSamples, Samples
 from sdlora.training.validation import FixedNoiseValidation
+
+Due = Literal["validate", "draw", "save"]
 
 
 @dataclass
@@ -54,6 +57,9 @@ class Run:
     # (2,) loss and gradient norm of each step since the last report, read only then: a GPU never waits for it.
     _recent: list[Tensor] = field(default_factory=list)
     _curve: Curve = field(init=False)
+    # What is to be done at this point of the run before the next step; a checkpoint holds what a signal left undone.
+    _due: list[Due] = field(init=False, default_factory=list)
+    _signals: DeferredSignals = field(init=False)
     _reported_at: float = field(init=False)
     _saved_at: float = field(init=False)
     _stopped: bool = field(init=False, default=False)
@@ -75,18 +81,27 @@ class Run:
         self.done = self._restore()
         self.unet.train()
         self._reported_at = self._saved_at = time.monotonic()
-        with DeferredSignals() as signals:
-            if self.done == 0:
-                self._validate()
-                self._draw_samples()
-            while self.done < self.config.steps and not self._stopped:
-                self._step(self.done)
-                self.done += 1
-                self._after_step()
-                if self._any_process(signals.received is not None):
+        with DeferredSignals() as self._signals:
+            while True:
+                self._finish_step()
+                if self._any_process(self._signals.received is not None):
                     self._save()
-                    signals.deliver()
+                    self.accelerator.wait_for_everyone()  # who leaves earlier has its launcher stop the others
+                    self._signals.deliver()
+                if self.done == self.config.steps or self._stopped:
+                    break
+                self._take_step()
         self.unet.eval()
+
+    def _take_step(self) -> None:
+        try:
+            self._step(self.done)
+        except Interrupted:
+            return  # nothing has moved yet: the step is drawn again when the run continues
+        self.done += 1
+        if self.done == self.config.steps or self.done % self.config.log_every_steps == 0:
+            self._report()
+        self._due = self._due_after_step()
 
     def _step(self, step: int) -> None:
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
@@ -97,6 +112,8 @@ class Run:
         for batch in draw_step(
             self.encoded, self.order, self.config, step, objective, rank, processes, self.micro_batch_size
         ):
+            if processes == 1:  # several have to agree: they do after the step
+                self._signals.check()
             loss = self.loss.weighted(self.unet, batch.to(device))
             self.accelerator.backward(loss)
             whole += loss.detach()
@@ -104,20 +121,36 @@ class Run:
         norm = self.learner.update(step)
         self._recent.append(torch.stack((whole, norm)))
 
-    def _after_step(self) -> None:
-        """Report, validate and save, each when it is due."""
+    def _due_after_step(self) -> list[Due]:
         config = self.config
         last = self.done == config.steps
-        if last or self.done % config.log_every_steps == 0:
-            self._report()
-        if last or self.done % config.validation_every_steps == 0:
-            self._validate()
-        if last or self._stopped or (config.sample_every_steps and self.done % config.sample_every_steps == 0):
-            self._draw_samples()
+        due: list[Due] = ["validate"] if last or self.done % config.validation_every_steps == 0 else []
+        if last or (config.sample_every_steps and self.done % config.sample_every_steps == 0):
+            due.append("draw")
+        return [*due, "save"]
+
+    def _finish_step(self) -> None:
+        """Do what is due; a signal drops what is half-done and leaves it due, for when the run continues."""
+        try:
+            while self._due:
+                match self._due[0]:
+                    case "validate":
+                        self._validate()
+                        if self._stopped and "draw" not in self._due:
+                            self._due.insert(1, "draw")
+                    case "draw":
+                        self._draw_samples()
+                    case "save" if self._shall_save():
+                        self._save()
+                self._due = self._due[1:]
+        except Interrupted:
+            pass
+
+    def _shall_save(self) -> bool:
+        config = self.config
         overdue = time.monotonic() - self._saved_at >= config.checkpoint_every_seconds
         asked = config.checkpoint_every_steps is not None and self.done % config.checkpoint_every_steps == 0
-        if last or overdue or asked or self._stopped:
-            self._save()
+        return overdue or asked or self._stopped or self.done == config.steps
 
     def _report(self) -> None:
         self._require_finite()
@@ -143,16 +176,22 @@ class Run:
         """Measure the adapter on the held-out images; all processes then agree on whether to go on."""
         if self.validation is None:
             return
+        interrupted: Interrupted | None = None
         if self.accelerator.is_main_process:
             began = time.monotonic()
             self._require_finite()
-            with self.learner.averaged():
-                errors = self.validation.measure(self.unet)
-                self._add({"validation_loss": errors.mean().item()})
-                self.chooser.consider(Measurement(self.done, errors), self.learner.parameters)
+            try:
+                with self.learner.averaged():
+                    errors = self.validation.measure(self.unet, self._signals.check)
+                    self._add({"validation_loss": errors.mean().item()})
+                    self.chooser.consider(Measurement(self.done, errors), self.learner.parameters)
+            except Interrupted as signal:
+                interrupted = signal
             self._reported_at += time.monotonic() - began  # images per second is training's own speed
-        if self.config.early_stop_patience is not None:
+        if self.config.early_stop_patience is not None:  # also when interrupted: the others wait for this vote
             self._stopped = self._any_process(self.chooser.should_stop)
+        if interrupted:
+            raise interrupted
 
     def _any_process(self, mine: bool) -> bool:
         """Whether it holds for any process: all must end after the same step, or one would wait for ever."""
@@ -166,7 +205,8 @@ class Run:
             return
         began = time.monotonic()
         with self.learner.averaged():
-            for path in self.samples.draw(self.done, self.unet, self.loss.text.encoders if self.loss.text else None):
+            encoders = self.loss.text.encoders if self.loss.text else None
+            for path in self.samples.draw(self.done, self.unet, encoders, self._signals.check):
                 if self.on_samples:
                     self.on_samples(self.done, path)
         self._reported_at += time.monotonic() - began
@@ -189,6 +229,7 @@ class Run:
             "curve": self._curve.points,
             "optimizer": self.learner.state_values(),
             "chooser": self.chooser.state(),
+            "due": [work for work in self._due if work != "save"],
         }
         try:
             save_checkpoint(self.folder / "checkpoints", self.done, tensors, values)
@@ -211,7 +252,9 @@ class Run:
                     values = {name: value for name, value in point.items() if name != "step"}
                     self.on_metrics(int(point["step"]), values)
         if checkpoint is None:
+            self._due = ["validate", "draw"]
             return 0
+        self._due = list(checkpoint.values.get("due", ()))  # earlier versions wrote none
         self.learner.restore(checkpoint)
         self.chooser.restore(checkpoint.values["chooser"])
         self._stopped = self.chooser.should_stop

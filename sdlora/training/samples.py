@@ -46,19 +46,31 @@ class Samples:
         self.steps = steps
         self.precision = precision
 
-    def draw(self, step: int, denoiser: nn.Module, text_encoders: Mapping[str, nn.Module] | None = None) -> list[Path]:
+    def draw(
+        self,
+        step: int,
+        denoiser: nn.Module,
+        text_encoders: Mapping[str, nn.Module] | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> list[Path]:
         """Write `step-<step>.png`, and the overviews anew; returns all three. Encoders not given are the base's.
+
+        After each step of the sampler it calls `check`, which may raise.
 
         Raises:
             StorageError: the disk is full or not writable.
         """
         was_training = denoiser.training
         denoiser.eval()
-        with torch.random.fork_rng():
-            model = StableDiffusion.around(self.base, denoiser, self.precision, text_encoders)
-            seeds = range(self.seed, self.seed + len(self.prompts))
-            images = model.generate(self.prompts, list(seeds), steps=self.steps)  # (N, 3, H, W)
-        denoiser.train(was_training)
+        try:
+            with torch.random.fork_rng():
+                model = StableDiffusion.around(self.base, denoiser, self.precision, text_encoders)
+                seeds = list(range(self.seed, self.seed + len(self.prompts)))
+                images = model.generate(  # (N, 3, H, W)
+                    self.prompts, seeds, steps=self.steps, on_progress=lambda _stage, _done, _total: check()
+                )
+        finally:
+            denoiser.train(was_training)
         height, width = images.shape[-2:]
         row = Image.new("RGB", (width * len(images), height))
         for index, image in enumerate(images):

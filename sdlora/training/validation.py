@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -35,12 +35,19 @@ class FixedNoiseValidation:
         ]
 
     @torch.no_grad()
-    def measure(self, unet: nn.Module) -> Tensor:
-        """(N,) one error per image, the mean over its timesteps; the images are always in the same order."""
-        was_training = unet.training
+    def measure(self, unet: nn.Module, check: Callable[[], None] = lambda: None) -> Tensor:
+        """(N,) one error per image, the mean over its timesteps; the images are always in the same order.
+
+        Before each batch it calls `check`, which may raise.
+        """
+        was_training, errors = unet.training, []
         unet.eval()
-        errors = [self.loss.per_image(unet, batch.to(self.device)) for batch in self.batches]
-        unet.train(was_training)
+        try:
+            for batch in self.batches:
+                check()
+                errors.append(self.loss.per_image(unet, batch.to(self.device)))
+        finally:
+            unet.train(was_training)
         return torch.cat(errors).view(-1, TIMESTEPS_PER_IMAGE).mean(1).cpu()
 
 

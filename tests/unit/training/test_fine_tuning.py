@@ -73,16 +73,18 @@ def uninterrupted(base, filled, tmp_path_factory):
     return folder
 
 
-def test_a_run_killed_at_any_moment_ends_with_the_same_adapter(
+def test_a_run_killed_at_three_moments_ends_with_the_same_adapter(
     uninterrupted, base, store, snapshot, run_folder, tmp_path
 ):
     write_setting(tmp_path / "setting.json", base, store, snapshot)
     child = "tests.unit.training.child", "everything", str(tmp_path / "setting.json"), str(run_folder)
-    assert run_module(*child, "3", str(int(signal.SIGKILL))) == -signal.SIGKILL
-    assert latest_checkpoint(run_folder / "checkpoints").step == 2  # step 3 died with the process
+    # Before the first checkpoint; at any time while it prepares, steps, measures or saves; with work to lose.
+    anytime = f"{random.uniform(0.05, 0.6):.3f}s"
+    for moment, outcomes in (("1", (-9,)), (anytime, (-9, 0)), ("5", (-9, 0))):
+        assert run_module(*child, moment, str(int(signal.SIGKILL))) in outcomes, anytime
     fine_tune(base, snapshot, store, LORA_WITH_DROPOUT, EVERYTHING, run_folder)
-    assert contents(run_folder / "adapter") == contents(uninterrupted / "adapter")
-    assert curve(run_folder) == curve(uninterrupted)
+    assert contents(run_folder / "adapter") == contents(uninterrupted / "adapter"), anytime
+    assert curve(run_folder) == curve(uninterrupted), anytime
 
 
 @pytest.mark.parametrize("method", ["dora", "loha", "lokr", "pissa"])
