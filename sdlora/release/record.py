@@ -108,6 +108,19 @@ class VersionRecord:
         return "No adapter is in use yet. This one is kept as a candidate with its evidence."
 
     @property
+    def prior_preservation(self) -> str:
+        """What was kept in the loss beside the images, in a sentence; empty without prior preservation."""
+        training = self.settings.get("training")
+        if not isinstance(training, Mapping) or training.get("prior_weight") is None:
+            return ""
+        shown = "; ".join(str(prompt) for prompt in training["prior_prompts"])
+        return (
+            f"While it learnt, {training['prior_images']} images that the base model itself drew of “{shown}” were in "
+            f"the loss with weight {training['prior_weight']:g} (prior preservation), so that it keeps what the base "
+            "knew of them. They are not counted here."
+        )
+
+    @property
     def embedded_base(self) -> bool:
         """Whether the base model is the small one that ships with sdlora."""
         return self.base_name == "embedded"

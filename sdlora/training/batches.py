@@ -50,9 +50,37 @@ class Batch:
         )
 
 
+@dataclass(frozen=True)
+class Portion:
+    """Images of which every step takes some.
+
+    Attributes:
+        encoded: their tensors.
+        order: which of them a step takes, and how many.
+        weight: what they count in the loss of a step, all together.
+        purpose: names their random numbers; those of one portion do not depend on another.
+    """
+
+    encoded: EncodedRows
+    order: EpochOrder
+    weight: float = 1.0
+    purpose: str = "batch"
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One image as a step sees it."""
+
+    latents: Tensor
+    noise: Tensor
+    timestep: Tensor
+    conditioning: Mapping[str, Tensor]
+    share: float
+    mask: Tensor | None
+
+
 def draw_step(
-    encoded: EncodedRows,
-    order: EpochOrder,
+    portions: Sequence[Portion],
     config: TrainingConfig,
     step: int,
     objective: Objective,
@@ -65,37 +93,62 @@ def draw_step(
     Everything random is drawn for the whole step, then each process takes its slice, so that the images, noise and
     timesteps of a step do not depend on the number of processes or the size of the batches.
     """
-    drawn = order.images_of(step)
+    size = sum(portion.order.batch_size for portion in portions)
+    share = range(process_index * size // num_processes, (process_index + 1) * size // num_processes)
+    seen: list[_Seen] = []
+    first = 0
+    for portion in portions:
+        count = portion.order.batch_size
+        ours = range(max(share.start - first, 0), min(share.stop - first, count))
+        seen += _draw(portion, config, step, objective, ours)
+        first += count
+    passes = _passes(range(len(seen)), [one.latents.shape for one in seen], micro_batch_size or size)
+    return [_batch([seen[position] for position in positions], config) for positions in passes]
+
+
+def _draw(portion: Portion, config: TrainingConfig, step: int, objective: Objective, positions: range) -> list[_Seen]:
+    """The images at these positions of the portion's part of a step."""
+    encoded = portion.encoded
+    drawn = portion.order.images_of(step)
     size = len(drawn)
     shapes = [encoded.views[one.view].latents[encoded.rows[one.index].sha256].shape for one in drawn]
-    generator = step_generator(config.seed, step, "batch")
+    generator = step_generator(config.seed, step, portion.purpose)
     noise = _noise(shapes, generator, config.noise_offset)
     timesteps = objective.draw_timesteps(size, generator)
     caption_draw, dropout_draw, flip_draw = torch.rand(3, size, generator=generator).tolist()
-    share = range(process_index * size // num_processes, (process_index + 1) * size // num_processes)
 
-    def batch_of(positions: Sequence[int]) -> Batch:
-        latents, conditioning, masks = [], [], []
-        for position in positions:
-            row, view = encoded.rows[drawn[position].index], encoded.views[drawn[position].view]
-            flipped = config.horizontal_flip and flip_draw[position] < 0.5
-            latents.append((view.mirrored if flipped else view.latents)[row.sha256])
-            if config.masked_weight is not None:
-                mask = view.masks[row.sha256]
-                masks.append(mask.flip(-1) if flipped else mask)
-            dropped = dropout_draw[position] < config.caption_dropout or not row.captions
-            caption = "" if dropped else row.captions[int(caption_draw[position] * len(row.captions))]
-            conditioning.append(encoded.conditioning(row, drawn[position].view, caption))
-        return Batch(
-            latents=torch.stack(latents),
-            noise=torch.stack([noise[position] for position in positions]),
-            timesteps=timesteps[list(positions)],
-            conditioning=stack_conditioning(conditioning),
-            shares=torch.full((len(positions),), 1 / size),
-            position_weights=None if config.masked_weight is None else mask_weights(masks, config.masked_weight),
+    def see(position: int) -> _Seen:
+        row, view = encoded.rows[drawn[position].index], encoded.views[drawn[position].view]
+        flipped = config.horizontal_flip and flip_draw[position] < 0.5
+        mask = view.masks.get(row.sha256)
+        dropped = dropout_draw[position] < config.caption_dropout or not row.captions
+        caption = "" if dropped else row.captions[int(caption_draw[position] * len(row.captions))]
+        return _Seen(
+            latents=(view.mirrored if flipped else view.latents)[row.sha256],
+            noise=noise[position],
+            timestep=timesteps[position],
+            conditioning=encoded.conditioning(row, drawn[position].view, caption),
+            share=portion.weight / size,
+            mask=mask.flip(-1) if flipped and mask is not None else mask,
         )
 
-    return [batch_of(positions) for positions in _passes(share, shapes, micro_batch_size or size)]
+    return [see(position) for position in positions]
+
+
+def _batch(seen: Sequence[_Seen], config: TrainingConfig) -> Batch:
+    position_weights = None
+    if config.masked_weight is not None:
+        whole = torch.ones(1, *seen[0].latents.shape[1:])  # what has no mask counts everywhere
+        masks = [whole if one.mask is None else one.mask for one in seen]
+        position_weights = mask_weights(masks, config.masked_weight)
+    return Batch(
+        latents=torch.stack([one.latents for one in seen]),
+        noise=torch.stack([one.noise for one in seen]),
+        timesteps=torch.stack([one.timestep for one in seen]),
+        conditioning=stack_conditioning([one.conditioning for one in seen]),
+        shares=torch.tensor([one.share for one in seen]),
+        position_weights=position_weights,
+    )
 
 
 def stack_conditioning(of_images: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

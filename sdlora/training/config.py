@@ -94,6 +94,21 @@ class TrainingConfig(FrozenConfig):
     masked_weight: float | None = Field(
         None, ge=0, lt=1, description="weight in the loss of an image's transparent parts; null: all parts count alike"
     )
+    prior_weight: float | None = Field(
+        None,
+        gt=0,
+        description="weight in the loss of images that the base itself draws of prior_prompts, so that it keeps what "
+        "it knows of them; 1 is usual; null: none are drawn",
+    )
+    prior_prompts: tuple[str, ...] = Field(
+        (), description="class prompts of those images, such as 'a photograph of a dog'; they take turns"
+    )
+    prior_images: int = Field(100, ge=1, description="how many of them are drawn, once, over all prompts")
+    prior_batch_size: int = Field(
+        default_factory=lambda values: values["batch_size"],
+        ge=1,
+        description="of them per step, beside batch_size images; empty: as many as images",
+    )
     ema_decay: float | None = Field(
         None, gt=0, lt=1, description="keep a moving average of the adapter and save that; null: the last step's"
     )
@@ -119,6 +134,25 @@ class TrainingConfig(FrozenConfig):
     log_every_steps: int = Field(10, ge=1, description="steps whose mean is reported as one point of the curve")
     checkpoint_every_seconds: float = Field(30.0, gt=0, description="longest time whose work a crash can cost")
     checkpoint_every_steps: int | None = Field(None, ge=1, description="additionally, steps between checkpoints")
+
+    @property
+    def images_per_step(self) -> int:
+        """What goes through the network at a step, over all processes: images and prior images."""
+        return self.batch_size + (self.prior_batch_size if self.prior_weight is not None else 0)
+
+    @model_validator(mode="after")
+    def _prior_has_prompts(self) -> TrainingConfig:
+        if self.prior_weight is not None and not self.prior_prompts:
+            raise ValueError(
+                f"prior_prompts: prior_weight {self.prior_weight:g} needs prompts of what the base shall keep, such as "
+                "'a photograph of a dog'; found none. Give one or several, or leave prior_weight empty"
+            )
+        if self.prior_weight is None and self.prior_prompts:
+            raise ValueError(
+                f"prior_weight: {len(self.prior_prompts)} prior_prompts have no effect without it. Set it, 1 is usual, "
+                "or leave prior_prompts empty"
+            )
+        return self
 
     @model_validator(mode="after")
     def _schedule_free_has_no_schedule(self) -> TrainingConfig:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -155,23 +156,34 @@ def encode_rows(
     encoder.close()
     kept = tuple(row for row in rows if row.sha256 not in skipped)
     captions = sorted({""}.union(*(row.captions for row in kept)))
+    return EncodedRows(kept, tuple(views), encode_captions(base, captions, store.home, device, tokens_only), skipped)
+
+
+def encode_captions(
+    base: BaseModelRef, captions: Sequence[str], home: Path, device: torch.device, tokens_only: bool = False
+) -> Mapping[str, dict[str, Tensor]]:
+    """By caption, what the denoiser is shown of it; for text encoders that learn the token ids by encoder folder.
+
+    Raises:
+        StorageError: the cache cannot be written.
+        WeightsError: an encoder is damaged.
+    """
     if tokens_only:
-        return EncodedRows(kept, tuple(views), caption_tokens(base, captions), skipped)
+        return caption_tokens(base, captions)
+    family = family_of(base.folder)
     # One encoder after the other: the largest of them alone may fill the memory.
-    outputs = {part.folder: _cached_text(base, part, captions, store, device) for part in family.text_parts}
-    return EncodedRows(kept, tuple(views), CaptionEmbeddings(family, outputs), skipped)
+    outputs = {part.folder: _cached_text(base, part, captions, home, device) for part in family.text_parts}
+    return CaptionEmbeddings(family, outputs)
 
 
 def _cached_text(
-    base: BaseModelRef, part: TextPart, captions: Sequence[str], store: ImageStore, device: torch.device
+    base: BaseModelRef, part: TextPart, captions: Sequence[str], home: Path, device: torch.device
 ) -> dict[str, dict[str, Tensor]]:
     """One encoder's outputs by caption and name; bases that share an encoder share its entries."""
-    digests = DigestCache.of_home(store.home)
+    digests = DigestCache.of_home(home)
     folders = (base.folder / part.folder, base.folder / part.tokenizer_folder)
     maker = "".join(folder_digest(folder, digests) for folder in folders)
-    cache = TensorCache(
-        store.home / "cache" / "text" / f"{hashlib.sha256(maker.encode()).hexdigest()[:16]}-{part.name}"
-    )
+    cache = TensorCache(home / "cache" / "text" / f"{hashlib.sha256(maker.encode()).hexdigest()[:16]}-{part.name}")
     by_key = {hashlib.sha256(caption.encode()).hexdigest(): caption for caption in captions}
 
     def encoder_of_text() -> Encode:

@@ -41,6 +41,7 @@ from sdlora.training.merged_weights import merge_as_used
 from sdlora.training.optimizers import require_library
 from sdlora.training.preflight import find_fit
 from sdlora.training.presets import settle
+from sdlora.training.prior import encode_prior
 from sdlora.training.results import ADAPTER_FOLDER, write_adapters
 from sdlora.training.run_folder import claim, exclusive, write_record, write_text
 from sdlora.training.samples import OnSamples, samples_of
@@ -82,7 +83,7 @@ def fine_tune(
         name: name of the kohya file, without suffix.
         on_metrics: called as (step, values) with loss, gradient_norm, learning_rate, images_per_second, or
             validation_loss; a continued run repeats its earlier points first.
-        on_progress: called with "encode images" and "train".
+        on_progress: called with "encode images" and "train"; with `prior_weight` also with "draw prior images".
         on_samples: called as (step, path) with every picture file drawn while training, see `sample_every_steps`.
 
     Raises:
@@ -123,7 +124,10 @@ def fine_tune(
                 on_progress,
                 tokens_only=lora.text_encoder_rank is not None,
             )
-        run = prepare_run(accelerator, base, lora, config, record, encoded, held_out, folder)
+            prior = encode_prior(
+                base, config, store.home, accelerator.device, on_progress, lora.text_encoder_rank is not None
+            )
+        run = prepare_run(accelerator, base, lora, config, record, encoded, held_out, folder, prior)
         run.on_metrics, run.on_progress, run.on_samples = on_metrics, on_progress, on_samples
         run.samples = samples_of(base, snapshot, config, folder)
         run.train()
@@ -224,6 +228,7 @@ def prepare_run(
     encoded: EncodedRows,
     held_out: EncodedRows | None,
     folder: Path,
+    prior: EncodedRows | None = None,
 ) -> Run:
     """A run over an adapter of the frozen base; without `lora` over all weights of the denoiser."""
     precision: Precision = record["precision"]
@@ -242,7 +247,8 @@ def prepare_run(
         text = TrainedText.of_base(base, lora, config.seed, accelerator.device)
         groups.append(TrainedGroup(text.parameters, config.text_encoder_learning_rate))
         loss = replace(loss, text=text)
-    micro_batch_size = _micro_batch_size(accelerator, unet, loss, encoded, config, record, folder)
+    kinds = [encoded] if prior is None else [encoded, prior]
+    micro_batch_size = _micro_batch_size(accelerator, unet, loss, kinds, config, record, folder)
     validation = None
     if held_out is not None:
         validation = FixedNoiseValidation(held_out, loss, config.seed, micro_batch_size, accelerator.device)
@@ -257,6 +263,7 @@ def prepare_run(
         folder=folder,
         micro_batch_size=micro_batch_size,
         dropout=lora.dropout if lora else 0.0,
+        prior=prior,
     )
 
 
@@ -264,7 +271,7 @@ def _micro_batch_size(
     accelerator: Accelerator,
     unet: nn.Module,
     loss: DenoisingLoss,
-    encoded: EncodedRows,
+    kinds: Sequence[EncodedRows],
     config: TrainingConfig,
     record: dict[str, Any],
     folder: Path,
@@ -273,9 +280,9 @@ def _micro_batch_size(
     if config.micro_batch_size is not None:
         return config.micro_batch_size
     if "micro_batch_size" not in record:
-        share = config.batch_size // accelerator.num_processes
+        share = -(-config.images_per_step // accelerator.num_processes)
         unet.train()  # as in the loop: what is kept for the backward pass differs
-        found = find_fit(unet, loss, encoded, share, accelerator.device).micro_batch_size
+        found = find_fit(unet, loss, kinds, share, accelerator.device).micro_batch_size
         smallest = accelerator.gather(torch.tensor([found], device=accelerator.device)).min()
         record["micro_batch_size"] = int(smallest)
         if accelerator.is_main_process:

@@ -11,6 +11,9 @@ from sdlora.training.config import TrainingConfig
 TRAINER_VERSION = 4
 """Raised whenever a change of the library changes the adapter that equal inputs give."""
 
+PRIOR_VERSION = 1
+"""Raised whenever equal settings give other prior images."""
+
 # These decide what is reported and how often work is saved, not what is learnt.
 _WITHOUT_EFFECT = {
     "preset",
@@ -33,6 +36,8 @@ def run_digest(base_digest: str, snapshot_digest: str, lora: LoraConfig | None, 
         # What is not trained does not name the run, so runs from before these settings keep their names.
         of_text.add("text_encoder_rank")
         without_effect.add("text_encoder_learning_rate")
+    if config.prior_weight is None:
+        without_effect |= {"prior_weight", "prior_prompts", "prior_images", "prior_batch_size"}
     inputs = {
         "trainer": TRAINER_VERSION,
         "base": base_digest,
@@ -40,4 +45,6 @@ def run_digest(base_digest: str, snapshot_digest: str, lora: LoraConfig | None, 
         "lora": lora.model_dump(mode="json", exclude=of_text) if lora else "all weights",
         "training": config.model_dump(mode="json", exclude=without_effect),
     }
+    if config.prior_weight is not None:
+        inputs["prior"] = PRIOR_VERSION
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

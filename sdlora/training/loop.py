@@ -17,7 +17,7 @@ from sdlora.checkpoints import latest_checkpoint, save_checkpoint
 from sdlora.diffusion.seeds import step_generator
 from sdlora.errors import StorageError, TrainingError
 from sdlora.progress import OnMetrics, OnProgress
-from sdlora.training.batches import draw_step
+from sdlora.training.batches import Portion, draw_step
 from sdlora.training.choosing import Chooser, Measurement
 from sdlora.training.config import TrainingConfig
 from sdlora.training.encoded import EncodedRows
@@ -47,12 +47,13 @@ class Run:
     folder: Path
     micro_batch_size: int | None = None
     dropout: float = 0.0
+    prior: EncodedRows | None = None
     samples: Samples | None = None
     on_metrics: OnMetrics | None = None
     on_progress: OnProgress | None = None
     on_samples: OnSamples | None = None
     chooser: Chooser = field(init=False)
-    order: EpochOrder = field(init=False)
+    portions: list[Portion] = field(init=False)
     done: int = field(init=False, default=0)
     # (2,) loss and gradient norm of each step since the last report, read only then: a GPU never waits for it.
     _recent: list[Tensor] = field(default_factory=list)
@@ -66,7 +67,11 @@ class Run:
 
     def __post_init__(self) -> None:
         self.chooser = Chooser(self.folder, self.config)
-        self.order = EpochOrder(self.encoded.shapes(), self.config.batch_size, self.config.seed)
+        config = self.config
+        self.portions = [Portion(self.encoded, EpochOrder(self.encoded.shapes(), config.batch_size, config.seed))]
+        if self.prior is not None and config.prior_weight is not None:
+            order = EpochOrder(self.prior.shapes(), config.prior_batch_size, config.seed)
+            self.portions.append(Portion(self.prior, order, config.prior_weight, purpose="prior"))
 
     def train(self) -> None:
         """Run all steps that are left, from the last whole checkpoint if there is one.
@@ -109,9 +114,7 @@ class Run:
         if self.dropout:  # the only thing in the network that draws from the global generator
             torch.manual_seed(step_generator(self.config.seed, step, f"dropout-{rank}").initial_seed())
         whole = torch.zeros((), device=device)
-        for batch in draw_step(
-            self.encoded, self.order, self.config, step, objective, rank, processes, self.micro_batch_size
-        ):
+        for batch in draw_step(self.portions, self.config, step, objective, rank, processes, self.micro_batch_size):
             if processes == 1:  # several have to agree: they do after the step
                 self._signals.check()
             loss = self.loss.weighted(self.unet, batch.to(device))
@@ -269,7 +272,7 @@ class Run:
             return
         step = self.done - len(values) + bad[0] if bad else self.done - 1
         loss, norm = values[bad[0]].tolist() if bad else (float("nan"), float("nan"))
-        drawn = self.order.images_of(step)
+        drawn = self.portions[0].order.images_of(step)
         images = ", ".join(sorted({self.encoded.rows[one.index].sha256[:12] for one in drawn}))
         raise TrainingError(
             f"training: the loss is {loss} and the gradient norm {norm} at step {step}, on the images {images}. "

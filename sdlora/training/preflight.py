@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -33,7 +34,9 @@ class Fit:
     passes: int
 
 
-def find_fit(denoiser: nn.Module, loss: DenoisingLoss, encoded: EncodedRows, share: int, device: torch.device) -> Fit:
+def find_fit(
+    denoiser: nn.Module, loss: DenoisingLoss, kinds: Sequence[EncodedRows], share: int, device: torch.device
+) -> Fit:
     """The largest number of images at once that fits, up to `share`, this process's images of a step.
 
     On a GPU by trying a real step; on a CPU, where trying too much would have the system end the process, by what one
@@ -42,7 +45,7 @@ def find_fit(denoiser: nn.Module, loss: DenoisingLoss, encoded: EncodedRows, sha
     Raises:
         TrainingError: not even one image fits.
     """
-    example = _largest(encoded)
+    example = _largest(kinds)
     if device.type == "cuda":
         largest = _by_trying(denoiser, loss, example, share, device)
     else:
@@ -60,11 +63,11 @@ def find_fit(denoiser: nn.Module, loss: DenoisingLoss, encoded: EncodedRows, sha
     return fit
 
 
-def _largest(encoded: EncodedRows) -> Batch:
-    """One image of the largest shape, with the first caption that is at hand."""
-    view, row = max(
-        ((view, row) for view in range(len(encoded.views)) for row in encoded.rows),
-        key=lambda pair: encoded.views[pair[0]].latents[pair[1].sha256].numel(),
+def _largest(kinds: Sequence[EncodedRows]) -> Batch:
+    """One image of the largest shape of all kinds, without caption."""
+    encoded, view, row = max(
+        ((encoded, view, row) for encoded in kinds for view in range(len(encoded.views)) for row in encoded.rows),
+        key=lambda one: one[0].views[one[1]].latents[one[2].sha256].numel(),
     )
     latents = encoded.views[view].latents[row.sha256][None]
     conditioning = stack_conditioning([encoded.conditioning(row, view, "")])

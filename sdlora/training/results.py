@@ -8,7 +8,6 @@ from sdlora.evidence import CHOICE_FILE
 from sdlora.lora.config import LoraConfig
 from sdlora.lora.save import save_adapter
 from sdlora.models import parts
-from sdlora.training.config import TrainingConfig
 from sdlora.training.loop import Run
 from sdlora.training.run_folder import write_text
 
@@ -32,7 +31,7 @@ def write_adapters(run: Run, base: BaseModelRef, snapshot: Snapshot, lora: LoraC
             resolution_px=parts.native_resolution(base),
             training=run.config.model_dump(mode="json"),
             captions=[caption for row in snapshot.train for caption in row.captions],
-            details=_details(run.config, len(run.encoded.rows), step, run.loss.text is not None),
+            details=_details(run, step),
             text_encoders=run.loss.text.encoders if run.loss.text else None,
         )
 
@@ -49,8 +48,9 @@ def write_adapters(run: Run, base: BaseModelRef, snapshot: Snapshot, lora: LoraC
             write(place, kept.step)
 
 
-def _details(config: TrainingConfig, image_count: int, step: int, with_text: bool) -> dict[str, str]:
+def _details(run: Run, step: int) -> dict[str, str]:
     """The training settings under the names that kohya's tools show."""
+    config = run.config
     details = {
         "ss_steps": str(step),
         "ss_max_train_steps": str(config.steps),
@@ -64,6 +64,10 @@ def _details(config: TrainingConfig, image_count: int, step: int, with_text: boo
         "ss_noise_offset": str(config.noise_offset or None),
         "ss_caption_dropout_rate": f"{config.caption_dropout:g}",
         "ss_max_grad_norm": f"{config.max_grad_norm:g}",
-        "ss_num_train_images": str(image_count),
+        "ss_num_train_images": str(len(run.encoded.rows)),
     }
-    return details | ({"ss_text_encoder_lr": f"{config.text_encoder_learning_rate:g}"} if with_text else {})
+    if run.loss.text is not None:
+        details["ss_text_encoder_lr"] = f"{config.text_encoder_learning_rate:g}"
+    if run.prior is not None:
+        details |= {"ss_prior_loss_weight": f"{config.prior_weight:g}", "ss_num_reg_images": str(len(run.prior.rows))}
+    return details

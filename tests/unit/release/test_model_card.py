@@ -9,6 +9,7 @@ import yaml
 from sdlora.release import DataSummary, write_model_card
 from sdlora.release.model_card import front_matter, licence_metadata, render_model_card
 from sdlora.release.record import caption_pattern
+from sdlora.release.report import render_report
 from tests.unit.evaluation.made_duel import made_duel
 from tests.unit.release.made_record import FULL_DATA, made_record
 
@@ -94,3 +95,15 @@ def test_text_from_outside_stays_text(tmp_path: Path) -> None:
 )
 def test_the_pattern_is_what_most_captions_begin_with(captions: list[str], expected: str | None) -> None:
     assert caption_pattern(captions) == expected
+
+
+def test_card_and_report_say_that_prior_images_were_used_and_escape_their_prompts(tmp_path):
+    training = {"prior_weight": 0.5, "prior_prompts": ["a <b>dog</b>", "a cat"], "prior_images": 40}
+    record = made_record(tmp_path, settings={"training": training})
+    card, report = render_model_card(record), render_report(record)
+    for text in (card, report):
+        assert "40 images that the base model itself drew of" in text
+        assert "weight 0.5 (prior preservation)" in text
+        assert "<b>dog" not in text
+    without = made_record(tmp_path, settings={"training": {**training, "prior_weight": None, "prior_prompts": []}})
+    assert "prior preservation" not in render_model_card(without) + render_report(without)

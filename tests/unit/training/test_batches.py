@@ -7,7 +7,7 @@ import torch
 
 from sdlora.data import SnapshotRow
 from sdlora.diffusion.objectives import DenoisingObjective
-from sdlora.training.batches import draw_step
+from sdlora.training.batches import Portion, draw_step
 from sdlora.training.encoded import EncodedRows, View
 from sdlora.training.order import EpochOrder
 from tests.unit.training.setting import CONFIG
@@ -37,7 +37,7 @@ def config(**changes):
 
 def draw_batches(encoded, settings, step, *processes):
     order = EpochOrder(encoded.shapes(), settings.batch_size, settings.seed)
-    return draw_step(encoded, order, settings, step, UNIFORM, *processes)
+    return draw_step([Portion(encoded, order)], settings, step, UNIFORM, *processes)
 
 
 def draw_batch(encoded, settings, step, *processes):

@@ -5,7 +5,7 @@ import torch
 
 from sdlora.lora.attach import adapter_parameters, attach_lora
 from sdlora.models import parts
-from sdlora.training.batches import draw_step
+from sdlora.training.batches import Portion, draw_step
 from sdlora.training.encoded import encode_rows
 from sdlora.training.loss import DenoisingLoss
 from sdlora.training.order import EpochOrder
@@ -25,7 +25,7 @@ def test_small_batches_add_up_to_the_gradients_of_the_large_one(micro_batch_size
 
     def gradients(largest):
         unet.zero_grad()
-        batches = draw_step(encoded, order, config, 3, loss.objective, micro_batch_size=largest)
+        batches = draw_step([Portion(encoded, order)], config, 3, loss.objective, micro_batch_size=largest)
         for batch in batches:
             loss.weighted(unet, batch).backward()
         return len(batches), {name: tensor.grad.clone() for name, tensor in tensors.items()}

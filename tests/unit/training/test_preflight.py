@@ -33,24 +33,24 @@ def with_memory(monkeypatch, byte_count):
 
 def test_the_memory_of_one_image_is_what_autograd_keeps(trained):
     unet, loss, encoded = trained
-    one = preflight._kept_bytes(unet, loss, preflight._largest(encoded))
-    four = preflight._kept_bytes(unet, loss, preflight._repeated(preflight._largest(encoded), 4))
+    one = preflight._kept_bytes(unet, loss, preflight._largest([encoded]))
+    four = preflight._kept_bytes(unet, loss, preflight._repeated(preflight._largest([encoded]), 4))
     assert 3.5 * one < four <= 4.1 * one
     unet.enable_gradient_checkpointing()
-    assert preflight._kept_bytes(unet, loss, preflight._largest(encoded)) < 0.7 * one
+    assert preflight._kept_bytes(unet, loss, preflight._largest([encoded])) < 0.7 * one
 
 
 def test_all_images_go_at_once_if_they_fit_and_evenly_if_not(trained, monkeypatch, caplog):
     unet, loss, encoded = trained
-    need = 1.5 * preflight._kept_bytes(unet, loss, preflight._largest(encoded)) / 0.8
+    need = 1.5 * preflight._kept_bytes(unet, loss, preflight._largest([encoded])) / 0.8
     with_memory(monkeypatch, int(need * 100))
-    assert preflight.find_fit(unet, loss, encoded, 16, CPU) == preflight.Fit(16, 1)
+    assert preflight.find_fit(unet, loss, [encoded], 16, CPU) == preflight.Fit(16, 1)
     with_memory(monkeypatch, int(need * 7.5))
-    assert preflight.find_fit(unet, loss, encoded, 16, CPU) == preflight.Fit(6, 3)
+    assert preflight.find_fit(unet, loss, [encoded], 16, CPU) == preflight.Fit(6, 3)
     assert "6 at a time, 3 passes per step" in caplog.text
     with_memory(monkeypatch, int(need * 0.5))
     with pytest.raises(TrainingError, match=r"training\.batch_size: not even one image.*gradient_checkpointing"):
-        preflight.find_fit(unet, loss, encoded, 16, CPU)
+        preflight.find_fit(unet, loss, [encoded], 16, CPU)
 
 
 def test_a_device_is_tried_with_real_steps_until_one_fits(trained, monkeypatch):
@@ -64,7 +64,7 @@ def test_a_device_is_tried_with_real_steps_until_one_fits(trained, monkeypatch):
         return self.per_image(denoiser, batch).mean()
 
     monkeypatch.setattr(DenoisingLoss, "weighted", weighted)
-    example = preflight._largest(encoded)
+    example = preflight._largest([encoded])
     assert preflight._by_trying(unet, loss, example, 16, CPU) == 4
     assert tried == [16, 8, 4]
     assert all(parameter.grad is None for parameter in unet.parameters())

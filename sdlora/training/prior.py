@@ -1,0 +1,109 @@
+"""Prior preservation: a second term of the loss, on images that the frozen base itself drew of class prompts.
+
+An adapter that sees its own images only takes every subject for theirs. Images that the base draws of prompts such as
+"a photograph of a dog" hold the rest of the model in place while it learns.
+Source: Ruiz et al. 2023, arXiv:2208.12242 (DreamBooth), section 3.
+
+The images are no part of the collection: they are in no snapshot and on no page of data, only in the caches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sdlora.artifacts import BaseModelRef
+from sdlora.data import SnapshotRow
+from sdlora.models import parts
+from sdlora.models.digests import DigestCache, folder_digest
+from sdlora.models.encode import encode_images
+from sdlora.models.families import family_of
+from sdlora.progress import OnProgress
+from sdlora.training.config import TrainingConfig
+from sdlora.training.encoded import EncodedRows, View, encode_captions
+from sdlora.training.framing import centre_framing
+from sdlora.training.lookup import ONLY, Encode, look_up
+from sdlora.training.prior_images import draw_prior_images, plan_prior_images
+from sdlora.training.tensor_cache import TensorCache
+
+
+def encode_prior(
+    base: BaseModelRef,
+    config: TrainingConfig,
+    home: Path,
+    device: torch.device,
+    on_progress: OnProgress | None = None,
+    tokens_only: bool = False,
+) -> EncodedRows | None:
+    """The prior images as training sees them, drawn and encoded where nobody has yet; None if they are not asked for.
+
+    Args:
+        base: the frozen base.
+        config: settled settings; `prior_weight` asks for the images.
+        home: the state folder, which holds the caches.
+        device: where is drawn and encoded.
+        on_progress: called with "draw prior images" and "encode prior images".
+        tokens_only: leave the prompts to text encoders that learn.
+
+    Raises:
+        StorageError: a cache cannot be written; finished images are kept.
+        WeightsError: the base is damaged.
+    """
+    if config.prior_weight is None:
+        return None
+    planned = plan_prior_images(base, config)
+    images = draw_prior_images(base, planned, config, home, device, on_progress)
+    rows = tuple(SnapshotRow(image.key, (image.prompt,), "train") for image in planned)
+    views = tuple(
+        _view(base, images, side_px, config.horizontal_flip, home, device, on_progress)
+        for side_px in config.resolutions
+    )
+    captions = sorted({"", *config.prior_prompts})
+    return EncodedRows(rows, views, encode_captions(base, captions, home, device, tokens_only))
+
+
+def _view(
+    base: BaseModelRef,
+    images: Mapping[str, Tensor],
+    side_px: int,
+    mirror: bool,
+    home: Path,
+    device: torch.device,
+    on_progress: OnProgress | None,
+) -> View:
+    """The images at one resolution of the run: squares, which is the bucket that square images get."""
+    family = family_of(base.folder)
+    maker = folder_digest(base.folder / "vae", DigestCache.of_home(home))[:16]
+
+    def latents(mirrored: bool) -> dict[str, Tensor]:
+        def encoder() -> Encode:
+            autoencoder = parts.load_autoencoder(base, device)
+
+            def encode(keys: Sequence[str]) -> dict[str, dict[str, Tensor]]:
+                pixels = _scaled(torch.stack([images[key] for key in keys]), side_px)
+                encoded = encode_images(autoencoder, pixels.flip(-1) if mirrored else pixels)
+                return {key: {ONLY: each} for key, each in zip(keys, encoded, strict=True)}
+
+            return encode
+
+        folder = f"{maker}-prior-{side_px}px" + ("-mirrored" if mirrored else "")
+        cache = TensorCache(home / "cache" / "latents" / folder)
+        found = look_up(cache, list(images), encoder, on_progress, "encode prior images", device)
+        return {key: tensors[ONLY] for key, tensors in found.items()}
+
+    whole = centre_framing((side_px, side_px), (side_px, side_px))
+    shown = {key: family.image_conditioning(whole) for key in (images if family.shows_framing else ())}
+    return View(latents(mirrored=False), latents(mirrored=True) if mirror else {}, shown)
+
+
+def _scaled(images_uint8: Tensor, side_px: int) -> Tensor:
+    """(B, 3, H, H) uint8 -> (B, 3, side, side) uint8."""
+    if images_uint8.shape[-1] == side_px:
+        return images_uint8
+    resized = torch.nn.functional.interpolate(
+        images_uint8.float(), size=(side_px, side_px), mode="bicubic", antialias=True
+    )
+    return resized.round().clamp(0, 255).to(torch.uint8)

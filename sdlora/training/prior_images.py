@@ -1,0 +1,129 @@
+"""The images that the frozen base itself draws of class prompts, each drawn once and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sdlora.artifacts import BaseModelRef
+from sdlora.evidence import canonical_digest
+from sdlora.models import parts
+from sdlora.models.families.base import free
+from sdlora.models.precision import Precision
+from sdlora.models.stable_diffusion import StableDiffusion
+from sdlora.progress import OnProgress
+from sdlora.training.config import TrainingConfig
+from sdlora.training.identity import PRIOR_VERSION
+from sdlora.training.tensor_cache import TensorCache
+
+# As evaluation draws by default: what is preserved is what people see of the base.
+_STEPS, _GUIDANCE_SCALE = 20, 3.5
+# Drawn at once, and always the same ones together: the rounding of a batch depends on its size, and a drawing that was
+# killed has to end with the same images as one that was not.
+_TOGETHER = 4
+
+
+@dataclass(frozen=True)
+class PriorImage:
+    """One image that the base is to draw.
+
+    Attributes:
+        key: names it in the caches; covers all that decides its pixels.
+        prompt: what it shows.
+        seed: of its noise.
+    """
+
+    key: str
+    prompt: str
+    seed: int
+
+
+def plan_prior_images(base: BaseModelRef, config: TrainingConfig) -> list[PriorImage]:
+    """The images that the settings ask for; the prompts take turns.
+
+    A longer list begins with the images of a shorter one, but for the last few, so that asking for more draws only
+    those.
+    """
+    prompts = [config.prior_prompts[number % len(config.prior_prompts)] for number in range(config.prior_images)]
+    seeds = [_seed(config.seed, number) for number in range(config.prior_images)]
+    planned = []
+    for start in range(0, config.prior_images, _TOGETHER):
+        group = slice(start, start + _TOGETHER)
+        digest = canonical_digest(
+            {
+                "base": base.digest,
+                "prompts": prompts[group],
+                "seeds": seeds[group],
+                "steps": _STEPS,
+                "guidance_scale": _GUIDANCE_SCALE,
+                "resolution_px": parts.native_resolution(base),
+                "precision": config.precision,
+                "version": PRIOR_VERSION,
+            }
+        )
+        planned += [
+            PriorImage(hashlib.sha256(f"{digest}/{place}".encode()).hexdigest(), prompt, seed)
+            for place, (prompt, seed) in enumerate(zip(prompts[group], seeds[group], strict=True))
+        ]
+    return planned
+
+
+def draw_prior_images(
+    base: BaseModelRef,
+    planned: Sequence[PriorImage],
+    config: TrainingConfig,
+    home: Path,
+    device: torch.device,
+    on_progress: OnProgress | None = None,
+) -> dict[str, Tensor]:
+    """(3, H, W) uint8 of every planned image by its key, square, at the base's own resolution.
+
+    A few images at a time are drawn and kept: a process that is killed loses those that it was drawing, no others.
+
+    Args:
+        base: draws, before anything is learnt.
+        planned: by `plan_prior_images`.
+        config: settled settings.
+        home: the state folder; the images are kept in `cache/prior`.
+        device: where is drawn.
+        on_progress: called with "draw prior images", if any are missing.
+
+    Raises:
+        StorageError: the cache cannot be written; finished images are kept.
+        WeightsError: the base is damaged.
+    """
+    cache = TensorCache(home / "cache" / "prior" / base.digest[:16])
+    keys = [image.key for image in planned]
+    found = cache.load(keys)
+    groups = [planned[start : start + _TOGETHER] for start in range(0, len(planned), _TOGETHER)]
+    missing = [group for group in groups if any(image.key not in found for image in group)]
+    if missing:
+        precision: Precision = "bf16" if config.precision == "bf16" else "fp32"
+        model = StableDiffusion.from_ref(base, device=device.type, precision=precision)
+        total = sum(map(len, missing))
+        done = 0
+        for group in missing:
+            images = model.generate(
+                [image.prompt for image in group],
+                [image.seed for image in group],
+                steps=_STEPS,
+                guidance_scale=_GUIDANCE_SCALE,
+            )
+            cache.add({image.key: pixels for image, pixels in zip(group, images, strict=True)})
+            done += len(group)
+            if on_progress:
+                on_progress("draw prior images", done, total)
+        del model
+        free(device)
+        found = cache.load(keys)  # read back: what is trained on is what the next run will find
+    return {key: found[key] for key in keys}
+
+
+def _seed(seed: int, number: int) -> int:
+    """32 bits, as any image tool takes them."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/prior/{number}".encode()).digest()[:4], "little")
