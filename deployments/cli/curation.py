@@ -101,6 +101,33 @@ def undo(
     _say_when()
 
 
+def rate(
+    images: ImagesArgument,
+    stars: Annotated[int | None, typer.Option("--stars", metavar="N", help="1 to 5; 3 changes nothing.")] = None,
+    why: Annotated[str, typer.Option("--why", help="The reason, kept with the rating.")] = "",
+    reset: Annotated[bool, typer.Option("--reset", help="Take your rating back.")] = False,
+    who: WhoOption = None,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Say how good images are, collected or drawn by a model: training sees good ones more often ([bold]weight_by[/]).
+
+    Each star above three doubles how often, each below halves it. Of several people's ratings the mean counts.
+    """
+    from deployments.cli.stores import existing_store
+
+    if (stars is None) != reset:
+        raise typer.BadParameter("give --stars 1 to 5, or --reset to take your rating back")
+    with existing_store(home) as store:
+        for image in images:
+            if stars is None:
+                sha256 = store.take_rating_back(image, who or account())
+                console.print(f"{sha256[:10]} has no rating of yours now.")
+            else:
+                sha256 = store.rate(image, stars, who or account(), why)
+                console.print(f"{sha256[:10]} has {stars} of 5 stars of yours.")
+    _say_when()
+
+
 def caption(
     image: Annotated[str | None, typer.Argument(metavar="[ID]", help="The first digits of the image.")] = None,
     texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT...", help="One caption or several.")] = None,
@@ -219,6 +246,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "accept": accept,
     "reject": reject,
     "undo": undo,
+    "rate": rate,
     "caption": caption,
     "purge": purge,
     "page": page,

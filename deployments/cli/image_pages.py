@@ -75,11 +75,28 @@ def print_details(details: ImageDetails) -> None:
         for one in details.overrides
     ]
     _table("people's decisions", ["verdict", "who", "when", "why", ""], people)
+    stars = [
+        [
+            f"{one.stars} of 5",
+            one.rater,
+            f"{one.rated_at:%Y-%m-%d}",
+            one.why,
+            "taken back" if one.withdrawn_at else "counts",
+        ]
+        for one in details.ratings
+    ]
+    _table("ratings", ["stars", "who", "when", "why", ""], stars)
     held = [
-        [one.snapshot.digest[:10], one.split, " | ".join(one.captions), _labels(one.snapshot.versions)]
+        [
+            one.snapshot.digest[:10],
+            one.split,
+            f"{one.weight:g}",
+            " | ".join(one.captions),
+            _labels(one.snapshot.versions),
+        ]
         for one in details.appearances
     ]
-    _table("snapshots", ["snapshot", "side", "captions then", "versions"], held)
+    _table("snapshots", ["snapshot", "side", "weight", "captions then", "versions"], held)
     drawn = [[one.model_version, one.prompt, str(one.seed)] for one in details.generations]
     _table("drawn by", ["model", "prompt", "seed"], drawn)
     if details.appearances:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -73,6 +74,7 @@ def show(
     console.print(f"[bold]Snapshot {record.digest}[/]", soft_wrap=True)
     console.print(f"made {_when(record)}: {record.train_count} images to train on, {record.held_out_count} held out")
     console.print(f"captions: {several} images have several, {without} have none")
+    _print_weights(rows)
     console.print("versions: " + (", ".join(version.label for version in record.versions) or "none yet"))
     _print_changes(f"since {record.parent[:10]}" if record.parent else "the first snapshot", parent, rows, limit)
 
@@ -89,11 +91,22 @@ def diff(old: DigestArgument, new: DigestArgument, home: HomeOption = DEFAULT_HO
     _print_changes(f"from {before.digest[:10]} to {after.digest[:10]}", before, after, limit)
 
 
+def _print_weights(snapshot: Snapshot) -> None:
+    """How many images weigh what, where they do not all weigh the same, and what share of training each group is."""
+    counts = Counter(row.weight for row in snapshot.train)
+    if len(counts) < 2:
+        return
+    total = sum(weight * count for weight, count in counts.items())
+    shares = (f"{count} weigh {weight:g} ({weight * count / total:.0%})" for weight, count in sorted(counts.items()))
+    console.print("weights: of the images to train on " + ", ".join(shares) + " of what training sees")
+
+
 def _print_changes(title: str, old: Snapshot | None, new: Snapshot, limit: int) -> None:
     from sdlora.data import compare_snapshots
 
     changes = compare_snapshots(old, new)
     counts = f"{len(changes.added)} came, {len(changes.removed)} went, {len(changes.recaptioned)} have other captions"
+    counts += f", {len(changes.reweighted)} another weight" if changes.reweighted else ""
     console.print(f"[bold]{title}:[/] {counts}")
     if old is None:
         return  # all of it is new
@@ -104,6 +117,9 @@ def _print_changes(title: str, old: Snapshot | None, new: Snapshot, limit: int) 
     changed = [
         (sha256, " | ".join(before[sha256].captions) + " -> " + " | ".join(after[sha256].captions))
         for sha256 in changes.recaptioned
+    ]
+    changed += [
+        (sha256, f"weight {before[sha256].weight:g} -> {after[sha256].weight:g}") for sha256 in changes.reweighted
     ]
     for sign, listed in (("[green]+[/]", came), ("[red]-[/]", went), ("[yellow]~[/]", changed)):
         for sha256, text in listed[:limit]:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import select
 
+from sdlora.data.config import DataConfig
 from sdlora.data.snapshot import Snapshot, SnapshotRow, latest_snapshot
+from sdlora.data.weights import image_weights
 from sdlora.store import ImageStore
 from sdlora.store.queries import captions_of
 from sdlora.store.tables import ImageTable
@@ -15,40 +17,58 @@ from sdlora.store.tables import ImageTable
 
 @dataclass(frozen=True)
 class SnapshotChanges:
-    """Images by SHA-256, sorted: those that came, those that went, and those with other captions."""
+    """Images by SHA-256, sorted: those that came, those that went, those with other captions, or another weight."""
 
     added: tuple[str, ...]
     removed: tuple[str, ...]
     recaptioned: tuple[str, ...]
+    reweighted: tuple[str, ...] = ()
 
     @property
     def any(self) -> bool:
-        return bool(self.added or self.removed or self.recaptioned)
+        return bool(self.added or self.removed or self.recaptioned or self.reweighted)
 
 
 def compare_snapshots(old: Snapshot | None, new: Snapshot) -> SnapshotChanges:
     """What `new` has that `old` has not, and the other way round; without an old one all is new."""
-    return _compare(_captions(old.rows if old else ()), _captions(new.rows))
+    return _compare(_said(old.rows if old else ()), _said(new.rows))
 
 
-def changes_since_snapshot(store: ImageStore) -> SnapshotChanges:
-    """What a snapshot made now would change over the newest one; images that are not cleaned yet do not count."""
+def changes_since_snapshot(store: ImageStore, config: DataConfig | None = None) -> SnapshotChanges:
+    """What a snapshot made now would change over the newest one; images that are not cleaned yet do not count.
+
+    Args:
+        config: whose `weight_by` tells the weights of today; by default the defaults'.
+    """
+    config = config or DataConfig()
     newest = latest_snapshot(store)
     with store.read() as session:
         accepted = select(ImageTable.id, ImageTable.sha256).where(ImageTable.verdict == "accepted")
         shas = {row.id: row.sha256 for row in session.execute(accepted)}
         captions = captions_of(session, list(shas))
-    today = {sha256: captions.get(image_id) or ("",) for image_id, sha256 in shas.items()}
-    return _compare(_captions(newest.rows if newest else ()), today)
+        weights = image_weights(session, config.weight_by)
+    before = _said(newest.rows if newest else ())
+    held_out = {row.sha256 for row in newest.held_out} if newest else set()
+    today = {
+        sha256: (captions.get(image_id) or ("",), 1.0 if sha256 in held_out else weights.get(image_id, 1.0))
+        for image_id, sha256 in shas.items()
+    }
+    return _compare(before, today)
 
 
-def _captions(rows: Iterable[SnapshotRow]) -> dict[str, tuple[str, ...]]:
-    return {row.sha256: row.captions for row in rows}
+_Said = dict[str, tuple[tuple[str, ...], float]]
+"""Captions and weight by SHA-256."""
 
 
-def _compare(old: dict[str, tuple[str, ...]], new: dict[str, tuple[str, ...]]) -> SnapshotChanges:
+def _said(rows: Iterable[SnapshotRow]) -> _Said:
+    return {row.sha256: (row.captions, row.weight) for row in rows}
+
+
+def _compare(old: _Said, new: _Said) -> SnapshotChanges:
+    both = old.keys() & new.keys()
     return SnapshotChanges(
         added=tuple(sorted(new.keys() - old.keys())),
         removed=tuple(sorted(old.keys() - new.keys())),
-        recaptioned=tuple(sorted(sha256 for sha256 in old.keys() & new.keys() if old[sha256] != new[sha256])),
+        recaptioned=tuple(sorted(sha256 for sha256 in both if old[sha256][0] != new[sha256][0])),
+        reweighted=tuple(sorted(sha256 for sha256 in both if old[sha256][1] != new[sha256][1])),
     )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from sdlora.frozen import FrozenConfig
 
 MAX_DIFFERENCE = 60.0
 """Pairs that differ more than this are not recorded, so no threshold may lie above it."""
+
+WeightSource = Literal["repeats", "ratings"]
 
 BACKGROUND = "^(white|black|grey|#[0-9a-f]{6})$"
 
@@ -88,6 +92,11 @@ class DataConfig(FrozenConfig):
     )
 
     held_out_fraction: float = Field(0.25, gt=0, lt=1, description="share of new images kept from training")
+    weight_by: tuple[WeightSource, ...] = Field(
+        ("repeats", "ratings"),
+        description="what lets an epoch show some training images more often: repeats (folders such as 10_name), "
+        "ratings (each star above three doubles, below it halves); none: all alike",
+    )
     min_train_images: int = Field(8, ge=1, description="a snapshot with fewer training images is refused")
     min_held_out_images: int = Field(4, ge=1, description="a snapshot with fewer held-out images is refused")
 

@@ -19,6 +19,7 @@ from sdlora.data.config import DataConfig
 from sdlora.data.decoding.decode import background_of
 from sdlora.data.ledger import count_undecided, decision_of, record_decisions, record_rulings, rules_digest
 from sdlora.data.split import LEAK, Member, Sides, assign_sides
+from sdlora.data.weights import image_weights
 from sdlora.errors import DataError
 from sdlora.store import ImageStore, Split
 from sdlora.store.intake import chunks, insert_or_ignore
@@ -32,13 +33,16 @@ _CANDIDATES = or_(ImageTable.verdict == "accepted", ImageTable.rejected_by == LE
 class SnapshotRow:
     """One image of a snapshot. There is always a caption: the empty one where nobody has written any.
 
-    `background` is what its transparent parts lie on, empty where it has none or they lie on white.
+    Attributes:
+        background: what its transparent parts lie on, empty where it has none or they lie on white.
+        weight: how often an epoch shows it beside the others; held-out images weigh 1.
     """
 
     sha256: str
     captions: tuple[str, ...]
     split: Split
     background: str = ""
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -58,17 +62,22 @@ class Snapshot:
 
 
 def snapshot_digest(rows: Iterable[SnapshotRow]) -> str:
-    """SHA-256 over one JSON line [sha256, captions, split(, background)] per row, in the order of the SHA-256s."""
+    """SHA-256 over one JSON line [sha256, captions, split(, background)(, {...})] per row, in order of the SHA-256s.
+
+    The object holds what few rows have (`weight`), so that snapshots from before such a thing keep their digests.
+    """
     digest = hashlib.sha256()
     for row in sorted(rows, key=lambda row: row.sha256):
-        values = [row.sha256, row.captions, row.split, *([row.background] if row.background else [])]
+        rare = {"weight": row.weight} if row.weight != 1 else {}
+        values: list[object] = [row.sha256, row.captions, row.split, *([row.background] if row.background else [])]
+        values += [rare] if rare else []
         line = json.dumps(values, ensure_ascii=True, separators=(",", ":"))
         digest.update(f"{line}\n".encode())
     return digest.hexdigest()
 
 
 def make_snapshot(store: ImageStore, config: DataConfig) -> Snapshot:
-    """Freeze the accepted images; the same images and captions give the snapshot that is there already.
+    """Freeze the accepted images; the same images, captions and weights give the snapshot that is there already.
 
     An image keeps the side of the split that its first snapshot gave it. Look-alikes (`data.suspect_difference`)
     are never on both sides: one that would be is rejected by the check "split_leak".
@@ -86,8 +95,15 @@ def make_snapshot(store: ImageStore, config: DataConfig) -> Snapshot:
         captions = captions_of(session, list(sides.splits))
         shas = {member.image_id: member.sha256 for member in members}
         backgrounds = _backgrounds(session)
+        weights = image_weights(session, config.weight_by)
         by_id = {
-            image_id: SnapshotRow(shas[image_id], captions.get(image_id) or ("",), side, backgrounds.get(image_id, ""))
+            image_id: SnapshotRow(
+                sha256=shas[image_id],
+                captions=captions.get(image_id) or ("",),
+                split=side,
+                background=backgrounds.get(image_id, ""),
+                weight=weights.get(image_id, 1.0) if side == "train" else 1.0,
+            )
             for image_id, side in sides.splits.items()
         }
         rows = tuple(sorted(by_id.values(), key=lambda row: row.sha256))
@@ -212,6 +228,7 @@ def _record_snapshot(session: Session, snapshot: Snapshot, by_id: Mapping[int, S
             "split": row.split,
             "captions": list(row.captions),
             "background": row.background or None,
+            "weight": row.weight if row.weight != 1 else None,
         }
         for image_id, row in by_id.items()
     ]
@@ -245,6 +262,7 @@ def _rows_of(session: Session, snapshot_id: int) -> tuple[SnapshotRow, ...]:
             SnapshotImageTable.captions,
             SnapshotImageTable.split,
             SnapshotImageTable.background,
+            SnapshotImageTable.weight,
         )
         .join(ImageTable, ImageTable.id == SnapshotImageTable.image_id)
         .where(SnapshotImageTable.snapshot_id == snapshot_id)
@@ -252,5 +270,6 @@ def _rows_of(session: Session, snapshot_id: int) -> tuple[SnapshotRow, ...]:
     )
     rows = session.execute(statement)
     return tuple(
-        SnapshotRow(row.sha256, tuple(row.captions), cast("Split", row.split), row.background or "") for row in rows
+        SnapshotRow(row.sha256, tuple(row.captions), cast("Split", row.split), row.background or "", row.weight or 1.0)
+        for row in rows
     )

@@ -88,7 +88,7 @@ def gather_facts(store: ImageStore, config: DataConfig, snapshot_digest: str | N
     before, trouble = None, None
     try:
         before = load_snapshot(store, since.digest) if since else None
-        changes = compare_snapshots(before, now) if now else changes_since_snapshot(store)
+        changes = compare_snapshots(before, now) if now else changes_since_snapshot(store, config)
     except DataError as error:  # the rest of the page does not need the snapshot before
         changes, trouble = SnapshotChanges((), (), ()), str(error)
     if now:

@@ -117,6 +117,7 @@ def _tiles(facts: DataFacts) -> Iterator[Tile]:
     share = f"{counts.rejected / counts.total:.1%} of all" if counts.total else "of none"
     yield Tile("Left out", f"{counts.rejected:,}", f"{share}, none of them deleted")
     detail = f"{len(facts.changes.removed):,} went, {len(facts.changes.recaptioned):,} have other captions"
+    detail += f", {len(facts.changes.reweighted):,} another weight" if facts.changes.reweighted else ""
     if facts.trouble:
         yield Tile("New", "?", "the snapshot before is damaged")
     else:

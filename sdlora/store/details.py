@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from sdlora.store.lineage import Appearance, TrainedVersion, appearances_of
 from sdlora.store.overrides import Override, override_history
 from sdlora.store.queries import find_image
+from sdlora.store.ratings import Rating, rating_history
 from sdlora.store.records import Caption, ImageRecord, Origin, Verdict
 from sdlora.store.tables import CaptionTable, CheckTable, GenerationTable, ImageTable, SimilarPairTable, SourceTable
 
@@ -61,13 +62,14 @@ class Drawn:
 
 @dataclass(frozen=True)
 class ImageDetails:
-    """One image with its captions, checks, look-alikes, people's decisions, and the snapshots that hold it."""
+    """One image with its captions, checks, look-alikes, what people decided and think of it, and its snapshots."""
 
     record: ImageRecord
     captions: tuple[SourcedCaption, ...]
     checks: tuple[CheckRecord, ...]
     similar: tuple[Similar, ...]
     overrides: tuple[Override, ...]
+    ratings: tuple[Rating, ...]
     appearances: tuple[Appearance, ...]
     generations: tuple[Drawn, ...]
 
@@ -91,6 +93,7 @@ def image_details(session: Session, sha256: str) -> ImageDetails:
         checks=_checks(session, image.id),
         similar=_similar(session, image),
         overrides=override_history(session, image.id),
+        ratings=rating_history(session, image.sha256),
         appearances=appearances_of(session, image.id),
         generations=_generations(session, record.sha256),
     )

@@ -21,7 +21,7 @@ from sdlora.store.lineage import SnapshotRecord, find_snapshot, list_snapshots, 
 from sdlora.store.location import StoreLocation
 from sdlora.store.overrides import purged_reasons
 from sdlora.store.queries import count_images, find_image, list_images
-from sdlora.store.ratings import rate
+from sdlora.store.ratings import rate, take_back
 from sdlora.store.records import Caption, Counts, ImageRecord, Verdict
 from sdlora.store.tables import GenerationTable
 
@@ -228,11 +228,12 @@ class ImageStore:
             insert_or_ignore(session, GenerationTable, [row])
         return sha256
 
-    def rate_generation(self, sha256: str, stars: int, rater: str = "me") -> None:
-        """Record what a person thinks of a generated image, 1 to 5 stars; a later word of theirs replaces it.
-
-        Raises:
-            DataError: no model drew these bytes, or the stars are not 1 to 5.
-        """
+    def rate(self, sha256: str, stars: int, rater: str = "me", why: str = "") -> str:
+        """Record what a person thinks of an image, drawn or collected; see `sdlora.store.ratings.rate`."""
         with self.write() as session:
-            rate(session, sha256, stars, rater)
+            return rate(session, sha256, stars, rater, why)
+
+    def take_rating_back(self, sha256: str, rater: str = "me") -> str:
+        """Let a person have said nothing of an image; see `sdlora.store.ratings.take_back`."""
+        with self.write() as session:
+            return take_back(session, sha256, rater)

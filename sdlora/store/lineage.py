@@ -50,6 +50,7 @@ class Appearance:
     snapshot: SnapshotRecord
     split: Split
     captions: tuple[str, ...]
+    weight: float = 1.0
 
 
 def record_version(session: Session, name: str, number: int, adapter_digest: str, snapshot_digest: str) -> None:
@@ -90,14 +91,19 @@ def find_snapshot(session: Session, digest: str) -> SnapshotRecord:
 def appearances_of(session: Session, image_id: int) -> tuple[Appearance, ...]:
     """The snapshots that hold an image, the oldest first."""
     rows = session.execute(
-        select(SnapshotImageTable.snapshot_id, SnapshotImageTable.split, SnapshotImageTable.captions)
+        select(
+            SnapshotImageTable.snapshot_id,
+            SnapshotImageTable.split,
+            SnapshotImageTable.captions,
+            SnapshotImageTable.weight,
+        )
         .where(SnapshotImageTable.image_id == image_id)
         .order_by(SnapshotImageTable.snapshot_id)
     ).all()
     holding = select(SnapshotImageTable.snapshot_id).where(SnapshotImageTable.image_id == image_id)
     snapshots = _snapshots(session, _records().where(SnapshotTable.id.in_(holding)).order_by(SnapshotTable.id))
     return tuple(
-        Appearance(snapshot, cast("Split", row.split), tuple(row.captions))
+        Appearance(snapshot, cast("Split", row.split), tuple(row.captions), row.weight or 1.0)
         for snapshot, row in zip(snapshots, rows, strict=True)
     )
 

@@ -1,16 +1,30 @@
-"""What people think of generated images."""
+"""What people think of images, drawn by a model or not: 1 to 5 stars, kept with who, when and why."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import func, select, union, update
 from sqlalchemy.orm import Session
 
 from sdlora.errors import DataError
-from sdlora.store.tables import GenerationTable, RatingTable
+from sdlora.store.overrides import purged_reasons
+from sdlora.store.tables import GenerationTable, ImageTable, RatingTable, utc_now
 
 MIN_STARS, MAX_STARS = 1, 5
+
+
+@dataclass(frozen=True)
+class Rating:
+    """One person's word on one image; the newest that is not withdrawn counts. `why` is empty where none was given."""
+
+    stars: int
+    rater: str
+    why: str
+    rated_at: datetime
+    withdrawn_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -24,19 +38,59 @@ class RatedGeneration:
     mean_stars: float
 
 
-def rate(session: Session, sha256: str, stars: int, rater: str) -> None:
-    """Let this be the rater's only word on every generation of these bytes. `session` holds the write lock.
+def rate(session: Session, sha256: str, stars: int, rater: str, why: str = "") -> str:
+    """Let this be what the rater thinks of an image, in place of an earlier word. `session` holds the write lock.
 
+    Args:
+        sha256: the first digits, of an image of the database or of one that a model drew.
+    Returns:
+        The whole SHA-256.
     Raises:
-        DataError: the stars are not 1 to 5, or no model drew these bytes.
+        DataError: the stars are not 1 to 5, there is no such image, or it was purged.
     """
     if not MIN_STARS <= stars <= MAX_STARS:
         raise DataError(f"stars = {stars}: expected {MIN_STARS} to {MAX_STARS}.")
-    ids = session.scalars(select(GenerationTable.id).where(GenerationTable.sha256 == sha256)).all()
-    if not ids:
-        raise DataError(f"No generated image has the SHA-256 {sha256!r}; only those can be rated.")
-    session.execute(delete(RatingTable).where(RatingTable.generation_id.in_(ids), RatingTable.rater == rater))
-    session.add_all(RatingTable(generation_id=generation_id, rater=rater, stars=stars) for generation_id in ids)
+    full = _find(session, sha256)
+    withdraw_rating(session, full, rater)
+    session.add(RatingTable(sha256=full, rater=rater, stars=stars, why=" ".join(why.split()) or None))
+    return full
+
+
+def take_back(session: Session, sha256: str, rater: str) -> str:
+    """Let the rater have said nothing of an image; the word stays in its history. Returns the whole SHA-256.
+
+    Raises:
+        DataError: no such image, or this person has not rated it.
+    """
+    full = _find(session, sha256)
+    if not withdraw_rating(session, full, rater):
+        raise DataError(f"Image {full[:12]}: {rater} has not rated it, there is nothing to take back (--by).")
+    return full
+
+
+def withdraw_rating(session: Session, sha256: str, rater: str) -> bool:
+    """Let a rating count no longer; returns whether there was one."""
+    counting = (RatingTable.sha256 == sha256) & (RatingTable.rater == rater) & RatingTable.withdrawn_at.is_(None)
+    found = session.scalars(select(RatingTable.id).where(counting)).all()
+    session.execute(update(RatingTable).where(counting).values(withdrawn_at=utc_now()))
+    return bool(found)
+
+
+def rating_history(session: Session, sha256: str) -> tuple[Rating, ...]:
+    """All that people ever thought of one image, oldest first."""
+    rows = session.scalars(select(RatingTable).where(RatingTable.sha256 == sha256).order_by(RatingTable.id))
+    return tuple(Rating(row.stars, row.rater, row.why or "", row.rated_at, row.withdrawn_at) for row in rows)
+
+
+def mean_stars(session: Session) -> dict[int, float]:
+    """The mean of the ratings that count, by image id; only images of the database that have one."""
+    statement = (
+        select(ImageTable.id, func.avg(RatingTable.stars))
+        .join(RatingTable, RatingTable.sha256 == ImageTable.sha256)
+        .where(RatingTable.withdrawn_at.is_(None))
+        .group_by(ImageTable.id)
+    )
+    return {image_id: float(mean) for image_id, mean in session.execute(statement)}
 
 
 def liked_generations(session: Session, min_stars: float, model_version: str | None = None) -> list[RatedGeneration]:
@@ -44,7 +98,8 @@ def liked_generations(session: Session, min_stars: float, model_version: str | N
     mean = func.avg(RatingTable.stars)
     statement = (
         select(GenerationTable.id, GenerationTable.sha256, GenerationTable.prompt, GenerationTable.model_version, mean)
-        .join(RatingTable, RatingTable.generation_id == GenerationTable.id)
+        .join(RatingTable, RatingTable.sha256 == GenerationTable.sha256)
+        .where(RatingTable.withdrawn_at.is_(None))
         .group_by(GenerationTable.id)
         .having(mean >= min_stars)
         .order_by(GenerationTable.id)
@@ -55,3 +110,27 @@ def liked_generations(session: Session, min_stars: float, model_version: str | N
         RatedGeneration(generation_id, sha256, prompt, version, float(stars))
         for generation_id, sha256, prompt, version, stars in session.execute(statement)
     ]
+
+
+def _find(session: Session, digits: str) -> str:
+    """The whole SHA-256 of the image, collected or only drawn, that starts with these digits."""
+    found: Sequence[str] = ()
+    if digits:
+        both = union(
+            *(
+                select(table.sha256)
+                .where(table.sha256.startswith(digits.lower(), autoescape=True))
+                .limit(3)
+                .subquery()
+                .select()
+                for table in (ImageTable, GenerationTable)
+            )
+        )
+        found = session.execute(both).scalars().all()
+    if len(found) != 1:
+        names = ", ".join(sorted(sha256[:16] for sha256 in found)) or "none"
+        raise DataError(f"Image {digits!r}: expected the first digits of one image's SHA-256, found {names}.")
+    purged = purged_reasons(session, found)
+    if purged:
+        raise DataError(f"Image {found[0][:12]} was {purged[found[0]]}. It cannot be rated.")
+    return found[0]

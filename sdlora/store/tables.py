@@ -5,7 +5,7 @@ sources ──< files >── images ──< captions
                         │  │──< overrides         what people decided, with who, when and why; wins over the checks
                         │  └──> fingerprints ──< similar_pairs >── fingerprints
                         └──< snapshot_images >── snapshots ──< versions    the adapters trained on it
-generations ──< ratings
+generations, images ──< ratings                by SHA-256: what people think of a picture, drawn or collected
 
 An image is known by the SHA-256 of its bytes; unique keys, not hope, keep concurrent collectors from doubling one.
 No table holds an absolute path, so the store can be moved with its folder.
@@ -215,6 +215,7 @@ class SnapshotImageTable(Base):
     split: Mapped[str]
     captions: Mapped[list[str]] = mapped_column(JSON)
     background: Mapped[str | None]  # of an image whose transparent parts do not lie on white
+    weight: Mapped[float | None]  # how often an epoch shows it beside the others; None: 1
 
 
 class VersionTable(Base):
@@ -251,12 +252,14 @@ class GenerationTable(Base):
 
 
 class RatingTable(Base):
-    """A person's judgement of one generated image."""
+    """A person's judgement of an image, drawn or collected. A row without `withdrawn_at` counts, one a person."""
 
     __tablename__ = "ratings"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    generation_id: Mapped[int] = mapped_column(ForeignKey("generations.id"), index=True)
+    sha256: Mapped[str] = mapped_column(String(64), index=True)  # a generation need not be collected, so no image id
     rater: Mapped[str]
     stars: Mapped[int]
+    why: Mapped[str | None]
     rated_at: Mapped[datetime] = mapped_column(default=utc_now)
+    withdrawn_at: Mapped[datetime | None]

@@ -25,7 +25,7 @@ from sdlora.training.gradients import sum_over_processes
 from sdlora.training.interrupts import DeferredSignals, Interrupted
 from sdlora.training.learner import Learner
 from sdlora.training.loss import DenoisingLoss
-from sdlora.training.order import EpochOrder
+from sdlora.training.order import EpochOrder, repeats_for
 from sdlora.training.run_folder import Curve
 from sdlora.training.samples import OnSamples, Samples
 from sdlora.training.validation import FixedNoiseValidation
@@ -68,7 +68,9 @@ class Run:
     def __post_init__(self) -> None:
         self.chooser = Chooser(self.folder, self.config)
         config = self.config
-        self.portions = [Portion(self.encoded, EpochOrder(self.encoded.shapes(), config.batch_size, config.seed))]
+        repeats = repeats_for([row.weight for row in self.encoded.rows])
+        order = EpochOrder(self.encoded.shapes(), config.batch_size, config.seed, repeats)
+        self.portions = [Portion(self.encoded, order)]
         if self.prior is not None and config.prior_weight is not None:
             order = EpochOrder(self.prior.shapes(), config.prior_batch_size, config.seed)
             self.portions.append(Portion(self.prior, order, config.prior_weight, purpose="prior"))

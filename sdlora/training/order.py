@@ -3,13 +3,16 @@
 Images of unlike shapes cannot go through the network together. An epoch is therefore laid out in batches of one
 shape as far as the numbers allow; what is left over of each shape, down to an image that is alone in its bucket,
 shares mixed batches, whose shapes go through the network one after the other and into one optimiser step. So every
-step has the full batch, every image has the same weight, and each is seen exactly once per epoch.
+step has the full batch, every image has the same share of it, and each is seen exactly once per epoch, or as often
+as its weight says.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 
@@ -27,6 +30,18 @@ class Drawn:
 
     index: int
     view: int
+
+
+def repeats_for(weights: Sequence[float]) -> list[int]:
+    """The smallest whole numbers in the proportion of the weights, each > 0: how often an epoch shows each image.
+
+    [1, 1, 1] and [2, 2] give ones; [1, 0.5, 3] gives [2, 1, 6], so an epoch may show even an unweighted image twice.
+    """
+    exact = [Fraction(weight) for weight in weights]
+    scale = math.lcm(*(weight.denominator for weight in exact))
+    counts = [int(weight * scale) for weight in exact]
+    shared = math.gcd(*counts)
+    return [count // shared for count in counts]
 
 
 class EpochOrder:

@@ -67,10 +67,11 @@ def test_the_digest_changes_with_every_part_of_a_row(rows, text) -> None:
         SnapshotRow(first.sha256, (*first.captions, text), first.split),
         SnapshotRow(first.sha256, first.captions, other_side),
         replace(first, background="black"),
+        replace(first, weight=2.0),
         SnapshotRow(first.sha256[::-1] + "0", first.captions, first.split),
     ]
     digests = {snapshot_digest([row, *rest]) for row in [first, *changed]} | {snapshot_digest(rest)}
-    assert len(digests) == 6
+    assert len(digests) == 7
 
 
 def test_a_snapshot_holds_the_accepted_images_with_captions_and_comes_back(store: ImageStore, folder: Path) -> None:

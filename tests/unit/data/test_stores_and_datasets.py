@@ -148,9 +148,9 @@ def test_what_people_liked_becomes_a_source_with_the_prompt_as_caption(store: Im
     with pytest.raises(DataError, match="no generated image has a mean rating of 4 stars"):
         collect(store, "generated://", CONFIG)
     for sha256, stars in zip(shas, (5, 4, 2), strict=True):
-        store.rate_generation(sha256, stars, "one")
-    store.rate_generation(shas[1], 1, "another")
-    store.rate_generation(shas[1], 4, "another")  # a later word of the same person
+        store.rate(sha256, stars, "one")
+    store.rate(shas[1], 1, "another")
+    store.rate(shas[1], 4, "another")  # a later word of the same person
     report = collect(store, "generated://?min_stars=4", CONFIG)
     assert (report.source, report.new) == ("generated", 2)
     assert [(image.sha256, image.captions) for image in store.images()] == [
@@ -162,9 +162,9 @@ def test_what_people_liked_becomes_a_source_with_the_prompt_as_caption(store: Im
         with pytest.raises(DataError, match="expected generated://"):
             collect(store, wrong, CONFIG)
     with pytest.raises(DataError, match="1 to 5"):
-        store.rate_generation(shas[0], 6)
-    with pytest.raises(DataError, match="only those can be rated"):
-        store.rate_generation("0" * 64, 3)
+        store.rate(shas[0], 6)
+    with pytest.raises(DataError, match="expected the first digits of one image"):
+        store.rate("0" * 64, 3)
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,33 @@ def test_a_decision_taken_back_waits_where_the_images_were_judged_under_other_se
     assert "not yet judged" in run(home, "images", "show", sha256).output
 
 
+def test_a_rating_is_kept_shown_and_weighs_in_the_next_snapshot(home):
+    sha256 = first_image(home)
+    told = run(home, "images", "rate", sha256[:10], "--stars", "5", "--why", "the [i]best[/]", "--by", "ana").output
+    assert f"{sha256[:10]} has 5 of 5 stars of yours" in told
+    shown = run(home, "images", "show", sha256).output
+    for expected in ("5 of 5", "ana", "the [i]best[/]", "counts"):
+        assert expected in shown
+    with ImageStore.open(home) as store:
+        make_snapshot(store, CONFIG)
+        train = store.snapshots()[0].train_count
+    shown = run(home, "snapshot", "show").output
+    assert f"{train - 1} weigh 1 ({(train - 1) / (train + 3):.0%}), 1 weigh 4 ({4 / (train + 3):.0%})" in shown
+    assert "1 another weight" in shown
+    assert "weight 1 -> 4" in shown
+    assert run(home, "images", "rate", sha256, "--reset", "--by", "ana").exit_code == 0
+    assert "replaced" not in run(home, "images", "show", sha256).output
+    assert "taken back" in run(home, "images", "show", sha256).output
+
+
+def test_rate_wants_stars_or_reset_but_not_both(home):
+    sha256 = first_image(home)
+    assert run(home, "images", "rate", sha256).exit_code == 2
+    assert run(home, "images", "rate", sha256, "--stars", "3", "--reset").exit_code == 2
+    refused = run(home, "images", "rate", sha256, "--stars", "9")
+    assert refused.exit_code == 1 and "expected 1 to 5" in refused.output
+
+
 def test_an_edited_caption_makes_a_new_snapshot_and_the_difference_is_told(home):
     sha256 = first_image(home)
     assert run(home, "images", "caption", sha256, "a better caption", "a second one").exit_code == 0
