@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageEnhance
 
 from sdlora.data import DataConfig
+from sdlora.data.alike import alignment
 from sdlora.data.alike.alignment import differences
 from sdlora.data.alike.fingerprint import HASH_DISTANCE, SEARCHES, Fingerprint, fingerprint
 from tests.unit.data.drawing import drawing, encoded, icon
@@ -114,6 +115,24 @@ def test_the_difference_is_the_same_both_ways() -> None:
     ahead = differences(looks, pairs)
     assert np.isfinite(ahead).sum() >= 12
     np.testing.assert_array_equal(ahead, differences(looks, pairs[:, ::-1]))
+
+
+def test_the_difference_of_a_pair_is_the_same_whatever_others_are_compared_with_it() -> None:
+    looks = [fingerprint(icon(seed)) for seed in range(12)] + [
+        fingerprint(icon(seed, side_px=50)) for seed in range(12)
+    ]
+    pairs = np.array(list(combinations(range(24), 2)))
+    together = differences(looks, pairs)
+    alone = np.concatenate([differences(looks, pairs[place : place + 1]) for place in range(len(pairs))])
+    np.testing.assert_array_equal(alone, together)
+
+
+def test_pairs_that_prove_impossible_in_the_end_differ_without_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pulled_apart(first: np.ndarray, _: np.ndarray, maps: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+        return maps + (10.0 if first.shape[1] == 32 else 0.0), np.zeros(len(maps), np.float32)
+
+    monkeypatch.setattr(alignment, "refine", pulled_apart)
+    assert difference(fingerprint(icon(1)), fingerprint(icon(1))) == np.inf
 
 
 def test_an_image_does_not_differ_from_itself() -> None:

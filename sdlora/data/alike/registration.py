@@ -1,0 +1,110 @@
+"""Laying one image over another: Gauss-Newton steps towards the map under which the two differ least."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from sdlora.data.alike.resampling import AxisReader, centres
+
+GAINS = (0.7, 1.43)
+"""Brightness of one image over the other, within which they may be copies."""
+
+_FOOT = 0.16  # share of the height that a caption may cover
+_LONGEST_STEP = 0.1  # of a scale or a shift
+
+FloatArray = npt.NDArray[np.float32]
+
+
+def refine(first: FloatArray, second: FloatArray, maps: FloatArray, steps: int) -> tuple[FloatArray, FloatArray]:
+    """Improve maps under which second images look like first ones.
+
+    Args:
+        first: (M, S, S) grey levels; so is `second`.
+        maps: (M, 4) the first image's coordinates to the second's, see `sdlora.data.alike.glance.STARTS`.
+
+    Returns:
+        (M, 4) the best map on the way, and (M,) the root mean square difference under it, without the foot.
+    """
+    best, least = maps, np.full(len(maps), np.inf, np.float32)
+    for left in range(steps, -1, -1):
+        view = View(first, second, maps)
+        better = view.errors < least
+        best, least = np.where(better[:, None], maps, best), np.where(better, view.errors, least)
+        if left:
+            maps = maps + view.step()
+    return best, least
+
+
+class View:
+    """Second images under maps, beside the first ones.
+
+    Attributes:
+        across, down: readers of the second image's rows and columns.
+        gains: (M,) brightness of the first over the second.
+        errors: (M,) root mean square of what is left of the first, where both images are, but for the foot.
+    """
+
+    def __init__(self, first: FloatArray, second: FloatArray, maps: FloatArray) -> None:
+        side = first.shape[1]
+        axis = centres(side)
+        self._horizontal = maps[:, 0:1] * axis + maps[:, 1:2]  # (M, S)
+        self._vertical = maps[:, 2:3] * axis + maps[:, 3:4]
+        self.across, self.down = AxisReader(self._horizontal), AxisReader(self._vertical)
+        self._columns, self._rows = self.inside(1.0 + 0.5 / side)
+        self._rows[:, side - foot_of(side) :] = 0
+        # What lies outside is made 0 by the matrices themselves: (4, M, S) values are fewer than (M, S, S).
+        self._reading_across = self.across.right(self.across.weights() * self._columns)
+        self._second = second
+        self._lines = self.down.left(self.down.weights() * self._rows) @ second  # (M, S, S)
+        moved: FloatArray = np.matmul(self._lines, self._reading_across)
+        here = first * self._rows[:, :, None] * self._columns[:, None, :]
+        self.gains = matching_gains(here, moved)
+        self._residuals = np.subtract(here, self.gains[:, None, None] * moved, out=here)
+        area = np.maximum(self._rows.sum(axis=1) * self._columns.sum(axis=1), 1)
+        self.errors: FloatArray = np.sqrt(_products(self._residuals, self._residuals) / area)
+
+    def inside(self, edge: float) -> tuple[FloatArray, FloatArray]:
+        """(M, S) columns, and rows, where the second image has something within `edge` of its middle: 1, else 0."""
+        columns, rows = np.abs(self._horizontal) <= edge, np.abs(self._vertical) <= edge
+        return columns.astype(np.float32), rows.astype(np.float32)
+
+    def step(self) -> FloatArray:
+        """(M, 4) the Gauss-Newton step of the maps, none longer than is safe."""
+        axis = centres(self._second.shape[1])
+        gains = self.gains[:, None, None]
+        across: FloatArray = np.matmul(self._lines, self.across.right(self.across.slopes() * self._columns))
+        across *= gains
+        lines = self.down.left(self.down.slopes() * self._rows) @ self._second
+        down: FloatArray = np.matmul(lines, self._reading_across)
+        down *= gains
+        slopes: list[FloatArray] = [np.multiply(across, axis), across, np.multiply(down, axis[:, None]), down]
+        count = len(self.gains)
+        normal, towards = np.empty((count, 4, 4), np.float32), np.empty((count, 4, 1), np.float32)
+        for row, one in enumerate(slopes):
+            towards[:, row, 0] = _products(one, self._residuals)
+            # Product by product: as (4, S * S) @ (S * S, 4) matrices they take several times as long.
+            for column, other in enumerate(slopes[: row + 1]):
+                normal[:, row, column] = normal[:, column, row] = _products(one, other)
+        # Damped, so that plain images, whose slopes tell nothing, stay where they are.
+        normal += np.eye(4, dtype=np.float32) * (1e-3 * np.trace(normal, axis1=1, axis2=2) + 1e-2)[:, None, None]
+        steps: FloatArray = np.linalg.solve(normal, towards)[..., 0].clip(-_LONGEST_STEP, _LONGEST_STEP)
+        return steps
+
+
+def foot_of(side: int) -> int:
+    """How many of so many rows, the lowest ones, a caption may cover."""
+    return round(_FOOT * side)
+
+
+def matching_gains(first: FloatArray, moved: FloatArray) -> FloatArray:
+    """(M,) least squares of first - gain * moved over (M, S, S); 1 where there is nothing to go by."""
+    prior = 0.02 * 128.0**2 * first.shape[1] * first.shape[2]
+    gains: FloatArray = ((_products(first, moved) + prior) / (_products(moved, moved) + prior)).clip(*GAINS)
+    return gains
+
+
+def _products(one: FloatArray, other: FloatArray) -> FloatArray:
+    """(M,) inner products of (M, S, S) with (M, S, S)."""
+    products: FloatArray = np.vecdot(one.reshape(len(one), -1), other.reshape(len(other), -1))
+    return products
