@@ -34,7 +34,7 @@ test-all: $(INSTALLED) ## all tests but those that need a network; GPU tests are
 lock: $(BIN)/python ## write constraints.txt anew from the newest releases that pyproject.toml allows
 	@rm -rf build/lock && $(BIN)/python -m venv build/lock
 	@echo "Resolving every dependency in build/lock; this downloads whatever is not in pip's cache ..."
-	@build/lock/bin/python -m pip install -qq --disable-pip-version-check --editable '.[dev,assets,server]' $(LOCK_WITH)
+	@build/lock/bin/python -m pip install -qq --disable-pip-version-check --editable '.[dev,assets,server,quantize]' $(LOCK_WITH)
 	@# Without the CUDA packages and the +cpu mark, the file is the same whichever build of PyTorch was resolved.
 	@{ sed '/^[^#]/,$$d' constraints.txt; \
 	   build/lock/bin/python -m pip freeze --exclude-editable \

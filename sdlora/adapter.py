@@ -55,7 +55,7 @@ class LoRA:
         `runs/<run digest>` of the store's home.
         """
         training = settle(self.base, training or TrainingConfig(), store.home)
-        digest = run_digest(self.base.digest, snapshot.digest, self.config, training)
+        digest = run_digest(self.base.digest, snapshot.digest, self.config, training, self.base.quantize)
         self.adapter = fine_tune(
             self.base,
             snapshot,

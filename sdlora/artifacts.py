@@ -7,8 +7,12 @@ JSON-serialisable, so an orchestrator can store and pass them.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from sdlora.frozen import FrozenConfig
+
+Quantization = Literal["int8", "nf4"]
+"""How a frozen weight is held in fewer bits: one byte, or four bits in the steps of a normal distribution."""
 
 
 class SnapshotRef(FrozenConfig):
@@ -20,11 +24,16 @@ class SnapshotRef(FrozenConfig):
 
 
 class BaseModelRef(FrozenConfig):
-    """A base model as a diffusers folder of safetensors; `digest` covers its weights and settings."""
+    """A base model as a diffusers folder of safetensors; `digest` covers its weights and settings.
+
+    `quantize` is how training holds its frozen denoiser. Whoever draws, judges or exports takes the weights as they
+    are, so it is no part of the base's identity, but of a training run's.
+    """
 
     name: str
     folder: Path
     digest: str
+    quantize: Quantization | None = None
 
 
 class AdapterRef(FrozenConfig):

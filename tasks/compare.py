@@ -74,7 +74,7 @@ def train_one_way(
     from sdlora.training.results import ADAPTER_FOLDER
 
     lora, training = settings_of(way, base, config, full_learning_rate, home)
-    digest = run_digest(base.digest, snapshot.digest, lora, training)
+    digest = run_digest(base.digest, snapshot.digest, lora, training, base.quantize)
     folder = home / "runs" / f"{config.name}-compare" / digest[:16]
     parameters: dict[str, Any] = {"way": way, **_flat("training", training.model_dump(mode="json"))}
     if lora:
@@ -186,17 +186,22 @@ def settings_of(
     """The settings of one way to train; all share the configuration's, as far as they apply.
 
     Raises:
-        ConfigError: no such way.
+        ConfigError: no such way, or it cannot be trained on a quantised base.
     """
+    from sdlora.training.quantized_base import check_quantized
+
     if way not in WAYS:
         raise ConfigError(f"methods: {way!r} is no way to train. Known: {', '.join(WAYS)}.")
     training = settle(base, config.training.model_copy(update={"num_processes": 1}), home)
     if way == "full":
         # Whole weights move with every step; a tenth of an adapter's rate is the usual proportion.
         rate = full_learning_rate or training.learning_rate / 10
+        check_quantized(base, None)
         return None, training.model_copy(update={"learning_rate": rate})
     given = config.lora.model_dump(exclude_unset=True, exclude={"method"})
-    return LoraConfig.model_validate({**given, "method": way}), training
+    lora = LoraConfig.model_validate({**given, "method": way})
+    check_quantized(base, lora)
+    return lora, training
 
 
 def _weights(folder: Path, whole: bool) -> Path:

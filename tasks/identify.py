@@ -18,7 +18,7 @@ from tasks.tracking import Registry
 def identify_run(base: BaseModelRef, snapshot: SnapshotRef, config: PipelineConfig, home: Path) -> RunRef:
     """Name the run by the digest of all that decides its adapter; equal inputs find what was done before."""
     training = settle(base, config.training, home)
-    digest = run_digest(base.digest, snapshot.digest, config.lora, training)
+    digest = run_digest(base.digest, snapshot.digest, config.lora, training, base.quantize)
     return RunRef(digest=digest, folder=home / "runs" / config.name / digest[:16])
 
 

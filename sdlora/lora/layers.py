@@ -10,11 +10,13 @@ from peft.tuners.loha import LoHaLayer
 from peft.tuners.lokr import LoKrLayer
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 
 from sdlora.errors import WeightsError
 from sdlora.lora.reading import Change
 from sdlora.lora.updates import DecomposedUpdate, HadamardUpdate, KroneckerUpdate, LayerUpdate, LowRankUpdate
+from sdlora.models.quantize import is_quantized
 
 ADAPTER_NAME = "default"
 # PiSSA starts with a part of the weight in the adapter: what the adapter started as, kept beside it.
@@ -43,8 +45,11 @@ def collect_updates(model: nn.Module) -> dict[str, LayerUpdate]:
 
 
 def base_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The frozen weights of the adapted layers, not copied."""
-    return {name: layer.get_base_layer().weight for name, layer in adapted_layers(model).items()}
+    """The frozen weights of the adapted layers, not copied.
+
+    Of a quantised layer only the shape, unless its update asks for the numbers, as a DoRA's does.
+    """
+    return {name: _base_weight(layer) for name, layer in adapted_layers(model).items()}
 
 
 def require_equal(
@@ -71,6 +76,17 @@ def require_equal(
         size = max(meant.abs().max().item(), weight.abs().max().item() if "dora_scale" in update.parts() else 0.0)
         if not torch.allclose(written[name](weight), meant, rtol=0, atol=_TOLERANCE * size):
             raise WeightsError(f"{file} holds another update of layer {name} than was written. It was removed.")
+
+
+def _base_weight(layer: Any) -> Tensor:
+    frozen = layer.get_base_layer()
+    if not is_quantized(frozen):
+        weight: Tensor = frozen.weight
+    elif layer.lora_magnitude_vector:
+        weight = dequantize_module_weight(frozen).detach().cpu()  # where there is more room for them
+    else:
+        weight = torch.zeros(()).expand(frozen.out_features, frozen.in_features)
+    return weight
 
 
 def _update(layer: Any) -> LayerUpdate:

@@ -67,6 +67,8 @@ def _check_method(matched: dict[str, nn.Linear | nn.Conv2d], config: LoraConfig)
 
 def width(layer: nn.Linear | nn.Conv2d) -> int:
     """The largest rank an update of this layer can have: the smaller side of its weight as a matrix."""
+    if isinstance(layer, nn.Linear):  # not by its weight, which may be packed
+        return min(layer.out_features, layer.in_features)
     rows, *columns = layer.weight.shape
     return min(rows, math.prod(columns))
 

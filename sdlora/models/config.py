@@ -6,6 +6,7 @@ import re
 
 from pydantic import Field, field_validator
 
+from sdlora.artifacts import Quantization
 from sdlora.frozen import FrozenConfig
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -25,6 +26,11 @@ class BaseModelConfig(FrozenConfig):
         description="only for a .safetensors checkpoint: a diffusers folder with the settings and the tokenizers of "
         "the same architecture; not needed for the usual Stable Diffusion 1 and XL. Its weights are read only for "
         "parts that the checkpoint lacks",
+    )
+    quantize: Quantization | None = Field(
+        None,
+        description="hold the frozen denoiser's linear layers in fewer bits while an adapter is trained, to save "
+        "memory: int8, or nf4 (four bits); needs bitsandbytes; null: as they are, as always in drawing and exporting",
     )
 
     @field_validator("revision")

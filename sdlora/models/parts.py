@@ -12,12 +12,13 @@ from diffusers.models.attention_processor import AttnProcessor
 from safetensors import safe_open
 from torch import nn
 
-from sdlora.artifacts import BaseModelRef
+from sdlora.artifacts import BaseModelRef, Quantization
 from sdlora.errors import WeightsError
 from sdlora.models.families import family_of
 from sdlora.models.families.base import TextPart
 from sdlora.models.folder_check import weights_files, weights_variant
 from sdlora.models.precision import Precision
+from sdlora.models.quantize import quantize
 from sdlora.models.quiet import no_progress_bars
 
 # Up to this many latent positions, attention written out is faster on a CPU than the fused kernel, forward and
@@ -25,21 +26,30 @@ from sdlora.models.quiet import no_progress_bars
 PLAIN_ATTENTION_POSITIONS = 1024
 
 
-def load_denoiser(ref: BaseModelRef, device: torch.device | None = None, precision: Precision = "fp32") -> Any:
+def load_denoiser(
+    ref: BaseModelRef,
+    device: torch.device | None = None,
+    precision: Precision = "fp32",
+    quantization: Quantization | None = None,
+) -> Any:
     """The frozen denoiser in fp32, with the attention that suits the device.
 
     For bf16 arithmetic, linear and convolution weights that are stored in bf16 stay so: autocast would round them back
-    to the same bits, and a model of twelve billion parameters never takes twice its size.
+    to the same bits, and a model of twelve billion parameters never takes twice its size. With `quantization`, which
+    only training asks for, most linear layers are held in fewer bits, see `sdlora.models.quantize`.
     """
     family = family_of(ref.folder)
     part = family.layout.denoiser
     as_stored = precision == "bf16" and stored_in_bf16(weights_files(ref.folder, part))
-    denoiser = _load(family.denoiser_class, ref, part, device, torch.bfloat16 if as_stored else torch.float32)
+    place = None if quantization else device  # quantised on its way there
+    denoiser = _load(family.denoiser_class, ref, part, place, torch.bfloat16 if as_stored else torch.float32)
     if as_stored:
         for module in denoiser.modules():
             if not isinstance(module, nn.Linear | nn.Conv2d):
                 for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
                     tensor.data = tensor.data.float()
+    if quantization:
+        denoiser = quantize(denoiser, quantization, precision, device or torch.device("cpu"))
     plain = isinstance(denoiser, UNet2DConditionModel) and denoiser.device.type == "cpu"
     if plain and denoiser.config.sample_size**2 <= PLAIN_ATTENTION_POSITIONS:
         denoiser.set_attn_processor(AttnProcessor())

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -22,6 +23,7 @@ import torch
 from torch import nn
 
 Precision = Literal["fp32", "bf16"]
+DTYPES: Mapping[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _WORTHWHILE = 1.2  # below this ratio bf16's rounding buys nothing
 _REPEATS = 6  # the first of them also pays for choosing kernels
 

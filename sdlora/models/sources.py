@@ -32,7 +32,8 @@ def load_base_model(config: BaseModelConfig, home: Path) -> BaseModelRef:
     """
     name, folder = _resolve(config, home)
     check_folder(folder)
-    return BaseModelRef(name=name, folder=folder, digest=folder_digest(folder, DigestCache.of_home(home)))
+    digest = folder_digest(folder, DigestCache.of_home(home))
+    return BaseModelRef(name=name, folder=folder, digest=digest, quantize=config.quantize)
 
 
 def verify(ref: BaseModelRef, home: Path | None = None) -> None:

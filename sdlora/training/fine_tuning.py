@@ -42,6 +42,7 @@ from sdlora.training.optimizers import require_library
 from sdlora.training.preflight import find_fit
 from sdlora.training.presets import settle
 from sdlora.training.prior import encode_prior
+from sdlora.training.quantized_base import check_quantized
 from sdlora.training.results import ADAPTER_FOLDER, write_adapters
 from sdlora.training.run_folder import claim, exclusive, write_record, write_text
 from sdlora.training.samples import OnSamples, samples_of
@@ -88,13 +89,15 @@ def fine_tune(
 
     Raises:
         TrainingError: no training rows, a folder in use or of another run, or a loss that is not finite.
+        ConfigError: a library is missing, or the adapter's method cannot be trained on a quantised base.
         TargetModuleError: the adapter does not fit the base model.
         WeightsError: the base model or a finished adapter is damaged.
         StorageError: the disk is full; the last good checkpoint is kept.
         KeyboardInterrupt: after SIGINT or SIGTERM, when the work is saved.
     """
     config = settle(base, config, store.home)
-    digest = run_digest(base.digest, snapshot.digest, lora, config)
+    check_quantized(base, lora)
+    digest = run_digest(base.digest, snapshot.digest, lora, config, base.quantize)
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     check_sizes(base, snapshot, config, accelerator.num_processes)
     require_library(config)
@@ -166,6 +169,7 @@ def record_of(
     return {
         "run_digest": digest,
         "base_digest": base.digest,
+        "quantize": base.quantize,
         "snapshot_digest": snapshot.digest,
         "lora": lora and lora.model_dump(mode="json"),
         "training": config.model_dump(mode="json"),
@@ -236,9 +240,11 @@ def prepare_run(
         # In fp32: a step of AdamW is often smaller than the last bit of bf16.
         unet = parts.load_denoiser(base, accelerator.device).requires_grad_(True)
     else:
-        unet = attach_lora(parts.load_denoiser(base, accelerator.device, precision), lora, config.seed)
+        frozen = parts.load_denoiser(base, accelerator.device, precision, base.quantize)
+        unet = attach_lora(frozen, lora, config.seed)
         store_as_used(unet, precision)
-        merge_as_used(unet)
+        if base.quantize is None:
+            merge_as_used(unet)
     if config.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     loss = DenoisingLoss.of_base(base, config.min_snr_gamma, precision, accelerator.device)

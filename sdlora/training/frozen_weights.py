@@ -7,6 +7,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer as PeftLayer
 from torch import nn
 
 from sdlora.models.precision import Precision
+from sdlora.models.quantize import is_quantized
 
 
 def store_as_used(unet: nn.Module, precision: Precision) -> None:
@@ -21,5 +22,7 @@ def store_as_used(unet: nn.Module, precision: Precision) -> None:
     for layer in unet.modules():
         if isinstance(layer, PeftLayer):
             layer.cast_input_dtype_enabled = False
+        elif is_quantized(layer):
+            continue  # its bias follows its inputs
         elif isinstance(layer, nn.Linear | nn.Conv2d) and not any(p.requires_grad for p in layer.parameters()):
             layer.to(torch.bfloat16)

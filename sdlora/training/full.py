@@ -28,6 +28,7 @@ from sdlora.training.identity import run_digest
 from sdlora.training.loop import Run
 from sdlora.training.presets import settle
 from sdlora.training.prior import encode_prior
+from sdlora.training.quantized_base import check_quantized
 from sdlora.training.run_folder import claim, exclusive, write_text
 from sdlora.training.sizes import check_sizes
 
@@ -59,11 +60,13 @@ def fine_tune_fully(
         on_progress: as in `fine_tune`.
 
     Raises:
+        ConfigError: the base is to be quantised.
         TrainingError: no training rows, a folder in use or of another run, or a loss that is not finite.
         WeightsError: the base is damaged, or the model read back is not what was trained.
         StorageError: the disk is full; the last good checkpoint is kept.
         KeyboardInterrupt: after SIGINT or SIGTERM, when the work is saved.
     """
+    check_quantized(base, None)
     config = settle(base, config, store.home)
     digest = run_digest(base.digest, snapshot.digest, None, config)
     accelerator = Accelerator(cpu=not torch.cuda.is_available())

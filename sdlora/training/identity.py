@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
+from sdlora.artifacts import Quantization
 from sdlora.lora.config import LoraConfig
 from sdlora.training.config import TrainingConfig
 
@@ -26,8 +27,17 @@ _WITHOUT_EFFECT = {
 }
 
 
-def run_digest(base_digest: str, snapshot_digest: str, lora: LoraConfig | None, config: TrainingConfig) -> str:
-    """SHA-256 over everything that decides the result's bytes on a given machine; without `lora` all weights learn."""
+def run_digest(
+    base_digest: str,
+    snapshot_digest: str,
+    lora: LoraConfig | None,
+    config: TrainingConfig,
+    quantize: Quantization | None = None,
+) -> str:
+    """SHA-256 over everything that decides the result's bytes on a given machine; without `lora` all weights learn.
+
+    `quantize` is the base's, see `BaseModelRef`.
+    """
     without_effect = set(_WITHOUT_EFFECT)
     if config.keep == "last" and config.early_stop_patience is None:
         without_effect.add("validation_every_steps")  # else it decides which steps can be chosen
@@ -47,4 +57,6 @@ def run_digest(base_digest: str, snapshot_digest: str, lora: LoraConfig | None, 
     }
     if config.prior_weight is not None:
         inputs["prior"] = PRIOR_VERSION
+    if quantize:
+        inputs["quantize"] = quantize
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
