@@ -150,8 +150,8 @@ def checked_url(url: str) -> str:
     try:
         parts = urlsplit(url)
         host, port, named = parts.hostname, parts.port, parts.username or parts.password
-    except ValueError as error:
-        raise UnreadableItemError(f"no URL: {error}") from error
+    except ValueError:  # its message may repeat a password
+        raise UnreadableItemError("no URL: its host or port cannot be understood") from None
     if parts.scheme not in ("http", "https"):
         raise UnreadableItemError(f"its scheme is {parts.scheme or 'missing'}, expected http or https")
     if not host or any(ord(letter) <= 32 or ord(letter) == 127 for letter in url):
@@ -160,8 +160,8 @@ def checked_url(url: str) -> str:
         raise UnreadableItemError("it carries a user name or password")
     try:
         ascii_host = host.encode("idna").decode() if not host.isascii() else host
-    except UnicodeError as error:
-        raise UnreadableItemError(f"no URL: {error}") from error
+    except UnicodeError:
+        raise UnreadableItemError("no URL: its host cannot be written in ASCII") from None
     if ":" in ascii_host:
         ascii_host = f"[{ascii_host}]"
     place = f"{ascii_host}:{port}" if port else ascii_host

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
-from sdlora.data.sources.base import Content, Item, Said, Source, Surroundings, address_key, local_path, shown
+from sdlora.data.sources.base import (
+    Content,
+    Item,
+    Said,
+    Source,
+    Surroundings,
+    UnreadableItemError,
+    address_key,
+    local_path,
+    shown,
+)
 from sdlora.data.sources.metadata import METADATA_NAMES, said_by_row
+from sdlora.data.sources.signed_urls import SharedNames, file_behind, survey
 from sdlora.errors import DataError
 
 if TYPE_CHECKING:
@@ -27,7 +37,8 @@ def open_url_list(uri: str, surroundings: Surroundings) -> Source | None:
     """A list of URLs by its path; None if the path is no file of such a kind.
 
     Captions, licence and origin come from columns named as in `metadata.jsonl`. Images that were fetched before are
-    not asked for again, unless `recheck_urls` is set: then the host is asked whether they have changed.
+    not asked for again, unless `recheck_urls` is set: then the host is asked whether they have changed. Signatures
+    and tokens in a URL are sent and never recorded, so the same image under tomorrow's signature is known.
 
     Raises:
         DataError: the list cannot be read, has no column of URLs, or is empty.
@@ -47,38 +58,51 @@ def open_url_list(uri: str, surroundings: Surroundings) -> Source | None:
     from sdlora.data.sources.download import Downloader
 
     downloader = Downloader(surroundings.config)
+    count, shared = survey(lambda: (_url(row, column) for row in rows()))
     return Source(
         name=path.resolve().name,
         key=address_key(str(path.resolve())),
-        count=sum(1 for _ in rows()),
-        items=lambda: _items(rows(), column, downloader, keep=not surroundings.config.recheck_urls),
+        count=count,
+        items=lambda: _items(rows(), column, shared, downloader, keep=not surroundings.config.recheck_urls),
         workers=surroundings.config.url_workers,
         per_lane=surroundings.config.url_per_host,
         close=downloader.close,
     )
 
 
-def _items(rows: Iterator[Row], column: str, downloader: Downloader, keep: bool) -> Iterator[Item]:
+def _items(rows: Iterator[Row], column: str, shared: SharedNames, downloader: Downloader, keep: bool) -> Iterator[Item]:
     seen: set[int] = set()
     for row in rows:
-        url = str(row.get(column) or "").strip()
-        if not url or hash(url) in seen:
+        url = _url(row, column)
+        name, urls = file_behind(url, shared)
+        if not url or hash(name) in seen:
             continue
-        seen.add(hash(url))
+        seen.add(hash(name))
         said = said_by_row(row, "metadata")
         yield Item(
-            path=shown(url),
+            path=shown(name),
             stamp=None,
-            read=partial(_read, downloader, url),
+            read=partial(_read, downloader, urls),
             said=partial(_same, said),
             caption_stamp=address_key(repr(said))[:16],
-            lane=urlsplit(url).netloc.lower() if "//" in url else "",
+            lane=name.partition("//")[2].partition("/")[0].lower(),  # the host; of no URL, whatever is there
             keep=keep,
         )
 
 
-def _read(downloader: Downloader, url: str, known_stamp: str | None = None) -> Content | None:
-    return downloader.fetch(url, known_stamp)
+def _url(row: Row, column: str) -> str:
+    return str(row.get(column) or "").strip()
+
+
+def _read(downloader: Downloader, urls: Sequence[str], known_stamp: str | None = None) -> Content | None:
+    """The file behind these URLs: the last one that is still valid counts."""
+    *older, newest = urls
+    try:
+        return downloader.fetch(newest, known_stamp)
+    except UnreadableItemError:
+        if not older:
+            raise
+        return _read(downloader, older, known_stamp)
 
 
 def _same(said: Said) -> Said:

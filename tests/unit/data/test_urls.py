@@ -170,6 +170,55 @@ def test_with_recheck_only_what_changed_is_sent_again(store: ImageStore, folder:
     assert collect(store, path, again).new == 1
 
 
+def test_tomorrows_signature_is_the_same_file_and_no_signature_is_recorded(
+    store: ImageStore, folder: Path, web: Web
+) -> None:
+    signed = "/cat?X-Amz-Date={0}&X-Amz-Expires=9&X-Amz-Signature=S3cr3t{0}"
+    token, by_token = "/dog.png?size=9&token=S3cr3t{}", "/image.php?token=S3cr3t{}"
+    web.pages = {signed.format(day): picture(1) for day in range(3)}
+    web.pages |= {token.format(day): picture(2) for day in range(3)}
+    web.pages |= {by_token.format(number): picture(3 + number) for number in range(2)}
+    for day in range(3):
+        urls = [signed.format(day), token.format(day), *(by_token.format(number) for number in range(2))]
+        report = collect(store, str(url_list(folder, *map(web.url, urls))), CONFIG)
+        assert (report.files, report.new) == (4, 4 if day == 0 else 0)
+    assert web.asked.total() == 4
+    files = [file for image in store.images() for file in image.files]
+    assert len(files) == 4
+    assert not [file for file in files if "S3cr3t" in file]
+    assert f"urls.txt/{web.url('/dog.png?size=9')}" in files
+
+
+def test_files_that_only_tokens_tell_apart_are_all_fetched(store: ImageStore, folder: Path, web: Web) -> None:
+    web.pages = {f"/render.png?token=S3cr3t{number}": picture(number) for number in range(3)}
+    web.pages["/render.png"] = picture(3)
+    urls = list(map(web.url, web.pages))
+    assert collect(store, str(url_list(folder, *urls)), CONFIG).new == 4
+    assert collect(store, str(url_list(folder, *reversed(urls))), CONFIG).new == 0
+    assert set(web.asked.values()) == {1}
+
+
+def test_of_several_signatures_of_one_file_one_that_is_valid_suffices(
+    store: ImageStore, folder: Path, web: Web
+) -> None:
+    urls = [f"/cat?X-Goog-Date={day}&X-Goog-Signature=S3cr3t{day}" for day in range(3)]
+    web.pages = {urls[0]: (403, {}, b""), urls[1]: picture(1), urls[2]: (403, {}, b"")}
+    report = collect(store, str(url_list(folder, *map(web.url, urls))), CONFIG)
+    assert (report.files, report.new, report.skipped) == (1, 1, ())
+
+
+def test_what_is_told_of_a_refused_address_holds_no_secret(store: ImageStore, folder: Path, web: Web) -> None:
+    urls = [
+        web.url("/gone.png?token=S3cr3t"),
+        web.url("/a.png").replace("//", "//user:S3cr3t@"),
+        "http://user:S3cr3t@[::1/a.png",
+    ]
+    report = collect(store, str(url_list(folder, *urls)), CONFIG)
+    assert report.skipped_count == 3
+    assert "S3cr3t" not in repr(report)
+    assert "it carries a user name or password" in repr(report)
+
+
 @pytest.mark.parametrize(
     "address",
     (
@@ -201,10 +250,10 @@ def test_this_machine_is_never_asked_however_it_is_written(
 
 def test_what_a_cloud_tells_of_itself_is_never_asked_for(store: ImageStore, folder: Path) -> None:
     report = collect(store, str(url_list(folder, "http://169.254.169.254/latest", "http://0.0.0.0/")), CONFIG)
-    assert [skipped.reason for skipped in report.skipped] == [
+    assert {skipped.reason for skipped in report.skipped} == {
         "169.254.169.254 is not on the public internet (allow_private_addresses)",
         "0.0.0.0 is not on the public internet (allow_private_addresses)",
-    ]
+    }
 
 
 def test_a_redirect_inwards_is_refused_where_it_connects(

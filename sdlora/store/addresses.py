@@ -1,0 +1,106 @@
+"""Web addresses without their secrets: what of one is recorded, and by what its file is known again tomorrow."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from urllib.parse import unquote_plus, urlsplit, urlunsplit
+
+
+@dataclass(frozen=True)
+class PublicAddress:
+    """What may be recorded and shown of a web address.
+
+    Attributes:
+        name: without user, password, fragment and whatever grants access; the same under tomorrow's signature.
+        marked: the same with a digest of what was left out, for lists in which several files would have one name. It
+            equals `name` where nothing but a known kind of signature was left out, which never tells files apart.
+    """
+
+    name: str
+    marked: str
+
+
+@dataclass(frozen=True)
+class _Signature:
+    """One service's way to sign addresses: recognised by some parameters, it owns all of these."""
+
+    by: frozenset[str]
+    names: frozenset[str] = frozenset()
+    prefix: str = "\0"
+
+    def owns(self, name: str) -> bool:
+        return name in self.by or name in self.names or name.startswith(self.prefix)
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_OLD_STYLE = _words("signature expires policy security-token")
+_SIGNATURES = (
+    _Signature(_words("x-amz-signature"), prefix="x-amz-"),  # S3 and what speaks its language
+    _Signature(_words("awsaccesskeyid signature"), _OLD_STYLE, "x-amz-"),
+    _Signature(_words("key-pair-id signature"), _OLD_STYLE),  # CloudFront
+    _Signature(_words("x-goog-signature"), prefix="x-goog-"),
+    _Signature(_words("googleaccessid signature"), _OLD_STYLE),
+    _Signature(_words("ossaccesskeyid signature"), _OLD_STYLE),  # Alibaba
+    _Signature(_words("x-oss-signature"), _words("x-oss-credential x-oss-date x-oss-expires x-oss-signature-version")),
+    _Signature(_words("q-signature q-ak"), prefix="q-"),  # Tencent
+    _Signature(  # shared access signatures of Azure
+        _words("sig sv"), _words("ss srt sr sp st se si sip spr skoid sktid skt ske sks skv saoid suoid scid sdd ses")
+    ),
+    _Signature(_words("ex is hm")),  # Discord
+    _Signature(_words("oh oe"), prefix="_nc_"),  # Facebook, Instagram
+)
+
+_GRANTS = re.compile(
+    r"token|secret|passw|pwd|signature|api[-_]?key|access[-_]?key|subscription[-_]?key|credential|authori[sz]|session|jwt"
+    r"|hmac|^(sig|sign|key|auth|pass|sid|ticket|policy|hdnea|hdnts|__gda__|exp|expires?|expiry)$"
+)
+"""Names of parameters that usually grant access, or change with what does."""
+
+_NAMES_A_FILE = re.compile(r"\.(avif|bmp|gif|heic|heif|jfif|jp2|jpe?g?|jxl|png|svg|tiff?|webp)$", re.I)
+
+
+def public_address(url: str) -> PublicAddress:
+    """Leave out of a URL what is secret.
+
+    A signature of a known kind goes without a trace: the rest names the file. So does any other parameter that grants
+    access (`token`, `key`, `expires` ...), if the path ends like an image's; else a digest stands for it, because it
+    may be all that tells two files apart.
+    """
+    if not any(letter in url for letter in "?@#"):
+        return PublicAddress(url, url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # not to be fetched either
+        bare = re.sub(r"//[^/]*@", "//", re.split("[?#]", url)[0])
+        return PublicAddress(_marked(bare, url), _marked(bare, url))
+    kept, grants = _sorted(parts.query)
+    place = parts.netloc.rpartition("@")[2]
+    name = urlunsplit((parts.scheme, place, parts.path, "&".join(kept), ""))
+    if not grants:
+        return PublicAddress(name, name)
+    marked = _marked(name, "&".join(grants))
+    return PublicAddress(name if _NAMES_A_FILE.search(parts.path) else marked, marked)
+
+
+def _sorted(query: str) -> tuple[list[str], list[str]]:
+    """The parameters to keep, and those that grant access in no known way; those of known signatures are gone."""
+    fields = [(unquote_plus(field.partition("=")[0]).lower(), field) for field in query.split("&") if field]
+    signatures = _signatures_in({name for name, _ in fields})
+    fields = [(name, field) for name, field in fields if not any(signature.owns(name) for signature in signatures)]
+    grants = [field for name, field in fields if _GRANTS.search(name)]
+    return [field for name, field in fields if not _GRANTS.search(name)], grants
+
+
+def _signatures_in(names: Collection[str]) -> list[_Signature]:
+    return [signature for signature in _SIGNATURES if signature.by.issubset(names)]
+
+
+def _marked(name: str, secret: str) -> str:
+    digest = hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    return f"{name}{'&' if '?' in name else '?'}secret=~{digest}"
