@@ -187,15 +187,15 @@ def _raise(ends: list[tuple[str, str]], processes: int, code: int, log: Path) ->
     failures = [message for kind, message in ends if kind == "failure"]
     if failures:
         raise TrainingError(failures[0])
-    if len(ends) == processes and ("stopped", "") in ends:
+    killed = code == -signal.SIGKILL or len(ends) < processes
+    if not killed and ("stopped", "") in ends:
         raise KeyboardInterrupt
     kept = f"What was written meanwhile is in {log}. The last checkpoint is kept: the same command continues."
     broken = [message for kind, message in ends if kind == "broken"]
-    if len(ends) < processes:
+    if killed:
         how = f" ({signal.Signals(-code).name})" if code < 0 else ""
         raise TrainingError(
-            f"One of the {processes} processes that work on this was killed{how}, as the system does when memory runs "
-            f"out. {kept}"
+            f"A process that works on this was killed{how}, as the system does when memory runs out. {kept}"
         )
     raise TrainingError(f"A process that works on this failed: {broken[0] if broken else f'code {code}'}. {kept}")
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from sdlora.errors import StorageError, TrainingError
 
@@ -15,9 +16,14 @@ CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
 
 
+_LOOK_SECONDS = 0.2
+
+
 @contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
+def exclusive(folder: Path, patience_seconds: float = 30.0) -> Iterator[None]:
     """Hold the folder for this process; the lock ends with the process, however it ends.
+
+    A process whose run was killed needs a moment to save and end; so long the next one waits.
 
     Raises:
         TrainingError: another process is training there.
@@ -29,13 +35,22 @@ def exclusive(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise StorageError(f"Cannot write to the run folder {folder}: {error}.") from error
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise TrainingError(
-                f"Another process is training in {folder}. Wait for it or stop it; its work is kept."
-            ) from error
+        deadline = time.monotonic() + patience_seconds
+        while not _locked(file):
+            if time.monotonic() > deadline:
+                raise TrainingError(
+                    f"Another process is training in {folder}. Wait for it or stop it; its work is kept."
+                )
+            time.sleep(_LOOK_SECONDS)
         yield
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def claim(folder: Path, run: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,16 +16,21 @@ def test_a_second_process_is_turned_away_until_the_first_ends(tmp_path):
         "import sys, pathlib\n"
         "from sdlora.errors import TrainingError\n"
         "from sdlora.training.run_folder import exclusive\n"
-        "try:\n with exclusive(pathlib.Path(sys.argv[1])): print('entered')\n"
+        "try:\n with exclusive(pathlib.Path(sys.argv[1]), float(sys.argv[2])): print('entered')\n"
         "except TrainingError as error: print(error)"
     )
 
-    def try_elsewhere():
-        return subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True).stdout
+    def try_elsewhere(patience_seconds):
+        command = [sys.executable, "-c", script, str(tmp_path), str(patience_seconds)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     with exclusive(tmp_path):
-        assert f"Another process is training in {tmp_path}" in try_elsewhere()
-    assert try_elsewhere() == "entered\n"
+        refused = try_elsewhere(0).communicate()[0]
+        assert f"Another process is training in {tmp_path}" in refused
+        waiting = try_elsewhere(60)
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(1)
+    assert waiting.communicate()[0] == "entered\n"  # a run that was killed leaves its processes a moment to save
 
 
 def test_a_folder_of_another_run_is_refused(tmp_path):

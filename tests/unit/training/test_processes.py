@@ -1,0 +1,111 @@
+"""A training of two processes, ended in every way: nobody goes on alone, the next start ends with the same bytes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from sdlora.checkpoints import latest_checkpoint
+from sdlora.data import DataConfig, clean, collect, make_snapshot
+from sdlora.store import ImageStore
+from sdlora.training.launch import FineTuneRequest, fine_tune_request
+from tests.tiny import draw_images
+from tests.unit.training.setting import CONFIG, LORA
+
+pytestmark = pytest.mark.slow
+# Steps enough to be ended in the middle, checkpoints only when somebody asks to end.
+SETTINGS = {"precision": "fp32", "batch_size": 4, "steps": 60, "validation_every_steps": 10, "num_processes": 2}
+TRAINING = CONFIG.model_copy(update={**SETTINGS, "checkpoint_every_steps": None})
+
+
+@pytest.fixture(scope="module")
+def requested(base, tmp_path_factory):
+    """From a folder to the request to train there."""
+    home = tmp_path_factory.mktemp("processes")
+    config = DataConfig(sources=(str(draw_images(home / "images", 16)),))
+    with ImageStore.open(home / "home") as store:
+        collect(store, config.sources[0], config)
+        clean(store, config)
+        digest = make_snapshot(store, config).digest
+    return lambda folder: FineTuneRequest(
+        home=home / "home", base=base, snapshot_digest=digest, lora=LORA, training=TRAINING, folder=folder
+    )
+
+
+def finish(request: FineTuneRequest) -> dict[str, bytes]:
+    with ImageStore.open(request.home) as store:
+        adapter = fine_tune_request(request, store)
+    return {path.name: path.read_bytes() for path in adapter.folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(requested, tmp_path_factory):
+    return finish(requested(tmp_path_factory.mktemp("whole") / "run"))
+
+
+def start(request: FineTuneRequest, folder: Path) -> subprocess.Popen[str]:
+    """Start a parent and return when its processes have trained a few steps."""
+    file = folder / "request.json"
+    file.write_text(request.model_dump_json(exclude_unset=True))
+    command = [sys.executable, "-m", "tests.unit.training.parent", str(file)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
+    started = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert started.stdout is not None
+    while int(started.stdout.readline()) < 4:
+        pass
+    return started
+
+
+def family_of(started: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The launcher, then the workers."""
+    family = psutil.Process(started.pid).children(recursive=True)
+    assert len(family) == 3
+    return family
+
+
+def wait_for(family: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(family, 60)
+    for process in alive:
+        process.kill()
+    assert not alive
+
+
+@pytest.mark.parametrize("receivers", ["parent", "all", "one worker"])
+def test_sigterm_ends_all_of_them_after_a_checkpoint(receivers, requested, uninterrupted, tmp_path):
+    request = requested(tmp_path / "run")
+    started = start(request, tmp_path)
+    family = family_of(started)
+    told = {"parent": [started.pid], "one worker": [family[2].pid]}
+    for pid in told.get(receivers, [started.pid, *(process.pid for process in family)]):
+        os.kill(pid, signal.SIGTERM)
+    _, errors = started.communicate(timeout=60)
+    wait_for(family)
+    assert started.returncode == 130, errors
+    assert "Traceback" not in errors
+    checkpoint = latest_checkpoint(request.folder / "checkpoints")
+    assert checkpoint is not None and 4 <= checkpoint.step < 60
+    assert finish(request) == uninterrupted
+
+
+@pytest.mark.parametrize("killed", ["parent", "launcher", "one worker"])
+def test_a_killed_one_ends_all_of_them_and_the_next_start_works(killed, requested, uninterrupted, tmp_path):
+    request = requested(tmp_path / "run")
+    started = start(request, tmp_path)
+    family = family_of(started)
+    victim = {"parent": started.pid, "launcher": family[0].pid, "one worker": family[1].pid}
+    os.kill(victim[killed], signal.SIGKILL)
+    if killed == "parent":  # at once: what is still about to end must not be in the way
+        assert finish(request) == uninterrupted
+    _, errors = started.communicate(timeout=60)
+    wait_for(family)
+    assert "Traceback" not in errors
+    if killed != "parent":
+        assert started.returncode == 1
+        assert "was killed" in errors and "the same command continues" in errors
+        assert finish(request) == uninterrupted
