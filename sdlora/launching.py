@@ -30,7 +30,7 @@ from sdlora.errors import SdloraError, TrainingError
 OnReport = Callable[[str, list[Any]], None]
 """Called with the kind of a report and its values."""
 
-SECONDS_TO_SAVE = 60.0
+SECONDS_TO_SAVE = 120.0
 """How long processes may take to save when they are asked to end; afterwards they are killed."""
 
 _LOOK_SECONDS = 0.5
