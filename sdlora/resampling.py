@@ -7,6 +7,8 @@ Source: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapters 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -57,3 +59,24 @@ def paired_difference(ours: Tensor, theirs: Tensor, seed: int, resamples: int = 
     differences = ours.double() - theirs.double()
     counts = resample_counts(len(differences), resamples, seed)
     return estimate(differences.mean().item(), resampled_means(differences, counts))
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """A statistic of a set of images, and of the same resamples of that set whenever it is measured.
+
+    Attributes:
+        value: of the whole set.
+        resamples: (R,) of the resamples, in their order.
+    """
+
+    value: float
+    resamples: Tensor
+
+    @property
+    def estimate(self) -> Estimate:
+        return estimate(self.value, self.resamples)
+
+    def less(self, other: Resampled) -> Estimate:
+        """This less the other, paired: what one draw of images does to both cancels."""
+        return estimate(self.value - other.value, self.resamples - other.resamples)

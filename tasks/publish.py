@@ -147,7 +147,8 @@ def _record(
 def _kept(choice: Choice | None) -> dict[str, float]:
     if choice is None or choice.validation_loss is None:
         return {}
-    return {"kept_step": choice.step, "kept_validation_loss": choice.validation_loss}
+    kid = {"kept_validation_kid": choice.validation_kid.value} if choice.validation_kid else {}
+    return {"kept_step": choice.step, "kept_validation_loss": choice.validation_loss, **kid}
 
 
 def _scores(duel: Duel) -> dict[str, float]:

@@ -35,6 +35,7 @@ class Stages:
         self._bars: dict[str, TaskID] = {}
         self._said_at: dict[str, float] = {}
         self._began: dict[str, tuple[float, int]] = {}
+        self._measured = ""
         self._progress = Progress(
             SpinnerColumn(finished_text="[green]✓[/]"),
             TextColumn("{task.description}", style="bold"),
@@ -65,12 +66,18 @@ class Stages:
             self._say(stage, done, total)
 
     def on_metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Show the newest loss behind the bar that is moving."""
+        """Show the newest loss behind the bar that is moving, with what was last measured on held-out images."""
+        if "validation_loss" in values:
+            self._measured = f", validation loss {values['validation_loss']:.4f}"
+            if "validation_kid" in values:
+                self._measured += f", KID {values['validation_kid']:.3f}"
+            if not self._live:
+                self.console.print(f"step {step}{self._measured}")
         if not (self._live and self._bars):
             return
         newest = next(reversed(self._bars.values()))
         if "loss" in values:
-            self._progress.update(newest, note=f"loss {values['loss']:.3f}")
+            self._progress.update(newest, note=f"loss {values['loss']:.3f}{self._measured}")
         elif values.get("bytes"):
             self._progress.update(newest, note=f"{values['bytes'] / 1e6:,.1f} MB read")
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sdlora.evaluation import distances, neighbours
+from sdlora import distances
+from sdlora.evaluation import neighbours
 from sdlora.evaluation.config import EvaluationConfig
 from sdlora.evidence import Contestant, Estimate
 from sdlora.resampling import estimate, resample_counts, resampled_means

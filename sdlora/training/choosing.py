@@ -4,53 +4,27 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
 from sdlora.errors import StorageError, WeightsError
 from sdlora.evidence import Choice, Estimate, replace_file
-from sdlora.resampling import paired_difference
 from sdlora.training.config import TrainingConfig
+from sdlora.training.measurement import Measurement
 
 FOLDER = "kept"
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """The adapter of one step on the held-out images.
-
-    Attributes:
-        step: steps done when it was measured.
-        errors: (N,) one validation error per image, always the same images with the same noise.
-        sha256: of the file with its weights; None if they are not kept.
-    """
-
-    step: int
-    errors: Tensor
-    sha256: str | None = None
-
-    @property
-    def loss(self) -> float:
-        return float(self.errors.mean())
-
-    def to_json(self) -> dict[str, Any]:
-        return {"step": self.step, "errors": self.errors.tolist(), "sha256": self.sha256}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Measurement:
-        return cls(value["step"], torch.tensor(value["errors"], dtype=torch.float32), value["sha256"])
 
 
 class Chooser:
     """Takes every measurement of a run, and knows which adapter to keep and when to stop.
 
-    The lowest mean error wins. A measurement counts against going on only if it is worse than the best one with a
-    95 % interval, paired by image, that excludes zero: on few images the mean alone wanders.
+    The lowest mean error wins, or with `keep_by` kid the least distance of the drawn images. A measurement counts
+    against going on only if it is worse than the best one with a 95 % interval, paired by image, that excludes zero:
+    on few images the mean alone wanders.
     """
 
     def __init__(self, folder: Path, config: TrainingConfig) -> None:
@@ -73,14 +47,14 @@ class Chooser:
             self.start = measured  # the bare base model: to compare with, not to keep
             return
         self.last = measured
-        if self.best is None or measured.loss < self.best.loss:
+        if self.best is None or self._score(measured) < self._score(self.best):
             self.runner_up, self.best = self.best, self._keep(measured, weights)
             self.worse_in_a_row = 0
             return
         difference = self._difference(measured, self.best)
         clearly_worse = difference is not None and difference.low > 0
         self.worse_in_a_row = self.worse_in_a_row + 1 if clearly_worse else 0
-        if self.runner_up is None or measured.loss < self.runner_up.loss:
+        if self.runner_up is None or self._score(measured) < self._score(self.runner_up):
             self.runner_up = self._keep(measured, weights)
 
     @property
@@ -100,7 +74,9 @@ class Chooser:
             step=kept.step,
             trained_steps=trained_steps,
             stopped_early=stopped,
+            by=self.config.keep_by,
             validation_loss=kept.loss,
+            validation_kid=kept.kid.estimate if kept.kid else None,
             against_start=self._difference(kept, self.start),
             against_last=None if kept is self.last else self._difference(kept, self.last),
             runner_up_step=runner_up.step if runner_up else None,
@@ -163,7 +139,8 @@ class Chooser:
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}.safetensors"
 
+    def _score(self, measured: Measurement) -> float:
+        return measured.score(self.config.keep_by)
+
     def _difference(self, ours: Measurement, theirs: Measurement | None) -> Estimate | None:
-        if theirs is None or ours.errors.numel() < 2:
-            return None
-        return paired_difference(ours.errors, theirs.errors, self.config.seed)
+        return ours.less(theirs, self.config.keep_by, self.config.seed)

@@ -10,6 +10,7 @@ from sdlora.frozen import FrozenConfig
 
 Preset = Literal["small", "standard", "thorough"]
 OptimizerName = Literal["adamw", "adamw8bit", "prodigy", "schedule_free"]
+KeepBy = Literal["loss", "kid"]
 ScheduleName = Literal["cosine", "linear", "constant"]
 
 # On two CPU cores with the embedded base model: about one, five and twenty minutes.
@@ -121,6 +122,15 @@ class TrainingConfig(FrozenConfig):
     keep: Literal["best", "last"] = Field(
         "best", description="which adapter is saved: the best one on the held-out images, or that of the last step"
     )
+    validation_images: int | None = Field(
+        None,
+        ge=8,
+        description="held-out captions that are drawn at each measurement, for the KID of what the adapter draws; "
+        "null: none, which is quicker",
+    )
+    keep_by: KeepBy = Field(
+        "loss", description="by what the best adapter is known: the loss, or with validation_images their kid"
+    )
     early_stop_patience: int | None = Field(
         None, ge=1, description="stop after so many measurements that are surely worse than the best; null: never"
     )
@@ -151,6 +161,15 @@ class TrainingConfig(FrozenConfig):
             raise ValueError(
                 f"prior_weight: {len(self.prior_prompts)} prior_prompts have no effect without it. Set it, 1 is usual, "
                 "or leave prior_prompts empty"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _kid_has_images(self) -> TrainingConfig:
+        if self.keep_by == "kid" and self.validation_images is None:
+            raise ValueError(
+                "keep_by: kid is measured on drawn images, and validation_images is null. Set it, such as to 32, or "
+                "keep by loss"
             )
         return self
 

@@ -31,6 +31,7 @@ from sdlora.progress import OnMetrics, OnProgress
 from sdlora.store import ImageStore
 from sdlora.training import choosing
 from sdlora.training.config import TrainingConfig
+from sdlora.training.drawn_validation import drawn_validation_of
 from sdlora.training.encoded import EncodedRows, encode_rows
 from sdlora.training.frozen_weights import store_as_used
 from sdlora.training.identity import run_digest
@@ -83,7 +84,8 @@ def fine_tune(
         folder: the run's own folder, `runs/<run digest>`; an unfinished run found there is continued.
         name: name of the kohya file, without suffix.
         on_metrics: called as (step, values) with loss, gradient_norm, learning_rate, images_per_second, or
-            validation_loss; a continued run repeats its earlier points first.
+            validation_loss (with `validation_images` also validation_kid and its interval); a continued run repeats
+            its earlier points first.
         on_progress: called with "encode images" and "train"; with `prior_weight` also with "draw prior images".
         on_samples: called as (step, path) with every picture file drawn while training, see `sample_every_steps`.
 
@@ -133,6 +135,7 @@ def fine_tune(
         run = prepare_run(accelerator, base, lora, config, record, encoded, held_out, folder, prior)
         run.on_metrics, run.on_progress, run.on_samples = on_metrics, on_progress, on_samples
         run.samples = samples_of(base, snapshot, config, folder)
+        run.drawn_validation = drawn_validation_of(base, snapshot, store, config)
         run.train()
         if accelerator.is_main_process:
             write_adapters(run, base, snapshot, lora, name, digest)

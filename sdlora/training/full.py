@@ -23,6 +23,7 @@ from sdlora.progress import OnMetrics, OnProgress
 from sdlora.store import ImageStore
 from sdlora.training import choosing
 from sdlora.training.config import TrainingConfig
+from sdlora.training.drawn_validation import drawn_validation_of
 from sdlora.training.fine_tuning import encode_snapshot, prepare_run, record_of
 from sdlora.training.identity import run_digest
 from sdlora.training.loop import Run
@@ -82,6 +83,7 @@ def fine_tune_fully(
             prior = encode_prior(base, config, store.home, accelerator.device, on_progress)
             run = prepare_run(accelerator, base, None, config, record, encoded, held_out, folder, prior)
             run.on_metrics, run.on_progress = on_metrics, on_progress
+            run.drawn_validation = drawn_validation_of(base, snapshot, store, config)
             run.train()
             _write_model(run, base, model)
             for leftover in ("checkpoints", choosing.FOLDER):

@@ -40,7 +40,9 @@ def run_digest(
     """
     without_effect = set(_WITHOUT_EFFECT)
     if config.keep == "last" and config.early_stop_patience is None:
-        without_effect.add("validation_every_steps")  # else it decides which steps can be chosen
+        without_effect |= {"validation_every_steps", "keep_by"}  # else they decide which step is chosen
+    if config.keep_by == "loss" or "keep_by" in without_effect:
+        without_effect |= {"keep_by", "validation_images"}
     of_text = set()
     if lora is None or lora.text_encoder_rank is None:
         # What is not trained does not name the run, so runs from before these settings keep their names.

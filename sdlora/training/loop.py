@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -11,20 +12,22 @@ import torch
 from accelerate import Accelerator
 from diffusers import UNet2DConditionModel
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from sdlora.checkpoints import latest_checkpoint, save_checkpoint
 from sdlora.diffusion.seeds import step_generator
 from sdlora.errors import StorageError, TrainingError
 from sdlora.progress import OnMetrics, OnProgress
 from sdlora.training.batches import Portion, draw_step
-from sdlora.training.choosing import Chooser, Measurement
+from sdlora.training.choosing import Chooser
 from sdlora.training.config import TrainingConfig
+from sdlora.training.drawn_validation import DrawnValidation
 from sdlora.training.encoded import EncodedRows
 from sdlora.training.gradients import sum_over_processes
 from sdlora.training.interrupts import DeferredSignals, Interrupted
 from sdlora.training.learner import Learner
 from sdlora.training.loss import DenoisingLoss
+from sdlora.training.measurement import Measurement
 from sdlora.training.order import EpochOrder, repeats_for
 from sdlora.training.run_folder import Curve
 from sdlora.training.samples import OnSamples, Samples
@@ -48,6 +51,7 @@ class Run:
     micro_batch_size: int | None = None
     dropout: float = 0.0
     prior: EncodedRows | None = None
+    drawn_validation: DrawnValidation | None = None
     samples: Samples | None = None
     on_metrics: OnMetrics | None = None
     on_progress: OnProgress | None = None
@@ -187,9 +191,9 @@ class Run:
             self._require_finite()
             try:
                 with self.learner.averaged():
-                    errors = self.validation.measure(self.unet, self._signals.check)
-                    self._add({"validation_loss": errors.mean().item()})
-                    self.chooser.consider(Measurement(self.done, errors), self.learner.parameters)
+                    measured = self._measure(self.validation)
+                    self._add(measured.as_metrics())
+                    self.chooser.consider(measured, self.learner.parameters)
             except Interrupted as signal:
                 interrupted = signal
             self._reported_at += time.monotonic() - began  # images per second is training's own speed
@@ -197,6 +201,18 @@ class Run:
             self._stopped = self._any_process(self.chooser.should_stop)
         if interrupted:
             raise interrupted
+
+    def _measure(self, validation: FixedNoiseValidation) -> Measurement:
+        check = self._signals.check
+        errors, kid = validation.measure(self.unet, check), None
+        if self.drawn_validation is not None:
+            kid = self.drawn_validation.measure(self.unet, self._text_encoders, check)
+        return Measurement(self.done, errors, kid=kid)
+
+    @property
+    def _text_encoders(self) -> Mapping[str, nn.Module] | None:
+        """Those that learn."""
+        return self.loss.text.encoders if self.loss.text else None
 
     def _any_process(self, mine: bool) -> bool:
         """Whether it holds for any process: all must end after the same step, or one would wait for ever."""
@@ -210,8 +226,7 @@ class Run:
             return
         began = time.monotonic()
         with self.learner.averaged():
-            encoders = self.loss.text.encoders if self.loss.text else None
-            for path in self.samples.draw(self.done, self.unet, encoders, self._signals.check):
+            for path in self.samples.draw(self.done, self.unet, self._text_encoders, self._signals.check):
                 if self.on_samples:
                     self.on_samples(self.done, path)
         self._reported_at += time.monotonic() - began

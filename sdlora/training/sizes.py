@@ -8,6 +8,9 @@ from sdlora.errors import TrainingError
 from sdlora.models.families import family_of
 from sdlora.training.config import TrainingConfig
 
+LEAST_DRAWN = 8
+"""Held-out images from which a distance between drawn and real ones is measured at all."""
+
 
 def check_sizes(base: BaseModelRef, snapshot: Snapshot, config: TrainingConfig, num_processes: int) -> None:
     """Check the resolutions, the batch and that there is anything to train on.
@@ -25,6 +28,12 @@ def check_sizes(base: BaseModelRef, snapshot: Snapshot, config: TrainingConfig, 
     if not snapshot.train:
         raise TrainingError(
             f"The snapshot {snapshot.digest[:12]} has no training images. Collect images before training."
+        )
+    if config.validation_images is not None and len(snapshot.held_out) < LEAST_DRAWN:
+        raise TrainingError(
+            f"training.validation_images: {config.validation_images} held-out captions are to be drawn, but the "
+            f"snapshot {snapshot.digest[:12]} holds out {len(snapshot.held_out)}, too few for a distance of images: "
+            f"{LEAST_DRAWN} are needed. Collect more images, raise data.held_out_fraction, or leave it empty."
         )
     if config.batch_size % num_processes:
         raise TrainingError(

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from sdlora.evaluation.distances import (
+from sdlora.distances import (
     fid,
     kid,
     linear_kernels,

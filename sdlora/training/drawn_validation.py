@@ -1,0 +1,83 @@
+"""A distance that can be compared between the steps of a run: the same captions drawn from the same noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+
+from sdlora.artifacts import BaseModelRef
+from sdlora.data import Snapshot, SnapshotRow, load_images_uint8
+from sdlora.models import parts
+from sdlora.models.features import ImageFeatures
+from sdlora.models.precision import Precision
+from sdlora.models.stable_diffusion import StableDiffusion
+from sdlora.resampling import Resampled, resample_counts
+from sdlora.store import ImageStore
+from sdlora.training.config import TrainingConfig
+
+# Fewer steps than the duel's: the trend over a run is wanted, not a picture to look at.
+_STEPS, _GUIDANCE_SCALE, _TOGETHER = 12, 3.5, 16
+_RESAMPLES = 400
+
+
+class DrawnValidation:
+    """KID between held-out images and what the adapter in training draws of their captions.
+
+    An image's noise is seeded by its digest. Nothing random of the training is touched, so a run that measures learns
+    what one without does. Source: Binkowski et al. 2018, arXiv:1801.01401.
+    """
+
+    def __init__(
+        self, base: BaseModelRef, rows: list[SnapshotRow], store: ImageStore, seed: int, precision: Precision
+    ) -> None:
+        self.base = base
+        self.precision = precision
+        self.prompts = [row.captions[0] if row.captions else "" for row in rows]
+        self.seeds = [(int(row.sha256[:8], 16) + seed) % 2**32 for row in rows]
+        self.features = ImageFeatures()
+        self.real = self.features(load_images_uint8(store, rows, parts.native_resolution(base)))  # (N, D)
+        self.counts = resample_counts(len(rows), _RESAMPLES, seed)
+
+    def measure(
+        self,
+        denoiser: nn.Module,
+        text_encoders: Mapping[str, nn.Module] | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> Resampled:
+        """The distance, and that of the same resamples at every call. Encoders not given are the base's.
+
+        Before each step of the sampler it calls `check`, which may raise.
+        """
+        from sdlora.distances import kid, polynomial_kernels, resampled_kid
+
+        was_training = denoiser.training
+        denoiser.eval()
+        try:
+            with torch.random.fork_rng():
+                model = StableDiffusion.around(self.base, denoiser, self.precision, text_encoders)
+                images = model.generate(
+                    self.prompts,
+                    self.seeds,
+                    steps=_STEPS,
+                    guidance_scale=_GUIDANCE_SCALE,
+                    batch_size=_TOGETHER,
+                    on_progress=lambda _stage, _done, _total: check(),
+                )  # (N, 3, H, W)
+        finally:
+            denoiser.train(was_training)
+        drawn = self.features(images)
+        return Resampled(kid(self.real, drawn), resampled_kid(polynomial_kernels(self.real, drawn), self.counts))
+
+
+def drawn_validation_of(
+    base: BaseModelRef, snapshot: Snapshot, store: ImageStore, config: TrainingConfig
+) -> DrawnValidation | None:
+    """What the settings ask for, if they ask for drawn images and the snapshot has enough."""
+    if config.validation_images is None:
+        return None
+    # By digest, so that the choice does not hang on the order in which images arrived.
+    rows = sorted(snapshot.held_out, key=lambda row: row.sha256)[: config.validation_images]
+    precision: Precision = "bf16" if config.precision == "bf16" else "fp32"
+    return DrawnValidation(base, rows, store, config.seed, precision)

@@ -1,0 +1,73 @@
+"""What was measured of the adapter at one step of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdlora.evidence import Estimate
+from sdlora.resampling import Resampled, paired_difference
+from sdlora.training.config import KeepBy
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The adapter of one step on the held-out images; of each number less is better.
+
+    Attributes:
+        step: steps done when it was measured.
+        errors: (N,) one validation error per image, always the same images with the same noise.
+        sha256: of the file with its weights; None if they are not kept.
+        kid: distance of the images that it draws, if any were drawn.
+    """
+
+    step: int
+    errors: Tensor
+    sha256: str | None = None
+    kid: Resampled | None = None
+
+    @property
+    def loss(self) -> float:
+        return float(self.errors.mean())
+
+    def score(self, by: KeepBy) -> float:
+        """What the best step has least of; without drawn images that is the loss."""
+        return self.kid.value if by == "kid" and self.kid else self.loss
+
+    def less(self, other: Measurement | None, by: KeepBy, seed: int) -> Estimate | None:
+        """This less the other with its interval, paired by image; None with fewer than two images."""
+        if other is None:
+            return None
+        if by == "kid" and self.kid and other.kid:
+            return self.kid.less(other.kid)
+        if self.errors.numel() < 2:
+            return None
+        return paired_difference(self.errors, other.errors, seed)
+
+    def as_metrics(self) -> dict[str, float]:
+        """As points of the run's curves."""
+        metrics = {"validation_loss": self.errors.mean().item()}
+        if self.kid:
+            of_kid = self.kid.estimate
+            metrics |= {
+                "validation_kid": of_kid.value,
+                "validation_kid_low": of_kid.low,
+                "validation_kid_high": of_kid.high,
+            }
+        return metrics
+
+    def to_json(self) -> dict[str, Any]:
+        kid = {"kid": [self.kid.value, self.kid.resamples.tolist()]} if self.kid else {}
+        return {"step": self.step, "errors": self.errors.tolist(), "sha256": self.sha256, **kid}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Measurement:
+        kid = None
+        if "kid" in value:
+            of_all, of_resamples = value["kid"]
+            kid = Resampled(of_all, torch.tensor(of_resamples, dtype=torch.float64))
+        return cls(value["step"], torch.tensor(value["errors"], dtype=torch.float32), value["sha256"], kid)
