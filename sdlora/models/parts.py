@@ -17,7 +17,7 @@ from sdlora.errors import WeightsError
 from sdlora.models.families import family_of
 from sdlora.models.families.base import TextPart
 from sdlora.models.folder_check import weights_files, weights_variant
-from sdlora.models.precision import Precision
+from sdlora.models.precision import DTYPES, Precision
 from sdlora.models.quantize import quantize
 from sdlora.models.quiet import no_progress_bars
 
@@ -34,15 +34,15 @@ def load_denoiser(
 ) -> Any:
     """The frozen denoiser in fp32, with the attention that suits the device.
 
-    For bf16 arithmetic, linear and convolution weights that are stored in bf16 stay so: autocast would round them back
-    to the same bits, and a model of twelve billion parameters never takes twice its size. With `quantization`, which
-    only training asks for, most linear layers are held in fewer bits, see `sdlora.models.quantize`.
+    For bf16 or fp16 arithmetic, linear and convolution weights that are stored in it stay so: autocast would round them
+    back to the same bits, and a model of twelve billion parameters never takes twice its size. With `quantization`,
+    which only training asks for, most linear layers are held in fewer bits, see `sdlora.models.quantize`.
     """
     family = family_of(ref.folder)
     part = family.layout.denoiser
-    as_stored = precision == "bf16" and stored_in_bf16(weights_files(ref.folder, part))
+    as_stored = precision != "fp32" and all_stored_in(precision, weights_files(ref.folder, part))
     place = None if quantization else device  # quantised on its way there
-    denoiser = _load(family.denoiser_class, ref, part, place, torch.bfloat16 if as_stored else torch.float32)
+    denoiser = _load(family.denoiser_class, ref, part, place, DTYPES[precision] if as_stored else torch.float32)
     if as_stored:
         for module in denoiser.modules():
             if not isinstance(module, nn.Linear | nn.Conv2d):
@@ -96,11 +96,12 @@ def _guarded(ref: BaseModelRef, part: str, kind: Any) -> Any:
         raise WeightsError(_message(ref, part, error)) from error
 
 
-def stored_in_bf16(files: Sequence[Path]) -> bool:
-    """Whether every tensor of these safetensors files is bf16."""
+def all_stored_in(precision: Precision, files: Sequence[Path]) -> bool:
+    """Whether every tensor of these safetensors files is stored in this precision."""
+    name = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}[precision]
     for path in files:
         with safe_open(path, framework="pt") as file:
-            if any(file.get_slice(key).get_dtype() != "BF16" for key in file.keys()):  # noqa: SIM118
+            if any(file.get_slice(key).get_dtype() != name for key in file.keys()):  # noqa: SIM118
                 return False
     return True
 

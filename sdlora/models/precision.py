@@ -1,7 +1,8 @@
 """Which arithmetic is fastest on this processor, found by measuring.
 
 bf16 halves the time of a training step on processors with bf16 instructions and multiplies it on those
-without. The weights stay fp32; `torch.autocast` casts what gains from it.
+without. GPUs that have no bf16 have fp16, which needs its loss scaled. The weights stay fp32; `torch.autocast`
+casts what gains from it.
 
 torch.compile must not be combined with this on a CPU: torch 2.13 then computes wrong gradients without a
 warning (measured on an autoencoder: cosine 0.41 to the fp32 gradient, 0.99 without compile).
@@ -22,9 +23,10 @@ from typing import Literal
 import torch
 from torch import nn
 
-Precision = Literal["fp32", "bf16"]
-DTYPES: Mapping[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+Precision = Literal["fp32", "bf16", "fp16"]
+DTYPES: Mapping[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _WORTHWHILE = 1.2  # below this ratio bf16's rounding buys nothing
+_FIRST_WITH_FP16 = (7, 0)  # compute capability; from it on, tensor cores multiply fp16
 _REPEATS = 6  # the first of them also pays for choosing kernels
 
 
@@ -40,10 +42,13 @@ class Probe:
 def probe_precision(device_type: str) -> Probe:
     """Time a small convolution and matrix step, forward and backward, in both precisions; once per process.
 
-    On the CPU this takes about 0.1 s. A GPU is not timed: bf16 is chosen where it is supported in hardware.
+    On the CPU this takes about 0.1 s. A GPU is not timed, for so small a step would tell how fast it starts kernels:
+    bf16 is chosen where it is supported in hardware, else fp16 where there are units for it.
     """
     if device_type == "cuda":
-        return Probe("bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32", None)
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return Probe("bf16", None)
+        return Probe("fp16" if torch.cuda.get_device_capability() >= _FIRST_WITH_FP16 else "fp32", None)
     seconds = _measure()
     speedup = seconds["fp32"] / seconds["bf16"]
     return Probe("bf16" if speedup > _WORTHWHILE else "fp32", speedup)
@@ -70,8 +75,9 @@ def remembered_probe(device_type: str, home: Path) -> Probe:
 
 
 def autocast(device_type: str, precision: Precision) -> torch.autocast:
-    """The context in which the network runs: bf16 arithmetic on fp32 weights, or nothing."""
-    return torch.autocast(device_type, dtype=torch.bfloat16, enabled=precision == "bf16")
+    """The context in which the network runs: bf16 or fp16 arithmetic on fp32 weights, or nothing."""
+    half = torch.bfloat16 if precision == "fp32" else DTYPES[precision]
+    return torch.autocast(device_type, dtype=half, enabled=precision != "fp32")
 
 
 def _measure() -> dict[str, float]:

@@ -113,7 +113,10 @@ class TrainingConfig(FrozenConfig):
     ema_decay: float | None = Field(
         None, gt=0, lt=1, description="keep a moving average of the adapter and save that; null: the last step's"
     )
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic; auto: the faster one, measured")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto",
+        description="the denoiser's arithmetic; auto: the faster of fp32 and bf16, measured; fp16 on GPUs without bf16",
+    )
     validation_every_steps: int = Field(
         default_factory=lambda values: _VALIDATION_EVERY_STEPS[values["preset"]],
         ge=1,

@@ -84,8 +84,8 @@ def fine_tune(
         folder: the run's own folder, `runs/<run digest>`; an unfinished run found there is continued.
         name: name of the kohya file, without suffix.
         on_metrics: called as (step, values) with loss, gradient_norm, learning_rate, images_per_second, or
-            validation_loss (with `validation_images` also validation_kid and its interval); a continued run repeats
-            its earlier points first.
+            validation_loss (with `validation_images` also validation_kid and its interval); where they apply also with
+            text_encoder_learning_rate and loss_scale. A continued run repeats its earlier points first.
         on_progress: called with "encode images" and "train"; with `prior_weight` also with "draw prior images".
         on_samples: called as (step, path) with every picture file drawn while training, see `sample_every_steps`.
 
@@ -254,7 +254,7 @@ def prepare_run(
     groups = [TrainedGroup(adapter_parameters(unet), config.learning_rate)]
     if lora is not None and lora.text_encoder_rank is not None:
         text = TrainedText.of_base(base, lora, config.seed, accelerator.device)
-        groups.append(TrainedGroup(text.parameters, config.text_encoder_learning_rate))
+        groups.append(TrainedGroup(text.parameters, config.text_encoder_learning_rate, "text_encoder_learning_rate"))
         loss = replace(loss, text=text)
     kinds = [encoded] if prior is None else [encoded, prior]
     micro_batch_size = _micro_batch_size(accelerator, unet, loss, kinds, config, record, folder)

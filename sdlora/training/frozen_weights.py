@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import torch
 from peft.tuners.tuners_utils import BaseTunerLayer as PeftLayer
 from torch import nn
 
-from sdlora.models.precision import Precision
+from sdlora.models.precision import DTYPES, Precision
 from sdlora.models.quantize import is_quantized
 
 
 def store_as_used(unet: nn.Module, precision: Precision) -> None:
-    """With bf16 arithmetic, store the frozen linear and convolution weights in bf16; the adapter stays fp32.
+    """Store the frozen linear and convolution weights in the arithmetic's precision; the adapter stays fp32.
 
     Autocast would cast the same weights at every step: the results are the same to the bit, a step takes about a
     tenth less time, and the base model half the memory. For the same reason peft need not cast the layers' inputs
@@ -25,4 +24,4 @@ def store_as_used(unet: nn.Module, precision: Precision) -> None:
         elif is_quantized(layer):
             continue  # its bias follows its inputs
         elif isinstance(layer, nn.Linear | nn.Conv2d) and not any(p.requires_grad for p in layer.parameters()):
-            layer.to(torch.bfloat16)
+            layer.to(DTYPES[precision])

@@ -24,10 +24,12 @@ class TrainedGroup:
     Attributes:
         parameters: by name; a name occurs in one group only.
         learning_rate: the peak of the schedule.
+        rate_name: under which its rate is reported.
     """
 
     parameters: Mapping[str, nn.Parameter]
     learning_rate: float
+    rate_name: str = "learning_rate"
 
 
 class Learner:
@@ -49,15 +51,35 @@ class Learner:
         self.optimizer = make_optimizer(
             [{"params": list(group.parameters.values()), "lr": group.learning_rate} for group in groups], config
         )
+        # With fp16 the loss is multiplied by as much as its gradients bear, else small ones would vanish; in other
+        # arithmetic the scaler does nothing.
+        self.scaler = torch.amp.GradScaler(self.tensors[0].device.type, enabled=config.precision == "fp16")
         self.average = [tensor.detach().clone() for tensor in self.tensors] if config.ema_decay else []
 
+    def scaled(self, loss: Tensor) -> Tensor:
+        """What to differentiate in place of the loss."""
+        scaled: Tensor = self.scaler.scale(loss)
+        return scaled
+
+    @property
+    def loss_scale(self) -> float | None:
+        """By how much the loss is multiplied; None if it is not."""
+        return float(self.scaler.get_scale()) if self.scaler.is_enabled() else None
+
     def update(self, step: int) -> Tensor:
-        """Clip the gradients, take one optimiser step, update the average; returns the norm before clipping."""
+        """Clip the gradients, take one optimiser step, update the average; returns the norm before clipping.
+
+        Where a scaled loss overflowed, nothing moves, the scale is halved, and the norm counts as 0.
+        """
         config = self.config
         for settings, group in zip(self.optimizer.param_groups, self.groups, strict=True):
             settings["lr"] = group.learning_rate * self._rate_factor(step)
+        self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.tensors, config.max_grad_norm)
-        self.optimizer.step()
+        if self.scaler.is_enabled():
+            norm = torch.where(norm.isfinite(), norm, 0.0)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         if config.ema_decay:
             # Rising to its limit, so that the average does not drag the zero start along in a short run.
@@ -66,10 +88,16 @@ class Learner:
                 torch._foreach_lerp_(self.average, self.tensors, 1 - decay)
         return norm.detach()
 
-    def rate(self, step: int) -> float:
-        """The rate of the first group at `step`; with Prodigy the one that it has found."""
-        rate = self.groups[0].learning_rate * self._rate_factor(step)
-        settings = self.optimizer.param_groups[0]
+    def reported(self, step: int) -> dict[str, float]:
+        """Each group's rate at `step`, with Prodigy the one that it has found; and the loss scale, if there is one."""
+        rates = {
+            group.rate_name: self._rate(group, settings, step)
+            for group, settings in zip(self.groups, self.optimizer.param_groups, strict=True)
+        }
+        return rates | ({"loss_scale": self.loss_scale} if self.loss_scale is not None else {})
+
+    def _rate(self, group: TrainedGroup, settings: Mapping[str, Any], step: int) -> float:
+        rate = group.learning_rate * self._rate_factor(step)
         if self.config.optimizer == "prodigy":
             return rate * float(settings["d"])
         if self.config.optimizer == "schedule_free":
@@ -108,6 +136,9 @@ class Learner:
         """The tensors that a checkpoint must hold, by name."""
         named: dict[str, Tensor] = {f"adapter.{name}": tensor for name, tensor in self.parameters.items()}
         named |= {f"average.{name}": tensor for name, tensor in zip(self.parameters, self.average, strict=False)}
+        if self.scaler.is_enabled():
+            scale = self.scaler.state_dict()
+            named["loss_scale"] = torch.tensor([scale["scale"], scale["_growth_tracker"]], dtype=torch.float64)
         return named | optimizer_tensors(self.optimizer)
 
     def state_values(self) -> list[dict[str, Any]]:
@@ -119,6 +150,10 @@ class Learner:
         self.assign([checkpoint.tensors[f"adapter.{name}"] for name in self.parameters])
         for name, average in zip(self.parameters, self.average, strict=False):
             average.copy_(checkpoint.tensors[f"average.{name}"])
+        if self.scaler.is_enabled():
+            scale, tracker = checkpoint.tensors["loss_scale"].tolist()
+            settings = self.scaler.state_dict()
+            self.scaler.load_state_dict({**settings, "scale": scale, "_growth_tracker": int(tracker)})
         load_optimizer_tensors(self.optimizer, checkpoint.tensors, checkpoint.values["optimizer"])
 
     @torch.no_grad()

@@ -124,7 +124,7 @@ class Run:
             if processes == 1:  # several have to agree: they do after the step
                 self._signals.check()
             loss = self.loss.weighted(self.unet, batch.to(device))
-            self.accelerator.backward(loss)
+            self.accelerator.backward(self.learner.scaled(loss))
             whole += loss.detach()
         sum_over_processes(self.accelerator, self.learner.tensors)
         norm = self.learner.update(step)
@@ -174,7 +174,7 @@ class Run:
             {
                 "loss": loss,
                 "gradient_norm": norm,
-                "learning_rate": self.learner.rate(self.done - 1),
+                **self.learner.reported(self.done - 1),
                 "images_per_second": rate,
             },
         )
@@ -283,6 +283,12 @@ class Run:
 
     def _require_finite(self) -> None:
         """Nothing leaves the loop, to the curve or to the disk, before this has passed."""
+        scale = self.learner.loss_scale
+        if scale is not None and scale < 1:
+            raise TrainingError(
+                f"training.precision: fp16 overflows step after step, even with the loss scaled by only {scale:g}. "
+                "Nothing after the last good checkpoint was saved. Set it to bf16 or fp32."
+            )
         values = torch.stack(self._recent) if self._recent else torch.zeros(0, 2)
         bad = (~values.isfinite()).any(1).nonzero().flatten().tolist()
         if not bad and self.learner.all_finite():

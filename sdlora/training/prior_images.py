@@ -103,7 +103,7 @@ def draw_prior_images(
     groups = [planned[start : start + _TOGETHER] for start in range(0, len(planned), _TOGETHER)]
     missing = [group for group in groups if any(image.key not in found for image in group)]
     if missing:
-        precision: Precision = "bf16" if config.precision == "bf16" else "fp32"
+        precision: Precision = "fp32" if config.precision == "auto" else config.precision
         model = StableDiffusion.from_ref(base, device=device.type, precision=precision)
         total = sum(map(len, missing))
         done = 0

@@ -112,7 +112,7 @@ def samples_of(base: BaseModelRef, snapshot: Snapshot, config: TrainingConfig, f
         return None
     captions = [row.captions[0] for row in (snapshot.held_out or snapshot.train) if row.captions]
     prompts = config.sample_prompts or tuple(captions[:_SAMPLED_CAPTIONS]) or ("",)
-    precision: Precision = "bf16" if config.precision == "bf16" else "fp32"
+    precision: Precision = "fp32" if config.precision == "auto" else config.precision
     return Samples(base, prompts, folder, seed=config.seed, steps=config.sample_inference_steps, precision=precision)
 
 

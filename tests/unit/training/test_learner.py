@@ -97,7 +97,7 @@ def test_a_restored_learner_takes_the_same_next_step(optimizer, schedule, base, 
     assert first.state().keys() == second.state().keys()
     assert all(torch.equal(first.state()[name], tensor) for name, tensor in second.state().items())
     assert first.state_values() == second.state_values()
-    assert first.rate(4) == second.rate(4) > 0
+    assert first.reported(4) == second.reported(4) and first.reported(4)["learning_rate"] > 0
     with first.averaged(), second.averaged():
         assert all(torch.equal(one, two) for one, two in zip(first.tensors, second.tensors, strict=True))
 
@@ -131,7 +131,8 @@ def test_schedule_free_lends_its_average_without_changing_what_is_learnt(unet):
 def test_groups_keep_their_own_rate():
     slow, fast = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
     config = TrainingConfig(steps=10, warmup_steps=0, schedule="constant", weight_decay=0.0)
-    learner = Learner([TrainedGroup({"slow": slow}, 0.01), TrainedGroup({"fast": fast}, 0.1)], config)
+    learner = Learner([TrainedGroup({"slow": slow}, 0.01), TrainedGroup({"fast": fast}, 0.1, "other_rate")], config)
+    assert learner.reported(5) == {"learning_rate": 0.01, "other_rate": 0.1}
     set_gradients(learner, 1.0)
     learner.update(0)
     assert 1 - slow.item() == pytest.approx(0.01, rel=1e-3)

@@ -16,7 +16,7 @@ from sdlora.training import fine_tune, run_digest
 from sdlora.training.loop import Run
 from tests import families
 from tests.unit.training.setting import CONFIG, EVERYTHING, LORA, LORA_WITH_DROPOUT
-from tests.unit.training.test_fine_tuning import contents, interrupt_at
+from tests.unit.training.test_fine_tuning import contents, curve, interrupt_at
 
 WITH_TEXT = LORA.model_copy(update={"text_encoder_rank": 3})
 # A rate at which a few steps on an untrained base already show in what it draws.
@@ -97,6 +97,8 @@ def test_each_group_has_its_own_rate_and_the_base_encoders_stay_as_they_are(
     fine_tune(base, snapshot, store, WITH_TEXT, STEPS, tmp_path / "run")
     (run,) = runs
     assert [group.learning_rate for group in run.learner.groups] == [0.02, 0.05]
+    rates = [(p["learning_rate"], p["text_encoder_learning_rate"]) for p in curve(tmp_path / "run") if "loss" in p]
+    assert rates[0] == (0.02, 0.05) and all(text == pytest.approx(2.5 * rate) for rate, text in rates)
     denoiser, text = (set(group.parameters) for group in run.learner.groups)
     assert all(name.startswith("text_encoder.") for name in text)
     assert not any(name.startswith("text_encoder.") for name in denoiser)
