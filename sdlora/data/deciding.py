@@ -11,7 +11,7 @@ from sdlora.data.alike.duplicates import EXACT, NEAR, Candidate, find_copies, ru
 from sdlora.data.alike.similar import group_around
 from sdlora.data.checks import RECORD_CHECKS, Ruling
 from sdlora.data.config import DataConfig
-from sdlora.data.ledger import Decision, Known, decision_of, judge, known_of, record_decisions, record_rulings
+from sdlora.data.ledger import Decision, Judge, Known, decision_of, known_of, record_decisions, record_rulings
 from sdlora.data.overrides import Override, decision_by, overrides_of
 from sdlora.data.split import LEAK
 from sdlora.store.intake import chunks
@@ -39,7 +39,8 @@ def decide_images(session: Session, image_ids: Sequence[int], rules: str, config
 
 def _judge_alone(session: Session, known: Sequence[Known], config: DataConfig) -> dict[int, list[Ruling]]:
     """What the checks on single images say, those of the pixels first."""
-    single = {one.image_id: judge(one.scores, one.problem, config) for one in known}
+    judge = Judge(config)
+    single = {one.image_id: judge.rulings(one.scores, one.problem) for one in known}
     for check in RECORD_CHECKS:
         for image_id, ruling in check.rulings(session, list(single), config).items():
             single[image_id].append(ruling)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Select, bindparam, delete, func, or_, select, update
+from sqlalchemy import BindParameter, Select, Table, bindparam, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from sdlora.data.alike.duplicates import near_parameters
@@ -17,6 +19,7 @@ from sdlora.data.checks.base import parameters_digest
 from sdlora.data.config import DataConfig
 from sdlora.data.decoding.decode import current_decodings
 from sdlora.data.measuring.measure import Measurement
+from sdlora.store.bulk import execute_many
 from sdlora.store.intake import insert_or_update
 from sdlora.store.overrides import PURGED
 from sdlora.store.tables import CheckTable, FingerprintTable, ImageTable
@@ -75,17 +78,17 @@ def count_undecided(session: Session, rules: str) -> int:
 def known_of(session: Session, image_ids: Sequence[int]) -> list[Known]:
     """What is recorded of these images (at most a chunk of them)."""
     current = {check.name: check.version for check in CHECKS}
-    scores: dict[int, dict[str, float]] = {}
-    ruled: dict[int, set[tuple[str, int, str]]] = {}
-    rows = session.execute(
-        select(CheckTable.image_id, CheckTable.name, CheckTable.version, CheckTable.parameters, CheckTable.score).where(
-            CheckTable.image_id.in_(image_ids)
-        )
-    )
-    for image_id, name, version, parameters, score in rows:
-        ruled.setdefault(image_id, set()).add((name, version, parameters))
+    scores: defaultdict[int, dict[str, float]] = defaultdict(dict)
+    ruled: defaultdict[int, set[tuple[str, int, str]]] = defaultdict(set)
+    table = CheckTable
+    of_images = select(table.image_id, table.name, table.version, table.parameters, table.score)
+    # On the connection: these are a dozen rows an image, and the session would look at each of them.
+    for image_id, name, version, parameters, score in session.connection().execute(
+        of_images.where(table.image_id.in_(image_ids))
+    ):
+        ruled[image_id].add((name, version, parameters))
         if score is not None and current.get(name) == version:
-            scores.setdefault(image_id, {})[name] = score
+            scores[image_id][name] = score
     images = session.execute(
         select(
             ImageTable.id,
@@ -117,17 +120,24 @@ def known_of(session: Session, image_ids: Sequence[int]) -> list[Known]:
     ]
 
 
-def judge(scores: Mapping[str, float], problem: str | None, config: DataConfig) -> list[Ruling]:
-    """What the checks on single images say, from recorded scores; one without a score says nothing."""
-    result = []
-    for check in CHECKS:
-        score = scores.get(check.name)
-        if score is not None:
-            reason = check.rejects(score, config)
-            if reason and check.tells_problem:
-                reason = f"{reason}: {problem}"
-            result.append(Ruling(check.name, check.version, check.parameters(config), score, reason))
-    return result
+class Judge:
+    """The checks on single images under some settings, whose digests are taken once for all images."""
+
+    def __init__(self, config: DataConfig) -> None:
+        self._config = config
+        self._parameters = [(check, check.parameters(config)) for check in CHECKS]
+
+    def rulings(self, scores: Mapping[str, float], problem: str | None) -> list[Ruling]:
+        """What they say of an image, from its scores; one without a score says nothing."""
+        result = []
+        for check, parameters in self._parameters:
+            score = scores.get(check.name)
+            if score is not None:
+                reason = check.rejects(score, self._config)
+                if reason and check.tells_problem:
+                    reason = f"{reason}: {problem}"
+                result.append(Ruling(check.name, check.version, parameters, score, reason))
+        return result
 
 
 def needs_measuring(known: Known, config: DataConfig) -> bool:
@@ -157,7 +167,7 @@ def record_measurements(
     """Record facts and scores by image id; the verdict on the image itself comes later, with all others in view."""
     facts = [
         {
-            "id": image_id,
+            "image": image_id,
             "format": one.header.format or None if one.header else None,
             "width": one.header.width or None if one.header else None,
             "height": one.header.height or None if one.header else None,
@@ -167,8 +177,9 @@ def record_measurements(
         }
         for image_id, one in measured.items()
     ]
-    session.execute(update(ImageTable), facts)
-    record_rulings(session, {image_id: judge(one.scores, one.problem, config) for image_id, one in measured.items()})
+    _update_images(session, facts)
+    judge = Judge(config)
+    record_rulings(session, {image_id: judge.rulings(one.scores, one.problem) for image_id, one in measured.items()})
 
 
 def record_rulings(session: Session, rulings: Mapping[int, Sequence[Ruling]]) -> None:
@@ -203,12 +214,14 @@ def record_decisions(session: Session, decisions: Mapping[int, Decision], rules:
         | ({"rules": rules} if rules else {})
         for image_id, decision in decisions.items()
     ]
-    table = ImageTable.__table__
-    names = [name for name in rows[0] if name != "image"]
-    statement = (
-        update(ImageTable).where(table.c.id == bindparam("image")).values({name: bindparam(name) for name in names})
-    )
-    session.connection().execute(statement, rows)
+    _update_images(session, rows)
+
+
+def _update_images(session: Session, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write columns of images; `image` in each row is the id of one, the other names are those of the columns."""
+    table = cast(Table, ImageTable.__table__)
+    values: dict[str, BindParameter[object]] = {name: bindparam(name) for name in rows[0] if name != "image"}
+    execute_many(session, update(table).where(table.c.id == bindparam("image")).values(values), rows)
 
 
 def forget_scores(session: Session, image_ids: Sequence[int]) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from sdlora.store.bulk import execute_many
 from sdlora.store.records import Caption
 from sdlora.store.tables import Base, CaptionTable, FileTable, ImageTable, SourceTable, utc_now
 
@@ -242,9 +243,7 @@ def image_ids(session: Session, shas: Sequence[str]) -> dict[str, int]:
 
 def insert_or_ignore(session: Session, table: type[Base], rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert the rows whose unique keys are free."""
-    if rows:
-        statement = dialect_of(session).insert(table).on_conflict_do_nothing()
-        session.connection().execute(statement, list(rows))
+    execute_many(session, dialect_of(session).insert(table.__table__).on_conflict_do_nothing(), rows)
 
 
 def insert_or_update(
@@ -254,10 +253,10 @@ def insert_or_update(
     if rows:
         # PostgreSQL refuses a statement that names the same key twice.
         single = {tuple(row[key] for key in keys): row for row in rows}
-        statement = dialect_of(session).insert(table)
+        statement = dialect_of(session).insert(table.__table__)
         changed = {name: statement.excluded[name] for name in rows[0] if name not in keys}
         statement = statement.on_conflict_do_update(index_elements=list(keys), set_=changed)
-        session.connection().execute(statement, list(single.values()))
+        execute_many(session, statement, list(single.values()))
 
 
 def chunks(items: Sequence[T], size: int = CHUNK) -> Iterator[Sequence[T]]:

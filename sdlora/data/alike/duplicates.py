@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sdlora.data.alike.fingerprint import VERSION
-from sdlora.data.checks.base import Ruling, parameters_digest
+from sdlora.data.checks.base import Ruling, digest_of, parameters_digest
 from sdlora.data.config import DataConfig
 
 EXACT = "exact_duplicate"
 NEAR = "near_duplicate"
+_NO_PARAMETERS = parameters_digest({})
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,11 @@ def rulings(copy: Copy | None, config: DataConfig) -> Sequence[Ruling]:
         )
     difference = copy.difference if copy is not None else None
     return (
-        Ruling(EXACT, VERSION, parameters_digest({}), float(exact is not None), exact),
+        Ruling(EXACT, VERSION, _NO_PARAMETERS, float(exact is not None), exact),
         Ruling(NEAR, VERSION, near_parameters(config), difference, near),
     )
 
 
 def near_parameters(config: DataConfig) -> str:
-    return parameters_digest({"near_duplicate_difference": config.near_duplicate_difference})
+    """Digest of the settings under which near duplicates are found."""
+    return digest_of(("near_duplicate_difference",), config)

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -79,7 +80,7 @@ class Check:
 
     def parameters(self, config: DataConfig) -> str:
         """Digest of the settings that decide: the key under which a verdict is recorded."""
-        return _digest_of(self.settings, config)
+        return digest_of(self.settings, config)
 
 
 Findings = Mapping[int, tuple[float | None, str | None]]
@@ -113,7 +114,7 @@ class RecordCheck:
 
     def parameters(self, config: DataConfig) -> str:
         """Digest of the settings that decide: the key under which a verdict is recorded."""
-        digest = _digest_of(self.settings, config)
+        digest = digest_of(self.settings, config)
         also = self.depends_on(config) if self.depends_on else ""
         return parameters_digest({"settings": digest, "also": also}) if also else digest
 
@@ -124,9 +125,8 @@ class RecordCheck:
         return {one: Ruling(self.name, self.version, parameters, *said) for one, said in found.items()}
 
 
-@dataclass(frozen=True)
-class Ruling:
-    """What one check decided of one image."""
+class Ruling(NamedTuple):
+    """What one check decided of one image. A tuple, as a dozen are made of every image that is decided."""
 
     check: str
     version: int
@@ -144,7 +144,8 @@ class Ruling:
         return "rejected" if self.reason else "accepted"
 
 
-def _digest_of(settings: tuple[str, ...], config: DataConfig) -> str:
+def digest_of(settings: tuple[str, ...], config: DataConfig) -> str:
+    """Digest of these settings as `config` has them."""
     values = (getattr(config, name) for name in settings)
     return _cached_digest(tuple((name, value, type(value)) for name, value in zip(settings, values, strict=True)))
 
