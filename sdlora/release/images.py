@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
-import warnings
+import math
 from pathlib import Path
 
 from PIL import Image
+
+from sdlora.data.decoding.colour import to_srgb
+from sdlora.data.decoding.decode import opened, upright
 
 _LOSSLESS_PX = 128  # small images stay PNG, pixel for pixel; larger ones become JPEG
 
@@ -15,14 +18,16 @@ _LOSSLESS_PX = 128  # small images stay PNG, pixel for pixel; larger ones become
 def data_uri(content: bytes, max_side_px: int = 256) -> str | None:
     """The image as a data URI of at most `max_side_px`; None if it cannot be read.
 
-    The picture is decoded and encoded again: nothing of a stranger's file reaches the page but its pixels.
+    The picture is decoded as cleaning does, and encoded again: nothing of a stranger's file reaches the page but its
+    pixels.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content)) as opened:
-                opened.draft("RGB", (max_side_px, max_side_px))
-                image = _on_white(opened)
+        with opened(content) as picture:
+            if picture.width * picture.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+                return None
+            picture.draft("RGB", (max_side_px, max_side_px))
+            picture.load()
+            image, _ = to_srgb(upright(picture), "white")
     # Pillow's decoders raise many kinds of errors on damaged files (OSError, SyntaxError, ValueError, struct.error).
     except Exception:  # noqa: BLE001
         return None
@@ -36,10 +41,3 @@ def data_uri(content: bytes, max_side_px: int = 256) -> str | None:
 def file_data_uri(path: Path, max_side_px: int = 256) -> str | None:
     """The same for a file; None if it is missing."""
     return data_uri(path.read_bytes(), max_side_px) if path.is_file() else None
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    layered = image.convert("RGBA")
-    paper = Image.new("RGBA", layered.size, "white")
-    paper.alpha_composite(layered)
-    return paper.convert("RGB")

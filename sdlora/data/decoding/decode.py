@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sdlora.data.decoding.colour import to_srgb
+from sdlora.data.decoding.remarks import silence_decoders
 
 VERSION = 2
 """Raised when the same bytes would give other pixels."""
@@ -104,7 +105,7 @@ def decode_alpha(content: bytes) -> Image.Image | None:
         UnreadableError: the bytes are damaged or cut short.
     """
     try:
-        with _opened(content) as image:
+        with opened(content) as image:
             if not image.has_transparency_data:
                 return None
             return ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")
@@ -121,14 +122,14 @@ def decode(content: bytes, max_pixels: int | None = None, background: str = "whi
     """
     header = None
     try:
-        with _opened(content) as image:
+        with opened(content) as image:
             header = _header(image)
             if max_pixels is not None and header.pixels > max_pixels:
                 return Decoded(header)
             _compare_png_checksums(content)
             _count_jpeg_passes(content)
             image.load()
-            rgb, transparent = to_srgb(_upright(image), background)
+            rgb, transparent = to_srgb(upright(image), background)
             return Decoded(header, rgb, None, transparent)
     except Image.DecompressionBombError as error:
         # Pillow refuses before it tells the sides; its message has their product.
@@ -139,7 +140,9 @@ def decode(content: bytes, max_pixels: int | None = None, background: str = "whi
 
 
 @contextmanager
-def _opened(content: bytes) -> Iterator[Image.Image]:
+def opened(content: bytes) -> Iterator[Image.Image]:
+    """The picture, not yet loaded; what its decoder remarks is not heard."""
+    silence_decoders()
     # Pillow warns of large pictures and odd metadata; the checks say what is to be said.
     with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content), formats=FORMATS) as image:
         yield image
@@ -175,7 +178,8 @@ def _count_jpeg_passes(content: bytes) -> None:
         raise UnreadableError(f"it is painted in {passes} passes, more than {_MAX_JPEG_PASSES}")
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def upright(image: Image.Image) -> Image.Image:
+    """The picture turned as its EXIF data says, if that can be read."""
     try:
         if image.getexif().get(_ORIENTATION, 1) == 1:
             return image  # without the copy that exif_transpose makes

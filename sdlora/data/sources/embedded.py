@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import struct
+import threading
+import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -26,6 +28,7 @@ _CAMERA_WORDS = re.compile(
 )
 """What cameras write into every ImageDescription."""
 _EXTRA_NETWORK = re.compile(r"<(?:lora|lyco|hypernet):[^>]*>")
+_QUIET = threading.Lock()
 _AFTER_PROMPT = re.compile(r"(?:^|\n)(?:Negative prompt:|Steps: \d)")
 
 
@@ -173,9 +176,11 @@ def _exif_captions(data: bytes) -> list[str]:
     from PIL import Image
 
     try:
-        exif = Image.Exif()
-        exif.load(data)
-        described, comment = exif.get(_IMAGE_DESCRIPTION), exif.get_ifd(_EXIF_POINTER).get(_USER_COMMENT)
+        # Pillow warns of damaged tags; the lock, because the filters of warnings are one for all threads.
+        with _QUIET, warnings.catch_warnings(action="ignore"):
+            exif = Image.Exif()
+            exif.load(data)
+            described, comment = exif.get(_IMAGE_DESCRIPTION), exif.get_ifd(_EXIF_POINTER).get(_USER_COMMENT)
     except Exception:  # noqa: BLE001  # damaged tags raise whatever struct, bytes and ints raise
         return []
     if isinstance(comment, bytes) and b"S\x00t\x00e\x00p\x00s\x00:" in comment[8 : MAX_TEXT_BYTES + 8]:

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import itertools
+import random
+import struct
 import time
+import warnings
 import zipfile
 import zlib
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -13,6 +17,7 @@ from PIL import Image
 from sdlora.data import DataConfig, clean, collect
 from sdlora.data.decoding.decode import decode, decode_rgb
 from sdlora.data.measuring.measure import measure
+from sdlora.release import write_data_page
 from sdlora.store import ImageStore
 from tests.unit.data.damage import damaged, whole_pictures
 from tests.unit.data.drawing import drawing, encoded
@@ -60,6 +65,42 @@ def test_no_damaged_image_takes_long(count: int) -> None:
         slowest = max(slowest, time.process_time() - start)
         assert measured.problem or measured.pixels_sha256 or measured.scores["pixel_count"] > CONFIG.max_pixels
     assert slowest < SECONDS_EACH
+
+
+def _with_torn_words(seed: int) -> Iterator[bytes]:
+    """Pictures whose EXIF data is damaged, one whose palette is half transparent, and one whose header lies."""
+    dice = random.Random(seed)
+    exif = Image.Exif()
+    exif[0x010E], exif[0x9286] = "a caption", b"UNICODE\0" + "Steps: 20".encode("utf-16-le")
+    for number in range(40):
+        for kind in ("JPEG", "TIFF"):
+            content = bytearray(encoded(drawing(number), kind, exif=exif))
+            for _ in range(3):
+                place = dice.randrange(20, 140) if kind == "JPEG" else -dice.randrange(1, 200)
+                content[place] ^= 1 << dice.randrange(8)
+            yield bytes(content)
+    yield encoded(drawing(1).quantize(8), transparency=b"\x10\x20")
+    yield _png_promising(12_000, 10_000)  # more than Pillow warns of
+    lying = bytearray(encoded(drawing(2), "TIFF"))
+    place = lying.index(struct.pack("<HHI", 277, 3, 1))  # samples per pixel
+    lying[place + 8 : place + 10] = struct.pack("<H", 36611)
+    yield bytes(lying)
+
+
+def test_nothing_that_decoders_remark_on_damaged_files_reaches_the_terminal(
+    store: ImageStore, folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pictures = itertools.chain(_with_torn_words(0), itertools.islice(damaged(2), 200))
+    for number, content in enumerate(pictures):
+        (folder / f"{number:05d}.png").write_bytes(content)
+    config = CONFIG.model_copy(update={"max_pixels": 200_000_000})
+    with warnings.catch_warnings(record=True, action="always") as heard:
+        collect(store, str(folder), config)
+        clean(store, config)
+        write_data_page(store, config, tmp_path / "page.html", title="Images")
+    assert [str(one.message) for one in heard] == []
+    assert capfd.readouterr() == ("", "")
+    assert store.counts().rejected_by["unreadable"] > 20
 
 
 def test_a_jpeg_of_thousands_of_passes_is_refused_unseen() -> None:

@@ -36,6 +36,26 @@ def test_transparency_is_put_on_white() -> None:
     assert opened(data_uri(buffer.getvalue())).getpixel((4, 4)) == (255, 255, 255)
 
 
+def test_a_picture_is_shown_upright_and_in_the_colours_that_were_meant() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    buffer = io.BytesIO()
+    Image.linear_gradient("L").resize((40, 20)).save(buffer, "PNG", exif=exif)
+    assert opened(data_uri(buffer.getvalue())).size == (20, 40)
+    buffer = io.BytesIO()
+    Image.new("I;16", (8, 8), 32768).save(buffer, "PNG")
+    assert opened(data_uri(buffer.getvalue())).getpixel((4, 4)) == (128, 128, 128)
+
+
+def test_formats_that_are_programs_are_not_opened(monkeypatch) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "EPS")
+    started = []
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_: started.append(1) or Image.new("RGB", (8, 8)).im)
+    assert data_uri(buffer.getvalue()) is None
+    assert not started
+
+
 def test_unreadable_bytes_and_missing_files_give_none(tmp_path: Path) -> None:
     assert data_uri(b"") is None
     assert data_uri(b"<svg onload=alert(1)>") is None
