@@ -57,6 +57,9 @@ def print_details(details: ImageDetails) -> None:
     _line("verdict", verdict)
     _line("source", f"{record.source or 'not stated'}, licence: {record.licence or 'not stated'}")
     _line("collected", f"{record.collected_at.astimezone():%Y-%m-%d %H:%M}")
+    if details.mask:
+        told = details.mask.problem or f"{details.mask.sha256}, {details.mask.byte_size:,} bytes"
+        _line("mask", f"{details.mask.path}: {told}")
     _table("seen as", None, [[name] for name in record.files])
     captions = [
         [caption.text, caption.origin, caption.source or "a person", "yes" if caption.counts else "no"]

@@ -21,7 +21,7 @@ def told_of(report: CollectReport) -> str:
     """What came of a source, with the first files that were passed over and why."""
     lines = [f"[bold]{escape(report.source)}[/]: {report.files:,} images, {report.new:,} new"]
     if report.recaptioned:
-        lines[0] += f", {report.recaptioned:,} with other captions"
+        lines[0] += f", {report.recaptioned:,} with other captions or masks"
     if report.skipped_count:
         lines[0] += f", [yellow]{report.skipped_count:,} passed over[/]"
     lines += [f"  [dim]{escape(skipped.path)}: {escape(skipped.reason)}[/]" for skipped in report.skipped]

@@ -75,6 +75,8 @@ def show(
     console.print(f"made {_when(record)}: {record.train_count} images to train on, {record.held_out_count} held out")
     console.print(f"captions: {several} images have several, {without} have none")
     _print_weights(rows)
+    if masked := sum(bool(row.mask) for row in rows.train):
+        console.print(f"masks: {masked} of the images to train on have one (training.masked_weight)")
     console.print("versions: " + (", ".join(version.label for version in record.versions) or "none yet"))
     _print_changes(f"since {record.parent[:10]}" if record.parent else "the first snapshot", parent, rows, limit)
 
@@ -107,6 +109,7 @@ def _print_changes(title: str, old: Snapshot | None, new: Snapshot, limit: int) 
     changes = compare_snapshots(old, new)
     counts = f"{len(changes.added)} came, {len(changes.removed)} went, {len(changes.recaptioned)} have other captions"
     counts += f", {len(changes.reweighted)} another weight" if changes.reweighted else ""
+    counts += f", {len(changes.remasked)} another mask" if changes.remasked else ""
     console.print(f"[bold]{title}:[/] {counts}")
     if old is None:
         return  # all of it is new
@@ -120,6 +123,10 @@ def _print_changes(title: str, old: Snapshot | None, new: Snapshot, limit: int) 
     ]
     changed += [
         (sha256, f"weight {before[sha256].weight:g} -> {after[sha256].weight:g}") for sha256 in changes.reweighted
+    ]
+    changed += [
+        (sha256, f"mask {before[sha256].mask[:10] or 'none'} -> {after[sha256].mask[:10] or 'none'}")
+        for sha256 in changes.remasked
     ]
     for sign, listed in (("[green]+[/]", came), ("[red]-[/]", went), ("[yellow]~[/]", changed)):
         for sha256, text in listed[:limit]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy import select
 
@@ -11,22 +12,24 @@ from sdlora.data.config import DataConfig
 from sdlora.data.snapshot import Snapshot, SnapshotRow, latest_snapshot
 from sdlora.data.weights import image_weights
 from sdlora.store import ImageStore
+from sdlora.store.masks import masks_of
 from sdlora.store.queries import captions_of
 from sdlora.store.tables import ImageTable
 
 
 @dataclass(frozen=True)
 class SnapshotChanges:
-    """Images by SHA-256, sorted: those that came, those that went, those with other captions, or another weight."""
+    """Images by SHA-256, sorted: those that came or went, those with other captions, another weight or mask."""
 
     added: tuple[str, ...]
     removed: tuple[str, ...]
     recaptioned: tuple[str, ...]
     reweighted: tuple[str, ...] = ()
+    remasked: tuple[str, ...] = ()
 
     @property
     def any(self) -> bool:
-        return bool(self.added or self.removed or self.recaptioned or self.reweighted)
+        return any((self.added, self.removed, self.recaptioned, self.reweighted, self.remasked))
 
 
 def compare_snapshots(old: Snapshot | None, new: Snapshot) -> SnapshotChanges:
@@ -47,28 +50,37 @@ def changes_since_snapshot(store: ImageStore, config: DataConfig | None = None) 
         shas = {row.id: row.sha256 for row in session.execute(accepted)}
         captions = captions_of(session, list(shas))
         weights = image_weights(session, config.weight_by)
+        masks = {image_id: mask.sha256 or "" for image_id, mask in masks_of(session).items() if mask.problem is None}
     before = _said(newest.rows if newest else ())
     held_out = {row.sha256 for row in newest.held_out} if newest else set()
     today = {
-        sha256: (captions.get(image_id) or ("",), 1.0 if sha256 in held_out else weights.get(image_id, 1.0))
+        sha256: _Said(
+            captions.get(image_id) or ("",),
+            *((1.0, "") if sha256 in held_out else (weights.get(image_id, 1.0), masks.get(image_id, ""))),
+        )
         for image_id, sha256 in shas.items()
     }
     return _compare(before, today)
 
 
-_Said = dict[str, tuple[tuple[str, ...], float]]
-"""Captions and weight by SHA-256."""
+class _Said(NamedTuple):
+    """What a snapshot says of an image beside its side."""
+
+    captions: tuple[str, ...]
+    weight: float
+    mask: str
 
 
-def _said(rows: Iterable[SnapshotRow]) -> _Said:
-    return {row.sha256: (row.captions, row.weight) for row in rows}
+def _said(rows: Iterable[SnapshotRow]) -> dict[str, _Said]:
+    return {row.sha256: _Said(row.captions, row.weight, row.mask) for row in rows}
 
 
-def _compare(old: _Said, new: _Said) -> SnapshotChanges:
+def _compare(old: Mapping[str, _Said], new: Mapping[str, _Said]) -> SnapshotChanges:
     both = old.keys() & new.keys()
     return SnapshotChanges(
         added=tuple(sorted(new.keys() - old.keys())),
         removed=tuple(sorted(old.keys() - new.keys())),
-        recaptioned=tuple(sorted(sha256 for sha256 in both if old[sha256][0] != new[sha256][0])),
-        reweighted=tuple(sorted(sha256 for sha256 in both if old[sha256][1] != new[sha256][1])),
+        recaptioned=tuple(sorted(sha256 for sha256 in both if old[sha256].captions != new[sha256].captions)),
+        reweighted=tuple(sorted(sha256 for sha256 in both if old[sha256].weight != new[sha256].weight)),
+        remasked=tuple(sorted(sha256 for sha256 in both if old[sha256].mask != new[sha256].mask)),
     )

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from sdlora.data.config import DataConfig
+from sdlora.data.decoding.mask import mask_problem
 from sdlora.data.reading import in_lanes, in_order
 from sdlora.data.sources import Item, Source, Surroundings, UnreadableItemError, open_source
 from sdlora.data.sources.captions import caption_stamp, find_captions, repeats_of
 from sdlora.progress import OnMetrics, OnProgress
 from sdlora.store import ImageStore
 from sdlora.store.intake import SeenFile, find_source, known_files, record_files, register_source
+from sdlora.store.masks import Mask, mask_blobs
 from sdlora.store.overrides import tombstones
 
 _BATCH = 500
@@ -41,7 +43,7 @@ class CollectReport:
         files: image files that the source has.
         new: images that the database did not have; `new_files` names the first of them.
         known: files whose bytes it had, among them `copies`: bytes that came under more than one name in this pass.
-        recaptioned: known images of which the source now says something else.
+        recaptioned: known images of which the source now says something else, or has another mask.
         skipped: files that could not be read (the first ones; `skipped_count` has all).
         unmatched: files that the metadata speaks of but that are not there (the first ones, and their count).
         bytes_read: bytes of the files that were read, as they were neither known nor unchanged.
@@ -177,10 +179,12 @@ class _Intake:
                 known = {}
             else:
                 with self.store.read() as session:
-                    known = known_files(session, source_id, [item.path for item in batch])
-                here = ((seen.sha256, seen.byte_size) for seen in known.values() if seen.sha256 not in self.purged)
-                lost = self.store.blobs.missing(here)
+                    paths = [item.path for item in batch]
+                    known, masks = known_files(session, source_id, paths), mask_blobs(session, source_id, paths)
+                here = [(seen.sha256, seen.byte_size) for seen in known.values() if seen.sha256 not in self.purged]
+                lost = self.store.blobs.missing([*here, *masks.values()])
                 known = {path: seen for path, seen in known.items() if seen.sha256 not in lost}
+                known = {path: seen for path, seen in known.items() if masks.get(path, ("",))[0] not in lost}
             for item in batch:
                 number += 1
                 seen = known.get(item.path)
@@ -202,15 +206,15 @@ class _Intake:
             if known and content is None:
                 self._refuse_purged(known.sha256)
                 said = item.said()
-                captions = find_captions(item, said, lambda: self.store.blobs.get(known.sha256))
                 seen, count = known, 0
+                bytes_of = lambda: self.store.blobs.get(known.sha256)  # noqa: E731
             elif content is None:
                 raise UnreadableItemError("its host says that it has not changed, but it was never seen")
             else:
                 if self.purged:
                     self._refuse_purged(hashlib.sha256(content.data).hexdigest())
                 said = item.said()
-                captions = find_captions(item, said, lambda: content.data)
+                bytes_of = lambda: content.data  # noqa: E731
                 count = len(content.data)
                 seen = SeenFile(item.path, self.store.blobs.put(content.data), count, content.stamp)
         except UnreadableItemError as error:
@@ -221,9 +225,21 @@ class _Intake:
             repeats=repeats_of(item.names) if item.names else None,
             source=said.origin,
             licence=said.licence,
-            captions=captions,
+            captions=find_captions(item, said, bytes_of),
+            mask=self._read_mask(item, bytes_of),
         )
         return _Outcome(wanted, seen, bytes_read=count)
+
+    def _read_mask(self, item: Item, image: Callable[[], bytes]) -> Mask | None:
+        """Keep the bytes of the mask beside an item, if there is one; what is wrong with it, a check tells later."""
+        if item.mask is None:
+            return None
+        try:
+            content = item.mask.read()
+        except UnreadableItemError as error:
+            return Mask(item.mask.path, None, None, str(error))
+        problem = mask_problem(content, image(), self.config.max_pixels)
+        return Mask(item.mask.path, self.store.blobs.put(content), len(content), problem)
 
     def _refuse_purged(self, sha256: str) -> None:
         if sha256 in self.purged:

@@ -76,6 +76,9 @@ class DataConfig(FrozenConfig):
     allowed_licences: tuple[str, ...] = Field(
         (), description="only images under these licences, such as CC0* or CC-BY-4.0*, in any case; none: any licence"
     )
+    allow_unfit_masks: bool = Field(
+        False, description="keep images whose mask (name-masklabel.png, name.mask.png) is damaged, without the mask"
+    )
     unsafe_model: str = Field(
         "", description="image classifier for unsafe content: a folder, or owner/name@commit of the hub; none: no check"
     )

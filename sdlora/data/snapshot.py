@@ -23,6 +23,7 @@ from sdlora.data.weights import image_weights
 from sdlora.errors import DataError
 from sdlora.store import ImageStore, Split
 from sdlora.store.intake import chunks, insert_or_ignore
+from sdlora.store.masks import masks_of
 from sdlora.store.queries import captions_of, count_images
 from sdlora.store.tables import ImageTable, SnapshotImageTable, SnapshotTable
 
@@ -36,6 +37,7 @@ class SnapshotRow:
     Attributes:
         background: what its transparent parts lie on, empty where it has none or they lie on white.
         weight: how often an epoch shows it beside the others; held-out images weigh 1.
+        mask: SHA-256 of the picture that says which parts of a training image count; empty where there is none.
     """
 
     sha256: str
@@ -43,6 +45,7 @@ class SnapshotRow:
     split: Split
     background: str = ""
     weight: float = 1.0
+    mask: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,11 +67,12 @@ class Snapshot:
 def snapshot_digest(rows: Iterable[SnapshotRow]) -> str:
     """SHA-256 over one JSON line [sha256, captions, split(, background)(, {...})] per row, in order of the SHA-256s.
 
-    The object holds what few rows have (`weight`), so that snapshots from before such a thing keep their digests.
+    The object holds what few rows have (`weight`, `mask`), so that snapshots from before it keep their digests.
     """
     digest = hashlib.sha256()
     for row in sorted(rows, key=lambda row: row.sha256):
-        rare = {"weight": row.weight} if row.weight != 1 else {}
+        rare: dict[str, object] = {"weight": row.weight} if row.weight != 1 else {}
+        rare |= {"mask": row.mask} if row.mask else {}
         values: list[object] = [row.sha256, row.captions, row.split, *([row.background] if row.background else [])]
         values += [rare] if rare else []
         line = json.dumps(values, ensure_ascii=True, separators=(",", ":"))
@@ -96,6 +100,7 @@ def make_snapshot(store: ImageStore, config: DataConfig) -> Snapshot:
         shas = {member.image_id: member.sha256 for member in members}
         backgrounds = _backgrounds(session)
         weights = image_weights(session, config.weight_by)
+        masks = {image_id: mask.sha256 for image_id, mask in masks_of(session).items() if mask.problem is None}
         by_id = {
             image_id: SnapshotRow(
                 sha256=shas[image_id],
@@ -103,6 +108,7 @@ def make_snapshot(store: ImageStore, config: DataConfig) -> Snapshot:
                 split=side,
                 background=backgrounds.get(image_id, ""),
                 weight=weights.get(image_id, 1.0) if side == "train" else 1.0,
+                mask=masks.get(image_id) or "" if side == "train" else "",
             )
             for image_id, side in sides.splits.items()
         }
@@ -229,6 +235,7 @@ def _record_snapshot(session: Session, snapshot: Snapshot, by_id: Mapping[int, S
             "captions": list(row.captions),
             "background": row.background or None,
             "weight": row.weight if row.weight != 1 else None,
+            "mask": row.mask or None,
         }
         for image_id, row in by_id.items()
     ]
@@ -263,6 +270,7 @@ def _rows_of(session: Session, snapshot_id: int) -> tuple[SnapshotRow, ...]:
             SnapshotImageTable.split,
             SnapshotImageTable.background,
             SnapshotImageTable.weight,
+            SnapshotImageTable.mask,
         )
         .join(ImageTable, ImageTable.id == SnapshotImageTable.image_id)
         .where(SnapshotImageTable.snapshot_id == snapshot_id)
@@ -270,6 +278,13 @@ def _rows_of(session: Session, snapshot_id: int) -> tuple[SnapshotRow, ...]:
     )
     rows = session.execute(statement)
     return tuple(
-        SnapshotRow(row.sha256, tuple(row.captions), cast("Split", row.split), row.background or "", row.weight or 1.0)
+        SnapshotRow(
+            sha256=row.sha256,
+            captions=tuple(row.captions),
+            split=cast("Split", row.split),
+            background=row.background or "",
+            weight=row.weight or 1.0,
+            mask=row.mask or "",
+        )
         for row in rows
     )

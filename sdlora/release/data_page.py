@@ -118,6 +118,7 @@ def _tiles(facts: DataFacts) -> Iterator[Tile]:
     yield Tile("Left out", f"{counts.rejected:,}", f"{share}, none of them deleted")
     detail = f"{len(facts.changes.removed):,} went, {len(facts.changes.recaptioned):,} have other captions"
     detail += f", {len(facts.changes.reweighted):,} another weight" if facts.changes.reweighted else ""
+    detail += f", {len(facts.changes.remasked):,} another mask" if facts.changes.remasked else ""
     if facts.trouble:
         yield Tile("New", "?", "the snapshot before is damaged")
     else:

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from sdlora.errors import DataError
 from sdlora.store.details import ImageDetails, image_details
+from sdlora.store.masks import forget_masks
 from sdlora.store.overrides import PERSON, PURGED, Override, add_override, overrides_of, withdraw_override
 from sdlora.store.queries import find_image
 from sdlora.store.tables import CaptionTable, FingerprintTable, ImageTable, SimilarPairTable
@@ -65,15 +66,17 @@ class Purged:
 
     Attributes:
         copies: images that were left out as copies of it, by SHA-256. They stay left out, by a decision of their own.
+        masks: bytes of its masks that no other image needs, by SHA-256.
     """
 
     details: ImageDetails
     override: Override
     copies: tuple[str, ...] = ()
+    masks: tuple[str, ...] = ()
 
 
 def bury(session: Session, sha256: str, why: str, who: str) -> Purged:
-    """Make an image a tombstone: no captions, no fingerprint, rejected for good. The bytes are the caller's to remove.
+    """Make an image a tombstone: no captions, mask or fingerprint, rejected for good. Bytes are the caller's to remove.
 
     Snapshots keep their row of it, because their digest covers it. An image that was left out as its copy would be
     the best of its group now; it is rejected by the same word, which can be taken back. To bury again changes nothing.
@@ -88,6 +91,7 @@ def bury(session: Session, sha256: str, why: str, who: str) -> Purged:
         return Purged(details, known)
     override = add_override(session, image.id, "purged", _reason(why), who)
     copies = _reject_copies(session, details, override)
+    masks = forget_masks(session, image.id)
     session.execute(delete(CaptionTable).where(CaptionTable.image_id == image.id))
     fingerprint_id = image.fingerprint_id
     image.fingerprint_id = None
@@ -95,7 +99,7 @@ def bury(session: Session, sha256: str, why: str, who: str) -> Purged:
     if fingerprint_id is not None:
         _forget_fingerprint(session, fingerprint_id)
     _set_verdict(session, image.id, override)
-    return Purged(details, override, copies)
+    return Purged(details, override, copies, masks)
 
 
 def _reject_copies(session: Session, details: ImageDetails, purge: Override) -> tuple[str, ...]:

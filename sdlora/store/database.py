@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from sdlora.errors import StorageError
 from sdlora.store import postgresql, sqlite
 
-SCHEMA_REVISION = "0007"
+SCHEMA_REVISION = "0008"
 """The newest migration. Kept here so that opening an up-to-date database need not import Alembic."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"

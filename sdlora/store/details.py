@@ -10,6 +10,7 @@ from sqlalchemy import case, or_, select
 from sqlalchemy.orm import Session
 
 from sdlora.store.lineage import Appearance, TrainedVersion, appearances_of
+from sdlora.store.masks import Mask, masks_of
 from sdlora.store.overrides import Override, override_history
 from sdlora.store.queries import find_image
 from sdlora.store.ratings import Rating, rating_history
@@ -70,6 +71,7 @@ class ImageDetails:
     similar: tuple[Similar, ...]
     overrides: tuple[Override, ...]
     ratings: tuple[Rating, ...]
+    mask: Mask | None
     appearances: tuple[Appearance, ...]
     generations: tuple[Drawn, ...]
 
@@ -94,6 +96,7 @@ def image_details(session: Session, sha256: str) -> ImageDetails:
         similar=_similar(session, image),
         overrides=override_history(session, image.id),
         ratings=rating_history(session, image.sha256),
+        mask=masks_of(session, [image.id]).get(image.id),
         appearances=appearances_of(session, image.id),
         generations=_generations(session, record.sha256),
     )

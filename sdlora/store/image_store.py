@@ -180,6 +180,8 @@ class ImageStore:
         """
         with self.write() as session:
             purged = bury(session, sha256, why, who)
+            for mask in purged.masks:  # before they are forgotten: a run that is killed here finds them again
+                self.blobs.remove(mask)
         self.blobs.remove(purged.details.record.sha256)
         return purged
 

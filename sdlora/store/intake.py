@@ -12,6 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from sdlora.store.bulk import execute_many
+from sdlora.store.masks import Mask, replace_masks
 from sdlora.store.records import Caption
 from sdlora.store.tables import Base, CaptionTable, FileTable, ImageTable, SourceTable, utc_now
 
@@ -30,6 +31,7 @@ class SeenFile:
         caption_stamp: changes when what the source says of the image does.
         repeats: how often an epoch should show the image, where the source says so.
         captions: what the file says of the image; None leaves what is recorded.
+        mask: the picture beside it that says which parts of it count.
     """
 
     path: str
@@ -41,6 +43,7 @@ class SeenFile:
     source: str | None = None
     licence: str | None = None
     captions: tuple[Caption, ...] | None = None
+    mask: Mask | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,10 @@ def record_files(session: Session, source_id: int, files: Sequence[SeenFile]) ->
         for file in files
     ]
     insert_or_update(session, FileTable, rows, keys=("source_id", "path"))
-    changed = _replace_file_captions(session, source_id, [file for file in files if file.captions is not None], ids)
+    file_ids = _file_ids(session, source_id, [file.path for file in files])
+    said = {file_ids[file.path]: file for file in files if file.captions is not None}
+    changed = _replace_file_captions(session, source_id, said, ids)
+    changed |= _replace_masks(session, files, file_ids)
     _update_rights(session, restated)
     changed |= {file.sha256 for file in restated}
     _judge_again(session, [ids[sha256] for sha256 in changed - new])
@@ -141,17 +147,25 @@ def replace_captions(session: Session, source_id: int | None, captions: Mapping[
     _judge_again(session, list(ids.values()))
 
 
+def _replace_masks(session: Session, files: Sequence[SeenFile], file_ids: Mapping[str, int]) -> set[str]:
+    """Let the masks beside `files` be what they are now; returns the images of which that is news."""
+    by_id = {file_ids[file.path]: file for file in files}
+    changed = set()
+    for chunk in chunks(list(by_id)):
+        changed |= replace_masks(session, {file_id: by_id[file_id].mask for file_id in chunk})
+    return {by_id[file_id].sha256 for file_id in changed}
+
+
 def _replace_file_captions(
-    session: Session, source_id: int, files: Sequence[SeenFile], ids: Mapping[str, int]
+    session: Session, source_id: int, files: Mapping[int, SeenFile], ids: Mapping[str, int]
 ) -> set[str]:
-    """Let `files` say their captions and nothing else of their images; returns the images of which that is news."""
-    file_ids = _file_ids(session, source_id, [file.path for file in files])
-    said = _said_before(session, source_id, list(file_ids.values()))
+    """Let `files`, by their ids, say their captions and nothing else of their images; returns where that is news."""
+    said = _said_before(session, list(files))
     changed = {}
-    for file in files:
-        before = said.get((ids[file.sha256], file_ids[file.path]), [])
+    for file_id, file in files.items():
+        before = said.get((ids[file.sha256], file_id), [])
         if before != [(caption.text, caption.origin) for caption in file.captions or ()]:
-            changed[file_ids[file.path]] = file
+            changed[file_id] = file
     for chunk in chunks(list(changed)):
         # Only of the image that it shows now: the one that it showed before keeps the words that fitted it.
         of_images = CaptionTable.image_id.in_([ids[changed[file_id].sha256] for file_id in chunk])
@@ -175,9 +189,7 @@ def _file_ids(session: Session, source_id: int, paths: Sequence[str]) -> dict[st
     return found
 
 
-def _said_before(
-    session: Session, source_id: int, file_ids: Sequence[int]
-) -> dict[tuple[int, int], list[tuple[str, str]]]:
+def _said_before(session: Session, file_ids: Sequence[int]) -> dict[tuple[int, int], list[tuple[str, str]]]:
     """Captions by image and file, in their order."""
     found: dict[tuple[int, int], list[tuple[str, str]]] = defaultdict(list)
     for chunk in chunks(file_ids):

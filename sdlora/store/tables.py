@@ -1,6 +1,6 @@
 """The tables of the image database.
 
-sources ──< files >── images ──< captions
+sources ──< files >── images ──< captions               files ──── masks    pictures beside them: what counts
                         │  │──< checks            the ledger: (image, check, version, parameters) -> score, verdict
                         │  │──< overrides         what people decided, with who, when and why; wins over the checks
                         │  └──> fingerprints ──< similar_pairs >── fingerprints
@@ -118,6 +118,18 @@ class FileTable(Base):
     source: Mapped[SourceTable] = relationship()
 
 
+class MaskTable(Base):
+    """The picture beside a file that says which parts of it count. One with a `problem` is used by nobody."""
+
+    __tablename__ = "masks"
+
+    file_id: Mapped[int] = mapped_column(ForeignKey("files.id"), primary_key=True)
+    path: Mapped[str]
+    sha256: Mapped[str | None] = mapped_column(String(64), index=True)  # its bytes lie with those of the images
+    byte_size: Mapped[int | None] = mapped_column(BigInteger)
+    problem: Mapped[str | None]  # why it cannot be used, in words
+
+
 class CaptionTable(Base):
     """One caption of an image as one file of a source gives it; a person's edit has neither source nor file."""
 
@@ -215,6 +227,7 @@ class SnapshotImageTable(Base):
     split: Mapped[str]
     captions: Mapped[list[str]] = mapped_column(JSON)
     background: Mapped[str | None]  # of an image whose transparent parts do not lie on white
+    mask: Mapped[str | None] = mapped_column(String(64))  # SHA-256 of the picture that says which parts count
     weight: Mapped[float | None]  # how often an epoch shows it beside the others; None: 1
 
 

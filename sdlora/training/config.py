@@ -93,7 +93,11 @@ class TrainingConfig(FrozenConfig):
     noise_offset: float = Field(0.0, ge=0, description="extra noise on the mean, for very dark or bright images")
     horizontal_flip: bool = Field(False, description="mirror half of the images; not for text or one-sided things")
     masked_weight: float | None = Field(
-        None, ge=0, lt=1, description="weight in the loss of an image's transparent parts; null: all parts count alike"
+        None,
+        ge=0,
+        lt=1,
+        description="weight in the loss of what an image's mask (name-masklabel.png, name.mask.png), else its alpha "
+        "channel, leaves out; null: all parts count alike",
     )
     prior_weight: float | None = Field(
         None,

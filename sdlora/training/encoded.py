@@ -27,7 +27,7 @@ from sdlora.training.buckets import Size
 from sdlora.training.framing import centre_framing, target_sizes, upright_sizes
 from sdlora.training.image_encoder import ImageEncoder
 from sdlora.training.lookup import Encode, look_up
-from sdlora.training.masks import alpha_masks
+from sdlora.training.masks import read_masks
 from sdlora.training.tensor_cache import TensorCache
 from sdlora.training.trained_text import caption_tokens
 
@@ -40,7 +40,7 @@ class View:
         latents: by image digest, (C, h, w) each; an image's shape is that of its bucket.
         mirrored: the same of the mirrored images; empty when not asked for.
         image_conditioning: by image digest, what the denoiser is shown of the image itself, for families that do so.
-        masks: by image digest, (1, h, w) how opaque it is; empty when not asked for.
+        masks: by image digest, (1, h, w) how much its parts count; empty when not asked for.
     """
 
     latents: Mapping[str, Tensor]
@@ -123,7 +123,7 @@ def encode_rows(
         resolutions: sides in pixels of the squares, or of squares as large as the buckets.
         aspect_buckets: bring each image to the bucket nearest to its proportions, instead of to a square.
         mirror: encode the mirrored images too.
-        masks: read the alpha channels too.
+        masks: read the masks of the rows too, or the images' alpha channels where they have none.
         tokens_only: leave captions to text encoders that learn; no embedding is computed.
         device: where the encoders run.
         on_progress: called with "encode images".
@@ -139,7 +139,8 @@ def encode_rows(
     if aspect_buckets or family.shows_framing:
         originals, skipped = upright_sizes(digests, store)
         digests = [digest for digest in digests if digest not in skipped]
-    encoder = ImageEncoder(base, store, {row.sha256: row for row in rows}, device, on_progress)
+    by_digest = {row.sha256: row for row in rows}
+    encoder = ImageEncoder(base, store, by_digest, device, on_progress)
     views = []
     for side_px in resolutions:
         targets = target_sizes(digests, originals, side_px, family, aspect_buckets)
@@ -151,8 +152,11 @@ def encode_rows(
             for digest in (latents if family.shows_framing else ())
         }
         readable = {digest: targets[digest] for digest in latents}
-        opacity = alpha_masks(store, readable, family.latent_reduction) if masks else {}
-        views.append(View(latents, mirrored, shown, opacity))
+        counting: Mapping[str, Tensor] = {}
+        if masks:
+            counting, unreadable = read_masks(store, by_digest, readable, family.latent_reduction)
+            skipped |= unreadable
+        views.append(View(latents, mirrored, shown, counting))
     encoder.close()
     kept = tuple(row for row in rows if row.sha256 not in skipped)
     captions = sorted({""}.union(*(row.captions for row in kept)))

@@ -209,6 +209,13 @@ def encode_snapshot(
             on_progress=on_progress,
         )
 
+    masked = sum(bool(row.mask) for row in snapshot.train)
+    if masked and config.masked_weight is None:
+        _logger.warning(
+            "%d images have masks, but without training.masked_weight all of each image counts. Set it to 0 to learn "
+            "from what the masks show only.",
+            masked,
+        )
     encoded = encode(snapshot.train, config.horizontal_flip, masks=config.masked_weight is not None)
     if not encoded.rows:
         reasons = "; ".join(sorted(set(encoded.skipped.values()))[:3])

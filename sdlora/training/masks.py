@@ -1,61 +1,106 @@
-"""Which parts of an image count in the loss: its alpha channel, at the latents' resolution."""
+"""Which parts of an image count in the loss: the mask beside it, else its alpha channel, at the latents' resolution."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from sdlora.data.decoding.decode import decode_alpha
+from sdlora.data import SnapshotRow
+from sdlora.data.decoding.decode import UnreadableError, decode_alpha
+from sdlora.data.decoding.mask import decode_mask
+from sdlora.errors import DataError
 from sdlora.store import ImageStore
 from sdlora.training.buckets import Size
 from sdlora.training.lookup import ONLY, Encode, look_up
 from sdlora.training.tensor_cache import TensorCache
 
-_VERSION = "alpha-v1"
+# Raised when the same bytes would give another mask.
+_ALPHA = "alpha-v1"
+_BESIDE = "beside-v1"
 
 
-def alpha_masks(store: ImageStore, targets: Mapping[str, Size], latent_reduction: int) -> dict[str, Tensor]:
-    """By digest, (1, h, w) in [0, 1]: how opaque the image is around each latent position.
+def read_masks(
+    store: ImageStore, rows: Mapping[str, SnapshotRow], targets: Mapping[str, Size], latent_reduction: int
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """How much the parts of images count, scaled and cropped as the images themselves.
 
-    Scaled and cropped as the image itself; an image without transparency is opaque everywhere.
-
+    Args:
+        store: holds the bytes of images and masks.
+        rows: by digest of the image.
+        targets: the size that each image is trained at, by digest.
+        latent_reduction: pixels of a side per latent position.
+    Returns:
+        By digest, (1, h, w) in [0, 1]: the mean over each latent position of the row's mask, else of the alpha channel;
+        an image without either counts everywhere. And why a mask cannot be used, by digest of the image: to train on
+        such an image as a whole would teach what somebody took the trouble to hide.
     Raises:
         UnreadableError: the bytes of an image are damaged.
         StorageError: the cache cannot be written.
     """
-    masks: dict[str, Tensor] = {}
+    found: dict[str, Tensor] = {}
+    unusable: dict[str, str] = {}
     for size in sorted(set(targets.values())):
-        digests = [digest for digest, target in targets.items() if target == size]
-        transform = f"{_VERSION}-{size[1]}x{size[0]}px-over-{latent_reduction}"
-        cache = TensorCache(store.home / "cache" / "masks" / transform)
+        of_size = [rows[digest] for digest, target in targets.items() if target == size]
+        reader = _Reader(store, size, latent_reduction)
+        found |= reader.alpha([row.sha256 for row in of_size if not row.mask])
+        found |= reader.beside({f"{row.sha256}.{row.mask}": row for row in of_size if row.mask}, unusable)
+    return found, unusable
 
-        def encoder(size: Size = size) -> Encode:
-            return lambda keys: {key: {ONLY: _mask(store.read_bytes(key), size, latent_reduction)} for key in keys}
 
-        found = look_up(cache, digests, encoder, None, "read masks", torch.device("cpu"))
-        masks |= {digest: tensors[ONLY] for digest, tensors in found.items()}
-    return masks
+@dataclass(frozen=True)
+class _Reader:
+    """Masks at one size, from the cache or read anew."""
+
+    store: ImageStore
+    size: Size
+    latent_reduction: int
+
+    def alpha(self, digests: Sequence[str]) -> dict[str, Tensor]:
+        def encode(keys: Sequence[str]) -> dict[str, dict[str, Tensor]]:
+            return {key: {ONLY: self._positions(decode_alpha(self.store.read_bytes(key)))} for key in keys}
+
+        return self._look_up(_ALPHA, digests, encode)
+
+    def beside(self, rows: Mapping[str, SnapshotRow], unusable: dict[str, str]) -> dict[str, Tensor]:
+        """By image; the keys name image and mask, so that an exchanged mask is another entry."""
+
+        def encode(keys: Sequence[str]) -> dict[str, dict[str, Tensor]]:
+            read = {}
+            for key in keys:
+                row = rows[key]
+                try:
+                    read[key] = {ONLY: self._positions(decode_mask(self.store.read_bytes(row.mask)))}
+                except (DataError, UnreadableError) as error:
+                    unusable[row.sha256] = f"the mask {row.mask[:12]} of image {row.sha256[:12]}: {error}"
+            return read
+
+        return {rows[key].sha256: mask for key, mask in self._look_up(_BESIDE, list(rows), encode).items()}
+
+    def _look_up(self, version: str, keys: Sequence[str], encode: Encode) -> dict[str, Tensor]:
+        transform = f"{version}-{self.size[1]}x{self.size[0]}px-over-{self.latent_reduction}"
+        cache = TensorCache(self.store.home / "cache" / "masks" / transform)
+        found = look_up(cache, keys, lambda: encode, None, "read masks", torch.device("cpu"))
+        return {key: tensors[ONLY] for key, tensors in found.items()}
+
+    def _positions(self, mask: Image.Image | None) -> Tensor:
+        height, width = self.size[0] // self.latent_reduction, self.size[1] // self.latent_reduction
+        if mask is None:
+            return torch.ones(1, height, width)
+        fitted = ImageOps.fit(mask, (self.size[1], self.size[0]), Image.Resampling.LANCZOS)
+        small = fitted.resize((width, height), Image.Resampling.BOX)  # the mean over each latent position's pixels
+        return torch.from_numpy(np.array(small, dtype=np.float32) / 255)[None]
 
 
 def mask_weights(masks: Sequence[Tensor], least: float) -> Tensor:
-    """(B, 1, h, w) weights between `least`, where an image is transparent, and 1, brought to a mean of 1 per image.
+    """(B, 1, h, w) weights between `least`, where an image does not count, and 1, brought to a mean of 1 per image.
 
     The mean, so that an image with a small subject counts as much as any other.
     """
     weights = least + (1 - least) * torch.stack(list(masks))
     means = weights.mean((1, 2, 3), keepdim=True)
     return torch.where(means > 0, weights / means.clamp(min=1e-6), torch.ones_like(weights))
-
-
-def _mask(content: bytes, size: Size, latent_reduction: int) -> Tensor:
-    height, width = size[0] // latent_reduction, size[1] // latent_reduction
-    alpha = decode_alpha(content)
-    if alpha is None:
-        return torch.ones(1, height, width)
-    fitted = ImageOps.fit(alpha, (size[1], size[0]), Image.Resampling.LANCZOS)
-    small = fitted.resize((width, height), Image.Resampling.BOX)  # the mean over each latent position's pixels
-    return torch.from_numpy(np.array(small, dtype=np.float32) / 255)[None]

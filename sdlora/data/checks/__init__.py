@@ -18,6 +18,7 @@ from sdlora.data.checks.dark import DARK
 from sdlora.data.checks.licence import LICENCE
 from sdlora.data.checks.light import LIGHT
 from sdlora.data.checks.low_information import LOW_INFORMATION
+from sdlora.data.checks.mask import MASK
 from sdlora.data.checks.pixel_count import PIXEL_COUNT
 from sdlora.data.checks.too_small import TOO_SMALL
 from sdlora.data.checks.unreadable import UNREADABLE
@@ -42,6 +43,7 @@ RECORD_CHECKS: tuple[RecordCheck, ...] = (
     CAPTION_GARBLED,
     CAPTION_SHARED,
     LICENCE,
+    MASK,
     UNSAFE,
 )
 

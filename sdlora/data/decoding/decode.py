@@ -23,6 +23,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM
 _ANIMATED_FORMATS = ("GIF", "PNG", "WEBP", "AVIF")  # several pages of a TIFF or pictures of an MPO are no animation
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _ORIENTATION = 0x0112
+_ON_ITS_SIDE = (5, 6, 7, 8)
 _JPEG_PASS = b"\xff\xda"
 _MAX_JPEG_PASSES = 200  # common encoders use 10; previews inside the file count as well
 
@@ -84,6 +85,20 @@ def read_header(content: bytes) -> Header:
     if decoded.header is None:
         raise UnreadableError(decoded.problem)
     return decoded.header
+
+
+def upright_size(content: bytes) -> tuple[int, int]:
+    """(width, height) of the picture as `decode` turns it, without decoding a pixel.
+
+    Raises:
+        UnreadableError: the bytes are no picture of a known format.
+    """
+    try:
+        with opened(content) as image:
+            width, height = image.size
+            return (height, width) if _orientation(image) in _ON_ITS_SIDE else (width, height)
+    except Exception as error:  # damaged files raise nearly everything
+        raise UnreadableError(_explain(error, content)) from error
 
 
 def decode_rgb(content: bytes, background: str = "white") -> Image.Image:
@@ -176,6 +191,13 @@ def _count_jpeg_passes(content: bytes) -> None:
     passes = content.count(_JPEG_PASS) if content.startswith(b"\xff\xd8") else 0
     if passes > _MAX_JPEG_PASSES:
         raise UnreadableError(f"it is painted in {passes} passes, more than {_MAX_JPEG_PASSES}")
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # noqa: BLE001  # damaged EXIF data is no reason to lose the picture
+        return 1
 
 
 def upright(image: Image.Image) -> Image.Image:

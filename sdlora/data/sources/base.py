@@ -48,6 +48,19 @@ class Said:
     licence: str | None = None
 
 
+@dataclass(frozen=True)
+class MaskFile:
+    """A picture beside an image that says which parts of it count.
+
+    Attributes:
+        path: where in the source.
+        read: returns its bytes, or raises UnreadableItemError.
+    """
+
+    path: str
+    read: Callable[[], bytes]
+
+
 def nothing_said() -> Said:
     return Said()
 
@@ -62,7 +75,8 @@ class Item:
         read: given the recorded stamp, returns the bytes, None if they are the recorded ones, or raises
             UnreadableItemError or TryLaterError. Called in any thread.
         said: returns what lies beside the image, such as a `.txt` of the same name.
-        caption_stamp: changes when what is said does.
+        caption_stamp: changes when what is said, or the mask, does.
+        mask: of the image, where the source has one.
         names: path whose folder and file name are words about the image; None if they are mere numbers.
         lane: items of one lane are read a few at a time, such as those of one web host.
         keep: a recorded item is not asked for again, whatever its stamp.
@@ -75,6 +89,7 @@ class Item:
     caption_stamp: str | None = None
     names: str | None = None
     lane: str | None = None
+    mask: MaskFile | None = None
     keep: bool = False
 
     def under(self, folder: str) -> Item:

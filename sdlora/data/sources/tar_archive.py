@@ -18,7 +18,7 @@ from sdlora.data.sources.archive_names import clean_name, name_problem
 from sdlora.data.sources.base import Item, UnreadableItemError, refused
 from sdlora.data.sources.metadata import MAX_SIDECAR_BYTES, METADATA_NAMES
 from sdlora.data.sources.places import Place
-from sdlora.data.sources.tree import Entry, Listing, is_hidden, is_image, speaks_of_images
+from sdlora.data.sources.tree import Entry, Listing, is_hidden, is_image, is_mask, speaks_of_images
 from sdlora.errors import DataError
 
 MAX_HEADER_BYTES = 2**20
@@ -126,10 +126,14 @@ class TarArchive:
                 self._keep_text(entry, base)
 
     def _keep_text(self, entry: Entry, base: str) -> None:
-        """To come back for the caption of a packed member would be to unpack again all that lies before it."""
-        limit = self._config.max_file_bytes if base in METADATA_NAMES else MAX_SIDECAR_BYTES
+        """To come back for the words or mask of a packed member would be to unpack again all that lies before it."""
+        whole = base in METADATA_NAMES or is_mask(base)
+        limit = self._config.max_file_bytes if whole else MAX_SIDECAR_BYTES
         room = MAX_TEXT_BYTES - sum(map(len, self._texts.values())) if len(self._texts) % 1000 == 0 else MAX_TEXT_BYTES
-        self._texts[entry.path] = b"" if entry.size > min(limit, room) else self.read(entry, entry.size)
+        if entry.size <= min(limit, room):
+            self._texts[entry.path] = self.read(entry, entry.size)
+        elif not is_mask(base):  # slower than a caption is worth; but a mask that is left out would teach wrong things
+            self._texts[entry.path] = b""
 
 
 class _Bounded(io.RawIOBase):

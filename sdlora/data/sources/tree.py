@@ -9,7 +9,16 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
-from sdlora.data.sources.base import IMAGE_SUFFIXES, Content, Item, Said, UnreadableItemError, shown
+from sdlora.data.sources.base import (
+    IMAGE_SUFFIXES,
+    Content,
+    Item,
+    MaskFile,
+    Said,
+    UnreadableItemError,
+    refused,
+    shown,
+)
 from sdlora.data.sources.metadata import (
     MAX_SIDECAR_BYTES,
     METADATA_NAMES,
@@ -18,6 +27,9 @@ from sdlora.data.sources.metadata import (
     read_sidecar,
 )
 from sdlora.errors import DataError
+
+MASK_SUFFIXES = ("-masklabel.png", ".mask.png")
+"""After an image's name without its suffix: OneTrainer's `name-masklabel.png`, and `name.mask.png`."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +61,11 @@ ReadEntry = Callable[[Entry, int], bytes]
 
 
 def is_image(name: str) -> bool:
-    return name[name.rfind(".") :].lower() in IMAGE_SUFFIXES
+    return name[name.rfind(".") :].lower() in IMAGE_SUFFIXES and not is_mask(name)
+
+
+def is_mask(name: str) -> bool:
+    return name.lower().endswith(MASK_SUFFIXES)
 
 
 def is_hidden(path: str) -> bool:
@@ -57,8 +73,8 @@ def is_hidden(path: str) -> bool:
 
 
 def speaks_of_images(name: str) -> bool:
-    """Whether it is a metadata file or a sidecar; of a tree's files that are no images only these matter."""
-    return name in METADATA_NAMES or name.endswith(SIDECAR_SUFFIXES)
+    """Whether it is a metadata file, a sidecar or a mask; of a tree's files that are no images only these matter."""
+    return name in METADATA_NAMES or name.endswith(SIDECAR_SUFFIXES) or is_mask(name)
 
 
 def tree_items(
@@ -74,11 +90,19 @@ def tree_items(
     rows: dict[str, Said] = {}
     for listing in listings:
         rows.update(_metadata(listing.others, read, max_file_bytes))
+        masks = _masks(listing.others)
+        alone = set(masks)
         for image in listing.images:
             if isinstance(image, Item):
                 yield image
             else:
-                yield _item(image, rows.pop(image.path, None), listing.others, read, max_file_bytes)
+                stem = image.path.rpartition(".")[0]
+                alone.discard(stem)
+                said = rows.pop(image.path, None)
+                yield _item(image, said, listing.others, masks.get(stem), read, max_file_bytes)
+        for stem in sorted(alone):
+            name = shown(stem.rpartition("/")[2])
+            yield refused(masks[stem].path, f"a mask without its image, which would be called {name}.png or the like")
     unmatched.extend(sorted(map(shown, rows)))
 
 
@@ -109,19 +133,34 @@ def _metadata(others: Mapping[str, Entry], read: ReadEntry, limit: int) -> dict[
     return found
 
 
-def _item(entry: Entry, row: Said | None, others: Mapping[str, Entry], read: ReadEntry, limit: int) -> Item:
+def _masks(others: Mapping[str, Entry]) -> dict[str, Entry]:
+    """Masks by the path of their image without its suffix; of two for one image the first kind counts."""
+    found: dict[str, Entry] = {}
+    for suffix in reversed(MASK_SUFFIXES):
+        found |= {path[: -len(suffix)]: entry for path, entry in others.items() if path.lower().endswith(suffix)}
+    return found
+
+
+def _item(
+    entry: Entry, row: Said | None, others: Mapping[str, Entry], mask: Entry | None, read: ReadEntry, limit: int
+) -> Item:
     stem = entry.path.rpartition(".")[0]
     sidecar = next((others[name] for suffix in SIDECAR_SUFFIXES if (name := stem + suffix) in others), None)
     if row and row.captions:
         sidecar = None
     stamp = _digest(row) if row else ""
+    if sidecar:
+        stamp += f" {sidecar.path[len(stem) :]} {sidecar.stamp}"
+    if mask:
+        stamp += f" {mask.path[len(stem) :]} {mask.stamp}"
     return Item(
         path=shown(entry.path),
         stamp=entry.stamp,
         read=partial(_content, read, entry, limit),
         said=partial(_said, row, sidecar, read),
-        caption_stamp=f"{stamp} {sidecar.path[len(stem) :]} {sidecar.stamp}" if sidecar else stamp,
+        caption_stamp=stamp,
         names=entry.path,
+        mask=MaskFile(shown(mask.path), partial(read_within, read, mask, limit)) if mask else None,
     )
 
 

@@ -1,0 +1,210 @@
+"""Pictures beside images that say which parts of them count."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw
+
+from sdlora.data import (
+    DataConfig,
+    Snapshot,
+    changes_since_snapshot,
+    clean,
+    collect,
+    compare_snapshots,
+    load_snapshot,
+    make_snapshot,
+)
+from sdlora.data.decoding.mask import decode_mask, mask_problem
+from sdlora.store import ImageStore
+from tests.stores import both_places
+from tests.unit.data.drawing import drawing, encoded
+from tests.unit.data.test_archives import reasons, write_tar, write_zip
+
+CONFIG = DataConfig(min_train_images=1, min_held_out_images=1, held_out_fraction=0.2)
+
+
+def mask_of(seed: int, size: tuple[int, int] = (64, 64)) -> bytes:
+    """White on the left, black on the right of a line that the seed sets."""
+    image = Image.new("L", size)
+    ImageDraw.Draw(image).rectangle((0, 0, 8 + seed % (size[0] - 16), size[1]), fill=255)
+    return encoded(image)
+
+
+def masked_files(count: int = 8) -> dict[str, bytes]:
+    """Images `<seed>.png`, masked in both spellings by turns."""
+    files = {f"{seed}.png": encoded(drawing(seed)) for seed in range(count)}
+    for seed in range(count):
+        files[f"{seed}{('-masklabel.png', '.mask.png')[seed % 2]}"] = mask_of(seed)
+    return files
+
+
+def write(folder: Path, files: dict[str, bytes]) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def freeze(store: ImageStore, source: Path, config: DataConfig = CONFIG) -> Snapshot:
+    collect(store, str(source), config)
+    clean(store, config)
+    return make_snapshot(store, config)
+
+
+def sha(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def check_masks(store: ImageStore, snapshot: Snapshot) -> None:
+    expected = {sha(encoded(drawing(seed))): sha(mask_of(seed)) for seed in range(8)}
+    assert {row.sha256 for row in snapshot.rows} == expected.keys()  # no mask became an image
+    assert all(row.mask == expected[row.sha256] for row in snapshot.train)
+    assert {row.mask for row in snapshot.held_out} == {""}
+    assert all(store.read_bytes(row.mask) == mask_of(seed_of(row.sha256)) for row in snapshot.train)
+    assert load_snapshot(store, snapshot.digest) == snapshot
+    assert not changes_since_snapshot(store).any
+
+
+def seed_of(sha256: str) -> int:
+    return next(seed for seed in range(8) if sha(encoded(drawing(seed))) == sha256)
+
+
+@both_places
+def test_masks_beside_images_of_a_folder_are_kept_and_are_no_images(store: ImageStore, folder: Path) -> None:
+    write(folder, masked_files())
+    report = collect(store, str(folder), CONFIG)
+    assert (report.files, report.new, report.skipped_count) == (8, 8, 0)
+    check_masks(store, freeze(store, folder))
+    again = collect(store, str(folder), CONFIG)
+    assert (again.bytes_read, again.recaptioned) == (0, 0)
+    assert clean(store, CONFIG).decided == 0
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+def test_masks_lie_in_archives_as_they_lie_in_folders(kind: str, store: ImageStore, tmp_path: Path) -> None:
+    path = tmp_path / f"pictures.{kind}"
+    files = {f"in/{name}": content for name, content in sorted(masked_files().items())}
+    if kind == "zip":
+        write_zip(path, files)
+    else:
+        write_tar(path, files, {"tar": "w", "tar.gz": "w:gz"}[kind])
+    check_masks(store, freeze(store, path))
+
+
+@both_places
+def test_another_mask_makes_another_snapshot_and_so_does_none(store: ImageStore, folder: Path) -> None:
+    write(folder, masked_files())
+    first = freeze(store, folder)
+    changed = first.train[0].sha256
+    name = next(path for path in folder.iterdir() if path.read_bytes() == mask_of(seed_of(changed)))
+    name.write_bytes(mask_of(40))
+    report = collect(store, str(folder), CONFIG)
+    assert (report.new, report.recaptioned, report.bytes_read) == (0, 1, 0)
+    assert clean(store, CONFIG).decoded == 0
+    assert changes_since_snapshot(store).remasked == (changed,)
+    second = make_snapshot(store, CONFIG)
+    assert compare_snapshots(first, second).remasked == (changed,)
+    assert {row.sha256: row.mask for row in second.train}[changed] == sha(mask_of(40))
+    name.unlink()
+    third = freeze(store, folder)
+    assert {row.sha256: row.mask for row in third.train}[changed] == ""
+    assert len({first.digest, second.digest, third.digest}) == 3
+    assert store.details(changed).mask is None
+
+
+def test_a_mask_that_cannot_be_used_rejects_its_image_and_names_the_file(store: ImageStore, folder: Path) -> None:
+    files = masked_files(12)
+    files["0-masklabel.png"] = mask_of(0, (64, 32))
+    files["2-masklabel.png"] = b"no picture"
+    files["4-masklabel.png"] = mask_of(4)[:60]
+    snapshot = freeze(store, write(folder, files))
+    told = {image.files[0].rpartition("/")[2]: image.reason for image in store.images("rejected", rejected_by="mask")}
+    assert told.keys() == {"0.png", "2.png", "4.png"}
+    assert "its mask 0-masklabel.png cannot be used: it has 64 x 32 pixels" in told["0.png"]
+    assert "the image's 64 x 64" in told["0.png"]
+    assert "its mask 2-masklabel.png cannot be used: the bytes are text" in told["2.png"]
+    assert "its mask 4-masklabel.png cannot be used: the file is cut short" in told["4.png"]
+    assert len(snapshot.rows) == 9
+
+    (folder / "2-masklabel.png").write_bytes(mask_of(2))
+    assert len(freeze(store, folder).rows) == 10  # mended
+
+    lenient = CONFIG.model_copy(update={"allow_unfit_masks": True})
+    everything = freeze(store, folder, lenient)
+    unfit = {sha(files["0.png"]), sha(files["4.png"])}
+    assert {row.mask for row in everything.rows if row.sha256 in unfit} == {""}
+    assert len(everything.rows) == 12
+
+
+def test_a_mask_without_its_image_is_named_and_never_trained_on(store: ImageStore, folder: Path) -> None:
+    write(folder, {"a.png": encoded(drawing(1)), "b-masklabel.png": mask_of(1), "c.MASK.png": mask_of(2)})
+    report = collect(store, str(folder), CONFIG)
+    assert report.new == 1
+    told = reasons(report)
+    assert told.keys() == {"b-masklabel.png", "c.MASK.png"}
+    assert "a mask without its image, which would be called b.png" in told["b-masklabel.png"]
+
+
+def test_masks_of_more_bytes_than_allowed_are_refused_with_the_reason(store: ImageStore, folder: Path) -> None:
+    image = encoded(drawing(1))
+    noise = encoded(Image.effect_noise((64, 64), 90))
+    assert len(noise) > len(image)
+    write(folder, {"a.png": image, "a.mask.png": noise})
+    config = CONFIG.model_copy(update={"max_file_bytes": len(image)})
+    collect(store, str(folder), config)
+    clean(store, config)
+    assert f"more than max_file_bytes = {len(image):,}" in store.images()[0].reason
+
+
+def test_lost_bytes_of_a_mask_are_collected_again(store: ImageStore, folder: Path) -> None:
+    write(folder, masked_files())
+    row = freeze(store, folder).train[0]
+    store.blobs.remove(row.mask)
+    collect(store, str(folder), CONFIG)
+    assert sha(store.read_bytes(row.mask)) == row.mask
+
+
+@both_places
+def test_a_takedown_takes_the_mask_too_unless_another_image_needs_it(store: ImageStore, folder: Path) -> None:
+    files = masked_files(4)
+    files["0-masklabel.png"] = files["2-masklabel.png"] = mask_of(7)
+    collect(store, str(write(folder, files)), CONFIG)
+    store.purge(sha(files["0.png"]), "a takedown", "ana")
+    assert store.read_bytes(sha(mask_of(7))) == mask_of(7)
+    store.purge(sha(files["2.png"]), "a takedown", "ana")
+    assert not store.blobs.has(sha(mask_of(7)), len(mask_of(7)))
+    collect(store, str(folder), CONFIG)  # its source still shows it
+    assert not store.blobs.has(sha(mask_of(7)), len(mask_of(7)))
+
+
+def test_a_mask_fits_the_upright_picture_and_may_be_smaller() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    lying = encoded(drawing(1).resize((90, 60)), "JPEG", exif=exif.tobytes())
+    assert mask_problem(mask_of(1, (60, 90)), lying, 10**6) is None
+    assert "the image's 60 x 90" in mask_problem(mask_of(1, (90, 60)), lying, 10**6)
+    photo = encoded(drawing(1).resize((1000, 667)), "JPEG")
+    assert mask_problem(mask_of(1, (250, 167)), photo, 10**6) is None
+    assert mask_problem(mask_of(1, (250, 170)), photo, 10**6) is not None
+    assert "more than max_pixels = 100" in mask_problem(mask_of(1), photo, 100)
+    assert mask_problem(mask_of(1), b"no picture", 10**6) is None  # the image's own check speaks
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "I;16"])
+def test_masks_of_every_kind_are_light_where_the_image_counts(mode: str) -> None:
+    grey = Image.new("L", (4, 2))
+    grey.paste(255, (0, 0, 2, 2))
+    if mode == "I;16":
+        image = Image.new("I;16", (4, 2))
+        image.paste(65535, (0, 0, 2, 2))
+    else:
+        image = grey.convert("RGB").convert(mode) if mode == "P" else grey.convert(mode)
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    assert list(decode_mask(out.getvalue()).tobytes()) == [255, 255, 0, 0] * 2
