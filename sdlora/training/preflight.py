@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import Any
 
 import psutil
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from sdlora.errors import TrainingError
 from sdlora.training.batches import Batch, stack_conditioning
@@ -39,8 +43,8 @@ def find_fit(
 ) -> Fit:
     """The largest number of images at once that fits, up to `share`, this process's images of a step.
 
-    On a GPU by trying a real step; on a CPU, where trying too much would have the system end the process, by what one
-    image keeps for the backward pass against the memory that is free.
+    On a GPU by trying a real step; on a CPU, where trying too much would have the system end the process, by what the
+    images keep for the backward pass against the memory that is free.
 
     Raises:
         TrainingError: not even one image fits.
@@ -101,31 +105,61 @@ def _by_trying(denoiser: nn.Module, loss: DenoisingLoss, example: Batch, share: 
 
 
 def _by_measuring(denoiser: nn.Module, loss: DenoisingLoss, example: Batch, share: int) -> int:
+    free = _USABLE_SHARE * psutil.virtual_memory().available
+    if _WORK_FACTOR * _most_kept_bytes(denoiser, loss, _repeated(example, share)) < free:
+        return share
     one, two = (_kept_bytes(denoiser, loss, _repeated(example, count)) for count in (1, 2))
     each = max(1.0, _WORK_FACTOR * (two - one))
     once = _WORK_FACTOR * one - each  # what does not grow with the batch, such as merged weights
-    free = _USABLE_SHARE * psutil.virtual_memory().available
     if once + each > free:
         needed = f"it needs about {(once + each) / 2**30:.1f} GiB, free are {free / 2**30:.1f} GiB"
         raise _does_not_fit(example, needed)
     return min(share, int((free - once) / each))
 
 
+def _most_kept_bytes(denoiser: nn.Module, loss: DenoisingLoss, example: Batch) -> float:
+    """What autograd would keep of a batch in fp32, told by shapes alone; inf if they cannot tell.
+
+    A real run of a size that is not trained on costs memory for good: oneDNN keeps the kernels that it made for it,
+    some 50 MiB with the embedded base.
+    """
+    tensors = dict(chain(denoiser.named_parameters(), denoiser.named_buffers()))
+    if loss.text is not None or not all(tensor.is_floating_point() for tensor in tensors.values()):
+        return float("inf")
+    shapes = {name: tensor.to("meta", torch.float32) for name, tensor in tensors.items()}
+    batch = example.to(torch.device("meta"))
+
+    def called(*inputs: Tensor, **conditioning: Tensor) -> Any:
+        return functional_call(denoiser, shapes, inputs, conditioning)
+
+    outline: Any = called  # a network to those who only call it
+    return _saved_bytes(
+        partial(loss.family.predict, outline, batch.latents, batch.timesteps, batch.conditioning), shapes.values()
+    )
+
+
 def _kept_bytes(denoiser: nn.Module, loss: DenoisingLoss, example: Batch) -> int:
-    """What autograd keeps of one image between forward and backward, parameters not counted."""
+    """What autograd keeps of a batch between forward and backward, parameters not counted."""
     networks = _networks(denoiser, loss)
-    parameters = {parameter.untyped_storage().data_ptr() for network in networks for parameter in network.parameters()}
-    storages: dict[int, int] = {}
+    parameters = [parameter for network in networks for parameter in network.parameters()]
+    with torch.random.fork_rng(devices=[]):
+        return max(1, _saved_bytes(partial(loss.weighted, denoiser, example), parameters))
+
+
+def _saved_bytes(forward: Callable[[], object], parameters: Iterable[Tensor]) -> int:
+    # By identity: on the meta device every address is zero.
+    own = {id(storage): storage for storage in (parameter.untyped_storage() for parameter in parameters)}
+    saved: dict[int, torch.UntypedStorage] = {}
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters:
-            storages[storage.data_ptr()] = storage.nbytes()
+        if id(storage) not in own:
+            saved[id(storage)] = storage  # held, so that no other takes its identity
         return tensor
 
-    with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        loss.weighted(denoiser, example)
-    return max(1, sum(storages.values()))
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        forward()
+    return sum(storage.nbytes() for storage in saved.values())
 
 
 def _networks(denoiser: nn.Module, loss: DenoisingLoss) -> list[nn.Module]:

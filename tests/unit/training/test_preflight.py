@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from sdlora.errors import TrainingError
 from sdlora.lora.attach import attach_lora
@@ -38,6 +39,25 @@ def test_the_memory_of_one_image_is_what_autograd_keeps(trained):
     assert 3.5 * one < four <= 4.1 * one
     unet.enable_gradient_checkpointing()
     assert preflight._kept_bytes(unet, loss, preflight._largest([encoded])) < 0.7 * one
+
+
+def test_shapes_alone_tell_what_autograd_keeps_in_fp32(trained):
+    unet, loss, encoded = trained
+    batch = preflight._repeated(preflight._largest([encoded]), 3)
+    real = preflight._kept_bytes(unet, loss, batch)
+    with FlopCounterMode(display=False) as counted:
+        assert 0.99 * real < preflight._most_kept_bytes(unet, loss, batch) < 1.05 * real
+    assert all(tensor.device.type == "cpu" for tensor in unet.parameters())
+    assert counted.get_total_flops() > 0  # the whole network went by
+    unet.register_buffer("quantised", torch.zeros(3, dtype=torch.uint8))
+    assert preflight._most_kept_bytes(unet, loss, batch) == float("inf")
+
+
+def test_all_images_that_fit_by_their_shapes_go_at_once_unmeasured(trained, monkeypatch):
+    unet, loss, encoded = trained
+    with_memory(monkeypatch, 2**40)
+    monkeypatch.setattr(preflight, "_kept_bytes", None)
+    assert preflight.find_fit(unet, loss, [encoded], 16, CPU) == preflight.Fit(16, 1)
 
 
 def test_all_images_go_at_once_if_they_fit_and_evenly_if_not(trained, monkeypatch, caplog):
