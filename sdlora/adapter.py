@@ -16,7 +16,7 @@ from sdlora.store import ImageStore
 from sdlora.training.config import TrainingConfig
 from sdlora.training.fine_tuning import fine_tune
 from sdlora.training.identity import run_digest
-from sdlora.training.presets import settle
+from sdlora.training.presets import settle, settle_lora
 
 
 class LoRA:
@@ -55,12 +55,13 @@ class LoRA:
         `runs/<run digest>` of the store's home.
         """
         training = settle(self.base, training or TrainingConfig(), store.home)
-        digest = run_digest(self.base.digest, snapshot.digest, self.config, training, self.base.quantize)
+        lora = settle_lora(self.base, self.config)
+        digest = run_digest(self.base.digest, snapshot.digest, lora, training, self.base.quantize)
         self.adapter = fine_tune(
             self.base,
             snapshot,
             store,
-            self.config,
+            lora,
             training,
             folder or store.home / "runs" / digest,
             name=name,

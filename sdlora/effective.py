@@ -13,7 +13,7 @@ from sdlora.artifacts import BaseModelRef
 from sdlora.config import PipelineConfig
 from sdlora.models.families.layouts import find_layout
 from sdlora.training.config import TrainingConfig
-from sdlora.training.presets import family_preset, settle
+from sdlora.training.presets import family_preset, lora_preset, settle, settle_lora
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,20 @@ class Setting:
     meaning: str
 
 
+def settled_config(config: PipelineConfig, base: BaseModelRef, home: Path) -> PipelineConfig:
+    """The configuration with everything filled in that was left empty, as it suits the base model.
+
+    Raises:
+        WeightsError: the base model's settings files are damaged.
+    """
+    filled = {"training": settle(base, config.training, home), "lora": settle_lora(base, config.lora)}
+    return config.model_copy(update=filled)
+
+
 def effective_settings(
     config: PipelineConfig, base: BaseModelRef, home: Path, flags: Collection[str] = ()
 ) -> list[Setting]:
-    """All settings in the order of the form, those of training settled for the base model.
+    """All settings in the order of the form, those of training and of the adapter settled for the base model.
 
     Args:
         config: as read from the file and the flags.
@@ -49,19 +59,23 @@ def effective_settings(
     """
     from sdlora.models import parts
 
-    training = settle(base, config.training, home)
+    settled = settled_config(config, base, home)
     family = find_layout(base.folder).name
-    of_family = family_preset(base, parts.native_resolution(base), config.training)
+    side_px = parts.native_resolution(base)
+    of_family = {
+        *(f"training.{name}" for name in family_preset(base, side_px, config.training)),
+        *(f"lora.{name}" for name in lora_preset(base, side_px)),
+    }
 
     def origin(section: BaseModel, prefix: str, name: str) -> str:
         if prefix + name in flags:
             return "flag"
         if name in section.model_fields_set and getattr(section, name) != ():
             return "file"
+        if prefix + name in of_family:
+            return f"family {family}"
         if section is not config.training:
             return "default"
-        if name in of_family:
-            return f"family {family}"
         if name == "precision":
             return "measured"
         return f"preset {config.training.preset}" if name in _of_preset(config.training) else "default"
@@ -70,12 +84,12 @@ def effective_settings(
         for name, field in type(section).model_fields.items():
             value = getattr(section, name)
             if isinstance(value, BaseModel):
-                yield from walk(value, training if value is config.training else value, f"{prefix}{name}.")
+                yield from walk(value, getattr(shown, name), f"{prefix}{name}.")
             else:
                 where = origin(section, prefix, name)
                 yield Setting(prefix + name, getattr(shown, name), where, field.description or "")
 
-    return list(walk(config, config, ""))
+    return list(walk(config, settled, ""))
 
 
 def _of_preset(training: TrainingConfig) -> set[str]:

@@ -17,7 +17,7 @@ from sdlora.errors import ConfigError
 from sdlora.lora import LoraConfig
 from sdlora.lora.config import Method
 from sdlora.store import ImageStore
-from sdlora.training import TrainingConfig, run_digest, settle
+from sdlora.training import TrainingConfig, run_digest, settle, settle_lora
 from tasks.progress import report_metrics, task_progress
 from tasks.retries import is_passing_trouble
 from tasks.tracking import tracked_run
@@ -36,6 +36,7 @@ def encode_once(base: BaseModelRef, snapshot: SnapshotRef, config: PipelineConfi
     import torch
 
     from sdlora.training.fine_tuning import encode_snapshot
+    from sdlora.training.prior import encode_prior
 
     training = settle(base, config.training, home)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -44,6 +45,7 @@ def encode_once(base: BaseModelRef, snapshot: SnapshotRef, config: PipelineConfi
     with ImageStore.open(home) as store:
         frozen = load_snapshot(store, snapshot.digest)
         encode_snapshot(base, frozen, store, training, folder, device, task_progress())
+        encode_prior(base, training, home, device, task_progress())
 
 
 @task(
@@ -199,7 +201,7 @@ def settings_of(
         check_quantized(base, None)
         return None, training.model_copy(update={"learning_rate": rate})
     given = config.lora.model_dump(exclude_unset=True, exclude={"method"})
-    lora = LoraConfig.model_validate({**given, "method": way})
+    lora = settle_lora(base, LoraConfig.model_validate({**given, "method": way}))
     check_quantized(base, lora)
     return lora, training
 

@@ -8,7 +8,7 @@ from prefect import task
 
 from sdlora.artifacts import BaseModelRef, SnapshotRef
 from sdlora.config import PipelineConfig
-from sdlora.training import run_digest, settle
+from sdlora.training import run_digest, settle, settle_lora
 from tasks.progress import task_progress
 from tasks.results import Release, RunRef
 from tasks.tracking import Registry
@@ -18,7 +18,8 @@ from tasks.tracking import Registry
 def identify_run(base: BaseModelRef, snapshot: SnapshotRef, config: PipelineConfig, home: Path) -> RunRef:
     """Name the run by the digest of all that decides its adapter; equal inputs find what was done before."""
     training = settle(base, config.training, home)
-    digest = run_digest(base.digest, snapshot.digest, config.lora, training, base.quantize)
+    lora = settle_lora(base, config.lora)
+    digest = run_digest(base.digest, snapshot.digest, lora, training, base.quantize)
     return RunRef(digest=digest, folder=home / "runs" / config.name / digest[:16])
 
 

@@ -10,6 +10,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from sdlora.artifacts import AdapterRef, BaseModelRef, SnapshotRef
 from sdlora.config import PipelineConfig
+from sdlora.effective import settled_config
 from sdlora.errors import EvaluationError
 from sdlora.evaluation import Decision, Duel
 from sdlora.evidence import CONTESTANTS, Choice, load_choice
@@ -138,7 +139,7 @@ def _record(
         curves=curves,
         choice=load_choice(run.folder),
         samples=run.samples if run.samples.is_file() else None,
-        settings=config.model_dump(mode="json"),
+        settings=settled_config(config, base, home).model_dump(mode="json"),
         code_version=code_version(),
         data_page=data_page_file(home, snapshot.digest),
     )

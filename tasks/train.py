@@ -10,6 +10,7 @@ from prefect import task
 from sdlora.artifacts import AdapterRef, BaseModelRef, SnapshotRef
 from sdlora.config import PipelineConfig
 from sdlora.data import load_snapshot
+from sdlora.effective import settled_config
 from sdlora.store import ImageStore
 from tasks.data_page import data_page_file
 from tasks.progress import report_metrics, task_progress
@@ -41,7 +42,7 @@ def fine_tune_adapter(
     }
     with (
         ImageStore.open(home) as store,
-        tracked_run(home, config.name, run.folder, _parameters(config), tags) as record,
+        tracked_run(home, config.name, run.folder, _parameters(settled_config(config, base, home)), tags) as record,
     ):
         frozen = load_snapshot(store, snapshot.digest)
         rows = [{"sha256": row.sha256, "captions": row.captions, "split": row.split} for row in frozen.rows]

@@ -32,7 +32,11 @@ class LoraConfig(FrozenConfig):
         description="lora; rslora (scale alpha / sqrt(rank)); dora (lengths of the weight's rows learn, too); "
         "loha, lokr (products of small matrices); pissa (starts with the weight's largest singular values)",
     )
-    rank: int = Field(16, ge=1, description="inner dimension r of the update B A")
+    rank: int = Field(
+        default_factory=lambda _: 16,  # by factory, as all that a family has a value of its own for
+        ge=1,
+        description="inner dimension r of the update B A; empty: 16, or what suits the base's family, 32 for XL",
+    )
     alpha: float = Field(
         # alpha = rank: the scale is 1 at any rank, so a learning rate found at one rank holds at another.
         default_factory=lambda values: float(values["rank"]),

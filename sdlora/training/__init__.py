@@ -13,9 +13,9 @@ from sdlora.training.config import TrainingConfig
 if TYPE_CHECKING:
     from sdlora.training.fine_tuning import fine_tune
     from sdlora.training.identity import run_digest
-    from sdlora.training.presets import settle
+    from sdlora.training.presets import settle, settle_lora
 
-__all__ = ["TrainingConfig", "fine_tune", "run_digest", "settle"]
+__all__ = ["TrainingConfig", "fine_tune", "run_digest", "settle", "settle_lora"]
 
 
 # No module may be named like a function here: importing it would put the module in the function's place.
@@ -23,6 +23,7 @@ _HOMES = {
     "fine_tune": "sdlora.training.fine_tuning",
     "run_digest": "sdlora.training.identity",
     "settle": "sdlora.training.presets",
+    "settle_lora": "sdlora.training.presets",
 }
 
 

@@ -83,7 +83,10 @@ class TrainingConfig(FrozenConfig):
         description="the gradient's norm over all trained tensors is cut to this; empty: 1, or 0.1 for SD 3",
     )
     caption_dropout: float = Field(
-        0.1, ge=0, le=1, description="share of images seen without caption, which guidance needs"
+        default_factory=lambda _: 0.1,
+        ge=0,
+        le=1,
+        description="share of images seen without caption, which guidance needs; empty: 0.1, or 0.05 for FLUX",
     )
     min_snr_gamma: float | None = Field(
         default_factory=lambda _: 5.0,

@@ -41,7 +41,7 @@ from sdlora.training.loss import DenoisingLoss
 from sdlora.training.merged_weights import merge_as_used
 from sdlora.training.optimizers import require_library
 from sdlora.training.preflight import find_fit
-from sdlora.training.presets import settle
+from sdlora.training.presets import settle, settle_lora
 from sdlora.training.prior import encode_prior
 from sdlora.training.quantized_base import check_quantized
 from sdlora.training.results import ADAPTER_FOLDER, write_adapters
@@ -97,7 +97,7 @@ def fine_tune(
         StorageError: the disk is full; the last good checkpoint is kept.
         KeyboardInterrupt: after SIGINT or SIGTERM, when the work is saved.
     """
-    config = settle(base, config, store.home)
+    config, lora = settle(base, config, store.home), settle_lora(base, lora)
     check_quantized(base, lora)
     digest = run_digest(base.digest, snapshot.digest, lora, config, base.quantize)
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
