@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 
 from sdlora.data.config import DataConfig
@@ -206,7 +206,7 @@ class _Intake:
             if known and content is None:
                 self._refuse_purged(known.sha256)
                 said = item.said()
-                seen, count = known, 0
+                file, count = known, 0
                 bytes_of = lambda: self.store.blobs.get(known.sha256)  # noqa: E731
             elif content is None:
                 raise UnreadableItemError("its host says that it has not changed, but it was never seen")
@@ -216,11 +216,14 @@ class _Intake:
                 said = item.said()
                 bytes_of = lambda: content.data  # noqa: E731
                 count = len(content.data)
-                seen = SeenFile(item.path, self.store.blobs.put(content.data), count, content.stamp)
+                file = SeenFile(item.path, self.store.blobs.put(content.data), count, content.stamp)
         except UnreadableItemError as error:
             return _Outcome(wanted, None, str(error))
-        seen = replace(
-            seen,
+        seen = SeenFile(
+            file.path,
+            file.sha256,
+            file.byte_size,
+            file.stamp,
             caption_stamp=caption_stamp(item),
             repeats=repeats_of(item.names) if item.names else None,
             source=said.origin,

@@ -8,17 +8,20 @@ import json
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from sqlalchemy.orm import Session
 
 from sdlora.data.checks.brightness import brightness_ends
 from sdlora.data.config import DataConfig
 from sdlora.data.decoding.decode import Header
-from sdlora.store import Verdict
+
+if TYPE_CHECKING:  # the processes that measure need neither
+    from sqlalchemy.orm import Session
+
+    from sdlora.store import Verdict
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from typing import Protocol
 from sdlora.data.decoding.decode import Decoded
 from sdlora.data.measuring.measure import Measurement, measure, measured
 from sdlora.store.blobs import BlobStore
-from sdlora.store.intake import chunks
 
 _SHARD = 25
 _SHARDS_AHEAD = 12  # per core; results wait in memory until they are taken
@@ -68,7 +67,7 @@ def measure_in_processes(work: Measure, shas: Sequence[str], background: str) ->
     if pool is None:
         yield from map(work, shas)
         return
-    shards = iter(chunks(shas, _SHARD))
+    shards = (shas[start : start + _SHARD] for start in range(0, len(shas), _SHARD))
     running: deque[tuple[Sequence[str], Future[list[Measurement]]]] = deque()
     try:
         while True:

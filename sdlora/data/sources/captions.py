@@ -8,9 +8,9 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Callable
-from pathlib import PurePosixPath
 
 from sdlora.data.sources.base import Item, Said, tidy
 from sdlora.data.sources.embedded import embedded_captions
@@ -29,7 +29,10 @@ def find_captions(item: Item, said: Said, content: Callable[[], bytes]) -> tuple
     """The captions of an item; `content` is called only where nothing is said beside the image."""
     found = said.captions or embedded_captions(content())
     if not found and item.names:
-        found = caption_from_folder(item.names) or caption_from_name(PurePosixPath(item.names).stem)
+        stem = posixpath.splitext(posixpath.basename(item.names))[0]
+        found = caption_from_folder(item.names) or caption_from_name(stem)
+    if len(found) < 2:
+        return found
     return tuple({caption.text: caption for caption in reversed(found)}.values())[::-1]
 
 

@@ -102,11 +102,11 @@ def _entry(path: str, entry: os.DirEntry[str]) -> Entry:
 
 
 def _read(root: Path, entry: Entry, size: int) -> bytes:
-    path = root / entry.path
+    path = f"{root}/{entry.path}"  # a Path for every file would take a tenth of the time
     try:
-        if entry.stamp is None and not stat.S_ISREG(path.stat().st_mode):
+        if entry.stamp is None and not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
             raise UnreadableItemError("not a regular file")
-        with path.open("rb") as file:
+        with open(path, "rb") as file:  # noqa: PTH123
             return file.read(size)
     except OSError as error:
         raise UnreadableItemError(error.strerror or str(error)) from error

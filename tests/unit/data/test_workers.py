@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from sdlora.data.measuring import workers
@@ -19,3 +22,9 @@ def test_an_image_that_kills_its_process_or_never_ends_costs_only_itself(monkeyp
     assert problems.pop("hang") == "decoding takes longer than 2 s"
     assert set(problems.values()) == {"looked at"}
     assert all(one.scores["unreadable"] == 0 for one in results)
+
+
+def test_a_worker_process_loads_no_library_of_a_database() -> None:
+    loaded = "import sys, sdlora.data.measuring.workers; print('sqlalchemy' in sys.modules, 'numpy' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["False", "True"]
