@@ -12,7 +12,7 @@ from sdlora.comparison import Comparison
 from sdlora.config import PipelineConfig
 from tasks.base import prepare_base_model
 from tasks.collect import clean_images, collect_images
-from tasks.compare import Way, compare_trained, encode_once, train_one_way
+from tasks.compare import Way, check_all_ways, compare_trained, encode_once, train_one_way
 from tasks.lock import training_lock
 from tasks.snapshot import make_snapshot
 
@@ -38,10 +38,11 @@ def compare(
     """
     home = home.resolve()
     with training_lock(home):
+        base = prepare_base_model(config.base_model, home)
+        check_all_ways(methods, base, config, full_learning_rate, home)
         collected = collect_images(config.data, home)
         cleaned = clean_images(collected, config.data, home)
         snapshot = make_snapshot(cleaned, config.data, home)
-        base = prepare_base_model(config.base_model, home)
         encode_once(base, snapshot, config, home)
         trained = {str(way): train_one_way(way, base, snapshot, config, full_learning_rate, home) for way in methods}
         return compare_trained(base, trained, snapshot, config, neutral_prompts, home)

@@ -14,6 +14,7 @@ from tasks.identify import find_release, identify_run
 from tasks.lock import training_lock
 from tasks.publish import publish
 from tasks.results import Release
+from tasks.settings import check_run_settings
 from tasks.snapshot import make_snapshot
 from tasks.train import fine_tune_adapter
 
@@ -31,10 +32,12 @@ def retrain(config: PipelineConfig, home: Path = Path(".sdlora"), force: bool = 
     """
     home = home.resolve()
     with training_lock(home):
+        base = prepare_base_model(config.base_model, home)
+        check_run_settings(base, config, home)
+
         collected = collect_images(config.data, home)
         cleaned = clean_images(collected, config.data, home)
         snapshot = make_snapshot(cleaned, config.data, home)
-        base = prepare_base_model(config.base_model, home)
 
         run = identify_run(base, snapshot, config, home)
         known = find_release(run, config.name, home)

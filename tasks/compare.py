@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
+from pydantic import ValidationError
 
 from sdlora.artifacts import BaseModelRef, SnapshotRef
 from sdlora.comparison import COMPARISON_GRID, Comparison
@@ -20,6 +21,7 @@ from sdlora.store import ImageStore
 from sdlora.training import TrainingConfig, run_digest, settle, settle_lora
 from tasks.progress import report_metrics, task_progress
 from tasks.retries import is_passing_trouble
+from tasks.settings import check_ways
 from tasks.tracking import tracked_run
 from tasks.versions import code_version
 
@@ -28,6 +30,14 @@ if TYPE_CHECKING:
 
 Way = Method | Literal["full"]
 WAYS: tuple[str, ...] = (*get_args(Method), "full")
+
+
+@task(name="check settings", persist_result=False)
+def check_all_ways(
+    ways: Sequence[Way], base: BaseModelRef, config: PipelineConfig, full_learning_rate: float | None, home: Path
+) -> None:
+    """Check the settings of every way before the first is trained."""
+    check_ways(base, [settings_of(way, base, config, full_learning_rate, home) for way in ways])
 
 
 @task(name="encode images", persist_result=False)
@@ -188,7 +198,7 @@ def settings_of(
     """The settings of one way to train; all share the configuration's, as far as they apply.
 
     Raises:
-        ConfigError: no such way, or it cannot be trained on a quantised base.
+        ConfigError: no such way, or one that the settings of the others or a quantised base do not allow.
     """
     from sdlora.training.quantized_base import check_quantized
 
@@ -201,7 +211,11 @@ def settings_of(
         check_quantized(base, None)
         return None, training.model_copy(update={"learning_rate": rate})
     given = config.lora.model_dump(exclude_unset=True, exclude={"method"})
-    lora = settle_lora(base, LoraConfig.model_validate({**given, "method": way}))
+    try:
+        lora = settle_lora(base, LoraConfig.model_validate({**given, "method": way}))
+    except ValidationError as error:
+        problems = "; ".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors())
+        raise ConfigError(f"methods: {way} does not go with the settings under lora. {problems}.") from error
     check_quantized(base, lora)
     return lora, training
 

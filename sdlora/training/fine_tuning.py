@@ -21,10 +21,7 @@ from sdlora.errors import TrainingError
 from sdlora.lora.attach import adapter_parameters, attach_lora
 from sdlora.lora.config import LoraConfig
 from sdlora.lora.load import open_adapter
-from sdlora.lora.targets import find_targets
-from sdlora.lora.text import check_text_encoders
 from sdlora.models import parts
-from sdlora.models.families import family_of
 from sdlora.models.precision import Precision, remembered_probe
 from sdlora.models.sources import verify
 from sdlora.progress import OnMetrics, OnProgress
@@ -39,15 +36,13 @@ from sdlora.training.learner import Learner, TrainedGroup
 from sdlora.training.loop import Run
 from sdlora.training.loss import DenoisingLoss
 from sdlora.training.merged_weights import merge_as_used
-from sdlora.training.optimizers import require_library
 from sdlora.training.preflight import find_fit
 from sdlora.training.presets import settle, settle_lora
 from sdlora.training.prior import encode_prior
-from sdlora.training.quantized_base import check_quantized
 from sdlora.training.results import ADAPTER_FOLDER, write_adapters
 from sdlora.training.run_folder import claim, exclusive, write_record, write_text
 from sdlora.training.samples import OnSamples, samples_of
-from sdlora.training.sizes import check_sizes
+from sdlora.training.suitability import check_rows, check_settings
 from sdlora.training.trained_text import TrainedText
 from sdlora.training.validation import FixedNoiseValidation
 
@@ -98,18 +93,15 @@ def fine_tune(
         KeyboardInterrupt: after SIGINT or SIGTERM, when the work is saved.
     """
     config, lora = settle(base, config, store.home), settle_lora(base, lora)
-    check_quantized(base, lora)
     digest = run_digest(base.digest, snapshot.digest, lora, config, base.quantize)
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
-    check_sizes(base, snapshot, config, accelerator.num_processes)
-    require_library(config)
+    check_rows(snapshot, config)
     with exclusive(folder) if accelerator.is_main_process else nullcontext():
         finished = _finished(folder, digest)
         if finished is not None:
             return finished
+        check_settings(base, lora, config, accelerator.num_processes)
         verify(base, store.home)
-        find_targets(parts.denoiser_outline(base), lora)  # a wrong setting is found before any work is done
-        check_text_encoders(family_of(base.folder), lora)
         with accelerator.main_process_first():  # it writes, the others read
             record = claim(
                 folder,

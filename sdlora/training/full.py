@@ -29,9 +29,8 @@ from sdlora.training.identity import run_digest
 from sdlora.training.loop import Run
 from sdlora.training.presets import settle
 from sdlora.training.prior import encode_prior
-from sdlora.training.quantized_base import check_quantized
 from sdlora.training.run_folder import claim, exclusive, write_text
-from sdlora.training.sizes import check_sizes
+from sdlora.training.suitability import check_rows, check_settings
 
 MODEL_FOLDER = "model"
 
@@ -67,11 +66,11 @@ def fine_tune_fully(
         StorageError: the disk is full; the last good checkpoint is kept.
         KeyboardInterrupt: after SIGINT or SIGTERM, when the work is saved.
     """
-    check_quantized(base, None)
     config = settle(base, config, store.home)
     digest = run_digest(base.digest, snapshot.digest, None, config)
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
-    check_sizes(base, snapshot, config, 1)
+    check_rows(snapshot, config)
+    check_settings(base, None, config, 1)
     model = folder / MODEL_FOLDER
     with exclusive(folder):
         started = record_of(base, snapshot, None, config, digest, accelerator.device, 1, store.home)

@@ -10,10 +10,11 @@ import psutil
 import pytest
 
 from flows.compare import compare
+from flows.retrain import retrain
 from sdlora.checkpoints import file_sha256
 from sdlora.comparison import COMPARED, load_comparison
 from sdlora.config import PipelineConfig
-from sdlora.errors import ConfigError
+from sdlora.errors import ConfigError, TargetModuleError
 from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model
 from tasks.compare import settings_of
 
@@ -57,6 +58,18 @@ def test_every_way_is_trained_once_scored_with_the_base_and_shown_on_one_page(
     runs = client.search_runs([client.get_experiment_by_name("shapes-compare").experiment_id])
     assert {run.data.tags.get("way") for run in runs} == {"lora", "full", None}
     assert all("train_seconds" in run.data.metrics for run in runs if "way" in run.data.tags)
+
+
+def test_a_way_that_cannot_be_trained_is_refused_before_any_image_is_collected(
+    config: PipelineConfig, tmp_path: Path
+) -> None:
+    dropping = config.model_copy(update={"lora": config.lora.model_copy(update={"dropout": 0.1})})
+    with pytest.raises(ConfigError, match=r"methods: loha does not go with .*dropout: 0\.1 cannot be used"):
+        compare(dropping, ("lora", "loha"), None, (), tmp_path)
+    too_wide = config.model_copy(update={"lora": config.lora.model_copy(update={"rank": 64})})
+    with pytest.raises(TargetModuleError, match=r"lora\.rank: 64"):
+        retrain(too_wide, tmp_path)
+    assert not list(tmp_path.rglob("*.db")) and not (tmp_path / "blobs").exists()
 
 
 def test_ways_share_the_settings_and_a_whole_model_learns_at_a_tenth_of_the_rate(

@@ -1,0 +1,86 @@
+"""Whether settings suit the base model and each other, told before any image is looked at."""
+
+from __future__ import annotations
+
+import torch
+
+from sdlora.artifacts import BaseModelRef
+from sdlora.data import Snapshot
+from sdlora.errors import TrainingError
+from sdlora.lora.config import LoraConfig
+from sdlora.lora.targets import find_targets
+from sdlora.lora.text import check_text_encoders
+from sdlora.models import parts
+from sdlora.models.families import family_of
+from sdlora.training.config import TrainingConfig
+from sdlora.training.optimizers import require_library
+from sdlora.training.quantized_base import check_quantized
+
+LEAST_DRAWN = 8
+"""Held-out images from which a distance between drawn and real ones is measured at all."""
+
+
+def check_settings(base: BaseModelRef, lora: LoraConfig | None, config: TrainingConfig, num_processes: int) -> None:
+    """Find every wrong setting that can be found without images, from the base's own settings files.
+
+    Args:
+        base: the base model; no weights are read.
+        lora: the adapter's settings; None where all weights learn.
+        config: how it is trained.
+        num_processes: how many processes share a step.
+
+    Raises:
+        ConfigError: a library is missing, or the base cannot be held in few bits for this.
+        TargetModuleError: the adapter does not fit the base.
+        TrainingError: the resolutions, the batch or the number of processes cannot be trained.
+    """
+    check_quantized(base, lora)
+    require_library(config)
+    _check_resolutions(base, config)
+    if config.batch_size % num_processes:
+        raise TrainingError(
+            f"training.batch_size: {config.batch_size} cannot be shared by {num_processes} processes. "
+            "Set a multiple of the number of processes."
+        )
+    if torch.cuda.is_available() and num_processes > torch.cuda.device_count():
+        raise TrainingError(
+            f"training.num_processes: {num_processes} processes need a GPU each; this machine has "
+            f"{torch.cuda.device_count()}. Set that number or less."
+        )
+    if lora is not None:
+        find_targets(parts.denoiser_outline(base), lora)
+        check_text_encoders(family_of(base.folder), lora)
+
+
+def check_rows(snapshot: Snapshot, config: TrainingConfig) -> None:
+    """Check that there is anything to train on, and enough to draw if pictures are to be measured.
+
+    Raises:
+        TrainingError: no training rows, or too few held-out ones.
+    """
+    if not snapshot.train:
+        held_out = f"; all of its {len(snapshot.held_out)} images are held out" if snapshot.held_out else ""
+        raise TrainingError(
+            f"The snapshot {snapshot.digest[:12]} has no training images{held_out}. Collect more images, or lower "
+            "data.held_out_fraction, before training."
+        )
+    if config.validation_images is not None and len(snapshot.held_out) < LEAST_DRAWN:
+        raise TrainingError(
+            f"training.validation_images: {config.validation_images} held-out captions are to be drawn, but the "
+            f"snapshot {snapshot.digest[:12]} holds out {len(snapshot.held_out)}, too few for a distance of images: "
+            f"{LEAST_DRAWN} are needed. Collect more images, raise data.held_out_fraction, or leave it empty."
+        )
+
+
+def _check_resolutions(base: BaseModelRef, config: TrainingConfig) -> None:
+    multiple_px = family_of(base.folder).side_multiple_px
+    unfit = [side_px for side_px in config.resolutions if side_px % multiple_px]
+    if unfit:
+        raise TrainingError(
+            f"training.resolutions: {', '.join(map(str, unfit))} cannot be trained on {base.name}: its sides must be "
+            f"multiples of {multiple_px} px. Set {', '.join(str(_nearest(side, multiple_px)) for side in unfit)}."
+        )
+
+
+def _nearest(side_px: int, multiple_px: int) -> int:
+    return max(1, round(side_px / multiple_px)) * multiple_px
