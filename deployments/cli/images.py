@@ -47,7 +47,8 @@ def collect(
     """Bring images into the database and judge each of them. What is known already costs nothing.
 
     Captions come from metadata.jsonl, metadata.csv or name.txt beside an image, else from inside it (XMP, PNG text,
-    EXIF), else from its folder (10_name), else from its name. Stop with Ctrl-C; the same command goes on.
+    EXIF), else from its folder (10_name), else from its name. Masks lie beside images as name-masklabel.png or
+    name.mask.png. Stop with Ctrl-C; the same command goes on.
 
     [bold]sdlora collect photos/ scans.zip urls.csv shards/{000..015}.tar s3://bucket/art hf://datasets/owner/name
     "generated://?min_stars=4"[/]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -48,6 +49,7 @@ class DataFacts:
         since: what `changes` is counted from; None if all is new.
         trouble: why it cannot be told what is new, such as a damaged snapshot; then `changes` is empty.
         rejected: examples by check, in the order in which the checks speak.
+        weights: how many training images of the snapshot, or of the newest, have which weight.
         new: the first of the images that came; `changes` has all of them.
     """
 
@@ -67,6 +69,7 @@ class DataFacts:
     licences: Mapping[str, tuple[int, int]]
     decided: Sequence[Decided]
     checks: Sequence[ListedCheck]
+    weights: Mapping[float, int]
 
 
 def gather_facts(store: ImageStore, config: DataConfig, snapshot_digest: str | None = None) -> DataFacts:
@@ -103,6 +106,7 @@ def gather_facts(store: ImageStore, config: DataConfig, snapshot_digest: str | N
         shown = {sha256 for pair in pairs for sha256 in (pair.kept, pair.left_out)}
         figures = size_figures(session), caption_figures(session), source_figures(session), licence_figures(session)
         decided = decided_by_people(session, _DECISIONS)
+    known = now or before
     order = {check.name: place for place, check in enumerate(listed)}
     names = sorted(counts.rejected_by, key=lambda name: order.get(name, len(order)))
     sizes, caption_words, sources, licences = figures
@@ -126,6 +130,7 @@ def gather_facts(store: ImageStore, config: DataConfig, snapshot_digest: str | N
         licences=licences,
         decided=decided,
         checks=listed,
+        weights=Counter(row.weight for row in known.train) if known else {},
     )
 
 

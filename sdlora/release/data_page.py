@@ -23,6 +23,8 @@ from sdlora.release.thumbnails import Thumbnails
 from sdlora.release.tiles import Tile
 from sdlora.store import ImageRecord, ImageStore
 
+_MOST_WEIGHTS = 8
+_WEIGHTS = (1, 2, 3, 5, 10, 20, 50, 100)
 _SIDES = (64, 128, 256, 512, 768, 1024, 2048)
 _ASPECTS = (0.5, 0.7, 0.9, 1.12, 1.43, 2.0)
 _ASPECT_NAMES = ("tall", "1:2", "3:4", "square", "4:3", "2:1", "wide")
@@ -155,6 +157,21 @@ def _distributions(facts: DataFacts) -> Iterator[Distribution]:
         labels = ["none", "1", "2–3", "4–6", "7–10", "11–20", "21–50", "more"]
         chart = column_chart("Captions by number of words", labels, binned(words, _WORDS))
         yield Distribution("Words in a caption", chart, "all captions that any source states of accepted images")
+    yield from _weight_chart(facts)
+
+
+def _weight_chart(facts: DataFacts) -> Iterator[Distribution]:
+    """How often training shows images, where it does not show all of them alike."""
+    if len(facts.weights) < 2:
+        return
+    weights = sorted(facts.weights)
+    shown = sum(weight * count for weight, count in facts.weights.items())
+    few = len(weights) <= _MOST_WEIGHTS
+    names = [f"{weight:g}" for weight in weights] if few else _names(_WEIGHTS)
+    chart = column_chart("Training images by weight", names, binned(facts.weights, weights[1:] if few else _WEIGHTS))
+    share = weights[-1] * facts.weights[weights[-1]] / shown
+    note = f"from {weights[0]:g} to {weights[-1]:g}; the heaviest make up {share:.0%} of what training sees"
+    yield Distribution("Weight in training", chart, note)
 
 
 def _names(edges: Sequence[int]) -> list[str]:

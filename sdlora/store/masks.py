@@ -42,7 +42,8 @@ def replace_masks(session: Session, masks: Mapping[int, Mask | None]) -> set[int
 
 def masks_of(session: Session, image_ids: Sequence[int] | None = None) -> dict[int, Mask]:
     """Masks by image id, of these images (at most a chunk) or of all; of several the one beside the newest file."""
-    statement = select(FileTable.image_id, MaskTable).join(MaskTable).order_by(FileTable.id)
+    # By the id in `masks`, which has few rows, so that the many files are not gone through in their order.
+    statement = select(FileTable.image_id, MaskTable).join(MaskTable).order_by(MaskTable.file_id)
     if image_ids is not None:
         statement = statement.where(FileTable.image_id.in_(image_ids))
     return {image_id: _mask(row) for image_id, row in session.execute(statement)}

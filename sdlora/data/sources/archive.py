@@ -21,9 +21,10 @@ _UNREADABLE_SUFFIXES = (".rar", ".7z", ".tar.zst", ".tzst", ".gz", ".zst")
 
 
 class Archive(Protocol):
-    """One archive, listed when it was opened."""
+    """One archive, listed when it was opened. If it is not `seekable`, members are read quickly in their order only."""
 
     listing: Listing
+    seekable: bool
 
     def read(self, entry: Entry, size: int) -> bytes: ...
     def close(self) -> None: ...
@@ -107,4 +108,8 @@ class _Opened:
         def read(entry: Entry, size: int) -> bytes:
             return self.archive(index).read(entry, size)
 
-        return tree_items(iter((self.archive(index).listing,)), read, self.config.max_file_bytes, self.unmatched)
+        archive = self.archive(index)
+        entries: dict[str, Entry] = {}
+        if archive.seekable:
+            entries = {entry.path: entry for entry in archive.listing.images if isinstance(entry, Entry)}
+        return tree_items(iter((archive.listing,)), read, self.config.max_file_bytes, self.unmatched, find=entries.get)

@@ -41,11 +41,13 @@ class Said:
 
     Attributes:
         origin: where the source itself says that the image comes from, such as a package or an address.
+        mask: path of the picture that says which parts of it count, where metadata name one.
     """
 
     captions: tuple[Caption, ...] = ()
     origin: str | None = None
     licence: str | None = None
+    mask: str | None = None
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,12 @@ class MaskFile:
 
     Attributes:
         path: where in the source.
+        stamp: changes when its bytes do.
         read: returns its bytes, or raises UnreadableItemError.
     """
 
     path: str
+    stamp: str | None
     read: Callable[[], bytes]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from sdlora.data.sources.base import Source, Surroundings, UnreadableItemError, address_key, local_path
@@ -41,7 +42,9 @@ def open_folder(uri: str, surroundings: Surroundings) -> Source | None:
         name=root.resolve().name or "folder",
         key=address_key(str(root.resolve())),
         count=count,
-        items=lambda: tree_items(_listings(root), lambda entry, size: _read(root, entry, size), limit, unmatched),
+        items=lambda: tree_items(
+            _listings(root), lambda entry, size: _read(root, entry, size), limit, unmatched, partial(_find, root)
+        ),
         workers=WORKERS,
         unmatched=unmatched,
     )
@@ -98,6 +101,18 @@ def _entry(path: str, entry: os.DirEntry[str]) -> Entry:
         return Entry(path, 0, None)
     if not stat.S_ISREG(status.st_mode):
         return Entry(path, 0, None)
+    return Entry(path, status.st_size, f"{status.st_size}-{status.st_mtime_ns}")
+
+
+def _find(root: Path, path: str) -> Entry | None:
+    """The file at a path, but none outside the root, nor in a folder that is a link to one outside."""
+    found = root / path
+    try:
+        if not found.parent.resolve().is_relative_to(root.resolve()) or not found.is_file():
+            return None
+        status = found.stat()
+    except (OSError, ValueError):
+        return None
     return Entry(path, status.st_size, f"{status.st_size}-{status.st_mtime_ns}")
 
 

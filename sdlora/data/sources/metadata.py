@@ -41,10 +41,12 @@ def said_by_row(row: Mapping[str, object], origin: Origin) -> Said:
     """What a row of metadata, or of a dataset, says of its image."""
     key = next((key for key in CAPTION_KEYS if row.get(key)), None)
     texts = caption_texts(row[key]) if key else ()
+    mask = row.get("mask")
     return Said(
         captions=tuple(Caption(text, origin) for text in texts),
         origin=text_or_none(row.get("source")),
         licence=text_or_none(row.get("licence") or row.get("license")),
+        mask=mask if mask and isinstance(mask, str) else None,
     )
 
 

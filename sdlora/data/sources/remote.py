@@ -45,6 +45,7 @@ def open_remote_folder(uri: str, surroundings: Surroundings) -> Source | None:
             lambda entry, size: _read(fs, entry, size),
             surroundings.config.max_file_bytes,
             unmatched,
+            lambda path: _find(fs, root.rstrip("/"), path),
         ),
         workers=WORKERS,
         unmatched=unmatched,
@@ -91,6 +92,19 @@ def _listings(fs: Any, root: str, told: _Told) -> Iterator[Listing]:
         yield Listing(images, others)
     if not any_image:
         raise DataError(f"data.sources: no image in {told.uri!r}. Correct the address.")
+
+
+def _find(fs: Any, root: str, path: str) -> Entry | None:
+    """The file at a path, but none outside the root."""
+    if path.startswith("/") or ".." in path.split("/"):
+        return None
+    try:
+        info = fs.info(f"{root}/{path}")
+    except Exception:  # noqa: BLE001  # drivers raise errors of their own beside OSError
+        return None
+    if info.get("type") == "directory":
+        return None
+    return Entry(path, int(info.get("size") or 0), stamp_of(info), str(info["name"]))
 
 
 def _read(fs: Any, entry: Entry, size: int) -> bytes:

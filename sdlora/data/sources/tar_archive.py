@@ -44,6 +44,7 @@ class TarArchive:
         self._place, self._config = place, config
         self._texts: dict[str, bytes] = {}
         self._packed = _packing(place)
+        self.seekable = self._packed is None
         self._stream = self._open()
         try:
             self.listing = self._list()

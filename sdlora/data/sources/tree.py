@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
@@ -59,6 +59,9 @@ class Listing:
 ReadEntry = Callable[[Entry, int], bytes]
 """The bytes of an entry, at most so many; raises UnreadableItemError."""
 
+FindEntry = Callable[[str], Entry | None]
+"""The entry at a path of the tree, wherever in it; None if nothing is there."""
+
 
 def is_image(name: str) -> bool:
     return name[name.rfind(".") :].lower() in IMAGE_SUFFIXES and not is_mask(name)
@@ -78,28 +81,42 @@ def speaks_of_images(name: str) -> bool:
 
 
 def tree_items(
-    listings: Iterator[Listing], read: ReadEntry, max_file_bytes: int, unmatched: list[str]
+    listings: Iterator[Listing],
+    read: ReadEntry,
+    max_file_bytes: int,
+    unmatched: list[str],
+    find: FindEntry = lambda _: None,
 ) -> Iterator[Item]:
     """Items of a tree, outer folders before the folders in them.
 
     Metadata of a folder speaks of the images in it and in the folders in it; one further in knows better.
 
+    Args:
+        find: finds the masks that metadata name, which may lie in a folder that comes later.
     Raises:
         DataError: a metadata file cannot be understood.
     """
     rows: dict[str, Said] = {}
+    named: set[str] = set()
     for listing in listings:
-        rows.update(_metadata(listing.others, read, max_file_bytes))
+        found = _metadata(listing.others, read, max_file_bytes)
+        rows.update(found)
+        named.update(row.mask for row in found.values() if row.mask)
         masks = _masks(listing.others)
-        alone = set(masks)
+        alone = masks.keys() - {path.rpartition(".")[0] for path in named}
         for image in listing.images:
             if isinstance(image, Item):
                 yield image
-            else:
+            elif image.path not in named:
                 stem = image.path.rpartition(".")[0]
                 alone.discard(stem)
-                said = rows.pop(image.path, None)
-                yield _item(image, said, listing.others, masks.get(stem), read, max_file_bytes)
+                row = rows.pop(image.path, None)
+                mask = None
+                if row and row.mask:
+                    mask = _mask_file(row.mask, find(row.mask) or listing.others.get(row.mask), read, max_file_bytes)
+                elif stem in masks:
+                    mask = _mask_file(masks[stem].path, masks[stem], read, max_file_bytes)
+                yield _item(image, row, listing.others, mask, read, max_file_bytes)
         for stem in sorted(alone):
             name = shown(stem.rpartition("/")[2])
             yield refused(masks[stem].path, f"a mask without its image, which would be called {name}.png or the like")
@@ -129,7 +146,8 @@ def _metadata(others: Mapping[str, Entry], read: ReadEntry, limit: int) -> dict[
             content = read_within(read, others[path], limit)
         except UnreadableItemError as error:
             raise DataError(f"{shown(path)} cannot be read: {error}. Nothing of its folder was collected.") from error
-        found.update((str(folder / name), row) for name, row in read_metadata(shown(path), content).items())
+        for name, row in read_metadata(shown(path), content).items():
+            found[str(folder / name)] = replace(row, mask=str(folder / row.mask)) if row.mask else row
     return found
 
 
@@ -141,8 +159,17 @@ def _masks(others: Mapping[str, Entry]) -> dict[str, Entry]:
     return found
 
 
+def _mask_file(path: str, entry: Entry | None, read: ReadEntry, limit: int) -> MaskFile:
+    def read_mask() -> bytes:
+        if entry is None:
+            raise UnreadableItemError("there is no such file in the source")
+        return read_within(read, entry, limit)
+
+    return MaskFile(shown(path), entry.stamp if entry else None, read_mask)
+
+
 def _item(
-    entry: Entry, row: Said | None, others: Mapping[str, Entry], mask: Entry | None, read: ReadEntry, limit: int
+    entry: Entry, row: Said | None, others: Mapping[str, Entry], mask: MaskFile | None, read: ReadEntry, limit: int
 ) -> Item:
     stem = entry.path.rpartition(".")[0]
     sidecar = next((others[name] for suffix in SIDECAR_SUFFIXES if (name := stem + suffix) in others), None)
@@ -152,7 +179,7 @@ def _item(
     if sidecar:
         stamp += f" {sidecar.path[len(stem) :]} {sidecar.stamp}"
     if mask:
-        stamp += f" {mask.path[len(stem) :]} {mask.stamp}"
+        stamp += f" {mask.path.rpartition('/')[2]} {mask.stamp}"
     return Item(
         path=shown(entry.path),
         stamp=entry.stamp,
@@ -160,7 +187,7 @@ def _item(
         said=partial(_said, row, sidecar, read),
         caption_stamp=stamp,
         names=entry.path,
-        mask=MaskFile(shown(mask.path), partial(read_within, read, mask, limit)) if mask else None,
+        mask=mask,
     )
 
 

@@ -22,6 +22,8 @@ _ENCRYPTED = 0x1
 class ZipArchive:
     """See `sdlora.data.sources.archive.Archive`."""
 
+    seekable = True
+
     def __init__(self, place: Place, config: DataConfig) -> None:
         self._file = place.open()
         try:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from pathlib import Path
 
+import fsspec
 import pytest
 from PIL import Image, ImageDraw
 
@@ -208,3 +210,47 @@ def test_masks_of_every_kind_are_light_where_the_image_counts(mode: str) -> None
     out = io.BytesIO()
     image.save(out, "PNG")
     assert list(decode_mask(out.getvalue()).tobytes()) == [255, 255, 0, 0] * 2
+
+
+def named_masks(wrong: str = "") -> dict[str, bytes]:
+    """Images in `pictures/`, masks of the same names in `masks/`, and metadata that join them."""
+    files = {f"pictures/{seed}.png": encoded(drawing(seed)) for seed in range(8)}
+    files |= {f"masks/{seed}.png": mask_of(seed) for seed in range(8)}
+    rows = [{"file_name": f"pictures/{seed}.png", "mask": f"masks/{seed}.png"} for seed in range(8)]
+    if wrong:
+        rows[0]["mask"] = wrong
+        del files["masks/0.png"]
+    return files | {"metadata.jsonl": "\n".join(map(json.dumps, rows)).encode()}
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar", "memory"])
+def test_metadata_name_masks_anywhere_in_the_source(kind: str, store: ImageStore, folder: Path, tmp_path: Path) -> None:
+    source: Path | str = folder
+    if kind == "folder":
+        write(folder, named_masks())
+    elif kind == "memory":
+        source = f"memory://{tmp_path.name}"
+        for name, content in named_masks().items():
+            fsspec.filesystem("memory").pipe_file(f"/{tmp_path.name}/{name}", content)
+    else:
+        source = tmp_path / f"pictures.{kind}"
+        (write_zip if kind == "zip" else write_tar)(source, named_masks())
+    collect(store, str(source), CONFIG)
+    clean(store, CONFIG)
+    check_masks(store, make_snapshot(store, CONFIG))
+    assert collect(store, str(source), CONFIG).bytes_read == 0
+
+
+@pytest.mark.parametrize("wrong", ["masks/none.png", "../outside/0.png", "linked/0.png", "/etc/hostname", "masks"])
+def test_a_mask_that_metadata_name_and_that_is_not_there_rejects_its_image(
+    wrong: str, store: ImageStore, folder: Path
+) -> None:
+    write(folder.parent / "outside", {"0.png": mask_of(0)})
+    write(folder, named_masks(wrong))
+    (folder / "linked").symlink_to(folder.parent / "outside")
+    collect(store, str(folder), CONFIG)
+    clean(store, CONFIG)
+    (image,) = store.images("rejected", rejected_by="mask")
+    assert image.files == ("pictures/pictures/0.png",)
+    assert "there is no such file in the source" in image.reason
+    assert len(store.images("accepted")) == 7

@@ -84,6 +84,22 @@ def test_what_is_new_is_counted_from_the_snapshot_before(store: ImageStore, pict
     assert "words by hand" in page(store, snapshot_digest=made.digest)
 
 
+def test_weights_are_shown_where_they_differ(store: ImageStore, pictures: Path) -> None:
+    collect(store, str(pictures), CONFIG)
+    clean(store, CONFIG)
+    plain = make_snapshot(store, CONFIG)
+    assert "Weight in training" not in page(store)
+    store.rate(plain.train[0].sha256, 5, "ana")
+    waiting = page(store)
+    assert "1 another weight" in waiting
+    made = make_snapshot(store, CONFIG)
+    facts = gather_facts(store, CONFIG, made.digest)
+    assert facts.weights == {1.0: len(made.train) - 1, 4.0: 1}
+    share = 4 / (len(made.train) + 3)
+    expected = f"from 1 to 4; the heaviest make up {share:.0%} of what training sees"
+    assert expected in page(store, snapshot_digest=made.digest)
+
+
 def test_a_persons_decisions_are_shown_and_a_purged_image_has_no_picture(store: ImageStore, pictures: Path) -> None:
     collect(store, str(pictures), CONFIG)
     clean(store, CONFIG)

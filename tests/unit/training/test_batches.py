@@ -58,9 +58,14 @@ def test_a_batch_depends_on_the_step_alone(encoded):
 
 
 @pytest.mark.parametrize("processes", [2, 4])
-def test_the_processes_shares_make_up_the_whole_batch(encoded, processes):
-    whole = draw_batch(encoded, config(horizontal_flip=True), 2)
-    shares = [draw_batch(encoded, config(horizontal_flip=True), 2, rank, processes) for rank in range(processes)]
+@pytest.mark.parametrize("repeats", [None, [3, 1, 6, 1, 2]])
+def test_the_processes_shares_make_up_the_whole_batch(encoded, processes, repeats):
+    settings = config(horizontal_flip=True)
+    portion = Portion(encoded, EpochOrder(encoded.shapes(), settings.batch_size, settings.seed, repeats))
+    (whole,) = draw_step([portion], settings, 2, UNIFORM)
+    shares = [
+        batch for rank in range(processes) for batch in draw_step([portion], settings, 2, UNIFORM, rank, processes)
+    ]
     for name in ("latents", "noise", "timesteps"):
         assert torch.equal(torch.cat([getattr(share, name) for share in shares]), getattr(whole, name))
     together = torch.cat([share.conditioning["text"] for share in shares])

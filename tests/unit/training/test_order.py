@@ -28,6 +28,21 @@ def test_every_image_is_seen_once_per_epoch(shapes, batch_size, seed):
         assert sorted(seen[epoch * count : (epoch + 1) * count]) == list(range(count))
 
 
+@given(
+    items=st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 12)), min_size=1, max_size=12),
+    batch_size=st.integers(1, 20),
+    seed=st.integers(0, 1000),
+)
+def test_every_epoch_shows_every_image_as_often_as_it_repeats_whatever_the_shapes(items, batch_size, seed):
+    order = EpochOrder([[shape for shape, _ in items]], batch_size, seed, [repeats for _, repeats in items])
+    count = sum(repeats for _, repeats in items)
+    assert len(order) == count
+    seen = [index for step in range(2 * count) for index in indices(order, step)]
+    for epoch in range(2 * batch_size):
+        drawn = Counter(seen[epoch * count : (epoch + 1) * count])
+        assert drawn == {index: repeats for index, (_, repeats) in enumerate(items)}
+
+
 @given(counts=st.lists(st.integers(0, 60), min_size=2, max_size=6), seed=st.integers(0, 100))
 def test_as_many_steps_as_possible_have_one_shape(counts, seed):
     shapes = [shape for shape, count in enumerate(counts) for _ in range(count)]
