@@ -5,18 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageFilter
+import numpy.typing as npt
+from PIL import Image
 
-from sdlora.data.alike.framing import Box, content_box, without_bars
+from sdlora.data.alike.framing import content_boxes, without_bars
+from sdlora.data.alike.shrinking import sharp, softened
+from sdlora.data.decoding.stack import Stack
 
-VERSION = 3
+VERSION = 4
 """Raised when the same pixels would get another fingerprint, or pairs another difference."""
 
 THUMBNAIL_SIDE_PX = 32
 _WORKING_SIDE_PX = 256
-_ALL: Box = (0.0, 0.0, 1.0, 1.0)
-_INNER: Box = (0.05, 0.05, 0.95, 0.95)
-_UPPER: Box = (0.0, 0.0, 1.0, 0.88)
+_SOFTNESS = 0.8  # thumbnail pixels: resampling and half a pixel of movement change little, a different mouth much
+_LIGHTNESS = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue
+
+Span = tuple[float, float]
+Part = tuple[Span, Span]
+"""Of the width and of the height, as shares of them."""
+
+_ALL: Part = ((0.0, 1.0), (0.0, 1.0))
+_INNER: Part = ((0.05, 0.95), (0.05, 0.95))
+_UPPER: Part = ((0.0, 1.0), (0.0, 0.88))
 
 HASH_COUNT = 4
 HASH_DISTANCE = 10
@@ -24,6 +34,8 @@ HASH_DISTANCE = 10
 
 SEARCHES = ((0, 0), (1, 1), (0, 2), (2, 0), (1, 3), (3, 1))
 """Which of two images' hashes are compared: (of the one, of the other). See `Fingerprint.hashes`."""
+
+FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -44,36 +56,61 @@ class Fingerprint:
 
 def fingerprint(image: Image.Image) -> Fingerprint:
     """Fingerprint of an RGB image."""
-    image = image.reduce(max(1, max(image.size) // _WORKING_SIDE_PX))
-    top, bottom = without_bars(np.asarray(image))
-    # Cut off, not left out by a box below: resizing looks a little beyond its box.
-    image = image.crop((0, top, image.width, bottom))
-    content = content_box(np.asarray(image))
-    left, up, right, down = content
-    whole = (0.0, 0.0, float(image.width), float(image.height))
-    side = THUMBNAIL_SIDE_PX
-    small = image.resize((side, side), Image.Resampling.BICUBIC, box=content)
-    grey = image.convert("L")
-    return Fingerprint(
-        hashes=(
-            _difference_hash(grey, content),
-            _difference_hash(grey, whole),
-            _difference_hash(grey, _part(content, _UPPER)),
-            _difference_hash(grey, _part(whole, _INNER)),
-        ),
-        aspect=(right - left) / (down - up),
-        # Softened, so that resampling and half a pixel of movement change little, a different mouth much.
-        thumbnail=small.filter(ImageFilter.GaussianBlur(0.8)).tobytes(),
+    return fingerprints(Stack([image]))[0]
+
+
+def fingerprints(stack: Stack) -> list[Fingerprint]:
+    """Fingerprint of each image: the same, to the bit, whatever others are in the stack."""
+    factor = max(1, max(stack.size) // _WORKING_SIDE_PX)
+    if factor > 1:
+        stack = Stack([image.reduce(factor) for image in stack.images])
+    rows = [tuple(some) for some in without_bars(stack.pixels).tolist()]
+    found: dict[int, Fingerprint] = {}
+    for top, bottom in dict.fromkeys(rows):
+        which = [place for place, some in enumerate(rows) if some == (top, bottom)]
+        # Cut off, not left out by the spans below: shrinking looks a little beyond a span.
+        found.update(zip(which, _looks(stack.pixels[which, top:bottom]), strict=True))
+    return [found[place] for place in range(len(rows))]
+
+
+def _looks(pixels: npt.NDArray[np.uint8]) -> list[Fingerprint]:
+    """Of (N, H, W, 3) images without caption bars."""
+    left, top, right, bottom = content_boxes(pixels).T
+    values = pixels.astype(np.float32)
+    thumbnails = _thumbnails(values, np.stack([left, right]), np.stack([top, bottom]))
+    hashes = np.concatenate(
+        [_difference_hashes(thumbnails.astype(np.float32), _ALL, _UPPER), _difference_hashes(values, _ALL, _INNER)]
     )
+    content, upper, whole, inner = hashes.tolist()
+    aspects = ((right - left) / (bottom - top)).tolist()
+    return [
+        Fingerprint(hashes, aspect, thumbnail.tobytes())
+        for hashes, aspect, thumbnail in zip(
+            zip(content, whole, upper, inner, strict=True), aspects, thumbnails, strict=True
+        )
+    ]
 
 
-def _difference_hash(grey: Image.Image, box: Box) -> int:
-    """Is each cell of an 8x8 grid brighter than its left neighbour? 64 bits, as imagehash.dhash has them."""
-    cells = np.asarray(grey.resize((9, 8), Image.Resampling.LANCZOS, box=box))
-    return int(np.packbits(cells[:, 1:] > cells[:, :-1]).view(">u8")[0])
+def _thumbnails(values: FloatArray, horizontal: FloatArray, vertical: FloatArray) -> npt.NDArray[np.uint8]:
+    """(N, 32, 32, 3) of (N, H, W, 3), of the spans (2, N) of each image."""
+    count, height, width, _ = values.shape
+    side = THUMBNAIL_SIDE_PX
+    down = softened(height, vertical, side, _SOFTNESS)
+    across = softened(width, horizontal, side, _SOFTNESS)
+    lines = (down @ values.reshape(count, height, width * 3)).reshape(count, side, width, 3)
+    # A matrix product per image, not one for all: its sums must not depend on the number of images.
+    planes = lines.transpose(0, 1, 3, 2).reshape(count, side * 3, width) @ across.transpose(0, 2, 1)
+    return np.ascontiguousarray(np.rint(planes).astype(np.uint8).reshape(count, side, 3, side).transpose(0, 1, 3, 2))
 
 
-def _part(box: Box, share: Box) -> Box:
-    left, top, right, bottom = box
-    width, height = right - left, bottom - top
-    return left + share[0] * width, top + share[1] * height, left + share[2] * width, top + share[3] * height
+def _difference_hashes(values: FloatArray, *parts: Part) -> npt.NDArray[np.uint64]:
+    """(parts, N) of (N, H, W, 3): is each cell of an 8x8 grid brighter than its left neighbour? As imagehash.dhash."""
+    count, height, width, _ = values.shape
+    lines = values.reshape(count, height, width * 3)
+    result = []
+    for across, down in parts:
+        columns = np.kron(sharp(width, *across, cells=9), _LIGHTNESS)  # (9, W * 3)
+        cells = np.rint(sharp(height, *down, cells=8) @ lines @ columns.T)  # (N, 8, 9) levels of grey
+        bits = cells[..., 1:] > cells[..., :-1]
+        result.append(np.packbits(bits.reshape(count, 64), axis=1).view(">u8")[:, 0])
+    return np.stack(result).astype(np.uint64)

@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw, ImageEnhance
 from sdlora.data import DataConfig
 from sdlora.data.alike import alignment
 from sdlora.data.alike.alignment import differences
-from sdlora.data.alike.fingerprint import HASH_DISTANCE, SEARCHES, Fingerprint, fingerprint
+from sdlora.data.alike.fingerprint import HASH_DISTANCE, SEARCHES, Fingerprint, fingerprint, fingerprints
+from sdlora.data.decoding.stack import stacks
 from tests.unit.data.drawing import drawing, encoded, icon
 
 COUNT = 40
@@ -146,3 +147,15 @@ def test_plain_and_odd_images_have_a_fingerprint(size: tuple[int, int]) -> None:
     plain = fingerprint(Image.new("RGB", size, "white"))
     assert len(plain.thumbnail) == 32 * 32 * 3
     assert difference(plain, plain) == 0
+
+
+@pytest.mark.parametrize("lot", [2, 7, 60])
+def test_a_fingerprint_does_not_depend_on_the_images_beside_it(lot: int) -> None:
+    images = [icon(seed) for seed in range(20)] + [drawing(seed) for seed in range(20)]
+    images += [_with_bar(image, "black", over=True) for image in images[:30:3]]
+    images += [icon(seed, side_px=200 + 90 * (seed % 5)) for seed in range(10)]
+    found = {}
+    for start in range(0, len(images), lot):
+        for places, stack in stacks(images[start : start + lot]):
+            found.update(zip((start + place for place in places), fingerprints(stack), strict=True))
+    assert [found[place] for place in range(len(images))] == [fingerprint(image) for image in images]
