@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 OURS = ("first pass", "measure", "hash")
@@ -97,11 +98,11 @@ def first_pass(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def measure(folder: Path) -> dict[str, dict[str, float]]:
-    return {"measure": _in_workers(_measure_file, folder)}
+    return {"measure": _in_workers(_measure_files, folder)}
 
 
 def hash_only(folder: Path) -> dict[str, dict[str, float]]:
-    return {"hash": _in_workers(_hash_file, folder)}
+    return {"hash": _in_workers(_hash_files, folder)}
 
 
 def _in_workers(work: object, folder: Path) -> dict[str, float]:
@@ -113,17 +114,19 @@ def _in_workers(work: object, folder: Path) -> dict[str, float]:
     return clock.read(len(files))
 
 
-def _measure_file(path: str) -> object:
-    from sdlora.data.measuring.measure import measure as measure_one
+def _measure_files(paths: Sequence[str]) -> list[object]:
+    from sdlora.data.measuring.measure import measure_many
 
-    return measure_one(path, Path(path).read_bytes(), 10**8)
+    return list(measure_many(((path, Path(path).read_bytes()) for path in paths), 10**8))
 
 
-def _hash_file(path: str) -> object:
-    from sdlora.data.alike.fingerprint import fingerprint
+def _hash_files(paths: Sequence[str]) -> list[object]:
+    from sdlora.data.alike.fingerprint import fingerprints
     from sdlora.data.decoding.decode import decode_rgb
+    from sdlora.data.decoding.stack import stacks
 
-    return fingerprint(decode_rgb(Path(path).read_bytes()))
+    images = [decode_rgb(Path(path).read_bytes()) for path in paths]
+    return [look for _, stack in stacks(images) for look in fingerprints(stack)]
 
 
 def cleanvision(folder: Path) -> dict[str, dict[str, float]]:

@@ -7,21 +7,23 @@ import inspect
 import json
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from sdlora.data.checks.brightness import brightness_ends
 from sdlora.data.config import DataConfig
 from sdlora.data.decoding.decode import Header
+from sdlora.data.decoding.stack import Stack
 
 if TYPE_CHECKING:  # the processes that measure need neither
     from sqlalchemy.orm import Session
 
     from sdlora.store import Verdict
+
+Statistic = Callable[[Stack], npt.NDArray[np.float64]]
+"""One number for each picture of a stack, (N,)."""
 
 
 @dataclass(frozen=True)
@@ -30,30 +32,19 @@ class Picture:
 
     Attributes:
         header: None where the bytes are no picture at all.
-        rgb: None where decoding failed, or was not tried.
-        problem: why, in words.
+        problem: why decoding failed, in words.
+        stack: the decoded picture, among others of its size; None where decoding failed, or was not tried.
+        place: which of them it is.
     """
 
     header: Header | None
-    rgb: Image.Image | None
     problem: str | None
+    stack: Stack | None = None
+    place: int = 0
 
-    @cached_property
-    def colours(self) -> npt.NDArray[np.uint8]:
-        """(H * W, 3) pixels of a decoded picture, row by row. Pillow copies them, so it is done once."""
-        assert self.rgb is not None
-        return np.asarray(self.rgb).reshape(-1, 3)
-
-    @cached_property
-    def brightness(self) -> tuple[float, float]:
-        """The dark and the bright end of a decoded picture, 0 to 1; two checks read them."""
-        return brightness_ends(self.colours)
-
-    @cached_property
-    def histogram(self) -> npt.NDArray[np.float64]:
-        """(3, 256) how many pixels of a decoded picture have each value of red, green and blue."""
-        assert self.rgb is not None
-        return np.array(self.rgb.histogram(), np.float64).reshape(3, 256)
+    def of_pixels(self, statistic: Statistic) -> float | None:
+        """What a statistic, computed for all pictures of the stack at once, says of this one; None without pixels."""
+        return None if self.stack is None else float(self.stack.computed(statistic)[self.place])
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from sdlora.data.checks.base import Check, Picture
-from sdlora.data.checks.levels import deviations
+from sdlora.data.checks.levels import FloatArray, deviations, histograms
 from sdlora.data.config import DataConfig
+from sdlora.data.decoding.stack import Stack
 
 
 def contrast(picture: Picture) -> float | None:
     """Standard deviation of the most varied colour channel, in grey levels of 255."""
-    return float(deviations(picture.histogram).max()) if picture.rgb else None
+    return picture.of_pixels(_contrasts)
+
+
+def _contrasts(stack: Stack) -> FloatArray:
+    contrasts: FloatArray = deviations(stack.computed(histograms)).max(axis=1)
+    return contrasts
 
 
 def _rejects(score: float, config: DataConfig) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sdlora.data.checks.base import Check, Picture
+from sdlora.data.checks.brightness import bright_ends
 from sdlora.data.config import DataConfig
 
 
@@ -11,7 +12,7 @@ def bright_end(picture: Picture) -> float | None:
 
     Source: cleanvision 0.3.7, dark_score.
     """
-    return picture.brightness[1] if picture.rgb else None
+    return picture.of_pixels(bright_ends)
 
 
 def _rejects(score: float, config: DataConfig) -> str | None:

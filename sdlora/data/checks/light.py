@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sdlora.data.checks.base import Check, Picture
+from sdlora.data.checks.brightness import dark_ends
 from sdlora.data.config import DataConfig
 
 
@@ -14,7 +15,8 @@ def dark_end(picture: Picture) -> float | None:
 
     Source: cleanvision 0.3.7, light_score.
     """
-    return 1.0 - picture.brightness[0] if picture.rgb else None
+    dark = picture.of_pixels(dark_ends)
+    return None if dark is None else 1.0 - dark
 
 
 def _rejects(score: float, config: DataConfig) -> str | None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from sdlora.data.checks.base import Check, Picture
-from sdlora.data.checks.levels import entropy
+from sdlora.data.checks.levels import FloatArray, entropies, histograms
 from sdlora.data.config import DataConfig
+from sdlora.data.decoding.stack import Stack
 
 
 def information(picture: Picture) -> float | None:
@@ -15,7 +18,13 @@ def information(picture: Picture) -> float | None:
 
     Source: cleanvision 0.3.7, low_information_score, of the image as RGB.
     """
-    return min(entropy(picture.histogram) / 10, 1.0) if picture.rgb else None
+    return picture.of_pixels(_information)
+
+
+def _information(stack: Stack) -> FloatArray:
+    counts = stack.computed(histograms)
+    result: FloatArray = np.minimum(entropies(counts.reshape(len(counts), -1)) / 10, 1.0)
+    return result
 
 
 def _rejects(score: float, config: DataConfig) -> str | None:
@@ -27,4 +36,4 @@ def _rejects(score: float, config: DataConfig) -> str | None:
     )
 
 
-LOW_INFORMATION = Check("low_information", 1, information, ("low_information_threshold",), _rejects)
+LOW_INFORMATION = Check("low_information", 2, information, ("low_information_threshold",), _rejects)

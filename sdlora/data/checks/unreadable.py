@@ -8,7 +8,7 @@ from sdlora.data.config import DataConfig
 
 def readable(picture: Picture) -> float | None:
     """1 for a picture that was decoded to the end, 0 for one that could not be; None where nobody tried."""
-    return None if picture.rgb is None and picture.problem is None else float(picture.rgb is not None)
+    return None if picture.stack is None and picture.problem is None else float(picture.stack is not None)
 
 
 def _rejects(score: float, _: DataConfig) -> str | None:

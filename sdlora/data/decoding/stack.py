@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+Result = TypeVar("Result")
+
 _PIXELS = 1 << 17  # in a stack of several: as floating-point numbers some 1.5 MB, which the processor's cache holds
 
 
-@dataclass(frozen=True)
 class Stack:
     """RGB pictures of one size, at least one. What is computed of each must not depend on its neighbours."""
 
-    images: Sequence[Image.Image]
+    def __init__(self, images: Sequence[Image.Image]) -> None:
+        self.images = images
+        self._computed: dict[Callable[[Stack], Any], Any] = {}
 
     @property
     def size(self) -> tuple[int, int]:
@@ -31,10 +34,12 @@ class Stack:
         content = b"".join([image.tobytes() for image in self.images])
         return np.frombuffer(content, np.uint8).reshape(len(self.images), height, width, 3)
 
-    @cached_property
-    def values(self) -> npt.NDArray[np.float32]:
-        """(N, H, W, 3) the pixels as floating-point numbers."""
-        return self.pixels.astype(np.float32)
+    def computed(self, statistic: Callable[[Stack], Result]) -> Result:
+        """What a function makes of the stack; it is called once, however many ask."""
+        if statistic not in self._computed:
+            self._computed[statistic] = statistic(self)
+        result: Result = self._computed[statistic]
+        return result
 
 
 def stacks(images: Sequence[Image.Image]) -> Iterator[tuple[list[int], Stack]]:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from sdlora.data.alike.fingerprint import Fingerprint, fingerprint
+from sdlora.data.alike.fingerprint import Fingerprint, fingerprints
 from sdlora.data.checks import CHECKS, Picture
 from sdlora.data.decoding.decode import Decoded, Header, decode
+from sdlora.data.decoding.stack import Stack, stacks
+from sdlora.errors import DataError
+
+_PIXELS_AT_ONCE = 1 << 20  # decoded before any is measured: some 10 MB
 
 
 @dataclass(frozen=True)
@@ -25,27 +30,72 @@ class Measurement:
 
 def measure(sha256: str, content: bytes, max_pixels: int, background: str = "white") -> Measurement:
     """Score one image by all checks; nothing is decoded if the header promises more than `max_pixels`."""
-    return measured(sha256, decode(content, max_pixels, background), background)
+    return next(measure_many([(sha256, content)], max_pixels, background))
 
 
-def measured(sha256: str, decoded: Decoded, background: str) -> Measurement:
-    """Score what became of an image's bytes by all checks."""
-    picture = Picture(decoded.header, decoded.rgb, decoded.problem)
-    scores = ((check.name, check.score(picture)) for check in CHECKS)
+def measure_many(
+    images: Iterable[tuple[str, bytes]], max_pixels: int, background: str = "white"
+) -> Iterator[Measurement]:
+    """The same of many images by SHA-256 and bytes, in their order. Small ones of one size are measured together.
+
+    What is measured of an image does not depend, to the bit, on the others.
+
+    Raises:
+        DataError: `images` does, because bytes are missing; those before it are measured first.
+    """
+    shas: list[str] = []
+    lot: list[Decoded] = []
+    pixels = 0
+    try:
+        for sha256, content in images:
+            decoded = decode(content, max_pixels, background)
+            shas.append(sha256)
+            lot.append(decoded)
+            pixels += decoded.rgb.width * decoded.rgb.height if decoded.rgb else 0
+            if pixels >= _PIXELS_AT_ONCE:
+                yield from measured(shas, lot, background)
+                shas, lot, pixels = [], [], 0
+    except DataError:  # of the next image's bytes; what was decoded before it is not lost
+        yield from measured(shas, lot, background)
+        raise
+    yield from measured(shas, lot, background)
+
+
+def measured(shas: Sequence[str], decoded: Sequence[Decoded], background: str) -> list[Measurement]:
+    """Score what became of images' bytes by all checks."""
+    places = [place for place, one in enumerate(decoded) if one.rgb is not None]
+    found = {place: _measured(shas[place], one, background) for place, one in enumerate(decoded) if one.rgb is None}
+    for some, stack in stacks([image for one in decoded if (image := one.rgb) is not None]):
+        for number, (some_place, look) in enumerate(zip(some, fingerprints(stack), strict=True)):
+            place = places[some_place]
+            found[place] = _measured(shas[place], decoded[place], background, stack, number, look)
+    return [found[place] for place in range(len(decoded))]
+
+
+def _measured(
+    sha256: str,
+    decoded: Decoded,
+    background: str,
+    stack: Stack | None = None,
+    number: int = 0,
+    look: Fingerprint | None = None,
+) -> Measurement:
+    picture = Picture(decoded.header, decoded.problem, stack, number)
+    scores = [(check.name, check.score(picture)) for check in CHECKS]
     return Measurement(
         sha256=sha256,
-        header=picture.header,
-        problem=picture.problem,
+        header=decoded.header,
+        problem=decoded.problem,
         scores={name: score for name, score in scores if score is not None},
         decoded_as=decoded.decoded_as(background),
-        pixels_sha256=pixels_sha256(picture) if picture.rgb else None,
-        fingerprint=fingerprint(picture.rgb) if picture.rgb else None,
+        pixels_sha256=_pixels_sha256(stack, number) if stack else None,
+        fingerprint=look,
     )
 
 
-def pixels_sha256(picture: Picture) -> str:
+def _pixels_sha256(stack: Stack, number: int) -> str:
     """Digest of the size and every pixel: equal for two files that show exactly the same."""
-    assert picture.rgb is not None
-    digest = hashlib.sha256(f"{picture.rgb.width}x{picture.rgb.height} RGB ".encode())
-    digest.update(picture.colours.data)
+    width, height = stack.size
+    digest = hashlib.sha256(f"{width}x{height} RGB ".encode())
+    digest.update(stack.pixels[number].data)
     return digest.hexdigest()

@@ -20,7 +20,7 @@ from sdlora.data.alike.fingerprint import VERSION, Fingerprint
 from sdlora.data.checks import CHECKS
 from sdlora.data.decoding.decode import Header, current_decodings
 from sdlora.data.measuring.measure import Measurement
-from sdlora.data.measuring.workers import measure_blob
+from sdlora.data.measuring.workers import measure_blobs
 
 SHARD = 1_000
 """Images per shard: some seconds of work, a result of a few megabytes."""
@@ -53,7 +53,7 @@ def measure_shard(shard: Shard) -> str:
     """
     results = ShardResults(shard.blobs_url)
     if results.read(shard) is None:
-        found = [measure_blob(shard.blobs_url, shard.max_pixels, shard.background, sha256) for sha256 in shard.shas]
+        found = list(measure_blobs(shard.blobs_url, shard.max_pixels, shard.background, shard.shas))
         results.write(shard, found)
     return shard.digest
 

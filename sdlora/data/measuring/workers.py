@@ -6,22 +6,22 @@ import multiprocessing
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache, partial
 from typing import Protocol
 
 from sdlora.data.decoding.decode import Decoded
-from sdlora.data.measuring.measure import Measurement, measure, measured
+from sdlora.data.measuring.measure import Measurement, measure_many, measured
 from sdlora.store.blobs import BlobStore
 
-_SHARD = 25
+_SHARD = 64  # images that are measured together; fewer for each would cost small ones more
 _SHARDS_AHEAD = 12  # per core; results wait in memory until they are taken
 _SECONDS_PER_SHARD = 300.0
 _SECONDS_PER_IMAGE = 60.0
 
-Measure = Callable[[str], Measurement]
+Measure = Callable[[Sequence[str]], Iterable[Measurement]]
 
 
 class Measurer(Protocol):
@@ -46,26 +46,27 @@ def measure_all(
     Raises:
         DataError: the bytes of an image are missing or damaged.
     """
-    work = partial(measure_blob, blobs.url, max_pixels, background)
+    work = partial(measure_blobs, blobs.url, max_pixels, background)
     if _worth_a_pool(sizes.values()):
         yield from measure_in_processes(work, list(sizes), background)
     else:
-        yield from map(work, sizes)
+        yield from work(list(sizes))
 
 
-def measure_blob(url: str, max_pixels: int, background: str, sha256: str) -> Measurement:
-    """Measure an image whose bytes lie in the blob store at `url`."""
-    return measure(sha256, _blob_store(url).get(sha256), max_pixels, background)
+def measure_blobs(url: str, max_pixels: int, background: str, shas: Sequence[str]) -> Iterator[Measurement]:
+    """Measure images whose bytes lie in the blob store at `url`, in the given order."""
+    blobs = _blob_store(url)
+    return measure_many(((sha256, blobs.get(sha256)) for sha256 in shas), max_pixels, background)
 
 
 def measure_in_processes(work: Measure, shas: Sequence[str], background: str) -> Iterator[Measurement]:
-    """Apply `work`, which can be pickled, to each SHA-256 in worker processes; results come in the same order.
+    """Apply `work`, which can be pickled, to the SHA-256s in worker processes; results come in the same order.
 
     Where no process can be started (the caller's script has no `__main__` guard), this one does all of it.
     """
     pool = _start()
     if pool is None:
-        yield from map(work, shas)
+        yield from work(shas)
         return
     shards = (shas[start : start + _SHARD] for start in range(0, len(shas), _SHARD))
     running: deque[tuple[Sequence[str], Future[list[Measurement]]]] = deque()
@@ -98,7 +99,7 @@ def _one_by_one(work: Measure, shas: Sequence[str], background: str) -> Iterator
     pool = _start(1) or _never()
     for sha256 in shas:
         try:
-            yield pool.submit(work, sha256).result(timeout=_SECONDS_PER_IMAGE)
+            yield from pool.submit(_measure_shard, work, [sha256]).result(timeout=_SECONDS_PER_IMAGE)
         except (BrokenProcessPool, TimeoutError) as error:
             _kill(pool)
             pool = _start(1) or _never()
@@ -106,12 +107,12 @@ def _one_by_one(work: Measure, shas: Sequence[str], background: str) -> Iterator
                 problem = f"decoding takes longer than {_SECONDS_PER_IMAGE:.0f} s"
             else:
                 problem = "decoding ends the process: a crash of the image library, or more memory than there is"
-            yield measured(sha256, Decoded(None, None, problem), background)
+            yield from measured([sha256], [Decoded(None, None, problem)], background)
     pool.shutdown()
 
 
 def _measure_shard(work: Measure, shas: Sequence[str]) -> list[Measurement]:
-    return [work(sha256) for sha256 in shas]
+    return list(work(shas))
 
 
 @lru_cache(maxsize=4)

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from sdlora.data import DataConfig
 from sdlora.data.checks import CHECKS, Picture
 from sdlora.data.decoding.decode import Header
+from sdlora.data.decoding.stack import Stack
+from sdlora.data.measuring.measure import measure, measure_many
 from tests.golden.cleanvision_pictures import pictures
+from tests.unit.data.drawing import encoded, icon
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "cleanvision_scores.json").read_text())
 NAMES = {
@@ -25,7 +28,8 @@ CONFIG = DataConfig()
 
 
 def _seen(image: Image.Image) -> Picture:
-    return Picture(Header("PNG", image.width, image.height, image.width * image.height, animated=False), image, None)
+    header = Header("PNG", image.width, image.height, image.width * image.height, animated=False)
+    return Picture(header, None, Stack([image]))
 
 
 def _rejected_by(image: Image.Image, config: DataConfig = CONFIG) -> set[str]:
@@ -96,3 +100,23 @@ def test_no_check_has_anything_against_the_demo_images() -> None:
 def test_every_check_says_what_it_measures_and_names_its_settings(check: object) -> None:
     assert check.measures.endswith(".")
     assert set(check.settings) <= set(DataConfig.model_fields)
+
+
+def test_what_is_measured_of_an_image_does_not_depend_on_the_images_beside_it() -> None:
+    images = [*pictures().values(), *(icon(seed) for seed in range(8)), *(icon(seed, side_px=90) for seed in range(5))]
+    contents = [encoded(image) for image in images] + [b"no picture", encoded(images[3], "JPEG")]
+    listed = [(str(number), content) for number, content in enumerate(contents)]
+    assert list(measure_many(listed, CONFIG.max_pixels)) == [
+        measure(name, content, CONFIG.max_pixels) for name, content in listed
+    ]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (64, 1), (64, 64), (37, 53)])
+def test_edges_and_levels_of_small_pictures_are_those_that_pillow_finds(size: tuple[int, int]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    grey = Image.fromarray(noise).convert("L")
+    edges = np.asarray(grey.filter(ImageFilter.FIND_EDGES), np.float64).std()
+    levels = np.std(grey.histogram())
+    few_levels = 1 - np.exp(-levels / 100)
+    expected = min(1 - np.exp(-edges / 100) + (few_levels if few_levels > 0.18 else 0), 1)
+    assert BY_NAME["blurry"].score(_seen(Image.fromarray(noise))) == pytest.approx(expected, abs=1e-9)
