@@ -1,13 +1,14 @@
 """How ComfyUI reads a LoRA file, written anew from its rules, to see that our files mean there what was trained.
 
-Source of the rules: `comfy/lora.py`, `comfy/utils.py` and `comfy/weight_adapter/lora.py` of Comfy-Org/ComfyUI at
-October 2025. A file's keys are looked up by name in a table made from the keys of the model; what is not in the table
-is left out with a line in the log ("lora key not loaded"), and the image is drawn as by the bare base.
+Source of the rules: `comfy/lora.py` (text encoders: `model_lora_keys_clip`), `comfy/utils.py` and
+`comfy/weight_adapter/lora.py` of Comfy-Org/ComfyUI at October 2025. A file's keys are looked up by name in a table made
+from the keys of the model; what is not in the table is left out with a line in the log ("lora key not loaded"), and the
+image is drawn as by the bare base.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from tests.original import DENOISER, Rows, denoiser_rows, original_weights
 
+_CLIP_LAYERS = {"mlp.fc1", "mlp.fc2", *(f"self_attn.{name}_proj" for name in ("k", "q", "v", "out"))}
 _UP_DOWN = [
     (".lora_up.weight", ".lora_down.weight"),
     ("_lora.up.weight", "_lora.down.weight"),
@@ -35,10 +37,16 @@ class Reading:
     not_loaded: list[str] = field(default_factory=list)
 
 
-def read(path: Path, denoiser: Any) -> Reading:
-    """Read a LoRA of this diffusers denoiser as ComfyUI does with the same model in its original form."""
+def read(path: Path, denoiser: Any, clips: Mapping[str, Any] | None = None) -> Reading:
+    """Read a LoRA of this diffusers denoiser as ComfyUI does with the same model in its original form.
+
+    `clips` are the CLIP text encoders by ComfyUI's names: `clip_l` (versions 1, XL), `clip_h` (2), `clip_g` (XL).
+    """
     weights = original_weights(denoiser)
     table = {**_own_names(weights), **_diffusers_names(denoiser)}
+    of_text = dict(_text_weights(clips or {}))
+    table |= _text_names(of_text)
+    weights |= of_text
     lora = load_file(path)
     used: set[str] = set()
     changes: dict[str, Tensor] = {}
@@ -63,6 +71,27 @@ def _own_names(weights: Mapping[str, Tensor]) -> dict[str, Rows]:
         inner = key.removeprefix(DENOISER).removesuffix(".weight")
         names[f"lora_unet_{inner.replace('.', '_')}"] = Rows(key, 0, len(weight))
         names[f"diffusion_model.{inner}"] = Rows(key, 0, len(weight))
+    return names
+
+
+def _text_weights(clips: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    for clip, encoder in clips.items():
+        for name, weight in encoder.state_dict().items():
+            layer = name.removeprefix("text_model.").removesuffix(".weight")
+            if layer.startswith("encoder.layers.") and layer.split(".", 3)[3] in _CLIP_LAYERS:
+                yield f"{clip}.transformer.text_model.{layer}.weight", weight
+
+
+def _text_names(weights: Mapping[str, Tensor]) -> dict[str, Rows]:
+    names = {}
+    two = any(key.startswith("clip_l.") for key in weights)
+    for key, weight in weights.items():
+        clip, layer = key.removesuffix(".weight").split(".transformer.")
+        numbers = ("2",) if clip == "clip_g" and two else ("", "1")
+        for number in numbers:
+            names[f"lora_te{number}_{layer.replace('.', '_')}"] = Rows(key, 0, len(weight))
+        folder = "text_encoder_2" if numbers == ("2",) else "text_encoder"
+        names[f"{folder}.{layer}"] = names[f"text_encoders.{key.removesuffix('.weight')}"] = Rows(key, 0, len(weight))
     return names
 
 

@@ -6,26 +6,60 @@ from pathlib import Path
 
 import pytest
 
-from sdlora.data import DataConfig, clean, collect, make_snapshot
+from sdlora.data import DataConfig, Snapshot, clean, collect, make_snapshot
 from sdlora.evaluation import GateConfig, decide, run_duel
 from sdlora.evidence import METRICS
-from sdlora.models import BaseModelConfig, load_base_model
+from sdlora.lora import LoraConfig, attach_lora, save_adapter
+from sdlora.lora.text import attach_to_text_encoder
+from sdlora.models import BaseModelConfig, load_base_model, parts
+from sdlora.models.families import family_of
 from sdlora.store import ImageStore
 from tests import families
-from tests.tiny import draw_images
+from tests.tiny import draw_images, tiny_base_model
 from tests.unit.evaluation.test_duel import CONFIG, make_adapter
+from tests.unit.lora.perturb import perturb_adapter
 
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("sd2", "sd3", "flux")]
+
+
+def _snapshot(store: ImageStore, folder: Path) -> Snapshot:
+    data = DataConfig(near_duplicate_difference=0, suspect_difference=0, held_out_fraction=0.4)
+    collect(store, str(draw_images(folder / "images", 20)), data)
+    clean(store, data)
+    return make_snapshot(store, data)
+
+
+def test_what_an_adapter_changes_in_the_text_encoder_is_part_of_its_scores(tmp_path: Path) -> None:
+    base = load_base_model(BaseModelConfig(source=str(tiny_base_model(tmp_path / "tiny"))), tmp_path / "home")
+    with ImageStore.open(tmp_path / "home") as store:
+        snapshot = _snapshot(store, tmp_path)
+        lora = LoraConfig(rank=2, text_encoder_rank=2)
+        (part,) = family_of(base.folder).text_parts
+        encoder = perturb_adapter(attach_to_text_encoder(parts.load_text_encoder(base, part), part, lora, 0), scale=2.0)
+        adapter = save_adapter(
+            tmp_path / "adapter",
+            attach_lora(parts.load_denoiser(base), lora),  # as attached: it changes nothing
+            lora,
+            base,
+            name="style",
+            snapshot_digest=snapshot.digest,
+            run_digest="run",
+            prediction_type="v_prediction",
+            resolution_px=64,
+            text_encoders={part.folder: encoder},
+        )
+        config = CONFIG.model_copy(update={"max_prompts": 4})
+        duel = run_duel(base, adapter, None, snapshot, store, config, tmp_path / "duel")
+    bare, adapted = (scores.metrics for scores in duel.scores.values())
+    assert bare["kid"].value != adapted["kid"].value
+    assert bare["denoising_psnr"].value != adapted["denoising_psnr"].value
 
 
 @pytest.mark.parametrize("name", ["sdxl", *SLOW])
 def test_an_adapter_of_the_family_is_compared_with_its_bare_base(name: str, tmp_path: Path) -> None:
     base = load_base_model(BaseModelConfig(source=str(families.build(name, tmp_path / name))), tmp_path / "home")
     with ImageStore.open(tmp_path / "home") as store:
-        data = DataConfig(near_duplicate_difference=0, suspect_difference=0, held_out_fraction=0.4)
-        collect(store, str(draw_images(tmp_path / "images", 20)), data)
-        clean(store, data)
-        snapshot = make_snapshot(store, data)
+        snapshot = _snapshot(store, tmp_path)
         candidate = make_adapter(tmp_path / "adapter", base, snapshot, 0.3)
         config = CONFIG.model_copy(update={"max_prompts": 4})
         duel = run_duel(base, candidate, None, snapshot, store, config, tmp_path / "duel")

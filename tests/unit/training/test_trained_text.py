@@ -14,7 +14,7 @@ from sdlora.models.families import family_of
 from sdlora.release.exporting import export_model
 from sdlora.training import fine_tune, run_digest
 from sdlora.training.loop import Run
-from tests import families
+from tests import comfyui, families
 from tests.unit.training.setting import CONFIG, EVERYTHING, LORA, LORA_WITH_DROPOUT
 from tests.unit.training.test_fine_tuning import contents, curve, interrupt_at
 
@@ -22,6 +22,7 @@ WITH_TEXT = LORA.model_copy(update={"text_encoder_rank": 3})
 # A rate at which a few steps on an untrained base already show in what it draws.
 STEPS = CONFIG.model_copy(update={"precision": "fp32", "learning_rate": 0.02, "text_encoder_learning_rate": 0.05})
 LAYERS = {"sd1": {"text_encoder": 4}, "sd2": {"text_encoder": 8}, "sdxl": {"text_encoder": 4, "text_encoder_2": 8}}
+CLIPS = {"sd1": ("clip_l",), "sd2": ("clip_h",), "sdxl": ("clip_l", "clip_g")}
 KOHYA = {"sd1": ("lora_te_",), "sd2": ("lora_te_",), "sdxl": ("lora_te1_", "lora_te2_")}
 
 
@@ -77,6 +78,30 @@ def test_both_files_hold_the_encoders_layers_under_the_names_of_their_readers(na
         assert facts.ranks[3] == sum(LAYERS[name].values())
 
 
+@pytest.mark.parametrize("name", list(LAYERS))
+def test_comfyui_adds_to_the_encoders_what_diffusers_adds(name, bases, adapters):
+    base, adapter = bases[name], adapters[name]
+    stock = StableDiffusion.from_ref(base, precision="fp32")
+    clips = dict(zip(CLIPS[name], stock.text_encoders.values(), strict=True))
+    reading = comfyui.read(adapter.folder / "adapter.safetensors", stock.denoiser, clips)
+    assert reading.not_loaded == []
+    before = {clip: {key: value.clone() for key, value in each.state_dict().items()} for clip, each in clips.items()}
+    pipeline = stock.pipeline()
+    pipeline.load_lora_weights(str(adapter.folder), local_files_only=True)
+    pipeline.fuse_lora(components=list(stock.text_encoders))
+    pipeline.unload_lora_weights()
+    changed = 0
+    for clip, encoder in clips.items():
+        for key, value in encoder.state_dict().items():
+            if torch.equal(value, before[clip][key]):
+                continue
+            found = reading.changes.pop(f"{clip}.transformer.text_model.{key.removeprefix('text_model.')}")
+            torch.testing.assert_close(found, value - before[clip][key], atol=1e-6, rtol=1e-3)
+            changed += 1
+    assert changed == sum(LAYERS[name].values())
+    assert not any("clip" in key for key in reading.changes)
+
+
 @pytest.mark.parametrize("name", ["sd1", "sdxl"])
 def test_a_resumed_run_over_text_encoders_gives_the_same_bytes(name, bases, store, snapshot, tmp_path):
     lora, base = LORA_WITH_DROPOUT.model_copy(update={"text_encoder_rank": 3}), bases[name]
@@ -127,13 +152,17 @@ def test_text_embeddings_of_an_untrained_adapter_are_those_of_the_cache(base, st
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-def test_the_update_reaches_the_model_in_memory_and_the_exported_one(bases, adapters, tmp_path):
-    base, adapter = bases["sd1"], adapters["sd1"]
+@pytest.mark.parametrize("name", list(LAYERS))
+def test_the_update_reaches_the_model_in_memory_and_the_exported_ones(name, bases, adapters, tmp_path):
+    base, adapter = bases[name], adapters[name]
     expected = draw(StableDiffusion.from_ref(base, adapter, precision="fp32"))
+    assert (draw(StableDiffusion.from_ref(base, precision="fp32")) - expected).abs().max() > 1
     updated = LoRA(StableDiffusion.from_ref(base, precision="fp32")).update_parameters(adapter)
     assert (draw(updated) - expected).abs().max() <= 1
-    exported = load_base_model(BaseModelConfig(source=str(export_model(base, adapter, tmp_path / "model"))), tmp_path)
-    assert (draw(StableDiffusion.from_ref(exported, precision="fp32")) - expected).abs().max() <= 1
+    for out, layout in (("model", None), ("model.safetensors", str(base.folder))):
+        written = export_model(base, adapter, tmp_path / out)
+        exported = load_base_model(BaseModelConfig(source=str(written), layout=layout), tmp_path)
+        assert (draw(StableDiffusion.from_ref(exported, precision="fp32")) - expected).abs().max() <= 1
 
 
 def test_settings_of_what_is_not_trained_do_not_name_a_run():
