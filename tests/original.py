@@ -7,12 +7,13 @@ Sources of the names: `openaimodel.py` and `model.py` of CompVis/latent-diffusio
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusion3Pipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import FluxPipeline, StableDiffusion3Pipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -227,7 +228,8 @@ def flux_tensors(transformer: Any) -> dict[str, Tensor]:
         for number, side in ((1, "in"), (2, "out")):
             for kind in ("weight", "bias"):
                 key = f"time_text_embed.{ours}_embedder.linear_{number}.{kind}"
-                stacked[f"{DENOISER}{theirs}_in.{side}_layer.{kind}"] = [state[key]]
+                if key in state:  # schnell has no guidance
+                    stacked[f"{DENOISER}{theirs}_in.{side}_layer.{kind}"] = [state[key]]
     for kind in ("weight", "bias"):
         shift_last = state[f"norm_out.linear.{kind}"].chunk(2)[::-1]
         stacked[f"{DENOISER}final_layer.adaLN_modulation.1.{kind}"] = list(shift_last)
@@ -273,6 +275,34 @@ def _open_clip(encoder: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
             yield f"{theirs}attn.in_proj_{kind}", torch.cat(heads)
             for name, original in names.items():
                 yield f"{theirs}{original}.{kind}", state[f"{ours}{name}.{kind}"]
+
+
+def write_flux_checkpoint(folder: Path, path: Path) -> Path:
+    """FLUX.1 with its encoders, as ComfyUI's all-in-one files have it."""
+    pipeline = FluxPipeline.from_pretrained(folder, local_files_only=True)
+    tensors = flux_tensors(pipeline.transformer)
+    for key, tensor in vae_tensors(pipeline.vae).items():
+        tensors["vae." + key.removeprefix("first_stage_model.")] = tensor
+    for key, tensor in pipeline.text_encoder.state_dict().items():
+        tensors["text_encoders.clip_l.transformer.text_model." + key.removeprefix("text_model.")] = tensor
+    for key, tensor in pipeline.text_encoder_2.state_dict().items():
+        if key != "encoder.embed_tokens.weight":
+            tensors[f"text_encoders.t5xxl.transformer.{key}"] = tensor
+    return write(tensors, path)
+
+
+@contextmanager
+def flux_of_width(width: int) -> Iterator[None]:
+    """diffusers' reader of FLUX checkpoints has the published width written in: let it be another for a while."""
+    from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers as convert
+
+    published = convert.__code__
+    assert published.co_consts.count(3072) == 1
+    convert.__code__ = published.replace(co_consts=tuple(width if c == 3072 else c for c in published.co_consts))
+    try:
+        yield
+    finally:
+        convert.__code__ = published
 
 
 def write(tensors: dict[str, Tensor], path: Path) -> Path:

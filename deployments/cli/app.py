@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from pathlib import Path
@@ -56,4 +57,6 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be stopped politely is to be stopped by Ctrl-C
     for name, value in quiet_terminal().items():  # the libraries read these when they are imported
         os.environ.setdefault(name, value)
+    # Imported by peft where it is installed, it tells of faster kernels that it did not find.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     app()

@@ -1,7 +1,7 @@
-"""A Stable Diffusion as one checkpoint in the layout of its original code base, which ComfyUI and A1111 load.
+"""A base model as one checkpoint in the layout of its original code base, which ComfyUI and others load.
 
-diffusers reads this layout (`from_single_file`) and does not write it. Versions 1, 2 and XL; the transformers of
-Stable Diffusion 3 and FLUX.1 fuse and reorder rows in theirs.
+diffusers reads this layout (`from_single_file`) and does not write it. Stable Diffusion 3 and FLUX.1 are written with
+their text encoders and autoencoder, under the names that ComfyUI's checkpoints have.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdlora.errors import WeightsError
 from sdlora.models.families.base import Family
+from sdlora.models.families.flow import FlowFamily
 from sdlora.models.families.sgm_names import sgm_name
+from sdlora.models.original_transformers import transformer_tensors
 
-SUPPORTED = ("sd1", "sd2", "sdxl")
-_CLIP, _OPEN_CLIP = "transformer.text_model.", "model."
+DENOISER = "model.diffusion_model."
+_CLIP, _OPEN_CLIP, _T5 = "transformer.text_model.", "model.", "transformer."
 _TEXT_PREFIXES: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "sd1": {"text_encoder": ("cond_stage_model.", _CLIP)},
     "sd2": {"text_encoder": ("cond_stage_model.", _OPEN_CLIP)},
@@ -25,7 +26,14 @@ _TEXT_PREFIXES: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "text_encoder": ("conditioner.embedders.0.", _CLIP),
         "text_encoder_2": ("conditioner.embedders.1.", _OPEN_CLIP),
     },
+    "sd3": {
+        "text_encoder": ("text_encoders.clip_l.", _CLIP),
+        "text_encoder_2": ("text_encoders.clip_g.", _CLIP),
+        "text_encoder_3": ("text_encoders.t5xxl.", _T5),
+    },
+    "flux": {"text_encoder": ("text_encoders.clip_l.", _CLIP), "text_encoder_2": ("text_encoders.t5xxl.", _T5)},
 }
+_VAE_PREFIXES = {"flux": "vae."}
 _OPEN_CLIP_NAMES = {
     "embeddings.position_embedding.weight": "positional_embedding",
     "embeddings.token_embedding.weight": "token_embedding.weight",
@@ -47,27 +55,35 @@ def original_tensors(family: Family, parts: Mapping[str, Mapping[str, Tensor]]) 
 
     Args:
         family: of the model.
-        parts: the state of `unet`, `vae` and each text encoder, by diffusers' folder and names.
-
-    Raises:
-        WeightsError: the family's original layout is not written.
+        parts: the state of the denoiser, `vae` and each text encoder, by diffusers' folder and names; Stable
+            Diffusion 3 may be without its T5.
     """
-    if family.name not in SUPPORTED:
-        raise WeightsError(
-            f"{family.layout.title} is not written as one original checkpoint; that is done for Stable Diffusion 1, 2 "
-            "and XL. Export a folder, which diffusers loads, or the adapter, which ComfyUI loads beside the base."
-        )
-    settings = family.denoiser_settings
-    tensors = {f"model.diffusion_model.{_unet_name(name, settings)}": t for name, t in parts["unet"].items()}
+    denoiser = parts[family.layout.denoiser]
+    if isinstance(family, FlowFamily):
+        named = transformer_tensors(family, denoiser)
+    else:
+        named = {_unet_name(name, family.denoiser_settings): tensor for name, tensor in denoiser.items()}
+    tensors = {f"{DENOISER}{name}": tensor for name, tensor in named.items()}
+    prefix = _VAE_PREFIXES.get(family.name, "first_stage_model.")
     levels = len(family.settings("vae")["block_out_channels"])
     for name, tensor in parts["vae"].items():
         original = _vae_name(name, levels)
         square = ".attn_1." in original and original.endswith(".weight") and tensor.ndim == 2
-        tensors[f"first_stage_model.{original}"] = tensor[:, :, None, None] if square else tensor
+        tensors[f"{prefix}{original}"] = tensor[:, :, None, None] if square else tensor
     for folder, (place, kind) in _TEXT_PREFIXES[family.name].items():
-        rename = _clip_tensors if kind == _CLIP else _open_clip_tensors
-        tensors |= {f"{place}{kind}{name}": tensor for name, tensor in rename(parts[folder]).items()}
+        if folder in parts:
+            tensors |= {f"{place}{name}": tensor for name, tensor in _text_tensors(kind, parts[folder]).items()}
     return tensors
+
+
+def _text_tensors(kind: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    if kind == _T5:  # it keeps one of its two names for the same embedding
+        return {f"{_T5}{name}": tensor for name, tensor in state.items() if name != "encoder.embed_tokens.weight"}
+    if kind == _OPEN_CLIP:
+        return {f"{_OPEN_CLIP}{name}": tensor for name, tensor in _open_clip_tensors(state).items()}
+    plain = _clip_tensors(state)
+    # The projection lies beside the text model, not in it.
+    return {f"{'transformer.' if n.startswith('text_projection') else _CLIP}{n}": t for n, t in plain.items()}
 
 
 def _unet_name(name: str, settings: Mapping[str, Any]) -> str:

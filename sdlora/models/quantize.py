@@ -7,7 +7,6 @@ arXiv:2305.14314). diffusers' own loader for them refuses every machine without 
 
 from __future__ import annotations
 
-import logging
 from importlib import import_module
 from typing import Any
 
@@ -29,8 +28,6 @@ def require_quantizer(kind: Quantization) -> Any:
     Raises:
         ConfigError: it is not installed; the message has the command that installs it.
     """
-    # It looks for faster kernels on a model hub and logs that it did not find any.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         return import_module("bitsandbytes")
     except ImportError as error:

@@ -25,6 +25,8 @@ from sdlora.lora.reading import Reader, change_of, group_by_layer
 from sdlora.lora.tensor_file import write_tensor_file
 from sdlora.models import parts
 from sdlora.models.families import family_of
+from sdlora.models.families.base import Family
+from sdlora.models.families.layouts import FamilyName
 from sdlora.models.original_layout import original_tensors
 from sdlora.models.stable_diffusion import StableDiffusion, check_adapter
 
@@ -32,6 +34,13 @@ DtypeName = Literal["fp32", "fp16", "bf16"]
 DTYPES: dict[DtypeName, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # Half of the last bit of the mantissa: what rounding to the precision may cost, relative to a tensor's largest entry.
 _ROUNDING: dict[DtypeName, float] = {"fp32": 1e-6, "fp16": 2**-10, "bf16": 2**-7}
+_IMPLEMENTATIONS: dict[FamilyName, str] = {
+    "sd1": "ldm",
+    "sd2": "ldm",
+    "sdxl": "sgm",
+    "sd3": "https://github.com/Stability-AI/sd3.5",
+    "flux": "https://github.com/black-forest-labs/flux",
+}
 _SUFFIX = ".safetensors"
 
 
@@ -83,8 +92,7 @@ def export_model(base: BaseModelRef, adapter: AdapterRef | None, out: Path, dtyp
         dtype: the weights' precision.
 
     Raises:
-        WeightsError: the adapter belongs to another base, the family has no single-file form here, or the model read
-            back is not what was meant.
+        WeightsError: the adapter belongs to another base, or the model read back is not what was meant.
         StorageError: `out` is there already, or cannot be written.
     """
     family = family_of(base.folder)
@@ -96,7 +104,7 @@ def export_model(base: BaseModelRef, adapter: AdapterRef | None, out: Path, dtyp
         if out.suffix == _SUFFIX:
             tensors = {name: tensor.contiguous().clone() for name, tensor in original_tensors(family, states).items()}
             write_tensor_file(partial, tensors, _model_metadata(family, base, adapter, out.stem))
-            loaded = _from_single_file(family.pipeline_class, partial, base.folder, DTYPES[dtype])
+            loaded = _from_single_file(family, partial, DTYPES[dtype])
         else:
             pipeline.save_pretrained(partial, safe_serialization=True)
             _forget_paths(partial)
@@ -166,24 +174,30 @@ def _differences(meant: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> li
     ]
 
 
-def _from_single_file(pipeline_class: Any, path: Path, layout: Path, dtype: torch.dtype) -> Any:
+def _from_single_file(family: Family, path: Path, dtype: torch.dtype) -> Any:
     from sdlora.models.quiet import no_progress_bars
 
+    present = {text.encoder for text in family.layout.text_of(family.folder)}
+    absent = {name: None for t in family.layout.text if t.encoder not in present for name in (t.encoder, t.tokenizer)}
     try:
         with no_progress_bars():
-            return pipeline_class.from_single_file(
-                str(path), config=str(layout), local_files_only=True, torch_dtype=dtype
+            pipeline = family.pipeline_class.from_single_file(
+                str(path), config=str(family.folder), local_files_only=True, torch_dtype=dtype, **absent
             )
+            for component in pipeline.components.values():
+                if hasattr(component, "tie_weights"):  # T5 keeps one of its two names for the same embedding
+                    component.tie_weights()
+            return pipeline
     except Exception as error:  # diffusers answers with whatever its conversion trips over
         raise WeightsError(f"{path.name} cannot be read back ({type(error).__name__}: {error}).") from error
 
 
-def _model_metadata(family: Any, base: BaseModelRef, adapter: AdapterRef | None, title: str) -> dict[str, str]:
+def _model_metadata(family: Family, base: BaseModelRef, adapter: AdapterRef | None, title: str) -> dict[str, str]:
     prediction = parts.load_scheduler(base).config.get("prediction_type", "flow")
     entries = {
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": family.kohya_metadata(prediction)["modelspec.architecture"].removesuffix("/lora"),
-        "modelspec.implementation": "sgm" if family.name == "sdxl" else "ldm",
+        "modelspec.implementation": _IMPLEMENTATIONS[family.layout.name],
         "modelspec.title": title,
         "modelspec.prediction_type": "v" if prediction == "v_prediction" else prediction,
         "modelspec.resolution": f"{family.native_resolution}x{family.native_resolution}",

@@ -19,6 +19,7 @@ WRITERS = {
     "sd2": original.write_version_2_checkpoint,
     "sdxl": original.write_xl_checkpoint,
     "sd3": original.write_version_3_checkpoint,
+    "flux": original.write_flux_checkpoint,
 }
 
 
@@ -45,7 +46,8 @@ def draw(ref):
 def test_a_checkpoint_of_each_family_draws_what_its_folder_draws(name, folders, tmp_path):
     path = WRITERS[name](folders[name], tmp_path / "one.safetensors")
     assert recognise(path).family == name
-    ref = load(path, tmp_path / "home", layout=str(settings_of(folders[name], tmp_path / "layout")))
+    with original.flux_of_width(32):
+        ref = load(path, tmp_path / "home", layout=str(settings_of(folders[name], tmp_path / "layout")))
     assert torch.equal(draw(ref), draw(load(folders[name], tmp_path)))
 
 
@@ -106,7 +108,7 @@ def test_parts_that_the_checkpoint_lacks_come_from_the_layout(folders, tmp_path)
         load(path, tmp_path / "other", layout=str(empty))
 
 
-@pytest.mark.parametrize("name", ["sd2", "sd3"])
+@pytest.mark.parametrize("name", ["sd2", "sd3", "flux"])
 def test_families_whose_settings_do_not_ship_ask_for_a_layout_and_say_why(name, folders, tmp_path):
     path = WRITERS[name](folders[name], tmp_path / "one.safetensors")
     with pytest.raises(WeightsError, match=r"(tokenizer of its T5|two kinds of prediction).*base_model\.layout"):

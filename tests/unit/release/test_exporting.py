@@ -15,7 +15,12 @@ from sdlora.lora.kohya_file import read_kohya_file
 from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model, parts
 from sdlora.release.exporting import export_adapter, export_model
 from tests import families
-from tests.original import write_original_checkpoint
+from tests.original import (
+    flux_of_width,
+    write_flux_checkpoint,
+    write_original_checkpoint,
+    write_version_3_checkpoint,
+)
 from tests.tiny import tiny_base_model
 from tests.unit.lora.perturb import perturb_adapter
 from tests.unit.lora.test_files import draw, save
@@ -35,12 +40,13 @@ def tiny(tmp_path_factory):
     return made(tiny_base_model(home / "base"), home)
 
 
-@pytest.mark.parametrize("name", ["sd1", "sd2", "sdxl"])
+@pytest.mark.parametrize("name", ["sd1", *families.BUILDERS])
 def test_a_merged_checkpoint_in_the_original_layout_draws_what_the_adapter_does(name, tmp_path):
     folder = tiny_base_model(tmp_path / "m") if name == "sd1" else families.build(name, tmp_path / "m")
     base, adapter = made(folder, tmp_path)
-    out = export_model(base, adapter, tmp_path / "out" / "merged.safetensors")
-    again = load_base_model(BaseModelConfig(source=str(out), layout=str(folder)), tmp_path)
+    with flux_of_width(32):
+        out = export_model(base, adapter, tmp_path / "out" / "merged.safetensors")
+        again = load_base_model(BaseModelConfig(source=str(out), layout=str(folder)), tmp_path)
     expected = draw(StableDiffusion.from_ref(base, adapter, precision="fp32"))
     assert torch.equal(draw(StableDiffusion.from_ref(again, precision="fp32")), expected)
     assert not torch.equal(draw(StableDiffusion.from_ref(base, precision="fp32")), expected)
@@ -54,12 +60,30 @@ def test_the_original_layout_has_the_names_that_another_writer_gives(tiny, tmp_p
     assert all(torch.equal(ours[key].reshape(theirs[key].shape), theirs[key]) for key in theirs)
 
 
-@pytest.mark.parametrize("name", ["sd3", "flux"])
-def test_a_family_without_a_single_file_form_says_what_to_do_instead(name, tmp_path):
-    base = load_base_model(BaseModelConfig(source=str(families.build(name, tmp_path / "m"))), tmp_path)
-    with pytest.raises(WeightsError, match=r"not written as one original checkpoint.*Export a folder"):
-        export_model(base, None, tmp_path / "m.safetensors")
-    assert not list(tmp_path.glob("*m*.safetensors"))
+@pytest.mark.parametrize(
+    ("name", "options", "write"),
+    [
+        ("sd3", {}, write_version_3_checkpoint),
+        ("flux", {"dev": True}, write_flux_checkpoint),
+        ("flux", {"dev": False}, write_flux_checkpoint),
+    ],
+)
+def test_transformers_have_the_names_and_rows_that_another_writer_gives(name, options, write, tmp_path):
+    base = load_base_model(BaseModelConfig(source=str(families.build(name, tmp_path / "m", **options))), tmp_path)
+    with flux_of_width(32):
+        ours = load_file(export_model(base, None, tmp_path / "ours.safetensors"))
+    theirs = load_file(write(base.folder, tmp_path / "theirs.safetensors"))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key].reshape(theirs[key].shape), theirs[key]) for key in theirs)
+
+
+def test_version_3_without_its_t5_is_written_without_it(tmp_path):
+    base, adapter = made(families.build("sd3", tmp_path / "m", with_t5=False), tmp_path)
+    out = export_model(base, adapter, tmp_path / "merged.safetensors")
+    assert not any("t5xxl" in key for key in load_file(out))
+    again = load_base_model(BaseModelConfig(source=str(out), layout=str(base.folder)), tmp_path)
+    expected = draw(StableDiffusion.from_ref(base, adapter, precision="fp32"))
+    assert torch.equal(draw(StableDiffusion.from_ref(again, precision="fp32")), expected)
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16"])
