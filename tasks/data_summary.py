@@ -37,4 +37,4 @@ def _rejected(store: ImageStore, record: ImageRecord) -> RejectedImage:
     except DataError:  # the file was damaged or purged; what is known of it can still be told
         content = None
     name = record.files[0] if record.files else record.sha256[:12]
-    return RejectedImage(name=name, reason=record.reason or "", content=content)
+    return RejectedImage(name=name, reason=record.reason or "", content=content, sha256=record.sha256)

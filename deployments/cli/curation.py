@@ -185,11 +185,12 @@ def purge(
 ) -> None:
     """Take images down for good: bytes and captions go, and collecting them again is refused.
 
-    Tells which snapshots hold them, which versions learnt from them, and which other images look alike.
+    Their pictures go from caches, pages and grids in the state folder. Tells which snapshots hold them, which versions
+    learnt from them, which other images look alike, and what to remove elsewhere.
     """
     from deployments.cli.image_pages import print_purged
     from deployments.cli.stores import existing_store
-    from sdlora.training.forget import forget_in_caches
+    from deployments.takedown import clear_copies, copies_elsewhere
 
     with existing_store(home) as store:
         found = [store.details(image).record.sha256 for image in images]
@@ -200,7 +201,7 @@ def purge(
                 raise typer.Exit(1)
         for sha256 in found:
             purged = store.purge(sha256, why, who or account())
-            print_purged(purged, forget_in_caches(home / "cache", sha256))
+            print_purged(purged, clear_copies(home, purged.details), copies_elsewhere(home, purged.details))
             tell_look_alikes(tuple(one for one in purged.details.similar if one.sha256 not in purged.copies))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -12,6 +13,9 @@ from deployments.cli.stores import existing_store, has_store
 from deployments.cli.terminal import console
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from deployments.takedown import Cleared
     from sdlora.store import ImageRecord, Verdict
     from sdlora.store.curation import Purged
     from sdlora.store.details import ImageDetails
@@ -121,26 +125,46 @@ def print_undone(record: ImageRecord) -> None:
     console.print(told, soft_wrap=True)
 
 
-def print_purged(purged: Purged, cache_files: int) -> None:
-    """What a takedown did, and what it cannot undo."""
+def print_purged(purged: Purged, cleared: Cleared, elsewhere: Sequence[str]) -> None:
+    """What a takedown did, and what is left to the person."""
     details = purged.details
     sha256 = details.record.sha256
-    console.print(f"[bold]{sha256[:10]}[/] {purged.override.reason}", soft_wrap=True)
-    console.print(f"  Its bytes are gone; {cache_files} files of caches were cleared. Collecting it again is refused.")
+    console.print(f"[bold]{sha256[:10]}[/] {escape(purged.override.reason)}", soft_wrap=True)
+    console.print(
+        f"  Its bytes are gone; {cleared.cache_files} files of caches were cleared. Collecting it is refused."
+    )
+    for kind, paths in (("Pages", cleared.pages), ("Pictures", cleared.pictures)):
+        if paths:
+            console.print(
+                f"  {kind} that no longer show it: " + ", ".join(map(str, paths)), markup=False, soft_wrap=True
+            )
     if purged.copies:
         names = ", ".join(copy[:10] for copy in purged.copies)
         console.print(f"  Its copies stay left out ([bold]sdlora images undo[/] gives one back): {names}")
     if not details.appearances:
         console.print("  No snapshot holds it: no version has seen it.")
-        return
-    console.print("  Snapshots that hold it: " + ", ".join(one.snapshot.digest[:10] for one in details.appearances))
-    console.print(f"  Versions that learnt from it: [bold]{_labels(details.trained_versions)}[/]")
-    measured = [v for one in details.appearances if one.split == "held_out" for v in one.snapshot.versions]
-    if measured:
-        console.print(f"  Versions that were only measured on it: {_labels(tuple(measured))}")
+    else:
+        digests = ", ".join(one.snapshot.digest[:10] for one in details.appearances)
+        console.print(f"  Snapshots that hold it: {digests}")
+        console.print(f"  Versions that learnt from it: [bold]{_labels(details.trained_versions)}[/]")
+        measured = [v for one in details.appearances if one.split == "held_out" for v in one.snapshot.versions]
+        if measured:
+            console.print(f"  Versions that were only measured on it: {_labels(tuple(measured))}")
+    _print_left_to_do(details, elsewhere)
+
+
+def _print_left_to_do(details: ImageDetails, elsewhere: Sequence[str]) -> None:
+    if elsewhere:
+        console.print("  Remove by hand, in the MLflow that MLFLOW_TRACKING_URI names, whose pages may show it:")
+        for line in elsewhere:
+            console.print(f"    - {line}", markup=False, soft_wrap=True)
     console.print(
-        "  What was published before may still show it: the reports and picture grids of these versions, here under "
-        "runs/ and in MLflow. [bold]sdlora run[/] trains the next version without it.",
+        "  Remove by hand what was given away: copies of reports, data pages and releases, backups of this folder"
+        + (
+            ", and the weights of the versions that learnt from it. [bold]sdlora run[/] trains the next one without it."
+            if details.trained_versions
+            else "."
+        ),
         soft_wrap=True,
     )
 

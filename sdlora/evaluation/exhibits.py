@@ -42,7 +42,7 @@ def write_exhibits(folder: Path, exhibits: Exhibits) -> tuple[tuple[ShownImages,
     for column, paths in names.items():
         for name, image in zip(paths, images[column], strict=True):
             replace_file(folder / name, png_bytes(image))
-    for name, grid in _grids(exhibits, images).items():
+    for name, grid in draw_grids(exhibits.captions, exhibits.similarity, images).items():
         replace_file(folder / name, png_bytes(grid))
     shown = tuple(
         ShownImages(
@@ -62,15 +62,18 @@ def write_exhibits(folder: Path, exhibits: Exhibits) -> tuple[tuple[ShownImages,
 GRIDS = tuple(Duel.model_fields[field].default for field in ("grid", "before_after_grid", "nearest_grid"))
 
 
-def _grids(exhibits: Exhibits, images: Mapping[str, Sequence[Image.Image]]) -> dict[str, Image.Image]:
-    def grid(columns: Mapping[str, str], captions: Sequence[str] = exhibits.captions) -> Image.Image:
+def draw_grids(
+    captions: Sequence[str], similarity: Sequence[float], images: Mapping[str, Sequence[Image.Image]]
+) -> dict[str, Image.Image]:
+    """The grids by file name, from the columns "real", "nearest" and those of the contestants."""
+
+    def grid(columns: Mapping[str, str], captions: Sequence[str] = captions) -> Image.Image:
         rows = zip(*(images[column] for column in columns), strict=True)
         return draw_grid(list(columns.values()), list(zip(captions, rows, strict=True)), abreast=2)
 
     everything: dict[str, str] = {name: name for name in ("real", *CONTESTANTS) if name in images}
     likeness = [
-        f"{caption} (similarity {similarity:.2f})"
-        for caption, similarity in zip(exhibits.captions, exhibits.similarity, strict=True)
+        f"{caption} (similarity {likeness:.2f})" for caption, likeness in zip(captions, similarity, strict=True)
     ]
     drawings = (
         grid(everything),

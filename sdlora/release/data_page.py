@@ -17,6 +17,7 @@ from sdlora.data.alike.duplicates import NEAR
 from sdlora.data.listing import ListedCheck
 from sdlora.errors import StorageError
 from sdlora.evidence import replace_file
+from sdlora.release.blanking import image_name
 from sdlora.release.data_facts import DataFacts, file_name, gather_facts
 from sdlora.release.histograms import bar_chart, binned, column_chart
 from sdlora.release.thumbnails import Thumbnails
@@ -71,7 +72,7 @@ def render_data_page(facts: DataFacts, thumbnails: Thumbnails, title: str) -> st
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["count"] = lambda value: f"{value:,}"
+    environment.filters.update(count=lambda value: f"{value:,}", image_name=image_name)
     environment.globals.update(thumbnail=thumbnails.of, file_name=file_name)
     css = "".join(_source(environment, name) for name in ("report.css", "data.css"))
     return environment.get_template("data.html.jinja").render(

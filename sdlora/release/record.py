@@ -30,6 +30,7 @@ class RejectedImage:
     name: str
     reason: str
     content: bytes | None = None
+    sha256: str = ""
 
 
 @dataclass(frozen=True)

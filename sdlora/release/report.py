@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from sdlora.evidence import METRICS, Contestant, Duel, Estimate, Metric, replace_file
+from sdlora.release.blanking import image_name
 from sdlora.release.charts import interval_plot, loss_chart
 from sdlora.release.images import data_uri, file_data_uri
 from sdlora.release.record import DATA_PAGE, DIFFUSERS_WEIGHTS, VersionRecord, caption_pattern
@@ -46,7 +47,7 @@ def render_report(record: VersionRecord) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=_number, interval=_interval, signed=_signed)
+    environment.filters.update(number=_number, interval=_interval, signed=_signed, image_name=image_name)
     css = environment.loader.get_source(environment, "report.css")[0] if environment.loader else ""
     return environment.get_template("report.html.jinja").render(
         record=record,
@@ -93,6 +94,8 @@ class Shown:
     images: Mapping[str, str | None]
     candidate: str | None
     nearest: str | None
+    held_out_sha256: str
+    nearest_sha256: str
     similarity: float
     nearly_a_copy: bool
 
@@ -149,6 +152,8 @@ def _shown(record: VersionRecord) -> Iterator[Shown]:
             images={who: file_data_uri(record.duel_folder / name) for who, name in names.items() if name},
             candidate=file_data_uri(record.duel_folder / row.candidate),
             nearest=file_data_uri(record.duel_folder / row.nearest_training),
+            held_out_sha256=sample.held_out_sha256,
+            nearest_sha256=sample.nearest_training_sha256,
             similarity=sample.nearest_similarity,
             nearly_a_copy=sample.nearly_a_copy,
         )

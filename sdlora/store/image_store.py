@@ -172,7 +172,8 @@ class ImageStore:
     def purge(self, sha256: str, why: str, who: str) -> Purged:
         """Take an image down: its bytes are removed, a tombstone with the reason stays and keeps it from coming back.
 
-        A run that is killed in between is finished by the same call. Caches of tensors are not touched.
+        A run that is killed in between is finished by the same call. What was made of the image (caches, pages) is
+        not touched.
 
         Raises:
             DataError: no such image, or no reason.

@@ -120,6 +120,15 @@ class Registry:
         uri = self.client.tracking_uri
         return f"{uri}/#/models/{version.name}/versions/{version.number}" if uri.startswith("http") else None
 
+    def pages_since(self, moment: datetime) -> list[str]:
+        """Every version that was published from then on, with the run and the model that hold its pages and grids."""
+        versions = [version for name in self.names() for version in self.versions(name) if version.created >= moment]
+        return [
+            f"{version.name} version {version.number}: run {version.run_id} (report.html, data/, images/), model "
+            f"{version.source.rpartition('/')[2]} (report.html, data.html, grid.png)"
+            for version in versions
+        ]
+
     def register(
         self, name: str, folder: Path, base_folder: Path, tags: Mapping[str, str], run_id: str, description: str
     ) -> AdapterVersion:

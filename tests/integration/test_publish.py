@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from prefect import flow
 
+from deployments.takedown import clear_copies, copies_elsewhere
 from flows.retrain import retrain
 from sdlora.artifacts import SnapshotRef
 from sdlora.data import latest_snapshot
@@ -16,6 +17,7 @@ from sdlora.models import load_base_model
 from sdlora.store import ImageStore
 from tasks.publish import publish
 from tasks.tracking import Registry
+from tests.unit.deployments.test_takedown import named
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +93,24 @@ def test_the_adapter_comes_back_out_of_the_store_when_its_folder_is_gone(publish
     assert fetched.folder != before.folder
     assert open_adapter(fetched.folder).digest == before.digest
     aside.rename(before.folder)
+
+
+def test_a_takedown_reaches_the_copies_that_mlflow_keeps_and_names_those_of_another_mlflow(published, monkeypatch):
+    home, release, _ = published
+    (version,) = Registry(home).versions("published")
+    shown = load_duel(release.run.evaluation).samples[0].held_out_sha256
+    artifacts = home / "mlflow" / "artifacts" / "published"
+    (grid,) = artifacts.rglob(f"{version.run_id}/artifacts/images/grid.png")
+    before = grid.read_bytes()
+    assert any(str(artifacts) in page for page in named(home, shown))
+    with ImageStore.open(home) as store:
+        details = store.purge(shown, "a takedown", "ana").details
+    assert copies_elsewhere(home, details) == []
+    cleared = clear_copies(home, details)
+    assert not named(home, shown)
+    assert grid in cleared.pictures
+    assert grid.read_bytes() == (release.run.evaluation / "grid.png").read_bytes() != before
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow' / 'mlflow.db'}")
+    (line,) = (line for line in copies_elsewhere(home, details) if line.startswith("published version 1"))
+    assert f"run {version.run_id}" in line
+    assert f"model {version.source.rpartition('/')[2]}" in line

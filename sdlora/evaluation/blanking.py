@@ -1,0 +1,64 @@
+"""Take an image out of the pictures of a duel: the sample files that show it, and the grids drawn from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+
+from sdlora.evaluation.exhibits import draw_grids, png_bytes
+from sdlora.evidence import CONTESTANTS, Duel, load_duel, replace_file
+
+GREY = (236, 238, 242)
+
+
+def blank_exhibits(folder: Path, sha256: str) -> dict[str, Path]:
+    """Paint over an image wherever the duel of `folder` shows it. Scores and `duel.json` stay: they hold no pixels.
+
+    Returns:
+        The changed files by the SHA-256 that they had when the duel was fought; copies elsewhere are known by it.
+
+    Raises:
+        EvaluationError: there is no finished duel.
+        StorageError: a file cannot be written.
+    """
+    duel = load_duel(folder)
+    names = [name for row in range(len(duel.shown)) for name in _showing(duel, row, sha256)]
+    if not names:
+        return {}
+    for name in names:
+        blank_picture(folder / name)
+    columns: dict[str, str] = {"real": "real", "nearest": "nearest_training", **{name: name for name in CONTESTANTS}}
+    images = {
+        column: [_opened(folder / getattr(row, field)) for row in duel.shown]
+        for column, field in columns.items()
+        if all(getattr(row, field) for row in duel.shown)
+    }
+    captions = [row.prompt for row in duel.shown]
+    similarity = [sample.nearest_similarity for sample in duel.samples[: len(duel.shown)]]
+    for name, grid in draw_grids(captions, similarity, images).items():
+        replace_file(folder / name, png_bytes(grid))
+        names.append(name)
+    return {duel.files[name]: folder / name for name in names if name in duel.files}
+
+
+def blank_picture(path: Path) -> None:
+    """Put a grey picture of the same size in its place.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    with Image.open(path) as picture:
+        blank = Image.new("RGB", picture.size, GREY)
+    replace_file(path, png_bytes(blank))
+
+
+def _showing(duel: Duel, row: int, sha256: str) -> list[str]:
+    sample, shown = duel.samples[row], duel.shown[row]
+    pairs = ((sample.held_out_sha256, shown.real), (sample.nearest_training_sha256, shown.nearest_training))
+    return [name for shown_sha256, name in pairs if shown_sha256 == sha256]
+
+
+def _opened(path: Path) -> Image.Image:
+    with Image.open(path) as picture:
+        return picture.convert("RGB")
