@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import signal
 import socket
@@ -26,6 +27,8 @@ from typing import Any, NoReturn
 import psutil
 
 from sdlora.errors import SdloraError, TrainingError
+
+_logger = logging.getLogger(__name__)
 
 OnReport = Callable[[str, list[Any]], None]
 """Called with the kind of a report and its values."""
@@ -94,6 +97,8 @@ def run_apart(module: str, argument: str, processes: int, log: Path, on_report: 
         def hear(kind: str, values: list[Any]) -> None:
             if kind in _ENDS:
                 ends.append((kind, str(values[0])))
+            elif kind == "warning":
+                _logger.warning("%s", values[0])
             elif kind:
                 on_report(kind, values)
 
@@ -119,6 +124,7 @@ def tell(kind: str, *values: Any) -> None:
 def take_part(work: Callable[[], None]) -> None:
     """The main program of a process that `run_apart` started: do the work, tell how it ended, and exit."""
     signal.signal(signal.SIGTERM, _stop)
+    logging.getLogger("sdlora").addHandler(_Told(logging.WARNING))
     threading.Thread(target=_end_when_alone, daemon=True).start()
     try:
         work()
@@ -136,6 +142,13 @@ def take_part(work: Callable[[], None]) -> None:
             traceback.print_exc()
             tell("broken", f"{type(error).__name__}: {error}")
         sys.exit(1)
+
+
+class _Told(logging.Handler):
+    """Passes warnings on to where somebody sees them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tell("warning", record.getMessage())
 
 
 def _listen(

@@ -46,16 +46,22 @@ def explain(error: BaseException) -> str:
     for cause in _causes(error):
         if isinstance(cause, SdloraError):
             return str(cause)
-        if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
-            return (
-                f"The disk is full ({cause.filename or 'while writing'}). Free some space; the same command continues."
-            )
+        if isinstance(cause, OSError) and cause.errno == errno.EROFS:
+            return f"{cause.filename or 'A folder to write to'} is on a read-only file system. Choose another --home."
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _full(cause.filename or "while writing")
+        if "database or disk is full" in str(cause):  # SQLite's words, from under SQLAlchemy, MLflow or Prefect
+            return _full("while writing to a database")
         if isinstance(cause, PermissionError):
             return f"No permission for {cause.filename}. Change its rights or choose another --home."
     return (
         f"{type(error).__name__}: {error}\nThis is not an error of yours. Set SDLORA_TRACEBACK=1 to see where it comes "
         "from; the log is in the state folder under logs/."
     )
+
+
+def _full(place: str) -> str:
+    return f"The disk is full ({place}). Free some space; the same command continues."
 
 
 def _full_disk() -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -27,7 +29,10 @@ PLAIN_INTERVAL_SECONDS = 20.0
 
 
 class Stages:
-    """A listener for the library's progress. Where the output is not a terminal, a line now and then."""
+    """A listener for the library's progress. Where the output is not a terminal, a line now and then.
+
+    What the library warns of (images passed over, a damaged checkpoint) is shown, too; the rest stays in the log file.
+    """
 
     def __init__(self, output: Console = console) -> None:
         self.console = output
@@ -36,6 +41,7 @@ class Stages:
         self._said_at: dict[str, float] = {}
         self._began: dict[str, tuple[float, int]] = {}
         self._measured = ""
+        self._warnings = _Warnings(self)
         self._progress = Progress(
             SpinnerColumn(finished_text="[green]✓[/]"),
             TextColumn("{task.description}", style="bold"),
@@ -49,11 +55,13 @@ class Stages:
     def __enter__(self) -> Self:
         if self._live:
             self._progress.start()
+        logging.getLogger("sdlora").addHandler(self._warnings)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        logging.getLogger("sdlora").removeHandler(self._warnings)
         if self._live:
             self._progress.stop()
 
@@ -100,6 +108,17 @@ class Stages:
         left = (now - began) / (done - already) * (total - done) if done > already else 0
         tail = f"{clock(now - began)}" if done == total else f"{clock(left)} left"
         self.console.print(f"{stage}: {done}/{total}, {tail}")
+
+
+class _Warnings(logging.Handler):
+    """Shows what the library warns of, between the bars."""
+
+    def __init__(self, stages: Stages) -> None:
+        super().__init__(logging.WARNING)
+        self.stages = stages
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stages.note(f"[yellow]Note:[/] {escape(record.getMessage())}")
 
 
 class _TimeColumn(ProgressColumn):

@@ -15,7 +15,7 @@ from sdlora.errors import TrainingError
 from sdlora.launching import run_apart
 
 WORKER = """
-import os, signal, sys, time
+import logging, os, signal, sys, time
 from pathlib import Path
 from sdlora.errors import DataError
 from sdlora.launching import take_part, tell
@@ -31,6 +31,7 @@ def work():
         os.kill(os.getpid(), signal.SIGKILL)
     if kind == "end":
         print("not a report")
+        logging.getLogger("sdlora.somewhere").warning("two images cannot be used")
         return
     try:
         while True:
@@ -56,11 +57,12 @@ def run(worker: str, argument: str, folder: Path, on_report=lambda *_: None):
     run_apart(worker, argument, 1, folder / "log", on_report, gpu=False)
 
 
-def test_reports_arrive_from_another_process_and_other_output_does_not(worker, tmp_path):
+def test_reports_and_warnings_arrive_from_another_process_and_other_output_does_not(worker, tmp_path, caplog):
     heard = []
     run(worker, "end", tmp_path, lambda *call: heard.append(call))
     ((kind, (process,)),) = heard
     assert kind == "at" and process != os.getpid()
+    assert caplog.messages == ["two images cannot be used"]
 
 
 def test_a_failure_arrives_as_its_message_alone(worker, tmp_path):

@@ -121,6 +121,12 @@ def test_the_cause_is_told_however_deep_it_is_wrapped():
     wrapped.__cause__ = DataError("data.sources: nothing there")
     assert explain(wrapped) == "data.sources: nothing there"
     assert "disk is full" in explain(OSError(28, "No space left on device", "/x"))
+    assert explain(OSError(30, "Read-only file system", "/x")) == (
+        "/x is on a read-only file system. Choose another --home."
+    )
+    deep = RuntimeError("MLflow failed")
+    deep.__cause__ = RuntimeError("(sqlite3.OperationalError) database or disk is full")
+    assert explain(deep).startswith("The disk is full (while writing to a database).")
     assert "SDLORA_TRACEBACK" in explain(ValueError("boom"))
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import logging
 
 from rich.console import Console
 
@@ -17,6 +18,16 @@ def test_without_a_terminal_a_finished_stage_is_one_line():
         stages.on_progress("check images", 10, 10)
         stages.on_metrics(10, {"loss": 0.5})
     assert output.getvalue() == "check images: 10/10, 0:00\n"
+
+
+def test_what_the_library_warns_of_is_shown_and_nothing_else_of_its_log():
+    output = io.StringIO()
+    with Stages(Console(file=output, width=80)):
+        logging.getLogger("sdlora.training").warning("2 of 10 images cannot be [used]")
+        logging.getLogger("sdlora.training").info("a detail")
+        logging.getLogger("another.library").warning("a remark")
+    logging.getLogger("sdlora.training").warning("later")
+    assert output.getvalue() == "Note: 2 of 10 images cannot be [used]\n"
 
 
 def test_on_a_terminal_every_stage_keeps_its_bar_and_the_loss_is_shown():
