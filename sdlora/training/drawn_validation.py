@@ -79,5 +79,5 @@ def drawn_validation_of(
         return None
     # By digest, so that the choice does not hang on the order in which images arrived.
     rows = sorted(snapshot.held_out, key=lambda row: row.sha256)[: config.validation_images]
-    precision: Precision = "bf16" if config.precision == "bf16" else "fp32"
+    precision: Precision = "fp32" if config.precision == "auto" else config.precision
     return DrawnValidation(base, rows, store, config.seed, precision)

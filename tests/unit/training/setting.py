@@ -24,7 +24,8 @@ CONFIG = TrainingConfig(
 )
 # Everything that has a state of its own: average, dropout, mirrored images, rounding.
 EVERYTHING = CONFIG.model_copy(update={"ema_decay": 0.9, "horizontal_flip": True, "precision": "bf16"})
-# Long enough to be killed in the middle of anything: buckets, two resolutions, measurements, pictures, checkpoints.
+# Long enough to be killed in the middle of anything: buckets, two resolutions, prior images, measurements, pictures,
+# checkpoints.
 LONG = EVERYTHING.model_copy(
     update={
         "steps": 40,
@@ -32,6 +33,10 @@ LONG = EVERYTHING.model_copy(
         "aspect_buckets": True,
         "resolutions": (64, 48),
         "micro_batch_size": 3,
+        "prior_weight": 0.5,
+        "prior_prompts": ("a blue bar",),
+        "prior_images": 4,
+        "prior_batch_size": 2,
         "validation_every_steps": 4,
         "checkpoint_every_steps": 3,
         "sample_every_steps": 10,

@@ -58,8 +58,9 @@ def test_one_process_runs_here(base, prepared, tmp_path):
 @pytest.mark.slow
 def test_two_processes_train_the_adapter_that_one_does(base, prepared, tmp_path):
     store, seen = prepared[0], []
-    # Two shapes of pictures (the second resolution) and unequal passes are shared as well.
+    # Two shapes of pictures (the second resolution), unequal passes and prior images are shared as well.
     settings = {"batch_size": 4, "resolutions": (64, 48), "early_stop_patience": 50}
+    settings |= {"prior_weight": 0.5, "prior_prompts": ("a blue bar",), "prior_images": 4, "prior_batch_size": 3}
     alone = fine_tune_request(request(base, prepared, tmp_path / "one", **settings), store)
     pair = fine_tune_request(
         request(base, prepared, tmp_path / "two", **settings, num_processes=2),

@@ -11,6 +11,7 @@ from safetensors import safe_open
 from sdlora import StableDiffusion
 from sdlora.data import SnapshotRow
 from sdlora.lora import LoraConfig
+from sdlora.models import BaseModelConfig, load_base_model, parts
 from sdlora.training import TrainingConfig, fine_tune, run_digest, settle
 from sdlora.training.batches import Portion, draw_step
 from sdlora.training.encoded import EncodedRows, View
@@ -19,6 +20,7 @@ from sdlora.training.order import EpochOrder
 from sdlora.training.prior import encode_prior
 from sdlora.training.prior_images import draw_prior_images, plan_prior_images
 from sdlora.training.validation import FixedNoiseValidation
+from tests.families import build
 from tests.unit.training.setting import CONFIG, LORA
 from tests.unit.training.test_batches import UNIFORM
 
@@ -33,6 +35,8 @@ PRIOR = CONFIG.model_copy(
         "resolutions": (64,),
     }
 )
+
+WEIGHTED = {"prior_weight": 1.0, "prior_prompts": ("a red circle",), "prior_images": 2}
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +108,19 @@ def test_prior_images_are_encoded_at_every_resolution_with_their_prompt(base, tm
     assert {tuple(latents.shape) for latents in encoded.views[1].mirrored.values()} == {(4, 12, 12)}
     assert encoded.embeddings.keys() == {"", "a red circle", "a blue bar"}
     assert encode_prior(base, CONFIG, tmp_path, CPU) is None
+
+
+@pytest.mark.parametrize("family", ["sdxl", "flux"])
+def test_other_families_learn_from_prior_images_too(family, tmp_path):
+    base = load_base_model(BaseModelConfig(source=str(build(family, tmp_path / family))), tmp_path / "home")
+    config = settle(base, TrainingConfig(**WEIGHTED, batch_size=2, precision="fp32"), tmp_path / "home")
+    prior = encode_prior(base, config, tmp_path / "home", CPU)
+    loss = DenoisingLoss.of_base(base, None, "fp32", CPU)
+    portion = Portion(prior, EpochOrder(prior.shapes(), 2, 0), purpose="prior")
+    (batch,) = draw_step([portion], config, 0, loss.objective)
+    assert loss.weighted(parts.load_denoiser(base), batch).isfinite()
+    tokens = encode_prior(base, config, tmp_path / "home", CPU, tokens_only=True).embeddings["a red circle"]
+    assert all(ids.dtype == torch.int64 for ids in tokens.values())
 
 
 def made_up(name: str, count: int, side: int) -> EncodedRows:

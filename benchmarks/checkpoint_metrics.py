@@ -1,0 +1,71 @@
+"""Whether few drawn images rank the checkpoints of a run as many do, and what drawing them costs.
+
+    python benchmarks/checkpoint_metrics.py [--steps 400] [--every 50] [--home DIR]
+
+The same run is trained twice, with few and with many held-out captions drawn at each measurement: drawing changes
+nothing that is learnt, so both measure the same checkpoints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+import sdlora
+from sdlora.data import DataConfig, clean, collect, make_snapshot
+from sdlora.evidence import load_choice
+from sdlora.lora import LoraConfig
+from sdlora.models import BaseModelConfig, load_base_model
+from sdlora.store import ImageStore
+from sdlora.training import TrainingConfig, fine_tune
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--every", type=int, default=50)
+    parser.add_argument("--counts", type=int, nargs="+", default=[16, 32, 104])
+    parser.add_argument("--home", type=Path, help="kept, so that what was cut short goes on")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.home:
+        _run(options, options.home)
+        return
+    with tempfile.TemporaryDirectory() as home:
+        _run(options, Path(home))
+
+
+def _run(options: argparse.Namespace, home: Path) -> None:
+    demo = Path(sdlora.__path__[0]) / "assets" / "demo" / "first"
+    data = DataConfig(sources=(str(demo),), resolution=64)
+    with ImageStore.open(home) as store:
+        collect(store, data.sources[0], data)
+        clean(store, data)
+        snapshot, base = make_snapshot(store, data), load_base_model(BaseModelConfig(), home)
+        for count in (None, *options.counts):
+            config = TrainingConfig(
+                steps=options.steps,
+                validation_every_steps=options.every,
+                precision="bf16",
+                validation_images=count,
+                keep_by="kid" if count else "loss",
+            )
+            folder, began = home / "runs" / str(count), time.process_time()
+            fine_tune(base, snapshot, store, LoraConfig(), config, folder)
+            choice = load_choice(folder)
+            print(
+                f"{count} drawn: {time.process_time() - began:.0f} s of the processor. {choice and choice.in_words()}"
+            )
+            for line in (folder / "metrics.jsonl").read_text().splitlines():
+                point = json.loads(line)
+                if "validation_loss" in point:
+                    print("  " + ", ".join(f"{name} {value:.4f}" for name, value in point.items()), flush=True)
+
+
+if __name__ == "__main__":
+    main()
