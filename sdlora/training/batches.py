@@ -27,6 +27,7 @@ class Batch:
         timesteps: (B,) int64 in [0, T).
         conditioning: what the denoiser is shown beside them, by the names of its `forward`; (B, ...) each.
         shares: (B,) each image's share of the step's loss; equal shares that add up to 1 if not given.
+        portions: (B,) int64, which of the step's portions each image belongs to; not given where there is only one.
         position_weights: (B, 1, h, w) weights of the error's positions, with a mean of 1 per image; all alike if not
             given.
     """
@@ -36,6 +37,7 @@ class Batch:
     timesteps: Tensor
     conditioning: dict[str, Tensor]
     shares: Tensor | None = None
+    portions: Tensor | None = None
     position_weights: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
@@ -46,6 +48,7 @@ class Batch:
             timesteps=self.timesteps.to(device),
             conditioning={name: tensor.to(device) for name, tensor in self.conditioning.items()},
             shares=None if self.shares is None else self.shares.to(device),
+            portions=None if self.portions is None else self.portions.to(device),
             position_weights=None if self.position_weights is None else self.position_weights.to(device),
         )
 
@@ -76,6 +79,7 @@ class _Seen:
     timestep: Tensor
     conditioning: Mapping[str, Tensor]
     share: float
+    portion: int
     mask: Tensor | None
 
 
@@ -97,16 +101,18 @@ def draw_step(
     share = range(process_index * size // num_processes, (process_index + 1) * size // num_processes)
     seen: list[_Seen] = []
     first = 0
-    for portion in portions:
+    for number, portion in enumerate(portions):
         count = portion.order.batch_size
         ours = range(max(share.start - first, 0), min(share.stop - first, count))
-        seen += _draw(portion, config, step, objective, ours)
+        seen += _draw(portion, number, config, step, objective, ours)
         first += count
     passes = _passes(range(len(seen)), [one.latents.shape for one in seen], micro_batch_size or size)
-    return [_batch([seen[position] for position in positions], config) for positions in passes]
+    return [_batch([seen[position] for position in positions], config, len(portions)) for positions in passes]
 
 
-def _draw(portion: Portion, config: TrainingConfig, step: int, objective: Objective, positions: range) -> list[_Seen]:
+def _draw(
+    portion: Portion, number: int, config: TrainingConfig, step: int, objective: Objective, positions: range
+) -> list[_Seen]:
     """The images at these positions of the portion's part of a step."""
     encoded = portion.encoded
     drawn = portion.order.images_of(step)
@@ -129,13 +135,14 @@ def _draw(portion: Portion, config: TrainingConfig, step: int, objective: Object
             timestep=timesteps[position],
             conditioning=encoded.conditioning(row, drawn[position].view, caption),
             share=portion.weight / size,
+            portion=number,
             mask=mask.flip(-1) if flipped and mask is not None else mask,
         )
 
     return [see(position) for position in positions]
 
 
-def _batch(seen: Sequence[_Seen], config: TrainingConfig) -> Batch:
+def _batch(seen: Sequence[_Seen], config: TrainingConfig, portions: int) -> Batch:
     position_weights = None
     if config.masked_weight is not None:
         whole = torch.ones(1, *seen[0].latents.shape[1:])  # what has no mask counts everywhere
@@ -147,6 +154,7 @@ def _batch(seen: Sequence[_Seen], config: TrainingConfig) -> Batch:
         timesteps=torch.stack([one.timestep for one in seen]),
         conditioning=stack_conditioning([one.conditioning for one in seen]),
         shares=torch.tensor([one.share for one in seen]),
+        portions=torch.tensor([one.portion for one in seen]) if portions > 1 else None,
         position_weights=position_weights,
     )
 

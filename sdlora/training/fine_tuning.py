@@ -80,7 +80,7 @@ def fine_tune(
         name: name of the kohya file, without suffix.
         on_metrics: called as (step, values) with loss, gradient_norm, learning_rate, images_per_second, or
             validation_loss (with `validation_images` also validation_kid and its interval); where they apply also with
-            text_encoder_learning_rate and loss_scale. A continued run repeats its earlier points first.
+            prior_loss, text_encoder_learning_rate and loss_scale. A continued run repeats its earlier points first.
         on_progress: called with "encode images" and "train"; with `prior_weight` also with "draw prior images".
         on_samples: called as (step, path) with every picture file drawn while training, see `sample_every_steps`.
 

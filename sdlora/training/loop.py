@@ -59,7 +59,8 @@ class Run:
     chooser: Chooser = field(init=False)
     portions: list[Portion] = field(init=False)
     done: int = field(init=False, default=0)
-    # (2,) loss and gradient norm of each step since the last report, read only then: a GPU never waits for it.
+    # Of each step since the last report: loss and gradient norm, and with prior images what they add to the loss. Read
+    # only then: a GPU never waits for it.
     _recent: list[Tensor] = field(default_factory=list)
     _curve: Curve = field(init=False)
     # What is to be done at this point of the run before the next step; a checkpoint holds what a signal left undone.
@@ -119,16 +120,16 @@ class Run:
         objective, device = self.loss.objective, self.accelerator.device
         if self.dropout:  # the only thing in the network that draws from the global generator
             torch.manual_seed(step_generator(self.config.seed, step, f"dropout-{rank}").initial_seed())
-        whole = torch.zeros((), device=device)
+        whole = torch.zeros(len(self.portions), device=device)
         for batch in draw_step(self.portions, self.config, step, objective, rank, processes, self.micro_batch_size):
             if processes == 1:  # several have to agree: they do after the step
                 self._signals.check()
-            loss = self.loss.weighted(self.unet, batch.to(device))
-            self.accelerator.backward(self.learner.scaled(loss))
-            whole += loss.detach()
+            losses = self.loss.by_portion(self.unet, batch.to(device), len(self.portions))
+            self.accelerator.backward(self.learner.scaled(losses.sum()))
+            whole += losses.detach()
         sum_over_processes(self.accelerator, self.learner.tensors)
         norm = self.learner.update(step)
-        self._recent.append(torch.stack((whole, norm)))
+        self._recent.append(torch.cat((whole[:1], norm[None], whole[1:])))
 
     def _due_after_step(self) -> list[Due]:
         config = self.config
@@ -165,7 +166,7 @@ class Run:
         self._require_finite()
         mean = torch.stack(self._recent).mean(0)
         # Every process holds its own images' share of the loss; the gradient norm is already the whole step's.
-        loss, norm = self.accelerator.reduce(mean[0], reduction="sum").item(), mean[1].item()
+        loss, *of_prior = self.accelerator.reduce(torch.cat((mean[:1], mean[2:])), reduction="sum").tolist()
         now = time.monotonic()
         rate = len(self._recent) * self.config.batch_size / (now - self._reported_at)
         self._reported_at = now
@@ -173,7 +174,8 @@ class Run:
         self._add(
             {
                 "loss": loss,
-                "gradient_norm": norm,
+                **({"prior_loss": of_prior[0] / self.config.prior_weight} if self.config.prior_weight else {}),
+                "gradient_norm": mean[1].item(),
                 **self.learner.reported(self.done - 1),
                 "images_per_second": rate,
             },
@@ -294,7 +296,7 @@ class Run:
         if not bad and self.learner.all_finite():
             return
         step = self.done - len(values) + bad[0] if bad else self.done - 1
-        loss, norm = values[bad[0]].tolist() if bad else (float("nan"), float("nan"))
+        loss, norm = values[bad[0], :2].tolist() if bad else (float("nan"), float("nan"))
         drawn = self.portions[0].order.images_of(step)
         images = ", ".join(sorted({self.encoded.rows[one.index].sha256[:12] for one in drawn}))
         raise TrainingError(

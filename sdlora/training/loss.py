@@ -48,8 +48,17 @@ class DenoisingLoss:
 
         Summed over the batches of a step it is the loss of the whole step, however the step was divided.
         """
+        return self.by_portion(denoiser, batch).sum()
+
+    def by_portion(self, denoiser: nn.Module, batch: Batch, portions: int = 1) -> Tensor:
+        """The same, (P,): what the images of each portion of the step add to it."""
         errors = self.per_image(denoiser, batch) * self.weights[batch.timesteps]
-        return errors.mean() if batch.shares is None else (errors * batch.shares).sum()
+        if batch.shares is None:
+            return errors.mean()[None]
+        errors = errors * batch.shares
+        if batch.portions is None:
+            return errors.sum()[None]
+        return torch.stack([errors[batch.portions == portion].sum() for portion in range(portions)])
 
     def per_image(self, denoiser: nn.Module, batch: Batch) -> Tensor:
         """Mean squared error of the prediction, (B,); positions count as the batch says, timesteps alike."""

@@ -143,6 +143,7 @@ def test_a_step_takes_its_images_as_ever_and_prior_images_beside_them(processes)
     assert torch.equal(torch.cat([one.timesteps for one in ours]), alone.timesteps)
     assert torch.cat([one.shares for one in ours]).tolist() == [0.25] * 4
     assert torch.cat([one.shares for one in theirs]).tolist() == pytest.approx([0.5 / 3] * 3)
+    assert torch.cat([one.portions for one in theirs]).tolist() == [1] * 3
 
 
 def test_prior_images_without_a_mask_count_everywhere():
@@ -182,6 +183,10 @@ def test_a_run_with_prior_images_resumes_to_the_same_bytes_and_says_so_in_its_fi
     written = json.loads((whole.folder / "adapter.json").read_text())
     assert written["training"]["prior_prompts"] == ["a red circle", "a blue bar"]
     assert not {row.sha256 for row in snapshot.rows} & {image.key for image in plan_prior_images(base, PRIOR)}
+    points = [json.loads(line) for line in (run_folder / "whole" / "metrics.jsonl").read_text().splitlines()]
+    first_of_plain = json.loads((run_folder / "plain" / "metrics.jsonl").read_text().splitlines()[1])
+    assert points[1]["loss"] == pytest.approx(first_of_plain["loss"])  # of the images alone: runs can be compared
+    assert len({point["prior_loss"] for point in points if "loss" in point}) == 6
 
 
 def test_what_is_learnt_restores_the_prior_images_better_than_without_them(base, store, snapshot, run_folder):
