@@ -38,7 +38,7 @@ from sdlora.training.loss import DenoisingLoss
 from sdlora.training.merged_weights import merge_as_used
 from sdlora.training.preflight import find_fit
 from sdlora.training.presets import settle, settle_lora
-from sdlora.training.prior import encode_prior
+from sdlora.training.prior import PRIOR_SHEET, encode_prior
 from sdlora.training.results import ADAPTER_FOLDER, write_adapters
 from sdlora.training.run_folder import claim, exclusive, write_record, write_text
 from sdlora.training.samples import OnSamples, samples_of
@@ -82,7 +82,8 @@ def fine_tune(
             validation_loss (with `validation_images` also validation_kid and its interval); where they apply also with
             prior_loss, text_encoder_learning_rate and loss_scale. A continued run repeats its earlier points first.
         on_progress: called with "encode images" and "train"; with `prior_weight` also with "draw prior images".
-        on_samples: called as (step, path) with every picture file drawn while training, see `sample_every_steps`.
+        on_samples: called as (step, path) with every picture file drawn while training, see `sample_every_steps`, and
+            with one of the prior images.
 
     Raises:
         TrainingError: no training rows, a folder in use or of another run, or a loss that is not finite.
@@ -121,9 +122,12 @@ def fine_tune(
                 on_progress,
                 tokens_only=lora.text_encoder_rank is not None,
             )
+            sheet = folder / PRIOR_SHEET if accelerator.is_main_process else None
             prior = encode_prior(
-                base, config, store.home, accelerator.device, on_progress, lora.text_encoder_rank is not None
+                base, config, store.home, accelerator.device, on_progress, lora.text_encoder_rank is not None, sheet
             )
+            if prior and sheet and on_samples:
+                on_samples(0, sheet)
         run = prepare_run(accelerator, base, lora, config, record, encoded, held_out, folder, prior)
         run.on_metrics, run.on_progress, run.on_samples = on_metrics, on_progress, on_samples
         run.samples = samples_of(base, snapshot, config, folder)
