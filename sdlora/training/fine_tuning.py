@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import nn
 
 from sdlora.artifacts import AdapterRef, BaseModelRef
 from sdlora.data import Snapshot, SnapshotRow
@@ -36,11 +35,11 @@ from sdlora.training.learner import Learner, TrainedGroup
 from sdlora.training.loop import Run
 from sdlora.training.loss import DenoisingLoss
 from sdlora.training.merged_weights import merge_as_used
-from sdlora.training.preflight import find_fit
+from sdlora.training.preflight import settled_micro_batch_size
 from sdlora.training.presets import settle, settle_lora
 from sdlora.training.prior import PRIOR_SHEET, encode_prior
 from sdlora.training.results import ADAPTER_FOLDER, write_adapters
-from sdlora.training.run_folder import claim, exclusive, write_record, write_text
+from sdlora.training.run_folder import claim, exclusive, write_text
 from sdlora.training.samples import OnSamples, samples_of
 from sdlora.training.suitability import check_rows, check_settings
 from sdlora.training.trained_text import TrainedText
@@ -260,7 +259,7 @@ def prepare_run(
         groups.append(TrainedGroup(text.parameters, config.text_encoder_learning_rate, "text_encoder_learning_rate"))
         loss = replace(loss, text=text)
     kinds = [encoded] if prior is None else [encoded, prior]
-    micro_batch_size = _micro_batch_size(accelerator, unet, loss, kinds, config, record, folder)
+    micro_batch_size = settled_micro_batch_size(accelerator, unet, loss, kinds, config, record, folder)
     validation = None
     if held_out is not None:
         validation = FixedNoiseValidation(held_out, loss, config.seed, micro_batch_size, accelerator.device)
@@ -277,26 +276,3 @@ def prepare_run(
         dropout=lora.dropout if lora else 0.0,
         prior=prior,
     )
-
-
-def _micro_batch_size(
-    accelerator: Accelerator,
-    unet: nn.Module,
-    loss: DenoisingLoss,
-    kinds: Sequence[EncodedRows],
-    config: TrainingConfig,
-    record: dict[str, Any],
-    folder: Path,
-) -> int:
-    """Given, or found by the preflight once per run: its record keeps it, so that a continued run has the same bits."""
-    if config.micro_batch_size is not None:
-        return config.micro_batch_size
-    if "micro_batch_size" not in record:
-        share = -(-config.images_per_step // accelerator.num_processes)
-        unet.train()  # as in the loop: what is kept for the backward pass differs
-        found = find_fit(unet, loss, kinds, share, accelerator.device).micro_batch_size
-        smallest = accelerator.gather(torch.tensor([found], device=accelerator.device)).min()
-        record["micro_batch_size"] = int(smallest)
-        if accelerator.is_main_process:
-            write_record(folder, record)
-    return int(record["micro_batch_size"])
