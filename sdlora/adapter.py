@@ -81,6 +81,6 @@ class LoRA:
             raise WeightsError("There is no adapter to merge yet: call fine_tune() or give one.")
         if self.model is None:
             self.model = StableDiffusion.from_ref(self.base)
-        merge(load_adapter(self.model.unet, chosen, self.base))
+        merge(load_adapter(self.model.denoiser, chosen, self.base))
         merge_text_adapters(self.model.text_encoders, chosen.folder)
         return self.model

@@ -198,17 +198,14 @@ def settings_of(
     """The settings of one way to train; all share the configuration's, as far as they apply.
 
     Raises:
-        ConfigError: no such way, or one that the settings of the others or a quantised base do not allow.
+        ConfigError: no such way, or one that the settings of the others do not allow.
     """
-    from sdlora.training.quantized_base import check_quantized
-
     if way not in WAYS:
         raise ConfigError(f"methods: {way!r} is no way to train. Known: {', '.join(WAYS)}.")
     training = settle(base, config.training.model_copy(update={"num_processes": 1}), home)
     if way == "full":
         # Whole weights move with every step; a tenth of an adapter's rate is the usual proportion.
         rate = full_learning_rate or training.learning_rate / 10
-        check_quantized(base, None)
         return None, training.model_copy(update={"learning_rate": rate})
     given = config.lora.model_dump(exclude_unset=True, exclude={"method"})
     try:
@@ -216,7 +213,6 @@ def settings_of(
     except ValidationError as error:
         problems = "; ".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors())
         raise ConfigError(f"methods: {way} does not go with the settings under lora. {problems}.") from error
-    check_quantized(base, lora)
     return lora, training
 
 

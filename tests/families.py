@@ -32,10 +32,7 @@ from transformers import (
     T5Tokenizer,
 )
 
-from sdlora.diffusion.objectives import Objective
 from sdlora.pretraining.tokenizer import train_tokenizer
-from sdlora.training.batches import Batch, stack_conditioning
-from sdlora.training.encoded import EncodedRows
 from tests.tiny import COLOURS, SHAPES
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -240,16 +237,3 @@ def build(name: str, folder: Path, seed: int = 0, **options: bool) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return BUILDERS[name](folder, **options)
-
-
-def batch_of(encoded: EncodedRows, objective: Objective, size: int = 4) -> Batch:
-    """One batch of the first images with their first captions."""
-    rows = encoded.rows[:size]
-    latents = torch.stack([encoded.views[0].latents[row.sha256] for row in rows])
-    generator = torch.Generator().manual_seed(0)
-    return Batch(
-        latents=latents,
-        noise=torch.randn(latents.shape, generator=generator),
-        timesteps=objective.draw_timesteps(size, generator),
-        conditioning=stack_conditioning([encoded.conditioning(row, 0, row.captions[0]) for row in rows]),
-    )

@@ -221,11 +221,6 @@ class StableDiffusion:
         }
         return {name: tensor.to(self.device) for name, tensor in self.family.conditioning(outputs).items()}
 
-    @property
-    def unet(self) -> Any:
-        """The denoiser, by its name in the families that have a U-Net."""
-        return self.denoiser
-
     def _load_settings(self) -> None:
         self.family = family_of(self.ref.folder)
         self.scheduler = parts.load_scheduler(self.ref)

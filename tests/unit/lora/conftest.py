@@ -3,6 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
 
 from sdlora.artifacts import BaseModelRef
 from sdlora.models import BaseModelConfig, load_base_model
@@ -17,3 +19,14 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def base(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> BaseModelRef:
     return load_base_model(BaseModelConfig(source=str(base_folder)), tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture
+def inputs() -> tuple[Tensor, Tensor, Tensor]:
+    """What the tiny base's denoiser is given: latents, timesteps, text."""
+    generator = torch.Generator().manual_seed(0)
+    return (
+        torch.randn(2, 4, 16, 16, generator=generator),
+        torch.tensor([10, 900]),
+        torch.randn(2, 32, 16, generator=generator),
+    )

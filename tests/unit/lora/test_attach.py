@@ -17,32 +17,6 @@ def unet(base):
     return parts.load_denoiser(base)
 
 
-@pytest.fixture
-def inputs():
-    generator = torch.Generator().manual_seed(0)
-    return (
-        torch.randn(2, 4, 16, 16, generator=generator),
-        torch.tensor([10, 900]),
-        torch.randn(2, 32, 16, generator=generator),
-    )
-
-
-def test_a_new_adapter_changes_nothing_until_it_is_trained(unet, inputs):
-    before = unet(*inputs).sample
-    attach_lora(unet, LoraConfig(rank=4))
-    assert torch.equal(unet(*inputs).sample, before)
-
-
-def test_only_the_adapters_tensors_can_be_trained(unet, inputs):
-    attach_lora(unet, LoraConfig(rank=4))
-    trainable = adapter_parameters(unet)
-    assert trainable
-    assert all("lora_" in name for name in trainable)
-    unet(*inputs).sample.square().mean().backward()
-    assert all(parameter.grad is not None for parameter in trainable.values())
-    assert all(p.grad is None for name, p in unet.named_parameters() if name not in trainable)
-
-
 def test_the_seed_decides_the_start_and_leaves_the_global_generator_alone(base):
     torch.manual_seed(7)
     state = torch.random.get_rng_state()

@@ -48,7 +48,7 @@ def save(folder, unet, config, base, **changes):
 
 def trained_model(base, config):
     model = StableDiffusion.from_ref(base, precision="fp32")
-    perturb_adapter(attach_lora(model.unet, config))
+    perturb_adapter(attach_lora(model.denoiser, config))
     return model
 
 
@@ -57,7 +57,7 @@ def test_both_files_and_the_merge_draw_what_the_trained_adapter_draws(config, ba
     model = trained_model(base, config)
     expected = draw(model)
     assert (expected.int() - draw(StableDiffusion.from_ref(base, precision="fp32")).int()).abs().float().mean() > 1
-    adapter = save(tmp_path / "adapter", model.unet, config, base)
+    adapter = save(tmp_path / "adapter", model.denoiser, config, base)
 
     def through_diffusers(file):
         fresh = StableDiffusion.from_ref(base, precision="fp32")
@@ -67,10 +67,10 @@ def test_both_files_and_the_merge_draw_what_the_trained_adapter_draws(config, ba
     assert torch.equal(through_diffusers("pytorch_lora_weights.safetensors"), expected)
     assert torch.equal(through_diffusers("style.safetensors"), expected)
     reloaded = StableDiffusion.from_ref(base, precision="fp32")
-    load_adapter(reloaded.unet, adapter, base)
+    load_adapter(reloaded.denoiser, adapter, base)
     assert torch.equal(draw(reloaded), expected)
-    merge(model.unet)
-    assert not hasattr(model.unet, "peft_config")
+    merge(model.denoiser)
+    assert not hasattr(model.denoiser, "peft_config")
     for merged in (model, StableDiffusion.from_ref(base, adapter, precision="fp32")):
         assert (draw(merged).int() - expected.int()).abs().max() <= 1  # (W + BA) x rounds unlike W x + B (A x)
 
@@ -89,10 +89,10 @@ def test_merged_adapter_predicts_what_the_unmerged_one_does(config, base):
 def test_the_diffusers_file_has_one_kind_of_key_and_says_its_alpha(base, tmp_path):
     config = LoraConfig(rank=4, alpha=6)
     model = trained_model(base, config)
-    adapter = save(tmp_path / "adapter", model.unet, config, base)
+    adapter = save(tmp_path / "adapter", model.denoiser, config, base)
     with safe_open(adapter.folder / "pytorch_lora_weights.safetensors", "pt") as file:
         keys, metadata = set(file.keys()), file.metadata()
-    layers = collect_updates(model.unet)
+    layers = collect_updates(model.denoiser)
     assert keys == {f"unet.{name}.lora_{side}.weight" for name in layers for side in "AB"}
     settings = json.loads(metadata["lora_adapter_metadata"])
     assert (settings["unet.r"], settings["unet.lora_alpha"]) == (4, 6)
@@ -101,10 +101,10 @@ def test_the_diffusers_file_has_one_kind_of_key_and_says_its_alpha(base, tmp_pat
 def test_the_kohya_file_follows_the_rules_that_other_tools_read_it_by(base, tmp_path):
     config = LoraConfig(rank=4, alpha=6)
     model = trained_model(base, config)
-    adapter = save(tmp_path / "adapter", model.unet, config, base)
+    adapter = save(tmp_path / "adapter", model.denoiser, config, base)
     path = adapter.folder / "style.safetensors"
     tensors = load_file(path)
-    for name, update in collect_updates(model.unet).items():
+    for name, update in collect_updates(model.denoiser).items():
         key = "lora_unet_" + name.replace(".", "_")
         up, down, alpha = (tensors.pop(f"{key}.{part}") for part in ("lora_up.weight", "lora_down.weight", "alpha"))
         # ComfyUI, comfy/weight_adapter/lora.py: weight += strength * alpha / rank * mm(up.flatten, down.flatten)
@@ -132,7 +132,7 @@ def test_the_kohya_file_follows_the_rules_that_other_tools_read_it_by(base, tmp_
 def test_no_file_names_a_folder_a_person_or_a_time(base, tmp_path):
     folder = tmp_path / "secret-project" / "adapter"
     config = SMALL
-    adapter = save(folder, trained_model(base, config).unet, config, base)
+    adapter = save(folder, trained_model(base, config).denoiser, config, base)
     for path in adapter.folder.iterdir():
         content = path.read_bytes()
         for private in (b"secret-project", str(tmp_path).encode(), str(base.folder).encode()):
@@ -153,7 +153,7 @@ def test_the_bytes_of_a_file_do_not_depend_on_the_order_of_its_entries(tmp_path)
 
 def test_the_same_adapter_is_saved_as_the_same_bytes(base, tmp_path):
     config = SMALL
-    folders = [save(tmp_path / name, trained_model(base, config).unet, config, base).folder for name in "ab"]
+    folders = [save(tmp_path / name, trained_model(base, config).denoiser, config, base).folder for name in "ab"]
     for path in folders[0].iterdir():
         assert path.read_bytes() == (folders[1] / path.name).read_bytes(), path.name
 
@@ -176,14 +176,14 @@ def test_written_tensors_are_read_back_by_the_safetensors_library(dtype, tmp_pat
 
 def test_an_opened_adapter_is_the_saved_one(base, tmp_path):
     config = SMALL
-    adapter = save(tmp_path / "adapter", trained_model(base, config).unet, config, base)
+    adapter = save(tmp_path / "adapter", trained_model(base, config).denoiser, config, base)
     assert open_adapter(tmp_path / "adapter") == adapter
 
 
 @pytest.mark.parametrize("file", ["pytorch_lora_weights.safetensors", "style.safetensors", "adapter.json"])
 def test_a_missing_or_damaged_file_of_an_adapter_is_named(file, base, tmp_path):
     config = SMALL
-    path = save(tmp_path / "adapter", trained_model(base, config).unet, config, base).folder / file
+    path = save(tmp_path / "adapter", trained_model(base, config).denoiser, config, base).folder / file
     content = path.read_bytes()
     path.write_bytes(content[:-9] + b"\0" + content[-8:])
     with pytest.raises(WeightsError, match=rf"{file} is damaged"):
@@ -195,7 +195,7 @@ def test_a_missing_or_damaged_file_of_an_adapter_is_named(file, base, tmp_path):
 
 def test_an_adapter_of_another_base_model_is_refused(base, tmp_path):
     config = SMALL
-    adapter = save(tmp_path / "adapter", trained_model(base, config).unet, config, base)
+    adapter = save(tmp_path / "adapter", trained_model(base, config).denoiser, config, base)
     other = load_base_model(BaseModelConfig(source=str(tiny_base_model(tmp_path / "other", seed=1))), tmp_path)
     for use in (
         lambda: StableDiffusion.from_ref(other, adapter),
@@ -207,7 +207,7 @@ def test_an_adapter_of_another_base_model_is_refused(base, tmp_path):
 
 def test_a_damaged_adapter_is_not_drawn_with(base, tmp_path):
     config = SMALL
-    adapter = save(tmp_path / "adapter", trained_model(base, config).unet, config, base)
+    adapter = save(tmp_path / "adapter", trained_model(base, config).denoiser, config, base)
     path = adapter.folder / "pytorch_lora_weights.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\1")
     with pytest.raises(WeightsError, match=path.name):
@@ -218,7 +218,7 @@ def test_a_damaged_adapter_is_not_drawn_with(base, tmp_path):
 def test_a_name_that_is_no_file_name_is_refused(name, base, tmp_path):
     config = SMALL
     with pytest.raises(WeightsError, match=re.escape(repr(name))):
-        save(tmp_path / "adapter", trained_model(base, config).unet, config, base, name=name)
+        save(tmp_path / "adapter", trained_model(base, config).denoiser, config, base, name=name)
 
 
 def test_merging_without_an_adapter_is_an_error(base):
@@ -235,7 +235,7 @@ def test_an_adapter_that_is_not_finite_is_not_merged(base):
 
 def test_a_full_disk_is_named_and_leaves_no_half_adapter(base, tmp_path):
     config = SMALL
-    unet = trained_model(base, config).unet
+    unet = trained_model(base, config).denoiser
     with disk_space(20_000), pytest.raises(StorageError, match=r"adapter.*Free some space"):
         save(tmp_path / "adapter", unet, config, base)
     assert not list(tmp_path.iterdir())

@@ -19,6 +19,7 @@ from sdlora.training.frozen_weights import store_as_used
 from sdlora.training.loss import DenoisingLoss
 from tests import families
 from tests.unit.training.setting import CONFIG, fill_store
+from tests.unit.training.steps import batch_of
 from tests.unit.training.test_fine_tuning import contents, interrupt_at
 
 CPU = torch.device("cpu")
@@ -68,7 +69,7 @@ def test_a_step_of_a_family_gives_gradients_to_its_adapter_alone(name, bases, st
     loss = DenoisingLoss.of_base(base, 5.0, "fp32", CPU)
     # 128 px: at 64, self-attention of version 2's innermost level has one position, and nothing to choose from.
     encoded = encode_rows(base, snapshot.train, store, (128,), device=CPU)
-    loss.weighted(denoiser, families.batch_of(encoded, loss.objective)).backward()
+    loss.weighted(denoiser, batch_of(encoded, loss.objective)).backward()
     gradients = {key: parameter.grad for key, parameter in denoiser.named_parameters() if parameter.grad is not None}
     assert gradients.keys() == adapter_parameters(denoiser).keys()
     assert all(gradient.isfinite().all() for gradient in gradients.values())
@@ -85,7 +86,7 @@ def test_a_base_stored_in_bf16_is_never_held_larger_and_computes_the_same(name, 
     pipeline.save_pretrained(tmp_path / "half")
     base = load_base_model(BaseModelConfig(source=str(tmp_path / "half")), tmp_path)
     loss = DenoisingLoss.of_base(base, None, "bf16", CPU)
-    batch = families.batch_of(encode_rows(base, snapshot.train, store, (64,), device=CPU), loss.objective)
+    batch = batch_of(encode_rows(base, snapshot.train, store, (64,), device=CPU), loss.objective)
     as_stored, as_fp32 = (
         attach_lora(parts.load_denoiser(base, CPU, precision), LORA) for precision in ("bf16", "fp32")
     )
@@ -100,7 +101,7 @@ def test_a_base_stored_in_bf16_is_never_held_larger_and_computes_the_same(name, 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_gradient_checkpointing_reaches_every_familys_denoiser(name, bases, store, snapshot):
     loss = DenoisingLoss.of_base(bases[name], None, "fp32", CPU)
-    batch = families.batch_of(encode_rows(bases[name], snapshot.train, store, (64,), device=CPU), loss.objective)
+    batch = batch_of(encode_rows(bases[name], snapshot.train, store, (64,), device=CPU), loss.objective)
     gradients = []
     for checkpointing in (False, True):
         denoiser = attach_lora(parts.load_denoiser(bases[name]), LORA).train()

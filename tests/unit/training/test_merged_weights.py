@@ -7,29 +7,13 @@ from sdlora.lora import LoraConfig, attach_lora
 from sdlora.lora.attach import adapter_parameters
 from sdlora.models import parts
 from sdlora.training import merged_weights
-from sdlora.training.batches import Batch
 from sdlora.training.frozen_weights import store_as_used
-from sdlora.training.loss import DenoisingLoss
 from sdlora.training.merged_weights import merge_as_used
+from tests.unit.training.steps import loss_and_gradient, moved
 
 
 def attached(base, config):
-    network = attach_lora(parts.load_denoiser(base), config)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for tensor in adapter_parameters(network).values():
-            tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.1)
-    return network
-
-
-def loss_and_gradient(base, network, precision):
-    generator = torch.Generator().manual_seed(0)
-    latents, noise = torch.randn(2, 3, 4, 16, 16, generator=generator)
-    text = torch.randn(3, 32, 16, generator=generator)
-    batch = Batch(latents, noise, torch.tensor([0, 500, 999]), {"encoder_hidden_states": text})
-    value = DenoisingLoss.of_base(base, 5.0, precision, torch.device("cpu")).weighted(network, batch)
-    value.backward()
-    return value.detach(), torch.cat([tensor.grad.flatten() for tensor in adapter_parameters(network).values()])
+    return moved(attach_lora(parts.load_denoiser(base), config))
 
 
 @pytest.mark.parametrize("method", ["lora", "rslora"])

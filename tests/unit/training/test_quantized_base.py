@@ -11,14 +11,12 @@ import torch
 
 from sdlora.errors import ConfigError
 from sdlora.lora import LoraConfig, attach_lora
-from sdlora.lora.attach import adapter_parameters
 from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model, parts
 from sdlora.training import TrainingConfig, fine_tune, run_digest
-from sdlora.training.batches import Batch
 from sdlora.training.full import fine_tune_fully
-from sdlora.training.loss import DenoisingLoss
 from tests import families
 from tests.unit.training.setting import CONFIG, LORA
+from tests.unit.training.steps import loss_and_gradient, moved
 from tests.unit.training.test_fine_tuning import contents, curve, interrupt_at
 
 needs_bitsandbytes = pytest.mark.skipif(
@@ -40,24 +38,8 @@ def flux(tmp_path_factory):
     return load_base_model(BaseModelConfig(source=str(families.build("flux", home / "flux"))), home)
 
 
-def loss_and_gradient(base, denoiser, precision="fp32"):
-    generator = torch.Generator().manual_seed(0)
-    latents, noise = torch.randn(2, 3, 4, 16, 16, generator=generator)
-    text = torch.randn(3, 32, 16, generator=generator)
-    batch = Batch(latents, noise, torch.tensor([0, 500, 999]), {"encoder_hidden_states": text})
-    denoiser.zero_grad()
-    value = DenoisingLoss.of_base(base, 5.0, precision, torch.device("cpu")).weighted(denoiser, batch)
-    value.backward()
-    return value.item(), torch.cat([tensor.grad.flatten() for tensor in adapter_parameters(denoiser).values()])
-
-
 def attached(base, quantize, lora=LORA, precision="fp32"):
-    denoiser = attach_lora(parts.load_denoiser(base, None, precision, quantize), lora)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for tensor in adapter_parameters(denoiser).values():
-            tensor.add_(torch.randn(tensor.shape, generator=generator) * 0.1)
-    return denoiser.train()
+    return moved(attach_lora(parts.load_denoiser(base, None, precision, quantize), lora)).train()
 
 
 @needs_bitsandbytes
@@ -81,7 +63,7 @@ def test_loss_and_gradients_are_those_of_the_weights_up_to_their_rounding(kind, 
     loss, gradient = loss_and_gradient(base, attached(base, None, lora), "fp32")
     rounded, found = loss_and_gradient(base, attached(base, kind, lora, precision), precision)
     assert rounded != loss  # the layers are in use
-    assert rounded == pytest.approx(loss, rel=2e-2 if kind == "nf4" else 4e-3)
+    assert rounded.item() == pytest.approx(loss.item(), rel=2e-2 if kind == "nf4" else 4e-3)
     assert torch.cosine_similarity(found, gradient, dim=0) > (0.98 if kind == "nf4" else 0.999)
 
 
@@ -90,11 +72,11 @@ def test_loss_and_gradients_are_those_of_the_weights_up_to_their_rounding(kind, 
 def test_a_measurement_leaves_the_gradients_that_follow_as_they_were(kind, base):
     """bitsandbytes repacks 4-bit weights in evaluation mode on some processors, for a product without a gradient."""
     denoiser = attached(base, kind)
-    expected = loss_and_gradient(base, denoiser)
+    expected = loss_and_gradient(base, denoiser, "fp32")
     denoiser.eval()
     with torch.no_grad():
         denoiser(torch.randn(1, 4, 16, 16), torch.tensor([3]), torch.randn(1, 32, 16))
-    found = loss_and_gradient(base, denoiser.train())
+    found = loss_and_gradient(base, denoiser.train(), "fp32")
     assert found[0] == expected[0]
     assert torch.equal(found[1], expected[1])
 
@@ -146,7 +128,7 @@ def test_a_missing_library_is_said_before_any_work(base, store, snapshot, tmp_pa
     quantized = base.model_copy(update={"quantize": "int8"})
     with pytest.raises(ConfigError, match=r"base_model\.quantize: int8 needs .*pip install bitsandbytes.* null"):
         fine_tune(quantized, snapshot, store, LORA, STEPS, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run" / "config.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -157,11 +139,11 @@ def test_methods_that_cannot_be_computed_beside_it_are_refused(kind, method, bas
     quantized = base.model_copy(update={"quantize": kind})
     with pytest.raises(ConfigError, match=rf"base_model\.quantize: {kind} .* lora\.method {method}: .*to lora"):
         fine_tune(quantized, snapshot, store, lora, STEPS, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run" / "config.json").exists()
 
 
 def test_regular_fine_tuning_of_a_quantised_base_is_refused(base, store, snapshot, tmp_path):
     quantized = base.model_copy(update={"quantize": "int8"})
     with pytest.raises(ConfigError, match=r"base_model\.quantize: int8 .*regular fine-tuning.*null"):
         fine_tune_fully(quantized, snapshot, store, STEPS, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run" / "config.json").exists()
