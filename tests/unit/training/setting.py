@@ -66,11 +66,14 @@ def as_snapshot(rows: list[SnapshotRow]) -> Snapshot:
 
 def write_setting(path: Path, base: BaseModelRef, store: ImageStore, snapshot: Snapshot) -> None:
     """Hand the setting to another process."""
-    rows = [[row.sha256, row.captions, row.split] for row in snapshot.rows]
+    rows = [[row.sha256, row.captions, row.split, row.weight] for row in snapshot.rows]
     path.write_text(json.dumps({"base": base.model_dump(mode="json"), "home": str(store.home), "rows": rows}))
 
 
 def read_setting(path: Path) -> tuple[BaseModelRef, Path, Snapshot]:
     setting = json.loads(path.read_text())
-    rows = [SnapshotRow(sha256, tuple(captions), split) for sha256, captions, split in setting["rows"]]
+    rows = [
+        SnapshotRow(sha256, tuple(captions), split, weight=weight)
+        for sha256, captions, split, weight in setting["rows"]
+    ]
     return BaseModelRef.model_validate(setting["base"]), Path(setting["home"]), as_snapshot(rows)

@@ -8,14 +8,18 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 
 from sdlora.checkpoints import latest_checkpoint
-from sdlora.data import Snapshot
+from sdlora.data import DataConfig, Snapshot, clean, collect, make_snapshot
+from sdlora.store import ImageStore
 from sdlora.training import fine_tune
 from sdlora.training import loop as loop_module
 from sdlora.training.batches import draw_step
 from sdlora.training.order import repeats_for
-from tests.unit.training.setting import CONFIG, EVERYTHING, LORA, LORA_WITH_DROPOUT, as_snapshot
+from tests.unit.data.drawing import drawing
+from tests.unit.training.setting import CONFIG, EVERYTHING, LORA, LORA_WITH_DROPOUT, as_snapshot, write_setting
+from tests.unit.training.test_fine_tuning import contents, curve, run_module
 
 
 @pytest.fixture(autouse=True)
@@ -62,29 +66,62 @@ def test_images_are_drawn_in_the_proportion_of_their_weights(base, store, weight
     assert drawn == {row.sha256: 4 * row.weight for row in weighted.train}
 
 
-def test_weights_change_what_is_learnt(base, store, snapshot, weighted, tmp_path):
-    config = CONFIG.model_copy(update={"precision": "fp32"})
-    weights = {
-        name: fine_tune(base, rows, store, LORA, config, tmp_path / name).digest
-        for name, rows in (("alike", snapshot), ("weighted", weighted))
-    }
-    assert weights["alike"] != weights["weighted"]
-
-
-@pytest.mark.parametrize("step", [1, 4])
-def test_a_run_resumed_in_the_middle_of_a_weighted_epoch_ends_with_the_same_bytes(
-    step, base, store, weighted, tmp_path
+def test_a_run_stopped_or_killed_in_the_middle_of_a_weighted_epoch_ends_with_the_same_bytes(
+    base, store, weighted, tmp_path
 ):
     def interrupt(done, values):
-        if done == step and "loss" in values:
+        if done == 1 and "loss" in values:
             signal.raise_signal(signal.SIGINT)
 
-    whole = fine_tune(base, weighted, store, LORA_WITH_DROPOUT, EVERYTHING, tmp_path / "whole")
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    write_setting(tmp_path / "setting.json", base, store, weighted)
+    fine_tune(base, weighted, store, LORA_WITH_DROPOUT, EVERYTHING, whole)
     with pytest.raises(KeyboardInterrupt):
-        fine_tune(base, weighted, store, LORA_WITH_DROPOUT, EVERYTHING, tmp_path / "cut", on_metrics=interrupt)
-    assert latest_checkpoint(tmp_path / "cut" / "checkpoints").step == step
-    resumed = fine_tune(base, weighted, store, LORA_WITH_DROPOUT, EVERYTHING, tmp_path / "cut")
-    files = sorted(path.name for path in whole.folder.iterdir())
-    assert files == sorted(path.name for path in resumed.folder.iterdir())
-    for name in files:
-        assert (whole.folder / name).read_bytes() == (resumed.folder / name).read_bytes(), name
+        fine_tune(base, weighted, store, LORA_WITH_DROPOUT, EVERYTHING, cut, on_metrics=interrupt)
+    assert latest_checkpoint(cut / "checkpoints").step == 1
+    child = "tests.unit.training.child", "everything", str(tmp_path / "setting.json"), str(cut)
+    assert run_module(*child, "3", str(int(signal.SIGKILL))) == -signal.SIGKILL
+    assert latest_checkpoint(cut / "checkpoints").step == 2  # of 17 draws an epoch has, 4 were made
+    fine_tune(base, weighted, store, LORA_WITH_DROPOUT, EVERYTHING, cut)
+    assert contents(cut / "adapter") == contents(whole / "adapter")
+    assert curve(cut) == curve(whole)
+
+
+def test_repeats_ratings_and_masks_of_a_folder_reach_the_loop(base, tmp_path, monkeypatch):
+    folder = tmp_path / "pictures"
+    for name, seeds in (("3_dog", range(6)), ("cat", range(6, 12))):
+        (folder / name).mkdir(parents=True)
+        for seed in seeds:
+            drawing(seed).save(folder / name / f"{seed}.png")
+            mask = Image.new("L", (32, 32))
+            mask.paste(255, (0, 0, 16, 32))
+            mask.save(folder / name / f"{seed}-masklabel.png")
+    settings = DataConfig(min_train_images=4, min_held_out_images=2)
+    drawn = Counter()
+
+    def counting(portions, config, step, *rest):
+        batches = draw_step(portions, config, step, *rest)
+        (own,) = portions
+        drawn.update(own.encoded.rows[one.index].sha256 for one in own.order.images_of(step))
+        for batch in batches:
+            side = batch.latents.shape[-1]
+            assert batch.position_weights[..., : side // 2 - 1].min() > 1.8
+            assert batch.position_weights[..., side // 2 + 1 :].max() < 0.05
+        return batches
+
+    monkeypatch.setattr(loop_module, "draw_step", counting)
+    with ImageStore.open(tmp_path / "home") as own_store:
+        collect(own_store, str(folder), settings)
+        liked = next(image.sha256 for image in own_store.images() if "cat" in image.files[0])
+        clean(own_store, settings)
+        own_store.rate(liked, 4, "ana")
+        snapshot = make_snapshot(own_store, settings)
+        epoch = round(sum(row.weight for row in snapshot.train))
+        config = CONFIG.model_copy(
+            update={"steps": epoch, "batch_size": 2, "validation_every_steps": epoch, "masked_weight": 0.0}
+        )
+        fine_tune(base, snapshot, own_store, LORA, config, tmp_path / "run")
+        dogs = {image.sha256 for image in own_store.images() if "3_dog" in image.files[0]}
+    trained = {row.sha256 for row in snapshot.train}
+    assert trained & dogs and liked in trained
+    assert drawn == {sha256: 2 * (3 if sha256 in dogs else 2 if sha256 == liked else 1) for sha256 in trained}
