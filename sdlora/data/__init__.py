@@ -5,7 +5,7 @@
         clean(store, config)
         snapshot = make_snapshot(store, config)
 
-`DataConfig` is light; the other names import their libraries when they are first used.
+The names import their libraries when they are first used.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sdlora.data.config import DataConfig
-
 if TYPE_CHECKING:
     from sdlora.data.changes import SnapshotChanges, changes_since_snapshot, compare_snapshots
     from sdlora.data.cleaning import CleanReport, Rejection, clean
     from sdlora.data.collecting import CollectReport, SkippedFile, collect
+    from sdlora.data.config import DataConfig
     from sdlora.data.pixels import load_images_uint8
     from sdlora.data.snapshot import Snapshot, SnapshotRow, latest_snapshot, load_snapshot, make_snapshot
 
@@ -45,6 +44,7 @@ _NAMES = {
     "changes": ("SnapshotChanges", "changes_since_snapshot", "compare_snapshots"),
     "cleaning": ("CleanReport", "Rejection", "clean"),
     "collecting": ("CollectReport", "SkippedFile", "collect"),
+    "config": ("DataConfig",),
     "pixels": ("load_images_uint8",),
     "snapshot": ("Snapshot", "SnapshotRow", "latest_snapshot", "load_snapshot", "make_snapshot"),
 }

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sdlora.data.checks.base import Check, Picture
-from sdlora.data.config import DataConfig
+
+if TYPE_CHECKING:
+    from sdlora.data.config import DataConfig
 
 
 def aspect_ratio(picture: Picture) -> float | None:

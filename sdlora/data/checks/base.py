@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sdlora.data.config import DataConfig
 from sdlora.data.decoding.decode import Header
 from sdlora.data.decoding.stack import Stack
 
-if TYPE_CHECKING:  # the processes that measure need neither
+if TYPE_CHECKING:  # the processes that measure need none of them, and start the sooner
     from sqlalchemy.orm import Session
 
+    from sdlora.data.config import DataConfig
     from sdlora.store import Verdict
 
 Statistic = Callable[[Stack], npt.NDArray[np.float64]]

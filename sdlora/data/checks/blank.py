@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sdlora.data.checks.base import Check, Picture
 from sdlora.data.checks.levels import FloatArray, deviations, histograms
-from sdlora.data.config import DataConfig
 from sdlora.data.decoding.stack import Stack
+
+if TYPE_CHECKING:
+    from sdlora.data.config import DataConfig
 
 
 def contrast(picture: Picture) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +11,10 @@ from PIL import Image
 
 from sdlora.data.checks.base import Check, Picture
 from sdlora.data.checks.levels import FloatArray
-from sdlora.data.config import DataConfig
 from sdlora.data.decoding.stack import Stack
+
+if TYPE_CHECKING:
+    from sdlora.data.config import DataConfig
 
 _SIDE_PX = 64
 _FEW_LEVELS = 0.18

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sdlora.data.checks.base import Check, Picture
 from sdlora.data.checks.brightness import dark_ends
-from sdlora.data.config import DataConfig
+
+if TYPE_CHECKING:
+    from sdlora.data.config import DataConfig
 
 
 def dark_end(picture: Picture) -> float | None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from sdlora.data.checks.base import Check, Picture
 from sdlora.data.checks.levels import FloatArray, entropies, histograms
-from sdlora.data.config import DataConfig
 from sdlora.data.decoding.stack import Stack
+
+if TYPE_CHECKING:
+    from sdlora.data.config import DataConfig
 
 
 def information(picture: Picture) -> float | None:

@@ -21,6 +21,8 @@ def to_srgb(image: Image.Image, background: str) -> tuple[Image.Image, bool]:
     Args:
         background: what transparent pixels are laid on, a colour name or #rrggbb.
     """
+    if image.mode == "RGB" and not image.info:  # most images of a large set
+        return image, False
     profile = image.info.get("icc_profile")
     image = _to_8_bits(image)
     alpha = _alpha(image)
