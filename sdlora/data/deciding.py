@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
+from sdlora.data.alike.crowds import CrowdLooks
 from sdlora.data.alike.duplicates import EXACT, NEAR, Candidate, find_copies, rulings
 from sdlora.data.alike.similar import group_around
 from sdlora.data.checks import RECORD_CHECKS, Ruling
@@ -69,7 +70,7 @@ def _decide_copies(session: Session, known: Sequence[Known], config: DataConfig)
     own = {one.fingerprint_id for one in known if one.fingerprint_id is not None}
     fingerprint_ids, pairs = group_around(session, own, threshold)
     candidates, standing = _candidates(session, sorted(fingerprint_ids))
-    copies = find_copies(candidates, pairs, threshold)
+    copies = find_copies(candidates, pairs, threshold, CrowdLooks(session, pairs).pairs_with)
     in_hand = {one.image_id for one in known}
     said, changed = {}, {}
     for candidate in candidates:

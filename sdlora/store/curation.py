@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from sdlora.errors import DataError
+from sdlora.store.crowds import CROWD, crowd_of, pairs_of, same_as
 from sdlora.store.details import ImageDetails, image_details
+from sdlora.store.intake import chunks
 from sdlora.store.masks import forget_masks
 from sdlora.store.overrides import PERSON, PURGED, Override, add_override, overrides_of, withdraw_override
 from sdlora.store.queries import find_image
@@ -104,8 +106,19 @@ def bury(session: Session, sha256: str, why: str, who: str) -> Purged:
 
 def _reject_copies(session: Session, details: ImageDetails, purge: Override) -> tuple[str, ...]:
     alike = [one.sha256 for one in details.similar]
-    statement = select(ImageTable).where(ImageTable.sha256.in_(alike), ImageTable.rejected_by.in_(_COPY_CHECKS))
-    copies = session.scalars(statement).all()
+    own = select(ImageTable.fingerprint_id).where(ImageTable.sha256 == details.record.sha256)
+    fingerprint_id = session.scalars(own).one()
+    crowd = crowd_of(session, fingerprint_id) if fingerprint_id is not None else set()
+    is_copy = ImageTable.rejected_by.in_(_COPY_CHECKS)
+    found: dict[int, ImageTable] = {}
+    for chunk in chunks(alike):
+        found |= {
+            one.id: one for one in session.scalars(select(ImageTable).where(ImageTable.sha256.in_(chunk), is_copy))
+        }
+    for some in chunks(sorted(crowd)):
+        of_crowd = select(ImageTable).where(ImageTable.fingerprint_id.in_(some), is_copy)
+        found |= {one.id: one for one in session.scalars(of_crowd)}
+    copies = [found[image_id] for image_id in sorted(found) if found[image_id].sha256 != details.record.sha256]
     for copy in copies:
         why = f"looks like image {details.record.sha256[:12]}, which was purged: {purge.why}"
         _set_verdict(session, copy.id, add_override(session, copy.id, "rejected", why, purge.who))
@@ -127,9 +140,15 @@ def _forget_fingerprint(session: Session, fingerprint_id: int) -> None:
     """Remove what the pixels look like, unless another image shows the same ones."""
     if session.scalars(select(ImageTable.id).where(ImageTable.fingerprint_id == fingerprint_id).limit(1)).first():
         return
-    of_it = or_(SimilarPairTable.first_id == fingerprint_id, SimilarPairTable.second_id == fingerprint_id)
-    session.execute(delete(SimilarPairTable).where(of_it))
-    session.execute(delete(FingerprintTable).where(FingerprintTable.id == fingerprint_id))
+    same = same_as(session, [fingerprint_id])[fingerprint_id]
+    # Those that a hub stood for have not been compared with each other: the next cleaning looks at them anew.
+    gone = [*same, fingerprint_id] if len(same) >= CROWD else [fingerprint_id]
+    for chunk in chunks(gone):
+        session.execute(
+            update(ImageTable).where(ImageTable.fingerprint_id.in_(chunk)).values(fingerprint_id=None, rules=None)
+        )
+        session.execute(delete(SimilarPairTable).where(pairs_of(chunk)))
+        session.execute(delete(FingerprintTable).where(FingerprintTable.id.in_(chunk)))
 
 
 def _image(session: Session, sha256: str) -> ImageTable:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from sdlora.data.alike.fingerprint import VERSION
@@ -12,6 +13,8 @@ from sdlora.data.config import DataConfig
 EXACT = "exact_duplicate"
 NEAR = "near_duplicate"
 _NO_PARAMETERS = parameters_digest({})
+
+LookCloser = Callable[[int, Iterable[int]], Iterable[tuple[int, int, float]]]
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,10 @@ class Copy:
 
 
 def find_copies(
-    candidates: Iterable[Candidate], pairs: Iterable[tuple[int, int, float]], threshold: float
+    candidates: Iterable[Candidate],
+    pairs: Iterable[tuple[int, int, float]],
+    threshold: float,
+    look_closer: LookCloser = lambda fingerprint_id, known: (),
 ) -> dict[int, Copy]:
     """The candidates that are copies of a better one, by image id.
 
@@ -45,30 +51,41 @@ def find_copies(
     Args:
         pairs: (fingerprint id, fingerprint id, difference).
         threshold: pairs that differ less are copies.
+        look_closer: called once for each fingerprint that is kept, with those it is paired with; returns pairs that
+            are lacking. Only pairs with a kept image decide, so that of a crowd few have to be known.
     """
-    neighbours: dict[int, list[tuple[float, int]]] = {}
-    for first, second, difference in pairs:
-        if difference < threshold:
-            neighbours.setdefault(first, []).append((difference, second))
-            neighbours.setdefault(second, []).append((difference, first))
+    neighbours: defaultdict[int, list[tuple[float, int]]] = defaultdict(list)
+
+    def join(pairs: Iterable[tuple[int, int, float]]) -> None:
+        for first, second, difference in pairs:
+            if difference < threshold:
+                neighbours[first].append((difference, second))
+                neighbours[second].append((difference, first))
+
+    def keep(candidate: Candidate) -> None:
+        if candidate.fingerprint_id not in kept:
+            kept[candidate.fingerprint_id] = candidate
+            join(look_closer(candidate.fingerprint_id, [other for _, other in neighbours[candidate.fingerprint_id]]))
+
+    join(pairs)
     kept: dict[int, Candidate] = {}
     seen: dict[int, Candidate] = {}
     copies: dict[int, Copy] = {}
     for candidate in sorted(candidates, key=lambda one: (not one.kept_by_person, -one.pixels, one.image_id)):
         twin = seen.setdefault(candidate.fingerprint_id, candidate)
         if candidate.kept_by_person:
-            kept.setdefault(candidate.fingerprint_id, candidate)
+            keep(candidate)
             continue
         if twin is not candidate:
             # What a near copy's twin copies is the image that was kept instead of both.
             copies[candidate.image_id] = copies.get(twin.image_id, Copy(twin, 0.0, exact=True))
             continue
-        near = [(found, kept[other]) for found, other in neighbours.get(candidate.fingerprint_id, ()) if other in kept]
+        near = [(found, kept[other]) for found, other in neighbours[candidate.fingerprint_id] if other in kept]
         if near:
             found, original = min(near, key=lambda pair: (pair[0], pair[1].image_id))
             copies[candidate.image_id] = Copy(original, found, exact=False)
         else:
-            kept[candidate.fingerprint_id] = candidate
+            keep(candidate)
     return copies
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 
 import numpy as np
 import numpy.typing as npt
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from sdlora.data.alike.alignment import differences
+from sdlora.data.alike.comparing import Pair, compare
+from sdlora.data.alike.crowds import Crowds
 from sdlora.data.alike.fingerprint import HASH_COUNT, HASH_DISTANCE, SEARCHES, VERSION, Fingerprint
 from sdlora.data.alike.hamming import HammingIndex, scan
-from sdlora.data.config import MAX_DIFFERENCE
+from sdlora.store.crowds import SAME_DIFFERENCE
 from sdlora.store.intake import chunks, insert_or_ignore
 from sdlora.store.tables import FingerprintTable, SimilarPairTable
 
@@ -20,7 +21,7 @@ IntArray = npt.NDArray[np.int64]
 
 _UNFILED = 16_384  # hashes that are compared one by one before they are filed in the index
 _ROWS = 50_000  # read at once
-_COMPARED = 4_096  # pairs compared at once: their thumbnails take some 25 MB
+_COMPARED = 4_096  # pairs compared before it is looked whether a crowd makes others needless
 
 
 class SimilarPairs:
@@ -31,6 +32,7 @@ class SimilarPairs:
         self._hashes: npt.NDArray[np.uint64] = np.empty((0, HASH_COUNT), np.uint64)
         self._indexes: list[HammingIndex] = []
         self._filed = 0
+        self._crowds = Crowds()
 
     def add(self, session: Session, looks: Mapping[str, Fingerprint]) -> dict[str, int]:
         """Record fingerprints and all the pairs that they make; returns fingerprint ids by digest of the pixels.
@@ -65,43 +67,60 @@ class SimilarPairs:
             ids.append(np.array(some_ids, np.int64))
             packed = np.frombuffer(b"".join(some_hashes), ">u8").astype(np.uint64)
             hashes.append(packed.reshape(-1, HASH_COUNT))
+        last = int(self._ids[-1]) if known else 0
         self._ids, self._hashes = np.concatenate(ids), np.concatenate(hashes)
+        self._crowds.learn(_same_pairs(session, last))
         return known
 
     def _record_pairs(self, session: Session, first_new: int) -> None:
         """Compare the fingerprints from a position on with all before them, and with one another."""
-        alike = self._alike(first_new)
-        for some in np.split(alike, range(_COMPARED, len(alike), _COMPARED)):
-            found = _fingerprints(session, np.unique(some).tolist())
-            # Nothing is found of an image that was purged since its hashes were read.
-            present = some[np.isin(some, list(found)).all(axis=1)]
-            places = {identity: place for place, identity in enumerate(found)}
-            pairs = np.array([[places[first], places[second]] for first, second in present.tolist()], np.int64)
-            result = differences(list(found.values()), pairs.reshape(-1, 2))
-            rows = [
-                {"first_id": first, "second_id": second, "difference": float(difference)}
-                for (first, second), difference in zip(present.tolist(), result, strict=True)
-                if difference <= MAX_DIFFERENCE
-            ]
-            insert_or_ignore(session, SimilarPairTable, rows)
+        crowds = self._crowds.full()
+        hidden = np.isin(self._ids, [one for mates in crowds.values() for one in mates])
+        waiting = self._alike(first_new, ~hidden)
+        while len(waiting):
+            with_hubs = np.isin(waiting[:, 0], list(self._crowds.full()))
+            if with_hubs.any():  # first, as it may settle others
+                some, waiting = waiting[with_hubs], waiting[~with_hubs]
+            else:
+                some, waiting = waiting[:_COMPARED], waiting[_COMPARED:]
+            self._crowds.learn(compare(session, some))
+            waiting = waiting[~self._crowds.settled(waiting)]
+        self._crowds.learn(compare(session, self._alike_in_crowds(first_new, crowds)))
 
-    def _alike(self, first_new: int) -> IntArray:
-        """(N, 2) ids of fingerprints whose hashes are close, the smaller id first, one of them new."""
+    def _alike(self, first_new: int, visible: npt.NDArray[np.bool_]) -> IntArray:
+        """(N, 2) ids of visible fingerprints with close hashes, one of them new, ordered by the second, larger id."""
         self._file(first_new)
         fresh = self._hashes[first_new:]
         if not len(fresh):
             return np.empty((0, 2), np.int64)
-        unfiled = self._hashes[self._filed :]
+        unfiled = np.flatnonzero(visible[self._filed :]) + self._filed
         found = []
         for one, other in SEARCHES:
             queries = np.ascontiguousarray(fresh[:, one])
             if self._filed:
                 who, filed = self._indexes[other].within(queries, HASH_DISTANCE)
-                found.append(np.stack([who + first_new, filed], axis=1))
-            rest = scan(np.ascontiguousarray(unfiled[:, other]), queries, np.arange(len(fresh)), HASH_DISTANCE)
-            found.append(rest + np.array([first_new, self._filed]))
+                seen = visible[filed]
+                found.append(np.stack([who[seen] + first_new, filed[seen]], axis=1))
+            rest = scan(self._hashes[unfiled, other], queries, np.arange(len(fresh)), HASH_DISTANCE)
+            found.append(np.stack([rest[:, 0] + first_new, unfiled[rest[:, 1]]], axis=1))
+        return self._pairs_of_ids(found)
+
+    def _alike_in_crowds(self, first_new: int, crowds: Mapping[int, Sequence[int]]) -> IntArray:
+        """As above, of new fingerprints and those of crowds that they do not follow; the latter were left out there."""
+        found = [np.empty((0, 2), np.int64)]
+        for hub, mates in crowds.items():
+            fresh = self._ids[first_new:].tolist()
+            strangers = np.array([place for place, one in enumerate(fresh) if not self._crowds.follows(one, hub)], int)
+            members = np.searchsorted(self._ids, mates)
+            for one, other in SEARCHES:
+                near = scan(self._hashes[members, other], self._hashes[first_new:, one], strangers, HASH_DISTANCE)
+                found.append(np.stack([near[:, 0] + first_new, members[near[:, 1]]], axis=1))
+        return self._pairs_of_ids(found)
+
+    def _pairs_of_ids(self, found: Sequence[IntArray]) -> IntArray:
+        """Each pair of positions once, as ids, the smaller first."""
         pairs = np.sort(np.concatenate(found), axis=1)
-        pairs = np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)
+        pairs = np.unique(pairs[pairs[:, 0] != pairs[:, 1]][:, ::-1], axis=0)[:, ::-1]
         ids: IntArray = self._ids[pairs]
         return ids
 
@@ -121,19 +140,29 @@ class SimilarPairs:
         return found
 
 
-def group_around(
-    session: Session, fingerprint_ids: Set[int], threshold: float
-) -> tuple[set[int], list[tuple[int, int, float]]]:
-    """The fingerprints that are joined to these by a chain of pairs below the threshold, and all such pairs."""
+def _same_pairs(session: Session, after: int) -> list[Pair]:
+    """Recorded pairs that are the same, the second of them behind an id."""
+    table = SimilarPairTable
+    statement = select(table.first_id, table.second_id, table.difference)
+    same = statement.where(table.second_id > after, table.difference < SAME_DIFFERENCE)
+    return [(first, second, found) for first, second, found in session.connection().execute(same)]
+
+
+def group_around(session: Session, fingerprint_ids: Set[int], threshold: float) -> tuple[set[int], list[Pair]]:
+    """The fingerprints that are joined to these by a chain of pairs below the threshold, and all such pairs.
+
+    Pairs within a crowd may be lacking; where the threshold is low, the chain goes by way of the crowd's hub.
+    """
     group, fresh = set(fingerprint_ids), sorted(fingerprint_ids)
     pairs: dict[tuple[int, int], float] = {}
     table = SimilarPairTable
-    below = select(table.first_id, table.second_id, table.difference).where(table.difference < threshold)
+    reach = max(threshold, SAME_DIFFERENCE)
+    below = select(table.first_id, table.second_id, table.difference).where(table.difference < reach)
     while fresh:
         reached: set[int] = set()
         for chunk in chunks(fresh):
             for end in (table.first_id, table.second_id):
-                for first, second, found in session.execute(below.where(end.in_(chunk))):
+                for first, second, found in session.connection().execute(below.where(end.in_(chunk))):
                     pairs[first, second] = found
                     reached |= {first, second}
         fresh = sorted(reached - group)
@@ -141,19 +170,7 @@ def group_around(
     return group, [(first, second, found) for (first, second), found in pairs.items()]
 
 
-def pairs_below(session: Session, threshold: float) -> list[tuple[int, int, float]]:
+def pairs_below(session: Session, threshold: float) -> list[Pair]:
     """(fingerprint id, fingerprint id, difference) of all pairs that differ less than the threshold."""
     statement = select(SimilarPairTable.first_id, SimilarPairTable.second_id, SimilarPairTable.difference)
     return [tuple(row) for row in session.execute(statement.where(SimilarPairTable.difference < threshold))]
-
-
-def _fingerprints(session: Session, identities: Iterable[int]) -> dict[int, Fingerprint]:
-    found: dict[int, Fingerprint] = {}
-    for chunk in chunks(sorted(identities)):
-        statement = select(
-            FingerprintTable.id, FingerprintTable.hashes, FingerprintTable.aspect, FingerprintTable.thumbnail
-        ).where(FingerprintTable.id.in_(chunk))
-        for identity, hashes, aspect, thumbnail in session.execute(statement):
-            unpacked = tuple(np.frombuffer(hashes, ">u8").tolist())
-            found[identity] = Fingerprint(unpacked, aspect, thumbnail)
-    return found

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 import shutil
 import zlib
 from pathlib import Path
@@ -7,10 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sdlora.data import DataConfig, clean, collect
+from sdlora.data import DataConfig, clean, cleaning, collect
+from sdlora.data.alike import crowds, similar
 from sdlora.data.checks import CHECKS
 from sdlora.errors import DataError
-from sdlora.store import ImageRecord, ImageStore
+from sdlora.store import ImageRecord, ImageStore, curation
+from sdlora.store import crowds as store_crowds
 from tests.unit.data.drawing import drawing, encoded, fill_folder, icon
 
 CONFIG = DataConfig()
@@ -169,6 +172,54 @@ def test_a_hundred_blank_images_cost_no_hundred_squared_pairs(store: ImageStore)
     with store.read() as session:
         assert session.connection().exec_driver_sql("SELECT count(*) FROM similar_pairs").scalar() == 0
         assert session.connection().exec_driver_sql("SELECT count(*) FROM fingerprints").scalar() == 1
+
+
+def _fill_with_copies(store: ImageStore, count: int) -> None:
+    dice = random.Random(0)
+    for number in range(count):
+        side = dice.randint(60, 90)
+        store.add_image(encoded(icon(1, side_px=120).resize((side, side)), "JPEG", quality=80 + number % 15))
+    for seed in range(2, 8):
+        store.add_image(encoded(icon(seed)))
+
+
+def _count_pairs(store: ImageStore) -> int:
+    with store.read() as session:
+        return session.connection().exec_driver_sql("SELECT count(*) FROM similar_pairs").scalar_one()
+
+
+def test_a_crowd_of_copies_is_not_compared_each_with_each_and_judged_as_if_it_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for crowd in (4, 10**6):
+        monkeypatch.setattr(crowds, "CROWD", crowd)
+        monkeypatch.setattr(similar, "_COMPARED", 40)
+        monkeypatch.setattr(cleaning, "_BATCH", 20)
+        with ImageStore.open(tmp_path / str(crowd)) as store:
+            _fill_with_copies(store, 50)
+            clean(store, CONFIG)
+            found.append(({image.sha256: image.reason for image in store.images()}, _count_pairs(store)))
+    (judged, few), (judged_in_full, all_pairs) = found
+    assert judged == judged_in_full
+    assert sum("differs by" in reason for reason in judged.values()) > 30
+    assert few < all_pairs / 4
+
+
+def test_of_a_crowd_whose_hub_is_purged_one_is_kept_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (crowds, curation, store_crowds):
+        monkeypatch.setattr(module, "CROWD", 4)
+    monkeypatch.setattr(cleaning, "_BATCH", 5)
+    with ImageStore.open(tmp_path) as store:
+        _fill_with_copies(store, 20)
+        clean(store, CONFIG)
+        hub, kept = store.images()[0].sha256, store.images("accepted")[0].sha256
+        copies = {one for sha256 in (hub, kept) for one in store.purge(sha256, "taken down", "me").copies}
+        assert len(copies) == 18
+        for sha256 in copies:
+            store.undo_decision(sha256, "me")
+        assert clean(store, CONFIG).decoded == 18
+        assert [store.image(sha256).rejected_by for sha256 in copies].count("near_duplicate") == 17
 
 
 def test_missing_bytes_are_named_and_what_was_measured_stays(store: ImageStore, folder: Path) -> None:

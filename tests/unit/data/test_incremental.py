@@ -13,6 +13,7 @@ from PIL import Image
 from sqlalchemy import event
 
 from sdlora.data import DataConfig, clean, cleaning, collect
+from sdlora.data.alike import crowds
 from sdlora.data.checks import RecordCheck
 from sdlora.data.measuring.measure import Measurement, measure
 from sdlora.store import ImageStore
@@ -86,6 +87,7 @@ SETTINGS = (
     detours=st.lists(st.sampled_from(SETTINGS), max_size=6),
     final=st.sampled_from(SETTINGS),
     portion=st.sampled_from([1, 3, 500]),
+    crowd=st.sampled_from([1, 2, 4, crowds.CROWD]),
 )
 def test_cleaning_in_any_portions_ends_where_one_pass_would(
     family: dict[bytes, Measurement],
@@ -96,6 +98,7 @@ def test_cleaning_in_any_portions_ends_where_one_pass_would(
     detours: list[DataConfig],
     final: DataConfig,
     portion: int,
+    crowd: int,
 ) -> None:
     contents = list(family)
     shuffle.shuffle(contents)
@@ -106,6 +109,7 @@ def test_cleaning_in_any_portions_ends_where_one_pass_would(
         decoder = Measured({})
         with pytest.MonkeyPatch.context() as patch, ImageStore.open(home) as store:
             if len(portions) > 1:
+                patch.setattr(crowds, "CROWD", crowd)  # in the one pass every pair is compared
                 patch.setattr(cleaning, "CHUNK", portion)
                 patch.setattr(cleaning, "_WINDOW", 3 * portion)
             start = 0
