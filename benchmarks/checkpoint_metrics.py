@@ -27,9 +27,9 @@ from sdlora.training import TrainingConfig, fine_tune
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--every", type=int, default=50)
-    parser.add_argument("--counts", type=int, nargs="+", default=[16, 32, 104])
+    parser.add_argument("--counts", type=int, nargs="+", default=[32, 104])
     parser.add_argument("--home", type=Path, help="kept, so that what was cut short goes on")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -47,13 +47,13 @@ def _run(options: argparse.Namespace, home: Path) -> None:
         collect(store, data.sources[0], data)
         clean(store, data)
         snapshot, base = make_snapshot(store, data), load_base_model(BaseModelConfig(), home)
-        for count in (None, *options.counts):
+        for count in options.counts:
             config = TrainingConfig(
                 steps=options.steps,
                 validation_every_steps=options.every,
                 precision="bf16",
                 validation_images=count,
-                keep_by="kid" if count else "loss",
+                keep_by="kid",
             )
             folder, began = home / "runs" / str(count), time.process_time()
             fine_tune(base, snapshot, store, LoraConfig(), config, folder)

@@ -113,9 +113,10 @@ class TrainingConfig(FrozenConfig):
     )
     prior_images: int = Field(100, ge=1, description="how many of them are drawn, once, over all prompts")
     prior_batch_size: int = Field(
-        default_factory=lambda values: values["batch_size"],
+        # DreamBooth takes as many as images; a quarter kept as much of the base, see docs/experiments.md.
+        default_factory=lambda values: max(1, values["batch_size"] // 4),
         ge=1,
-        description="of them per step, beside batch_size images; empty: as many as images",
+        description="of them per step, beside batch_size images; empty: a quarter as many",
     )
     ema_decay: float | None = Field(
         None, gt=0, lt=1, description="keep a moving average of the adapter and save that; null: the last step's"

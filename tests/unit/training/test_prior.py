@@ -234,7 +234,9 @@ def test_a_weight_without_prompts_and_prompts_without_a_weight_are_refused(wrong
         TrainingConfig(**wrong)
 
 
-def test_as_many_prior_images_as_images_go_into_a_step_by_default(base, store):
-    config = TrainingConfig(batch_size=6, prior_weight=1.0, prior_prompts=("a dog",))
-    assert settle(base, config, store.home).images_per_step == 12
-    assert TrainingConfig(batch_size=6).images_per_step == 6
+def test_a_step_takes_a_quarter_as_many_prior_images_by_default(base, store):
+    config = TrainingConfig(batch_size=8, prior_weight=1.0, prior_prompts=("a dog",))
+    assert settle(base, config, store.home).images_per_step == 10
+    assert config.model_copy(update={"prior_batch_size": 8}).images_per_step == 16
+    assert TrainingConfig(batch_size=2, prior_weight=1.0, prior_prompts=("a dog",)).images_per_step == 3
+    assert TrainingConfig(batch_size=8).images_per_step == 8
