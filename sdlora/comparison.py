@@ -12,6 +12,16 @@ from sdlora.frozen import FrozenConfig
 
 COMPARISON_FILE, COMPARISON_GRID = "comparison.json", "comparison.png"
 BASE = "base"
+TITLES = {
+    "base": "base model",
+    "full": "regular fine-tuning",
+    "lora": "LoRA",
+    "rslora": "rsLoRA",
+    "dora": "DoRA",
+    "loha": "LoHa",
+    "lokr": "LoKr",
+    "pissa": "PiSSA",
+}
 
 COMPARED: dict[str, Metric] = {
     **{name: METRICS[name] for name in ("kid", "fid", "subject_top10", "denoising_psnr", "denoising_ssim")},
@@ -41,6 +51,7 @@ class Contender(FrozenConfig):
     steps: int
     trained_parameters: int
     seconds: float = Field(description="training alone, from loading the base to the written file")
+    processor_seconds: float = Field(0.0, description="of all its processors, which other work does not stretch")
     process_peak_bytes: int = Field(description="the most that the training's own process held; 0: not measured")
     training_peak_bytes: int = Field(description="of it, above what it held with the libraries loaded")
     file_bytes: int
@@ -58,6 +69,14 @@ class Comparison(FrozenConfig):
     neutral_prompts: int
     contenders: tuple[Contender, ...] = Field(description="the base first")
     differences: dict[str, dict[str, Estimate]] = Field(description="contender minus base, paired, by name and metric")
+    against_first: dict[str, dict[str, Estimate]] = Field(
+        default={}, description="later contenders minus the first trained one, paired, by name and metric"
+    )
+
+
+def title(name: str) -> str:
+    """A contender's name as people read it."""
+    return TITLES.get(name, name)
 
 
 def load_comparison(folder: Path) -> Comparison:

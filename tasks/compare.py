@@ -120,6 +120,7 @@ def train_one_way(
             steps=training.steps,
             trained_parameters=_count(file),
             seconds=float(costs.get("seconds", 0.0)),
+            processor_seconds=float(costs.get("processor_seconds", 0.0)),
             process_peak_bytes=int(costs.get("process_peak_bytes", 0)),
             training_peak_bytes=int(costs.get("training_peak_bytes", 0)),
             file_bytes=file.stat().st_size,
@@ -127,6 +128,7 @@ def train_one_way(
         record.log_summary(
             {
                 "train_seconds": trained.seconds,
+                "processor_seconds": trained.processor_seconds,
                 "process_peak_megabytes": trained.process_peak_bytes / 1e6,
                 "training_peak_megabytes": trained.training_peak_bytes / 1e6,
                 "file_megabytes": trained.file_bytes / 1e6,

@@ -57,17 +57,25 @@ def show(found: Comparison) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from sdlora.release.comparison_page import TITLES, cost_rows, quality_rows
+    from sdlora.comparison import title
+    from sdlora.release.comparison_page import cost_rows, difference_rows, pair_titles, quality_rows
 
     table = Table(title=escape(found.budget), title_justify="left", title_style="dim")
     table.add_column("")
     for one in found.contenders:
-        table.add_column(TITLES.get(one.name, one.name), justify="right")
+        table.add_column(title(one.name), justify="right")
     for rows in (quality_rows(found), cost_rows(found)):
         for label, cells in rows:
             table.add_row(label, *map(escape, cells))
         table.add_section()
     console.print(table)
+    for number, pair in enumerate(pair_titles(found)):
+        told: dict[str, list[str]] = {}
+        for label, cells in difference_rows(found):
+            value, _, worth = cells[number].rpartition(", ")
+            told.setdefault(worth, []).append(f"{label} {value}")
+        words = "; ".join(f"{worth}: {', '.join(values)}" for worth, values in sorted(told.items()))
+        console.print(f"[bold]{escape(pair)}[/]: {escape(words)}.", soft_wrap=True)
 
 
 def _checked(ways: tuple[str, ...]) -> tuple[Way, ...]:

@@ -12,7 +12,16 @@ import torch
 from torch import Tensor
 
 from sdlora.artifacts import AdapterRef, BaseModelRef
-from sdlora.comparison import BASE, COMPARED, COMPARISON_FILE, COMPARISON_GRID, Comparison, Contender, load_comparison
+from sdlora.comparison import (
+    BASE,
+    COMPARED,
+    COMPARISON_FILE,
+    COMPARISON_GRID,
+    Comparison,
+    Contender,
+    load_comparison,
+    title,
+)
 from sdlora.data import Snapshot, SnapshotRow, load_images_uint8
 from sdlora.errors import EvaluationError
 from sdlora.evaluation.config import EvaluationConfig
@@ -30,7 +39,7 @@ from sdlora.progress import OnProgress
 from sdlora.resampling import estimate, resample_counts, resampled_means
 from sdlora.store import ImageStore
 
-COMPARING_VERSION = 2
+COMPARING_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,7 @@ class Trained:
     steps: int
     trained_parameters: int
     seconds: float
+    processor_seconds: float
     process_peak_bytes: int
     training_peak_bytes: int
     file_bytes: int
@@ -96,7 +106,7 @@ def compare(
             return finished
     except EvaluationError:
         pass  # not there yet, or of an earlier version: it is made anew
-    everyone = {BASE: Trained(base, None, 0, 0, 0.0, 0, 0, 0), **trained}
+    everyone = {BASE: Trained(base, None, 0, 0, 0.0, 0.0, 0, 0, 0), **trained}
     side_px = parts.native_resolution(base)
     held_out = load_images_uint8(store, [prompt.row for prompt in prompts], side_px)  # (N, 3, S, S)
     drawn = {
@@ -134,12 +144,14 @@ def compare(
                 steps=one.steps,
                 trained_parameters=one.trained_parameters,
                 seconds=one.seconds,
+                processor_seconds=one.processor_seconds,
                 process_peak_bytes=one.process_peak_bytes,
                 training_peak_bytes=one.training_peak_bytes,
                 file_bytes=one.file_bytes,
                 metrics=metrics,
             )
         )
+    first, *others = trained
     comparison = Comparison(
         inputs_digest=inputs_digest,
         base_digest=base.digest,
@@ -148,10 +160,8 @@ def compare(
         prompts=len(prompts),
         neutral_prompts=len(neutral),
         contenders=tuple(contenders),
-        differences={
-            name: {**board.difference(name, BASE), **forgotten.difference(name)}  # type: ignore[arg-type]
-            for name in trained
-        },
+        differences={name: _difference(board, forgotten, name, BASE) for name in trained},
+        against_first={name: _difference(board, forgotten, name, first) for name in others},
     )
     folder.mkdir(parents=True, exist_ok=True)
     replace_file(folder / COMPARISON_GRID, _grid(prompts, held_out, drawn, neutral, kept, config.shown_prompts))
@@ -176,13 +186,19 @@ class _Forgetting:
     def score(self, name: str) -> dict[str, Estimate]:
         return {metric: self._estimate(values) for metric, values in self.values[name].items()}
 
-    def difference(self, name: str) -> dict[str, Estimate]:
+    def difference(self, name: str, rival: str) -> dict[str, Estimate]:
         return {
-            metric: self._estimate(values - self.values[BASE][metric]) for metric, values in self.values[name].items()
+            metric: self._estimate(values - self.values[rival][metric]) for metric, values in self.values[name].items()
         }
 
     def _estimate(self, values: Tensor) -> Estimate:
         return estimate(values.mean().item(), resampled_means(values, self.counts))
+
+
+def _difference(board: Scoreboard, forgotten: _Forgetting, name: str, rival: str) -> dict[str, Estimate]:
+    # As above: any names will do.
+    found = {**board.difference(name, rival), **forgotten.difference(name, rival)}  # type: ignore[arg-type]
+    return {metric: value for metric, value in found.items() if metric in COMPARED}
 
 
 def _neutral(text: str, seed: int) -> Prompt:
@@ -229,4 +245,4 @@ def _grid(
         (prompt.text, [blank, *(to_image(made.images_uint8[row]) for made in kept.values())])
         for row, prompt in enumerate(neutral[: max(2, count // 2)])
     ]
-    return png_bytes(draw_grid(["real", *drawn], rows))
+    return png_bytes(draw_grid(["real", *map(title, drawn)], rows))

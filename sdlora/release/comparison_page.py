@@ -10,20 +10,10 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from sdlora.comparison import BASE, COMPARED, COMPARISON_GRID, Comparison, Contender
+from sdlora.comparison import BASE, COMPARED, COMPARISON_GRID, Comparison, Contender, title
 from sdlora.evidence import Estimate, Metric, replace_file
 
 PAGE_FILE = "comparison.html"
-TITLES = {
-    "base": "base model",
-    "full": "regular fine-tuning",
-    "lora": "LoRA",
-    "rslora": "rsLoRA",
-    "dora": "DoRA",
-    "loha": "LoHa",
-    "lokr": "LoKr",
-    "pissa": "PiSSA",
-}
 
 
 def write_comparison_page(folder: Path, comparison: Comparison, name: str) -> Path:
@@ -43,7 +33,9 @@ def write_comparison_page(folder: Path, comparison: Comparison, name: str) -> Pa
     page = environment.get_template("comparison.html.jinja").render(
         name=name,
         comparison=comparison,
-        titles=[TITLES.get(one.name, one.name) for one in comparison.contenders],
+        titles=[title(one.name) for one in comparison.contenders],
+        pairs=pair_titles(comparison),
+        differences=list(difference_rows(comparison)),
         costs=list(cost_rows(comparison)),
         quality=list(quality_rows(comparison)),
         meanings=[(metric.label, metric.meaning) for metric in COMPARED.values()],
@@ -65,10 +57,11 @@ def cost_rows(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
 
     yield "Steps", cells({one.name: str(one.steps) for one in trained})
     yield "Training time", cells({one.name: f"{one.seconds:.1f} s" for one in trained})
-    yield "The same per step", cells({one.name: f"{1000 * one.seconds / max(1, one.steps):.0f} ms" for one in trained})
+    yield "Processor time", cells({one.name: _seconds(one.processor_seconds) for one in trained})
+    yield "Time per step", cells({one.name: f"{1000 * one.seconds / max(1, one.steps):.0f} ms" for one in trained})
     yield "Peak memory", cells({one.name: _bytes(one.process_peak_bytes) for one in trained})
     yield "Of it, beyond the libraries", cells({one.name: _bytes(one.training_peak_bytes) for one in trained})
-    yield "Trained numbers", cells({one.name: f"{one.trained_parameters:,}" for one in trained})
+    yield "Trained parameters", cells({one.name: f"{one.trained_parameters:,}" for one in trained})
     yield "File size", cells({one.name: _bytes(one.file_bytes) for one in trained})
 
 
@@ -79,6 +72,34 @@ def quality_rows(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
         yield f"{metric.label} {arrow}", [_cell(one, key, metric) for one in comparison.contenders]
 
 
+def pair_titles(comparison: Comparison) -> list[str]:
+    """Who is compared with whom in `difference_rows`: every way with the base, then the others with the first way."""
+    first = next(iter(comparison.differences), "")
+    return [
+        *(f"{title(name)} against the base" for name in comparison.differences),
+        *(f"{title(name)} against {title(first)}" for name in comparison.against_first),
+    ]
+
+
+def difference_rows(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
+    """Every metric that says something of quality: label, and for each pair what their difference is worth."""
+    pairs = [*comparison.differences.values(), *comparison.against_first.values()]
+    for key, metric in COMPARED.items():
+        if key != "seconds_per_image":
+            yield metric.label, [_worth(pair.get(key), metric) for pair in pairs]
+
+
+def _worth(found: Estimate | None, metric: Metric) -> str:
+    if found is None:
+        return "missing"
+    value = f"{found.value:+.{metric.decimals}f}"
+    if found.low <= 0 <= found.high:
+        return f"{value}, no clear difference"
+    if not found.low * found.high > 0:  # not a number
+        return f"{value}, not measured"
+    return f"{value}, {'better' if (found.value > 0) == (metric.better == 'higher') else 'worse'}"
+
+
 def _cell(one: Contender, key: str, metric: Metric) -> str:
     found: Estimate | None = one.metrics.get(key)
     if found is None:
@@ -87,6 +108,10 @@ def _cell(one: Contender, key: str, metric: Metric) -> str:
     if found.low == found.high:
         return value
     return f"{value} [{found.low:.{metric.decimals}f}, {found.high:.{metric.decimals}f}]"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.1f} s" if value else "not measured"
 
 
 def _bytes(count: int) -> str:

@@ -26,7 +26,7 @@ def costs_of(folder: Path) -> Iterator[None]:
     libraries keep from one training is not returned for the next.
     """
     gc.collect()
-    before, began = psutil.Process().memory_info().rss, time.monotonic()
+    before, began, worked = psutil.Process().memory_info().rss, time.monotonic(), time.process_time()
     reset = _reset_peak()
     try:
         yield
@@ -36,6 +36,7 @@ def costs_of(folder: Path) -> Iterator[None]:
         above = peak if torch.cuda.is_available() else max(0, peak - before)
         costs = {
             "seconds": known.get("seconds", 0.0) + time.monotonic() - began,
+            "processor_seconds": known.get("processor_seconds", 0.0) + time.process_time() - worked,
             "process_peak_bytes": max(known.get("process_peak_bytes", 0), peak),
             "training_peak_bytes": max(known.get("training_peak_bytes", 0), above),
         }

@@ -37,6 +37,11 @@ def test_every_way_is_trained_once_scored_with_the_base_and_shown_on_one_page(
     assert full.metrics["drift"].value > 0
     assert found.differences["full"]["drift"].value > 0
 
+    assert found.against_first.keys() == {"full"}
+    assert found.against_first["full"]["drift"].value == pytest.approx(
+        full.metrics["drift"].value - lora.metrics["drift"].value
+    )
+
     text = page.read_text()
     assert "<script>" not in text
     assert html.escape("regular fine-tuning") in text
