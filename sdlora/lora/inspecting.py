@@ -189,6 +189,7 @@ _ORIGIN = {
     "run": ("sdlora.run_digest",),
     "steps": ("ss_steps", "ss_max_train_steps"),
     "training images": ("ss_num_train_images",),
+    "prior images": ("ss_num_reg_images",),
     "learning rate": ("ss_learning_rate",),
     "made with": ("ss_network_module", "modelspec.implementation"),
     "prediction": ("modelspec.prediction_type",),
@@ -202,6 +203,8 @@ def _origin(metadata: Mapping[str, str], path: Path) -> dict[str, str]:
         manifest = read_manifest(folder)
         found |= {"base digest": manifest.base_digest, "snapshot": manifest.snapshot_digest, "run": manifest.run_digest}
         found["title"] = found["title"] or manifest.name
+    if found["prior images"] == "0":
+        found["prior images"] = ""
     return {label: value for label, value in found.items() if value}
 
 

@@ -29,6 +29,8 @@ class Mask:
 
 def replace_masks(session: Session, masks: Mapping[int, Mask | None]) -> set[int]:
     """Let these be the masks beside files, by file id (at most a chunk); returns the files of which that is news."""
+    if not any(masks.values()) and not _has_masks(session):
+        return set()
     recorded = session.scalars(select(MaskTable).where(MaskTable.file_id.in_(masks)))
     before = {row.file_id: _mask(row) for row in recorded}
     changed = {file_id: mask for file_id, mask in masks.items() if mask != before.get(file_id)}
@@ -42,6 +44,8 @@ def replace_masks(session: Session, masks: Mapping[int, Mask | None]) -> set[int
 
 def masks_of(session: Session, image_ids: Sequence[int] | None = None) -> dict[int, Mask]:
     """Masks by image id, of these images (at most a chunk) or of all; of several the one beside the newest file."""
+    if not _has_masks(session):
+        return {}
     # By the id in `masks`, which has few rows, so that the many files are not gone through in their order.
     statement = select(FileTable.image_id, MaskTable).join(MaskTable).order_by(MaskTable.file_id)
     if image_ids is not None:
@@ -51,6 +55,8 @@ def masks_of(session: Session, image_ids: Sequence[int] | None = None) -> dict[i
 
 def mask_blobs(session: Session, source_id: int, paths: Sequence[str]) -> dict[str, tuple[str, int]]:
     """SHA-256 and size of the masks beside these files of a source (at most a chunk), by the files' paths."""
+    if not _has_masks(session):
+        return {}
     beside = select(FileTable.path, MaskTable.sha256, MaskTable.byte_size).join(MaskTable)
     rows = session.execute(beside.where(FileTable.source_id == source_id, FileTable.path.in_(paths)))
     return {path: (sha256, byte_size) for path, sha256, byte_size in rows if sha256 and byte_size is not None}
@@ -63,6 +69,11 @@ def forget_masks(session: Session, image_id: int) -> tuple[str, ...]:
     needed = set(session.scalars(_with_bytes().where(MaskTable.sha256.in_(own))))
     needed |= set(session.scalars(select(ImageTable.sha256).where(ImageTable.sha256.in_(own))))
     return tuple(sorted({sha256 for sha256 in own if sha256} - needed))
+
+
+def _has_masks(session: Session) -> bool:
+    """Most collections have none, and need not be searched for them."""
+    return session.scalars(select(MaskTable.file_id).limit(1)).first() is not None
 
 
 def _with_bytes() -> Select[tuple[str | None]]:

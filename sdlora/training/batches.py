@@ -14,7 +14,7 @@ from sdlora.diffusion.seeds import step_generator
 from sdlora.training.config import TrainingConfig
 from sdlora.training.encoded import EncodedRows
 from sdlora.training.masks import mask_weights
-from sdlora.training.order import EpochOrder
+from sdlora.training.order import EpochOrder, repeats_for
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,16 @@ class Portion:
     order: EpochOrder
     weight: float = 1.0
     purpose: str = "batch"
+
+
+def portions_of(encoded: EncodedRows, prior: EncodedRows | None, config: TrainingConfig) -> list[Portion]:
+    """The images of the collection, by their weights, and the prior images if there are any."""
+    repeats = repeats_for([row.weight for row in encoded.rows])
+    portions = [Portion(encoded, EpochOrder(encoded.shapes(), config.batch_size, config.seed, repeats))]
+    if prior is not None and config.prior_weight is not None:
+        order = EpochOrder(prior.shapes(), config.prior_batch_size, config.seed)
+        portions.append(Portion(prior, order, config.prior_weight, purpose="prior"))
+    return portions
 
 
 @dataclass(frozen=True)

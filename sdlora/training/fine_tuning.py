@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import nn
 
 from sdlora.artifacts import AdapterRef, BaseModelRef
 from sdlora.data import Snapshot, SnapshotRow
@@ -36,11 +35,11 @@ from sdlora.training.learner import Learner, TrainedGroup
 from sdlora.training.loop import Run
 from sdlora.training.loss import DenoisingLoss
 from sdlora.training.merged_weights import merge_as_used
-from sdlora.training.preflight import find_fit
+from sdlora.training.preflight import settled_micro_batch_size
 from sdlora.training.presets import settle, settle_lora
-from sdlora.training.prior import encode_prior
+from sdlora.training.prior import PRIOR_SHEET, encode_prior
 from sdlora.training.results import ADAPTER_FOLDER, write_adapters
-from sdlora.training.run_folder import claim, exclusive, write_record, write_text
+from sdlora.training.run_folder import claim, exclusive, write_text
 from sdlora.training.samples import OnSamples, samples_of
 from sdlora.training.suitability import check_rows, check_settings
 from sdlora.training.trained_text import TrainedText
@@ -82,7 +81,8 @@ def fine_tune(
             validation_loss (with `validation_images` also validation_kid and its interval); where they apply also with
             prior_loss, text_encoder_learning_rate and loss_scale. A continued run repeats its earlier points first.
         on_progress: called with "encode images" and "train"; with `prior_weight` also with "draw prior images".
-        on_samples: called as (step, path) with every picture file drawn while training, see `sample_every_steps`.
+        on_samples: called as (step, path) with every picture file drawn while training, see `sample_every_steps`, and
+            with one of the prior images.
 
     Raises:
         TrainingError: no training rows, a folder in use or of another run, or a loss that is not finite.
@@ -121,9 +121,12 @@ def fine_tune(
                 on_progress,
                 tokens_only=lora.text_encoder_rank is not None,
             )
+            sheet = folder / PRIOR_SHEET if accelerator.is_main_process else None
             prior = encode_prior(
-                base, config, store.home, accelerator.device, on_progress, lora.text_encoder_rank is not None
+                base, config, store.home, accelerator.device, on_progress, lora.text_encoder_rank is not None, sheet
             )
+            if prior and sheet and on_samples:
+                on_samples(0, sheet)
         run = prepare_run(accelerator, base, lora, config, record, encoded, held_out, folder, prior)
         run.on_metrics, run.on_progress, run.on_samples = on_metrics, on_progress, on_samples
         run.samples = samples_of(base, snapshot, config, folder)
@@ -256,7 +259,7 @@ def prepare_run(
         groups.append(TrainedGroup(text.parameters, config.text_encoder_learning_rate, "text_encoder_learning_rate"))
         loss = replace(loss, text=text)
     kinds = [encoded] if prior is None else [encoded, prior]
-    micro_batch_size = _micro_batch_size(accelerator, unet, loss, kinds, config, record, folder)
+    micro_batch_size = settled_micro_batch_size(accelerator, unet, loss, kinds, config, record, folder)
     validation = None
     if held_out is not None:
         validation = FixedNoiseValidation(held_out, loss, config.seed, micro_batch_size, accelerator.device)
@@ -273,26 +276,3 @@ def prepare_run(
         dropout=lora.dropout if lora else 0.0,
         prior=prior,
     )
-
-
-def _micro_batch_size(
-    accelerator: Accelerator,
-    unet: nn.Module,
-    loss: DenoisingLoss,
-    kinds: Sequence[EncodedRows],
-    config: TrainingConfig,
-    record: dict[str, Any],
-    folder: Path,
-) -> int:
-    """Given, or found by the preflight once per run: its record keeps it, so that a continued run has the same bits."""
-    if config.micro_batch_size is not None:
-        return config.micro_batch_size
-    if "micro_batch_size" not in record:
-        share = -(-config.images_per_step // accelerator.num_processes)
-        unet.train()  # as in the loop: what is kept for the backward pass differs
-        found = find_fit(unet, loss, kinds, share, accelerator.device).micro_batch_size
-        smallest = accelerator.gather(torch.tensor([found], device=accelerator.device)).min()
-        record["micro_batch_size"] = int(smallest)
-        if accelerator.is_main_process:
-            write_record(folder, record)
-    return int(record["micro_batch_size"])

@@ -28,7 +28,7 @@ from sdlora.training.fine_tuning import encode_snapshot, prepare_run, record_of
 from sdlora.training.identity import run_digest
 from sdlora.training.loop import Run
 from sdlora.training.presets import settle
-from sdlora.training.prior import encode_prior
+from sdlora.training.prior import PRIOR_SHEET, encode_prior
 from sdlora.training.run_folder import claim, exclusive, write_text
 from sdlora.training.suitability import check_rows, check_settings
 
@@ -79,7 +79,7 @@ def fine_tune_fully(
             verify(base, store.home)
             torch.set_num_threads(record["threads"])
             encoded, held_out = encode_snapshot(base, snapshot, store, config, folder, accelerator.device, on_progress)
-            prior = encode_prior(base, config, store.home, accelerator.device, on_progress)
+            prior = encode_prior(base, config, store.home, accelerator.device, on_progress, sheet=folder / PRIOR_SHEET)
             run = prepare_run(accelerator, base, None, config, record, encoded, held_out, folder, prior)
             run.on_metrics, run.on_progress = on_metrics, on_progress
             run.drawn_validation = drawn_validation_of(base, snapshot, store, config)

@@ -18,7 +18,7 @@ from sdlora.checkpoints import latest_checkpoint, save_checkpoint
 from sdlora.diffusion.seeds import step_generator
 from sdlora.errors import StorageError, TrainingError
 from sdlora.progress import OnMetrics, OnProgress
-from sdlora.training.batches import Portion, draw_step
+from sdlora.training.batches import Portion, draw_step, portions_of
 from sdlora.training.choosing import Chooser
 from sdlora.training.config import TrainingConfig
 from sdlora.training.drawn_validation import DrawnValidation
@@ -28,7 +28,6 @@ from sdlora.training.interrupts import DeferredSignals, Interrupted
 from sdlora.training.learner import Learner
 from sdlora.training.loss import DenoisingLoss
 from sdlora.training.measurement import Measurement
-from sdlora.training.order import EpochOrder, repeats_for
 from sdlora.training.run_folder import Curve
 from sdlora.training.samples import OnSamples, Samples
 from sdlora.training.validation import FixedNoiseValidation
@@ -72,13 +71,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.chooser = Chooser(self.folder, self.config)
-        config = self.config
-        repeats = repeats_for([row.weight for row in self.encoded.rows])
-        order = EpochOrder(self.encoded.shapes(), config.batch_size, config.seed, repeats)
-        self.portions = [Portion(self.encoded, order)]
-        if self.prior is not None and config.prior_weight is not None:
-            order = EpochOrder(self.prior.shapes(), config.prior_batch_size, config.seed)
-            self.portions.append(Portion(self.prior, order, config.prior_weight, purpose="prior"))
+        self.portions = portions_of(self.encoded, self.prior, self.config)
 
     def train(self) -> None:
         """Run all steps that are left, from the last whole checkpoint if there is one.

@@ -7,17 +7,21 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from sdlora.errors import TrainingError
 from sdlora.training.batches import Batch, stack_conditioning
+from sdlora.training.config import TrainingConfig
 from sdlora.training.encoded import EncodedRows
 from sdlora.training.loss import DenoisingLoss
+from sdlora.training.run_folder import write_record
 
 _logger = logging.getLogger(__name__)
 # Beside what is kept for the backward pass, the largest layer's own work: at most half as much again in the U-Nets
@@ -36,6 +40,34 @@ class Fit:
 
     micro_batch_size: int
     passes: int
+
+
+def settled_micro_batch_size(
+    accelerator: Accelerator,
+    denoiser: nn.Module,
+    loss: DenoisingLoss,
+    kinds: Sequence[EncodedRows],
+    config: TrainingConfig,
+    record: dict[str, Any],
+    folder: Path,
+) -> int:
+    """Given, or found once per run: the run's record keeps it, so that a continued run has the same bits.
+
+    Raises:
+        TrainingError: not even one image fits.
+        StorageError: the record cannot be written.
+    """
+    if config.micro_batch_size is not None:
+        return config.micro_batch_size
+    if "micro_batch_size" not in record:
+        share = -(-config.images_per_step // accelerator.num_processes)
+        denoiser.train()  # as in the loop: what is kept for the backward pass differs
+        found = find_fit(denoiser, loss, kinds, share, accelerator.device).micro_batch_size
+        smallest = accelerator.gather(torch.tensor([found], device=accelerator.device)).min()
+        record["micro_batch_size"] = int(smallest)
+        if accelerator.is_main_process:
+            write_record(folder, record)
+    return int(record["micro_batch_size"])
 
 
 def find_fit(

@@ -26,8 +26,10 @@ from sdlora.training.config import TrainingConfig
 from sdlora.training.encoded import EncodedRows, View, encode_captions
 from sdlora.training.framing import centre_framing
 from sdlora.training.lookup import ONLY, Encode, look_up
-from sdlora.training.prior_images import draw_prior_images, plan_prior_images
+from sdlora.training.prior_images import draw_prior_images, plan_prior_images, write_sheet
 from sdlora.training.tensor_cache import TensorCache
+
+PRIOR_SHEET = "prior-images.png"
 
 
 def encode_prior(
@@ -37,6 +39,7 @@ def encode_prior(
     device: torch.device,
     on_progress: OnProgress | None = None,
     tokens_only: bool = False,
+    sheet: Path | None = None,
 ) -> EncodedRows | None:
     """The prior images as training sees them, drawn and encoded where nobody has yet; None if they are not asked for.
 
@@ -47,6 +50,7 @@ def encode_prior(
         device: where is drawn and encoded.
         on_progress: called with "draw prior images" and "encode prior images".
         tokens_only: leave the prompts to text encoders that learn.
+        sheet: where to put a picture of the images, for people.
 
     Raises:
         StorageError: a cache cannot be written; finished images are kept.
@@ -56,6 +60,8 @@ def encode_prior(
         return None
     planned = plan_prior_images(base, config)
     images = draw_prior_images(base, planned, config, home, device, on_progress)
+    if sheet is not None:
+        write_sheet(list(images.values()), sheet)
     rows = tuple(SnapshotRow(image.key, (image.prompt,), "train") for image in planned)
     views = tuple(
         _view(base, images, side_px, config.horizontal_flip, home, device, on_progress)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from sdlora.artifacts import BaseModelRef
-from sdlora.evidence import canonical_digest
+from sdlora.evidence import canonical_digest, replace_file
 from sdlora.models import parts
 from sdlora.models.families.base import free
 from sdlora.models.precision import Precision
@@ -26,6 +28,7 @@ _STEPS, _GUIDANCE_SCALE = 20, 3.5
 # Drawn at once, and always the same ones together: the rounding of a batch depends on its size, and a drawing that was
 # killed has to end with the same images as one that was not.
 _TOGETHER = 4
+_SHOWN, _ABREAST, _THUMBNAIL_PX = 64, 8, 128
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,23 @@ def draw_prior_images(
         free(device)
         found = cache.load(keys)  # read back: what is trained on is what the next run will find
     return {key: found[key] for key in keys}
+
+
+def write_sheet(images_uint8: Sequence[Tensor], path: Path) -> None:
+    """The first images side by side, small, for people: what the base takes its prompts to mean.
+
+    Raises:
+        StorageError: the disk is full or not writable.
+    """
+    shown = images_uint8[:_SHOWN]
+    side_px = min(_THUMBNAIL_PX, shown[0].shape[-1])
+    sheet = Image.new("RGB", (side_px * min(_ABREAST, len(shown)), side_px * -(-len(shown) // _ABREAST)), "white")
+    for number, image in enumerate(shown):
+        thumbnail = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((side_px, side_px))
+        sheet.paste(thumbnail, (number % _ABREAST * side_px, number // _ABREAST * side_px))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    replace_file(path, buffer.getvalue())
 
 
 def _seed(seed: int, number: int) -> int:

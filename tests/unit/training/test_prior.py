@@ -5,12 +5,14 @@ import signal
 
 import pytest
 import torch
+from PIL import Image
 from pydantic import ValidationError
 from safetensors import safe_open
 
 from sdlora import StableDiffusion
 from sdlora.data import SnapshotRow
 from sdlora.lora import LoraConfig
+from sdlora.lora.inspecting import inspect_adapter
 from sdlora.models import BaseModelConfig, load_base_model, parts
 from sdlora.training import TrainingConfig, fine_tune, run_digest, settle
 from sdlora.training.batches import Portion, draw_step
@@ -164,7 +166,15 @@ def test_a_run_with_prior_images_resumes_to_the_same_bytes_and_says_so_in_its_fi
     plain = fine_tune(
         base, snapshot, store, LORA, CONFIG.model_copy(update={"precision": "fp32"}), run_folder / "plain"
     )
-    whole = fine_tune(base, snapshot, store, LORA, PRIOR, run_folder / "whole")
+    pictures = []
+    whole = fine_tune(
+        base, snapshot, store, LORA, PRIOR, run_folder / "whole", on_samples=lambda *call: pictures.append(call)
+    )
+    assert pictures == [(0, run_folder / "whole" / "prior-images.png")]
+    sheet, images = Image.open(pictures[0][1]), encode_prior(base, PRIOR, store.home, CPU)
+    assert sheet.size == (6 * 64, 64) and len(images.rows) == 6
+    assert len({sheet.crop((64 * place, 0, 64 * place + 64, 64)).tobytes() for place in range(6)}) == 6
+    assert not (run_folder / "plain" / "prior-images.png").exists()
     assert whole.digest != plain.digest
 
     def stop(step, values):
@@ -178,8 +188,8 @@ def test_a_run_with_prior_images_resumes_to_the_same_bytes_and_says_so_in_its_fi
     with safe_open(whole.folder / "adapter.safetensors", framework="pt") as file:
         metadata = file.metadata()
     assert (metadata["ss_prior_loss_weight"], metadata["ss_num_reg_images"]) == ("0.5", "6")
-    with safe_open(plain.folder / "adapter.safetensors", framework="pt") as file:
-        assert "ss_num_reg_images" not in file.metadata()
+    assert inspect_adapter(whole.folder / "adapter.safetensors").origin["prior images"] == "6"
+    assert "prior images" not in inspect_adapter(plain.folder / "adapter.safetensors").origin
     written = json.loads((whole.folder / "adapter.json").read_text())
     assert written["training"]["prior_prompts"] == ["a red circle", "a blue bar"]
     assert not {row.sha256 for row in snapshot.rows} & {image.key for image in plan_prior_images(base, PRIOR)}
