@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sdlora.errors import WeightsError
+from sdlora.lora.beside import metadata_beside
 from sdlora.lora.diffusers_file import DIFFUSERS_FILE, METADATA_KEY
-from sdlora.lora.manifest import MANIFEST_FILE, read_manifest
 from sdlora.lora.recognise import family_of_file, method_of, normalise_key, part_of
 from sdlora.models.folder_check import PICKLE_SUFFIXES, pickle_message
 
@@ -38,7 +38,7 @@ class AdapterFacts:
         precisions: of its tensors.
         parameters: how many numbers it holds.
         words: trigger phrase and most frequent captions or tags.
-        origin: name and digest of the base, snapshot, steps and so on, as far as the file says.
+        origin: name and digest of the base, snapshot, steps and so on, as far as the file and those beside it say.
         hashes: of the file, under the names that tools show.
         notes: what to mind.
     """
@@ -73,6 +73,7 @@ def inspect_adapter(path: Path) -> AdapterFacts:
             tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{file_path} is damaged or no safetensors file ({error}). Copy the file again.") from error
+    told = {**metadata_beside(file_path), **metadata}
     layers = _group(tensors)
     if not layers:
         raise WeightsError(
@@ -96,8 +97,8 @@ def inspect_adapter(path: Path) -> AdapterFacts:
         layers=dict(Counter(part_of(layer) for layer in layers)),
         precisions=tuple(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})),
         parameters=sum(math.prod(tensor.shape) for key, tensor in tensors.items() if not key.endswith(".alpha")),
-        words=_words(metadata),
-        origin=_origin(metadata, path),
+        words=_words(told),
+        origin=_origin(told),
         hashes=hashes,
         notes=(*disagreements, *_notes(alphas, methods, metadata, kohya)),
     )
@@ -196,15 +197,8 @@ _ORIGIN = {
 }
 
 
-def _origin(metadata: Mapping[str, str], path: Path) -> dict[str, str]:
+def _origin(metadata: Mapping[str, str]) -> dict[str, str]:
     found = {label: next((metadata[key] for key in keys if metadata.get(key)), "") for label, keys in _ORIGIN.items()}
-    folder = path if path.is_dir() else path.parent
-    if (folder / MANIFEST_FILE).is_file():
-        manifest = read_manifest(folder)
-        found |= {"base digest": manifest.base_digest, "snapshot": manifest.snapshot_digest, "run": manifest.run_digest}
-        found["title"] = found["title"] or manifest.name
-    if found["prior images"] == "0":
-        found["prior images"] = ""
     return {label: value for label, value in found.items() if value}
 
 

@@ -29,6 +29,7 @@ from sdlora.models.families.base import Family
 from sdlora.models.families.layouts import FamilyName
 from sdlora.models.original_layout import original_tensors
 from sdlora.models.stable_diffusion import StableDiffusion, check_adapter
+from sdlora.release.peft_folder import write_peft_files
 
 DtypeName = Literal["fp32", "fp16", "bf16"]
 DTYPES: dict[DtypeName, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -55,7 +56,8 @@ def export_adapter(
 
     Args:
         adapter: what to export.
-        out: a `.safetensors` file in kohya's format, or a new folder with diffusers' file.
+        out: a `.safetensors` file in kohya's format, or a new folder with diffusers' file, of a LoHa or LoKr also with
+            peft's.
         dtype: the tensors' precision.
         reader: whose rule a DoRA's `dora_scale` is written for; ComfyUI divides by other lengths than LyCORIS.
         base: needed for a DoRA that ComfyUI shall read.
@@ -79,6 +81,7 @@ def export_adapter(
             partial.mkdir(parents=True)
             write_tensor_file(partial / DIFFUSERS_FILE, rounded, metadata)
             _require_tensors(partial / DIFFUSERS_FILE, rounded)
+            write_peft_files(partial, rounded, metadata)
     return out
 
 

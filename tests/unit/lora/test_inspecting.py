@@ -49,9 +49,9 @@ def test_our_own_files_say_what_was_trained(file, config, method, ranks, scale, 
     assert facts.layers == {"denoiser": sum(facts.ranks.values())}
     assert (facts.origin["base digest"], facts.origin["snapshot"]) == (base.digest, "5" * 64)
     assert facts.precisions == ("float32",)
+    assert facts.words[0] == "flat"
+    assert facts.origin["steps"] == "3"
     if file == "style.safetensors":
-        assert facts.words[0] == "flat"
-        assert facts.origin["steps"] == "3"
         content = (adapter.folder / file).read_bytes()
         assert facts.hashes["AutoV2"] == hashlib.sha256(content).hexdigest()[:10]
         assert facts.hashes["AutoV3"] == facts.hashes["sshs_model_hash"][:12]
@@ -110,6 +110,46 @@ def test_files_in_diffusers_names_old_and_new_are_read(names, family, tmp_path):
     facts = inspect_adapter(path)
     assert (facts.layout, facts.method, facts.ranks) == ("diffusers / peft", "LoRA", {4: 1})
     assert facts.family == family
+
+
+CARD = """---
+base_model: stabilityai/stable-diffusion-xl-base-1.0
+tags:
+- text-to-image
+- lora
+instance_prompt: a photo of sks dog
+---
+# A dog
+"""
+
+
+@pytest.mark.parametrize(
+    ("card", "words", "model"),
+    [
+        (CARD, ("a photo of sks dog",), "stabilityai/stable-diffusion-xl-base-1.0"),
+        (CARD.replace("- lora", "- dogs"), (), None),  # a card of something else
+        ("---\n: [\n---\n", (), None),
+        ("# Only a title", (), None),
+    ],
+)
+def test_a_plain_diffusers_file_is_told_with_the_words_of_the_card_beside_it(card, words, model, tmp_path):
+    path, key = tmp_path / "pytorch_lora_weights.safetensors", "unet.mid.attn2.to_k.lora_{}.weight"
+    save_file({key.format("A"): torch.randn(4, 2048), key.format("B"): torch.randn(8, 4)}, path)
+    (tmp_path / "README.md").write_text(card)
+    facts = inspect_adapter(path)
+    assert (facts.words, facts.origin.get("base model")) == (words, model)
+
+
+def test_another_file_in_an_adapters_folder_does_not_get_its_words(base, tmp_path):
+    config = LoraConfig(rank=2, targets="attention")
+    denoiser = perturb_adapter(attach_lora(parts.load_denoiser(base), config))
+    folder = save(tmp_path / "adapter", denoiser, config, base, captions=["flat"]).folder
+    save_file(kohya_layer("lora_unet_x", 8, alpha=1), folder / "theirs.safetensors")
+    facts = inspect_adapter(folder / "theirs.safetensors")
+    assert (facts.words, facts.origin) == ((), {})
+    (folder / "style.safetensors").unlink()  # the words are gone, but not what adapter.json has
+    facts = inspect_adapter(folder)
+    assert (facts.words, facts.origin["steps"], facts.origin["title"]) == ((), "3", "style")
 
 
 @pytest.mark.parametrize(

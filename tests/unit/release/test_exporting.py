@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -110,6 +111,26 @@ def test_an_adapter_in_half_precision_takes_half_the_bytes_and_is_nearly_the_sam
     fresh.pipeline().load_lora_weights(str(half), local_files_only=True)
     expected = draw(StableDiffusion.from_ref(base, adapter, precision="fp32")).int()
     assert (draw(fresh).int() - expected).abs().float().mean() < 1
+
+
+@pytest.mark.parametrize(("method", "rank"), [("loha", 2), ("lokr", 2), ("lokr", 8)])
+def test_a_folder_of_a_loha_or_lokr_is_one_that_peft_puts_into_a_stock_pipeline(method, rank, tmp_path):
+    base, adapter = made(tiny_base_model(tmp_path / "m"), tmp_path, LoraConfig(method=method, rank=rank, alpha=3))
+    out = export_adapter(adapter, tmp_path / "folder")
+    model = StableDiffusion.from_ref(base, precision="fp32")
+    bare = draw(model).int()
+    model.denoiser = PeftModel.from_pretrained(model.denoiser, str(out)).merge_and_unload()
+    expected = draw(StableDiffusion.from_ref(base, adapter, precision="fp32")).int()
+    assert (expected - bare).abs().float().mean() > 1
+    assert (draw(model).int() - expected).abs().max() <= 1
+
+
+def test_diffusers_itself_does_not_load_a_loha(tmp_path):
+    """Should this fail one day, the folder above is not needed any more."""
+    base, adapter = made(tiny_base_model(tmp_path / "m"), tmp_path, LoraConfig(method="loha", rank=2))
+    pipeline = StableDiffusion.from_ref(base, precision="fp32").pipeline()
+    with pytest.raises(ValueError, match="Invalid LoRA checkpoint"):
+        pipeline.load_lora_weights(str(adapter.folder), local_files_only=True)
 
 
 def test_a_dora_for_comfyui_gives_there_what_was_trained(tmp_path):

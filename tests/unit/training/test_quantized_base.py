@@ -12,8 +12,10 @@ import torch
 from sdlora.errors import ConfigError
 from sdlora.lora import LoraConfig, attach_lora
 from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model, parts
-from sdlora.training import TrainingConfig, fine_tune, run_digest
+from sdlora.training import TrainingConfig, fine_tune, preflight, run_digest
+from sdlora.training.encoded import encode_rows
 from sdlora.training.full import fine_tune_fully
+from sdlora.training.loss import DenoisingLoss
 from tests import families
 from tests.unit.training.setting import CONFIG, LORA
 from tests.unit.training.steps import loss_and_gradient, moved
@@ -65,6 +67,20 @@ def test_loss_and_gradients_are_those_of_the_weights_up_to_their_rounding(kind, 
     assert rounded != loss  # the layers are in use
     assert rounded.item() == pytest.approx(loss.item(), rel=2e-2 if kind == "nf4" else 4e-3)
     assert torch.cosine_similarity(found, gradient, dim=0) > (0.98 if kind == "nf4" else 0.999)
+
+
+@needs_bitsandbytes
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_preflight_counts_what_images_keep_and_not_the_weights(kind, base, store, snapshot):
+    encoded = encode_rows(base, snapshot.train, store, (64,), device=torch.device("cpu"))
+    example, loss = preflight._largest([encoded]), DenoisingLoss.of_base(base, 5.0, "fp32", torch.device("cpu"))
+    kept = {
+        (kind, count): preflight._kept_bytes(attached(base, kind), loss, preflight._repeated(example, count))
+        for kind in (None, kind)
+        for count in (1, 4)
+    }
+    assert kept[kind, 4] > 3.5 * kept[kind, 1]  # nothing but images
+    assert 0.6 < kept[kind, 4] / kept[None, 4] < 1.2
 
 
 @needs_bitsandbytes

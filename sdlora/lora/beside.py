@@ -1,0 +1,71 @@
+"""What the files beside an adapter's say of it: ours, and the card that diffusers' training scripts write.
+
+diffusers' format has no place for words and steps, so they are not in the file itself.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors import SafetensorError, safe_open
+
+from sdlora.lora.diffusers_file import DIFFUSERS_FILE
+from sdlora.lora.manifest import MANIFEST_FILE, AdapterManifest, read_manifest
+
+CARD = "README.md"
+
+
+def metadata_beside(path: Path) -> dict[str, str]:
+    """Entries under the names of kohya's metadata, {} if nothing beside the file says anything.
+
+    Args:
+        path: of a `.safetensors` file.
+
+    Raises:
+        WeightsError: `adapter.json` is damaged.
+    """
+    folder = path.parent
+    if (folder / MANIFEST_FILE).is_file():
+        manifest = read_manifest(folder)
+        if path.name in (DIFFUSERS_FILE, manifest.kohya_file):  # others only lie there
+            return _ours(folder, manifest)
+    return _of_card(folder / CARD)
+
+
+def _ours(folder: Path, manifest: AdapterManifest) -> dict[str, str]:
+    found: dict[str, str] = {}
+    try:
+        with safe_open(folder / manifest.kohya_file, framework="pt") as file:
+            found = dict(file.metadata() or {})
+    except (OSError, SafetensorError):
+        pass  # moved away; adapter.json has the rest
+    steps = manifest.training.get("steps")
+    known = {"ss_max_train_steps": str(steps)} if steps is not None else {}
+    ours = {
+        "modelspec.title": manifest.name,
+        "sdlora.base_digest": manifest.base_digest,
+        "sdlora.snapshot_digest": manifest.snapshot_digest,
+        "sdlora.run_digest": manifest.run_digest,
+    }
+    told = {key: value for key, value in found.items() if key.startswith(("ss_", "modelspec."))}
+    return {**known, **told, **ours}
+
+
+def _of_card(path: Path) -> dict[str, str]:
+    """The head of a model card of a LoRA: `instance_prompt` and `base_model`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        head = yaml.safe_load(text.split("---", 2)[1]) if text.startswith("---") else None
+    except (OSError, ValueError, IndexError, yaml.YAMLError):
+        return {}
+    if not isinstance(head, dict) or not _is_of_lora(head):
+        return {}
+    names = {"instance_prompt": "modelspec.trigger_phrase", "base_model": "ss_sd_model_name"}
+    return {key: head[name] for name, key in names.items() if isinstance(head.get(name), str)}
+
+
+def _is_of_lora(head: dict[str, Any]) -> bool:
+    return "lora" in json.dumps(head.get("tags", ""), default=str).lower()

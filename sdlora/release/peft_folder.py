@@ -1,0 +1,57 @@
+"""LoHa and LoKr as peft keeps an adapter: the way into diffusers for what its own loader does not know.
+
+    pipeline.unet = PeftModel.from_pretrained(pipeline.unet, "folder")
+
+diffusers 0.42 knows LoRA, and LoKr under some names, and no LoHa.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import peft
+from safetensors.torch import load_file
+from torch import Tensor
+
+from sdlora.errors import WeightsError
+from sdlora.lora.diffusers_file import METADATA_KEY
+from sdlora.lora.tensor_file import write_tensor_file
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+_KINDS = {".hada_": peft.LoHaConfig, ".lokr_": peft.LoKrConfig}
+
+
+def write_peft_files(folder: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bool:
+    """Write `adapter_config.json` and `adapter_model.safetensors` of the denoiser's LoHa or LoKr into a folder.
+
+    Args:
+        folder: where to.
+        tensors: of the diffusers file, by its names.
+        metadata: of the diffusers file.
+
+    Returns:
+        False, and nothing is written, for other kinds of update: diffusers' own file does for them.
+
+    Raises:
+        WeightsError: the file read back is not what was meant.
+    """
+    kind = next((kind for mark, kind in _KINDS.items() if any(mark in key for key in tensors)), None)
+    if kind is None:
+        return False
+    part = next(key.split(".", 1)[0] for key in tensors if any(mark in key for mark in _KINDS))
+    settings = json.loads(metadata[METADATA_KEY])
+    config = kind(**{key.removeprefix(f"{part}."): v for key, v in settings.items() if key.startswith(f"{part}.")})
+    config.inference_mode = True
+    config.save_pretrained(str(folder))
+    named = {
+        f"base_model.model.{key.removeprefix(f'{part}.')}": tensor
+        for key, tensor in tensors.items()
+        if key.startswith(f"{part}.")
+    }
+    write_tensor_file(folder / WEIGHTS_FILE, named, {"format": "pt"})
+    found = load_file(folder / WEIGHTS_FILE)
+    if found.keys() != named.keys() or any(not found[key].equal(named[key]) for key in named):
+        raise WeightsError(f"{WEIGHTS_FILE} does not hold the tensors that were meant. It was removed.")
+    return True
