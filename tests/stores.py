@@ -55,3 +55,14 @@ def store(tmp_path: Path, location: StoreLocation) -> Iterator[ImageStore]:
 
 both_places = pytest.mark.parametrize("location", [FOLDER, SERVERS], indirect=True)
 """Marks tests that hold for every place a store can lie in."""
+
+servers_when_patient = pytest.mark.parametrize(
+    "location", [FOLDER, pytest.param(SERVERS, marks=pytest.mark.slow)], indirect=True
+)
+"""The same where there are many of them: on servers they run with `make test-all`."""
+
+
+def lose_all_bytes(store: ImageStore) -> None:
+    """Remove what lies in the store's folder or bucket: whoever looks at an image now fails."""
+    for image in store.images():
+        store.blobs.remove(image.sha256)

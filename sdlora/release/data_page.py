@@ -23,6 +23,7 @@ from sdlora.release.histograms import bar_chart, binned, column_chart
 from sdlora.release.thumbnails import Thumbnails
 from sdlora.release.tiles import Tile
 from sdlora.store import ImageRecord, ImageStore
+from sdlora.store.overrides import PURGED
 
 _MOST_WEIGHTS = 8
 _WEIGHTS = (1, 2, 3, 5, 10, 20, 50, 100)
@@ -118,7 +119,9 @@ def _tiles(facts: DataFacts) -> Iterator[Tile]:
     waiting = f", {counts.pending:,} not judged yet" if counts.pending else ""
     yield Tile("Accepted", f"{counts.accepted:,}", f"of {counts.total:,} images{waiting}")
     share = f"{counts.rejected / counts.total:.1%} of all" if counts.total else "of none"
-    yield Tile("Left out", f"{counts.rejected:,}", f"{share}, none of them deleted")
+    purged = counts.rejected_by.get(PURGED, 0)
+    kept = f"{purged:,} purged, the others kept" if purged else "none of them deleted"
+    yield Tile("Left out", f"{counts.rejected:,}", f"{share}, {kept}")
     detail = f"{len(facts.changes.removed):,} went, {len(facts.changes.recaptioned):,} have other captions"
     detail += f", {len(facts.changes.reweighted):,} another weight" if facts.changes.reweighted else ""
     detail += f", {len(facts.changes.remasked):,} another mask" if facts.changes.remasked else ""

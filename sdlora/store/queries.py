@@ -48,7 +48,10 @@ def find_image(session: Session, sha256: str) -> ImageRecord:
     found = _records(session, statement)
     if len(found) != 1 or not sha256:
         names = ", ".join(image.sha256[:16] for image in found) or "none"
-        raise DataError(f"Image {sha256!r}: expected the first digits of one image's SHA-256, found {names}.")
+        raise DataError(
+            f"Image {sha256!r}: expected the first digits of one image's SHA-256, found {names}. "
+            "`sdlora images` lists them."
+        )
     return found[0]
 
 

@@ -214,12 +214,29 @@ def _explain(error: Exception, content: bytes) -> str:
     if not content:
         return "the file is empty"
     if isinstance(error, UnidentifiedImageError):
+        if kind := _unread_kind(content):
+            return f"the bytes are {kind}, which is not read here; save it as PNG or JPEG and collect it again"
         if b"\0" not in content[:512] and _is_text(content[:512]):
             return "the bytes are text, not a picture"
         return f"the bytes are none of the formats {', '.join(FORMATS)}"
     if "truncated" in str(error).lower() or "cut short" in str(error):
         return "the file is cut short"
     return f"the file is damaged ({' '.join(str(error).split()) or type(error).__name__})"
+
+
+_UNREAD = {b"8BPS": "a Photoshop file", b"%PDF": "a PDF", b"%!PS": "PostScript", b"\xff\x0a": "JPEG XL"}
+_UNREAD_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+
+
+def _unread_kind(content: bytes) -> str | None:
+    """What people take for a picture, and programs do, but this one cannot read."""
+    if content[4:8] == b"ftyp" and content[8:12] in _UNREAD_BRANDS:
+        return "HEIC, as phones write it"
+    if content[4:8] == b"JXL ":
+        return "JPEG XL"
+    if b"<svg" in content[:1024]:
+        return "an SVG drawing"
+    return next((kind for start, kind in _UNREAD.items() if content.startswith(start)), None)
 
 
 def _is_text(start: bytes) -> bool:

@@ -7,9 +7,10 @@ A pattern such as `shards/{000..015}.tar` or `shards/*.tar` is one source of man
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from shlex import quote
 from typing import Protocol
 
-from sdlora.data.sources.base import Item, Source, Surroundings, address_key
+from sdlora.data.sources.base import Item, Source, Surroundings, address_key, local_path
 from sdlora.data.sources.patterns import expand
 from sdlora.data.sources.places import Place, places_of
 from sdlora.data.sources.tree import Entry, Listing, tree_items
@@ -17,7 +18,15 @@ from sdlora.errors import DataError
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 ARCHIVE_SUFFIXES = (".zip", *TAR_SUFFIXES)
-_UNREADABLE_SUFFIXES = (".rar", ".7z", ".tar.zst", ".tzst", ".gz", ".zst")
+_UNPACKED_BY = {
+    ".rar": "`unrar x {file} {stem}/` and collect {stem}/",
+    ".7z": "`7z x {file} -o{stem}` and collect {stem}/",
+    ".tar.zst": "`zstd -d {file}` and collect the .tar",
+    ".tzst": "`zstd -d {file} -o {stem}.tar` and collect {stem}.tar",
+    ".zst": "`zstd -d {file}` and collect what comes out",
+    ".gz": "`gunzip -k {file}` and collect what comes out",
+}
+"""Kinds that are not read here, and how each becomes one that is; the first that fits."""
 
 
 class Archive(Protocol):
@@ -40,12 +49,8 @@ def open_archives(uri: str, surroundings: Surroundings) -> Source | None:
         DataError: nothing is there, it is no archive, or no image is in it.
     """
     lowered = uri.lower()
-    if lowered.endswith(_UNREADABLE_SUFFIXES) and not lowered.endswith(ARCHIVE_SUFFIXES):
-        raise DataError(
-            f"data.sources: {uri!r} is an archive of a kind that cannot be read here, expected "
-            f"{', '.join(ARCHIVE_SUFFIXES)}. Pack it anew, or unpack it and give the folder."
-        )
     if not lowered.endswith(ARCHIVE_SUFFIXES):
+        _refuse_other_archives(uri)
         return None
     places = places_of(uri, expand(uri))
     if places is None:  # a folder that is called like an archive
@@ -65,6 +70,19 @@ def open_archives(uri: str, surroundings: Surroundings) -> Source | None:
         items=opened.items,
         unmatched=unmatched,
         close=opened.close,
+    )
+
+
+def _refuse_other_archives(uri: str) -> None:
+    suffix = next((one for one in _UNPACKED_BY if uri.lower().endswith(one)), None)
+    path = local_path(uri)
+    if suffix is None or (path and path.is_dir()):
+        return
+    name = uri.rpartition("/")[2]
+    remedy = _UNPACKED_BY[suffix].format(file=quote(name), stem=quote(name[: -len(suffix)]))
+    raise DataError(
+        f"data.sources: {uri!r} is an archive of a kind that is not read in place; {', '.join(ARCHIVE_SUFFIXES)} are. "
+        f"Unpack it: {remedy}."
     )
 
 

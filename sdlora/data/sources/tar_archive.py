@@ -98,7 +98,8 @@ class TarArchive:
         except _DAMAGE as error:
             if not number:
                 raise DataError(
-                    f"data.sources: {self._place.address!r} is no tar archive that can be read: {error}."
+                    f"data.sources: {self._place.address!r} is no tar archive that can be read: {error}. "
+                    "Fetch or pack it anew."
                 ) from error
             images.append(refused("…", f"the archive is damaged after {number:,} members: {error}"))
         return Listing(images, others)

@@ -30,7 +30,9 @@ class ZipArchive:
             self._zip = zipfile.ZipFile(self._file)
         except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
             self._file.close()
-            raise DataError(f"data.sources: {place.address!r} is no zip archive that can be read: {error}.") from error
+            raise DataError(
+                f"data.sources: {place.address!r} is no zip archive that can be read: {error}. Fetch or pack it anew."
+            ) from error
         self._config = config
         self.listing = self._list()
 

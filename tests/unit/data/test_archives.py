@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import resource
 import stat
 import struct
@@ -217,9 +218,18 @@ def test_webdataset_shards_are_one_source_by_pattern(store: ImageStore, folder: 
 def test_an_archive_of_another_kind_or_without_images_is_refused_with_the_remedy(
     store: ImageStore, folder: Path
 ) -> None:
-    (folder / "a.7z").write_bytes(b"7z")
-    with pytest.raises(DataError, match="Pack it anew"):
-        collect(store, str(folder / "a.7z"), CONFIG)
+    others = {
+        "a b.7z": "7z x 'a b.7z' -o'a b'` and collect 'a b'/",
+        "a.rar": "unrar x a.rar a/",
+        "a.tar.zst": "`zstd -d a.tar.zst` and collect the .tar",
+    }
+    for name, remedy in others.items():
+        (folder / name).write_bytes(b"7z")
+        with pytest.raises(DataError, match=rf"\.tar\.xz, \.txz are\. Unpack it: .*{re.escape(remedy)}"):
+            collect(store, str(folder / name), CONFIG)
+    (folder / "torn.zip").write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"no zip archive that can be read.*pack it anew"):
+        collect(store, str(folder / "torn.zip"), CONFIG)
     write_zip(folder / "a.zip", {"notes.md": b"x"})
     with pytest.raises(DataError, match="no image in the archive"):
         collect(store, str(folder / "a.zip"), CONFIG)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 import zlib
 from pathlib import Path
 
@@ -14,8 +13,10 @@ from sdlora.data.checks import CHECKS
 from sdlora.errors import DataError
 from sdlora.store import ImageRecord, ImageStore, curation
 from sdlora.store import crowds as store_crowds
+from tests.stores import lose_all_bytes, servers_when_patient
 from tests.unit.data.drawing import drawing, encoded, fill_folder, icon
 
+pytestmark = servers_when_patient
 CONFIG = DataConfig()
 
 
@@ -59,7 +60,7 @@ EXPECTED = {
     "moving.gif": ("animated", "allow_animated"),
     "tiny.png": ("too_small", "5 px, fewer than min_side_px = 32"),
     "blank.png": ("blank", "less than min_contrast = 4"),
-    "drawing.svg": ("unreadable", "text, not a picture"),
+    "drawing.svg": ("unreadable", "an SVG drawing"),
 }
 
 
@@ -104,7 +105,7 @@ def test_a_second_run_and_other_thresholds_look_at_no_image(store: ImageStore, f
     collect(store, str(folder), CONFIG)
     first = clean(store, CONFIG)
     verdicts = {name: image.reason for name, image in _by_name(store).items()}
-    shutil.rmtree(store.home / "blobs")  # whoever looks at an image now fails
+    lose_all_bytes(store)  # whoever looks at an image now fails
     assert clean(store, CONFIG) == type(first)(0, 0, first.counts, ())
     permissive = {"min_side_px": 4, "allow_animated": True, "min_contrast": 0, "low_information_threshold": 0}
     other = clean(store, _with(**permissive, near_duplicate_difference=0.0))
@@ -121,7 +122,7 @@ def test_only_new_images_are_looked_at(store: ImageStore, folder: Path) -> None:
     fill_folder(folder, range(5))
     collect(store, str(folder), CONFIG)
     assert clean(store, CONFIG).decoded == 5
-    shutil.rmtree(store.home / "blobs")
+    lose_all_bytes(store)
     sha256 = store.add_image(encoded(drawing(99)))
     report = clean(store, CONFIG)
     assert (report.decoded, report.decided) == (1, 1)
@@ -226,13 +227,12 @@ def test_missing_bytes_are_named_and_what_was_measured_stays(store: ImageStore, 
     fill_folder(folder, range(120))
     collect(store, str(folder), CONFIG)
     lost = store.images()[-1].sha256
-    path = store.home / "blobs" / lost[:2] / lost
-    content = path.read_bytes()
-    path.unlink()
+    content = store.read_bytes(lost)
+    store.blobs.remove(lost)
     with pytest.raises(DataError, match=lost):
         clean(store, CONFIG)
     assert store.counts().pending == 120
-    path.write_bytes(content)
+    store.blobs.put(content)
     # All others were recorded before the failure.
     assert clean(store, CONFIG).decoded == 1
     assert store.counts().accepted == 120

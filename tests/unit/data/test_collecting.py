@@ -13,14 +13,17 @@ import pytest
 from sdlora.data import DataConfig, collect
 from sdlora.errors import DataError
 from sdlora.store import ImageStore
+from sdlora.store.location import StoreLocation
+from tests.stores import lose_all_bytes, servers_when_patient
 from tests.unit.data.drawing import drawing, encoded, fill_folder
 
+pytestmark = servers_when_patient
 CONFIG = DataConfig()
 
 
-def _collect_in_process(home: Path, folder: Path, start: object) -> None:
+def _collect_in_process(home: Path, location: StoreLocation, folder: Path, start: object) -> None:
     start.wait()
-    with ImageStore.open(home) as store:
+    with ImageStore.open(home, location) as store:
         collect(store, str(folder), CONFIG)
 
 
@@ -63,7 +66,7 @@ def test_a_touched_file_is_read_again_and_only_new_bytes_are_new(store: ImageSto
 def test_lost_bytes_are_brought_back_by_collecting_again(store: ImageStore, folder: Path) -> None:
     fill_folder(folder, range(2))
     collect(store, str(folder), CONFIG)
-    shutil.rmtree(store.home / "blobs")
+    lose_all_bytes(store)
     assert collect(store, str(folder), CONFIG).new == 0
     assert all(store.read_bytes(image.sha256) for image in store.images())
 
@@ -144,47 +147,51 @@ def test_progress_ends_at_the_number_of_files(store: ImageStore, folder: Path) -
     assert calls == sorted(calls)
 
 
-def test_two_collectors_at_once_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
+def test_two_collectors_at_once_lose_nothing_and_double_nothing(tmp_path: Path, location: StoreLocation) -> None:
     shared = fill_folder(tmp_path / "pictures", range(60))
     other = fill_folder(tmp_path / "more", range(30, 90))
     home = tmp_path / "home"
     spawn = multiprocessing.get_context("spawn")
     start = spawn.Event()
-    workers = [spawn.Process(target=_collect_in_process, args=(home, folder, start)) for folder in (shared, other)]
+    workers = [
+        spawn.Process(target=_collect_in_process, args=(home, location, folder, start)) for folder in (shared, other)
+    ]
     for worker in workers:
         worker.start()
     start.set()
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0]
-    with ImageStore.open(home) as store:
+    with ImageStore.open(home, location) as store:
         images = store.images()
     assert len(images) == len({image.sha256 for image in images}) == 90
     assert sum(len(image.files) for image in images) == 120
     assert all(image.captions for image in images)
 
 
-def test_a_killed_collector_leaves_whole_images_and_the_next_one_goes_on(tmp_path: Path) -> None:
+def test_a_killed_collector_leaves_whole_images_and_the_next_one_goes_on(
+    tmp_path: Path, location: StoreLocation
+) -> None:
     folder = fill_folder(tmp_path / "pictures", range(300))
     home = tmp_path / "home"
-    ImageStore.open(home).close()
     # Every file takes a moment, so that the kill falls in the middle.
     code = f"""
 import time
-from pathlib import Path
+from pathlib import PosixPath
 from sdlora.data import DataConfig, collect
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
+from sdlora.store.location import StoreLocation
 def show(stage, done, total):
     print(done, flush=True)
     time.sleep(0.2)
-collect(ImageStore.open(Path({str(home)!r})), {str(folder)!r}, DataConfig(), show)
+collect(ImageStore.open({home!r}, {location!r}), {str(folder)!r}, DataConfig(), show)
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     while int(process.stdout.readline()) < 225:
         pass
     process.send_signal(signal.SIGKILL)
     process.wait()
-    with ImageStore.open(home) as store:
+    with ImageStore.open(home, location) as store:
         images = store.images()
         assert 0 < len(images) < 300
         assert all(image.captions == (f"drawing number {int(image.files[0][-8:-4])}",) for image in images)

@@ -133,12 +133,14 @@ def _zip() -> bytes:
     [
         (b"<!doctype html><title>404</title>", "unreadable", "the bytes are text, not a picture"),
         (_zip(), "unreadable", "none of the formats PNG"),
-        (b"%PDF-1.7\n\xb5\xb5\0\0" * 20, "unreadable", "none of the formats PNG"),
+        (b"%PDF-1.7\n\xb5\xb5\0\0" * 20, "unreadable", "the bytes are a PDF, which is not read here; save it as PNG"),
+        (b"\0\0\0\x18ftypheic" + bytes(99), "unreadable", "the bytes are HEIC, as phones write it"),
+        (b"<?xml version='1.0'?>\n<svg xmlns='x'/>", "unreadable", "the bytes are an SVG drawing"),
         (_png_promising(40_000, 40_000), "pixel_count", "1,600,000,000 pixels"),
         (_png_promising(2**31 - 1, 2**31 - 1), "pixel_count", "pixels, more than max_pixels"),
         (_png_promising(30_000, 3_000), "pixel_count", "90,000,000 pixels"),
     ],
-    ids=["html", "zip", "pdf", "40,000 x 40,000", "largest", "long"],
+    ids=["html", "zip", "pdf", "heic", "svg", "40,000 x 40,000", "largest", "long"],
 )
 def test_a_file_that_is_not_what_its_name_says_is_told_so(
     store: ImageStore, folder: Path, content: bytes, check: str, words: str

@@ -82,7 +82,7 @@ def test_pages_of_a_tiff_are_no_animation() -> None:
         (b"Not found: see https://example.org", "text, not a picture"),
         ("Überschrift".encode() * 100, "text, not a picture"),
         (b"\0\x01\x02 noise \xff" * 50, "none of the formats"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "text, not a picture"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "PostScript"),
     ],
 )
 def test_bytes_that_are_no_picture_are_refused_in_words(content: bytes, words: str) -> None:

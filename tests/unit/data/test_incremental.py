@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from sqlalchemy import event
@@ -17,6 +17,8 @@ from sdlora.data.alike import crowds
 from sdlora.data.checks import RecordCheck
 from sdlora.data.measuring.measure import Measurement, measure
 from sdlora.store import ImageStore
+from sdlora.store.location import StoreLocation
+from tests.stores import servers_when_patient
 from tests.unit.data.drawing import drawing, encoded, fill_folder, icon
 
 CONFIG = DataConfig()
@@ -80,8 +82,7 @@ SETTINGS = (
 )
 
 
-@settings(deadline=None, max_examples=12)
-@given(
+orders = given(
     shuffle=st.randoms(use_true_random=False),
     cuts=st.lists(st.integers(0, 40), max_size=6),
     detours=st.lists(st.sampled_from(SETTINGS), max_size=6),
@@ -89,6 +90,10 @@ SETTINGS = (
     portion=st.sampled_from([1, 3, 500]),
     crowd=st.sampled_from([1, 2, 4, crowds.CROWD]),
 )
+
+
+@settings(deadline=None, max_examples=12)
+@orders
 def test_cleaning_in_any_portions_ends_where_one_pass_would(
     family: dict[bytes, Measurement],
     empty_database: Path,
@@ -100,14 +105,46 @@ def test_cleaning_in_any_portions_ends_where_one_pass_would(
     portion: int,
     crowd: int,
 ) -> None:
+    def new_store() -> ImageStore:
+        home = tmp_path_factory.mktemp("home")
+        shutil.copy(empty_database, home)
+        return ImageStore.open(home)
+
+    _clean_in_portions(family, new_store, shuffle, cuts, detours, final, portion)
+
+
+@pytest.mark.slow
+@settings(deadline=None, max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@orders
+def test_so_does_cleaning_on_servers(
+    family: dict[bytes, Measurement],
+    on_servers: Callable[[], StoreLocation],
+    tmp_path: Path,
+    shuffle: random.Random,
+    cuts: list[int],
+    detours: list[DataConfig],
+    final: DataConfig,
+    portion: int,
+) -> None:
+    new_store = lambda: ImageStore.open(tmp_path, on_servers())  # noqa: E731
+    _clean_in_portions(family, new_store, shuffle, cuts, detours, final, portion)
+
+
+def _clean_in_portions(
+    family: dict[bytes, Measurement],
+    new_store: Callable[[], ImageStore],
+    shuffle: random.Random,
+    cuts: list[int],
+    detours: list[DataConfig],
+    final: DataConfig,
+    portion: int,
+) -> None:
     contents = list(family)
     shuffle.shuffle(contents)
     found = []
     for portions in ([len(contents)], [*sorted(cuts), len(contents)]):
-        home = tmp_path_factory.mktemp("home")
-        shutil.copy(empty_database, home)
         decoder = Measured({})
-        with pytest.MonkeyPatch.context() as patch, ImageStore.open(home) as store:
+        with pytest.MonkeyPatch.context() as patch, new_store() as store:
             if len(portions) > 1:
                 patch.setattr(crowds, "CROWD", crowd)  # in the one pass every pair is compared
                 patch.setattr(cleaning, "CHUNK", portion)
@@ -120,10 +157,10 @@ def test_cleaning_in_any_portions_ends_where_one_pass_would(
                 clean(store, detours[number] if on_the_way else final, measurer=decoder)
             assert clean(store, final, measurer=decoder).decided == 0
             found.append(_verdicts(store))
-        shutil.rmtree(home)
     assert found[0] == found[1]
 
 
+@servers_when_patient
 def test_the_family_has_every_kind_of_copy(store: ImageStore, family: dict[bytes, Measurement]) -> None:
     for content in family:
         store.add_image(content)
@@ -157,6 +194,7 @@ def test_what_one_image_more_costs_does_not_grow_with_the_store(tmp_path: Path) 
     assert costs[0] == costs[1] < 60
 
 
+@servers_when_patient
 def test_a_persons_word_decides_over_the_image_and_its_group_without_a_look(store: ImageStore) -> None:
     images = {
         "small": encoded(icon(1, side_px=20)),
@@ -186,6 +224,7 @@ def test_a_persons_word_decides_over_the_image_and_its_group_without_a_look(stor
     assert _verdicts(store) == before
 
 
+@servers_when_patient
 def test_checks_on_records_reach_images_that_were_decided_before(
     store: ImageStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -109,6 +109,7 @@ def test_a_persons_decisions_are_shown_and_a_purged_image_has_no_picture(store: 
     shown = page(store)
     assert "a &lt;/figcaption&gt; logo" in shown
     assert "purged by ana" in shown
+    assert "1 purged, the others kept" in shown
     assert Thumbnails(store).of(gone) is None
 
 
