@@ -29,6 +29,10 @@ def print_images(home: Path, verdict: Verdict | None, reason: str | None, limit:
     with existing_store(home) as store:
         rows = store.images(verdict, rejected_by=reason, limit=limit)
         counts = store.counts()
+    if reason and not rows:
+        names = ", ".join(counts.rejected_by) or "none"
+        console.print(f"No image was rejected by {reason!r}. Checks that rejected some: {names}.", markup=False)
+        return
     table = Table(box=None, header_style="bold", expand=True)
     for title in ("image", "file"):
         table.add_column(title, no_wrap=True, max_width=24)

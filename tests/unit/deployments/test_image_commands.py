@@ -42,6 +42,12 @@ def test_the_list_is_what_images_shows_by_itself(home):
     assert "12 images" in CliRunner().invoke(app, ["images", "--accepted", "--home", str(home)]).output
 
 
+def test_a_reason_that_rejected_nothing_is_answered_with_those_that_did(home):
+    run(home, "images", "reject", first_image(home), "--why", "a logo")
+    told = run(home, "images", "--reason", "near_dup").output
+    assert "No image was rejected by 'near_dup'. Checks that rejected some: person." in told
+
+
 def test_show_tells_verdict_captions_checks_and_lineage(home):
     shown = run(home, "images", "show", first_image(home)[:8]).output
     assert first_image(home) in shown
