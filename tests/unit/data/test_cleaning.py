@@ -16,7 +16,6 @@ from sdlora.store import crowds as store_crowds
 from tests.stores import lose_all_bytes, servers_when_patient
 from tests.unit.data.drawing import drawing, encoded, fill_folder, icon
 
-pytestmark = servers_when_patient
 CONFIG = DataConfig()
 
 
@@ -64,6 +63,7 @@ EXPECTED = {
 }
 
 
+@servers_when_patient
 def test_every_image_has_a_verdict_and_a_reason_in_words(store: ImageStore, folder: Path) -> None:
     fill_folder(folder, range(10))
     for name, content in _bad_files().items():
@@ -88,6 +88,7 @@ def test_every_image_has_a_verdict_and_a_reason_in_words(store: ImageStore, fold
     assert store.images("rejected", rejected_by="blank") == [images["blank.png"]]
 
 
+@servers_when_patient
 def test_rejected_images_keep_their_bytes(store: ImageStore, folder: Path) -> None:
     for name, content in _bad_files().items():
         (folder / name).write_bytes(content)
@@ -97,6 +98,7 @@ def test_rejected_images_keep_their_bytes(store: ImageStore, folder: Path) -> No
         assert store.read_bytes(_by_name(store)[name].sha256) == content
 
 
+@servers_when_patient
 def test_a_second_run_and_other_thresholds_look_at_no_image(store: ImageStore, folder: Path) -> None:
     fill_folder(folder, range(6))
     for name, content in _bad_files().items():
@@ -118,6 +120,7 @@ def test_a_second_run_and_other_thresholds_look_at_no_image(store: ImageStore, f
     assert {name: image.reason for name, image in _by_name(store).items()} == verdicts
 
 
+@servers_when_patient
 def test_only_new_images_are_looked_at(store: ImageStore, folder: Path) -> None:
     fill_folder(folder, range(5))
     collect(store, str(folder), CONFIG)
@@ -129,6 +132,7 @@ def test_only_new_images_are_looked_at(store: ImageStore, folder: Path) -> None:
     assert store.image(sha256).verdict == "accepted"
 
 
+@servers_when_patient
 def test_a_bomb_is_looked_at_once_the_limit_allows_it(store: ImageStore) -> None:
     store.add_image(encoded(drawing(1, side_px=100)))
     assert clean(store, _with(max_pixels=5000)).counts.rejected_by == {"pixel_count": 1}
@@ -136,6 +140,7 @@ def test_a_bomb_is_looked_at_once_the_limit_allows_it(store: ImageStore) -> None
     assert (report.decoded, report.counts.accepted) == (1, 1)
 
 
+@servers_when_patient
 def test_of_copies_the_largest_then_the_first_is_kept_and_named(store: ImageStore) -> None:
     small = store.add_image(encoded(icon(1)))
     other = store.add_image(encoded(icon(2)))
@@ -149,6 +154,7 @@ def test_of_copies_the_largest_then_the_first_is_kept_and_named(store: ImageStor
     assert f"from image {large[:12]}, which is kept" in store.image(small).reason
 
 
+@servers_when_patient
 def test_a_copy_counts_again_when_the_better_one_is_turned_down(store: ImageStore) -> None:
     still = store.add_image(encoded(drawing(1)))
     store.add_image(encoded(drawing(1, side_px=256)))
@@ -158,6 +164,7 @@ def test_a_copy_counts_again_when_the_better_one_is_turned_down(store: ImageStor
     assert store.image(still).verdict == "accepted"
 
 
+@servers_when_patient
 def test_a_rejected_image_is_no_reason_to_reject_another(store: ImageStore) -> None:
     frames = [drawing(1), drawing(2)]
     store.add_image(encoded(frames[0], "WEBP", lossless=True, save_all=True, append_images=frames[1:]))
@@ -166,6 +173,7 @@ def test_a_rejected_image_is_no_reason_to_reject_another(store: ImageStore) -> N
     assert store.image(still).verdict == "accepted"
 
 
+@servers_when_patient
 def test_a_hundred_blank_images_cost_no_hundred_squared_pairs(store: ImageStore) -> None:
     for number in range(100):
         store.add_image(encoded(Image.new("RGB", (40, 40), "white")) + number.to_bytes(2, "big"))
@@ -223,6 +231,7 @@ def test_of_a_crowd_whose_hub_is_purged_one_is_kept_again(tmp_path: Path, monkey
         assert [store.image(sha256).rejected_by for sha256 in copies].count("near_duplicate") == 17
 
 
+@servers_when_patient
 def test_missing_bytes_are_named_and_what_was_measured_stays(store: ImageStore, folder: Path) -> None:
     fill_folder(folder, range(120))
     collect(store, str(folder), CONFIG)
@@ -238,6 +247,7 @@ def test_missing_bytes_are_named_and_what_was_measured_stays(store: ImageStore, 
     assert store.counts().accepted == 120
 
 
+@servers_when_patient
 def test_the_ledger_holds_score_verdict_and_reason_of_every_check(store: ImageStore) -> None:
     store.add_image(encoded(drawing(1)))
     clean(store, CONFIG)
@@ -253,6 +263,7 @@ def test_the_ledger_holds_score_verdict_and_reason_of_every_check(store: ImageSt
     assert {row[2] for row in blank} == {"accepted", "rejected"}
 
 
+@servers_when_patient
 def test_many_images_are_measured_by_processes_with_the_same_result(
     store: ImageStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,6 +277,7 @@ def test_many_images_are_measured_by_processes_with_the_same_result(
     assert list(workers.measure_all(store.blobs, sizes, 10**6)) == alone
 
 
+@servers_when_patient
 def test_another_background_looks_again_at_transparent_images_only(store: ImageStore) -> None:
     ink = Image.new("RGBA", (64, 64), (255, 255, 255, 0))
     ink.paste((255, 255, 255, 255), (20, 20, 40, 50))  # white on nothing
@@ -283,6 +295,7 @@ def test_another_background_looks_again_at_transparent_images_only(store: ImageS
     assert (report.decoded, store.image(clear).rejected_by, store.image(solid).verdict) == (1, "blank", "accepted")
 
 
+@servers_when_patient
 def test_images_are_looked_at_again_when_the_decoder_gives_other_pixels(
     store: ImageStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

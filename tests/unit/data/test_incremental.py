@@ -110,7 +110,7 @@ def test_cleaning_in_any_portions_ends_where_one_pass_would(
         shutil.copy(empty_database, home)
         return ImageStore.open(home)
 
-    _clean_in_portions(family, new_store, shuffle, cuts, detours, final, portion)
+    _clean_in_portions(family, new_store, shuffle, cuts, detours, final, portion, crowd)
 
 
 @pytest.mark.slow
@@ -125,9 +125,10 @@ def test_so_does_cleaning_on_servers(
     detours: list[DataConfig],
     final: DataConfig,
     portion: int,
+    crowd: int,
 ) -> None:
     new_store = lambda: ImageStore.open(tmp_path, on_servers())  # noqa: E731
-    _clean_in_portions(family, new_store, shuffle, cuts, detours, final, portion)
+    _clean_in_portions(family, new_store, shuffle, cuts, detours, final, portion, crowd)
 
 
 def _clean_in_portions(
@@ -138,6 +139,7 @@ def _clean_in_portions(
     detours: list[DataConfig],
     final: DataConfig,
     portion: int,
+    crowd: int,
 ) -> None:
     contents = list(family)
     shuffle.shuffle(contents)
