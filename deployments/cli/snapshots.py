@@ -100,7 +100,7 @@ def _print_weights(snapshot: Snapshot) -> None:
         return
     total = sum(weight * count for weight, count in counts.items())
     shares = (f"{count} weigh {weight:g} ({weight * count / total:.0%})" for weight, count in sorted(counts.items()))
-    console.print("weights: of the images to train on " + ", ".join(shares) + " of what training sees")
+    console.print("weights (share of training): " + ", ".join(shares), soft_wrap=True)
 
 
 def _print_changes(title: str, old: Snapshot | None, new: Snapshot, limit: int) -> None:
