@@ -11,7 +11,7 @@ from prefect.artifacts import create_markdown_artifact
 from pydantic import ValidationError
 
 from sdlora.artifacts import BaseModelRef, SnapshotRef
-from sdlora.comparison import COMPARISON_GRID, Comparison
+from sdlora.comparison import COMPARISON_GRID, Comparison, title
 from sdlora.config import PipelineConfig
 from sdlora.data import load_snapshot
 from sdlora.errors import ConfigError
@@ -66,7 +66,7 @@ def encode_once(base: BaseModelRef, snapshot: SnapshotRef, config: PipelineConfi
     persist_result=False,
 )
 def train_one_way(
-    way: Way,
+    way: str,
     base: BaseModelRef,
     snapshot: SnapshotRef,
     config: PipelineConfig,
@@ -156,11 +156,10 @@ def compare_trained(
         {"trained": {name: one.digest for name, one in trained.items()}, "snapshot": snapshot.digest}
     )
     folder = home / "comparisons" / config.name / key[:16]
-    steps = sorted({one.steps for one in trained.values()})
     training = settle(base, config.training, home)
     budget = (
         f"The same images, captions, batches of {training.batch_size}, noise and seed; the budget is "
-        f"{' or '.join(map(str, steps))} optimiser steps each (not seconds: the time column shows what they took)."
+        f"{_budget({name: one.steps for name, one in trained.items()})}."
     )
     with (
         ImageStore.open(home) as store,
@@ -216,6 +215,14 @@ def settings_of(
         problems = "; ".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors())
         raise ConfigError(f"methods: {way} does not go with the settings under lora. {problems}.") from error
     return lora, training
+
+
+def _budget(steps: Mapping[str, int]) -> str:
+    first, *others = steps
+    if len(set(steps.values())) == 1:
+        return f"{steps[first]} optimiser steps each, whatever time they take"
+    counts = ", ".join(f"{title(name)} {steps[name]}" for name in others)
+    return f"the time of {steps[first]} steps of {title(first)}, in which others take: {counts}"
 
 
 def _weights(folder: Path, whole: bool) -> Path:

@@ -25,19 +25,23 @@ def compare(
     full_rate: Annotated[
         float | None, typer.Option(help="Learning rate of full; empty: a tenth of training.learning_rate.")
     ] = None,
+    equal_seconds: Annotated[
+        bool, typer.Option("--equal-seconds", help="Give each the time that the steps take the first, found by trying.")
+    ] = False,
 ) -> None:
     """Train the same images in several ways and show what each gives and costs. Nothing is published.
 
     Example: [bold]sdlora compare --methods lora,dora,full --steps 300[/]
     """
-    from sdlora.config import PipelineConfig, load_config
+    from sdlora.config import load_config
 
     home = home.resolve()
     settings = load_config(config)
     ways = _checked(tuple(dict.fromkeys(way.strip() for way in methods.split(",") if way.strip())))
     if steps is not None:
-        training = {**settings.training.model_dump(exclude_unset=True), "steps": steps}
-        settings = PipelineConfig.model_validate({**settings.model_dump(exclude_unset=True), "training": training})
+        from tasks.budget import with_steps
+
+        settings = with_steps(settings, steps)
     from deployments.local_run import prefect_at_hand
 
     with prefect_at_hand(home, "compare") as server:
@@ -47,7 +51,7 @@ def compare(
 
             server.wait_ready()
         with Stages() as stages, listening(stages.on_progress, stages.on_metrics):
-            found, page = flow(settings, ways, full_rate, (), home)
+            found, page = flow(settings, ways, full_rate, (), home, "seconds" if equal_seconds else "steps")
     show(found)
     console.print(f"Page: {page}", markup=False, soft_wrap=True)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html
+import json
 from pathlib import Path
+from statistics import median
 
 import mlflow
 import psutil
@@ -63,6 +65,25 @@ def test_every_way_is_trained_once_scored_with_the_base_and_shown_on_one_page(
     runs = client.search_runs([client.get_experiment_by_name("shapes-compare").experiment_id])
     assert {run.data.tags.get("way") for run in runs} == {"lora", "full", None}
     assert all("train_seconds" in run.data.metrics for run in runs if "way" in run.data.tags)
+
+
+@pytest.mark.slow
+def test_with_equal_seconds_each_way_gets_the_steps_that_the_time_of_the_first_allows(
+    config: PipelineConfig, tmp_path: Path
+) -> None:
+    found, page = compare(config, ("full", "lora"), None, (), tmp_path, "seconds")
+    _, full, lora = found.contenders
+    assert full.steps == 6
+    rates = {}
+    for file in (tmp_path / "runs" / "shapes-trial-compare").glob("*/metrics.jsonl"):
+        points = [json.loads(line) for line in file.read_text().splitlines()]
+        speeds = [point["images_per_second"] for point in points if "images_per_second" in point]
+        assert len(speeds) == 8
+        rates["full" if (file.parent / "model").is_dir() else "lora"] = median(speeds[1:])
+    assert lora.steps == max(1, round(6 * rates["lora"] / rates["full"]))
+    again, _ = compare(config, ("full", "lora"), None, (), tmp_path, "seconds")
+    assert again == found
+    assert "budget is" in page.read_text()
 
 
 def test_a_way_that_cannot_be_trained_is_refused_before_any_image_is_collected(
