@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from sdlora.data.config import DataConfig
 from sdlora.store import Caption, ImageStore
+from sdlora.store.addresses import public_address
 
 CAPTION_KEYS = ("text", "caption", "captions", "prompt")
 """Names under which metadata and data sets keep captions, the first one found counts."""
@@ -158,6 +159,11 @@ def local_path(uri: str) -> Path | None:
     if len(scheme) > 1 and "://" in uri:
         return None
     return Path(uri).expanduser()
+
+
+def told(uri: str) -> str:
+    """An address as messages quote it: whatever grants access to a place elsewhere is left out."""
+    return repr(uri if local_path(uri) else public_address(uri).name)
 
 
 def shown(path: str) -> str:

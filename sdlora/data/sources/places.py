@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from sdlora.data.sources.base import local_path
+from sdlora.data.sources.base import local_path, told
 from sdlora.errors import DataError
 
 PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
@@ -50,7 +50,7 @@ def places_of(uri: str, addresses: Sequence[str]) -> list[Place] | None:
         paths = [path] if path.exists() or not glob.has_magic(str(path)) else _fitting(path)
         found += [_local_place(path) for path in paths]
     if not found:
-        raise DataError(f"data.sources: nothing fits {uri!r}. Correct the path.")
+        raise DataError(f"data.sources: nothing fits {told(uri)}. Correct the path.")
     return found
 
 
@@ -67,11 +67,11 @@ def file_system(uri: str) -> tuple[Any, str]:
         return cast("tuple[Any, str]", url_to_fs(uri))
     except ImportError as error:
         remedy = f"pip install {PACKAGES[scheme]}" if scheme in PACKAGES else str(error)
-        raise DataError(f"data.sources: {uri!r} needs a driver that is not installed. Run: {remedy}") from error
+        raise DataError(f"data.sources: {told(uri)} needs a driver that is not installed. Run: {remedy}") from error
     except ValueError as error:
         raise DataError(
-            f"data.sources: {uri!r} is of no kind that can be collected: {error}. Give a folder, an archive, a list of "
-            "URLs, a dataset, or an address that fsspec reads, such as s3://bucket/folder."
+            f"data.sources: {told(uri)} is of no kind that can be collected: {error}. Give a folder, an archive, a "
+            "list of URLs, a dataset, or an address that fsspec reads, such as s3://bucket/folder."
         ) from error
 
 
@@ -86,9 +86,9 @@ def _remote_places(address: str) -> list[Place]:
     try:
         infos = fs.glob(path, detail=True) if glob.has_magic(path) else {path: fs.info(path)}
     except FileNotFoundError as error:
-        raise DataError(f"data.sources: there is nothing at {address!r}. Correct the address.") from error
+        raise DataError(f"data.sources: there is nothing at {told(address)}. Correct the address.") from error
     except (OSError, ValueError) as error:
-        raise DataError(f"data.sources: {address!r} cannot be read: {error}. Check address and rights.") from error
+        raise DataError(f"data.sources: {told(address)} cannot be read: {error}. Check address and rights.") from error
     return [
         Place(
             name=name.rpartition("/")[2],

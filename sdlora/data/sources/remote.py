@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Iterator
 from typing import Any
 
-from sdlora.data.sources.base import Source, Surroundings, UnreadableItemError, address_key, local_path
+from sdlora.data.sources.base import Source, Surroundings, UnreadableItemError, address_key, local_path, told
 from sdlora.data.sources.places import file_system, stamp_of
 from sdlora.data.sources.tree import Entry, Listing, is_hidden, is_image, speaks_of_images, tree_items
 from sdlora.errors import DataError
@@ -27,14 +27,16 @@ def open_remote_folder(uri: str, surroundings: Surroundings) -> Source | None:
         return None
     if uri.startswith(("http://", "https://")):
         raise DataError(
-            f"data.sources: {uri!r} is one page of the web. Put addresses of images into a .txt, one per line, and "
+            f"data.sources: {told(uri)} is one page of the web. Put addresses of images into a .txt, one per line, and "
             "give that; download archives first and give the file."
         )
     fs, root = file_system(uri)
     with_errors = _Told(uri)
     if not with_errors.call(fs.isdir, root):
         found = "a file, not a folder" if with_errors.call(fs.exists, root) else "nothing there"
-        raise DataError(f"data.sources: expected a folder of images at {uri!r}, found {found}. Correct the address.")
+        raise DataError(
+            f"data.sources: expected a folder of images at {told(uri)}, found {found}. Correct the address."
+        )
     unmatched: list[str] = []
     return Source(
         name=root.rstrip("/").rpartition("/")[2] or uri,
@@ -63,12 +65,12 @@ class _Told:
             return function(*arguments, **options)
         except Exception as error:  # drivers raise errors of their own beside OSError
             raise DataError(
-                f"data.sources: {self.uri!r} cannot be listed: {type(error).__name__}: {error}. Check the address, the "
-                "network and the keys."
+                f"data.sources: {told(self.uri)} cannot be listed: {type(error).__name__}: {error}. Check the address, "
+                "the network and the keys."
             ) from error
 
 
-def _listings(fs: Any, root: str, told: _Told) -> Iterator[Listing]:
+def _listings(fs: Any, root: str, driver: _Told) -> Iterator[Listing]:
     """One listing per folder, a folder before those in it, in the order of names."""
     waiting, any_image = [root], False
     while waiting:
@@ -76,7 +78,7 @@ def _listings(fs: Any, root: str, told: _Told) -> Iterator[Listing]:
         images: list[Entry] = []
         others: dict[str, Entry] = {}
         folders = []
-        for info in sorted(told.call(fs.ls, folder, detail=True), key=lambda info: str(info["name"])):
+        for info in sorted(driver.call(fs.ls, folder, detail=True), key=lambda info: str(info["name"])):
             name = str(info["name"]).rstrip("/")
             path = posixpath.relpath(name, root) if root else name.lstrip("/")
             if is_hidden(path) or path == "." or name == folder:
@@ -91,7 +93,7 @@ def _listings(fs: Any, root: str, told: _Told) -> Iterator[Listing]:
         waiting += reversed(folders)
         yield Listing(images, others)
     if not any_image:
-        raise DataError(f"data.sources: no image in {told.uri!r}. Correct the address.")
+        raise DataError(f"data.sources: no image in {told(driver.uri)}. Correct the address.")
 
 
 def _find(fs: Any, root: str, path: str) -> Entry | None:

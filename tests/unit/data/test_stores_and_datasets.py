@@ -187,3 +187,19 @@ def test_metadata_rows_in_json_may_hold_several_captions(store: ImageStore, fold
     (folder / "metadata.jsonl").write_text(json.dumps({"file_name": "0000.png", "captions": ["one", "two"]}) + "\n")
     collect(store, str(folder), CONFIG)
     assert store.images()[0].captions == ("one", "two")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "https://user:S3cr3t@host/folder",
+        "https://host/a.zip?X-Amz-Date=1&X-Amz-Signature=S3cr3t",
+        "memory://user:S3cr3t@host/nowhere",
+        "memory://user:S3cr3t@host/nowhere.zip",
+        "nosuch://user:S3cr3t@host/folder",
+    ],
+)
+def test_an_address_that_is_refused_is_quoted_without_what_grants_access(store: ImageStore, uri: str) -> None:
+    with pytest.raises(DataError, match=r"data\.sources: .*://host/|data\.sources: .*'memory://host/") as caught:
+        collect(store, uri, CONFIG)
+    assert "S3cr3t" not in str(caught.value)
