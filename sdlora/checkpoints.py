@@ -49,10 +49,7 @@ def save_checkpoint(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
-        # clone: safetensors refuses tensors that share storage (tied weights, EMA views).
-        save_file(
-            {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, partial / "state.safetensors"
-        )
+        save_file(_with_own_storage(tensors), partial / "state.safetensors")
         (partial / "state.json").write_text(json.dumps({"step": step, "values": dict(values)}))
         manifest = {name: file_sha256(partial / name) for name in ("state.safetensors", "state.json")}
         (partial / "manifest.json").write_text(json.dumps(manifest))
@@ -67,6 +64,20 @@ def save_checkpoint(
     for _, old in _numbered(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return final
+
+
+def _with_own_storage(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU; those are copied that share storage (tied weights, views), which safetensors refuses."""
+    found: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        storage = own.untyped_storage()
+        if storage.data_ptr() in taken or storage.nbytes() != own.nbytes:
+            own = own.clone()
+        taken.add(own.untyped_storage().data_ptr())
+        found[name] = own
+    return found
 
 
 def latest_checkpoint(folder: Path) -> Checkpoint | None:

@@ -11,6 +11,7 @@ from sdlora.artifacts import AdapterRef, BaseModelRef, SnapshotRef
 from sdlora.config import PipelineConfig
 from sdlora.data import load_snapshot
 from sdlora.effective import settled_config
+from sdlora.imports import garbage_left
 from sdlora.store import ImageStore
 from tasks.data_page import data_page_file
 from tasks.progress import report_metrics, task_progress
@@ -31,7 +32,8 @@ def fine_tune_adapter(
     base: BaseModelRef, snapshot: SnapshotRef, config: PipelineConfig, run: RunRef, home: Path
 ) -> AdapterRef:
     """Train, or go on where an interrupted training stopped, with curves and data lineage in MLflow."""
-    from sdlora.training.launch import FineTuneRequest, fine_tune_request
+    with garbage_left():
+        from sdlora.training.launch import FineTuneRequest, fine_tune_request
 
     tags = {
         "base_digest": base.digest,

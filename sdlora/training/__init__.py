@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sdlora.imports import garbage_left
 from sdlora.training.config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -30,4 +31,5 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    with garbage_left():
+        return getattr(import_module(_HOMES[name]), name)

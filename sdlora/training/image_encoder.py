@@ -21,7 +21,10 @@ from sdlora.training.buckets import Size
 from sdlora.training.lookup import ONLY, Encode, look_up
 from sdlora.training.tensor_cache import TensorCache
 
-_TRANSFORM = "centre-crop-v1"  # raised when load_images_uint8 or encode_images change their results
+_TRANSFORM = "centre-crop-v2"  # raised when load_images_uint8, encode_images or its batches change the results
+# On a CPU few images at once stay in its caches (8 of 64 px: a fifth less time than 32) and need less memory.
+_PIXELS_AT_ONCE = {"cpu": 8 * 64**2}
+_PIXELS_AT_ONCE_ELSEWHERE = 16 * 512**2
 
 
 class ImageEncoder:
@@ -78,7 +81,8 @@ class ImageEncoder:
             if not images:
                 return {}
             pixels = torch.stack(list(images.values()))
-            latents = encode_images(autoencoder, pixels.flip(-1) if mirror else pixels)
+            at_once = _PIXELS_AT_ONCE.get(self.device.type, _PIXELS_AT_ONCE_ELSEWHERE) // (size[0] * size[1])
+            latents = encode_images(autoencoder, pixels.flip(-1) if mirror else pixels, max(1, at_once))
             return {digest: {ONLY: each} for digest, each in zip(images, latents, strict=True)}
 
         return encode

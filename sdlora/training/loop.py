@@ -23,6 +23,7 @@ from sdlora.training.choosing import Chooser
 from sdlora.training.config import TrainingConfig
 from sdlora.training.drawn_validation import DrawnValidation
 from sdlora.training.encoded import EncodedRows
+from sdlora.training.freed_memory import freed_memory_kept
 from sdlora.training.gradients import sum_over_processes
 from sdlora.training.interrupts import DeferredSignals, Interrupted
 from sdlora.training.learner import Learner
@@ -86,7 +87,7 @@ class Run:
         self.done = self._restore()
         self.unet.train()
         self._reported_at = self._saved_at = time.monotonic()
-        with DeferredSignals() as self._signals:
+        with freed_memory_kept(), DeferredSignals() as self._signals:
             while True:
                 self._finish_step()
                 if self._any_process(self._signals.received is not None):
