@@ -24,20 +24,18 @@ from statistics import median
 
 import torch
 from diffusers import StableDiffusionPipeline
+from from_folder import SIDE_PX, snapshot_of
 from pairs import interval_of_median
 from PIL import Image
 
 from sdlora.artifacts import BaseModelRef
-from sdlora.data import DataConfig, Snapshot, clean, collect, load_images_uint8, make_snapshot
-from sdlora.lora import LoraConfig
+from sdlora.data import Snapshot, load_images_uint8
 from sdlora.models import BaseModelConfig, load_base_model, parts
 from sdlora.store import ImageStore
-from sdlora.training import TrainingConfig, fine_tune
 from sdlora.training.encoded import encode_rows
 from sdlora.training.loss import DenoisingLoss
 from sdlora.training.validation import FixedNoiseValidation
 
-SIDE_PX = 64
 WEIGHTS = "pytorch_lora_weights.safetensors"
 FIRST_BATCH = Path(__file__).parent.parent / "sdlora" / "assets" / "demo" / "first"
 
@@ -60,16 +58,13 @@ class Outcome:
 
 def main() -> None:
     options = _options()
-    if options.script == "sdlora":  # the child process of our side
-        _train(options)
-        return
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
         _compare(options, Path(scratch))
 
 
 def _compare(options: argparse.Namespace, scratch: Path) -> None:
     with ImageStore.open(scratch / "reference") as store:
-        snapshot = _snapshot(store, options.images)
+        snapshot = snapshot_of(store, options.images)
         judge = Judge(store, snapshot)
         _write_image_folder(store, snapshot, scratch / "images")
         print(f"{len(snapshot.train)} training images, {options.steps} steps, batch {options.batch_size}, ", end="")
@@ -161,35 +156,10 @@ def _peer(options: argparse.Namespace, scratch: Path, rate: float, precision: st
 
 def _ours(options: argparse.Namespace, home: Path, rate: float) -> list[str]:
     return [
-        *(sys.executable, __file__, "sdlora", "--images", str(options.images), "--home", str(home)),
-        *("--steps", str(options.steps), "--batch-size", str(options.batch_size), "--rank", str(options.rank)),
-        *("--our-rates", str(rate)),
+        *(sys.executable, str(Path(__file__).with_name("from_folder.py")), "--images", str(options.images)),
+        *("--home", str(home), "--steps", str(options.steps), "--batch-size", str(options.batch_size)),
+        *("--rank", str(options.rank), "--rate", str(rate)),
     ]
-
-
-def _train(options: argparse.Namespace) -> None:
-    """Our side, from the raw folder."""
-    with ImageStore.open(options.home) as store:
-        fine_tune(
-            load_base_model(BaseModelConfig(), store.home),
-            _snapshot(store, options.images),
-            store,
-            LoraConfig(rank=options.rank, targets="attention"),
-            TrainingConfig(
-                steps=options.steps,
-                batch_size=options.batch_size,
-                learning_rate=options.our_rates[0],
-                caption_dropout=0,  # the script has none
-            ),
-            options.home / "run",
-        )
-
-
-def _snapshot(store: ImageStore, images: Path) -> Snapshot:
-    config = DataConfig(sources=(str(images),), resolution=SIDE_PX)
-    collect(store, str(images), config)
-    clean(store, config)
-    return make_snapshot(store, config)
 
 
 def _write_image_folder(store: ImageStore, snapshot: Snapshot, folder: Path) -> None:
@@ -215,7 +185,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--report-to", default="tensorboard")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))
-    parser.add_argument("--home", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 

@@ -185,7 +185,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--targets", default="all")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--block", type=int, default=10, help="steps of each kind in a round")
+    parser.add_argument("--block", type=int, default=10, help="steps of each kind in a round, 2 or more")
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--counts", type=int, nargs=2, default=[100, 10_000])
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))

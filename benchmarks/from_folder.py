@@ -1,0 +1,55 @@
+"""sdlora from a raw folder of images to a saved adapter, as a process that imports no more than that needs.
+
+python benchmarks/from_folder.py --images FOLDER --home FOLDER [--steps 500] [--rate 2e-3]    # HOME/run/adapter
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from sdlora.data import DataConfig, Snapshot, clean, collect, make_snapshot
+from sdlora.lora.config import LoraConfig
+from sdlora.models.config import BaseModelConfig
+from sdlora.store import ImageStore
+from sdlora.training import TrainingConfig, fine_tune
+
+SIDE_PX = 64
+
+
+def snapshot_of(store: ImageStore, images: Path) -> Snapshot:
+    config = DataConfig(sources=(str(images),), resolution=SIDE_PX)
+    collect(store, str(images), config)
+    clean(store, config)
+    return make_snapshot(store, config)
+
+
+def main() -> None:
+    from sdlora.models import load_base_model
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--rank", type=int, default=4)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    options = parser.parse_args()
+    with ImageStore.open(options.home) as store:
+        fine_tune(
+            load_base_model(BaseModelConfig(), store.home),
+            snapshot_of(store, options.images),
+            store,
+            LoraConfig(rank=options.rank, targets="attention"),
+            TrainingConfig(
+                steps=options.steps,
+                batch_size=options.batch_size,
+                learning_rate=options.rate,
+                caption_dropout=0,  # the script has none
+            ),
+            options.home / "run",
+        )
+
+
+if __name__ == "__main__":
+    main()
