@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import select
@@ -25,6 +25,7 @@ from sdlora.data.ledger import (
     rules_digest,
     undecided,
 )
+from sdlora.data.measuring.helpers import Helpers
 from sdlora.data.measuring.measure import Measurement
 from sdlora.data.measuring.workers import Measurer, measure_all
 from sdlora.errors import DataError
@@ -114,26 +115,35 @@ def _measure(
     store: ImageStore, pending: Ids, config: DataConfig, measurer: Measurer, on_progress: OnProgress | None
 ) -> int:
     """Measure the pending images that lack a score; returns how many those were."""
-    pairs = SimilarPairs()
     measured = 0
-    for start in range(0, len(pending), _WINDOW):
-        window = pending[start : start + _WINDOW]
-        unseen = _unseen(store, window, config)
-        sizes = {sha256: known.byte_size for sha256, known in unseen.items()}
-        done = 0
-        for batch in _batches(measurer(store.blobs, sizes, config.max_pixels, config.background)):
-            looks = {one.pixels_sha256: one.fingerprint for one in batch if one.pixels_sha256 and one.fingerprint}
-            known = {unseen[one.sha256].image_id: one for one in batch}
-            with store.write() as session:
-                fingerprint_ids = pairs.add(session, looks)
-                forget_scores(session, [unseen[one.sha256].image_id for one in batch if unseen[one.sha256].scores])
-                record_measurements(session, known, fingerprint_ids, config)
-            done += len(batch)
-            if on_progress:
-                # Images that need no look count as done, once the others of their window are.
-                on_progress("check images", start + (len(window) if done == len(unseen) else done), len(pending))
-        measured += len(unseen)
+    with Helpers() as helpers:
+        pairs = SimilarPairs(helpers)
+        for start in range(0, len(pending), _WINDOW):
+            unseen = _unseen(store, pending[start : start + _WINDOW], config)
+            for done in _measure_window(store, unseen, pairs, config, measurer):
+                if on_progress:
+                    # Images that need no look count as done, once the others of their window are.
+                    end = min(start + _WINDOW, len(pending)) if done == len(unseen) else start + done
+                    on_progress("check images", end, len(pending))
+            measured += len(unseen)
     return measured
+
+
+def _measure_window(
+    store: ImageStore, unseen: Mapping[str, Known], pairs: SimilarPairs, config: DataConfig, measurer: Measurer
+) -> Iterator[int]:
+    """Measure these images and record what is found; yields how many that were so far."""
+    sizes = {sha256: known.byte_size for sha256, known in unseen.items()}
+    done = 0
+    for batch in _batches(measurer(store.blobs, sizes, config.max_pixels, config.background)):
+        looks = {one.pixels_sha256: one.fingerprint for one in batch if one.pixels_sha256 and one.fingerprint}
+        known = {unseen[one.sha256].image_id: one for one in batch}
+        with store.write() as session:
+            fingerprint_ids = pairs.add(session, looks)
+            forget_scores(session, [unseen[one.sha256].image_id for one in batch if unseen[one.sha256].scores])
+            record_measurements(session, known, fingerprint_ids, config)
+        done += len(batch)
+        yield done
 
 
 def _unseen(store: ImageStore, ids: Ids, config: DataConfig) -> dict[str, Known]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +24,10 @@ _AT_ONCE = 64  # pairs per portion: some 8 MB
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
+Apply = Callable[..., Iterable[FloatArray]]
 
 
-def differences(looks: Sequence[Fingerprint], pairs: IntArray) -> FloatArray:
+def differences(looks: Sequence[Fingerprint], pairs: IntArray, apply: Apply = map) -> FloatArray:
     """How much the images of each pair differ where they differ most, in grey levels of 255: 0 for the same look.
 
     One is laid over the other: moved, scaled and its brightness matched, by Gauss-Newton steps on a rough picture from
@@ -37,6 +38,7 @@ def differences(looks: Sequence[Fingerprint], pairs: IntArray) -> FloatArray:
 
     Args:
         pairs: (N, 2) positions in `looks`.
+        apply: does what `map` does, perhaps in several processes.
 
     Returns:
         (N,) the same for a pair and its reverse.
@@ -54,16 +56,18 @@ def differences(looks: Sequence[Fingerprint], pairs: IntArray) -> FloatArray:
     errors = glance(rgb, pairs, GAINS)  # (N, starts)
     chosen = np.flatnonzero(errors.min(axis=1) < _GLANCE_LIMIT)
     starts = np.argsort(errors, axis=1, kind="stable")[:, :_STARTS_TRIED]
-    for begin in range(0, len(chosen), _AT_ONCE):
-        portion = chosen[begin : begin + _AT_ONCE]
-        first, second = pairs[portion].T
-        both = rgb[pairs[portion]].astype(np.float32)  # (M, 2, S, S, 3)
-        result[portion] = _differences(both, aspects[first] - aspects[second], STARTS[starts[portion]])
+    portions = [chosen[begin : begin + _AT_ONCE] for begin in range(0, len(chosen), _AT_ONCE)]
+    both = (rgb[pairs[portion]] for portion in portions)  # (M, 2, S, S, 3) each
+    stretches = (aspects[pairs[portion, 0]] - aspects[pairs[portion, 1]] for portion in portions)
+    maps = (STARTS[starts[portion]] for portion in portions)
+    for portion, found in zip(portions, apply(_differences, both, stretches, maps), strict=True):
+        result[portion] = found
     return result
 
 
-def _differences(rgb: FloatArray, stretch: FloatArray, starts: FloatArray) -> FloatArray:
+def _differences(pixels: npt.NDArray[np.uint8], stretch: FloatArray, starts: FloatArray) -> FloatArray:
     """As above for (M, 2, S, S, 3) thumbnails, from (M, K, 4) starts; `stretch` is the log ratio of their aspects."""
+    rgb = pixels.astype(np.float32)
     grey = _mean_of_colours(rgb)  # (M, 2, S, S)
     half = rgb.shape[2] // 2
     rough = grey.reshape(-1, 2, half, 2, half, 2).mean(axis=(3, 5))

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from sdlora.data.alike.alignment import differences
+from sdlora.data.alike.alignment import Apply, differences
 from sdlora.data.alike.fingerprint import Fingerprint
 from sdlora.data.config import MAX_DIFFERENCE
 from sdlora.store.intake import chunks, insert_or_ignore
@@ -22,7 +22,7 @@ Pair = tuple[int, int, float]
 _COMPARED = 4_096  # pairs compared at once: their thumbnails take some 25 MB
 
 
-def compare(session: Session, ids: IntArray) -> list[Pair]:
+def compare(session: Session, ids: IntArray, apply: Apply = map) -> list[Pair]:
     """Compare (N, 2) pairs of fingerprint ids, record those that look alike at all, and return these."""
     alike: list[Pair] = []
     for some in np.split(ids, range(_COMPARED, len(ids), _COMPARED)):
@@ -31,7 +31,7 @@ def compare(session: Session, ids: IntArray) -> list[Pair]:
         present = some[np.isin(some, list(found)).all(axis=1)]
         places = {identity: place for place, identity in enumerate(found)}
         pairs = np.array([[places[first], places[second]] for first, second in present.tolist()], np.int64)
-        result = differences(list(found.values()), pairs.reshape(-1, 2)).tolist()
+        result = differences(list(found.values()), pairs.reshape(-1, 2), apply).tolist()
         alike += [
             (first, second, difference)
             for (first, second), difference in zip(present.tolist(), result, strict=True)

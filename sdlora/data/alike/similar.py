@@ -9,6 +9,7 @@ import numpy.typing as npt
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from sdlora.data.alike.alignment import Apply
 from sdlora.data.alike.comparing import Pair, compare
 from sdlora.data.alike.crowds import Crowds
 from sdlora.data.alike.fingerprint import HASH_COUNT, HASH_DISTANCE, SEARCHES, VERSION, Fingerprint
@@ -25,9 +26,14 @@ _COMPARED = 4_096  # pairs compared before it is looked whether a crowd makes ot
 
 
 class SimilarPairs:
-    """The recorded hashes in memory, 40 bytes an image and 64 more in an index, for an exact search."""
+    """The recorded hashes in memory, 40 bytes an image and 64 more in an index, for an exact search.
 
-    def __init__(self) -> None:
+    Args:
+        apply: does what `map` does; the comparing of pairs is left to it.
+    """
+
+    def __init__(self, apply: Apply = map) -> None:
+        self._apply = apply
         self._ids: IntArray = np.empty(0, np.int64)
         self._hashes: npt.NDArray[np.uint64] = np.empty((0, HASH_COUNT), np.uint64)
         self._indexes: list[HammingIndex] = []
@@ -83,9 +89,9 @@ class SimilarPairs:
                 some, waiting = waiting[with_hubs], waiting[~with_hubs]
             else:
                 some, waiting = waiting[:_COMPARED], waiting[_COMPARED:]
-            self._crowds.learn(compare(session, some))
+            self._crowds.learn(compare(session, some, self._apply))
             waiting = waiting[~self._crowds.settled(waiting)]
-        self._crowds.learn(compare(session, self._alike_in_crowds(first_new, crowds)))
+        self._crowds.learn(compare(session, self._alike_in_crowds(first_new, crowds), self._apply))
 
     def _alike(self, first_new: int, visible: npt.NDArray[np.bool_]) -> IntArray:
         """(N, 2) ids of visible fingerprints with close hashes, one of them new, ordered by the second, larger id."""

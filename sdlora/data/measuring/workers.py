@@ -69,7 +69,7 @@ def measure_in_processes(work: Measure, shas: Sequence[str], background: str) ->
 
     Where no process can be started (the caller's script has no `__main__` guard), this one does all of it.
     """
-    pool = _start()
+    pool = start_pool()
     if pool is None:
         yield from work(shas)
         return
@@ -79,7 +79,7 @@ def measure_in_processes(work: Measure, shas: Sequence[str], background: str) ->
         while True:
             for shard in shards:
                 running.append((shard, pool.submit(_measure_shard, work, shard)))
-                if len(running) >= _SHARDS_AHEAD * _cores():
+                if len(running) >= _SHARDS_AHEAD * available_cores():
                     break
             if not running:
                 return
@@ -92,7 +92,7 @@ def measure_in_processes(work: Measure, shas: Sequence[str], background: str) ->
                     done = future.done() and future.exception() is None
                     yield from future.result() if done else _one_by_one(work, shard, background)
                 running.clear()
-                pool = _start() or _never()
+                pool = start_pool() or _never()
                 continue
             running.popleft()
             yield from results
@@ -101,13 +101,13 @@ def measure_in_processes(work: Measure, shas: Sequence[str], background: str) ->
 
 
 def _one_by_one(work: Measure, shas: Sequence[str], background: str) -> Iterator[Measurement]:
-    pool = _start(1) or _never()
+    pool = start_pool(1) or _never()
     for sha256 in shas:
         try:
             yield from pool.submit(_measure_shard, work, [sha256]).result(timeout=_SECONDS_PER_IMAGE)
         except (BrokenProcessPool, TimeoutError) as error:
             _kill(pool)
-            pool = _start(1) or _never()
+            pool = start_pool(1) or _never()
             if isinstance(error, TimeoutError):
                 problem = f"decoding takes longer than {_SECONDS_PER_IMAGE:.0f} s"
             else:
@@ -127,12 +127,13 @@ def _blob_store(url: str) -> BlobStore:
     return BlobStore(url)  # finding the file system of a URL takes as long as decoding an icon
 
 
-def _start(processes: int | None = None) -> ProcessPoolExecutor | None:
+def start_pool(processes: int | None = None) -> ProcessPoolExecutor | None:
+    """Worker processes, one a core unless told otherwise; None where no process can be started."""
     # A forked child of a process that runs PyTorch's threads can hang. The fork server is a process of its own, which
     # loads the libraries once for all workers, and in which nothing runs.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    count = processes or _cores()
+    count = processes or available_cores()
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(dict(os.environ),))
     try:
         # One call for each, so that all of them start at once.
@@ -171,8 +172,9 @@ def _never() -> ProcessPoolExecutor:
 def _worth_a_pool(sizes: Collection[int]) -> bool:
     # About 0.25 ms an image and 75 ns a byte on one core; workers take half a second to start.
     seconds = 0.00025 * len(sizes) + 75e-9 * sum(sizes)
-    return seconds > 2 and _cores() > 1 and not multiprocessing.current_process().daemon
+    return seconds > 2 and available_cores() > 1 and not multiprocessing.current_process().daemon
 
 
-def _cores() -> int:
+def available_cores() -> int:
+    """Cores that this process may use."""
     return len(os.sched_getaffinity(0))

@@ -17,3 +17,10 @@ def work(shas: Sequence[str]) -> list[Measurement]:
     if any(sha256.startswith("hang") for sha256 in shas):
         time.sleep(600)
     return measured(shas, [Decoded(None, None, "looked at") for _ in shas], "white")
+
+
+def end_other_processes(here: int) -> int:
+    """Kills its process unless that is `here`."""
+    if os.getpid() != here:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return here

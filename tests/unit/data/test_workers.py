@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from itertools import combinations
 
+import numpy as np
 import pytest
 
-from sdlora.data.measuring import workers
+from sdlora.data.alike import alignment
+from sdlora.data.alike.alignment import differences
+from sdlora.data.alike.fingerprint import fingerprint
+from sdlora.data.measuring import helpers, workers
+from sdlora.data.measuring.helpers import Helpers
 from tests.unit.data import hurtful
+from tests.unit.data.drawing import icon
 
 
 def test_an_image_that_kills_its_process_or_never_ends_costs_only_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,3 +36,24 @@ def test_a_worker_process_loads_no_library_of_a_database() -> None:
     loaded = "import sys, sdlora.data.measuring.workers; print('sqlalchemy' in sys.modules, 'numpy' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
     assert said.stdout.split() == ["False", "True"]
+
+
+def test_helpers_do_what_map_does_in_processes_once_there_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(helpers, "available_cores", lambda: 2)
+    looks = [fingerprint(icon(seed, side_px=side)) for side in (64, 50) for seed in range(12)]
+    pairs = np.array(list(combinations(range(24), 2)))
+    monkeypatch.setattr(alignment, "_AT_ONCE", 5)
+    monkeypatch.setattr(alignment, "_GLANCE_LIMIT", 100.0)
+    with Helpers() as many:
+        found = differences(looks, pairs, many)
+        assert many._pool is not None
+        assert list(many(len, [[1, 2], [3]])) == [2, 1]
+    np.testing.assert_array_equal(found, differences(looks, pairs))
+    assert np.isfinite(found).sum() >= 12
+
+
+def test_helpers_that_die_cost_time_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(helpers, "available_cores", lambda: 2)
+    here = os.getpid()
+    with Helpers() as many:
+        assert list(many(hurtful.end_other_processes, [here] * 8)) == [here] * 8
