@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from prefect import task
+from prefect import get_run_logger, task
 
 from sdlora.artifacts import AdapterRef, BaseModelRef, SnapshotRef
 from sdlora.config import PipelineConfig
@@ -33,6 +33,7 @@ def fine_tune_adapter(
 ) -> AdapterRef:
     """Train, or go on where an interrupted training stopped, with curves and data lineage in MLflow."""
     with garbage_left():
+        from sdlora.models.precision import probe_of_this_machine
         from sdlora.training.launch import FineTuneRequest, fine_tune_request
 
     tags = {
@@ -42,9 +43,16 @@ def fine_tune_adapter(
         "config_digest": config.digest(),
         "code_version": code_version(),
     }
+    settled = settled_config(config, base, home)
+    speedup = probe_of_this_machine(home).speedup
+    parameters = _parameters(settled) | {"bf16_speedup": "not measured" if speedup is None else f"{speedup:.2f}"}
+    if speedup is not None:
+        get_run_logger().info(
+            "Training in %s; bf16 is %.2f times as fast as fp32 here.", settled.training.precision, speedup
+        )
     with (
         ImageStore.open(home) as store,
-        tracked_run(home, config.name, run.folder, _parameters(settled_config(config, base, home)), tags) as record,
+        tracked_run(home, config.name, run.folder, parameters, tags) as record,
     ):
         frozen = load_snapshot(store, snapshot.digest)
         rows = [{"sha256": row.sha256, "captions": row.captions, "split": row.split} for row in frozen.rows]

@@ -74,6 +74,11 @@ def remembered_probe(device_type: str, home: Path) -> Probe:
     return probe
 
 
+def probe_of_this_machine(home: Path) -> Probe:
+    """`remembered_probe` of the device that training takes: a GPU if there is one."""
+    return remembered_probe("cuda" if torch.cuda.is_available() else "cpu", home)
+
+
 def autocast(device_type: str, precision: Precision) -> torch.autocast:
     """The context in which the network runs: bf16 or fp16 arithmetic on fp32 weights, or nothing."""
     half = torch.bfloat16 if precision == "fp32" else DTYPES[precision]

@@ -84,8 +84,6 @@ def settle(base: BaseModelRef, config: TrainingConfig, home: Path) -> TrainingCo
 
 
 def _fastest_precision(home: Path) -> str:
-    import torch
+    from sdlora.models.precision import probe_of_this_machine
 
-    from sdlora.models.precision import remembered_probe
-
-    return remembered_probe("cuda" if torch.cuda.is_available() else "cpu", home).precision
+    return probe_of_this_machine(home).precision
