@@ -60,7 +60,10 @@ def _missing_metrics(duel: Duel, gate: GateConfig) -> Iterator[Check]:
 def _unmeasured(names: set[str], found: dict[str, Estimate], where: str) -> Iterator[Check]:
     for name in sorted(names):
         if not _is_measured(found.get(name)):
-            reason = f"Missing metric {name} ({where}): nothing is promoted on incomplete evidence."
+            missing = f"Missing metric {name} ({where})"
+            if name in found:
+                missing += ", it is not a number or has no interval, as happens with too few held-out images"
+            reason = f"{missing}: nothing is promoted on incomplete evidence."
             yield Check(name=f"{name} measured ({where})", passed=False, reason=reason)
 
 
