@@ -50,6 +50,7 @@ def fine_tune_adapter(
         get_run_logger().info(
             "Training in %s; bf16 is %.2f times as fast as fp32 here.", settled.training.precision, speedup
         )
+        report_metrics(0, {"bf16_speedup": speedup})
     with (
         ImageStore.open(home) as store,
         tracked_run(home, config.name, run.folder, parameters, tags) as record,

@@ -75,6 +75,8 @@ class Stages:
 
     def on_metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Show the newest loss behind the bar that is moving, with what was last measured on held-out images."""
+        if "bf16_speedup" in values:
+            self.console.print(f"bf16 is {values['bf16_speedup']:.2f} times as fast as fp32 here, measured")
         if "validation_loss" in values:
             self._measured = f", validation loss {values['validation_loss']:.4f}"
             if "validation_kid" in values:

@@ -42,6 +42,13 @@ def test_on_a_terminal_every_stage_keeps_its_bar_and_the_loss_is_shown():
     assert "loss 0.125" in shown
 
 
+def test_how_much_faster_bf16_was_measured_to_be_is_told():
+    output = io.StringIO()
+    with Stages(Console(file=output, width=80)) as stages:
+        stages.on_metrics(0, {"bf16_speedup": 1.756})
+    assert output.getvalue() == "bf16 is 1.76 times as fast as fp32 here, measured\n"
+
+
 def test_seconds_read_as_a_clock():
     assert [clock(seconds) for seconds in (0, 59.6, 75, 3600)] == ["0:00", "1:00", "1:15", "60:00"]
 
