@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from sdlora.data.alike.framing import content_boxes, without_bars
-from sdlora.data.alike.shrinking import sharp, softened
+from sdlora.data.alike.shrinking import product, sharp, softened
 from sdlora.data.decoding.stack import Stack
 
 VERSION = 4
@@ -98,10 +98,11 @@ def _thumbnails(values: FloatArray, horizontal: FloatArray, vertical: FloatArray
     side = THUMBNAIL_SIDE_PX
     down = softened(height, vertical, side, _SOFTNESS)
     across = softened(width, horizontal, side, _SOFTNESS)
-    lines = (down @ values.reshape(count, height, width * 3)).reshape(count, side, width, 3)
-    # A matrix product per image, not one for all: its sums must not depend on the number of images.
-    planes = lines.transpose(0, 1, 3, 2).reshape(count, side * 3, width) @ across.transpose(0, 2, 1)
-    return np.ascontiguousarray(np.rint(planes).astype(np.uint8).reshape(count, side, 3, side).transpose(0, 1, 3, 2))
+    # Products of matrices image by image: the sums of one must not depend on the number of images.
+    lines = product(down, values.reshape(count, height, width * 3)).reshape(count, side, width, 3)
+    columns = lines.transpose(0, 2, 1, 3).reshape(count, width, side * 3)
+    cells = np.rint(product(across, columns)).astype(np.uint8)  # (N, 32 across, 32 down * 3)
+    return np.ascontiguousarray(cells.reshape(count, side, side, 3).transpose(0, 2, 1, 3))
 
 
 def _difference_hashes(values: FloatArray, *parts: Part) -> npt.NDArray[np.uint64]:
@@ -110,7 +111,8 @@ def _difference_hashes(values: FloatArray, *parts: Part) -> npt.NDArray[np.uint6
     rows = np.concatenate([sharp(height, *down, cells=8) for _, down in parts])  # (parts * 8, H)
     columns = np.concatenate([sharp(width, *across, cells=9) for across, _ in parts])
     # Both parts in one product, of which the mixed quarters are dropped: to read the pixels twice takes longer.
-    cells = rows @ values.reshape(count, height, width * 3) @ np.kron(columns, _LIGHTNESS).T
+    lines = product(rows, values.reshape(count, height, width * 3))
+    cells = product(lines, np.kron(columns, _LIGHTNESS).T)
     result = []
     for number in range(len(parts)):
         levels = np.rint(cells[:, 8 * number : 8 * number + 8, 9 * number : 9 * number + 9])  # of grey

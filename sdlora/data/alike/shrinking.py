@@ -10,6 +10,7 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float32]
 
 _LANCZOS_LOBES = 3
+_MULTIPLICATIONS = 1 << 18  # in one product of matrices; from there on BLAS starts threads
 _FINEST = 0.5  # pixels: a narrower bell would show single pixels where an axis is enlarged
 
 
@@ -42,3 +43,14 @@ def sharp(side: int, low: float, high: float, cells: int) -> FloatArray:
     weights = np.where(np.abs(away) < _LANCZOS_LOBES, np.sinc(away) * np.sinc(away / _LANCZOS_LOBES), 0.0)
     weights /= weights.sum(axis=1, keepdims=True)
     return weights.astype(np.float32)
+
+
+def product(first: FloatArray, second: FloatArray) -> FloatArray:
+    """first @ second, (..., A, B) and (..., B, C), in portions too small for BLAS to start threads.
+
+    Its threads wait for one another longer than so little work takes, and each core may have a worker already.
+    """
+    step = max(1, _MULTIPLICATIONS // (first.shape[-2] * first.shape[-1]))
+    starts = range(0, second.shape[-1], step)
+    parts: list[FloatArray] = [first @ second[..., start : start + step] for start in starts]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)

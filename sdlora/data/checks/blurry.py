@@ -52,9 +52,9 @@ def _small_greys(stack: Stack) -> Greys:
     ratio = max(stack.size) / _SIDE_PX
     if ratio <= 1:
         # As Pillow does it, to the bit: all sums are whole numbers below 2^24.
-        lightness = stack.pixels.astype(np.float32).reshape(len(stack.images), -1, 3) @ _LIGHTNESS
-        width, height = stack.size
-        return ((lightness + 32768) / 65536).astype(np.uint8).reshape(-1, height, width)
+        red, green, blue = (stack.pixels[..., channel] * _LIGHTNESS[channel] for channel in range(3))
+        grey: Greys = ((red + green + blue + np.float32(32768)) / np.float32(65536)).astype(np.uint8)
+        return grey
     width, height = (max(int(side // ratio), 1) for side in stack.size)
     small = [
         image.convert("L").resize((width, height), Image.Resampling.BICUBIC, reducing_gap=4.0) for image in stack.images

@@ -11,7 +11,7 @@ from sdlora.data.decoding.stack import Stack
 
 DARK_END, BRIGHT_END = 0.05, 0.99
 _WEIGHTS = np.array([0.241, 0.691, 0.068], np.float32)  # of red, green and blue
-_AT_ONCE = 4096  # pixels: their intermediate values fit the processor's cache, and BLAS starts no threads for them
+_AT_ONCE = 3000  # pixels: their intermediate values fit the processor's cache, and BLAS starts no threads for them
 _SORTED = 1 << 16  # pixels up to which sorting is quicker than two searches; numpy sorts with vector instructions
 
 FloatArray = npt.NDArray[np.float64]

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from functools import lru_cache, partial
+from multiprocessing import forkserver
 from typing import TYPE_CHECKING, Protocol
 
 from sdlora.data.decoding.decode import Decoded
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _SHARD = 64  # images that are measured together; fewer for each would cost small ones more
 _SHARDS_AHEAD = 12  # per core; results wait in memory until they are taken
+_BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # read when numpy is imported
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _SECONDS_PER_SHARD = 300.0
 _SECONDS_PER_IMAGE = 60.0
@@ -133,6 +135,7 @@ def start_pool(processes: int | None = None) -> ProcessPoolExecutor | None:
     # loads the libraries once for all workers, and in which nothing runs.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
+    _start_fork_server()
     count = processes or available_cores()
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(dict(os.environ),))
     try:
@@ -143,6 +146,20 @@ def start_pool(processes: int | None = None) -> ProcessPoolExecutor | None:
         pool.shutdown()
         return None
     return pool
+
+
+def _start_fork_server() -> None:
+    """Without threads of numpy's own: every core has a worker, and threads that wait for one another take more time."""
+    before = {name: os.environ.get(name) for name in _BLAS_THREADS}
+    os.environ.update(dict.fromkeys(_BLAS_THREADS, "1"))
+    try:
+        forkserver.ensure_running()
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _begin(environment: dict[str, str]) -> None:
