@@ -32,9 +32,9 @@ from sdlora.artifacts import BaseModelRef
 from sdlora.data import Snapshot, load_images_uint8
 from sdlora.models import BaseModelConfig, load_base_model, parts
 from sdlora.store import ImageStore
-from sdlora.training.encoded import encode_rows
-from sdlora.training.loss import DenoisingLoss
-from sdlora.training.validation import FixedNoiseValidation
+from sdlora.training.inputs.encoded import encode_rows
+from sdlora.training.judging.validation import FixedNoiseValidation
+from sdlora.training.learning.loss import DenoisingLoss
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 FIRST_BATCH = Path(__file__).parent.parent / "sdlora" / "assets" / "demo" / "first"

@@ -12,7 +12,7 @@ from sdlora.lora.config import LoraConfig
 from sdlora.models import parts
 from sdlora.models.families.layouts import read_json
 from sdlora.models.precision import Precision, autocast
-from sdlora.training.frozen_weights import store_as_used
+from sdlora.training.learning.frozen_weights import store_as_used
 
 
 class BareStep:

@@ -27,8 +27,8 @@ from sdlora.lora import LoraConfig
 from sdlora.models import BaseModelConfig, load_base_model
 from sdlora.store import ImageStore
 from sdlora.training import TrainingConfig, fine_tune
+from sdlora.training.inputs.prior import encode_prior
 from sdlora.training.presets import settle
-from sdlora.training.prior import encode_prior
 
 WAYS: dict[str, dict[str, float | int] | None] = {
     "no prior": None,

@@ -30,8 +30,8 @@ from sdlora.lora import LoraConfig
 from sdlora.models import BaseModelConfig, load_base_model
 from sdlora.store import ImageStore
 from sdlora.training import TrainingConfig, fine_tune
-from sdlora.training.batches import draw_step
 from sdlora.training.fine_tuning import encode_snapshot, prepare_run
+from sdlora.training.inputs.batches import draw_step
 from sdlora.training.presets import settle
 
 CPU = torch.device("cpu")

@@ -46,7 +46,7 @@ def encode_once(base: BaseModelRef, snapshot: SnapshotRef, config: PipelineConfi
     import torch
 
     from sdlora.training.fine_tuning import encode_snapshot
-    from sdlora.training.prior import encode_prior
+    from sdlora.training.inputs.prior import encode_prior
 
     training = settle(base, config.training, home)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -80,9 +80,9 @@ def train_one_way(
     """
     from sdlora.evaluation.comparing import Trained
     from sdlora.lora.load import open_adapter
-    from sdlora.training.costs import read_costs
     from sdlora.training.full import MODEL_FOLDER, open_model
     from sdlora.training.launch import FineTuneRequest, train_apart
+    from sdlora.training.learning.costs import read_costs
     from sdlora.training.results import ADAPTER_FOLDER
 
     lora, training = settings_of(way, base, config, full_learning_rate, home)

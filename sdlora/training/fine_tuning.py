@@ -25,25 +25,25 @@ from sdlora.models.precision import Precision, remembered_probe
 from sdlora.models.sources import verify
 from sdlora.progress import OnMetrics, OnProgress
 from sdlora.store import ImageStore
-from sdlora.training import choosing
 from sdlora.training.config import TrainingConfig
-from sdlora.training.drawn_validation import drawn_validation_of
-from sdlora.training.encoded import EncodedRows, encode_rows
-from sdlora.training.frozen_weights import store_as_used
 from sdlora.training.identity import run_digest
-from sdlora.training.learner import Learner, TrainedGroup
+from sdlora.training.inputs.encoded import EncodedRows, encode_rows
+from sdlora.training.inputs.prior import PRIOR_SHEET, encode_prior
+from sdlora.training.judging import choosing
+from sdlora.training.judging.drawn_validation import drawn_validation_of
+from sdlora.training.judging.samples import OnSamples, samples_of
+from sdlora.training.judging.validation import FixedNoiseValidation
+from sdlora.training.learning.frozen_weights import store_as_used
+from sdlora.training.learning.learner import Learner, TrainedGroup
+from sdlora.training.learning.loss import DenoisingLoss
+from sdlora.training.learning.merged_weights import merge_as_used
+from sdlora.training.learning.preflight import settled_micro_batch_size
+from sdlora.training.learning.trained_text import TrainedText
 from sdlora.training.loop import Run
-from sdlora.training.loss import DenoisingLoss
-from sdlora.training.merged_weights import merge_as_used
-from sdlora.training.preflight import settled_micro_batch_size
 from sdlora.training.presets import settle, settle_lora
-from sdlora.training.prior import PRIOR_SHEET, encode_prior
 from sdlora.training.results import ADAPTER_FOLDER, write_adapters
 from sdlora.training.run_folder import claim, exclusive, write_text
-from sdlora.training.samples import OnSamples, samples_of
 from sdlora.training.suitability import check_rows, check_settings
-from sdlora.training.trained_text import TrainedText
-from sdlora.training.validation import FixedNoiseValidation
 
 _logger = logging.getLogger(__name__)
 

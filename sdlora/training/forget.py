@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from sdlora.errors import StorageError
-from sdlora.training.tensor_cache import TensorCache
+from sdlora.training.inputs.tensor_cache import TensorCache
 
 SETS_OF_IMAGES = frozenset({"features", "reconstructions", "generations"})
 """Caches whose files stand for a whole set of images. They go as a whole: which sets held it is not recorded."""

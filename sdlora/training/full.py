@@ -21,14 +21,14 @@ from sdlora.models.quiet import no_progress_bars
 from sdlora.models.sources import load_base_model, verify
 from sdlora.progress import OnMetrics, OnProgress
 from sdlora.store import ImageStore
-from sdlora.training import choosing
 from sdlora.training.config import TrainingConfig
-from sdlora.training.drawn_validation import drawn_validation_of
 from sdlora.training.fine_tuning import encode_snapshot, prepare_run, record_of
 from sdlora.training.identity import run_digest
+from sdlora.training.inputs.prior import PRIOR_SHEET, encode_prior
+from sdlora.training.judging import choosing
+from sdlora.training.judging.drawn_validation import drawn_validation_of
 from sdlora.training.loop import Run
 from sdlora.training.presets import settle
-from sdlora.training.prior import PRIOR_SHEET, encode_prior
 from sdlora.training.run_folder import claim, exclusive, write_text
 from sdlora.training.suitability import check_rows, check_settings
 

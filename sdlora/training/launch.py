@@ -24,11 +24,11 @@ from sdlora.lora.load import open_adapter
 from sdlora.progress import OnMetrics, OnProgress
 from sdlora.store import ImageStore
 from sdlora.training.config import TrainingConfig
-from sdlora.training.costs import costs_of
 from sdlora.training.fine_tuning import fine_tune
 from sdlora.training.full import fine_tune_fully
+from sdlora.training.judging.samples import OnSamples
+from sdlora.training.learning.costs import costs_of
 from sdlora.training.results import ADAPTER_FOLDER
-from sdlora.training.samples import OnSamples
 
 LOG_FILE = "processes.log"
 

@@ -18,20 +18,20 @@ from sdlora.checkpoints import latest_checkpoint, save_checkpoint
 from sdlora.diffusion.seeds import step_generator
 from sdlora.errors import StorageError, TrainingError
 from sdlora.progress import OnMetrics, OnProgress
-from sdlora.training.batches import Portion, draw_step, portions_of
-from sdlora.training.choosing import Chooser
 from sdlora.training.config import TrainingConfig
-from sdlora.training.drawn_validation import DrawnValidation
-from sdlora.training.encoded import EncodedRows
 from sdlora.training.freed_memory import freed_memory_kept
-from sdlora.training.gradients import sum_over_processes
+from sdlora.training.inputs.batches import Portion, draw_step, portions_of
+from sdlora.training.inputs.encoded import EncodedRows
 from sdlora.training.interrupts import DeferredSignals, Interrupted
-from sdlora.training.learner import Learner
-from sdlora.training.loss import DenoisingLoss
-from sdlora.training.measurement import Measurement
+from sdlora.training.judging.choosing import Chooser
+from sdlora.training.judging.drawn_validation import DrawnValidation
+from sdlora.training.judging.measurement import Measurement
+from sdlora.training.judging.samples import OnSamples, Samples
+from sdlora.training.judging.validation import FixedNoiseValidation
+from sdlora.training.learning.gradients import sum_over_processes
+from sdlora.training.learning.learner import Learner
+from sdlora.training.learning.loss import DenoisingLoss
 from sdlora.training.run_folder import Curve
-from sdlora.training.samples import OnSamples, Samples
-from sdlora.training.validation import FixedNoiseValidation
 
 Due = Literal["validate", "draw", "save"]
 

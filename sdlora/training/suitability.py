@@ -13,8 +13,8 @@ from sdlora.lora.text import check_text_encoders
 from sdlora.models import parts
 from sdlora.models.families import family_of
 from sdlora.training.config import TrainingConfig
-from sdlora.training.optimizers import require_library
-from sdlora.training.quantized_base import check_quantized
+from sdlora.training.learning.optimizers import require_library
+from sdlora.training.learning.quantized_base import check_quantized
 
 LEAST_DRAWN = 8
 """Held-out images from which a distance between drawn and real ones is measured at all."""

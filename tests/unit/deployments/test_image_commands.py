@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from deployments.cli.app import app
 from sdlora.data import DataConfig, clean, collect, make_snapshot
 from sdlora.store import ImageStore
-from sdlora.training.tensor_cache import TensorCache
+from sdlora.training.inputs.tensor_cache import TensorCache
 from tests.tiny import draw_images
 
 CONFIG = DataConfig(min_train_images=1, min_held_out_images=1)

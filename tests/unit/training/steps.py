@@ -11,9 +11,9 @@ from sdlora.artifacts import BaseModelRef
 from sdlora.diffusion.objectives import Objective
 from sdlora.lora.attach import adapter_parameters
 from sdlora.models.precision import Precision
-from sdlora.training.batches import Batch, stack_conditioning
-from sdlora.training.encoded import EncodedRows
-from sdlora.training.loss import DenoisingLoss
+from sdlora.training.inputs.batches import Batch, stack_conditioning
+from sdlora.training.inputs.encoded import EncodedRows
+from sdlora.training.learning.loss import DenoisingLoss
 
 
 def tiny_batch() -> Batch:

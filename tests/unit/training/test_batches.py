@@ -7,9 +7,9 @@ import torch
 
 from sdlora.data import SnapshotRow
 from sdlora.diffusion.objectives import DenoisingObjective
-from sdlora.training.batches import Portion, draw_step
-from sdlora.training.encoded import EncodedRows, View
-from sdlora.training.order import EpochOrder
+from sdlora.training.inputs.batches import Portion, draw_step
+from sdlora.training.inputs.encoded import EncodedRows, View
+from sdlora.training.inputs.order import EpochOrder
 from tests.unit.training.setting import CONFIG
 
 UNIFORM = DenoisingObjective(torch.linspace(0.99, 0.01, 1000), "epsilon")

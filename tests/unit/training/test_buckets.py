@@ -13,9 +13,9 @@ from sdlora.errors import TrainingError
 from sdlora.models.families import family_of
 from sdlora.store import ImageStore
 from sdlora.training import fine_tune
-from sdlora.training.buckets import bucket_sizes, nearest_bucket
-from sdlora.training.encoded import encode_rows
-from sdlora.training.framing import centre_framing
+from sdlora.training.inputs.buckets import bucket_sizes, nearest_bucket
+from sdlora.training.inputs.encoded import encode_rows
+from sdlora.training.inputs.framing import centre_framing
 from tests.unit.training.setting import CONFIG, LORA, as_snapshot
 
 CPU = torch.device("cpu")

@@ -5,7 +5,7 @@ import torch
 
 from sdlora.errors import WeightsError
 from sdlora.training import TrainingConfig
-from sdlora.training.choosing import Chooser, Measurement
+from sdlora.training.judging.choosing import Chooser, Measurement
 
 IMAGES = torch.linspace(0.5, 1.5, 20)
 

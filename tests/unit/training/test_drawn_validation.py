@@ -16,9 +16,9 @@ from sdlora.lora import LoraConfig
 from sdlora.models.features import ImageFeatures
 from sdlora.resampling import Resampled
 from sdlora.training import TrainingConfig, fine_tune, run_digest
-from sdlora.training.choosing import Chooser
-from sdlora.training.drawn_validation import DrawnValidation
-from sdlora.training.measurement import Measurement
+from sdlora.training.judging.choosing import Chooser
+from sdlora.training.judging.drawn_validation import DrawnValidation
+from sdlora.training.judging.measurement import Measurement
 from tests.unit.training.setting import CONFIG, LORA, as_snapshot, fill_store
 from tests.unit.training.test_choosing import errors, weights
 

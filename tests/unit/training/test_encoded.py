@@ -7,7 +7,7 @@ from sdlora.models import parts
 from sdlora.models.encode import encode_images, encode_text
 from sdlora.models.families import family_of
 from sdlora.store import ImageStore
-from sdlora.training.encoded import encode_rows
+from sdlora.training.inputs.encoded import encode_rows
 from tests.unit.training.setting import as_snapshot, fill_store
 
 CPU = torch.device("cpu")

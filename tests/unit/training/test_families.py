@@ -14,9 +14,9 @@ from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model, par
 from sdlora.models.families import family_of
 from sdlora.store import ImageStore
 from sdlora.training import fine_tune
-from sdlora.training.encoded import encode_rows
-from sdlora.training.frozen_weights import store_as_used
-from sdlora.training.loss import DenoisingLoss
+from sdlora.training.inputs.encoded import encode_rows
+from sdlora.training.learning.frozen_weights import store_as_used
+from sdlora.training.learning.loss import DenoisingLoss
 from tests import families
 from tests.unit.training.setting import CONFIG, fill_store
 from tests.unit.training.steps import batch_of

@@ -6,7 +6,7 @@ import torch
 from sdlora.lora import LoraConfig, attach_lora
 from sdlora.lora.attach import adapter_parameters
 from sdlora.models import parts
-from sdlora.training.frozen_weights import store_as_used
+from sdlora.training.learning.frozen_weights import store_as_used
 from tests.unit.training.steps import loss_and_gradient, moved
 
 

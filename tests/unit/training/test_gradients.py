@@ -5,10 +5,10 @@ import torch
 
 from sdlora.lora.attach import adapter_parameters, attach_lora
 from sdlora.models import parts
-from sdlora.training.batches import Portion, draw_step
-from sdlora.training.encoded import encode_rows
-from sdlora.training.loss import DenoisingLoss
-from sdlora.training.order import EpochOrder
+from sdlora.training.inputs.batches import Portion, draw_step
+from sdlora.training.inputs.encoded import encode_rows
+from sdlora.training.inputs.order import EpochOrder
+from sdlora.training.learning.loss import DenoisingLoss
 from tests.unit.training.setting import CONFIG, LORA
 
 CPU = torch.device("cpu")

@@ -15,8 +15,8 @@ from sdlora.lora import attach_lora
 from sdlora.models import parts, precision
 from sdlora.models.precision import probe_precision
 from sdlora.training import TrainingConfig, fine_tune
-from sdlora.training.frozen_weights import store_as_used
-from sdlora.training.learner import Learner, TrainedGroup
+from sdlora.training.learning.frozen_weights import store_as_used
+from sdlora.training.learning.learner import Learner, TrainedGroup
 from tests.unit.training.setting import CONFIG, LORA
 from tests.unit.training.test_fine_tuning import contents, interrupt_at
 

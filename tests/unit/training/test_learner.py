@@ -11,8 +11,8 @@ from sdlora.errors import ConfigError, TrainingError
 from sdlora.lora.attach import adapter_parameters, attach_lora
 from sdlora.models import parts
 from sdlora.training import TrainingConfig
-from sdlora.training.learner import Learner, TrainedGroup
-from sdlora.training.optimizers import require_library
+from sdlora.training.learning.learner import Learner, TrainedGroup
+from sdlora.training.learning.optimizers import require_library
 from tests.unit.training.setting import CONFIG, LORA
 
 

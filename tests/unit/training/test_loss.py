@@ -10,10 +10,10 @@ from sdlora.diffusion.schedule import add_noise
 from sdlora.diffusion.targets import training_target
 from sdlora.models import parts
 from sdlora.models.families import family_of
-from sdlora.training.batches import Batch
-from sdlora.training.encoded import encode_rows
-from sdlora.training.loss import DenoisingLoss
-from sdlora.training.validation import FixedNoiseValidation
+from sdlora.training.inputs.batches import Batch
+from sdlora.training.inputs.encoded import encode_rows
+from sdlora.training.judging.validation import FixedNoiseValidation
+from sdlora.training.learning.loss import DenoisingLoss
 from tests.unit.training.setting import as_snapshot
 
 CPU = torch.device("cpu")

@@ -16,10 +16,10 @@ from sdlora.models import parts
 from sdlora.models.families import family_of
 from sdlora.store import ImageStore
 from sdlora.training import fine_tune
-from sdlora.training.batches import Portion, draw_step
-from sdlora.training.encoded import encode_rows
-from sdlora.training.loss import DenoisingLoss
-from sdlora.training.order import EpochOrder
+from sdlora.training.inputs.batches import Portion, draw_step
+from sdlora.training.inputs.encoded import encode_rows
+from sdlora.training.inputs.order import EpochOrder
+from sdlora.training.learning.loss import DenoisingLoss
 from tests.unit.training.setting import CONFIG, LORA, as_snapshot
 
 CPU = torch.device("cpu")

@@ -6,9 +6,9 @@ import torch
 from sdlora.lora import LoraConfig, attach_lora
 from sdlora.lora.attach import adapter_parameters
 from sdlora.models import parts
-from sdlora.training import merged_weights
-from sdlora.training.frozen_weights import store_as_used
-from sdlora.training.merged_weights import merge_as_used
+from sdlora.training.learning import merged_weights
+from sdlora.training.learning.frozen_weights import store_as_used
+from sdlora.training.learning.merged_weights import merge_as_used
 from tests.unit.training.steps import loss_and_gradient, moved
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdlora.training.order import EpochOrder
+from sdlora.training.inputs.order import EpochOrder
 
 
 def one_shape(count):

@@ -10,9 +10,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from sdlora.errors import TrainingError
 from sdlora.lora.attach import attach_lora
 from sdlora.models import parts
-from sdlora.training import fine_tune, preflight
-from sdlora.training.encoded import encode_rows
-from sdlora.training.loss import DenoisingLoss
+from sdlora.training import fine_tune
+from sdlora.training.inputs.encoded import encode_rows
+from sdlora.training.learning import preflight
+from sdlora.training.learning.loss import DenoisingLoss
 from tests.unit.training.setting import CONFIG, LORA
 
 CPU = torch.device("cpu")

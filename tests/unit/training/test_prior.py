@@ -15,13 +15,13 @@ from sdlora.lora import LoraConfig
 from sdlora.lora.inspecting import inspect_adapter
 from sdlora.models import BaseModelConfig, load_base_model, parts
 from sdlora.training import TrainingConfig, fine_tune, run_digest, settle
-from sdlora.training.batches import Portion, draw_step
-from sdlora.training.encoded import EncodedRows, View
-from sdlora.training.loss import DenoisingLoss
-from sdlora.training.order import EpochOrder
-from sdlora.training.prior import encode_prior
-from sdlora.training.prior_images import draw_prior_images, plan_prior_images
-from sdlora.training.validation import FixedNoiseValidation
+from sdlora.training.inputs.batches import Portion, draw_step
+from sdlora.training.inputs.encoded import EncodedRows, View
+from sdlora.training.inputs.order import EpochOrder
+from sdlora.training.inputs.prior import encode_prior
+from sdlora.training.inputs.prior_images import draw_prior_images, plan_prior_images
+from sdlora.training.judging.validation import FixedNoiseValidation
+from sdlora.training.learning.loss import DenoisingLoss
 from tests.families import build
 from tests.unit.training.setting import CONFIG, LORA
 from tests.unit.training.test_batches import UNIFORM

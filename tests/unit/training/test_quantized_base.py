@@ -12,10 +12,11 @@ import torch
 from sdlora.errors import ConfigError
 from sdlora.lora import LoraConfig, attach_lora
 from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model, parts
-from sdlora.training import TrainingConfig, fine_tune, preflight, run_digest
-from sdlora.training.encoded import encode_rows
+from sdlora.training import TrainingConfig, fine_tune, run_digest
 from sdlora.training.full import fine_tune_fully
-from sdlora.training.loss import DenoisingLoss
+from sdlora.training.inputs.encoded import encode_rows
+from sdlora.training.learning import preflight
+from sdlora.training.learning.loss import DenoisingLoss
 from tests import families
 from tests.unit.training.setting import CONFIG, LORA
 from tests.unit.training.steps import loss_and_gradient, moved

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sdlora.training.rate import rate_factor
+from sdlora.training.learning.rate import rate_factor
 
 
 def test_the_rate_warms_up_and_falls_as_worked_by_hand():

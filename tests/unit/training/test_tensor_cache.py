@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from sdlora.errors import StorageError
-from sdlora.training.tensor_cache import TensorCache
+from sdlora.training.inputs.tensor_cache import TensorCache
 from tests.unit.training.disk import disk_space
 
 

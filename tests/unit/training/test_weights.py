@@ -15,8 +15,8 @@ from sdlora.data import DataConfig, Snapshot, clean, collect, make_snapshot
 from sdlora.store import ImageStore
 from sdlora.training import fine_tune
 from sdlora.training import loop as loop_module
-from sdlora.training.batches import draw_step
-from sdlora.training.order import repeats_for
+from sdlora.training.inputs.batches import draw_step
+from sdlora.training.inputs.order import repeats_for
 from tests.unit.data.drawing import drawing
 from tests.unit.training.setting import CONFIG, EVERYTHING, LORA, LORA_WITH_DROPOUT, as_snapshot, write_setting
 from tests.unit.training.test_fine_tuning import contents, curve, run_module

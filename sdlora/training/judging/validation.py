@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from sdlora.data import SnapshotRow
 from sdlora.diffusion.seeds import step_generator
-from sdlora.training.batches import Batch, stack_conditioning
-from sdlora.training.encoded import EncodedRows
-from sdlora.training.loss import DenoisingLoss
+from sdlora.training.inputs.batches import Batch, stack_conditioning
+from sdlora.training.inputs.encoded import EncodedRows
+from sdlora.training.learning.loss import DenoisingLoss
 
 MAX_IMAGES = 64
 TIMESTEPS_PER_IMAGE = 4

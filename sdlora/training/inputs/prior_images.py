@@ -21,7 +21,7 @@ from sdlora.models.stable_diffusion import StableDiffusion
 from sdlora.progress import OnProgress
 from sdlora.training.config import TrainingConfig
 from sdlora.training.identity import PRIOR_VERSION
-from sdlora.training.tensor_cache import TensorCache
+from sdlora.training.inputs.tensor_cache import TensorCache
 
 # As evaluation draws by default: what is preserved is what people see of the base.
 _STEPS, _GUIDANCE_SCALE = 20, 3.5

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from sdlora.checkpoints import Checkpoint, load_optimizer_tensors, optimizer_groups, optimizer_tensors
 from sdlora.errors import TrainingError
 from sdlora.training.config import TrainingConfig
-from sdlora.training.optimizers import make_optimizer
-from sdlora.training.rate import rate_factor
+from sdlora.training.learning.optimizers import make_optimizer
+from sdlora.training.learning.rate import rate_factor
 
 
 @dataclass(frozen=True)

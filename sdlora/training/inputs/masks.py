@@ -15,9 +15,9 @@ from sdlora.data.decoding.decode import UnreadableError, decode_alpha
 from sdlora.data.decoding.mask import decode_mask
 from sdlora.errors import DataError
 from sdlora.store import ImageStore
-from sdlora.training.buckets import Size
-from sdlora.training.lookup import ONLY, Encode, look_up
-from sdlora.training.tensor_cache import TensorCache
+from sdlora.training.inputs.buckets import Size
+from sdlora.training.inputs.lookup import ONLY, Encode, look_up
+from sdlora.training.inputs.tensor_cache import TensorCache
 
 # Raised when the same bytes would give another mask.
 _ALPHA = "alpha-v1"

@@ -13,8 +13,8 @@ from sdlora.models import parts
 from sdlora.models.families import family_of
 from sdlora.models.families.base import Family
 from sdlora.models.precision import Precision, autocast
-from sdlora.training.batches import Batch
-from sdlora.training.trained_text import TrainedText
+from sdlora.training.inputs.batches import Batch
+from sdlora.training.learning.trained_text import TrainedText
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sdlora.models.families.base import free
 from sdlora.progress import OnProgress
-from sdlora.training.tensor_cache import TensorCache
+from sdlora.training.inputs.tensor_cache import TensorCache
 
 _CHUNK = 64
 ONLY = ""

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from sdlora.errors import TrainingError
-from sdlora.training.batches import Batch, stack_conditioning
 from sdlora.training.config import TrainingConfig
-from sdlora.training.encoded import EncodedRows
-from sdlora.training.loss import DenoisingLoss
+from sdlora.training.inputs.batches import Batch, stack_conditioning
+from sdlora.training.inputs.encoded import EncodedRows
+from sdlora.training.learning.loss import DenoisingLoss
 from sdlora.training.run_folder import write_record
 
 _logger = logging.getLogger(__name__)

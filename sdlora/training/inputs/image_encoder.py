@@ -17,9 +17,9 @@ from sdlora.models.encode import encode_images
 from sdlora.models.families.base import free
 from sdlora.progress import OnProgress
 from sdlora.store import ImageStore
-from sdlora.training.buckets import Size
-from sdlora.training.lookup import ONLY, Encode, look_up
-from sdlora.training.tensor_cache import TensorCache
+from sdlora.training.inputs.buckets import Size
+from sdlora.training.inputs.lookup import ONLY, Encode, look_up
+from sdlora.training.inputs.tensor_cache import TensorCache
 
 _TRANSFORM = "centre-crop-v2"  # raised when load_images_uint8, encode_images or its batches change the results
 # On a CPU few images at once stay in its caches (8 of 64 px: a fifth less time than 32) and need less memory.

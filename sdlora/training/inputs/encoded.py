@@ -23,13 +23,13 @@ from sdlora.models.families import family_of
 from sdlora.models.families.base import Family, TextPart
 from sdlora.progress import OnProgress
 from sdlora.store import ImageStore
-from sdlora.training.buckets import Size
-from sdlora.training.framing import centre_framing, target_sizes, upright_sizes
-from sdlora.training.image_encoder import ImageEncoder
-from sdlora.training.lookup import Encode, look_up
-from sdlora.training.masks import read_masks
-from sdlora.training.tensor_cache import TensorCache
-from sdlora.training.trained_text import caption_tokens
+from sdlora.training.inputs.buckets import Size
+from sdlora.training.inputs.framing import centre_framing, target_sizes, upright_sizes
+from sdlora.training.inputs.image_encoder import ImageEncoder
+from sdlora.training.inputs.lookup import Encode, look_up
+from sdlora.training.inputs.masks import read_masks
+from sdlora.training.inputs.tensor_cache import TensorCache
+from sdlora.training.learning.trained_text import caption_tokens
 
 
 @dataclass(frozen=True)

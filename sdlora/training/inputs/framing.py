@@ -9,8 +9,8 @@ import torch
 from sdlora.data.decoding.decode import UnreadableError, decode_rgb
 from sdlora.models.families.base import Family, Framing
 from sdlora.store import ImageStore
-from sdlora.training.buckets import Size, assign_buckets
-from sdlora.training.tensor_cache import TensorCache
+from sdlora.training.inputs.buckets import Size, assign_buckets
+from sdlora.training.inputs.tensor_cache import TensorCache
 
 
 def target_sizes(

@@ -12,9 +12,9 @@ from sdlora.diffusion.objectives import Objective
 from sdlora.diffusion.schedule import draw_noise
 from sdlora.diffusion.seeds import step_generator
 from sdlora.training.config import TrainingConfig
-from sdlora.training.encoded import EncodedRows
-from sdlora.training.masks import mask_weights
-from sdlora.training.order import EpochOrder, repeats_for
+from sdlora.training.inputs.encoded import EncodedRows
+from sdlora.training.inputs.masks import mask_weights
+from sdlora.training.inputs.order import EpochOrder, repeats_for
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,11 @@ from sdlora.models.encode import encode_images
 from sdlora.models.families import family_of
 from sdlora.progress import OnProgress
 from sdlora.training.config import TrainingConfig
-from sdlora.training.encoded import EncodedRows, View, encode_captions
-from sdlora.training.framing import centre_framing
-from sdlora.training.lookup import ONLY, Encode, look_up
-from sdlora.training.prior_images import draw_prior_images, plan_prior_images, write_sheet
-from sdlora.training.tensor_cache import TensorCache
+from sdlora.training.inputs.encoded import EncodedRows, View, encode_captions
+from sdlora.training.inputs.framing import centre_framing
+from sdlora.training.inputs.lookup import ONLY, Encode, look_up
+from sdlora.training.inputs.prior_images import draw_prior_images, plan_prior_images, write_sheet
+from sdlora.training.inputs.tensor_cache import TensorCache
 
 PRIOR_SHEET = "prior-images.png"
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from sdlora.errors import StorageError, WeightsError
 from sdlora.evidence import Choice, Estimate, replace_file
 from sdlora.training.config import TrainingConfig
-from sdlora.training.measurement import Measurement
+from sdlora.training.judging.measurement import Measurement
 
 FOLDER = "kept"
 

@@ -1,0 +1,1 @@
+"""How good the adapter is while it learns, seen and measured, and which of its states is kept."""
