@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sdlora.data.alike.fingerprint import THUMBNAIL_SIDE_PX, Fingerprint
-from sdlora.data.alike.glance import STARTS, glance
+from sdlora.data.alike.glance import STARTS, cells_of, glance
 from sdlora.data.alike.registration import GAINS, View, foot_of, matching_gains, refine
 
 _GLANCE_LIMIT = 26.0  # grey levels; of true copies 1 % differ more at a glance, of other pairs with like hashes 80 %
@@ -27,7 +27,9 @@ IntArray = npt.NDArray[np.int64]
 Apply = Callable[..., Iterable[FloatArray]]
 
 
-def differences(looks: Sequence[Fingerprint], pairs: IntArray, apply: Apply = map) -> FloatArray:
+def differences(
+    looks: Sequence[Fingerprint], pairs: IntArray, apply: Apply = map, cells: FloatArray | None = None
+) -> FloatArray:
     """How much the images of each pair differ where they differ most, in grey levels of 255: 0 for the same look.
 
     One is laid over the other: moved, scaled and its brightness matched, by Gauss-Newton steps on a rough picture from
@@ -39,6 +41,7 @@ def differences(looks: Sequence[Fingerprint], pairs: IntArray, apply: Apply = ma
     Args:
         pairs: (N, 2) positions in `looks`.
         apply: does what `map` does, perhaps in several processes.
+        cells: what `coarse_looks` made of the looks, if it is at hand.
 
     Returns:
         (N,) the same for a pair and its reverse.
@@ -46,14 +49,13 @@ def differences(looks: Sequence[Fingerprint], pairs: IntArray, apply: Apply = ma
     result = np.full(len(pairs), np.inf, np.float32)
     if not len(pairs):
         return result
-    side = THUMBNAIL_SIDE_PX
-    rgb = np.frombuffer(b"".join(one.thumbnail for one in looks), np.uint8).reshape(-1, side, side, 3)
+    rgb = _pixels(looks)
     aspects = np.log([one.aspect for one in looks]).astype(np.float32)
     # In an order that does not depend on how a pair is given: aligning is not symmetric to the last digit.
     rank = np.empty(len(looks), np.int64)
     rank[sorted(range(len(looks)), key=lambda one: looks[one].thumbnail)] = np.arange(len(looks))
     pairs = np.where((rank[pairs[:, 0]] > rank[pairs[:, 1]])[:, None], pairs[:, ::-1], pairs)
-    errors = glance(rgb, pairs, GAINS)  # (N, starts)
+    errors = glance(cells_of(rgb) if cells is None else cells, pairs, GAINS)  # (N, starts)
     chosen = np.flatnonzero(errors.min(axis=1) < _GLANCE_LIMIT)
     starts = np.argsort(errors, axis=1, kind="stable")[:, :_STARTS_TRIED]
     portions = [chosen[begin : begin + _AT_ONCE] for begin in range(0, len(chosen), _AT_ONCE)]
@@ -63,6 +65,17 @@ def differences(looks: Sequence[Fingerprint], pairs: IntArray, apply: Apply = ma
     for portion, found in zip(portions, apply(_differences, both, stretches, maps), strict=True):
         result[portion] = found
     return result
+
+
+def coarse_looks(looks: Sequence[Fingerprint]) -> FloatArray:
+    """(M, ...) what a first glance compares of each, the same to the bit whatever looks are beside it."""
+    return cells_of(_pixels(looks))
+
+
+def _pixels(looks: Sequence[Fingerprint]) -> npt.NDArray[np.uint8]:
+    """(M, S, S, 3) thumbnails."""
+    side = THUMBNAIL_SIDE_PX
+    return np.frombuffer(b"".join(one.thumbnail for one in looks), np.uint8).reshape(-1, side, side, 3)
 
 
 def _differences(pixels: npt.NDArray[np.uint8], stretch: FloatArray, starts: FloatArray) -> FloatArray:

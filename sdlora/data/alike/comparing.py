@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from sdlora.data.alike.alignment import Apply, differences
+from sdlora.data.alike.alignment import Apply, FloatArray, coarse_looks, differences
 from sdlora.data.alike.fingerprint import Fingerprint
 from sdlora.data.config import MAX_DIFFERENCE
 from sdlora.store.intake import chunks, insert_or_ignore
@@ -22,16 +23,50 @@ Pair = tuple[int, int, float]
 _COMPARED = 4_096  # pairs compared at once: their thumbnails take some 25 MB
 
 
-def compare(session: Session, ids: IntArray, apply: Apply = map) -> list[Pair]:
+_KEPT = 8_192  # looks that stay in memory: some 50 MB
+
+
+@dataclass
+class Looks:
+    """Fingerprints by id with what a first glance compares of them, the latest of which stay in memory.
+
+    An image whose hashes are close to many others' is asked for again and again while a collection comes in.
+    """
+
+    _recent: dict[int, tuple[Fingerprint, FloatArray]] = field(default_factory=dict)
+
+    def read(self, session: Session, identities: list[int]) -> dict[int, tuple[Fingerprint, FloatArray]]:
+        """Those of the ids that are recorded; an image that was purged since its hashes were read has none."""
+        known = [identity for identity in identities if identity in self._recent]
+        still_there = {
+            identity
+            for chunk in chunks(known)
+            for (identity,) in session.execute(select(FingerprintTable.id).where(FingerprintTable.id.in_(chunk)))
+        }
+        found = {identity: self._recent.pop(identity) for identity in known}
+        found = {identity: look for identity, look in found.items() if identity in still_there}
+        fresh = read_fingerprints(session, set(identities) - found.keys())
+        if fresh:
+            coarse = coarse_looks(list(fresh.values()))
+            found.update(zip(fresh, zip(fresh.values(), coarse, strict=True), strict=True))
+        self._recent.update(found)  # behind all others
+        for oldest in list(self._recent)[: max(0, len(self._recent) - _KEPT)]:
+            del self._recent[oldest]
+        return found
+
+
+def compare(session: Session, ids: IntArray, apply: Apply = map, looks: Looks | None = None) -> list[Pair]:
     """Compare (N, 2) pairs of fingerprint ids, record those that look alike at all, and return these."""
+    looks = looks or Looks()
     alike: list[Pair] = []
     for some in np.split(ids, range(_COMPARED, len(ids), _COMPARED)):
-        found = read_fingerprints(session, np.unique(some).tolist())
-        # Nothing is found of an image that was purged since its hashes were read.
+        found = looks.read(session, np.unique(some).tolist())
         present = some[np.isin(some, list(found)).all(axis=1)]
-        places = {identity: place for place, identity in enumerate(found)}
-        pairs = np.array([[places[first], places[second]] for first, second in present.tolist()], np.int64)
-        result = differences(list(found.values()), pairs.reshape(-1, 2), apply).tolist()
+        if not len(present):
+            continue
+        pairs = np.searchsorted(np.array(sorted(found)), present)
+        fingerprints, cells = zip(*(found[identity] for identity in sorted(found)), strict=True)
+        result = differences(fingerprints, pairs, apply, np.stack(cells)).tolist()
         alike += [
             (first, second, difference)
             for (first, second), difference in zip(present.tolist(), result, strict=True)

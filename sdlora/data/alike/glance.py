@@ -35,18 +35,17 @@ STARTS: FloatArray = np.array([_map_between(*parts) for parts in _COMPARED], np.
 y. The reverse of each is there as well."""
 
 
-def glance(rgb: npt.NDArray[np.uint8], pairs: npt.NDArray[np.int64], gains: tuple[float, float]) -> FloatArray:
+def glance(cells: FloatArray, pairs: npt.NDArray[np.int64], gains: tuple[float, float]) -> FloatArray:
     """Root mean square difference of each pair at 8x8 pixels, under each of STARTS, in grey levels.
 
     Args:
-        rgb: (M, S, S, 3) thumbnails.
+        cells: (M, parts, D) by `cells_of`.
         pairs: (N, 2) positions of them.
         gains: least and most brightness of the first over the second.
 
     Returns:
         (N, K)
     """
-    cells = _cells(rgb)  # (M, parts, D)
     energies = np.einsum("mpd,mpd->mp", cells, cells)
     result = np.empty((len(pairs), len(_COMPARED)), np.float32)
     for start in range(0, len(pairs), _PORTION):
@@ -60,15 +59,19 @@ def glance(rgb: npt.NDArray[np.uint8], pairs: npt.NDArray[np.int64], gains: tupl
     return result
 
 
-def _cells(rgb: npt.NDArray[np.uint8]) -> FloatArray:
-    """(M, parts, 3 * 7 * 8) mean colours of the cells of each part, without the lowest row, where captions are."""
+def cells_of(rgb: npt.NDArray[np.uint8]) -> FloatArray:
+    """(M, S, S, 3) thumbnails to (M, parts, 3 * 7 * 8) mean colours of the cells of each part.
+
+    The lowest row of cells is left out, because captions are there. An image's cells are the same to the bit whatever
+    images are beside it: all products are of one image's matrices.
+    """
     count, side = rgb.shape[:2]
     planes = np.ascontiguousarray(rgb.transpose(0, 3, 1, 2), dtype=np.float32)  # (M, 3, S, S)
     rows = np.concatenate([_averages(side, *down) for _, down in _PARTS])  # (parts * 8, S)
     lines = (rows @ planes).reshape(count, 3, len(_PARTS), _CELLS, side)
     result = np.empty((count, len(_PARTS), 3 * (_CELLS - 1) * _CELLS), np.float32)
     for part, (across, _) in enumerate(_PARTS):
-        cells = lines[:, :, part, :-1].reshape(-1, side) @ _averages(side, *across).T  # (M * 3 * 7, 8)
+        cells = np.ascontiguousarray(lines[:, :, part, :-1]) @ _averages(side, *across).T  # (M, 3, 7, 8)
         result[:, part] = cells.reshape(count, -1)
     return result
 

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from sdlora.data.alike.alignment import Apply
-from sdlora.data.alike.comparing import Pair, compare
+from sdlora.data.alike.comparing import Looks, Pair, compare
 from sdlora.data.alike.crowds import Crowds
 from sdlora.data.alike.fingerprint import HASH_COUNT, HASH_DISTANCE, SEARCHES, VERSION, Fingerprint
 from sdlora.data.alike.hamming import HammingIndex, scan
@@ -39,6 +39,7 @@ class SimilarPairs:
         self._indexes: list[HammingIndex] = []
         self._filed = 0
         self._crowds = Crowds()
+        self._looks = Looks()
 
     def add(self, session: Session, looks: Mapping[str, Fingerprint]) -> dict[str, int]:
         """Record fingerprints and all the pairs that they make; returns fingerprint ids by digest of the pixels.
@@ -89,9 +90,9 @@ class SimilarPairs:
                 some, waiting = waiting[with_hubs], waiting[~with_hubs]
             else:
                 some, waiting = waiting[:_COMPARED], waiting[_COMPARED:]
-            self._crowds.learn(compare(session, some, self._apply))
+            self._crowds.learn(compare(session, some, self._apply, self._looks))
             waiting = waiting[~self._crowds.settled(waiting)]
-        self._crowds.learn(compare(session, self._alike_in_crowds(first_new, crowds), self._apply))
+        self._crowds.learn(compare(session, self._alike_in_crowds(first_new, crowds), self._apply, self._looks))
 
     def _alike(self, first_new: int, visible: npt.NDArray[np.bool_]) -> IntArray:
         """(N, 2) ids of visible fingerprints with close hashes, one of them new, ordered by the second, larger id."""

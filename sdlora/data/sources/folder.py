@@ -12,8 +12,8 @@ from sdlora.data.sources.base import Source, Surroundings, UnreadableItemError, 
 from sdlora.data.sources.tree import Entry, Listing, is_image, speaks_of_images, tree_items
 from sdlora.errors import DataError
 
-WORKERS = 2
-"""Reading and hashing release Python's lock for part of the time only."""
+WORKERS = 1
+"""Threads of one interpreter that do little each wait for its lock longer than for a disk."""
 
 
 def open_folder(uri: str, surroundings: Surroundings) -> Source | None:

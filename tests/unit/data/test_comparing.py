@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from sqlalchemy import delete, func, select
+
+from sdlora.data.alike import comparing
+from sdlora.data.alike.comparing import Looks, compare
+from sdlora.data.alike.fingerprint import VERSION, Fingerprint, fingerprint
+from sdlora.data.config import DataConfig
+from sdlora.store import ImageStore
+from sdlora.store.tables import FingerprintTable, SimilarPairTable
+from tests.unit.data.drawing import icon
+
+LIMIT = DataConfig().near_duplicate_difference
+SEEDS = [1, 2, 3, 1, 2, 1]
+
+
+def record(store: ImageStore, looks: list[Fingerprint]) -> list[int]:
+    with store.write() as session:
+        rows = [
+            FingerprintTable(
+                pixels_sha256=f"{number:064}",
+                version=VERSION,
+                hashes=np.array(look.hashes, ">u8").tobytes(),
+                aspect=look.aspect,
+                thumbnail=look.thumbnail,
+            )
+            for number, look in enumerate(looks)
+        ]
+        session.add_all(rows)
+        session.flush()
+        return [row.id for row in rows]
+
+
+def test_looks_that_are_kept_in_memory_find_the_pairs_that_read_ones_do(
+    store: ImageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = record(store, [fingerprint(icon(seed, side_px=64 + place)) for place, seed in enumerate(SEEDS)])
+    pairs = np.array(list(combinations(ids, 2)))
+    expected = {(ids[a], ids[b]) for a, b in combinations(range(len(SEEDS)), 2) if SEEDS[a] == SEEDS[b]}
+    with store.write() as session:
+        read = compare(session, pairs)
+    assert {(first, second) for first, second, difference in read if difference < LIMIT} == expected
+    for kept in (100, 2):
+        monkeypatch.setattr(comparing, "_KEPT", kept)
+        looks = Looks()
+        with store.write() as session:
+            one_by_one = [found for pair in pairs for found in compare(session, pair[None], looks=looks)]
+        assert one_by_one == read
+
+
+def test_a_look_that_was_taken_away_meanwhile_makes_no_pair(store: ImageStore) -> None:
+    ids = record(store, [fingerprint(icon(1, side_px=64 + place)) for place in range(3)])
+    pairs, looks = np.array(list(combinations(ids, 2))), Looks()
+    with store.write() as session:
+        assert len(compare(session, pairs, looks=looks)) == 3
+    with store.write() as session:
+        session.execute(delete(SimilarPairTable))
+        session.execute(delete(FingerprintTable).where(FingerprintTable.id == ids[1]))
+    with store.write() as session:
+        assert [found[:2] for found in compare(session, pairs, looks=looks)] == [(ids[0], ids[2])]
+        assert session.scalar(select(func.count()).select_from(SimilarPairTable)) == 1
