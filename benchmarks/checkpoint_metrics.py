@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 
 import torch
+from from_folder import snapshot_of
 
 import sdlora
-from sdlora.data import DataConfig, clean, collect, make_snapshot
 from sdlora.evidence import load_choice
 from sdlora.lora import LoraConfig
 from sdlora.models import BaseModelConfig, load_base_model
@@ -42,11 +42,8 @@ def main() -> None:
 
 def _run(options: argparse.Namespace, home: Path) -> None:
     demo = Path(sdlora.__path__[0]) / "assets" / "demo" / "first"
-    data = DataConfig(sources=(str(demo),), resolution=64)
     with ImageStore.open(home) as store:
-        collect(store, data.sources[0], data)
-        clean(store, data)
-        snapshot, base = make_snapshot(store, data), load_base_model(BaseModelConfig(), home)
+        snapshot, base = snapshot_of(store, demo), load_base_model(BaseModelConfig(), home)
         for count in options.counts:
             config = TrainingConfig(
                 steps=options.steps,

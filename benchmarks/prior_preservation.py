@@ -17,9 +17,9 @@ import time
 from pathlib import Path
 
 import torch
+from from_folder import snapshot_of
 
 import sdlora
-from sdlora.data import DataConfig, clean, collect, make_snapshot
 from sdlora.evaluation import EvaluationConfig
 from sdlora.evaluation.comparing import Trained, compare
 from sdlora.evidence import load_choice
@@ -55,11 +55,8 @@ def main() -> None:
 def _run(options: argparse.Namespace, home: Path) -> None:
     demo = Path(sdlora.__path__[0]) / "assets" / "demo" / "first"
     preserved, unseen = _prompts(demo, options.prompts)
-    data = DataConfig(sources=(str(demo),), resolution=64)
     with ImageStore.open(home) as store:
-        collect(store, data.sources[0], data)
-        clean(store, data)
-        snapshot = make_snapshot(store, data)
+        snapshot = snapshot_of(store, demo)
         base = load_base_model(BaseModelConfig(), home)
         trained: dict[str, Trained] = {}
         losses: dict[str, float] = {}

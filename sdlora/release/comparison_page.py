@@ -7,11 +7,11 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from sdlora.comparison import BASE, COMPARED, COMPARISON_GRID, Comparison, Contender, title
 from sdlora.evidence import Estimate, Metric, replace_file
+from sdlora.release.pages import style, templates
 
 PAGE_FILE = "comparison.html"
 
@@ -22,14 +22,8 @@ def write_comparison_page(folder: Path, comparison: Comparison, name: str) -> Pa
     Raises:
         StorageError: the folder cannot be written.
     """
-    environment = Environment(
-        loader=PackageLoader("sdlora.release"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    css = environment.loader.get_source(environment, "report.css")[0] if environment.loader else ""
+    environment = templates()
+    css = style(environment, "report.css")
     page = environment.get_template("comparison.html.jinja").render(
         name=name,
         comparison=comparison,

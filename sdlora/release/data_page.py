@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from sdlora.data import DataConfig
@@ -20,6 +19,7 @@ from sdlora.evidence import replace_file
 from sdlora.release.blanking import image_name
 from sdlora.release.data_facts import DataFacts, file_name, gather_facts
 from sdlora.release.histograms import bar_chart, binned, column_chart
+from sdlora.release.pages import style, templates
 from sdlora.release.thumbnails import Thumbnails
 from sdlora.release.tiles import Tile
 from sdlora.store import ImageRecord, ImageStore
@@ -66,16 +66,10 @@ def write_data_page(
 
 def render_data_page(facts: DataFacts, thumbnails: Thumbnails, title: str) -> str:
     """The page as text; names, captions and reasons are escaped."""
-    environment = Environment(
-        loader=PackageLoader("sdlora.release"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     environment.filters.update(count=lambda value: f"{value:,}", image_name=image_name)
     environment.globals.update(thumbnail=thumbnails.of, file_name=file_name)
-    css = "".join(_source(environment, name) for name in ("report.css", "data.css"))
+    css = style(environment, "report.css", "data.css")
     return environment.get_template("data.html.jinja").render(
         title=title,
         made=datetime.now(UTC),
@@ -107,11 +101,6 @@ class Group:
     check: ListedCheck | None
     count: int
     shown: Sequence[ImageRecord]
-
-
-def _source(environment: Environment, name: str) -> str:
-    assert environment.loader is not None
-    return environment.loader.get_source(environment, name)[0]
 
 
 def _tiles(facts: DataFacts) -> Iterator[Tile]:

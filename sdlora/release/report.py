@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from sdlora.evidence import METRICS, Contestant, Duel, Estimate, Metric, replace_file
 from sdlora.release.blanking import image_name
 from sdlora.release.charts import interval_plot, loss_chart
 from sdlora.release.images import data_uri, file_data_uri
+from sdlora.release.pages import style, templates
 from sdlora.release.record import DATA_PAGE, DIFFUSERS_WEIGHTS, VersionRecord, caption_pattern
 from sdlora.release.tiles import Tile
 
@@ -40,15 +40,9 @@ def write_report(folder: Path, record: VersionRecord) -> Path:
 
 def render_report(record: VersionRecord) -> str:
     """The page as text."""
-    environment = Environment(
-        loader=PackageLoader("sdlora.release"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     environment.filters.update(number=_number, interval=_interval, signed=_signed, image_name=image_name)
-    css = environment.loader.get_source(environment, "report.css")[0] if environment.loader else ""
+    css = style(environment, "report.css")
     return environment.get_template("report.html.jinja").render(
         record=record,
         duel=record.duel,

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from sdlora.artifacts import BaseModelRef
 from sdlora.data import Snapshot
@@ -11,6 +12,15 @@ from sdlora.models import BaseModelConfig, load_base_model
 from sdlora.store import ImageStore
 from tests.tiny import tiny_base_model
 from tests.unit.training.setting import fill_store
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """The order of sums is part of a result's bytes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

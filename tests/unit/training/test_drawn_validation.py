@@ -25,12 +25,7 @@ from tests.unit.training.test_choosing import errors, weights
 DRAWN = CONFIG.model_copy(update={"validation_images": 8, "precision": "fp32", "steps": 4, "validation_every_steps": 2})
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

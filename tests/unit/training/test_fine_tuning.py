@@ -31,23 +31,9 @@ from tests.unit.training.setting import (
     fill_store,
     write_setting,
 )
+from tests.unit.training.written import contents, curve
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def curve(folder):
-    points = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in point.items() if name != "images_per_second"} for point in points]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def run_module(*arguments):

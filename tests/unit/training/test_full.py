@@ -18,12 +18,7 @@ from tests.unit.training.test_fine_tuning import interrupt_at
 FULL = CONFIG.model_copy(update={"learning_rate": 2e-4, "precision": "bf16", "horizontal_flip": True, "ema_decay": 0.9})
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_all_weights_of_the_denoiser_learn_and_nothing_else(base, store, snapshot, tmp_path):

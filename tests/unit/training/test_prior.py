@@ -25,6 +25,7 @@ from sdlora.training.learning.loss import DenoisingLoss
 from tests.families import build
 from tests.unit.training.setting import CONFIG, LORA
 from tests.unit.training.test_batches import UNIFORM
+from tests.unit.training.written import contents
 
 CPU = torch.device("cpu")
 PRIOR = CONFIG.model_copy(
@@ -41,16 +42,7 @@ PRIOR = CONFIG.model_copy(
 WEIGHTED = {"prior_weight": 1.0, "prior_prompts": ("a red circle",), "prior_images": 2}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_the_base_draws_its_prompts_in_turn_each_image_once(base, tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 
 import pytest
@@ -14,6 +13,7 @@ from sdlora.store import ImageStore
 from sdlora.training import fine_tune
 from sdlora.training.loop import Run
 from tests.unit.training.setting import LONG, LORA_WITH_DROPOUT, fill_store
+from tests.unit.training.written import contents, curve
 
 # Steps of two passes, measurements of several batches, pictures of three sampler steps.
 CONFIG = LONG.model_copy(
@@ -29,21 +29,7 @@ CONFIG = LONG.model_copy(
 PHASES = {"_step": "step", "_validate": "validation", "_draw_samples": "pictures"}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def curve(folder):
-    points = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in point.items() if name != "images_per_second"} for point in points]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

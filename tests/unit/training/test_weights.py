@@ -7,7 +7,6 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-import torch
 from PIL import Image
 
 from sdlora.checkpoints import latest_checkpoint
@@ -21,13 +20,7 @@ from tests.unit.data.drawing import drawing
 from tests.unit.training.setting import CONFIG, EVERYTHING, LORA, LORA_WITH_DROPOUT, as_snapshot, write_setting
 from tests.unit.training.test_fine_tuning import contents, curve, run_module
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
