@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from alembic import command
+from alembic.config import Config
 from sqlalchemy import select
 
-from sdlora.store import Caption, ImageStore
+from sdlora.store import Caption, ImageStore, database
 from sdlora.store.addresses import public_address
 from sdlora.store.intake import SeenFile, record_files, register_source
 from sdlora.store.location import StoreLocation
@@ -98,7 +100,10 @@ def test_a_store_of_before_forgets_the_secrets_and_keeps_files_and_captions(
             SeenFile(path, digit * 64, 1, captions=(Caption(f"caption {digit}", "metadata"),)) for path, digit in rows
         ]
         record_files(session, source_id, files)
-        session.connection().exec_driver_sql("UPDATE alembic_version SET version_num = '0006'")
+        config = Config()
+        config.set_main_option("script_location", str(Path(database.__file__).parent / "migrations"))
+        config.attributes["connection"] = session.connection()
+        command.downgrade(config, "0006")
     with ImageStore.open(tmp_path / "home", location) as opened:
         first, second = (public_address(token.format(number)).marked for number in (1, 2))
         assert _recorded(opened) == sorted(
