@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.error
 import urllib.request
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from deployments.services import ServiceError
 from tasks.lock import is_training
+
+_BUSY_SECONDS = 60.0
+"""A server that has just started answers 503 while its own services hold its database."""
 
 
 class PrefectApi:
@@ -58,6 +63,16 @@ class PrefectApi:
         return self._send("POST", path, body)
 
     def _send(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
+        patient_until = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                return self._send_once(method, path, body)
+            except _BusyError:
+                if time.monotonic() > patient_until:
+                    raise
+                time.sleep(0.5)
+
+    def _send_once(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(f"{self.url}/api/{path}", data, headers, method=method)  # noqa: S310  # loopback
@@ -66,7 +81,12 @@ class PrefectApi:
                 content = reply.read()
         except urllib.error.HTTPError as error:
             said = error.read().decode(errors="replace")[:500]
-            raise ServiceError(f"The Prefect server refused {method} {path}: {error.code} {said}") from error
+            kind = _BusyError if error.code == HTTPStatus.SERVICE_UNAVAILABLE else ServiceError
+            raise kind(f"The Prefect server refused {method} {path}: {error.code} {said}") from error
         except OSError as error:
             raise ServiceError(f"The Prefect server at {self.url} cannot be reached: {error}") from error
         return json.loads(content) if content else None
+
+
+class _BusyError(ServiceError):
+    """What was refused may be taken in a moment."""
