@@ -21,8 +21,6 @@ Pair = tuple[int, int, float]
 """Two fingerprint ids, the smaller first, and how much the two differ."""
 
 _COMPARED = 4_096  # pairs compared at once: their thumbnails take some 25 MB
-
-
 _KEPT = 8_192  # looks that stay in memory: some 50 MB
 
 
@@ -34,24 +32,24 @@ class Looks:
     """
 
     _recent: dict[int, tuple[Fingerprint, FloatArray]] = field(default_factory=dict)
+    _pixels: dict[int, str] = field(default_factory=dict)
 
     def read(self, session: Session, identities: list[int]) -> dict[int, tuple[Fingerprint, FloatArray]]:
         """Those of the ids that are recorded; an image that was purged since its hashes were read has none."""
-        known = [identity for identity in identities if identity in self._recent]
-        still_there = {
-            identity
-            for chunk in chunks(known)
-            for (identity,) in session.execute(select(FingerprintTable.id).where(FingerprintTable.id.in_(chunk)))
-        }
-        found = {identity: self._recent.pop(identity) for identity in known}
-        found = {identity: look for identity, look in found.items() if identity in still_there}
-        fresh = read_fingerprints(session, set(identities) - found.keys())
+        table = FingerprintTable
+        statements = (select(table.id, table.pixels_sha256).where(table.id.in_(chunk)) for chunk in chunks(identities))
+        recorded = {identity: pixels for one in statements for identity, pixels in session.execute(one)}
+        # SQLite gives the id of a purged image to the next one.
+        kept = [one for one in identities if one in self._recent and self._pixels[one] == recorded.get(one)]
+        found = {identity: self._recent.pop(identity) for identity in kept}
+        fresh = read_fingerprints(session, recorded.keys() - found.keys())
         if fresh:
             coarse = coarse_looks(list(fresh.values()))
             found.update(zip(fresh, zip(fresh.values(), coarse, strict=True), strict=True))
+        self._pixels.update(recorded)
         self._recent.update(found)  # behind all others
         for oldest in list(self._recent)[: max(0, len(self._recent) - _KEPT)]:
-            del self._recent[oldest]
+            del self._recent[oldest], self._pixels[oldest]
         return found
 
 

@@ -63,3 +63,17 @@ def test_a_look_that_was_taken_away_meanwhile_makes_no_pair(store: ImageStore) -
     with store.write() as session:
         assert [found[:2] for found in compare(session, pairs, looks=looks)] == [(ids[0], ids[2])]
         assert session.scalar(select(func.count()).select_from(SimilarPairTable)) == 1
+
+
+def test_an_id_that_was_given_again_means_the_image_that_has_it_now(store: ImageStore) -> None:
+    ids = record(store, [fingerprint(icon(1)), fingerprint(icon(1, side_px=65))])
+    pairs, looks = np.array([ids]), Looks()
+    with store.write() as session:
+        assert compare(session, pairs, looks=looks)[0][2] < LIMIT
+    other = fingerprint(icon(7))
+    with store.write() as session:
+        session.execute(delete(SimilarPairTable))
+        row = session.get_one(FingerprintTable, ids[1])
+        row.pixels_sha256, row.thumbnail, row.aspect = "f" * 64, other.thumbnail, other.aspect
+    with store.write() as session:
+        assert all(difference > LIMIT for _, _, difference in compare(session, pairs, looks=looks))
