@@ -10,8 +10,9 @@ The names import their libraries when they are first used.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sdlora.imports import names_on_first_use
 
 if TYPE_CHECKING:
     from sdlora.data.changes import SnapshotChanges, changes_since_snapshot, compare_snapshots
@@ -48,11 +49,6 @@ _NAMES = {
     "pixels": ("load_images_uint8",),
     "snapshot": ("Snapshot", "SnapshotRow", "latest_snapshot", "load_snapshot", "make_snapshot"),
 }
-# No module may be named like a function here: importing it would put the module in the function's place.
 _HOMES = {name: f"sdlora.data.{module}" for module, names in _NAMES.items() for name in names}
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+__getattr__ = names_on_first_use(__name__, _HOMES)

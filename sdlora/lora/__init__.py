@@ -7,9 +7,9 @@ Source: Hu et al. 2021, arXiv:2106.09685: W' = W + (alpha / rank) B A, with A (r
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from sdlora.imports import names_on_first_use
 from sdlora.lora.config import LoraConfig
 
 if TYPE_CHECKING:
@@ -27,8 +27,4 @@ _HOMES = {
     "save_adapter": "sdlora.lora.save",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+__getattr__ = names_on_first_use(__name__, _HOMES)

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from sdlora.imports import names_on_first_use
 from sdlora.models.config import BaseModelConfig
 
 if TYPE_CHECKING:
@@ -22,8 +22,4 @@ _HOMES = {
     "verify": "sdlora.models.sources",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+__getattr__ = names_on_first_use(__name__, _HOMES)

@@ -5,8 +5,9 @@ The names are imported when they are first used: whoever needs the bytes alone n
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sdlora.imports import names_on_first_use
 
 if TYPE_CHECKING:
     from sdlora.store.image_store import ImageStore
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Caption", "Counts", "ImageRecord", "ImageStore", "Origin", "Split", "Verdict"]
 
+_HOMES = dict.fromkeys(__all__, "sdlora.store.records") | {"ImageStore": "sdlora.store.image_store"}
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("sdlora.store.image_store" if name == "ImageStore" else "sdlora.store.records"), name)
+__getattr__ = names_on_first_use(__name__, _HOMES)

@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sdlora.imports import garbage_left
+from sdlora.imports import names_on_first_use
 from sdlora.training.config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["TrainingConfig", "fine_tune", "run_digest", "settle", "settle_lora"]
 
 
-# No module may be named like a function here: importing it would put the module in the function's place.
 _HOMES = {
     "fine_tune": "sdlora.training.fine_tuning",
     "run_digest": "sdlora.training.identity",
@@ -27,9 +25,4 @@ _HOMES = {
     "settle_lora": "sdlora.training.presets",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    with garbage_left():
-        return getattr(import_module(_HOMES[name]), name)
+__getattr__ = names_on_first_use(__name__, _HOMES)

@@ -26,6 +26,7 @@ from sdlora.models.sources import verify
 from sdlora.progress import OnMetrics, OnProgress
 from sdlora.store import ImageStore
 from sdlora.training.config import TrainingConfig
+from sdlora.training.freed_memory import freed_memory_kept
 from sdlora.training.identity import run_digest
 from sdlora.training.inputs.encoded import EncodedRows, encode_rows
 from sdlora.training.inputs.prior import PRIOR_SHEET, encode_prior
@@ -102,7 +103,8 @@ def fine_tune(
             return finished
         check_settings(base, lora, config, accelerator.num_processes)
         verify(base, store.home)
-        with accelerator.main_process_first():  # it writes, the others read
+        # It writes, the others read. Encoding, like a step, frees and takes the same memory again and again.
+        with accelerator.main_process_first(), freed_memory_kept():
             record = claim(
                 folder,
                 record_of(

@@ -9,7 +9,7 @@ from sdlora.artifacts import Quantization
 from sdlora.lora.config import LoraConfig
 from sdlora.training.config import TrainingConfig
 
-TRAINER_VERSION = 5
+TRAINER_VERSION = 6
 """Raised whenever a change of the library changes the adapter that equal inputs give."""
 
 PRIOR_VERSION = 1
