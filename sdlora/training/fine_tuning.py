@@ -28,7 +28,7 @@ from sdlora.store import ImageStore
 from sdlora.training.config import TrainingConfig
 from sdlora.training.freed_memory import freed_memory_kept
 from sdlora.training.identity import run_digest
-from sdlora.training.inputs.encoded import EncodedRows, encode_rows
+from sdlora.training.inputs.encoded import EncodedRows, encode_captions, encode_rows
 from sdlora.training.inputs.prior import PRIOR_SHEET, encode_prior
 from sdlora.training.judging import choosing
 from sdlora.training.judging.drawn_validation import drawn_validation_of
@@ -213,6 +213,9 @@ def encode_snapshot(
             "from what the masks show only.",
             masked,
         )
+    if not tokens_only:  # all captions at once: a large text encoder takes minutes to load
+        captions = sorted({""}.union(*(row.captions for row in snapshot.rows)))
+        encode_captions(base, captions, store.home, device)
     encoded = encode(snapshot.train, config.horizontal_flip, masks=config.masked_weight is not None)
     if not encoded.rows:
         reasons = "; ".join(sorted(set(encoded.skipped.values()))[:3])

@@ -15,8 +15,10 @@ from sdlora.lora.layers import ADAPTER_NAME
 # Above it, a step is bound by its multiplications, of which the gradient of a whole weight needs more than those of A
 # and B, and the sums would be held for all layers at once. The embedded base has 11 million.
 MOST_WEIGHTS = 32_000_000
-# The gradients of a group's weights wait for those of its first layer: 2 MiB in bf16.
-_MOST_IN_A_GROUP = 2**20
+# Of the weights of small layers many are summed at once. Their gradients wait for those of the first one of the group:
+# half a MiB in bf16.
+_MOST_IN_A_SMALL_LAYER = 2**16
+_MOST_IN_A_GROUP = 2**18
 
 
 def merge_as_used(network: nn.Module) -> int:
@@ -32,8 +34,8 @@ def merge_as_used(network: nn.Module) -> int:
     weights = sum(layer.get_base_layer().weight.numel() for layer in layers)
     if weights > MOST_WEIGHTS or any(layer.get_base_layer().weight.device.type != "cpu" for layer in layers):
         return 0
-    merged: dict[nn.Module, Tensor] = {}
-    groups = list(_groups(layers))
+    groups = list(_groups(layer for layer in layers if layer.base_layer.weight.numel() <= _MOST_IN_A_SMALL_LAYER))
+    merged: dict[nn.Module, Tensor] = {}  # of small layers, made anew for every forward pass
     for number, group in enumerate(groups):
         network.register_buffer(_frozen_name(number), _stack_frozen(group), persistent=False)
 
@@ -43,7 +45,7 @@ def merge_as_used(network: nn.Module) -> int:
 
     def forward(layer: Any, inputs: Tensor) -> Tensor:
         frozen: nn.Linear | nn.Conv2d = layer.base_layer
-        weight = merged[layer].view(frozen.weight.shape)
+        weight = (merged[layer] if layer in merged else _sum(layer)).view(frozen.weight.shape)
         if isinstance(frozen, nn.Linear):
             return nn.functional.linear(inputs, weight, frozen.bias)
         outputs: Tensor = frozen._conv_forward(inputs, weight, frozen.bias)
@@ -85,8 +87,14 @@ def _stack_frozen(group: Sequence[Any]) -> Tensor:
     return stacked
 
 
+def _sum(layer: Any) -> Tensor:
+    """W + (alpha / rank) B A, (out, in); in the precision of autocast where that is active."""
+    up, down = layer.lora_B[ADAPTER_NAME].weight.flatten(1), layer.lora_A[ADAPTER_NAME].weight.flatten(1)
+    return torch.addmm(layer.base_layer.weight.flatten(1), up, down, alpha=layer.scaling[ADAPTER_NAME])
+
+
 def _sums(group: Sequence[Any], frozen: Tensor) -> tuple[Tensor, ...]:
-    """W + (alpha / rank) B A of each layer, (out, in); in the precision of autocast where that is active."""
+    """The same of layers of one shape, whose frozen weights are stacked."""
     ups = torch.stack([layer.lora_B[ADAPTER_NAME].weight.flatten(1) for layer in group])  # (N, out, rank)
     downs = torch.stack([layer.lora_A[ADAPTER_NAME].weight.flatten(1) for layer in group])  # (N, rank, in)
     sums = torch.baddbmm(frozen, ups, downs, alpha=group[0].scaling[ADAPTER_NAME])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from sdlora.data import load_images_uint8
@@ -7,6 +9,8 @@ from sdlora.models import parts
 from sdlora.models.encode import encode_images, encode_text
 from sdlora.models.families import family_of
 from sdlora.store import ImageStore
+from sdlora.training import TrainingConfig
+from sdlora.training.fine_tuning import encode_snapshot
 from sdlora.training.inputs.encoded import encode_rows
 from tests.unit.training.setting import as_snapshot, fill_store
 
@@ -49,3 +53,30 @@ def test_another_size_or_another_autoencoder_is_never_answered_from_the_same_ent
     small = encode_rows(base, rows, store, (32,), device=CPU).views[0].latents[rows[0].sha256]
     large = encode_rows(base, rows, store, (64,), device=CPU).views[0].latents[rows[0].sha256]
     assert small.shape != large.shape
+
+
+def test_a_text_encoder_is_loaded_once_for_training_and_held_out_captions(base, tmp_path, monkeypatch):
+    loaded = []
+    load = parts.load_text_encoder
+    monkeypatch.setattr(parts, "load_text_encoder", lambda *args: loaded.append(args[1].folder) or load(*args))
+    with ImageStore.open(tmp_path / "home") as store:
+        rows = fill_store(store, tmp_path / "images", count=6).rows
+        halves = [
+            replace(row, captions=(f"picture {n}",), split=split)
+            for n, (row, split) in enumerate(zip(rows, ["train", "held_out"] * 3, strict=True))
+        ]
+        encoded, held_out = encode_snapshot(base, as_snapshot(halves), store, TrainingConfig(), tmp_path, CPU, None)
+    assert loaded == ["text_encoder"]
+    assert "picture 0" in encoded.embeddings
+    assert "picture 1" in held_out.embeddings
+
+
+def test_latents_do_not_depend_on_how_many_images_arrived_together(base, tmp_path):
+    latents = []
+    for count in (3, 11):
+        with ImageStore.open(tmp_path / str(count)) as store:
+            rows = fill_store(store, tmp_path / f"images-{count}", count=count).rows
+            latents.append(encode_rows(base, rows, store, (64,), device=CPU).views[0].latents)
+    shared = latents[0].keys() & latents[1].keys()
+    assert len(shared) == 3
+    assert all(torch.equal(latents[0][digest], latents[1][digest]) for digest in shared)

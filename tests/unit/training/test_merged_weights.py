@@ -5,6 +5,7 @@ import torch
 
 from sdlora.lora import LoraConfig, attach_lora
 from sdlora.lora.attach import adapter_parameters
+from sdlora.lora.layers import adapted_layers
 from sdlora.models import parts
 from sdlora.training.learning import merged_weights
 from sdlora.training.learning.frozen_weights import store_as_used
@@ -46,3 +47,39 @@ def test_layers_that_need_their_inputs_and_large_networks_stay_as_they_are(base,
     assert merge_as_used(attached(base, LoraConfig(rank=2, method="loha"))) == 0
     monkeypatch.setattr(merged_weights, "MOST_WEIGHTS", 1000)
     assert merge_as_used(attached(base, LoraConfig(rank=2))) == 0
+
+
+def test_small_layers_are_summed_in_groups_and_their_frozen_weights_held_once(base):
+    before, network = attached(base, LoraConfig(rank=2)), attached(base, LoraConfig(rank=2))
+    merge_as_used(network)
+    groups = [name for name, _ in network.named_buffers() if name.startswith("merged_frozen_")]
+    stacked = {network.get_buffer(name).untyped_storage().data_ptr() for name in groups}
+    shared = [layer for layer in adapted_layers(network).values() if _storage(layer) in stacked]
+    assert len(groups) < len(shared)
+    assert not set(groups) & network.state_dict().keys()
+    for mine, other in zip(adapted_layers(network).values(), adapted_layers(before).values(), strict=True):
+        assert torch.equal(mine.base_layer.weight, other.base_layer.weight)
+
+
+def test_every_forward_pass_sees_the_weights_of_its_moment(base):
+    network = attached(base, LoraConfig(rank=2))
+    merge_as_used(network)
+    first, _ = loss_and_gradient(base, network, "fp32")
+    with torch.no_grad():
+        for parameter in adapter_parameters(network).values():
+            parameter.mul_(3)
+    assert not torch.equal(loss_and_gradient(base, network, "fp32")[0], first)
+
+
+def test_gradient_checkpointing_gives_the_merged_weights_the_same_gradients(base):
+    plain, saving = attached(base, LoraConfig(rank=2)), attached(base, LoraConfig(rank=2))
+    for network in (plain, saving):
+        merge_as_used(network)
+        network.train()
+    saving.enable_gradient_checkpointing()
+    _, expected = loss_and_gradient(base, plain, "fp32")
+    torch.testing.assert_close(loss_and_gradient(base, saving, "fp32")[1], expected)
+
+
+def _storage(layer):
+    return layer.base_layer.weight.untyped_storage().data_ptr()
