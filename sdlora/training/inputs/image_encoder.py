@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import psutil
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
 from sdlora.artifacts import BaseModelRef
 from sdlora.data import SnapshotRow, load_images_uint8
-from sdlora.errors import DataError
+from sdlora.errors import DataError, TrainingError
 from sdlora.models import parts
 from sdlora.models.digests import DigestCache, folder_digest
 from sdlora.models.encode import encode_images
@@ -25,6 +26,8 @@ _TRANSFORM = "centre-crop-v3"  # raised when load_images_uint8, encode_images or
 # On a CPU few images at once stay in its caches (8 of 64 px: a fifth less time than 32) and need less memory.
 _PIXELS_AT_ONCE = {"cpu": 8 * 64**2}
 _PIXELS_AT_ONCE_ELSEWHERE = 16 * 512**2
+# Encoding holds this many times the largest activation (embedded autoencoder, 512 to 2048 px: 4.4 to 4.8).
+_LEVELS_HELD = 5
 
 
 class ImageEncoder:
@@ -76,13 +79,15 @@ class ImageEncoder:
         self._autoencoder = self._autoencoder or parts.load_autoencoder(self.base, self.device)
         autoencoder = self._autoencoder
 
+        at_once = max(1, _PIXELS_AT_ONCE.get(self.device.type, _PIXELS_AT_ONCE_ELSEWHERE) // (size[0] * size[1]))
+
         def encode(digests: Sequence[str]) -> dict[str, dict[str, Tensor]]:
+            _require_room(autoencoder, size, len(digests), at_once)
             images = {digest: image for digest in digests if (image := self._read(digest, size)) is not None}
             if not images:
                 return {}
             pixels = torch.stack(list(images.values()))
-            at_once = _PIXELS_AT_ONCE.get(self.device.type, _PIXELS_AT_ONCE_ELSEWHERE) // (size[0] * size[1])
-            latents = _encode_alike(autoencoder, pixels.flip(-1) if mirror else pixels, max(1, at_once))
+            latents = _encode_alike(autoencoder, pixels.flip(-1) if mirror else pixels, at_once)
             return {digest: {ONLY: each} for digest, each in zip(images, latents, strict=True)}
 
         return encode
@@ -103,3 +108,20 @@ def _encode_alike(autoencoder: AutoencoderKL, pixels: Tensor, at_once: int) -> T
     missing = -len(pixels) % at_once
     filled = torch.cat((pixels, pixels[-1:].expand(missing, *pixels.shape[1:])))
     return encode_images(autoencoder, filled, at_once)[: len(pixels)]
+
+
+def _require_room(autoencoder: AutoencoderKL, size: Size, count: int, at_once: int) -> None:
+    """Check that images of this size can be held and encoded in the machine's memory; a GPU's own is its library's.
+
+    Raises:
+        TrainingError: they cannot; a system out of memory would end the process without a word.
+    """
+    of_pixels = 2 * 3 * size[0] * size[1] * count  # one by one, and stacked
+    first_level = 4 * autoencoder.config.block_out_channels[0] * size[0] * size[1]  # fp32
+    of_encoding = _LEVELS_HELD * first_level * at_once if autoencoder.device.type == "cpu" else 0
+    needed, free = of_pixels + of_encoding, psutil.virtual_memory().available
+    if needed > free:
+        raise TrainingError(
+            f"training.resolutions: encoding images of {size[1]} x {size[0]} px needs about {needed / 2**30:.1f} GiB "
+            f"of memory, free are {free / 2**30:.1f} GiB. Set smaller training.resolutions."
+        )

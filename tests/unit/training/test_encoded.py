@@ -2,15 +2,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from sdlora.data import load_images_uint8
+from sdlora.errors import TrainingError
 from sdlora.models import parts
 from sdlora.models.encode import encode_images, encode_text
 from sdlora.models.families import family_of
 from sdlora.store import ImageStore
 from sdlora.training import TrainingConfig
 from sdlora.training.fine_tuning import encode_snapshot
+from sdlora.training.inputs import image_encoder
 from sdlora.training.inputs.encoded import encode_rows
 from tests.unit.training.setting import as_snapshot, fill_store
 
@@ -80,3 +83,9 @@ def test_latents_do_not_depend_on_how_many_images_arrived_together(base, tmp_pat
     shared = latents[0].keys() & latents[1].keys()
     assert len(shared) == 3
     assert all(torch.equal(latents[0][digest], latents[1][digest]) for digest in shared)
+
+
+def test_images_too_large_for_the_memory_are_refused_before_they_are_read(base, store, snapshot, monkeypatch):
+    monkeypatch.setattr(image_encoder, "load_images_uint8", lambda *_: pytest.fail("an image was read"))
+    with pytest.raises(TrainingError, match=r"training.resolutions: encoding images of 65536 x 65536 px needs .* GiB"):
+        encode_rows(base, snapshot.train, store, (65536,), device=CPU)
