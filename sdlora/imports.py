@@ -9,10 +9,13 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
+# PyTorch with the model libraries is some 3,000 modules, and a process imports them once.
+_LARGE_IMPORT = 1000
+
 
 @contextmanager
 def garbage_left() -> Iterator[None]:
-    """While active, Python does not look for reference cycles; nor ever again in what was imported meanwhile.
+    """While active, Python does not look for reference cycles; nor ever again in a large import made meanwhile.
 
     PyTorch and the model libraries make half a million objects when they are imported, all of which stay. To look
     through them again and again for garbage takes a quarter of that time (1.2 of 5 s), and once more at the end of the
@@ -23,7 +26,8 @@ def garbage_left() -> Iterator[None]:
     try:
         yield
     finally:
-        if len(sys.modules) > known:  # else only what the caller made would be kept for ever
+        # Freezing keeps all that lives for ever, in a later small import also a model that was just let go.
+        if len(sys.modules) - known >= _LARGE_IMPORT:
             gc.freeze()
         if was_enabled:
             gc.enable()

@@ -78,7 +78,6 @@ class ImageEncoder:
     def _encode(self, size: Size, mirror: bool) -> Encode:
         self._autoencoder = self._autoencoder or parts.load_autoencoder(self.base, self.device)
         autoencoder = self._autoencoder
-
         at_once = max(1, _PIXELS_AT_ONCE.get(self.device.type, _PIXELS_AT_ONCE_ELSEWHERE) // (size[0] * size[1]))
 
         def encode(digests: Sequence[str]) -> dict[str, dict[str, Tensor]]:

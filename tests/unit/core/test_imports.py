@@ -3,6 +3,9 @@ from __future__ import annotations
 import gc
 import sys
 
+import pytest
+
+from sdlora import imports
 from sdlora.imports import garbage_left
 
 
@@ -23,17 +26,16 @@ def test_who_has_turned_the_collector_off_keeps_it_off():
         gc.enable()
 
 
-def test_what_was_imported_is_never_looked_through_again(tmp_path, monkeypatch):
-    (tmp_path / "module_with_a_list.py").write_text("held = [[] for _ in range(1000)]\n")
+@pytest.mark.parametrize(("large", "frozen"), [(1, True), (2, False)])
+def test_a_large_import_alone_is_never_looked_through_again(large, frozen, tmp_path, monkeypatch):
+    (tmp_path / "module_with_lists.py").write_text("held = [[] for _ in range(1000)]\n")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(imports, "_LARGE_IMPORT", large)
     gc.unfreeze()
     try:
         with garbage_left():
-            held = [[] for _ in range(1000)]
-        assert gc.get_freeze_count() == 0, "nothing was imported"
-        with garbage_left():
-            import module_with_a_list  # noqa: F401
-        assert gc.get_freeze_count() > len(held)
+            import module_with_lists
+        assert (gc.get_freeze_count() > len(module_with_lists.held)) == frozen
     finally:
         gc.unfreeze()
-        sys.modules.pop("module_with_a_list", None)
+        sys.modules.pop("module_with_lists", None)
