@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo dev check test test-all lock clean
+.PHONY: help demo dev check test test-all browser lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -24,11 +24,18 @@ check: $(INSTALLED) ## format, lint, types and import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: $(INSTALLED) ## the tests that need neither a GPU, nor a network, nor patience
+test: $(INSTALLED) browser ## the tests that need neither a GPU, nor a network, nor patience
 	$(BIN)/python -m pytest
 
-test-all: $(INSTALLED) ## all tests but those that need a network; GPU tests are skipped without a GPU
+test-all: $(INSTALLED) browser ## all tests but those that need a network; GPU tests are skipped without a GPU
 	$(BIN)/python -m pytest -m "not network"
+
+# The tests click through the pages in a real browser. Without one they fail, and say what to install.
+browser:
+	@command -v chromium chromium-browser google-chrome >/dev/null || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	   echo "Installing Chromium for the tests of the pages ..."; \
+	   apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+	 else echo "The tests of the pages need Chromium: sudo apt install chromium" >&2; fi
 
 # LOCK_WITH narrows what is resolved: make lock LOCK_WITH=torch==2.13.0
 lock: $(BIN)/python ## write constraints.txt anew from the newest releases that pyproject.toml allows
