@@ -15,8 +15,11 @@ from sdlora.lora import attach_lora
 from sdlora.models import parts, precision
 from sdlora.models.precision import probe_precision
 from sdlora.training import TrainingConfig, fine_tune
+from sdlora.training.inputs.batches import Batch
 from sdlora.training.learning.frozen_weights import store_as_used
 from sdlora.training.learning.learner import Learner, TrainedGroup
+from sdlora.training.learning.loss import DenoisingLoss
+from tests.unit.lora.perturb import perturb_adapter
 from tests.unit.training.setting import CONFIG, LORA
 from tests.unit.training.test_fine_tuning import contents, interrupt_at
 
@@ -38,9 +41,30 @@ def test_a_run_in_fp16_follows_fp32_and_resumes_to_the_byte_with_its_loss_scale(
     assert contents(resumed.folder) == contents(adapter.folder)
     halves, wholes = ([p for p in points(tmp_path / run) if "loss" in p] for run in ("whole", "fp32"))
     assert [p["loss"] for p in halves] == pytest.approx([p["loss"] for p in wholes], rel=5e-3)
-    assert [p["gradient_norm"] for p in halves] == pytest.approx([p["gradient_norm"] for p in wholes], rel=5e-2)
+    # At the first step both have the same weights. Later norms may part by more on one processor than on another:
+    # AdamW's first steps move every weight by the sign of its gradient, and rounding turns the smallest ones.
+    assert halves[0]["gradient_norm"] == pytest.approx(wholes[0]["gradient_norm"], rel=5e-3)
     assert halves != wholes and {p["loss_scale"] for p in halves} == {65536.0}
     assert not any("loss_scale" in p for p in wholes)
+
+
+def test_at_the_same_weights_the_scaled_gradient_of_fp16_is_that_of_fp32_but_for_rounding(base):
+    whole, half = gradient_of(base, "fp32", scale=1.0), gradient_of(base, "fp16", scale=65536.0)
+    # Measured on one processor: 0.0064 with AVX-512, 0.0073 with AVX2 only.
+    assert 0 < ((half - whole).norm() / whole.norm()).item() < 0.02
+    assert half.norm().item() == pytest.approx(whole.norm().item(), rel=5e-3)
+
+
+def gradient_of(base, precision, scale):
+    denoiser = perturb_adapter(attach_lora(parts.load_denoiser(base), LORA), scale=0.05)
+    store_as_used(denoiser, precision)
+    generator = torch.Generator().manual_seed(0)
+    latents, noise = torch.randn((2, 4, 4, 8, 8), generator=generator)
+    conditioning = {"encoder_hidden_states": torch.randn((4, 32, 16), generator=generator)}
+    batch = Batch(latents, noise, torch.tensor([100, 300, 600, 900]), conditioning)
+    loss = DenoisingLoss.of_base(base, 5.0, precision, torch.device("cpu"))
+    (scale * loss.weighted(denoiser, batch)).backward()
+    return torch.cat([p.grad.flatten() / scale for p in denoiser.parameters() if p.requires_grad])
 
 
 def test_frozen_weights_are_stored_in_fp16_and_the_adapter_is_not(base):
