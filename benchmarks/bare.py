@@ -8,7 +8,7 @@ from torch.nn.functional import mse_loss
 
 from sdlora.artifacts import BaseModelRef
 from sdlora.lora.attach import adapter_parameters, attach_lora
-from sdlora.lora.config import LoraConfig
+from sdlora.lora.config import ResolvedLora
 from sdlora.models import parts
 from sdlora.models.families.layouts import read_json
 from sdlora.models.precision import Precision, autocast
@@ -21,7 +21,7 @@ class BareStep:
     No clipping, no schedule, no report, no check, no checkpoint, one fixed batch of random tensors.
     """
 
-    def __init__(self, base: BaseModelRef, lora: LoraConfig, precision: Precision, batch_size: int) -> None:
+    def __init__(self, base: BaseModelRef, lora: ResolvedLora, precision: Precision, batch_size: int) -> None:
         self.precision = precision
         self.unet = attach_lora(parts.load_denoiser(base), lora).train()
         store_as_used(self.unet, precision)

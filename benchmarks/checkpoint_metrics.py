@@ -22,7 +22,7 @@ from sdlora.evidence import load_choice
 from sdlora.lora import LoraConfig
 from sdlora.models import BaseModelConfig, load_base_model
 from sdlora.store import ImageStore
-from sdlora.training import TrainingConfig, fine_tune
+from sdlora.training import TrainingConfig, fine_tune, resolve_training
 
 
 def main() -> None:
@@ -52,8 +52,9 @@ def _run(options: argparse.Namespace, home: Path) -> None:
                 validation_images=count,
                 keep_by="kid",
             )
+            resolved = resolve_training(config, base, store.home)
             folder, began = home / "runs" / str(count), time.process_time()
-            fine_tune(base, snapshot, store, LoraConfig(), config, folder)
+            fine_tune(base, snapshot, store, LoraConfig().filled(), resolved, folder)
             choice = load_choice(folder)
             print(
                 f"{count} drawn: {time.process_time() - began:.0f} s of the processor. {choice and choice.in_words()}"

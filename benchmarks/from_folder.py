@@ -12,7 +12,7 @@ from sdlora.data import DataConfig, Snapshot, clean, collect, make_snapshot
 from sdlora.lora.config import LoraConfig
 from sdlora.models.config import BaseModelConfig
 from sdlora.store import ImageStore
-from sdlora.training import TrainingConfig, fine_tune
+from sdlora.training import TrainingConfig, fine_tune, resolve_training
 
 SIDE_PX = 64
 
@@ -36,16 +36,21 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2e-3)
     options = parser.parse_args()
     with ImageStore.open(options.home) as store:
+        base = load_base_model(BaseModelConfig(), store.home)
         fine_tune(
-            load_base_model(BaseModelConfig(), store.home),
+            base,
             snapshot_of(store, options.images),
             store,
-            LoraConfig(rank=options.rank, targets="attention"),
-            TrainingConfig(
-                steps=options.steps,
-                batch_size=options.batch_size,
-                learning_rate=options.rate,
-                caption_dropout=0,  # the script has none
+            LoraConfig(rank=options.rank, targets="attention").filled(),
+            resolve_training(
+                TrainingConfig(
+                    steps=options.steps,
+                    batch_size=options.batch_size,
+                    learning_rate=options.rate,
+                    caption_dropout=0,  # the script has none
+                ),
+                base,
+                store.home,
             ),
             options.home / "run",
         )

@@ -27,8 +27,8 @@ from sdlora.lora import LoraConfig
 from sdlora.models import BaseModelConfig, load_base_model
 from sdlora.store import ImageStore
 from sdlora.training import TrainingConfig, fine_tune
+from sdlora.training.defaults import resolve_training
 from sdlora.training.inputs.prior import encode_prior
-from sdlora.training.presets import settle
 
 WAYS: dict[str, dict[str, float | int] | None] = {
     "no prior": None,
@@ -64,13 +64,13 @@ def _run(options: argparse.Namespace, home: Path) -> None:
             shared = {"steps": options.steps, "precision": "bf16", "validation_every_steps": 50}
             if prior:
                 shared |= {"prior_prompts": preserved, "prior_images": options.prior_images, **prior}
-            config = settle(base, TrainingConfig.model_validate(shared), home)
+            config = resolve_training(TrainingConfig.model_validate(shared), base, home)
             began = time.monotonic()
             encode_prior(base, config, home, torch.device("cpu"))
             drawn = time.monotonic() - began
             folder = home / "runs" / name
             began = time.process_time()
-            adapter = fine_tune(base, snapshot, store, LoraConfig(), config, folder)
+            adapter = fine_tune(base, snapshot, store, LoraConfig().filled(), config, folder)
             seconds = time.process_time() - began
             trained[name] = Trained(base, adapter, options.steps, 0, seconds, 0, 0, 0)
             choice = load_choice(folder)

@@ -26,13 +26,13 @@ import sdlora
 from sdlora.artifacts import BaseModelRef
 from sdlora.data import DataConfig, Snapshot, clean, collect, make_snapshot
 from sdlora.evidence import load_choice
-from sdlora.lora import LoraConfig
+from sdlora.lora import LoraConfig, ResolvedLora
 from sdlora.models import BaseModelConfig, load_base_model
 from sdlora.store import ImageStore
-from sdlora.training import TrainingConfig, fine_tune
+from sdlora.training import ResolvedTraining, TrainingConfig, fine_tune
+from sdlora.training.defaults import resolve_training
 from sdlora.training.fine_tuning import encode_snapshot, prepare_run
 from sdlora.training.inputs.batches import draw_step
-from sdlora.training.presets import settle
 
 CPU = torch.device("cpu")
 
@@ -41,7 +41,7 @@ class Side:
     """A run whose steps are taken one by one, without reports, measurements and checkpoints."""
 
     def __init__(
-        self, base: BaseModelRef, lora: LoraConfig, config: TrainingConfig, store: ImageStore, snapshot: Snapshot
+        self, base: BaseModelRef, lora: ResolvedLora, config: ResolvedTraining, store: ImageStore, snapshot: Snapshot
     ) -> None:
         folder = store.home / "side"
         folder.mkdir(exist_ok=True)
@@ -80,9 +80,9 @@ def _factors(module: Any, parameter: Any) -> list[Tensor]:
 
 def settings(
     variant: str, options: argparse.Namespace, base: BaseModelRef, home: Path
-) -> tuple[BaseModelRef, LoraConfig, TrainingConfig]:
+) -> tuple[BaseModelRef, ResolvedLora, ResolvedTraining]:
     """One way to train: `plain`, or with one setting changed."""
-    lora = LoraConfig(rank=options.rank, targets=options.targets)
+    lora = LoraConfig(rank=options.rank, targets=options.targets).filled()
     shared = {"batch_size": options.batch_size, "steps": options.steps, "precision": options.precision}
     shared |= {"micro_batch_size": options.batch_size, "validation_every_steps": max(1, options.steps // 4)}
     if variant in ("int8", "nf4"):
@@ -91,7 +91,7 @@ def settings(
         lora = lora.model_copy(update={"text_encoder_rank": options.rank})
     elif variant != "plain":
         shared["precision"] = variant
-    return base, lora, settle(base, TrainingConfig.model_validate(shared), home)
+    return base, lora, resolve_training(TrainingConfig.model_validate(shared), base, home)
 
 
 def _time(options: argparse.Namespace, home: Path) -> None:

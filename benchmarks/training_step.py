@@ -33,7 +33,7 @@ from sdlora.lora import LoraConfig
 from sdlora.models import BaseModelConfig, load_base_model
 from sdlora.models.precision import remembered_probe
 from sdlora.store import ImageStore
-from sdlora.training import TrainingConfig, fine_tune
+from sdlora.training import TrainingConfig, fine_tune, resolve_training
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def _time(options: argparse.Namespace, scratch: Path) -> None:
     with ImageStore.open(scratch / "home") as store:
         base = _base(options, store.home)
         precision = _precision(options, store.home)
-        lora = LoraConfig(rank=options.rank, targets=options.targets)
+        lora = LoraConfig(rank=options.rank, targets=options.targets).filled()
         bare = BareStep(base, lora, precision, options.batch_size)
         wall, cpu, block = Pairs(), Pairs(), options.block
         resumed = _clocks()
@@ -73,7 +73,15 @@ def _time(options: argparse.Namespace, scratch: Path) -> None:
             validation_every_steps=1_000_000,
             checkpoint_every_seconds=60,  # half of the clock is the bare step's: one in 30 s of ours, as by default
         )
-        fine_tune(base, snapshot, store, lora, config, scratch / "run", on_metrics=take_bare_steps)
+        fine_tune(
+            base,
+            snapshot,
+            store,
+            lora,
+            resolve_training(config, base, store.home),
+            scratch / "run",
+            on_metrics=take_bare_steps,
+        )
         print(
             f"{options.base}, batch {options.batch_size}, rank {options.rank} on {options.targets}, {precision}, "
             f"{options.threads} threads"
@@ -125,7 +133,7 @@ def _one(options: argparse.Namespace, scratch: Path) -> None:
     times: list[float] = []
     with ImageStore.open(home) as store:
         base, precision = _base(options, store.home), _precision(options, store.home)
-        lora = LoraConfig(rank=options.rank, targets=options.targets)
+        lora = LoraConfig(rank=options.rank, targets=options.targets).filled()
         if options.who == "bare":
             bare = BareStep(base, lora, precision, options.batch_size)
             for _ in range(options.block * 6):
@@ -140,7 +148,7 @@ def _one(options: argparse.Namespace, scratch: Path) -> None:
                 read_snapshot(home),
                 store,
                 lora,
-                config,
+                resolve_training(config, base, home),
                 home / options.run,
                 on_metrics=lambda _step, values: times.append(time.perf_counter()) if "loss" in values else None,
             )

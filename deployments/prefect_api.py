@@ -54,7 +54,7 @@ class PrefectApi:
     def set_parameters(self, deployment: str, parameters: dict[str, Any]) -> None:
         """Replace the default parameters of `flow/deployment`."""
         found = self._get(f"deployments/name/{deployment}")
-        self._send("PATCH", f"deployments/{found['id']}", {"parameters": {**found["parameters"], **parameters}})
+        self._send("PATCH", f"deployments/{found['id']}", {"parameters": parameters})
 
     def _get(self, path: str) -> Any:
         return self._send("GET", path, None)

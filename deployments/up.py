@@ -19,6 +19,7 @@ from deployments.prefect_api import PrefectApi
 from deployments.services import Service, ServiceError, require_free_port
 from sdlora.config import PipelineConfig
 from sdlora.errors import ConfigError
+from tasks.form import parameters_of
 
 PROJECT = Path(__file__).parent.parent  # where flows/ and tasks/ are, in a checkout and in an installation
 PREFECT_FILE = Path(__file__).parent / "prefect.yaml"
@@ -89,7 +90,7 @@ class LocalStack:
         api.ensure_process_pool(POOL)
         self._launch("The worker", [_tool("prefect"), "worker", "start", "--pool", POOL, "--name", "local"])
         self._deploy()
-        api.set_parameters("retrain/retrain", {"config": self.config.model_dump(mode="json"), "home": str(self.home)})
+        api.set_parameters("retrain/retrain", parameters_of(self.config))
         self.say("  deployments: registered")
         mlflow.wait_ready(f"{self.mlflow}/health")
         self.say("  MLflow server: ready")

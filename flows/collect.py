@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from prefect import flow
 
-from sdlora.data import CleanReport, DataConfig
+from sdlora.data import CleanReport
 from tasks.collect import clean_images, collect_images
+from tasks.form import Advanced, config_of
+from tasks.home import Home, state_folder
 
 
 @flow(name="collect", persist_result=False)
-def collect(data: DataConfig, home: Path = Path(".sdlora")) -> CleanReport:
+def collect(
+    sources: tuple[str, ...] = (),
+    advanced: Advanced = {},  # noqa: B006  # never changed; Prefect's form shows it as an empty object
+    home: Home = None,
+) -> CleanReport:
     """Collect every source of the settings and clean what came in; what is known already costs nothing.
 
     Args:
-        data: Where images come from, and which of them are kept.
-        home: The state folder.
+        sources: Folders, archives, lists of URLs, datasets, addresses such as s3://bucket/folder.
+        advanced: All other settings, by section and key as in a style's file; those under data count here.
+        home: The state folder; empty: the worker's.
     """
-    home = home.resolve()
+    home = state_folder(home)
+    data = config_of(advanced, sources=sources).data
     collected = collect_images(data, home)
     return clean_images(collected, data, home)

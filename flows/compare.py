@@ -3,61 +3,89 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, cast
 
 from prefect import flow
 from pydantic import Field
 
 from sdlora.comparison import Comparison
-from sdlora.config import PipelineConfig
+from sdlora.config import resolve
+from sdlora.training.config import Preset
 from tasks.base import prepare_base_model
-from tasks.budget import Equal, steps_of_equal_seconds, with_steps
+from tasks.budget import Equal, steps_of_equal_seconds, trial_of, with_training
 from tasks.collect import clean_images, collect_images
-from tasks.compare import Way, check_all_ways, compare_trained, encode_once, train_one_way
+from tasks.compare import Way, compare_trained, encode_once, resolve_ways, train_one_way
+from tasks.form import Advanced, LearningRate, Name, Rank, Steps, config_of
+from tasks.home import Home, state_folder
 from tasks.lock import training_lock
 from tasks.snapshot import make_snapshot
-
-if TYPE_CHECKING:
-    from sdlora.evaluation.comparing import Trained
 
 
 @flow(name="compare", persist_result=False, validate_parameters=True)
 def compare(
-    config: PipelineConfig,
+    name: Name = "style",
+    sources: tuple[str, ...] = (),
+    base_model: str = "embedded",
+    preset: Preset = "standard",
+    steps: Steps = None,
+    learning_rate: LearningRate = None,
+    rank: Rank = None,
     methods: Annotated[tuple[Way, ...], Field(min_length=1)] = ("lora", "full"),
-    full_learning_rate: Annotated[float | None, Field(gt=0)] = None,
+    full_learning_rate: LearningRate = None,
     neutral_prompts: tuple[str, ...] = (),
-    home: Path = Path(".sdlora"),
     equal: Equal = "steps",
+    advanced: Advanced = {},  # noqa: B006  # never changed; Prefect's form shows it as an empty object
+    home: Home = None,
 ) -> tuple[Comparison, Path]:
     """Train the same images in several ways and show what each gives and costs, as one table and one page.
 
     Nothing is published. Interrupted, it goes on where it stopped; what was trained before is not trained again.
 
     Args:
-        config: The images, the base model, and the settings that all share. The budget is training.steps.
+        name: The style whose images and settings all ways share.
+        sources: Folders, archives, lists of URLs, datasets, addresses such as s3://bucket/folder.
+        base_model: What is trained: embedded, a folder, a .safetensors file or a hub id.
+        preset: How long to train: small, standard or thorough.
+        steps: The budget in optimiser steps; empty: the preset's.
+        learning_rate: Peak rate of all ways but full; empty: what suits the base model.
+        rank: Size of the adapters; empty: what suits the base model.
         methods: Ways to train: lora, rslora, dora, loha, lokr, pissa; full trains all weights of the denoiser.
-        full_learning_rate: Rate of full; empty: a tenth of training.learning_rate.
+        full_learning_rate: Rate of full; empty: a tenth of learning_rate.
         neutral_prompts: What the base knew before; empty: sixteen common subjects.
-        home: The state folder.
-        equal: What is the same for all: training.steps, or the seconds that these take the first of the ways.
+        equal: What is the same for all: the steps, or the seconds that these take the first of the ways.
+        advanced: All other settings, by section and key as in a style's file.
+        home: The state folder; empty: the worker's.
     """
-    home = home.resolve()
+    home = state_folder(home)
+    config = config_of(
+        advanced,
+        name=name,
+        sources=sources,
+        base_model=base_model,
+        preset=preset,
+        steps=steps,
+        learning_rate=learning_rate,
+        rank=rank,
+    )
     with training_lock(home):
         base = prepare_base_model(config.base_model, home)
-        check_all_ways(methods, base, config, full_learning_rate, home)
-        collected = collect_images(config.data, home)
-        cleaned = clean_images(collected, config.data, home)
-        snapshot = make_snapshot(cleaned, config.data, home)
-        encode_once(base, snapshot, config, home)
+        settings = resolve(config, base, home)
+        ways = resolve_ways(methods, base, config, full_learning_rate, home)
 
-        def train(way: str, settings: PipelineConfig) -> Trained:
-            return train_one_way(way, base, snapshot, settings, full_learning_rate, home)
+        collected = collect_images(settings.data, home)
+        cleaned = clean_images(collected, settings.data, home)
+        snapshot = make_snapshot(cleaned, settings.data, home)
+        encode_once(base, snapshot, settings, home)
 
-        steps = dict.fromkeys(map(str, methods), config.training.steps)
         if equal == "seconds":
-            steps = steps_of_equal_seconds(list(steps), config, train)
-        trained = {
-            way: train(way, with_steps(config, count) if equal == "seconds" else config) for way, count in steps.items()
-        }
-        return compare_trained(base, trained, snapshot, config, neutral_prompts, home)
+            trial = trial_of(config)
+            trials = resolve_ways(methods, base, trial, full_learning_rate, home)
+            counts = steps_of_equal_seconds(
+                {way: one.training.steps for way, one in ways.items()},
+                lambda way: train_one_way(way, trials[way], base, snapshot, trial.name, home),
+            )
+            for way, count in counts.items():
+                same_time = with_training(config, steps=count)
+                ways |= resolve_ways([cast("Way", way)], base, same_time, full_learning_rate, home)
+        trained = {way: train_one_way(way, one, base, snapshot, settings.name, home) for way, one in ways.items()}
+        return compare_trained(base, trained, snapshot, settings, neutral_prompts, home)

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from tasks.drawing import Drawing
 from tasks.generate import generate_images
+from tasks.home import Home, state_folder
 
 
 @flow(name="generate", persist_result=False)
@@ -22,7 +23,7 @@ def generate(
     steps: Annotated[int, Field(ge=1, le=200)] = 20,
     guidance_scale: Annotated[float, Field(ge=1)] = 4.0,
     negative_prompt: str = "",
-    home: Path = Path(".sdlora"),
+    home: Home = None,
 ) -> list[Path]:
     """Draw images and remember them in the image database.
 
@@ -35,7 +36,7 @@ def generate(
         steps: Sampler steps.
         guidance_scale: How strictly to follow the prompt.
         negative_prompt: What to keep away from.
-        home: The state folder.
+        home: The state folder; empty: the worker's.
     """
     drawing = Drawing(prompt, seed, count, steps, guidance_scale, negative_prompt)
-    return generate_images(drawing, which, name, home.resolve())
+    return generate_images(drawing, which, name, state_folder(home))

@@ -2,50 +2,78 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from prefect import flow
 
-from sdlora.config import PipelineConfig
+from sdlora.training.config import Preset
 from tasks.base import prepare_base_model
 from tasks.collect import clean_images, collect_images
 from tasks.evaluate import decide, fight_duel, find_champion
+from tasks.form import Advanced, LearningRate, Name, Rank, Steps, config_of
+from tasks.home import Home, state_folder
 from tasks.identify import find_release, identify_run
 from tasks.lock import training_lock
 from tasks.publish import publish
 from tasks.results import Release
-from tasks.settings import check_run_settings
+from tasks.settings import resolve_settings
 from tasks.snapshot import make_snapshot
 from tasks.train import fine_tune_adapter
 
 
 @flow(name="retrain", persist_result=False, validate_parameters=True)
-def retrain(config: PipelineConfig, home: Path = Path(".sdlora"), force: bool = False) -> Release:
+def retrain(
+    name: Name = "style",
+    sources: tuple[str, ...] = (),
+    base_model: str = "embedded",
+    preset: Preset = "standard",
+    steps: Steps = None,
+    learning_rate: LearningRate = None,
+    rank: Rank = None,
+    force: bool = False,
+    advanced: Advanced = {},  # noqa: B006  # never changed; Prefect's form shows it as an empty object
+    home: Home = None,
+) -> Release:
     """Collect new images, fine-tune an adapter on them, and publish it with its evidence.
 
     Ends early if an adapter was already made from the same images with the same settings.
 
     Args:
-        config: What to learn from and how.
-        home: The state folder.
+        name: The style: names the adapter in files, in the registry and in the experiment list.
+        sources: Folders, archives, lists of URLs, datasets, addresses such as s3://bucket/folder.
+        base_model: What the adapter attaches to: embedded, a folder, a .safetensors file or a hub id.
+        preset: How long to train: small, standard or thorough.
+        steps: Optimiser steps; empty: the preset's.
+        learning_rate: Peak rate; empty: what suits the base model.
+        rank: Size of the adapter; empty: what suits the base model.
         force: Score and decide again although nothing is new. Nothing is trained twice.
+        advanced: All other settings, by section and key as in a style's file.
+        home: The state folder; empty: the worker's.
     """
-    home = home.resolve()
+    home = state_folder(home)
+    config = config_of(
+        advanced,
+        name=name,
+        sources=sources,
+        base_model=base_model,
+        preset=preset,
+        steps=steps,
+        learning_rate=learning_rate,
+        rank=rank,
+    )
     with training_lock(home):
         base = prepare_base_model(config.base_model, home)
-        check_run_settings(base, config, home)
+        settings = resolve_settings(config, base, home)
 
-        collected = collect_images(config.data, home)
-        cleaned = clean_images(collected, config.data, home)
-        snapshot = make_snapshot(cleaned, config.data, home)
+        collected = collect_images(settings.data, home)
+        cleaned = clean_images(collected, settings.data, home)
+        snapshot = make_snapshot(cleaned, settings.data, home)
 
-        run = identify_run(base, snapshot, config, home)
-        known = find_release(run, config.name, home)
+        run = identify_run(base, snapshot, settings, home)
+        known = find_release(run, settings.name, home)
         if known and not force:
             return known
 
-        champion = find_champion(config.name, base, run, home)
-        candidate = fine_tune_adapter(base, snapshot, config, run, home)
-        duel = fight_duel(base, candidate, champion, snapshot, config.evaluation, run, home)
-        decision = decide(duel, config.gate)
-        return publish(base, candidate, snapshot, duel, decision, config, run, home)
+        champion = find_champion(settings.name, base, run, home)
+        candidate = fine_tune_adapter(base, snapshot, settings, run, home)
+        duel = fight_duel(base, candidate, champion, snapshot, settings, run, home)
+        decision = decide(duel, settings.gate)
+        return publish(base, candidate, snapshot, duel, decision, settings, run, home)

@@ -14,9 +14,9 @@ from sdlora.models.stable_diffusion import StableDiffusion
 from sdlora.progress import OnMetrics, OnProgress
 from sdlora.store import ImageStore
 from sdlora.training.config import TrainingConfig
+from sdlora.training.defaults import resolve_lora, resolve_training
 from sdlora.training.fine_tuning import fine_tune
 from sdlora.training.identity import run_digest
-from sdlora.training.presets import settle, settle_lora
 
 
 class LoRA:
@@ -54,15 +54,15 @@ class LoRA:
         The model in memory stays as it is until `update_parameters`. By default the run lives in
         `runs/<run digest>` of the store's home.
         """
-        training = settle(self.base, training or TrainingConfig(), store.home)
-        lora = settle_lora(self.base, self.config)
-        digest = run_digest(self.base.digest, snapshot.digest, lora, training, self.base.quantize)
+        resolved = resolve_training(training or TrainingConfig(), self.base, store.home)
+        lora = resolve_lora(self.config, self.base)
+        digest = run_digest(self.base.digest, snapshot.digest, lora, resolved, self.base.quantize)
         self.adapter = fine_tune(
             self.base,
             snapshot,
             store,
             lora,
-            training,
+            resolved,
             folder or store.home / "runs" / digest,
             name=name,
             on_metrics=on_metrics,

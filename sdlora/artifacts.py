@@ -11,6 +11,7 @@ from typing import Literal
 
 from sdlora.frozen import FrozenConfig
 
+Precision = Literal["fp32", "bf16", "fp16"]
 Quantization = Literal["int8", "nf4"]
 """How a frozen weight is held in fewer bits: one byte, or four bits in the steps of a normal distribution."""
 

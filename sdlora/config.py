@@ -5,21 +5,27 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError
+from pydantic.fields import FieldInfo
 
+from sdlora.artifacts import BaseModelRef
 from sdlora.data import DataConfig
 from sdlora.errors import ConfigError
 from sdlora.evaluation import EvaluationConfig, GateConfig
 from sdlora.frozen import FrozenConfig
-from sdlora.lora import LoraConfig
+from sdlora.lora.config import LoraConfig, ResolvedLora
 from sdlora.models import BaseModelConfig
 from sdlora.pretraining.plan import PretrainPlan
-from sdlora.training import TrainingConfig
+from sdlora.training.config import ResolvedTraining, TrainingConfig
+from sdlora.training.defaults import BaseTraits, resolve_lora, resolve_training, training_fillings
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9-]*$"
 
 
 class PipelineConfig(FrozenConfig):
@@ -27,7 +33,7 @@ class PipelineConfig(FrozenConfig):
 
     name: str = Field(
         "style",
-        pattern=r"^[a-z0-9][a-z0-9-]*$",
+        pattern=NAME_PATTERN,
         description="name of the adapter in files, in the registry and in the experiment list",
     )
     data: DataConfig = Field(default_factory=DataConfig, description="where images come from and which are kept")
@@ -37,12 +43,92 @@ class PipelineConfig(FrozenConfig):
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="how the duel is fought")
     gate: GateConfig = Field(default_factory=GateConfig, description="what makes a candidate the champion")
 
+
+class ResolvedConfig(PipelineConfig):
+    """The configuration of one run with nothing left empty: what the form, MLflow and the report show of it."""
+
+    lora: ResolvedLora
+    training: ResolvedTraining
+
     def digest(self) -> str:
         """SHA-256 of all settings that can change the result; where the images came from is not one of them."""
         settings = self.model_dump(mode="json")
         settings["data"].pop("sources", None)
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
+
+def resolve(config: PipelineConfig, base: BaseModelRef, home: Path) -> ResolvedConfig:
+    """Fill every empty setting with what suits the base model; once per run, right after the base is known.
+
+    Args:
+        config: as read from a file, a form or a call.
+        base: the base model that it names.
+        home: the state folder, which remembers what was measured.
+
+    Raises:
+        WeightsError: the base model's settings files are missing or damaged, or its family is unknown.
+    """
+    return ResolvedConfig(
+        name=config.name,
+        data=config.data,
+        base_model=config.base_model,
+        lora=resolve_lora(config.lora, base),
+        training=resolve_training(config.training, base, home),
+        evaluation=config.evaluation,
+        gate=config.gate,
+    )
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting as a run will use it.
+
+    Attributes:
+        name: dotted, as in the file.
+        value: after everything that was left empty has been filled.
+        origin: "flag", "file", "default", "measured", or what an empty one follows from.
+        meaning: its description.
+    """
+
+    name: str
+    value: Any
+    origin: str
+    meaning: str
+
+
+def explain(config: PipelineConfig, base: BaseModelRef, home: Path, flags: Collection[str] = ()) -> list[Setting]:
+    """All settings in the order of the file, each with its value and the origin of the value.
+
+    Args:
+        config: as read from the file and the flags.
+        base: the base model that it names.
+        home: the state folder, which remembers what was measured.
+        flags: dotted names given on the command line.
+
+    Raises:
+        WeightsError: the base model's settings files are missing or damaged, or its family is unknown.
+    """
+    traits = BaseTraits.of(base)
+    fillings = training_fillings(config.training, traits)
+    origins = {f"training.{name}": filling.origin for name, filling in fillings.items()}
+    origins |= {"lora.rank": f"family {traits.family}", "lora.alpha": "follows rank", "lora.targets": "follows method"}
+    if config.training.precision == "auto":
+        origins["training.precision"] = "measured"
+
+    def walk(section: BaseModel, resolved: BaseModel, prefix: str) -> Iterator[Setting]:
+        for key, field in type(section).model_fields.items():
+            name, value = prefix + key, getattr(section, key)
+            if isinstance(value, BaseModel):
+                yield from walk(value, getattr(resolved, key), f"{name}.")
+                continue
+            given = key in section.model_fields_set and (value is not None or name not in origins)
+            origin = "flag" if name in flags else "file" if given else origins.get(name, "default")
+            yield Setting(name, getattr(resolved, key), origin, field.description or "")
+
+    return list(walk(config, resolve(config, base, home), ""))
+
+
+_MODEL_PATHS = (("base_model", "source"), ("base_model", "layout"), ("data", "unsafe_model"), ("data", "caption_model"))
 
 ConfigFile = TypeVar("ConfigFile", PipelineConfig, PretrainPlan)
 
@@ -77,9 +163,7 @@ def load_file(path: Path, model: type[ConfigFile], flags: Mapping[str, Any] | No
         raise ConfigError(f"{path} must hold settings by name, such as `name: my-style`; found {settings!r}.")
     for name, value in (flags or {}).items():
         _put(settings, name, value)
-    config = parse_settings(settings, model, origin=str(path) + (" and --set" if flags else ""))
-    sources = tuple(_beside(path, source) for source in config.data.sources)
-    return config.model_copy(update={"data": config.data.model_copy(update={"sources": sources})})
+    return parse_settings(_absolute(settings, path.parent), model, str(path) + (" and --set" if flags else ""))
 
 
 def parse_flags(texts: Sequence[str]) -> dict[str, Any]:
@@ -117,13 +201,9 @@ def parse_settings(settings: dict[str, Any], model: type[ConfigFile], origin: st
         ConfigError: an unknown key (the nearest known one is named) or a value that is not accepted.
     """
     try:
-        return model.model_validate(settings)
+        return model.model_validate(without_empty(settings, model))
     except ValidationError as error:
-        problems = [
-            _describe(model, problem)
-            for problem in error.errors()
-            if problem["type"] != "default_factory_not_called"  # a default that follows from a refused value
-        ]
+        problems = [_describe(model, problem) for problem in error.errors()]
         raise ConfigError(f"{origin}:\n" + "\n".join(f"  {problem}" for problem in problems)) from error
 
 
@@ -140,14 +220,60 @@ def _describe(model: type[BaseModel], problem: Any) -> str:
 
 def _known_keys(model: type[BaseModel], section: Sequence[int | str]) -> list[str]:
     for name in section:
-        field = model.model_fields.get(str(name))
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+        inner = _section(model.model_fields.get(str(name)))
+        if inner is None:
             break
-        model = field.annotation
+        model = inner
     return list(model.model_fields)
 
 
-def _beside(path: Path, source: str) -> str:
-    if ":" in source.split("/", 1)[0]:  # a scheme such as hf: or https:
+def without_empty(settings: Any, model: type[BaseModel]) -> Any:
+    """The settings without keys that were written and left empty, so that an empty one is the same as none.
+
+    Where `null` is a value of its own, such as for a limit of the gate that is switched off, it stays.
+    """
+    if not isinstance(settings, dict):
+        return settings
+    kept = {}
+    for key, value in settings.items():
+        field = model.model_fields.get(key)
+        section = _section(field)
+        if field is None or value is not None:
+            kept[key] = without_empty(value, section) if section else value
+        elif field.default is not None and type(None) in get_args(field.annotation):
+            kept[key] = None
+    return kept
+
+
+def _section(field: FieldInfo | None) -> type[BaseModel] | None:
+    kind = field.annotation if field else None
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _absolute(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The settings with relative paths resolved against the file's folder: a worker runs in another one."""
+    settings = {key: dict(value) if isinstance(value, dict) else value for key, value in settings.items()}
+    data = settings.get("data")
+    if isinstance(data, dict) and isinstance(data.get("sources"), list):
+        data["sources"] = [_beside(folder, source) for source in data["sources"]]
+    for section, key in _MODEL_PATHS:
+        values = settings.get(section)
+        if isinstance(values, dict) and key in values:
+            values[key] = _existing(folder, values[key])
+    return settings
+
+
+def _beside(folder: Path, source: Any) -> Any:
+    if not isinstance(source, str) or ":" in source.split("/", 1)[0]:  # a scheme such as hf: or https:
         return source
-    return str((path.parent / Path(source).expanduser()).resolve())
+    return str((folder / Path(source).expanduser()).resolve())
+
+
+def _existing(folder: Path, value: Any) -> Any:
+    """The path in full if there is such a file or folder; else the value, such as the id of a model."""
+    if not isinstance(value, str):
+        return value
+    for place in (folder, Path.cwd()):
+        if value and (path := place / Path(value).expanduser()).exists():
+            return str(path.resolve())
+    return value

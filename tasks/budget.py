@@ -3,46 +3,46 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sdlora.config import PipelineConfig
-from sdlora.training import TrainingConfig
 
 if TYPE_CHECKING:
     from sdlora.evaluation.comparing import Trained
 
 Equal = Literal["steps", "seconds"]
-TRIAL_STEPS, _REPORTS = 40, 8
+_TRIAL_STEPS, _REPORTS = 40, 8
 
 
-def with_steps(config: PipelineConfig, steps: int, **others: object) -> PipelineConfig:
-    """The configuration with so many steps, and all that follows from them, such as the warm-up, derived anew."""
-    given = {**config.training.model_dump(exclude_unset=True), "steps": steps, **others}
-    return config.model_copy(update={"training": TrainingConfig.model_validate(given)})
+def with_training(config: PipelineConfig, **settings: Any) -> PipelineConfig:
+    """The configuration with other training settings; what is empty and follows from them is filled later."""
+    return config.model_copy(update={"training": config.training.model_copy(update=settings)})
 
 
-def steps_of_equal_seconds(
-    ways: Sequence[str], config: PipelineConfig, train: Callable[[str, PipelineConfig], Trained]
-) -> dict[str, int]:
-    """By way, how many steps take as long as training.steps of the first way.
+def trial_of(config: PipelineConfig) -> PipelineConfig:
+    """The configuration of a short trial, which only tells how fast a way to train is."""
+    trial = with_training(
+        config, steps=_TRIAL_STEPS, log_every_steps=_TRIAL_STEPS // _REPORTS, keep="last", sample_every_steps=None
+    )
+    return trial.model_copy(update={"name": f"{config.name}-trial"})
+
+
+def steps_of_equal_seconds(steps: Mapping[str, int], trial: Callable[[str], Trained]) -> dict[str, int]:
+    """By way, how many steps take as long as those of the first way.
 
     Every way is trained for a few steps first, one after the other; these trials are kept, so a continued comparison
     has the same numbers. Only steps are timed: loading and measuring are the same for all.
 
     Args:
-        ways: the ways to train.
-        config: the settings that all share.
-        train: trains one way with a configuration.
+        steps: by way, the steps of its settings; the first way sets the time.
+        trial: trains one way as `trial_of` says.
     """
-    trial = with_steps(
-        config, TRIAL_STEPS, log_every_steps=TRIAL_STEPS // _REPORTS, keep="last", sample_every_steps=None
-    ).model_copy(update={"name": f"{config.name}-trial"})
-    rates = {way: _images_per_second(train(way, trial)) for way in ways}
-    first = rates[ways[0]]
-    return {way: max(1, round(config.training.steps * rate / first)) for way, rate in rates.items()}
+    rates = {way: _images_per_second(trial(way)) for way in steps}
+    first = next(iter(steps))
+    return {way: max(1, round(steps[first] * rate / rates[first])) for way, rate in rates.items()}
 
 
 def _images_per_second(trained: Trained) -> float:

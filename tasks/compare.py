@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -12,16 +13,16 @@ from pydantic import ValidationError
 
 from sdlora.artifacts import BaseModelRef, SnapshotRef
 from sdlora.comparison import COMPARISON_GRID, Comparison, title
-from sdlora.config import PipelineConfig
+from sdlora.config import PipelineConfig, ResolvedConfig
 from sdlora.data import load_snapshot
 from sdlora.errors import ConfigError
-from sdlora.lora import LoraConfig
-from sdlora.lora.config import Method
+from sdlora.lora import ResolvedLora
+from sdlora.lora.config import LoraConfig, Method
 from sdlora.store import ImageStore
-from sdlora.training import TrainingConfig, run_digest, settle, settle_lora
+from sdlora.training import ResolvedTraining, resolve_lora, resolve_training, run_digest
 from tasks.progress import report_metrics, task_progress
 from tasks.retries import is_passing_trouble
-from tasks.settings import check_ways
+from tasks.settings import check_trainable
 from tasks.tracking import tracked_run
 from tasks.versions import code_version
 
@@ -32,25 +33,39 @@ Way = Method | Literal["full"]
 WAYS: tuple[str, ...] = (*get_args(Method), "full")
 
 
-@task(name="check settings", persist_result=False)
-def check_all_ways(
+@dataclass(frozen=True)
+class WaySettings:
+    """The settings of one way to train; without `lora` all weights of the denoiser learn."""
+
+    lora: ResolvedLora | None
+    training: ResolvedTraining
+
+
+@task(name="resolve settings", persist_result=False)
+def resolve_ways(
     ways: Sequence[Way], base: BaseModelRef, config: PipelineConfig, full_learning_rate: float | None, home: Path
-) -> None:
-    """Check the settings of every way before the first is trained."""
-    check_ways(base, [settings_of(way, base, config, full_learning_rate, home) for way in ways])
+) -> dict[str, WaySettings]:
+    """Fill the empty settings of every way, and check them all before the first is trained.
+
+    Raises:
+        ConfigError: no such way, or one that the settings of the others do not allow.
+    """
+    settings = {str(way): _settings_of(way, base, config, full_learning_rate, home) for way in ways}
+    check_trainable(base, [(one.lora, one.training) for one in settings.values()])
+    return settings
 
 
 @task(name="encode images", persist_result=False)
-def encode_once(base: BaseModelRef, snapshot: SnapshotRef, config: PipelineConfig, home: Path) -> None:
+def encode_once(base: BaseModelRef, snapshot: SnapshotRef, settings: ResolvedConfig, home: Path) -> None:
     """Fill the cache of latents and embeddings, so that whoever trains first does not pay for all."""
     import torch
 
     from sdlora.training.fine_tuning import encode_snapshot
     from sdlora.training.inputs.prior import encode_prior
 
-    training = settle(base, config.training, home)
+    training = settings.training
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    folder = home / "comparisons" / config.name
+    folder = home / "comparisons" / settings.name
     folder.mkdir(parents=True, exist_ok=True)
     with ImageStore.open(home) as store:
         frozen = load_snapshot(store, snapshot.digest)
@@ -66,12 +81,7 @@ def encode_once(base: BaseModelRef, snapshot: SnapshotRef, config: PipelineConfi
     persist_result=False,
 )
 def train_one_way(
-    way: str,
-    base: BaseModelRef,
-    snapshot: SnapshotRef,
-    config: PipelineConfig,
-    full_learning_rate: float | None,
-    home: Path,
+    way: str, settings: WaySettings, base: BaseModelRef, snapshot: SnapshotRef, name: str, home: Path
 ) -> Trained:
     """Train an adapter or the whole denoiser in a process of its own, and measure time and memory; curves go to MLflow.
 
@@ -85,9 +95,9 @@ def train_one_way(
     from sdlora.training.learning.costs import read_costs
     from sdlora.training.results import ADAPTER_FOLDER
 
-    lora, training = settings_of(way, base, config, full_learning_rate, home)
+    lora, training = settings.lora, settings.training
     digest = run_digest(base.digest, snapshot.digest, lora, training, base.quantize)
-    folder = home / "runs" / f"{config.name}-compare" / digest[:16]
+    folder = home / "runs" / f"{name}-compare" / digest[:16]
     parameters: dict[str, Any] = {"way": way, **_flat("training", training.model_dump(mode="json"))}
     if lora:
         parameters |= _flat("lora", lora.model_dump(mode="json"))
@@ -100,9 +110,9 @@ def train_one_way(
         lora=lora,
         training=training,
         folder=folder,
-        name=config.name,
+        name=name,
     )
-    with tracked_run(home, f"{config.name}-compare", folder, parameters, tags) as record:
+    with tracked_run(home, f"{name}-compare", folder, parameters, tags) as record:
 
         def on_metrics(step: int, values: Mapping[str, float]) -> None:
             record.log_metrics(step, values)
@@ -142,7 +152,7 @@ def compare_trained(
     base: BaseModelRef,
     trained: dict[str, Trained],
     snapshot: SnapshotRef,
-    config: PipelineConfig,
+    settings: ResolvedConfig,
     neutral_prompts: tuple[str, ...],
     home: Path,
 ) -> tuple[Comparison, Path]:
@@ -155,16 +165,15 @@ def compare_trained(
     key = canonical_digest(
         {"trained": {name: one.digest for name, one in trained.items()}, "snapshot": snapshot.digest}
     )
-    folder = home / "comparisons" / config.name / key[:16]
-    training = settle(base, config.training, home)
+    folder = home / "comparisons" / settings.name / key[:16]
     budget = (
-        f"The same images, captions, batches of {training.batch_size}, noise and seed; the budget is "
+        f"The same images, captions, batches of {settings.training.batch_size}, noise and seed; the budget is "
         f"{_budget({name: one.steps for name, one in trained.items()})}."
     )
     with (
         ImageStore.open(home) as store,
         tracked_run(
-            home, f"{config.name}-compare", folder, {"ways": ", ".join(trained)}, {"kind": "comparison"}
+            home, f"{settings.name}-compare", folder, {"ways": ", ".join(trained)}, {"kind": "comparison"}
         ) as record,
     ):
         comparison = compare(
@@ -172,13 +181,13 @@ def compare_trained(
             trained,
             load_snapshot(store, snapshot.digest),
             store,
-            config.evaluation,
+            settings.evaluation,
             neutral_prompts or default_prompts(base),
             budget,
             folder,
             task_progress(),
         )
-        page = write_comparison_page(folder, comparison, config.name)
+        page = write_comparison_page(folder, comparison, settings.name)
         record.log_files(page, folder / COMPARISON_GRID, folder / "comparison.json")
         for one in comparison.contenders:
             record.log_summary({f"{one.name}.{name}": value.value for name, value in one.metrics.items()})
@@ -193,28 +202,24 @@ def compare_trained(
     return comparison, page
 
 
-def settings_of(
+def _settings_of(
     way: str, base: BaseModelRef, config: PipelineConfig, full_learning_rate: float | None, home: Path
-) -> tuple[LoraConfig | None, TrainingConfig]:
-    """The settings of one way to train; all share the configuration's, as far as they apply.
-
-    Raises:
-        ConfigError: no such way, or one that the settings of the others do not allow.
-    """
+) -> WaySettings:
+    """The settings of one way to train; all share the configuration's, as far as they apply."""
     if way not in WAYS:
         raise ConfigError(f"methods: {way!r} is no way to train. Known: {', '.join(WAYS)}.")
-    training = settle(base, config.training.model_copy(update={"num_processes": 1}), home)
+    training = resolve_training(config.training.model_copy(update={"num_processes": 1}), base, home)
     if way == "full":
         # Whole weights move with every step; a tenth of an adapter's rate is the usual proportion.
         rate = full_learning_rate or training.learning_rate / 10
-        return None, training.model_copy(update={"learning_rate": rate})
-    given = config.lora.model_dump(exclude_unset=True, exclude={"method"})
+        return WaySettings(None, training.model_copy(update={"learning_rate": rate}))
+    given = config.lora.model_dump(exclude_none=True, exclude={"method"})
     try:
-        lora = settle_lora(base, LoraConfig.model_validate({**given, "method": way}))
+        lora = resolve_lora(LoraConfig.model_validate({**given, "method": way}), base)
     except ValidationError as error:
         problems = "; ".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors())
         raise ConfigError(f"methods: {way} does not go with the settings under lora. {problems}.") from error
-    return lora, training
+    return WaySettings(lora, training)
 
 
 def _budget(steps: Mapping[str, int]) -> str:

@@ -8,9 +8,10 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 
 from sdlora.artifacts import AdapterRef, BaseModelRef, SnapshotRef
+from sdlora.config import ResolvedConfig
 from sdlora.data import load_snapshot
 from sdlora.errors import ConfigError
-from sdlora.evaluation import Decision, Duel, EvaluationConfig, GateConfig
+from sdlora.evaluation import Decision, Duel, GateConfig
 from sdlora.evaluation import decide as decide_by_rule
 from sdlora.store import ImageStore
 from tasks.pages import decision_page, duel_page
@@ -46,7 +47,7 @@ def fight_duel(
     candidate: AdapterRef,
     champion: AdapterRef | None,
     snapshot: SnapshotRef,
-    config: EvaluationConfig,
+    config: ResolvedConfig,
     run: RunRef,
     home: Path,
 ) -> Duel:
@@ -55,7 +56,9 @@ def fight_duel(
 
     with ImageStore.open(home) as store:
         frozen = load_snapshot(store, snapshot.digest)
-        duel = run_duel(base, candidate, champion, frozen, store, config, run.evaluation, on_progress=task_progress())
+        duel = run_duel(
+            base, candidate, champion, frozen, store, config.evaluation, run.evaluation, on_progress=task_progress()
+        )
     create_markdown_artifact(duel_page(duel, run.evaluation), key="duel", description="Scores and pictures")
     return duel
 

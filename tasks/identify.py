@@ -7,19 +7,17 @@ from pathlib import Path
 from prefect import task
 
 from sdlora.artifacts import BaseModelRef, SnapshotRef
-from sdlora.config import PipelineConfig
-from sdlora.training import run_digest, settle, settle_lora
+from sdlora.config import ResolvedConfig
+from sdlora.training import run_digest
 from tasks.progress import task_progress
 from tasks.results import Release, RunRef
 from tasks.tracking import Registry
 
 
 @task(name="identify run", persist_result=False)
-def identify_run(base: BaseModelRef, snapshot: SnapshotRef, config: PipelineConfig, home: Path) -> RunRef:
+def identify_run(base: BaseModelRef, snapshot: SnapshotRef, config: ResolvedConfig, home: Path) -> RunRef:
     """Name the run by the digest of all that decides its adapter; equal inputs find what was done before."""
-    training = settle(base, config.training, home)
-    lora = settle_lora(base, config.lora)
-    digest = run_digest(base.digest, snapshot.digest, lora, training, base.quantize)
+    digest = run_digest(base.digest, snapshot.digest, config.lora, config.training, base.quantize)
     return RunRef(digest=digest, folder=home / "runs" / config.name / digest[:16])
 
 

@@ -9,8 +9,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
 from sdlora.artifacts import AdapterRef, BaseModelRef, SnapshotRef
-from sdlora.config import PipelineConfig
-from sdlora.effective import settled_config
+from sdlora.config import ResolvedConfig
 from sdlora.errors import EvaluationError
 from sdlora.evaluation import Decision, Duel
 from sdlora.evidence import CONTESTANTS, Choice, load_choice
@@ -34,7 +33,7 @@ def publish(
     snapshot: SnapshotRef,
     duel: Duel,
     decision: Decision,
-    config: PipelineConfig,
+    config: ResolvedConfig,
     run: RunRef,
     home: Path,
 ) -> Release:
@@ -89,7 +88,7 @@ def _tags(
     snapshot: SnapshotRef,
     duel: Duel,
     decision: Decision,
-    config: PipelineConfig,
+    config: ResolvedConfig,
 ) -> dict[str, str]:
     kid = {name: duel.scores[name].metrics.get("kid") for name in CONTESTANTS if name in duel.scores}
     scores = {name: f"{estimate.value:.4f}" for name, estimate in kid.items() if estimate}
@@ -119,7 +118,7 @@ def _record(
     snapshot: SnapshotRef,
     duel: Duel,
     decision: Decision,
-    config: PipelineConfig,
+    config: ResolvedConfig,
     run: RunRef,
     home: Path,
 ) -> VersionRecord:
@@ -139,7 +138,7 @@ def _record(
         curves=curves,
         choice=load_choice(run.folder),
         samples=run.samples if run.samples.is_file() else None,
-        settings=settled_config(config, base, home).model_dump(mode="json"),
+        settings=config.model_dump(mode="json"),
         code_version=code_version(),
         data_page=data_page_file(home, snapshot.digest),
     )

@@ -1,4 +1,4 @@
-"""Before anything else: whether the settings can be trained, so that a wrong one costs seconds and not hours."""
+"""The settings of a run: from a form to a configuration, and from that to the one thing that all stages read."""
 
 from __future__ import annotations
 
@@ -8,21 +8,26 @@ from pathlib import Path
 from prefect import task
 
 from sdlora.artifacts import BaseModelRef
-from sdlora.config import PipelineConfig
-from sdlora.lora import LoraConfig
-from sdlora.training import TrainingConfig, settle, settle_lora
+from sdlora.config import PipelineConfig, ResolvedConfig, resolve
+from sdlora.lora import ResolvedLora
+from sdlora.training import ResolvedTraining
 
 
-@task(name="check settings", persist_result=False)
-def check_run_settings(base: BaseModelRef, config: PipelineConfig, home: Path) -> None:
-    """Check the adapter and its training against the base model's settings files; reads no image and no weights."""
-    training = settle(base, config.training, home)
-    check_ways(base, [(settle_lora(base, config.lora), training)])
+@task(name="resolve settings", persist_result=False)
+def resolve_settings(config: PipelineConfig, base: BaseModelRef, home: Path) -> ResolvedConfig:
+    """Fill what is empty, and check it against the base model's settings files; reads no image and no weights.
+
+    Raises:
+        SdloraError: a setting that cannot be trained, found before anything is collected.
+    """
+    resolved = resolve(config, base, home)
+    check_trainable(base, [(resolved.lora, resolved.training)])
+    return resolved
 
 
-def check_ways(base: BaseModelRef, ways: Sequence[tuple[LoraConfig | None, TrainingConfig]]) -> None:
+def check_trainable(base: BaseModelRef, settings: Sequence[tuple[ResolvedLora | None, ResolvedTraining]]) -> None:
     """Check several ways to train at once: the last would else be refused when all others are done."""
     from sdlora.training.suitability import check_settings
 
-    for lora, training in ways:
+    for lora, training in settings:
         check_settings(base, lora, training, training.num_processes)

@@ -8,9 +8,8 @@ from pathlib import Path
 from prefect import get_run_logger, task
 
 from sdlora.artifacts import AdapterRef, BaseModelRef, SnapshotRef
-from sdlora.config import PipelineConfig
+from sdlora.config import ResolvedConfig
 from sdlora.data import load_snapshot
-from sdlora.effective import settled_config
 from sdlora.imports import garbage_left
 from sdlora.store import ImageStore
 from tasks.data_page import data_page_file
@@ -29,7 +28,7 @@ from tasks.versions import code_version
     persist_result=False,  # the run folder holds the adapter and its digest; a finished one is returned as it is
 )
 def fine_tune_adapter(
-    base: BaseModelRef, snapshot: SnapshotRef, config: PipelineConfig, run: RunRef, home: Path
+    base: BaseModelRef, snapshot: SnapshotRef, config: ResolvedConfig, run: RunRef, home: Path
 ) -> AdapterRef:
     """Train, or go on where an interrupted training stopped, with curves and data lineage in MLflow."""
     with garbage_left():
@@ -43,12 +42,11 @@ def fine_tune_adapter(
         "config_digest": config.digest(),
         "code_version": code_version(),
     }
-    settled = settled_config(config, base, home)
     speedup = probe_of_this_machine(home).speedup
-    parameters = _parameters(settled) | {"bf16_speedup": "not measured" if speedup is None else f"{speedup:.2f}"}
+    parameters = _parameters(config) | {"bf16_speedup": "not measured" if speedup is None else f"{speedup:.2f}"}
     if speedup is not None:
         get_run_logger().info(
-            "Training in %s; bf16 is %.2f times as fast as fp32 here.", settled.training.precision, speedup
+            "Training in %s; bf16 is %.2f times as fast as fp32 here.", config.training.precision, speedup
         )
         report_metrics(0, {"bf16_speedup": speedup})
     with (
@@ -85,7 +83,7 @@ def fine_tune_adapter(
         )
 
 
-def _parameters(config: PipelineConfig) -> dict[str, str]:
+def _parameters(config: ResolvedConfig) -> dict[str, str]:
     """The settings that shape the adapter, flat, as MLflow shows them."""
     sections = config.model_dump(mode="json", include={"base_model", "lora", "training", "evaluation"})
     return {f"{section}.{key}": str(value) for section, values in sections.items() for key, value in values.items()}

@@ -39,19 +39,26 @@ def compare(
     settings = load_config(config)
     ways = _checked(tuple(dict.fromkeys(way.strip() for way in methods.split(",") if way.strip())))
     if steps is not None:
-        from tasks.budget import with_steps
+        from tasks.budget import with_training
 
-        settings = with_steps(settings, steps)
+        settings = with_training(settings, steps=steps)
     from deployments.local_run import prefect_at_hand
 
     with prefect_at_hand(home, "compare") as server:
         with console.status("Starting ..."):
             from flows.compare import compare as flow
+            from tasks.form import parameters_of
             from tasks.progress import listening
 
             server.wait_ready()
         with Stages() as stages, listening(stages.on_progress, stages.on_metrics):
-            found, page = flow(settings, ways, full_rate, (), home, "seconds" if equal_seconds else "steps")
+            found, page = flow(
+                **parameters_of(settings),
+                methods=ways,
+                full_learning_rate=full_rate,
+                equal="seconds" if equal_seconds else "steps",
+                home=home,
+            )
     show(found)
     console.print(f"Page: {page}", markup=False, soft_wrap=True)
 

@@ -82,14 +82,13 @@ def pretrain(
 
 def _show_config(config_file: Path, home: Path, flags: Sequence[str]) -> None:
     from deployments.cli.tables import settings_table
-    from sdlora.config import load_config, parse_flags
-    from sdlora.effective import effective_settings
+    from sdlora.config import explain, load_config, parse_flags
     from sdlora.models import load_base_model
 
     given = parse_flags(flags)
     config = load_config(config_file, given)
     base = load_base_model(config.base_model, home.resolve())
-    console.print(settings_table(effective_settings(config, base, home.resolve(), given)))
+    console.print(settings_table(explain(config, base, home.resolve(), given)))
 
 
 def _retrain(config_file: Path, home: Path, force: bool, flags: Sequence[str] = ()) -> Release:
@@ -113,11 +112,12 @@ def _run_flow(config: PipelineConfig, home: Path, force: bool) -> Release:
     with prefect_at_hand(home, "run") as server:
         with console.status("Starting ..."):
             from flows.retrain import retrain
+            from tasks.form import parameters_of
             from tasks.progress import listening
 
             server.wait_ready()
         with Stages() as stages, listening(stages.on_progress, stages.on_metrics):
-            return retrain(config, home, force)
+            return retrain(**parameters_of(config), force=force, home=home)
 
 
 def _print_release(release: Release, seconds: float) -> None:

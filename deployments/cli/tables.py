@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from sdlora.effective import Setting
+from sdlora.config import Setting
 from sdlora.evidence import CONTESTANTS, METRICS, Duel, Estimate, Metric
 
 SHORT_TABLE = (

@@ -2,7 +2,7 @@
 
 Source: Hu et al. 2021, arXiv:2106.09685: W' = W + (alpha / rank) B A, with A (rank, in) and B (out, rank).
 
-`LoraConfig` is light; the other names import PyTorch and peft when they are first used.
+The settings are light; the other names import PyTorch and peft when they are first used.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sdlora.imports import names_on_first_use
-from sdlora.lora.config import LoraConfig
+from sdlora.lora.config import LoraConfig, ResolvedLora
 
 if TYPE_CHECKING:
     from sdlora.lora.attach import attach_lora
     from sdlora.lora.load import load_adapter, merge, open_adapter
     from sdlora.lora.save import save_adapter
 
-__all__ = ["LoraConfig", "attach_lora", "load_adapter", "merge", "open_adapter", "save_adapter"]
+__all__ = ["LoraConfig", "ResolvedLora", "attach_lora", "load_adapter", "merge", "open_adapter", "save_adapter"]
 
 _HOMES = {
     "attach_lora": "sdlora.lora.attach",

@@ -8,12 +8,12 @@ import peft
 import torch
 from torch import nn
 
-from sdlora.lora.config import LoraConfig
+from sdlora.lora.config import ResolvedLora
 from sdlora.lora.layers import ADAPTER_NAME, START_DOWN, START_UP, adapted_layers
 from sdlora.lora.targets import find_targets
 
 
-def attach_lora(network: Any, config: LoraConfig, seed: int = 0) -> Any:
+def attach_lora(network: Any, config: ResolvedLora, seed: int = 0) -> Any:
     """Add an adapter that changes nothing yet: its first factors are random from `seed`, one factor is zero.
 
     PiSSA's factors are not zero: they hold a part of each weight, which is taken out of the frozen weight.
@@ -38,7 +38,7 @@ def attach_lora(network: Any, config: LoraConfig, seed: int = 0) -> Any:
     return network
 
 
-def peft_settings(config: LoraConfig, target_modules: list[str]) -> Any:
+def peft_settings(config: ResolvedLora, target_modules: list[str]) -> Any:
     """The configuration in peft's words."""
     if config.method == "loha":
         return peft.LoHaConfig(r=config.rank, alpha=config.alpha, target_modules=target_modules)

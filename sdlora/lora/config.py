@@ -19,33 +19,30 @@ _WITHOUT_DROPOUT: dict[Method, str] = {
 }
 
 
-def _default_targets(values: dict[str, Any]) -> Targets:
-    # peft splits no convolution for PiSSA.
-    return "attention+ff" if values["method"] == "pissa" else "all"
-
-
 class LoraConfig(FrozenConfig):
-    """An update W' = W + (alpha / rank) B A of chosen layers, or another kind of update with as few numbers."""
+    """An update W' = W + (alpha / rank) B A of chosen layers, or another kind of update with as few numbers.
+
+    What is None is empty: `filled` takes what suits the base model.
+    """
 
     method: Method = Field(
         "lora",
         description="lora; rslora (scale alpha / sqrt(rank)); dora (lengths of the weight's rows learn, too); "
         "loha, lokr (products of small matrices); pissa (starts with the weight's largest singular values)",
     )
-    rank: int = Field(
-        default_factory=lambda _: 16,  # by factory, as all that a family has a value of its own for
+    rank: int | None = Field(
+        None,
         ge=1,
         description="inner dimension r of the update B A; empty: 16, or what suits the base's family, 32 for XL",
     )
-    alpha: float = Field(
-        # alpha = rank: the scale is 1 at any rank, so a learning rate found at one rank holds at another.
-        default_factory=lambda values: float(values["rank"]),
+    alpha: float | None = Field(
+        None,
         gt=0,
         description="the update is scaled by alpha / rank; empty: the rank, a scale of 1",
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="share of a layer's inputs hidden from the update in training")
-    targets: Targets = Field(
-        default_factory=_default_targets,
+    targets: Targets | None = Field(
+        None,
         description="which layers: attention, attention+ff (feed-forward), all (convolutions too); "
         "empty: all that the method can change",
     )
@@ -67,6 +64,31 @@ class LoraConfig(FrozenConfig):
                 "Set dropout to 0 or choose another method"
             )
         return self
+
+    def filled(self, rank: int = 16) -> ResolvedLora:
+        """Fill every empty setting.
+
+        Args:
+            rank: what suits the base model; 16 nearly everywhere.
+        """
+        rank = rank if self.rank is None else self.rank
+        empty: dict[str, Any] = {
+            "rank": rank,
+            # alpha = rank: the scale is 1 at any rank, so a learning rate found at one rank holds at another.
+            "alpha": float(rank),
+            # peft splits no convolution for PiSSA.
+            "targets": "attention+ff" if self.method == "pissa" else "all",
+        }
+        given = {name: value for name, value in self if value is not None}
+        return ResolvedLora.model_validate(empty | given)
+
+
+class ResolvedLora(LoraConfig):
+    """The settings of an adapter with nothing left empty."""
+
+    rank: int
+    alpha: float
+    targets: Targets
 
     @property
     def scaling(self) -> float:

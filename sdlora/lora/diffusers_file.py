@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from sdlora.errors import WeightsError
-from sdlora.lora.config import LoraConfig
+from sdlora.lora.config import Method, ResolvedLora
 from sdlora.lora.layers import ADAPTER_NAME
 from sdlora.lora.reading import Change, change_of
 from sdlora.lora.tensor_file import write_tensor_file
@@ -24,7 +24,7 @@ OUTER_NAME = "text_model."
 _NAMES = {"lora_A.weight": "lora_down.weight", "lora_B.weight": "lora_up.weight", "lora_magnitude_vector": "dora_scale"}
 
 
-def write_diffusers_file(path: Path, updates: Mapping[str, LayerUpdate], config: LoraConfig) -> str:
+def write_diffusers_file(path: Path, updates: Mapping[str, LayerUpdate], config: ResolvedLora) -> str:
     """Write the file and return its SHA-256; `updates` are by part and layer, `unet.mid_block...to_q`.
 
     All keys of a LoRA end in lora_A / lora_B. diffusers' own conversion renames only the attention keys to
@@ -37,7 +37,7 @@ def write_diffusers_file(path: Path, updates: Mapping[str, LayerUpdate], config:
     }
     packed: dict[str, Any] = {}
     for part, layers in by_part(updates).items():
-        settings = _text_settings(layers) if part.startswith("text_encoder") else _settings(layers, config)
+        settings = _text_settings(layers) if part.startswith("text_encoder") else _settings(layers, config.method)
         packed |= {f"{part}.{key}": value for key, value in settings.items()}
     return write_tensor_file(path, tensors, {"format": "pt", METADATA_KEY: json.dumps(packed, sort_keys=True)})
 
@@ -98,17 +98,17 @@ def _split(key: str) -> tuple[str, str]:
 
 def _text_settings(layers: Mapping[str, LayerUpdate]) -> dict[str, Any]:
     """Without the outer name, which half of transformers 5's CLIP models lost: peft matches ends of names."""
-    settings = _settings(layers, LoraConfig())
+    settings = _settings(layers, "lora")
     return {**settings, "target_modules": sorted(layer.removeprefix(OUTER_NAME) for layer in layers)}
 
 
-def _settings(layers: Mapping[str, LayerUpdate], config: LoraConfig) -> dict[str, Any]:
+def _settings(layers: Mapping[str, LayerUpdate], method: Method) -> dict[str, Any]:
     first = next(iter(layers.values()))
-    products = config.method in ("loha", "lokr")
+    products = method in ("loha", "lokr")
     settings: dict[str, Any] = {"r": first.rank, "alpha" if products else "lora_alpha": first.alpha}
     settings["target_modules"] = sorted(layers)
     if not products:
         settings["bias"] = "none"
-    if config.method == "dora":
+    if method == "dora":
         settings["use_dora"] = True
     return settings

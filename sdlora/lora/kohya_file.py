@@ -16,7 +16,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from sdlora.errors import WeightsError
-from sdlora.lora.config import LoraConfig, Method
+from sdlora.lora.config import Method, ResolvedLora
 from sdlora.lora.reading import Change, Reader, change_of, group_by_layer
 from sdlora.lora.tensor_file import data_sha256, write_tensor_file
 from sdlora.lora.updates import LayerUpdate
@@ -25,7 +25,7 @@ _LYCORIS_ALGORITHMS: dict[Method, str] = {"dora": "locon", "loha": "loha", "lokr
 
 
 def write_kohya_file(
-    path: Path, updates: Mapping[str, LayerUpdate], config: LoraConfig, metadata: Mapping[str, str]
+    path: Path, updates: Mapping[str, LayerUpdate], config: ResolvedLora, metadata: Mapping[str, str]
 ) -> str:
     """Write the file and return its SHA-256.
 
@@ -71,7 +71,7 @@ def read_kohya_file(path: Path, reader: Reader = "lycoris") -> dict[str, Change]
     return changes
 
 
-def _network(updates: Mapping[str, LayerUpdate], config: LoraConfig) -> dict[str, str]:
+def _network(updates: Mapping[str, LayerUpdate], config: ResolvedLora) -> dict[str, str]:
     """The settings under the names by which sd-scripts and LyCORIS would build the same network."""
     of_denoiser = [update for name, update in updates.items() if not name.startswith("lora_te")]
     first = min(of_denoiser, key=lambda update: update.rank)  # joined layers have a multiple of the rank

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from sdlora.artifacts import AdapterRef, BaseModelRef
 from sdlora.errors import WeightsError
 from sdlora.lora.attach import adapter_parameters, peft_settings
-from sdlora.lora.config import LoraConfig
+from sdlora.lora.config import ResolvedLora
 from sdlora.lora.diffusers_file import DIFFUSERS_FILE, peft_tensors
 from sdlora.lora.layers import ADAPTER_NAME, adapted_layers
 from sdlora.lora.manifest import read_manifest
@@ -93,7 +93,7 @@ def merge(network: Any) -> Any:
     return network
 
 
-def _saved_as(config: LoraConfig) -> LoraConfig:
+def _saved_as(config: ResolvedLora) -> ResolvedLora:
     if config.method == "pissa":
         return config.model_copy(update={"method": "lora", "rank": 2 * config.rank, "alpha": 2 * config.alpha})
     if config.method == "rslora":

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from sdlora.errors import WeightsError
 from sdlora.frozen import FrozenConfig
-from sdlora.lora.config import LoraConfig
+from sdlora.lora.config import ResolvedLora
 
 MANIFEST_FILE = "adapter.json"
 _LIBRARIES = ("sdlora", "torch", "diffusers", "peft", "transformers", "safetensors")
@@ -27,7 +27,7 @@ class AdapterManifest(FrozenConfig):
     base_digest: str
     snapshot_digest: str
     run_digest: str
-    lora: LoraConfig
+    lora: ResolvedLora
     training: dict[str, Any] = Field(description="the training settings, as they were resolved")
     libraries: dict[str, str]
 

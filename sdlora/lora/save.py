@@ -15,7 +15,7 @@ from torch import Tensor
 from sdlora.artifacts import AdapterRef, BaseModelRef
 from sdlora.checkpoints import file_sha256
 from sdlora.errors import StorageError, WeightsError
-from sdlora.lora.config import LoraConfig
+from sdlora.lora.config import ResolvedLora
 from sdlora.lora.diffusers_file import DIFFUSERS_FILE, OUTER_NAME, read_diffusers_file, write_diffusers_file
 from sdlora.lora.joining import kohya_updates
 from sdlora.lora.kohya_file import read_kohya_file, write_kohya_file
@@ -32,7 +32,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 def save_adapter(
     folder: Path,
     denoiser: Any,
-    config: LoraConfig,
+    config: ResolvedLora,
     base: BaseModelRef,
     *,
     name: str,

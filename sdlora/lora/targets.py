@@ -9,11 +9,11 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from sdlora.errors import TargetModuleError
-from sdlora.lora.config import LoraConfig
+from sdlora.lora.config import ResolvedLora
 from sdlora.models.families.layouts import targets_of
 
 
-def find_targets(model: nn.Module, config: LoraConfig) -> dict[str, nn.Linear | nn.Conv2d]:
+def find_targets(model: nn.Module, config: ResolvedLora) -> dict[str, nn.Linear | nn.Conv2d]:
     """The layers that the config's patterns name, by their full name and in the model's order.
 
     Without patterns of its own, `targets` means what it does in the network's family. A pattern is a full layer name or
@@ -47,7 +47,7 @@ def find_targets(model: nn.Module, config: LoraConfig) -> dict[str, nn.Linear | 
     return {name: layer for name, layer in layers.items() if name in matched}
 
 
-def _check_method(matched: dict[str, nn.Linear | nn.Conv2d], config: LoraConfig) -> None:
+def _check_method(matched: dict[str, nn.Linear | nn.Conv2d], config: ResolvedLora) -> None:
     """What peft would answer late, or with a traceback, or with wrong numbers."""
     for name, layer in matched.items():
         if not isinstance(layer, nn.Conv2d):

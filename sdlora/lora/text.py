@@ -8,13 +8,13 @@ from torch import nn
 
 from sdlora.errors import TargetModuleError
 from sdlora.lora.attach import attach_lora
-from sdlora.lora.config import LoraConfig
+from sdlora.lora.config import LoraConfig, ResolvedLora
 from sdlora.models.families.base import Family, TextPart
 
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
 
 
-def check_text_encoders(family: Family, config: LoraConfig) -> None:
+def check_text_encoders(family: Family, config: ResolvedLora) -> None:
     """Find out before any work is done whether the text encoders can be adapted as asked.
 
     Raises:
@@ -37,7 +37,7 @@ def check_text_encoders(family: Family, config: LoraConfig) -> None:
             )
 
 
-def attach_to_text_encoder(encoder: Any, part: TextPart, config: LoraConfig, seed: int) -> nn.Module:
+def attach_to_text_encoder(encoder: Any, part: TextPart, config: ResolvedLora, seed: int) -> nn.Module:
     """Add an adapter that changes nothing yet to a frozen text encoder, in place.
 
     A last layer that no output passes through is left out. There is no dropout.
@@ -45,5 +45,7 @@ def attach_to_text_encoder(encoder: Any, part: TextPart, config: LoraConfig, see
     assert config.text_encoder_rank is not None
     count = encoder.config.num_hidden_layers - (not part.shows_last_layer)
     layers = tuple(f"layers.{index}.self_attn.{name}" for index in range(count) for name in _PROJECTIONS)
-    adapted: nn.Module = attach_lora(encoder, LoraConfig(rank=config.text_encoder_rank, target_modules=layers), seed)
+    adapted: nn.Module = attach_lora(
+        encoder, LoraConfig(rank=config.text_encoder_rank, target_modules=layers).filled(), seed
+    )
     return adapted

@@ -12,12 +12,12 @@ from diffusers.models.attention_processor import AttnProcessor
 from safetensors import safe_open
 from torch import nn
 
-from sdlora.artifacts import BaseModelRef, Quantization
+from sdlora.artifacts import BaseModelRef, Precision, Quantization
 from sdlora.errors import WeightsError
 from sdlora.models.families import family_of
 from sdlora.models.families.base import TextPart
 from sdlora.models.folder_check import weights_files, weights_variant
-from sdlora.models.precision import DTYPES, Precision
+from sdlora.models.precision import DTYPES
 from sdlora.models.quantize import quantize
 from sdlora.models.quiet import no_progress_bars
 

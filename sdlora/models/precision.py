@@ -18,12 +18,12 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import nn
 
-Precision = Literal["fp32", "bf16", "fp16"]
+from sdlora.artifacts import Precision
+
 DTYPES: Mapping[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _WORTHWHILE = 1.2  # below this ratio bf16's rounding buys nothing
 _FIRST_WITH_FP16 = (7, 0)  # compute capability; from it on, tensor cores multiply fp16

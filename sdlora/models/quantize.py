@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from sdlora.artifacts import Quantization
+from sdlora.artifacts import Precision, Quantization
 from sdlora.errors import ConfigError
-from sdlora.models.precision import DTYPES, Precision
+from sdlora.models.precision import DTYPES
 
 # LLM.int8() multiplies on a GPU in int8, and input columns with an entry beyond this in half precision (Dettmers et
 # al. 2022, arXiv:2208.07339, its default).

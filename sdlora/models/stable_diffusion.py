@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor, nn
 
-from sdlora.artifacts import AdapterRef, BaseModelRef
+from sdlora.artifacts import AdapterRef, BaseModelRef, Precision
 from sdlora.checkpoints import file_sha256
 from sdlora.errors import WeightsError
 from sdlora.models import parts
@@ -18,7 +18,7 @@ from sdlora.models.adapter_weights import ADAPTER_WEIGHTS, attach_adapter_file, 
 from sdlora.models.encode import decode_latents, encode_text
 from sdlora.models.families import family_of
 from sdlora.models.families.base import Family, Sampler
-from sdlora.models.precision import Precision, autocast, probe_precision
+from sdlora.models.precision import autocast, probe_precision
 from sdlora.models.sources import verify
 from sdlora.progress import OnProgress
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from sdlora.artifacts import Precision
 from sdlora.frozen import FrozenConfig
 
 Preset = Literal["small", "standard", "thorough"]
@@ -13,25 +14,18 @@ OptimizerName = Literal["adamw", "adamw8bit", "prodigy", "schedule_free"]
 KeepBy = Literal["loss", "kid"]
 ScheduleName = Literal["cosine", "linear", "constant"]
 
-# On two CPU cores with the embedded base model: about one, five and twenty minutes.
-_STEPS: dict[Preset, int] = {"small": 400, "standard": 2000, "thorough": 8000}
-_VALIDATION_EVERY_STEPS: dict[Preset, int] = {"small": 100, "standard": 250, "thorough": 500}
-
 
 class TrainingConfig(FrozenConfig):
-    """Settings of one fine-tuning run. The preset fills what is left empty; what is given wins."""
+    """Settings of one fine-tuning run.
+
+    What is None is empty: `defaults.resolve_training` takes what suits the base model and the preset.
+    """
 
     preset: Preset = Field("standard", description="small, standard or thorough: how long to train")
     seed: int = Field(0, ge=0, description="the same seed, inputs and settings give the same adapter")
-    steps: int = Field(
-        default_factory=lambda values: _STEPS[values["preset"]],
-        ge=1,
-        description="optimiser steps; empty: the preset's",
-    )
-    batch_size: int = Field(
-        default_factory=lambda _: (
-            16
-        ),  # by factory, as all that a family has a value of its own for: forms leave it empty
+    steps: int | None = Field(None, ge=1, description="optimiser steps; empty: the preset's")
+    batch_size: int | None = Field(
+        None,
         ge=1,
         description="images per step, over all processes; empty: 16, or 4 with large base models",
     )
@@ -42,56 +36,51 @@ class TrainingConfig(FrozenConfig):
         None, ge=1, description="images that go through the network at once; empty: as many as fit, found by trying"
     )
     gradient_checkpointing: bool = Field(False, description="compute activations twice instead of keeping them")
-    resolutions: tuple[int, ...] = Field(
-        default_factory=lambda _: (),
+    resolutions: tuple[int, ...] | None = Field(
+        None,
         description="sides in pixels; several take turns for every image; empty: the side that the base was made for",
     )
-    aspect_buckets: bool = Field(
-        default_factory=lambda _: False,
+    aspect_buckets: bool | None = Field(
+        None,
         description="keep the images' proportions, in sizes of equal area; empty: yes, with bases beyond 128 px",
     )
     optimizer: OptimizerName = Field(
         "adamw",
         description="adamw; from their own packages adamw8bit (GPU only), prodigy (finds the rate), schedule_free",
     )
-    learning_rate: float = Field(
-        # The embedded base is 80 times smaller than Stable Diffusion 1.5, and its adapter starts at zero with scale 1:
-        # at 1e-4, the usual rate for large bases, it would need thousands of steps to leave the base's style.
-        default_factory=lambda values: 1.0 if values["optimizer"] == "prodigy" else 2e-3,
+    learning_rate: float | None = Field(
+        None,
         gt=0,
-        description="peak rate at alpha = rank; 2e-3 suits the embedded base, 1e-4 Stable Diffusion 1.5; prodigy: 1",
+        description="peak rate at alpha = rank; empty: 2e-3 for the embedded base, 1e-4 for large ones; prodigy: 1",
     )
-    text_encoder_learning_rate: float = Field(
-        # Text encoders forget sooner than they learn; trainers' guides agree on half of the denoiser's rate.
-        default_factory=lambda values: values["learning_rate"] / (1 if values["optimizer"] == "prodigy" else 2),
+    text_encoder_learning_rate: float | None = Field(
+        None,
         gt=0,
         description="peak rate of the text encoders, with lora.text_encoder_rank; empty: half of learning_rate",
     )
-    schedule: ScheduleName = Field(
-        default_factory=lambda values: "cosine" if values["optimizer"].startswith("adamw") else "constant",
+    schedule: ScheduleName | None = Field(
+        None,
         description="the rate after warm-up: cosine or linear to zero, or constant; empty: what suits the optimizer",
     )
-    warmup_steps: int = Field(
-        default_factory=lambda values: 0 if values["optimizer"] == "prodigy" else max(1, values["steps"] // 20),
+    warmup_steps: int | None = Field(
+        None,
         ge=0,
         description="steps until the peak rate; empty: a twentieth of the steps, none with prodigy",
     )
     weight_decay: float = Field(1e-2, ge=0, description="decoupled weight decay")
-    max_grad_norm: float = Field(
-        default_factory=lambda _: 1.0,
+    max_grad_norm: float | None = Field(
+        None,
         gt=0,
         description="the gradient's norm over all trained tensors is cut to this; empty: 1, or 0.1 for SD 3",
     )
-    caption_dropout: float = Field(
-        default_factory=lambda _: 0.1,
+    caption_dropout: float | None = Field(
+        None,
         ge=0,
         le=1,
         description="share of images seen without caption, which guidance needs; empty: 0.1, or 0.05 for FLUX",
     )
     min_snr_gamma: float | None = Field(
-        default_factory=lambda _: 5.0,
-        gt=0,
-        description="cap of the min-SNR loss weights; null: plain loss; empty: 5, none for rectified flow",
+        None, ge=0, description="cap of the min-SNR loss weights; 0: plain loss; empty: 5, or 0 for rectified flow"
     )
     noise_offset: float = Field(0.0, ge=0, description="extra noise on the mean, for very dark or bright images")
     horizontal_flip: bool = Field(False, description="mirror half of the images; not for text or one-sided things")
@@ -112,21 +101,18 @@ class TrainingConfig(FrozenConfig):
         (), description="class prompts of those images, such as 'a photograph of a dog'; they take turns"
     )
     prior_images: int = Field(100, ge=1, description="how many of them are drawn, once, over all prompts")
-    prior_batch_size: int = Field(
-        # DreamBooth takes as many as images; a quarter kept as much of the base, see docs/experiments.md.
-        default_factory=lambda values: max(1, values["batch_size"] // 4),
-        ge=1,
-        description="of them per step, beside batch_size images; empty: a quarter as many",
+    prior_batch_size: int | None = Field(
+        None, ge=1, description="of them per step, added to batch_size images; empty: a quarter as many"
     )
     ema_decay: float | None = Field(
         None, gt=0, lt=1, description="keep a moving average of the adapter and save that; null: the last step's"
     )
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+    precision: Literal["auto"] | Precision = Field(
         "auto",
         description="the denoiser's arithmetic; auto: the faster of fp32 and bf16, measured; fp16 on GPUs without bf16",
     )
-    validation_every_steps: int = Field(
-        default_factory=lambda values: _VALIDATION_EVERY_STEPS[values["preset"]],
+    validation_every_steps: int | None = Field(
+        None,
         ge=1,
         description="steps between two measurements on the held-out images; empty: the preset's",
     )
@@ -156,10 +142,10 @@ class TrainingConfig(FrozenConfig):
     checkpoint_every_seconds: float = Field(30.0, gt=0, description="longest time whose work a crash can cost")
     checkpoint_every_steps: int | None = Field(None, ge=1, description="additionally, steps between checkpoints")
 
-    @property
-    def images_per_step(self) -> int:
-        """What goes through the network at a step, over all processes: images and prior images."""
-        return self.batch_size + (self.prior_batch_size if self.prior_weight is not None else 0)
+    @field_validator("resolutions")
+    @classmethod
+    def _none_listed_is_empty(cls, resolutions: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        return resolutions or None
 
     @model_validator(mode="after")
     def _prior_has_prompts(self) -> TrainingConfig:
@@ -188,8 +174,32 @@ class TrainingConfig(FrozenConfig):
     def _schedule_free_has_no_schedule(self) -> TrainingConfig:
         if self.optimizer != "schedule_free":
             return self
-        if self.schedule != "constant":
+        if self.schedule not in (None, "constant"):
             raise ValueError(f"schedule: schedule_free replaces it, so it must be constant, not {self.schedule}")
         if self.ema_decay is not None:
             raise ValueError("ema_decay: schedule_free keeps an average of its own, so it must be null")
         return self
+
+
+class ResolvedTraining(TrainingConfig):
+    """The settings of one fine-tuning run with nothing left empty; the trainer takes no others."""
+
+    steps: int
+    batch_size: int
+    resolutions: tuple[int, ...]
+    aspect_buckets: bool
+    learning_rate: float
+    text_encoder_learning_rate: float
+    schedule: ScheduleName
+    warmup_steps: int
+    max_grad_norm: float
+    caption_dropout: float
+    min_snr_gamma: float
+    prior_batch_size: int
+    precision: Precision
+    validation_every_steps: int
+
+    @property
+    def images_per_step(self) -> int:
+        """What goes through the network at a step, over all processes: images and prior images."""
+        return self.batch_size + (self.prior_batch_size if self.prior_weight is not None else 0)

@@ -14,18 +14,18 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from sdlora.artifacts import AdapterRef, BaseModelRef
+from sdlora.artifacts import AdapterRef, BaseModelRef, Precision
 from sdlora.data import Snapshot, SnapshotRow
 from sdlora.errors import TrainingError
 from sdlora.lora.attach import adapter_parameters, attach_lora
-from sdlora.lora.config import LoraConfig
+from sdlora.lora.config import ResolvedLora
 from sdlora.lora.load import open_adapter
 from sdlora.models import parts
-from sdlora.models.precision import Precision, remembered_probe
+from sdlora.models.precision import remembered_probe
 from sdlora.models.sources import verify
 from sdlora.progress import OnMetrics, OnProgress
 from sdlora.store import ImageStore
-from sdlora.training.config import TrainingConfig
+from sdlora.training.config import ResolvedTraining
 from sdlora.training.freed_memory import freed_memory_kept
 from sdlora.training.identity import run_digest
 from sdlora.training.inputs.encoded import EncodedRows, encode_captions, encode_rows
@@ -41,7 +41,6 @@ from sdlora.training.learning.merged_weights import merge_as_used
 from sdlora.training.learning.preflight import settled_micro_batch_size
 from sdlora.training.learning.trained_text import TrainedText
 from sdlora.training.loop import Run
-from sdlora.training.presets import settle, settle_lora
 from sdlora.training.results import ADAPTER_FOLDER, write_adapters
 from sdlora.training.run_folder import claim, exclusive, write_text
 from sdlora.training.suitability import check_rows, check_settings
@@ -53,8 +52,8 @@ def fine_tune(
     base: BaseModelRef,
     snapshot: Snapshot,
     store: ImageStore,
-    lora: LoraConfig,
-    config: TrainingConfig,
+    lora: ResolvedLora,
+    config: ResolvedTraining,
     folder: Path,
     *,
     name: str = "adapter",
@@ -93,7 +92,6 @@ def fine_tune(
         StorageError: the disk is full; the last good checkpoint is kept.
         KeyboardInterrupt: after SIGINT or SIGTERM, when the work is saved.
     """
-    config, lora = settle(base, config, store.home), settle_lora(base, lora)
     digest = run_digest(base.digest, snapshot.digest, lora, config, base.quantize)
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     check_rows(snapshot, config)
@@ -157,8 +155,8 @@ def _finished(folder: Path, digest: str) -> AdapterRef | None:
 def record_of(
     base: BaseModelRef,
     snapshot: Snapshot,
-    lora: LoraConfig | None,
-    config: TrainingConfig,
+    lora: ResolvedLora | None,
+    config: ResolvedTraining,
     digest: str,
     device: torch.device,
     num_processes: int,
@@ -184,7 +182,7 @@ def encode_snapshot(
     base: BaseModelRef,
     snapshot: Snapshot,
     store: ImageStore,
-    config: TrainingConfig,
+    config: ResolvedTraining,
     folder: Path,
     device: torch.device,
     on_progress: OnProgress | None,
@@ -236,8 +234,8 @@ def _report_skipped(skipped: Mapping[str, str], count: int, folder: Path) -> Non
 def prepare_run(
     accelerator: Accelerator,
     base: BaseModelRef,
-    lora: LoraConfig | None,
-    config: TrainingConfig,
+    lora: ResolvedLora | None,
+    config: ResolvedTraining,
     record: dict[str, Any],
     encoded: EncodedRows,
     held_out: EncodedRows | None,
@@ -257,7 +255,7 @@ def prepare_run(
             merge_as_used(unet)
     if config.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
-    loss = DenoisingLoss.of_base(base, config.min_snr_gamma, precision, accelerator.device)
+    loss = DenoisingLoss.of_base(base, config.min_snr_gamma or None, precision, accelerator.device)
     groups = [TrainedGroup(adapter_parameters(unet), config.learning_rate)]
     if lora is not None and lora.text_encoder_rank is not None:
         text = TrainedText.of_base(base, lora, config.seed, accelerator.device)

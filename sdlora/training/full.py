@@ -21,14 +21,13 @@ from sdlora.models.quiet import no_progress_bars
 from sdlora.models.sources import load_base_model, verify
 from sdlora.progress import OnMetrics, OnProgress
 from sdlora.store import ImageStore
-from sdlora.training.config import TrainingConfig
+from sdlora.training.config import ResolvedTraining
 from sdlora.training.fine_tuning import encode_snapshot, prepare_run, record_of
 from sdlora.training.identity import run_digest
 from sdlora.training.inputs.prior import PRIOR_SHEET, encode_prior
 from sdlora.training.judging import choosing
 from sdlora.training.judging.drawn_validation import drawn_validation_of
 from sdlora.training.loop import Run
-from sdlora.training.presets import settle
 from sdlora.training.run_folder import claim, exclusive, write_text
 from sdlora.training.suitability import check_rows, check_settings
 
@@ -39,7 +38,7 @@ def fine_tune_fully(
     base: BaseModelRef,
     snapshot: Snapshot,
     store: ImageStore,
-    config: TrainingConfig,
+    config: ResolvedTraining,
     folder: Path,
     *,
     on_metrics: OnMetrics | None = None,
@@ -66,7 +65,6 @@ def fine_tune_fully(
         StorageError: the disk is full; the last good checkpoint is kept.
         KeyboardInterrupt: after SIGINT or SIGTERM, when the work is saved.
     """
-    config = settle(base, config, store.home)
     digest = run_digest(base.digest, snapshot.digest, None, config)
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     check_rows(snapshot, config)

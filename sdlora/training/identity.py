@@ -6,8 +6,8 @@ import hashlib
 import json
 
 from sdlora.artifacts import Quantization
-from sdlora.lora.config import LoraConfig
-from sdlora.training.config import TrainingConfig
+from sdlora.lora.config import ResolvedLora
+from sdlora.training.config import ResolvedTraining
 
 TRAINER_VERSION = 6
 """Raised whenever a change of the library changes the adapter that equal inputs give."""
@@ -30,8 +30,8 @@ _WITHOUT_EFFECT = {
 def run_digest(
     base_digest: str,
     snapshot_digest: str,
-    lora: LoraConfig | None,
-    config: TrainingConfig,
+    lora: ResolvedLora | None,
+    config: ResolvedTraining,
     quantize: Quantization | None = None,
 ) -> str:
     """SHA-256 over everything that decides the result's bytes on a given machine; without `lora` all weights learn.
@@ -50,12 +50,14 @@ def run_digest(
         without_effect.add("text_encoder_learning_rate")
     if config.prior_weight is None:
         without_effect |= {"prior_weight", "prior_prompts", "prior_images", "prior_batch_size"}
+    training = config.model_dump(mode="json", exclude=without_effect)
+    training["min_snr_gamma"] = config.min_snr_gamma or None  # as runs were named when null meant the plain loss
     inputs = {
         "trainer": TRAINER_VERSION,
         "base": base_digest,
         "snapshot": snapshot_digest,
         "lora": lora.model_dump(mode="json", exclude=of_text) if lora else "all weights",
-        "training": config.model_dump(mode="json", exclude=without_effect),
+        "training": training,
     }
     if config.prior_weight is not None:
         inputs["prior"] = PRIOR_VERSION

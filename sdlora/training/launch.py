@@ -19,11 +19,11 @@ from sdlora.data import load_snapshot
 from sdlora.errors import StorageError
 from sdlora.frozen import FrozenConfig
 from sdlora.launching import run_apart, take_part, tell
-from sdlora.lora.config import LoraConfig
+from sdlora.lora.config import ResolvedLora
 from sdlora.lora.load import open_adapter
 from sdlora.progress import OnMetrics, OnProgress
 from sdlora.store import ImageStore
-from sdlora.training.config import TrainingConfig
+from sdlora.training.config import ResolvedTraining
 from sdlora.training.fine_tuning import fine_tune
 from sdlora.training.full import fine_tune_fully
 from sdlora.training.judging.samples import OnSamples
@@ -39,8 +39,8 @@ class FineTuneRequest(FrozenConfig):
     home: Path
     base: BaseModelRef
     snapshot_digest: str
-    lora: LoraConfig | None
-    training: TrainingConfig
+    lora: ResolvedLora | None
+    training: ResolvedTraining
     folder: Path
     name: str = "adapter"
 
@@ -84,7 +84,7 @@ def train_apart(
     file = request.folder / "request.json"
     try:
         request.folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(request.model_dump_json(indent=2, exclude_unset=True))
+        file.write_text(request.model_dump_json(indent=2))
     except OSError as error:
         raise StorageError(f"Cannot write {file}: {error}. Free some space and run again.") from error
 

@@ -18,7 +18,7 @@ from sdlora.checkpoints import latest_checkpoint, save_checkpoint
 from sdlora.diffusion.seeds import step_generator
 from sdlora.errors import StorageError, TrainingError
 from sdlora.progress import OnMetrics, OnProgress
-from sdlora.training.config import TrainingConfig
+from sdlora.training.config import ResolvedTraining
 from sdlora.training.freed_memory import freed_memory_kept
 from sdlora.training.inputs.batches import Portion, draw_step, portions_of
 from sdlora.training.inputs.encoded import EncodedRows
@@ -46,7 +46,7 @@ class Run:
     loss: DenoisingLoss
     encoded: EncodedRows
     validation: FixedNoiseValidation | None
-    config: TrainingConfig
+    config: ResolvedTraining
     folder: Path
     micro_batch_size: int | None = None
     dropout: float = 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sdlora.artifacts import BaseModelRef
 from sdlora.data import Snapshot
 from sdlora.evidence import CHOICE_FILE
-from sdlora.lora.config import LoraConfig
+from sdlora.lora.config import ResolvedLora
 from sdlora.lora.save import save_adapter
 from sdlora.models import parts
 from sdlora.training.loop import Run
@@ -14,7 +14,9 @@ from sdlora.training.run_folder import write_text
 ADAPTER_FOLDER, RUNNER_UP_FOLDER = "adapter", "runner-up"
 
 
-def write_adapters(run: Run, base: BaseModelRef, snapshot: Snapshot, lora: LoraConfig, name: str, digest: str) -> None:
+def write_adapters(
+    run: Run, base: BaseModelRef, snapshot: Snapshot, lora: ResolvedLora, name: str, digest: str
+) -> None:
     """Write the chosen adapter, before it the runner-up if there is one, and `choice.json` with the evidence."""
     choice, chooser = run.chooser.choice(run.done), run.chooser
 
@@ -60,7 +62,7 @@ def _details(run: Run, step: int) -> dict[str, str]:
         "ss_lr_warmup_steps": str(config.warmup_steps),
         "ss_optimizer": config.optimizer,
         "ss_seed": str(config.seed),
-        "ss_min_snr_gamma": str(config.min_snr_gamma),
+        "ss_min_snr_gamma": str(config.min_snr_gamma or None),
         "ss_noise_offset": str(config.noise_offset or None),
         "ss_caption_dropout_rate": f"{config.caption_dropout:g}",
         "ss_max_grad_norm": f"{config.max_grad_norm:g}",

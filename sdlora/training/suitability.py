@@ -7,12 +7,12 @@ import torch
 from sdlora.artifacts import BaseModelRef
 from sdlora.data import Snapshot
 from sdlora.errors import TrainingError
-from sdlora.lora.config import LoraConfig
+from sdlora.lora.config import ResolvedLora
 from sdlora.lora.targets import find_targets
 from sdlora.lora.text import check_text_encoders
 from sdlora.models import parts
 from sdlora.models.families import family_of
-from sdlora.training.config import TrainingConfig
+from sdlora.training.config import ResolvedTraining
 from sdlora.training.learning.optimizers import require_library
 from sdlora.training.learning.quantized_base import check_quantized
 
@@ -20,7 +20,7 @@ LEAST_DRAWN = 8
 """Held-out images from which a distance between drawn and real ones is measured at all."""
 
 
-def check_settings(base: BaseModelRef, lora: LoraConfig | None, config: TrainingConfig, num_processes: int) -> None:
+def check_settings(base: BaseModelRef, lora: ResolvedLora | None, config: ResolvedTraining, num_processes: int) -> None:
     """Find every wrong setting that can be found without images, from the base's own settings files.
 
     Args:
@@ -52,7 +52,7 @@ def check_settings(base: BaseModelRef, lora: LoraConfig | None, config: Training
         check_text_encoders(family_of(base.folder), lora)
 
 
-def check_rows(snapshot: Snapshot, config: TrainingConfig) -> None:
+def check_rows(snapshot: Snapshot, config: ResolvedTraining) -> None:
     """Check that there is anything to train on, and enough to draw if pictures are to be measured.
 
     Raises:
@@ -72,7 +72,7 @@ def check_rows(snapshot: Snapshot, config: TrainingConfig) -> None:
         )
 
 
-def _check_resolutions(base: BaseModelRef, config: TrainingConfig) -> None:
+def _check_resolutions(base: BaseModelRef, config: ResolvedTraining) -> None:
     multiple_px = family_of(base.folder).side_multiple_px
     unfit = [side_px for side_px in config.resolutions if side_px % multiple_px]
     if unfit:

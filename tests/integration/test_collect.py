@@ -6,7 +6,6 @@ import zipfile
 from pathlib import Path
 
 from flows.collect import collect
-from sdlora.data import DataConfig
 from sdlora.store import ImageStore
 
 
@@ -15,8 +14,7 @@ def test_every_source_is_collected_and_judged(tmp_path: Path, first_images: Path
         for path in sorted(later_images.iterdir()):
             archive.write(path, path.name)
         archive.writestr("../escape.png", b"x")
-    data = DataConfig(sources=(str(first_images), str(tmp_path / "later.zip")))
-    report = collect(data, tmp_path / "home")
+    report = collect(sources=(str(first_images), str(tmp_path / "later.zip")), home=tmp_path / "home")
     with ImageStore.open(tmp_path / "home") as store:
         counts = store.counts()
         names = {image.files[0].partition("/")[0] for image in store.images()}

@@ -18,14 +18,15 @@ from sdlora.comparison import COMPARED, load_comparison
 from sdlora.config import PipelineConfig
 from sdlora.errors import ConfigError, TargetModuleError
 from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model
-from tasks.compare import settings_of
+from tasks.compare import resolve_ways
+from tests.settings import run_flow
 
 
 def test_every_way_is_trained_once_scored_with_the_base_and_shown_on_one_page(
     config: PipelineConfig, tmp_path: Path
 ) -> None:
     neutral = ("a red circle", "<script>alert(1)</script>", "a green bar")
-    found, page = compare(config, ("lora", "full"), None, neutral, tmp_path)
+    found, page = run_flow(compare, config, tmp_path, methods=("lora", "full"), neutral_prompts=neutral)
     assert [one.name for one in found.contenders] == ["base", "lora", "full"]
     base, lora, full = found.contenders
     assert all(one.metrics.keys() == COMPARED.keys() for one in found.contenders)
@@ -53,7 +54,7 @@ def test_every_way_is_trained_once_scored_with_the_base_and_shown_on_one_page(
 
     weights = sorted((tmp_path / "runs").rglob("*.safetensors"))
     before = {path: file_sha256(path) for path in weights}
-    again, _ = compare(config, ("lora", "full"), None, neutral, tmp_path)
+    again, _ = run_flow(compare, config, tmp_path, methods=("lora", "full"), neutral_prompts=neutral)
     assert again == found
     assert {path: file_sha256(path) for path in weights} == before
 
@@ -71,7 +72,7 @@ def test_every_way_is_trained_once_scored_with_the_base_and_shown_on_one_page(
 def test_with_equal_seconds_each_way_gets_the_steps_that_the_time_of_the_first_allows(
     config: PipelineConfig, tmp_path: Path
 ) -> None:
-    found, page = compare(config, ("full", "lora"), None, (), tmp_path, "seconds")
+    found, page = run_flow(compare, config, tmp_path, methods=("full", "lora"), equal="seconds")
     _, full, lora = found.contenders
     assert full.steps == 6
     rates = {}
@@ -81,7 +82,7 @@ def test_with_equal_seconds_each_way_gets_the_steps_that_the_time_of_the_first_a
         assert len(speeds) == 8
         rates["full" if (file.parent / "model").is_dir() else "lora"] = median(speeds[1:])
     assert lora.steps == max(1, round(6 * rates["lora"] / rates["full"]))
-    again, _ = compare(config, ("full", "lora"), None, (), tmp_path, "seconds")
+    again, _ = run_flow(compare, config, tmp_path, methods=("full", "lora"), equal="seconds")
     assert again == found
     assert "budget is" in page.read_text()
 
@@ -91,10 +92,10 @@ def test_a_way_that_cannot_be_trained_is_refused_before_any_image_is_collected(
 ) -> None:
     dropping = config.model_copy(update={"lora": config.lora.model_copy(update={"dropout": 0.1})})
     with pytest.raises(ConfigError, match=r"methods: loha does not go with .*dropout: 0\.1 cannot be used"):
-        compare(dropping, ("lora", "loha"), None, (), tmp_path)
+        run_flow(compare, dropping, tmp_path, methods=("lora", "loha"))
     too_wide = config.model_copy(update={"lora": config.lora.model_copy(update={"rank": 64})})
     with pytest.raises(TargetModuleError, match=r"lora\.rank: 64"):
-        retrain(too_wide, tmp_path)
+        run_flow(retrain, too_wide, tmp_path)
     assert not list(tmp_path.rglob("*.db")) and not (tmp_path / "blobs").exists()
 
 
@@ -102,12 +103,13 @@ def test_ways_share_the_settings_and_a_whole_model_learns_at_a_tenth_of_the_rate
     config: PipelineConfig, base_folder: Path, tmp_path: Path
 ) -> None:
     base = load_base_model(BaseModelConfig(source=str(base_folder)), tmp_path)
-    lora, with_lora = settings_of("dora", base, config, None, tmp_path)
-    nothing, with_full = settings_of("full", base, config, None, tmp_path)
-    assert lora is not None and nothing is None
+    ways = resolve_ways.fn(("dora", "full"), base, config, None, tmp_path)
+    lora, with_lora, with_full = ways["dora"].lora, ways["dora"].training, ways["full"].training
+    assert lora is not None and ways["full"].lora is None
     assert (lora.method, lora.rank, lora.targets) == ("dora", 2, "attention")
     assert with_full.learning_rate == pytest.approx(with_lora.learning_rate / 10)
     assert with_full.model_copy(update={"learning_rate": 1.0}) == with_lora.model_copy(update={"learning_rate": 1.0})
-    assert settings_of("full", base, config, 3e-5, tmp_path)[1].learning_rate == 3e-5
+    given = resolve_ways.fn(("full",), base, config, 3e-5, tmp_path)
+    assert given["full"].training.learning_rate == 3e-5
     with pytest.raises(ConfigError, match=r"'textual' is no way to train. Known: lora.*full"):
-        settings_of("textual", base, config, None, tmp_path)
+        resolve_ways.fn(("textual",), base, config, None, tmp_path)

@@ -8,11 +8,12 @@ from flows.retrain import retrain
 from sdlora.errors import ConfigError
 from sdlora.store import ImageStore
 from sdlora.store.tables import GenerationTable
+from tests.settings import run_flow
 
 
 @pytest.fixture(scope="module")
 def line(config, home):
-    retrain(config.model_copy(update={"name": "drawn"}), home)
+    run_flow(retrain, config.model_copy(update={"name": "drawn"}), home)
     return {"name": "drawn", "home": home}
 
 

@@ -8,6 +8,7 @@ from prefect import flow
 from deployments.takedown import clear_copies, copies_elsewhere
 from flows.retrain import retrain
 from sdlora.artifacts import SnapshotRef
+from sdlora.config import resolve
 from sdlora.data import latest_snapshot
 from sdlora.errors import EvaluationError
 from sdlora.evaluation import GateConfig, decide
@@ -17,6 +18,7 @@ from sdlora.models import load_base_model
 from sdlora.store import ImageStore
 from tasks.publish import publish
 from tasks.tracking import Registry
+from tests.settings import run_flow
 from tests.unit.deployments.test_takedown import named
 
 
@@ -24,8 +26,9 @@ from tests.unit.deployments.test_takedown import named
 def published(config, home):
     """A state folder with one honest, unpromoted version, and a function that publishes another duel about it."""
     config = config.model_copy(update={"name": "published"})
-    release = retrain(config, home)
+    release = run_flow(retrain, config, home)
     base = load_base_model(config.base_model, home)
+    settings = resolve(config, base, home)
     with ImageStore.open(home) as store:
         snapshot = latest_snapshot(store)
     ref = SnapshotRef(digest=snapshot.digest, train_count=len(snapshot.train), held_out_count=len(snapshot.held_out))
@@ -33,7 +36,7 @@ def published(config, home):
 
     @flow
     def publish_again(duel):
-        return publish(base, adapter, ref, duel, decide(duel, GateConfig()), config, release.run, home)
+        return publish(base, adapter, ref, duel, decide(duel, GateConfig()), settings, release.run, home)
 
     return home, release, publish_again
 

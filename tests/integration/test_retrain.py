@@ -10,19 +10,21 @@ from mlflow import MlflowClient
 from prefect.client.orchestration import get_client
 
 from flows.retrain import retrain
-from sdlora.config import PipelineConfig
+from sdlora.config import PipelineConfig, resolve
 from sdlora.errors import ConfigError, TrainingError
 from sdlora.evidence import load_duel
+from sdlora.models import load_base_model
 from sdlora.store import ImageStore
 from tasks.lock import training_lock
 from tasks.results import Release
 from tasks.tracking import Registry, tracking_uri
+from tests.settings import run_flow
 from tests.tiny import tiny_base_model
 
 
 @pytest.fixture(scope="module")
 def first(config: PipelineConfig, home: Path) -> Release:
-    return retrain(config, home)
+    return run_flow(retrain, config, home)
 
 
 def with_sources(config: PipelineConfig, *sources: Path) -> PipelineConfig:
@@ -30,6 +32,7 @@ def with_sources(config: PipelineConfig, *sources: Path) -> PipelineConfig:
 
 
 def test_new_images_make_a_version_with_all_its_evidence(first, config, home):
+    resolved = resolve(config, load_base_model(config.base_model, home), home)
     assert (first.version, first.new) == (1, True)
     version = Registry(home).get("shapes", 1)
     assert version.aliases[0] == "candidate"
@@ -37,7 +40,7 @@ def test_new_images_make_a_version_with_all_its_evidence(first, config, home):
     folder = first.run.folder / "adapter"
     assert version.tags["adapter_digest"] == json.loads((folder / "adapter.json").read_text())["digest"]
     assert version.tags["run_digest"] == first.run.digest
-    assert version.tags["config_digest"] == config.digest()
+    assert version.tags["config_digest"] == resolved.digest()
     assert version.tags["decision"] == "not promoted"  # six steps on random weights beat nothing
     assert version.tags["reasons"] == "\n".join(first.reasons)
     assert first.report.is_file()
@@ -123,7 +126,7 @@ def test_the_run_page_shows_images_scores_and_the_decision(first):
 def test_the_same_images_make_no_second_version(first, config, home):
     weights = first.run.folder / "adapter" / "pytorch_lora_weights.safetensors"
     written_at = weights.stat().st_mtime_ns
-    again = retrain(config, home)
+    again = run_flow(retrain, config, home)
     assert (again.version, again.new) == (1, False)
     assert again.reasons == first.reasons
     assert len(Registry(home).versions("shapes")) == 1
@@ -133,7 +136,7 @@ def test_the_same_images_make_no_second_version(first, config, home):
 def test_forced_it_decides_again_without_training_or_registering_again(first, config, home):
     weights = first.run.folder / "adapter" / "pytorch_lora_weights.safetensors"
     written_at = weights.stat().st_mtime_ns
-    forced = retrain(config, home, force=True)
+    forced = run_flow(retrain, config, home, force=True)
     assert (forced.version, forced.new) == (1, True)
     assert len(Registry(home).versions("shapes")) == 1
     assert weights.stat().st_mtime_ns == written_at
@@ -142,7 +145,7 @@ def test_forced_it_decides_again_without_training_or_registering_again(first, co
 def test_a_run_killed_before_publishing_ended_is_finished_by_the_next(first, config, home):
     registry = Registry(home)
     registry.client.delete_model_version_tag("shapes", "1", "published")  # as if killed just before the last line
-    healed = retrain(config, home)
+    healed = run_flow(retrain, config, home)
     assert (healed.version, healed.new) == (1, True)
     assert registry.get("shapes", 1).published
     assert len(registry.versions("shapes")) == 1
@@ -151,7 +154,7 @@ def test_a_run_killed_before_publishing_ended_is_finished_by_the_next(first, con
 def test_more_images_fight_the_champion_and_a_worse_adapter_does_not_replace_it(first, config, home, later_images):
     registry = Registry(home)
     registry.promote(registry.get("shapes", 1), "evidence of a person")
-    second = retrain(with_sources(config, Path(config.data.sources[0]), later_images), home)
+    second = run_flow(retrain, with_sources(config, Path(config.data.sources[0]), later_images), home)
     assert (second.version, second.new, second.promoted) == (2, True, False)
     duel = load_duel(second.run.evaluation)
     assert duel.champion_digest == registry.get("shapes", 1).tags["adapter_digest"]
@@ -163,7 +166,7 @@ def test_more_images_fight_the_champion_and_a_worse_adapter_does_not_replace_it(
 
 
 def test_the_second_batch_is_trained_once_too(config, home, later_images):
-    again = retrain(with_sources(config, Path(config.data.sources[0]), later_images), home)
+    again = run_flow(retrain, with_sources(config, Path(config.data.sources[0]), later_images), home)
     assert (again.version, again.new) == (2, False)
 
 
@@ -171,10 +174,10 @@ def test_another_base_model_cannot_challenge_this_champion(config, home, tmp_pat
     other = tiny_base_model(tmp_path / "other", seed=1)
     changed = config.model_copy(update={"base_model": config.base_model.model_copy(update={"source": str(other)})})
     with pytest.raises(ConfigError, match=r"version 1\) was made for the base model .* name of its own"):
-        retrain(changed, home)
+        run_flow(retrain, changed, home)
     assert len(Registry(home).versions("shapes")) == 2
 
 
 def test_two_runs_in_one_state_folder_do_not_work_at_once(config, home):
     with training_lock(home), pytest.raises(TrainingError, match="Another run works in"):
-        retrain(config, home)
+        run_flow(retrain, config, home)

@@ -11,7 +11,7 @@ from torch import Tensor
 from sdlora.diffusion.objectives import Objective
 from sdlora.diffusion.schedule import draw_noise
 from sdlora.diffusion.seeds import step_generator
-from sdlora.training.config import TrainingConfig
+from sdlora.training.config import ResolvedTraining
 from sdlora.training.inputs.encoded import EncodedRows
 from sdlora.training.inputs.masks import mask_weights
 from sdlora.training.inputs.order import EpochOrder, repeats_for
@@ -70,7 +70,7 @@ class Portion:
     purpose: str = "batch"
 
 
-def portions_of(encoded: EncodedRows, prior: EncodedRows | None, config: TrainingConfig) -> list[Portion]:
+def portions_of(encoded: EncodedRows, prior: EncodedRows | None, config: ResolvedTraining) -> list[Portion]:
     """The images of the collection, by their weights, and the prior images if there are any."""
     repeats = repeats_for([row.weight for row in encoded.rows])
     portions = [Portion(encoded, EpochOrder(encoded.shapes(), config.batch_size, config.seed, repeats))]
@@ -95,7 +95,7 @@ class _Seen:
 
 def draw_step(
     portions: Sequence[Portion],
-    config: TrainingConfig,
+    config: ResolvedTraining,
     step: int,
     objective: Objective,
     process_index: int = 0,
@@ -121,7 +121,7 @@ def draw_step(
 
 
 def _draw(
-    portion: Portion, number: int, config: TrainingConfig, step: int, objective: Objective, positions: range
+    portion: Portion, number: int, config: ResolvedTraining, step: int, objective: Objective, positions: range
 ) -> list[_Seen]:
     """The images at these positions of the portion's part of a step."""
     encoded = portion.encoded
@@ -152,7 +152,7 @@ def _draw(
     return [see(position) for position in positions]
 
 
-def _batch(seen: Sequence[_Seen], config: TrainingConfig, portions: int) -> Batch:
+def _batch(seen: Sequence[_Seen], config: ResolvedTraining, portions: int) -> Batch:
     position_weights = None
     if config.masked_weight is not None:
         whole = torch.ones(1, *seen[0].latents.shape[1:])  # what has no mask counts everywhere

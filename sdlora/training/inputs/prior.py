@@ -22,7 +22,7 @@ from sdlora.models.digests import DigestCache, folder_digest
 from sdlora.models.encode import encode_images
 from sdlora.models.families import family_of
 from sdlora.progress import OnProgress
-from sdlora.training.config import TrainingConfig
+from sdlora.training.config import ResolvedTraining
 from sdlora.training.inputs.encoded import EncodedRows, View, encode_captions
 from sdlora.training.inputs.framing import centre_framing
 from sdlora.training.inputs.lookup import ONLY, Encode, look_up
@@ -34,7 +34,7 @@ PRIOR_SHEET = "prior-images.png"
 
 def encode_prior(
     base: BaseModelRef,
-    config: TrainingConfig,
+    config: ResolvedTraining,
     home: Path,
     device: torch.device,
     on_progress: OnProgress | None = None,

@@ -16,10 +16,9 @@ from sdlora.artifacts import BaseModelRef
 from sdlora.evidence import canonical_digest, replace_file
 from sdlora.models import parts
 from sdlora.models.families.base import free
-from sdlora.models.precision import Precision
 from sdlora.models.stable_diffusion import StableDiffusion
 from sdlora.progress import OnProgress
-from sdlora.training.config import TrainingConfig
+from sdlora.training.config import ResolvedTraining
 from sdlora.training.identity import PRIOR_VERSION
 from sdlora.training.inputs.tensor_cache import TensorCache
 
@@ -46,7 +45,7 @@ class PriorImage:
     seed: int
 
 
-def plan_prior_images(base: BaseModelRef, config: TrainingConfig) -> list[PriorImage]:
+def plan_prior_images(base: BaseModelRef, config: ResolvedTraining) -> list[PriorImage]:
     """The images that the settings ask for; the prompts take turns.
 
     A longer list begins with the images of a shorter one, but for the last few, so that asking for more draws only
@@ -79,7 +78,7 @@ def plan_prior_images(base: BaseModelRef, config: TrainingConfig) -> list[PriorI
 def draw_prior_images(
     base: BaseModelRef,
     planned: Sequence[PriorImage],
-    config: TrainingConfig,
+    config: ResolvedTraining,
     home: Path,
     device: torch.device,
     on_progress: OnProgress | None = None,
@@ -106,8 +105,7 @@ def draw_prior_images(
     groups = [planned[start : start + _TOGETHER] for start in range(0, len(planned), _TOGETHER)]
     missing = [group for group in groups if any(image.key not in found for image in group)]
     if missing:
-        precision: Precision = "fp32" if config.precision == "auto" else config.precision
-        model = StableDiffusion.from_ref(base, device=device.type, precision=precision)
+        model = StableDiffusion.from_ref(base, device=device.type, precision=config.precision)
         total = sum(map(len, missing))
         done = 0
         for group in missing:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sdlora.errors import StorageError, WeightsError
 from sdlora.evidence import Choice, Estimate, replace_file
-from sdlora.training.config import TrainingConfig
+from sdlora.training.config import ResolvedTraining
 from sdlora.training.judging.measurement import Measurement
 
 FOLDER = "kept"
@@ -27,7 +27,7 @@ class Chooser:
     on few images the mean alone wanders.
     """
 
-    def __init__(self, folder: Path, config: TrainingConfig) -> None:
+    def __init__(self, folder: Path, config: ResolvedTraining) -> None:
         self.folder = folder / FOLDER
         self.config = config
         self.start: Measurement | None = None

@@ -7,15 +7,14 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
-from sdlora.artifacts import BaseModelRef
+from sdlora.artifacts import BaseModelRef, Precision
 from sdlora.data import Snapshot, SnapshotRow, load_images_uint8
 from sdlora.models import parts
 from sdlora.models.features import ImageFeatures
-from sdlora.models.precision import Precision
 from sdlora.models.stable_diffusion import StableDiffusion
 from sdlora.resampling import Resampled, resample_counts
 from sdlora.store import ImageStore
-from sdlora.training.config import TrainingConfig
+from sdlora.training.config import ResolvedTraining
 
 # Fewer steps than the duel's: the trend over a run is wanted, not a picture to look at.
 _STEPS, _GUIDANCE_SCALE, _TOGETHER = 12, 3.5, 16
@@ -72,12 +71,11 @@ class DrawnValidation:
 
 
 def drawn_validation_of(
-    base: BaseModelRef, snapshot: Snapshot, store: ImageStore, config: TrainingConfig
+    base: BaseModelRef, snapshot: Snapshot, store: ImageStore, config: ResolvedTraining
 ) -> DrawnValidation | None:
     """What the settings ask for, if they ask for drawn images and the snapshot has enough."""
     if config.validation_images is None:
         return None
     # By digest, so that the choice does not hang on the order in which images arrived.
     rows = sorted(snapshot.held_out, key=lambda row: row.sha256)[: config.validation_images]
-    precision: Precision = "fp32" if config.precision == "auto" else config.precision
-    return DrawnValidation(base, rows, store, config.seed, precision)
+    return DrawnValidation(base, rows, store, config.seed, config.precision)

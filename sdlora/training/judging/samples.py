@@ -11,13 +11,12 @@ import torch
 from PIL import Image, ImageDraw
 from torch import nn
 
-from sdlora.artifacts import BaseModelRef
+from sdlora.artifacts import BaseModelRef, Precision
 from sdlora.data import Snapshot
 from sdlora.errors import StorageError
 from sdlora.evidence import replace_file
-from sdlora.models.precision import Precision
 from sdlora.models.stable_diffusion import StableDiffusion
-from sdlora.training.config import TrainingConfig
+from sdlora.training.config import ResolvedTraining
 
 FOLDER = "samples"
 CONTACT_SHEET, ANIMATION = "contact-sheet.png", "animation.webp"
@@ -106,14 +105,15 @@ class Samples:
         return paths
 
 
-def samples_of(base: BaseModelRef, snapshot: Snapshot, config: TrainingConfig, folder: Path) -> Samples | None:
+def samples_of(base: BaseModelRef, snapshot: Snapshot, config: ResolvedTraining, folder: Path) -> Samples | None:
     """What the settings ask for, if they ask for pictures."""
     if config.sample_every_steps is None:
         return None
     captions = [row.captions[0] for row in (snapshot.held_out or snapshot.train) if row.captions]
     prompts = config.sample_prompts or tuple(captions[:_SAMPLED_CAPTIONS]) or ("",)
-    precision: Precision = "fp32" if config.precision == "auto" else config.precision
-    return Samples(base, prompts, folder, seed=config.seed, steps=config.sample_inference_steps, precision=precision)
+    return Samples(
+        base, prompts, folder, seed=config.seed, steps=config.sample_inference_steps, precision=config.precision
+    )
 
 
 def _matches(path: Path) -> re.Match[str] | None:

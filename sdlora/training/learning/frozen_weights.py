@@ -5,7 +5,8 @@ from __future__ import annotations
 from peft.tuners.tuners_utils import BaseTunerLayer as PeftLayer
 from torch import nn
 
-from sdlora.models.precision import DTYPES, Precision
+from sdlora.artifacts import Precision
+from sdlora.models.precision import DTYPES
 from sdlora.models.quantize import is_quantized
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sdlora.checkpoints import Checkpoint, load_optimizer_tensors, optimizer_groups, optimizer_tensors
 from sdlora.errors import TrainingError
-from sdlora.training.config import TrainingConfig
+from sdlora.training.config import ResolvedTraining
 from sdlora.training.learning.optimizers import make_optimizer
 from sdlora.training.learning.rate import rate_factor
 
@@ -40,7 +40,7 @@ class Learner:
         ConfigError: the optimiser's library is not installed.
     """
 
-    def __init__(self, groups: Sequence[TrainedGroup], config: TrainingConfig) -> None:
+    def __init__(self, groups: Sequence[TrainedGroup], config: ResolvedTraining) -> None:
         self.config = config
         self.groups = groups
         self.parameters = {name: parameter for group in groups for name, parameter in group.parameters.items()}

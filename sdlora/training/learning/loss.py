@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sdlora.artifacts import BaseModelRef
+from sdlora.artifacts import BaseModelRef, Precision
 from sdlora.diffusion.objectives import Objective
 from sdlora.models import parts
 from sdlora.models.families import family_of
 from sdlora.models.families.base import Family
-from sdlora.models.precision import Precision, autocast
+from sdlora.models.precision import autocast
 from sdlora.training.inputs.batches import Batch
 from sdlora.training.learning.trained_text import TrainedText
 

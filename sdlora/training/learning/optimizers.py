@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 
 from sdlora.errors import ConfigError, TrainingError
-from sdlora.training.config import OptimizerName, TrainingConfig
+from sdlora.training.config import OptimizerName, ResolvedTraining
 
 _LIBRARIES: dict[OptimizerName, str] = {
     "adamw8bit": "bitsandbytes",
@@ -20,7 +20,7 @@ _LIBRARIES: dict[OptimizerName, str] = {
 }
 
 
-def make_optimizer(groups: Sequence[dict[str, Any]], config: TrainingConfig) -> torch.optim.Optimizer:
+def make_optimizer(groups: Sequence[dict[str, Any]], config: ResolvedTraining) -> torch.optim.Optimizer:
     """An optimiser over parameter groups as PyTorch takes them: `params` and `lr` each.
 
     Raises:
@@ -51,7 +51,7 @@ def make_optimizer(groups: Sequence[dict[str, Any]], config: TrainingConfig) -> 
             return cast("torch.optim.Optimizer", optimizer)
 
 
-def require_library(config: TrainingConfig) -> None:
+def require_library(config: ResolvedTraining) -> None:
     """Find out before any work is done whether the chosen optimiser can be had.
 
     Raises:

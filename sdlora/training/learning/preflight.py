@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from sdlora.errors import TrainingError
-from sdlora.training.config import TrainingConfig
+from sdlora.training.config import ResolvedTraining
 from sdlora.training.inputs.batches import Batch, stack_conditioning
 from sdlora.training.inputs.encoded import EncodedRows
 from sdlora.training.learning.loss import DenoisingLoss
@@ -47,7 +47,7 @@ def settled_micro_batch_size(
     denoiser: nn.Module,
     loss: DenoisingLoss,
     kinds: Sequence[EncodedRows],
-    config: TrainingConfig,
+    config: ResolvedTraining,
     record: dict[str, Any],
     folder: Path,
 ) -> int:

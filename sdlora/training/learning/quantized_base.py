@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sdlora.artifacts import BaseModelRef, Quantization
 from sdlora.errors import ConfigError
-from sdlora.lora.config import LoraConfig, Method
+from sdlora.lora.config import Method, ResolvedLora
 from sdlora.models.quantize import require_quantizer
 
 _OTHER_UPDATES = "peft computes LoRA, rsLoRA and DoRA beside quantised layers, no others"
@@ -18,7 +18,7 @@ _WHY_NOT: dict[tuple[Quantization, Method], str] = {
 _WHY_NOT |= {("nf4", method): why for (_, method), why in _WHY_NOT.items() if method != "dora"}
 
 
-def check_quantized(base: BaseModelRef, lora: LoraConfig | None) -> None:
+def check_quantized(base: BaseModelRef, lora: ResolvedLora | None) -> None:
     """Find out whether a run can be trained as `base_model.quantize` says.
 
     Args:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sdlora.artifacts import BaseModelRef
 from sdlora.lora.attach import adapter_parameters
-from sdlora.lora.config import LoraConfig
+from sdlora.lora.config import ResolvedLora
 from sdlora.lora.text import attach_to_text_encoder
 from sdlora.models import parts
 from sdlora.models.families import family_of
@@ -32,7 +32,7 @@ class TrainedText:
     encoders: Mapping[str, nn.Module]
 
     @classmethod
-    def of_base(cls, base: BaseModelRef, lora: LoraConfig, seed: int, device: torch.device) -> TrainedText:
+    def of_base(cls, base: BaseModelRef, lora: ResolvedLora, seed: int, device: torch.device) -> TrainedText:
         family = family_of(base.folder)
         encoders = {
             part.folder: attach_to_text_encoder(parts.load_text_encoder(base, part, device), part, lora, seed)

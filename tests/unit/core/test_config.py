@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from sdlora.config import PipelineConfig, load_config, load_file
+from sdlora.config import PipelineConfig, ResolvedConfig, load_config, load_file
 from sdlora.errors import ConfigError
 from sdlora.pretraining.plan import PretrainPlan
+from tests.settings import filled_lora, filled_training
 
 
 def write(folder: Path, text: str) -> Path:
@@ -63,7 +64,7 @@ def test_a_dumped_configuration_loads_as_itself():
 
 def test_the_digest_follows_the_settings_but_not_where_the_images_came_from():
     plain, moved, other = (
-        PipelineConfig.model_validate(settings)
-        for settings in ({}, {"data": {"sources": ["/elsewhere"]}}, {"lora": {"rank": 3}})
+        ResolvedConfig.model_validate({"lora": filled_lora(), "training": filled_training(), **settings})
+        for settings in ({}, {"data": {"sources": ["/elsewhere"]}}, {"lora": filled_lora(rank=3)})
     )
     assert plain.digest() == moved.digest() != other.digest()

@@ -5,8 +5,9 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from deployments.cli.app import app
-from sdlora.lora import LoraConfig, attach_lora
+from sdlora.lora import attach_lora
 from sdlora.models import BaseModelConfig, load_base_model, parts
+from tests.settings import filled_lora
 from tests.tiny import tiny_base_model
 from tests.unit.lora.perturb import perturb_adapter
 from tests.unit.lora.test_files import save
@@ -20,7 +21,7 @@ def invoke(*arguments):
 def made(tmp_path_factory):
     home = tmp_path_factory.mktemp("files")
     base = load_base_model(BaseModelConfig(source=str(tiny_base_model(home / "base"))), home)
-    config = LoraConfig(rank=2, targets="attention")
+    config = filled_lora(rank=2, targets="attention")
     save(home / "run" / "adapter", perturb_adapter(attach_lora(parts.load_denoiser(base), config)), config, base)
     return home
 

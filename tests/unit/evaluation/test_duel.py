@@ -15,11 +15,12 @@ from sdlora.data import DataConfig, Snapshot, clean, collect, make_snapshot
 from sdlora.errors import EvaluationError
 from sdlora.evaluation import Duel, EvaluationConfig, GateConfig, decide, load_duel, run_duel
 from sdlora.evidence import METRICS
-from sdlora.lora import LoraConfig, attach_lora, save_adapter
+from sdlora.lora import attach_lora, save_adapter
 from sdlora.lora.attach import adapter_parameters
 from sdlora.models import BaseModelConfig, load_base_model
 from sdlora.models.parts import load_denoiser
 from sdlora.store import ImageStore
+from tests.settings import filled_lora
 from tests.tiny import draw_images, tiny_base_model
 
 CONFIG = EvaluationConfig(max_prompts=6, batch_size=4, steps=2, denoising_steps=2, resamples=100, shown_prompts=3)
@@ -64,7 +65,7 @@ def arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
 
 
 def make_adapter(folder: Path, base: BaseModelRef, snapshot: Snapshot, strength: float) -> AdapterRef:
-    config = LoraConfig(rank=2, alpha=2.0)
+    config = filled_lora(rank=2, alpha=2.0)
     unet = attach_lora(load_denoiser(base), config)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

@@ -9,12 +9,13 @@ import pytest
 from sdlora.data import DataConfig, Snapshot, clean, collect, make_snapshot
 from sdlora.evaluation import GateConfig, decide, run_duel
 from sdlora.evidence import METRICS
-from sdlora.lora import LoraConfig, attach_lora, save_adapter
+from sdlora.lora import attach_lora, save_adapter
 from sdlora.lora.text import attach_to_text_encoder
 from sdlora.models import BaseModelConfig, load_base_model, parts
 from sdlora.models.families import family_of
 from sdlora.store import ImageStore
 from tests import families
+from tests.settings import filled_lora
 from tests.tiny import draw_images, tiny_base_model
 from tests.unit.evaluation.test_duel import CONFIG, make_adapter
 from tests.unit.lora.perturb import perturb_adapter
@@ -33,7 +34,7 @@ def test_what_an_adapter_changes_in_the_text_encoder_is_part_of_its_scores(tmp_p
     base = load_base_model(BaseModelConfig(source=str(tiny_base_model(tmp_path / "tiny"))), tmp_path / "home")
     with ImageStore.open(tmp_path / "home") as store:
         snapshot = _snapshot(store, tmp_path)
-        lora = LoraConfig(rank=2, text_encoder_rank=2)
+        lora = filled_lora(rank=2, text_encoder_rank=2)
         (part,) = family_of(base.folder).text_parts
         encoder = perturb_adapter(attach_to_text_encoder(parts.load_text_encoder(base, part), part, lora, 0), scale=2.0)
         adapter = save_adapter(

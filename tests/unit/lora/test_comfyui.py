@@ -6,13 +6,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sdlora.lora import LoraConfig, attach_lora, merge
+from sdlora.lora import attach_lora, merge
 from sdlora.lora.joining import join
 from sdlora.lora.updates import LowRankUpdate
 from sdlora.models import BaseModelConfig, load_base_model, parts
 from sdlora.models.families.dit_names import flux_place
 from tests import comfyui, families
 from tests.original import denoiser_rows, flux_tensors, original_weights
+from tests.settings import filled_lora
 from tests.tiny import tiny_base_model
 from tests.unit.lora.perturb import perturb_adapter
 from tests.unit.lora.test_files import save
@@ -48,14 +49,14 @@ def assert_same(reading, changes):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_comfyui_adds_to_every_layer_what_was_trained(name, bases, tmp_path):
-    folder, denoiser, changes = trained(bases[name], tmp_path / "adapter", LoraConfig(rank=2, alpha=3))
+    folder, denoiser, changes = trained(bases[name], tmp_path / "adapter", filled_lora(rank=2, alpha=3))
     assert len(changes) >= 20
     assert_same(comfyui.read(folder / "style.safetensors", denoiser), changes)
 
 
 @pytest.mark.parametrize("name", ["sd3", "flux"])
 def test_joined_layers_of_which_a_part_is_adapted_leave_the_other_rows_alone(name, bases, tmp_path):
-    config = LoraConfig(rank=2, target_modules=("to_k", "add_v_proj"))
+    config = filled_lora(rank=2, target_modules=("to_k", "add_v_proj"))
     folder, denoiser, changes = trained(bases[name], tmp_path / "adapter", config)
     assert all("qkv" in key or "linear1" in key for key in changes)
     assert_same(comfyui.read(folder / "style.safetensors", denoiser), changes)
@@ -63,12 +64,12 @@ def test_joined_layers_of_which_a_part_is_adapted_leave_the_other_rows_alone(nam
 
 @pytest.mark.parametrize("name", ["sd3", "flux"])
 def test_comfyui_reads_the_diffusers_file_of_a_transformer_too(name, bases, tmp_path):
-    folder, denoiser, changes = trained(bases[name], tmp_path / "adapter", LoraConfig(rank=2))
+    folder, denoiser, changes = trained(bases[name], tmp_path / "adapter", filled_lora(rank=2))
     assert_same(comfyui.read(folder / "pytorch_lora_weights.safetensors", denoiser), changes)
 
 
 def test_layers_that_cannot_be_joined_are_written_one_by_one(bases, tmp_path):
-    config = LoraConfig(method="loha", rank=2)
+    config = filled_lora(method="loha", rank=2)
     folder, *_ = trained(bases["flux"], tmp_path / "adapter", config)
     layers = {key.split(".")[0] for key in load_file(folder / "style.safetensors")}
     assert "lora_transformer_single_transformer_blocks_0_attn_to_k" in layers
@@ -77,7 +78,7 @@ def test_layers_that_cannot_be_joined_are_written_one_by_one(bases, tmp_path):
 
 def test_a_file_in_diffusers_names_alone_is_what_comfyui_does_not_load(bases, tmp_path):
     """Why an adapter of a U-Net comes in kohya's names as well: the reader above would accept anything else."""
-    folder, denoiser, _ = trained(bases["sdxl"], tmp_path / "adapter", LoraConfig(rank=2, targets="attention"))
+    folder, denoiser, _ = trained(bases["sdxl"], tmp_path / "adapter", filled_lora(rank=2, targets="attention"))
     reading = comfyui.read(folder / "pytorch_lora_weights.safetensors", denoiser)
     assert reading.changes == {}
     assert len(reading.not_loaded) > 20

@@ -6,9 +6,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from sdlora.lora import LoraConfig, attach_lora, load_adapter, open_adapter
+from sdlora.lora import attach_lora, load_adapter, open_adapter
 from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model
 from tests import families
+from tests.settings import filled_lora
 from tests.unit.lora.perturb import perturb_adapter
 from tests.unit.lora.test_files import draw, save
 
@@ -29,7 +30,7 @@ METADATA = {
 @pytest.mark.parametrize("name", list(families.BUILDERS))
 def test_an_adapter_of_each_family_is_saved_loaded_and_merged(name, tmp_path):
     base = load_base_model(BaseModelConfig(source=str(families.build(name, tmp_path / name))), tmp_path)
-    config = LoraConfig(rank=2, alpha=3)
+    config = filled_lora(rank=2, alpha=3)
     model = StableDiffusion.from_ref(base, precision="fp32")
     before = draw(model)
     perturb_adapter(attach_lora(model.denoiser, config), scale=0.5)

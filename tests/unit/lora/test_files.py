@@ -12,20 +12,21 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from sdlora.errors import StorageError, WeightsError
-from sdlora.lora import LoraConfig, attach_lora, load_adapter, merge, open_adapter, save_adapter
+from sdlora.lora import attach_lora, load_adapter, merge, open_adapter, save_adapter
 from sdlora.lora.layers import collect_updates
 from sdlora.lora.tensor_file import write_tensor_file
 from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model, parts
+from tests.settings import filled_lora
 from tests.tiny import tiny_base_model
 from tests.unit.lora.perturb import perturb_adapter
 from tests.unit.training.disk import disk_space
 
-SMALL = LoraConfig(rank=2, targets="attention")
+SMALL = filled_lora(rank=2, targets="attention")
 PROMPT, SEED = ["a red circle"], [3]
 CONFIGS = [
-    LoraConfig(rank=4, targets="attention"),
-    LoraConfig(rank=4, alpha=2, targets="attention+ff"),
-    LoraConfig(rank=4, alpha=6, targets="all"),
+    filled_lora(rank=4, targets="attention"),
+    filled_lora(rank=4, alpha=2, targets="attention+ff"),
+    filled_lora(rank=4, alpha=6, targets="all"),
 ]
 
 
@@ -87,7 +88,7 @@ def test_merged_adapter_predicts_what_the_unmerged_one_does(config, base):
 
 
 def test_the_diffusers_file_has_one_kind_of_key_and_says_its_alpha(base, tmp_path):
-    config = LoraConfig(rank=4, alpha=6)
+    config = filled_lora(rank=4, alpha=6)
     model = trained_model(base, config)
     adapter = save(tmp_path / "adapter", model.denoiser, config, base)
     with safe_open(adapter.folder / "pytorch_lora_weights.safetensors", "pt") as file:
@@ -99,7 +100,7 @@ def test_the_diffusers_file_has_one_kind_of_key_and_says_its_alpha(base, tmp_pat
 
 
 def test_the_kohya_file_follows_the_rules_that_other_tools_read_it_by(base, tmp_path):
-    config = LoraConfig(rank=4, alpha=6)
+    config = filled_lora(rank=4, alpha=6)
     model = trained_model(base, config)
     adapter = save(tmp_path / "adapter", model.denoiser, config, base)
     path = adapter.folder / "style.safetensors"

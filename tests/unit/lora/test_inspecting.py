@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 from sdlora.errors import WeightsError
-from sdlora.lora import LoraConfig, attach_lora
+from sdlora.lora import attach_lora
 from sdlora.lora.inspecting import inspect_adapter
 from sdlora.models import parts
+from tests.settings import filled_lora
 from tests.unit.lora.perturb import perturb_adapter
 from tests.unit.lora.test_files import save
 
@@ -29,12 +30,12 @@ def kohya_layer(name, inputs, rank=4, alpha=None, outputs=8):
 @pytest.mark.parametrize(
     ("config", "method", "ranks", "scale"),
     [
-        (LoraConfig(rank=4, alpha=6, targets="attention"), "LoRA", {4}, 1.5),
-        (LoraConfig(method="rslora", rank=4, alpha=3, targets="attention"), "LoRA", {4}, 1.5),
-        (LoraConfig(method="dora", rank=4, alpha=2, targets="attention"), "DoRA", {4}, 0.5),
-        (LoraConfig(method="loha", rank=4, alpha=2, targets="attention"), "LoHa", {4}, 0.5),
-        (LoraConfig(method="lokr", rank=1, alpha=2, targets="attention"), "LoKr", {1}, 2.0),
-        (LoraConfig(method="pissa", rank=3, targets="attention"), "LoRA", {6}, 1.0),
+        (filled_lora(rank=4, alpha=6, targets="attention"), "LoRA", {4}, 1.5),
+        (filled_lora(method="rslora", rank=4, alpha=3, targets="attention"), "LoRA", {4}, 1.5),
+        (filled_lora(method="dora", rank=4, alpha=2, targets="attention"), "DoRA", {4}, 0.5),
+        (filled_lora(method="loha", rank=4, alpha=2, targets="attention"), "LoHa", {4}, 0.5),
+        (filled_lora(method="lokr", rank=1, alpha=2, targets="attention"), "LoKr", {1}, 2.0),
+        (filled_lora(method="pissa", rank=3, targets="attention"), "LoRA", {6}, 1.0),
     ],
     ids=lambda value: getattr(value, "method", None),
 )
@@ -141,7 +142,7 @@ def test_a_plain_diffusers_file_is_told_with_the_words_of_the_card_beside_it(car
 
 
 def test_another_file_in_an_adapters_folder_does_not_get_its_words(base, tmp_path):
-    config = LoraConfig(rank=2, targets="attention")
+    config = filled_lora(rank=2, targets="attention")
     denoiser = perturb_adapter(attach_lora(parts.load_denoiser(base), config))
     folder = save(tmp_path / "adapter", denoiser, config, base, captions=["flat"]).folder
     save_file(kohya_layer("lora_unet_x", 8, alpha=1), folder / "theirs.safetensors")

@@ -12,16 +12,17 @@ from sdlora.lora.attach import adapter_parameters
 from sdlora.lora.kohya_file import read_kohya_file
 from sdlora.lora.layers import base_weights, collect_updates
 from sdlora.models import StableDiffusion, parts
+from tests.settings import filled_lora
 from tests.unit.lora.perturb import perturb_adapter
 from tests.unit.lora.test_files import draw, save
 
 METHODS = [
-    LoraConfig(method="rslora", rank=4, alpha=3),
-    LoraConfig(method="dora", rank=4, alpha=2),
-    LoraConfig(method="loha", rank=4, alpha=2),
-    LoraConfig(method="lokr", rank=2, alpha=3),
-    LoraConfig(method="lokr", rank=8, alpha=4),  # so wide that most layers hold both matrices whole
-    LoraConfig(method="pissa", rank=4, alpha=8),
+    filled_lora(method="rslora", rank=4, alpha=3),
+    filled_lora(method="dora", rank=4, alpha=2),
+    filled_lora(method="loha", rank=4, alpha=2),
+    filled_lora(method="lokr", rank=2, alpha=3),
+    filled_lora(method="lokr", rank=8, alpha=4),  # so wide that most layers hold both matrices whole
+    filled_lora(method="pissa", rank=4, alpha=8),
 ]
 every_method = pytest.mark.parametrize("config", METHODS, ids=lambda config: f"{config.method}-{config.rank}")
 
@@ -36,7 +37,7 @@ def trained(base, config):
     return unet
 
 
-@pytest.mark.parametrize("config", [LoraConfig(rank=4), *METHODS], ids=lambda config: f"{config.method}-{config.rank}")
+@pytest.mark.parametrize("config", [filled_lora(rank=4), *METHODS], ids=lambda config: f"{config.method}-{config.rank}")
 def test_a_new_adapter_predicts_what_the_base_does_and_its_tensors_alone_learn(config, base, inputs):
     unet = parts.load_denoiser(base)
     expected = unet(*inputs).sample
@@ -129,7 +130,7 @@ def lokr_rule(layer, weight):
 
 def test_both_forms_of_a_kronecker_product_occur(base):
     def whole(rank):
-        updates = collect_updates(trained(base, LoraConfig(method="lokr", rank=rank)))
+        updates = collect_updates(trained(base, filled_lora(method="lokr", rank=rank)))
         return {"lokr_w2" in update.parts() for update in updates.values()}
 
     assert whole(2) == {True, False}
@@ -148,7 +149,7 @@ def test_comfyui_divides_a_dora_by_other_lengths(base, tmp_path):
 
 
 def test_pissa_takes_the_largest_singular_values_into_the_adapter_and_saves_twice_the_rank(base, tmp_path):
-    config = LoraConfig(method="pissa", rank=3, targets="attention")
+    config = filled_lora(method="pissa", rank=3, targets="attention")
     original, unet = parts.load_denoiser(base), attach_lora(parts.load_denoiser(base), config)
     name, residual = next(iter(base_weights(unet).items()))
     values = torch.linalg.svdvals(original.get_submodule(name).weight)
@@ -161,18 +162,18 @@ def test_pissa_takes_the_largest_singular_values_into_the_adapter_and_saves_twic
 
 def test_pissa_on_a_convolution_is_refused_by_method_layer_and_type(base):
     with pytest.raises(TargetModuleError, match=r"lora\.method: pissa cannot change layer .*conv1.*Conv2d"):
-        attach_lora(parts.load_denoiser(base), LoraConfig(method="pissa", rank=2, target_modules=("to_q", "conv1")))
-    assert LoraConfig(method="pissa").targets == "attention+ff"
-    assert LoraConfig(method="dora").targets == "all"
+        attach_lora(parts.load_denoiser(base), filled_lora(method="pissa", rank=2, target_modules=("to_q", "conv1")))
+    assert filled_lora(method="pissa").targets == "attention+ff"
+    assert filled_lora(method="dora").targets == "all"
 
 
 @pytest.mark.parametrize("method", ["rslora", "dora", "loha", "lokr", "pissa"])
 def test_wrong_patterns_and_ranks_are_refused_for_every_method(method, base):
     unet = parts.load_denoiser(base)
     with pytest.raises(TargetModuleError, match=r"lora\.target_modules: 'to_kk' match no layer"):
-        attach_lora(unet, LoraConfig(method=method, rank=2, target_modules=("to_q", "to_kk")))
+        attach_lora(unet, filled_lora(method=method, rank=2, target_modules=("to_q", "to_kk")))
     with pytest.raises(TargetModuleError, match=r"lora\.rank: 64 .*or less"):
-        attach_lora(unet, LoraConfig(method=method, rank=64))
+        attach_lora(unet, filled_lora(method=method, rank=64))
     assert not adapter_parameters(unet)
 
 
@@ -183,7 +184,7 @@ def test_dropout_is_refused_where_a_method_has_none(method):
 
 
 def test_rslora_scales_with_the_root_of_the_rank_and_its_file_says_so_in_alpha(base, tmp_path):
-    config = LoraConfig(method="rslora", rank=4, alpha=3, targets="attention")
+    config = filled_lora(method="rslora", rank=4, alpha=3, targets="attention")
     assert config.scaling == 1.5
     adapter = save(tmp_path / "adapter", trained(base, config), config, base)
     alphas = {t.item() for key, t in load_file(adapter.folder / "style.safetensors").items() if key.endswith("alpha")}

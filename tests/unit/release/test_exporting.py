@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from sdlora.errors import StorageError, WeightsError
-from sdlora.lora import LoraConfig, attach_lora
+from sdlora.lora import attach_lora
 from sdlora.lora.kohya_file import read_kohya_file
 from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model, parts
 from sdlora.release.exporting import export_adapter, export_model
@@ -22,11 +22,12 @@ from tests.original import (
     write_original_checkpoint,
     write_version_3_checkpoint,
 )
+from tests.settings import filled_lora
 from tests.tiny import tiny_base_model
 from tests.unit.lora.perturb import perturb_adapter
 from tests.unit.lora.test_files import draw, save
 
-CONFIG = LoraConfig(rank=2, alpha=3)
+CONFIG = filled_lora(rank=2, alpha=3)
 
 
 def made(folder, home, config=CONFIG):
@@ -115,7 +116,7 @@ def test_an_adapter_in_half_precision_takes_half_the_bytes_and_is_nearly_the_sam
 
 @pytest.mark.parametrize(("method", "rank"), [("loha", 2), ("lokr", 2), ("lokr", 8)])
 def test_a_folder_of_a_loha_or_lokr_is_one_that_peft_puts_into_a_stock_pipeline(method, rank, tmp_path):
-    base, adapter = made(tiny_base_model(tmp_path / "m"), tmp_path, LoraConfig(method=method, rank=rank, alpha=3))
+    base, adapter = made(tiny_base_model(tmp_path / "m"), tmp_path, filled_lora(method=method, rank=rank, alpha=3))
     out = export_adapter(adapter, tmp_path / "folder")
     model = StableDiffusion.from_ref(base, precision="fp32")
     bare = draw(model).int()
@@ -127,14 +128,14 @@ def test_a_folder_of_a_loha_or_lokr_is_one_that_peft_puts_into_a_stock_pipeline(
 
 def test_diffusers_itself_does_not_load_a_loha(tmp_path):
     """Should this fail one day, the folder above is not needed any more."""
-    base, adapter = made(tiny_base_model(tmp_path / "m"), tmp_path, LoraConfig(method="loha", rank=2))
+    base, adapter = made(tiny_base_model(tmp_path / "m"), tmp_path, filled_lora(method="loha", rank=2))
     pipeline = StableDiffusion.from_ref(base, precision="fp32").pipeline()
     with pytest.raises(ValueError, match="Invalid LoRA checkpoint"):
         pipeline.load_lora_weights(str(adapter.folder), local_files_only=True)
 
 
 def test_a_dora_for_comfyui_gives_there_what_was_trained(tmp_path):
-    base, adapter = made(tiny_base_model(tmp_path / "m"), tmp_path, LoraConfig(method="dora", rank=2))
+    base, adapter = made(tiny_base_model(tmp_path / "m"), tmp_path, filled_lora(method="dora", rank=2))
     out = export_adapter(adapter, tmp_path / "comfy.safetensors", reader="comfyui", base=base)
     trained, there = read_kohya_file(adapter.folder / "style.safetensors"), read_kohya_file(out, "comfyui")
     weights = dict(parts.load_denoiser(base).named_parameters())

@@ -8,13 +8,12 @@ from pathlib import Path
 from sdlora.artifacts import BaseModelRef
 from sdlora.data import Snapshot, SnapshotRow
 from sdlora.data.snapshot import snapshot_digest
-from sdlora.lora import LoraConfig
 from sdlora.store import ImageStore
-from sdlora.training import TrainingConfig
+from tests.settings import filled_lora, filled_training
 from tests.tiny import draw_images
 
-LORA = LoraConfig(rank=2, targets="attention")
-CONFIG = TrainingConfig(
+LORA = filled_lora(rank=2, targets="attention")
+CONFIG = filled_training(
     steps=6,
     batch_size=2,
     log_every_steps=1,

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from sdlora.errors import WeightsError
-from sdlora.training import TrainingConfig
 from sdlora.training.judging.choosing import Chooser, Measurement
+from tests.settings import filled_training
 
 IMAGES = torch.linspace(0.5, 1.5, 20)
 
@@ -20,7 +20,7 @@ def weights(value):
 
 
 def chooser_of(folder, losses, **changes):
-    chooser = Chooser(folder, TrainingConfig(steps=100, **changes))
+    chooser = Chooser(folder, filled_training(steps=100, **changes))
     for number, shift in enumerate(losses):
         chooser.consider(Measurement(10 * number, errors(shift)), weights(float(number)))
     return chooser
@@ -102,7 +102,7 @@ def test_a_kept_adapter_that_was_damaged_is_refused(tmp_path):
 
 
 def test_one_held_out_image_gives_no_interval_and_stops_nothing(tmp_path):
-    chooser = Chooser(tmp_path, TrainingConfig(steps=100, early_stop_patience=1))
+    chooser = Chooser(tmp_path, filled_training(steps=100, early_stop_patience=1))
     for step, value in ((0, 3.0), (10, 1.0), (20, 2.0)):
         chooser.consider(Measurement(step, torch.tensor([value])), weights(1.0))
     assert not chooser.should_stop

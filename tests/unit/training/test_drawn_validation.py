@@ -12,13 +12,13 @@ from sdlora.data import load_images_uint8
 from sdlora.distances import kid
 from sdlora.errors import TrainingError
 from sdlora.evidence import Choice
-from sdlora.lora import LoraConfig
 from sdlora.models.features import ImageFeatures
 from sdlora.resampling import Resampled
-from sdlora.training import TrainingConfig, fine_tune, run_digest
+from sdlora.training import fine_tune, run_digest
 from sdlora.training.judging.choosing import Chooser
 from sdlora.training.judging.drawn_validation import DrawnValidation
 from sdlora.training.judging.measurement import Measurement
+from tests.settings import filled_lora, filled_training
 from tests.unit.training.setting import CONFIG, LORA, as_snapshot, fill_store
 from tests.unit.training.test_choosing import errors, weights
 
@@ -104,7 +104,7 @@ def test_the_adapter_kept_by_kid_is_the_one_of_least_kid_however_the_run_was_int
 
 
 def test_a_chooser_by_kid_prefers_the_least_kid_and_stops_on_its_evidence(tmp_path):
-    config = TrainingConfig(steps=100, validation_images=32, keep_by="kid", early_stop_patience=2)
+    config = filled_training(steps=100, validation_images=32, keep_by="kid", early_stop_patience=2)
     spread = torch.linspace(-0.1, 0.1, 200, dtype=torch.float64)
     chooser = Chooser(tmp_path, config)
     for number, distance in enumerate([0.9, 0.4, 0.7, 0.8]):
@@ -121,14 +121,14 @@ def test_a_chooser_by_kid_prefers_the_least_kid_and_stops_on_its_evidence(tmp_pa
 
 def test_kid_without_images_and_too_few_held_out_images_are_refused(base, store, snapshot, run_folder):
     with pytest.raises(ValidationError, match="keep_by: kid is measured on drawn images"):
-        TrainingConfig(keep_by="kid")
+        filled_training(keep_by="kid")
     with pytest.raises(TrainingError, match=r"training\.validation_images: 8 .* holds out 3, too few"):
         fine_tune(base, snapshot, store, LORA, DRAWN, run_folder)
 
 
 def test_drawn_images_name_the_run_only_where_they_choose():
     def digest(**changes):
-        return run_digest("base", "snapshot", LoraConfig(), TrainingConfig(**changes))
+        return run_digest("base", "snapshot", filled_lora(), filled_training(**changes))
 
     assert digest(validation_images=32) == digest()
     assert digest(validation_images=32, keep_by="kid") != digest()

@@ -11,10 +11,10 @@ from sdlora.models import parts
 from sdlora.models.encode import encode_images, encode_text
 from sdlora.models.families import family_of
 from sdlora.store import ImageStore
-from sdlora.training import TrainingConfig
 from sdlora.training.fine_tuning import encode_snapshot
 from sdlora.training.inputs import image_encoder
 from sdlora.training.inputs.encoded import encode_rows
+from tests.settings import filled_training
 from tests.unit.training.setting import as_snapshot, fill_store
 
 CPU = torch.device("cpu")
@@ -68,7 +68,7 @@ def test_a_text_encoder_is_loaded_once_for_training_and_held_out_captions(base, 
             replace(row, captions=(f"picture {n}",), split=split)
             for n, (row, split) in enumerate(zip(rows, ["train", "held_out"] * 3, strict=True))
         ]
-        encoded, held_out = encode_snapshot(base, as_snapshot(halves), store, TrainingConfig(), tmp_path, CPU, None)
+        encoded, held_out = encode_snapshot(base, as_snapshot(halves), store, filled_training(), tmp_path, CPU, None)
     assert loaded == ["text_encoder"]
     assert "picture 0" in encoded.embeddings
     assert "picture 1" in held_out.embeddings

@@ -8,7 +8,7 @@ import weakref
 import pytest
 import torch
 
-from sdlora.lora import LoraConfig, attach_lora
+from sdlora.lora import attach_lora
 from sdlora.lora.attach import adapter_parameters
 from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model, parts
 from sdlora.models.families import family_of
@@ -18,12 +18,13 @@ from sdlora.training.inputs.encoded import encode_rows
 from sdlora.training.learning.frozen_weights import store_as_used
 from sdlora.training.learning.loss import DenoisingLoss
 from tests import families
+from tests.settings import filled_lora
 from tests.unit.training.setting import CONFIG, fill_store
 from tests.unit.training.steps import batch_of
 from tests.unit.training.test_fine_tuning import contents, interrupt_at
 
 CPU = torch.device("cpu")
-LORA = LoraConfig(rank=4, alpha=6, targets="attention+ff")
+LORA = filled_lora(rank=4, alpha=6, targets="attention+ff")
 # A rate at which three steps on an untrained base already show in what it draws.
 STEPS = CONFIG.model_copy(update={"steps": 3, "precision": "fp32", "learning_rate": 0.05})
 FAMILIES = list(families.BUILDERS)

@@ -16,10 +16,10 @@ from sdlora import LoRA, StableDiffusion
 from sdlora.checkpoints import latest_checkpoint
 from sdlora.errors import StorageError, TargetModuleError, TrainingError, WeightsError
 from sdlora.evidence import Choice
-from sdlora.lora import LoraConfig
 from sdlora.lora.load import open_adapter
 from sdlora.store import ImageStore
-from sdlora.training import TrainingConfig, fine_tune, run_digest, settle
+from sdlora.training import ResolvedTraining, fine_tune, run_digest
+from tests.settings import filled_lora
 from tests.unit.training.disk import disk_space
 from tests.unit.training.setting import (
     CONFIG,
@@ -75,7 +75,7 @@ def test_a_run_killed_at_three_moments_ends_with_the_same_adapter(
 
 @pytest.mark.parametrize("method", ["dora", "loha", "lokr", "pissa"])
 def test_every_method_trains_in_bf16_and_resumes_to_the_same_bytes(method, base, store, snapshot, tmp_path):
-    lora = LoraConfig(method=method, rank=2, targets="attention")
+    lora = filled_lora(method=method, rank=2, targets="attention")
     config = CONFIG.model_copy(update={"steps": 3, "precision": "bf16"})
     whole = fine_tune(base, snapshot, store, lora, config, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
@@ -162,8 +162,7 @@ def test_a_finished_run_is_returned_without_training(uninterrupted, base, store,
     )
     assert not seen
     assert adapter.folder == uninterrupted / "adapter"
-    settled = settle(base, EVERYTHING, store.home)
-    assert adapter.run_digest == run_digest(base.digest, snapshot.digest, LORA_WITH_DROPOUT, settled)
+    assert adapter.run_digest == run_digest(base.digest, snapshot.digest, LORA_WITH_DROPOUT, EVERYTHING)
     assert not (uninterrupted / "checkpoints").exists()
 
 
@@ -195,7 +194,7 @@ def test_training_lowers_the_loss_on_images_it_trains_on(base, store, snapshot, 
     config = CONFIG.model_copy(
         update={"steps": 25, "learning_rate": 1e-2, "validation_every_steps": 25, "precision": "fp32"}
     )
-    lora = LoraConfig(rank=8)
+    lora = filled_lora(rank=8)
     fine_tune(base, as_snapshot(rows), store, lora, config, run_folder)
     losses = [point["validation_loss"] for point in curve(run_folder) if "validation_loss" in point]
     assert losses[-1] < 0.9 * losses[0]
@@ -243,7 +242,7 @@ def test_the_curve_holds_what_people_look_for(uninterrupted):
         )
         assert all(value >= 0 for value in point.values())
     started = json.loads((uninterrupted / "config.json").read_text())
-    assert TrainingConfig.model_validate(started["training"]) == EVERYTHING.model_copy(update={"resolutions": (64,)})
+    assert ResolvedTraining.model_validate(started["training"]) == EVERYTHING
     assert started["precision"] == "bf16"
 
 
@@ -281,7 +280,7 @@ def test_a_full_disk_at_a_checkpoint_keeps_the_last_good_one(uninterrupted, base
 
 
 def test_wrong_settings_are_found_before_anything_is_trained(base, store, snapshot, run_folder):
-    for lora in (LoraConfig(rank=2, target_modules=("to_q", "to_x")), LoraConfig(rank=64)):
+    for lora in (filled_lora(rank=2, target_modules=("to_q", "to_x")), filled_lora(rank=64)):
         with pytest.raises(TargetModuleError, match="nothing was trained"):
             fine_tune(base, snapshot, store, lora, CONFIG, run_folder / str(lora.rank))
         assert not (run_folder / str(lora.rank) / "config.json").exists()

@@ -3,10 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sdlora.lora import LoraConfig, attach_lora
+from sdlora.lora import attach_lora
 from sdlora.lora.attach import adapter_parameters
 from sdlora.models import parts
 from sdlora.training.learning.frozen_weights import store_as_used
+from tests.settings import filled_lora
 from tests.unit.training.steps import loss_and_gradient, moved
 
 
@@ -14,7 +15,7 @@ from tests.unit.training.steps import loss_and_gradient, moved
 def test_storing_weights_as_they_are_used_changes_no_bit_of_loss_or_gradient(base, precision):
     results, dtypes = [], []
     for stored in (False, True):
-        unet = moved(attach_lora(parts.load_denoiser(base), LoraConfig(rank=4)))
+        unet = moved(attach_lora(parts.load_denoiser(base), filled_lora(rank=4)))
         if stored:
             store_as_used(unet, precision)
         results.append(loss_and_gradient(base, unet, precision))

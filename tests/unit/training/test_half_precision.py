@@ -14,11 +14,12 @@ from sdlora.errors import TrainingError
 from sdlora.lora import attach_lora
 from sdlora.models import parts, precision
 from sdlora.models.precision import probe_precision
-from sdlora.training import TrainingConfig, fine_tune
+from sdlora.training import fine_tune
 from sdlora.training.inputs.batches import Batch
 from sdlora.training.learning.frozen_weights import store_as_used
 from sdlora.training.learning.learner import Learner, TrainedGroup
 from sdlora.training.learning.loss import DenoisingLoss
+from tests.settings import filled_training
 from tests.unit.lora.perturb import perturb_adapter
 from tests.unit.training.setting import CONFIG, LORA
 from tests.unit.training.test_fine_tuning import contents, interrupt_at
@@ -76,7 +77,7 @@ def test_frozen_weights_are_stored_in_fp16_and_the_adapter_is_not(base):
 
 
 def learner_of(weight):
-    return Learner([TrainedGroup({"weight": weight}, 0.1)], TrainingConfig(precision="fp16", steps=10, warmup_steps=0))
+    return Learner([TrainedGroup({"weight": weight}, 0.1)], filled_training(precision="fp16", steps=10, warmup_steps=0))
 
 
 def test_an_overflow_moves_nothing_halves_the_scale_and_is_no_error():

@@ -10,9 +10,9 @@ from sdlora.checkpoints import latest_checkpoint, save_checkpoint
 from sdlora.errors import ConfigError, TrainingError
 from sdlora.lora.attach import adapter_parameters, attach_lora
 from sdlora.models import parts
-from sdlora.training import TrainingConfig
 from sdlora.training.learning.learner import Learner, TrainedGroup
 from sdlora.training.learning.optimizers import require_library
+from tests.settings import filled_training
 from tests.unit.training.setting import CONFIG, LORA
 
 
@@ -82,7 +82,7 @@ def test_the_average_follows_the_parameters_and_is_only_lent(unet):
 )
 def test_a_restored_learner_takes_the_same_next_step(optimizer, schedule, base, tmp_path):
     ema_decay = None if optimizer == "schedule_free" else 0.9
-    config = TrainingConfig(optimizer=optimizer, schedule=schedule, steps=10, warmup_steps=2, ema_decay=ema_decay)
+    config = filled_training(optimizer=optimizer, schedule=schedule, steps=10, warmup_steps=2, ema_decay=ema_decay)
     first = learner_of(attach_lora(parts.load_denoiser(base), LORA, seed=0), config)
     second = learner_of(attach_lora(parts.load_denoiser(base), LORA, seed=1), config)
     for step in range(3):
@@ -105,7 +105,7 @@ def test_a_restored_learner_takes_the_same_next_step(optimizer, schedule, base, 
 @pytest.mark.parametrize("optimizer", ["adamw", "prodigy", "schedule_free"])
 def test_each_optimiser_goes_downhill(optimizer):
     weight = nn.Parameter(torch.full((4,), 3.0))
-    config = TrainingConfig(optimizer=optimizer, steps=300, weight_decay=0.0)
+    config = filled_training(optimizer=optimizer, steps=300, weight_decay=0.0)
     rate = 1.0 if optimizer == "prodigy" else 0.1
     learner = Learner([TrainedGroup({"weight": weight}, rate)], config)
     for step in range(300):
@@ -116,7 +116,7 @@ def test_each_optimiser_goes_downhill(optimizer):
 
 
 def test_schedule_free_lends_its_average_without_changing_what_is_learnt(unet):
-    learner = learner_of(unet, TrainingConfig(optimizer="schedule_free", steps=10))
+    learner = learner_of(unet, filled_training(optimizer="schedule_free", steps=10))
     for step in range(4):
         set_gradients(learner, 1.0 - step)
         learner.update(step)
@@ -130,7 +130,7 @@ def test_schedule_free_lends_its_average_without_changing_what_is_learnt(unet):
 
 def test_groups_keep_their_own_rate():
     slow, fast = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
-    config = TrainingConfig(steps=10, warmup_steps=0, schedule="constant", weight_decay=0.0)
+    config = filled_training(steps=10, warmup_steps=0, schedule="constant", weight_decay=0.0)
     learner = Learner([TrainedGroup({"slow": slow}, 0.01), TrainedGroup({"fast": fast}, 0.1, "other_rate")], config)
     assert learner.reported(5) == {"learning_rate": 0.01, "other_rate": 0.1}
     set_gradients(learner, 1.0)
@@ -138,16 +138,16 @@ def test_groups_keep_their_own_rate():
     assert 1 - slow.item() == pytest.approx(0.01, rel=1e-3)
     assert 1 - fast.item() == pytest.approx(0.1, rel=1e-3)
     with pytest.raises(TrainingError, match=r"prodigy finds one rate.*\[0.01, 0.1\]"):
-        Learner(learner.groups, TrainingConfig(optimizer="prodigy"))
+        Learner(learner.groups, filled_training(optimizer="prodigy"))
 
 
 def test_an_optimiser_that_is_not_installed_is_named_with_its_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "prodigyopt", None)  # importing it fails
     with pytest.raises(ConfigError, match=r"training\.optimizer: prodigy .*pip install prodigyopt"):
-        require_library(TrainingConfig(optimizer="prodigy"))
+        require_library(filled_training(optimizer="prodigy"))
 
 
 def test_eight_bit_adamw_is_refused_without_a_gpu():
     weight = nn.Parameter(torch.ones(1))
     with pytest.raises(ConfigError, match=r"training\.optimizer: adamw8bit.*(cpu|pip install bitsandbytes)"):
-        Learner([TrainedGroup({"weight": weight}, 0.1)], TrainingConfig(optimizer="adamw8bit"))
+        Learner([TrainedGroup({"weight": weight}, 0.1)], filled_training(optimizer="adamw8bit"))

@@ -3,13 +3,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sdlora.lora import LoraConfig, attach_lora
+from sdlora.lora import attach_lora
 from sdlora.lora.attach import adapter_parameters
 from sdlora.lora.layers import adapted_layers
 from sdlora.models import parts
 from sdlora.training.learning import merged_weights
 from sdlora.training.learning.frozen_weights import store_as_used
 from sdlora.training.learning.merged_weights import merge_as_used
+from tests.settings import filled_lora
 from tests.unit.training.steps import loss_and_gradient, moved
 
 
@@ -19,7 +20,7 @@ def attached(base, config):
 
 @pytest.mark.parametrize("method", ["lora", "rslora"])
 def test_merged_layers_have_the_loss_and_the_gradients_of_separate_ones(base, method):
-    config = LoraConfig(rank=2, alpha=3.0, method=method)
+    config = filled_lora(rank=2, alpha=3.0, method=method)
     separate, merged = attached(base, config), attached(base, config)
     assert merge_as_used(merged) == sum("lora_A" in name for name in adapter_parameters(separate))
     expected_loss, expected = loss_and_gradient(base, separate, "fp32")
@@ -30,10 +31,10 @@ def test_merged_layers_have_the_loss_and_the_gradients_of_separate_ones(base, me
 
 
 def test_in_bf16_the_merged_gradient_is_no_farther_from_the_exact_one(base):
-    _, exact = loss_and_gradient(base, attached(base, LoraConfig(rank=2)), "fp32")
+    _, exact = loss_and_gradient(base, attached(base, filled_lora(rank=2)), "fp32")
     away = {}
     for merged in (False, True):
-        network = attached(base, LoraConfig(rank=2))
+        network = attached(base, filled_lora(rank=2))
         store_as_used(network, "bf16")
         if merged:
             assert merge_as_used(network)
@@ -42,15 +43,15 @@ def test_in_bf16_the_merged_gradient_is_no_farther_from_the_exact_one(base):
 
 
 def test_layers_that_need_their_inputs_and_large_networks_stay_as_they_are(base, monkeypatch):
-    assert merge_as_used(attached(base, LoraConfig(rank=2, dropout=0.5))) == 0
-    assert merge_as_used(attached(base, LoraConfig(rank=2, method="dora"))) == 0
-    assert merge_as_used(attached(base, LoraConfig(rank=2, method="loha"))) == 0
+    assert merge_as_used(attached(base, filled_lora(rank=2, dropout=0.5))) == 0
+    assert merge_as_used(attached(base, filled_lora(rank=2, method="dora"))) == 0
+    assert merge_as_used(attached(base, filled_lora(rank=2, method="loha"))) == 0
     monkeypatch.setattr(merged_weights, "MOST_WEIGHTS", 1000)
-    assert merge_as_used(attached(base, LoraConfig(rank=2))) == 0
+    assert merge_as_used(attached(base, filled_lora(rank=2))) == 0
 
 
 def test_small_layers_are_summed_in_groups_and_their_frozen_weights_held_once(base):
-    before, network = attached(base, LoraConfig(rank=2)), attached(base, LoraConfig(rank=2))
+    before, network = attached(base, filled_lora(rank=2)), attached(base, filled_lora(rank=2))
     merge_as_used(network)
     groups = [name for name, _ in network.named_buffers() if name.startswith("merged_frozen_")]
     stacked = {network.get_buffer(name).untyped_storage().data_ptr() for name in groups}
@@ -62,7 +63,7 @@ def test_small_layers_are_summed_in_groups_and_their_frozen_weights_held_once(ba
 
 
 def test_every_forward_pass_sees_the_weights_of_its_moment(base):
-    network = attached(base, LoraConfig(rank=2))
+    network = attached(base, filled_lora(rank=2))
     merge_as_used(network)
     first, _ = loss_and_gradient(base, network, "fp32")
     with torch.no_grad():
@@ -72,7 +73,7 @@ def test_every_forward_pass_sees_the_weights_of_its_moment(base):
 
 
 def test_gradient_checkpointing_gives_the_merged_weights_the_same_gradients(base):
-    plain, saving = attached(base, LoraConfig(rank=2)), attached(base, LoraConfig(rank=2))
+    plain, saving = attached(base, filled_lora(rank=2)), attached(base, filled_lora(rank=2))
     for network in (plain, saving):
         merge_as_used(network)
         network.train()

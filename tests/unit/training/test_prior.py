@@ -11,10 +11,9 @@ from safetensors import safe_open
 
 from sdlora import StableDiffusion
 from sdlora.data import SnapshotRow
-from sdlora.lora import LoraConfig
 from sdlora.lora.inspecting import inspect_adapter
 from sdlora.models import BaseModelConfig, load_base_model, parts
-from sdlora.training import TrainingConfig, fine_tune, run_digest, settle
+from sdlora.training import fine_tune, run_digest
 from sdlora.training.inputs.batches import Portion, draw_step
 from sdlora.training.inputs.encoded import EncodedRows, View
 from sdlora.training.inputs.order import EpochOrder
@@ -23,6 +22,7 @@ from sdlora.training.inputs.prior_images import draw_prior_images, plan_prior_im
 from sdlora.training.judging.validation import FixedNoiseValidation
 from sdlora.training.learning.loss import DenoisingLoss
 from tests.families import build
+from tests.settings import filled_lora, filled_training
 from tests.unit.training.setting import CONFIG, LORA
 from tests.unit.training.test_batches import UNIFORM
 from tests.unit.training.written import contents
@@ -107,7 +107,7 @@ def test_prior_images_are_encoded_at_every_resolution_with_their_prompt(base, tm
 @pytest.mark.parametrize("family", ["sdxl", "flux"])
 def test_other_families_learn_from_prior_images_too(family, tmp_path):
     base = load_base_model(BaseModelConfig(source=str(build(family, tmp_path / family))), tmp_path / "home")
-    config = settle(base, TrainingConfig(**WEIGHTED, batch_size=2, precision="fp32"), tmp_path / "home")
+    config = filled_training(**WEIGHTED, batch_size=2)
     prior = encode_prior(base, config, tmp_path / "home", CPU)
     loss = DenoisingLoss.of_base(base, None, "fp32", CPU)
     portion = Portion(prior, EpochOrder(prior.shapes(), 2, 0), purpose="prior")
@@ -208,8 +208,8 @@ def test_what_is_learnt_restores_the_prior_images_better_than_without_them(base,
 
 
 def test_prior_settings_name_the_run_only_where_they_count():
-    lora = LoraConfig()
-    plain = TrainingConfig(precision="fp32")
+    lora = filled_lora()
+    plain = filled_training(precision="fp32")
     of_prior = {"precision": "fp32", "prior_weight": 1.0, "prior_prompts": ("a dog",)}
     digests = {run_digest("base", "snapshot", lora, plain)}
     for change in (
@@ -219,9 +219,9 @@ def test_prior_settings_name_the_run_only_where_they_count():
         {"prior_images": 7},
         {"prior_batch_size": 2},
     ):
-        digests.add(run_digest("base", "snapshot", lora, TrainingConfig(**{**of_prior, **change})))
+        digests.add(run_digest("base", "snapshot", lora, filled_training(**{**of_prior, **change})))
     assert len(digests) == 6
-    assert run_digest("base", "snapshot", lora, TrainingConfig(precision="fp32", prior_images=7)) in digests
+    assert run_digest("base", "snapshot", lora, filled_training(precision="fp32", prior_images=7)) in digests
 
 
 @pytest.mark.parametrize(
@@ -233,12 +233,12 @@ def test_prior_settings_name_the_run_only_where_they_count():
 )
 def test_a_weight_without_prompts_and_prompts_without_a_weight_are_refused(wrong, message):
     with pytest.raises(ValidationError, match=message):
-        TrainingConfig(**wrong)
+        filled_training(**wrong)
 
 
 def test_a_step_takes_a_quarter_as_many_prior_images_by_default(base, store):
-    config = TrainingConfig(batch_size=8, prior_weight=1.0, prior_prompts=("a dog",))
-    assert settle(base, config, store.home).images_per_step == 10
+    config = filled_training(batch_size=8, prior_weight=1.0, prior_prompts=("a dog",))
+    assert config.images_per_step == 10
     assert config.model_copy(update={"prior_batch_size": 8}).images_per_step == 16
-    assert TrainingConfig(batch_size=2, prior_weight=1.0, prior_prompts=("a dog",)).images_per_step == 3
-    assert TrainingConfig(batch_size=8).images_per_step == 8
+    assert filled_training(batch_size=2, prior_weight=1.0, prior_prompts=("a dog",)).images_per_step == 3
+    assert filled_training(batch_size=8).images_per_step == 8

@@ -10,14 +10,15 @@ import pytest
 import torch
 
 from sdlora.errors import ConfigError
-from sdlora.lora import LoraConfig, attach_lora
+from sdlora.lora import attach_lora
 from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model, parts
-from sdlora.training import TrainingConfig, fine_tune, run_digest
+from sdlora.training import ResolvedTraining, fine_tune, run_digest
 from sdlora.training.full import fine_tune_fully
 from sdlora.training.inputs.encoded import encode_rows
 from sdlora.training.learning import preflight
 from sdlora.training.learning.loss import DenoisingLoss
 from tests import families
+from tests.settings import filled_lora
 from tests.unit.training.setting import CONFIG, LORA
 from tests.unit.training.steps import loss_and_gradient, moved
 from tests.unit.training.test_fine_tuning import contents, curve, interrupt_at
@@ -62,7 +63,7 @@ def test_layers_in_the_blocks_take_a_quarter_or_an_eighth_and_the_others_stay(ki
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(("kind", "method"), [("int8", "lora"), ("nf4", "lora"), ("nf4", "dora")])
 def test_loss_and_gradients_are_those_of_the_weights_up_to_their_rounding(kind, method, precision, base):
-    lora = LoraConfig(method=method, rank=2, targets="attention+ff")
+    lora = filled_lora(method=method, rank=2, targets="attention+ff")
     loss, gradient = loss_and_gradient(base, attached(base, None, lora), "fp32")
     rounded, found = loss_and_gradient(base, attached(base, kind, lora, precision), precision)
     assert rounded != loss  # the layers are in use
@@ -110,7 +111,7 @@ def test_a_run_learns_resumes_to_the_byte_and_its_files_are_for_the_base_as_it_i
         fine_tune(quantized, snapshot, store, LORA, config, tmp_path / "cut", on_metrics=interrupt_at(2))
     resumed = fine_tune(quantized, snapshot, store, LORA, config, tmp_path / "cut")
     assert contents(resumed.folder) == contents(adapter.folder)
-    assert adapter.run_digest == run_digest(base.digest, snapshot.digest, LORA, _settled(tmp_path / "whole"), kind)
+    assert adapter.run_digest == run_digest(base.digest, snapshot.digest, LORA, _resolved(tmp_path / "whole"), kind)
     assert len({adapter.run_digest, plain.run_digest}) == 2 and adapter.digest != plain.digest
     assert adapter.base_digest == base.digest
     losses = [[point["loss"] for point in curve(tmp_path / run) if "loss" in point] for run in ("plain", "whole")]
@@ -122,14 +123,14 @@ def test_a_run_learns_resumes_to_the_byte_and_its_files_are_for_the_base_as_it_i
     assert not torch.equal(draw(adapter), draw())
 
 
-def _settled(folder):
-    return TrainingConfig.model_validate(json.loads((folder / "config.json").read_text())["training"])
+def _resolved(folder):
+    return ResolvedTraining.model_validate(json.loads((folder / "config.json").read_text())["training"])
 
 
 @needs_bitsandbytes
 @pytest.mark.parametrize(("kind", "method"), [("int8", "rslora"), ("nf4", "dora")])
 def test_a_transformer_is_trained_too(kind, method, flux, store, snapshot, tmp_path):
-    lora = LoraConfig(method=method, rank=2, targets="attention+ff")
+    lora = filled_lora(method=method, rank=2, targets="attention+ff")
     adapter = fine_tune(flux.model_copy(update={"quantize": kind}), snapshot, store, lora, STEPS, tmp_path / "run")
     losses = [point["loss"] for point in curve(tmp_path / "run") if "loss" in point]
     assert len(losses) == 4 and torch.tensor(losses).isfinite().all()
@@ -152,7 +153,7 @@ def test_a_missing_library_is_said_before_any_work(base, store, snapshot, tmp_pa
     ("kind", "method"), [("int8", "dora"), *((kind, method) for kind in KINDS for method in ("pissa", "loha", "lokr"))]
 )
 def test_methods_that_cannot_be_computed_beside_it_are_refused(kind, method, base, store, snapshot, tmp_path):
-    lora = LoraConfig(method=method, rank=2, targets="attention")
+    lora = filled_lora(method=method, rank=2, targets="attention")
     quantized = base.model_copy(update={"quantize": kind})
     with pytest.raises(ConfigError, match=rf"base_model\.quantize: {kind} .* lora\.method {method}: .*to lora"):
         fine_tune(quantized, snapshot, store, lora, STEPS, tmp_path / "run")

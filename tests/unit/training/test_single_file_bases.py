@@ -6,16 +6,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sdlora.lora import LoraConfig
 from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model, parts
 from sdlora.release.exporting import export_model
 from sdlora.training import fine_tune
 from tests import comfyui, families, original
+from tests.settings import filled_lora
 from tests.unit.models.test_single_file import settings_of
 from tests.unit.training.setting import CONFIG
 from tests.unit.training.test_fine_tuning import contents, interrupt_at
 
-LORA = LoraConfig(rank=2, alpha=3, targets="attention+ff")
+LORA = filled_lora(rank=2, alpha=3, targets="attention+ff")
 STEPS = CONFIG.model_copy(update={"steps": 3, "precision": "fp32", "learning_rate": 0.05})
 WRITERS = {"sd3": original.write_version_3_checkpoint, "flux": original.write_flux_checkpoint}
 

@@ -6,13 +6,12 @@ import pytest
 import torch
 
 from sdlora.errors import ConfigError, TargetModuleError, TrainingError
-from sdlora.lora import LoraConfig
-from sdlora.training import TrainingConfig
 from sdlora.training.suitability import check_rows, check_settings
+from tests.settings import filled_lora, filled_training
 from tests.unit.training.setting import as_snapshot
 
-LORA = LoraConfig(rank=2)
-TRAINING = TrainingConfig(resolutions=(64,))
+LORA = filled_lora(rank=2)
+TRAINING = filled_training(resolutions=(64,))
 
 
 @pytest.mark.parametrize(
@@ -49,7 +48,7 @@ def test_right_settings_pass(base):
 def test_an_optimiser_that_is_not_installed_is_told_before_the_images(base, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "prodigyopt", None)
     with pytest.raises(ConfigError, match=r"training\.optimizer"):
-        check_settings(base, LORA, TrainingConfig(optimizer="prodigy"), 1)
+        check_settings(base, LORA, filled_training(optimizer="prodigy"), 1)
 
 
 def test_more_processes_than_gpus_are_refused(base, monkeypatch):

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from sdlora.config import load_config, parse_flags
-from sdlora.effective import effective_settings
+from sdlora.config import explain, load_config, parse_flags
 from sdlora.errors import ConfigError
 from sdlora.models import BaseModelConfig, load_base_model
 
@@ -17,7 +16,7 @@ def settings_of(tmp_path: Path, text: str, *flags: str) -> dict[str, tuple[objec
     given = parse_flags(flags)
     config = load_config(path, given)
     base = load_base_model(BaseModelConfig(), tmp_path)
-    return {one.name: (one.value, one.origin) for one in effective_settings(config, base, tmp_path, given)}
+    return {one.name: (one.value, one.origin) for one in explain(config, base, tmp_path, given)}
 
 
 def test_every_setting_tells_where_it_comes_from(tmp_path: Path) -> None:
@@ -29,8 +28,18 @@ def test_every_setting_tells_where_it_comes_from(tmp_path: Path) -> None:
     assert shown["lora.rank"] == (4, "file")
     assert shown["training.resolutions"] == ((64,), "family sd1")
     assert shown["training.validation_every_steps"] == (100, "preset small")
+    assert shown["training.warmup_steps"] == (3, "follows steps")
+    assert shown["lora.alpha"] == (4, "follows rank")
     assert shown["training.weight_decay"][1] == "default"
     assert shown["training.precision"][0] in ("fp32", "bf16") and shown["training.precision"][1] == "measured"
+
+
+def test_a_key_that_is_written_and_left_empty_is_empty(tmp_path: Path) -> None:
+    empty = settings_of(tmp_path, "training:\nlora: {rank: }\ndata: {min_side_px: null}\ngate: {max_time_factor: null}")
+    assert empty["training.steps"] == (2000, "preset standard")
+    assert empty["lora.rank"] == (16, "family sd1")
+    assert empty["data.min_side_px"] == (32, "default")
+    assert empty["gate.max_time_factor"] == (None, "file")  # null is a value of its own: no limit
 
 
 def test_a_flag_of_another_form_or_an_unknown_setting_is_refused_by_name(tmp_path: Path) -> None:

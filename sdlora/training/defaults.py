@@ -1,0 +1,170 @@
+"""Defaults per model family, and the one place where empty settings are filled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sdlora.artifacts import BaseModelRef, Precision
+from sdlora.lora.config import LoraConfig, ResolvedLora
+from sdlora.models.families.layouts import FamilyName, find_layout
+from sdlora.training.config import Preset, ResolvedTraining, TrainingConfig
+
+SMALL_BASE_PX = 128
+"""Bases drawn for less than this learn fast and small, whatever their family."""
+
+VALIDATION_EVERY_STEPS: Mapping[Preset, int] = {"small": 100, "standard": 250, "thorough": 500}
+
+
+@dataclass(frozen=True)
+class FamilyDefaults:
+    """What suits a family of base models; the names are those of the settings."""
+
+    steps: Mapping[Preset, int]
+    batch_size: int
+    learning_rate: float
+    max_grad_norm: float
+    caption_dropout: float
+    min_snr_gamma: float
+    rank: int
+
+
+# The embedded base is 80 times smaller than Stable Diffusion 1.5, and its adapter starts at zero with scale 1: at 1e-4,
+# the usual rate for large bases, it would need thousands of steps to leave the base's style. Its steps take about one,
+# five and twenty minutes on two CPU cores.
+SMALL = FamilyDefaults(
+    steps={"small": 400, "standard": 2000, "thorough": 8000},
+    batch_size=16,
+    learning_rate=2e-3,
+    max_grad_norm=1.0,
+    caption_dropout=0.1,
+    min_snr_gamma=5.0,
+    rank=16,
+)
+# Where public trainers agree (kohya, SimpleTuner, OneTrainer, ai-toolkit, diffusers; at alpha = rank): 1e-4, small
+# batches, one to three thousand steps.
+_LARGE = replace(SMALL, steps={"small": 500, "standard": 1500, "thorough": 4000}, batch_size=4, learning_rate=1e-4)
+# min-SNR weights are for denoising; a rectified flow has a weighting of its own.
+_FLOW = replace(_LARGE, min_snr_gamma=0.0)
+DEFAULTS: Mapping[FamilyName, FamilyDefaults] = {
+    "sd1": _LARGE,
+    "sd2": _LARGE,
+    # Rank 16 nearly everywhere (SimpleTuner, OneTrainer, ai-toolkit, Civitai); XL's layers are twice as wide, and
+    # sd-scripts' own documentation and cog-sdxl take 32 for it.
+    "sdxl": replace(_LARGE, rank=32),
+    "sd3": replace(_FLOW, max_grad_norm=0.1),
+    # FLUX.1 [dev] draws without the empty caption, so it needs to see less of it (ai-toolkit and Replicate: 0.05).
+    "flux": replace(_FLOW, caption_dropout=0.05),
+}
+
+
+@dataclass(frozen=True)
+class BaseTraits:
+    """What the defaults depend on.
+
+    Attributes:
+        family: the base model's family.
+        native_resolution_px: side of the images that it was made for.
+    """
+
+    family: FamilyName
+    native_resolution_px: int
+
+    @classmethod
+    def of(cls, base: BaseModelRef) -> BaseTraits:
+        """Read them from the settings files.
+
+        Raises:
+            WeightsError: the files are missing or damaged, or the family is unknown.
+        """
+        from sdlora.models import parts
+
+        return cls(find_layout(base.folder).name, parts.native_resolution(base))
+
+    @property
+    def is_small(self) -> bool:
+        return self.native_resolution_px <= SMALL_BASE_PX
+
+    @property
+    def defaults(self) -> FamilyDefaults:
+        return SMALL if self.is_small else DEFAULTS[self.family]
+
+
+@dataclass(frozen=True)
+class Filling:
+    """The value of a setting that was left empty, and its origin in words."""
+
+    value: Any
+    origin: str
+
+
+def training_fillings(config: TrainingConfig, traits: BaseTraits) -> dict[str, Filling]:
+    """A value for every training setting that can be left empty; `precision` is measured and not among them."""
+
+    def given(name: str, otherwise: Any) -> Any:
+        value = getattr(config, name)
+        return otherwise if value is None else value
+
+    suited, finds_its_rate = traits.defaults, config.optimizer == "prodigy"
+    steps, batch_size = given("steps", suited.steps[config.preset]), given("batch_size", suited.batch_size)
+    learning_rate = given("learning_rate", 1.0 if finds_its_rate else suited.learning_rate)
+    family, preset, optimizer = f"family {traits.family}", f"preset {config.preset}", "follows optimizer"
+    return {
+        "steps": Filling(steps, preset),
+        "batch_size": Filling(batch_size, family),
+        "resolutions": Filling((traits.native_resolution_px,), family),
+        "aspect_buckets": Filling(not traits.is_small, family),
+        "learning_rate": Filling(learning_rate, optimizer if finds_its_rate else family),
+        # Text encoders forget sooner than they learn; trainers' guides agree on half of the denoiser's rate.
+        "text_encoder_learning_rate": Filling(learning_rate / (1 if finds_its_rate else 2), "follows learning_rate"),
+        "schedule": Filling("cosine" if config.optimizer.startswith("adamw") else "constant", optimizer),
+        "warmup_steps": Filling(0 if finds_its_rate else max(1, steps // 20), "follows steps"),
+        "max_grad_norm": Filling(suited.max_grad_norm, family),
+        "caption_dropout": Filling(suited.caption_dropout, family),
+        "min_snr_gamma": Filling(suited.min_snr_gamma, family),
+        # DreamBooth takes as many as images; a quarter kept as much of the base, see docs/experiments.md.
+        "prior_batch_size": Filling(max(1, batch_size // 4), "follows batch_size"),
+        "validation_every_steps": Filling(VALIDATION_EVERY_STEPS[config.preset], preset),
+    }
+
+
+def fill_training(config: TrainingConfig, traits: BaseTraits, precision: Precision) -> ResolvedTraining:
+    """Fill every empty setting.
+
+    Args:
+        config: the user's settings.
+        traits: of the base model.
+        precision: what `auto` stands for.
+    """
+    values = {name: filling.value for name, filling in training_fillings(config, traits).items()}
+    values |= {name: value for name, value in config if value is not None}
+    if config.precision == "auto":
+        values["precision"] = precision
+    return ResolvedTraining.model_validate(values)
+
+
+def resolve_training(config: TrainingConfig, base: BaseModelRef, home: Path) -> ResolvedTraining:
+    """Fill every empty setting with what suits the base model; resolving twice changes nothing.
+
+    `precision: auto` is measured once per state folder, since equal settings must mean equal adapters.
+
+    Raises:
+        WeightsError: the base model's settings files are missing or damaged, or its family is unknown.
+    """
+    from sdlora.models.precision import probe_of_this_machine
+
+    if isinstance(config, ResolvedTraining):
+        return config
+    precision = probe_of_this_machine(home).precision if config.precision == "auto" else config.precision
+    return fill_training(config, BaseTraits.of(base), precision)
+
+
+def resolve_lora(config: LoraConfig, base: BaseModelRef) -> ResolvedLora:
+    """Fill every empty setting of the adapter with what suits the base model; resolving twice changes nothing.
+
+    Raises:
+        WeightsError: the base model's settings files are missing or damaged, or its family is unknown.
+    """
+    return config.filled(BaseTraits.of(base).defaults.rank)

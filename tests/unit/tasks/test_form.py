@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sdlora.config import PipelineConfig, load_config, resolve
+from sdlora.errors import ConfigError
+from sdlora.models import BaseModelConfig, load_base_model
+from sdlora.training import defaults
+from tasks.form import config_of, parameters_of
+from tests.families import build
+from tests.tiny import tiny_base_model
+
+
+def of_file(folder: Path, settings: dict[str, object]) -> PipelineConfig:
+    (folder / "style.yaml").write_text(yaml.safe_dump(settings))
+    return load_config(folder / "style.yaml")
+
+
+def back(parameters: dict[str, object]) -> PipelineConfig:
+    flat = {name: value for name, value in parameters.items() if name != "advanced"}
+    return config_of(parameters.get("advanced", {}), **flat)
+
+
+def test_a_file_of_two_lines_becomes_two_parameters(tmp_path: Path) -> None:
+    config = of_file(tmp_path, {"name": "mine", "data": {"sources": ["images"]}})
+    assert parameters_of(config) == {"name": "mine", "sources": [str(tmp_path / "images")]}
+
+
+def test_a_file_becomes_flat_parameters_and_the_rest_under_its_own_names(tmp_path: Path) -> None:
+    settings = {
+        "name": "mine",
+        "base_model": {"source": "embedded", "quantize": "nf4"},
+        "training": {"steps": 40, "batch_size": 2, "warmup_steps": None},
+        "gate": {"max_time_factor": None},
+        "lora": {},
+    }
+    assert parameters_of(of_file(tmp_path, settings)) == {
+        "name": "mine",
+        "base_model": "embedded",
+        "steps": 40,
+        "advanced": {
+            "base_model": {"quantize": "nf4"},
+            "training": {"batch_size": 2},
+            "gate": {"max_time_factor": None},
+        },
+    }
+
+
+SETTINGS = st.fixed_dictionaries(
+    {},
+    optional={
+        "name": st.from_regex(r"[a-z0-9][a-z0-9-]{0,8}", fullmatch=True),
+        "data": st.fixed_dictionaries({}, optional={"min_side_px": st.none() | st.integers(1, 99)}),
+        "training": st.fixed_dictionaries(
+            {},
+            optional={
+                "preset": st.sampled_from(["small", "thorough"]),
+                "steps": st.none() | st.integers(1, 9),
+                "learning_rate": st.none() | st.floats(1e-6, 1),
+                "min_snr_gamma": st.none() | st.just(0),
+                "resolutions": st.just([]) | st.just([64, 32]),
+            },
+        ),
+        "lora": st.none() | st.fixed_dictionaries({}, optional={"rank": st.none() | st.integers(1, 64)}),
+        "gate": st.fixed_dictionaries({}, optional={"max_time_factor": st.none() | st.floats(1, 3)}),
+    },
+)
+
+
+@given(SETTINGS)
+def test_parameters_mean_what_the_file_says_whatever_it_leaves_empty(tmp_path_factory, settings) -> None:
+    folder = tmp_path_factory.mktemp("style")
+    config = of_file(folder, settings)
+    again = back(parameters_of(config))
+    assert again == config
+    assert parameters_of(again) == parameters_of(config)
+    written = {key for section in settings.values() if isinstance(section, dict) for key in section}
+    told = parameters_of(config)
+    said = told.keys() | {key for section in told.get("advanced", {}).values() for key in section}
+    assert said <= written | {"name", "advanced"}
+
+
+@pytest.mark.parametrize("family", ["sd1", "sdxl", "sd3", "flux"])
+def test_for_bases_of_each_family_the_parameters_resolve_to_what_the_file_does(family, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(defaults, "SMALL_BASE_PX", 1)  # tiny bases, taken for large ones
+    folder = tiny_base_model(tmp_path / family) if family == "sd1" else build(family, tmp_path / family)
+    config = of_file(tmp_path, {"base_model": {"source": str(folder)}, "training": {"precision": "fp32"}})
+    base = load_base_model(config.base_model, tmp_path / "home")
+    resolved = resolve(back(parameters_of(config)), base, tmp_path / "home")
+    assert resolved == resolve(config, base, tmp_path / "home")
+    assert (resolved.training.learning_rate, resolved.training.batch_size) == (1e-4, 4)
+
+
+@pytest.mark.parametrize(
+    ("advanced", "flat", "message"),
+    [
+        ({"trainin": {}}, {}, r"advanced: 'trainin' is no section\. Known: data, base_model"),
+        ({"training": 3}, {}, r"advanced\.training: expected settings by name, found 3"),
+        ({"training": {"steps": 3}}, {"steps": 4}, r"advanced\.training\.steps: 3 is given, and steps: 4 too"),
+        ({"training": {"stepz": 3}}, {}, r"training\.stepz: unknown setting\. Did you mean 'steps'"),
+        ({}, {"steps": 0}, r"training\.steps: .* found 0"),
+        ({}, {"name": "My Style"}, r"name: .* found 'My Style'"),
+    ],
+)
+def test_wrong_parameters_are_refused_in_our_words(advanced, flat, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config_of(advanced, **flat)
+
+
+def test_paths_of_a_file_are_those_beside_it_wherever_the_run_works(tmp_path, monkeypatch) -> None:
+    base = tiny_base_model(tmp_path / "styles" / "base")
+    monkeypatch.chdir(tmp_path)
+    settings = {"data": {"sources": ["../images"]}, "base_model": {"source": "./base"}}
+    config = of_file(tmp_path / "styles", settings)
+    assert config.base_model.source == str(base)
+    assert config.data.sources == (str(tmp_path / "images"),)
+    hub = of_file(tmp_path / "styles", {"base_model": {"source": "owner/name", "revision": "0" * 40}})
+    assert hub.base_model == BaseModelConfig(source="owner/name", revision="0" * 40)
