@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from deployments.credentials import credentials_of
 from deployments.environment import environment, prefect_url, quiet_terminal
 from deployments.services import Service, answers, free_port
 
@@ -31,11 +32,10 @@ def prefect_at_hand(home: Path, log_name: str) -> Iterator[PrefectServer]:
     home.mkdir(parents=True, exist_ok=True)
     running = prepare_environment(home)
     if "PREFECT_API_URL" in os.environ:
-        server = PrefectServer(os.environ["PREFECT_API_URL"])
-    elif running:
-        server = PrefectServer(f"{running['prefect']}/api")
+        server = PrefectServer(os.environ["PREFECT_API_URL"])  # the user's: our credentials are not for it
     else:
-        server = PrefectServer.start(home)
+        os.environ.update(credentials_of(home).for_prefect_clients())
+        server = PrefectServer(f"{running['prefect']}/api") if running else PrefectServer.start(home)
     os.environ["PREFECT_API_URL"] = server.api_url
     try:
         _log_to_file(home / "logs" / f"{log_name}.log")
@@ -67,6 +67,7 @@ class PrefectServer:
         command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning", "--lifespan", "on"]
         # What Prefect itself sets for a server that serves one process: no web page, no scheduler.
         short_lived = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+        short_lived |= credentials_of(home).for_prefect_server(prefect_url(port))
         log = home / "logs" / "prefect-server.log"
         return cls(f"{prefect_url(port)}/api", Service("The Prefect server", command, short_lived, log))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 import urllib.error
@@ -20,8 +21,8 @@ _BUSY_SECONDS = 60.0
 class PrefectApi:
     """A Prefect server on this machine."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, url: str, login: str = "") -> None:
+        self.url, self.login = url, login
 
     def crash_orphans(self, home: Path) -> list[str]:
         """Mark runs as crashed that the database calls running although no process works on them.
@@ -75,6 +76,8 @@ class PrefectApi:
     def _send_once(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"}
+        if self.login:
+            headers["Authorization"] = f"Basic {base64.b64encode(self.login.encode()).decode()}"
         request = urllib.request.Request(f"{self.url}/api/{path}", data, headers, method=method)  # noqa: S310  # loopback
         try:
             with urllib.request.urlopen(request, timeout=30) as reply:  # noqa: S310

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from deployments.credentials import FILE as CREDENTIALS_FILE
+from deployments.credentials import credentials_of
 from deployments.environment import environment, prefect_url
 from deployments.local_run import SERVICES_FILE, running_services
 from deployments.prefect_api import PrefectApi
@@ -84,7 +86,7 @@ class LocalStack:
         mlflow = self._launch("The MLflow server", [_tool("mlflow"), "server", *self._mlflow_options()])
         prefect.wait_ready(f"{self.prefect}/api/health")
         self.say("  Prefect server: ready")
-        api = PrefectApi(self.prefect)
+        api = PrefectApi(self.prefect, credentials_of(self.home).login)
         for name in api.crash_orphans(self.home):
             self.say(f"  run {name} was cut off earlier: marked as crashed")
         api.ensure_process_pool(POOL)
@@ -98,6 +100,8 @@ class LocalStack:
         self.say(f"Ready after {time.monotonic() - began:.0f} s.")
         self.say(f"  Prefect (start runs, watch them): {self.prefect}")
         self.say(f"  MLflow (curves, versions):        {self.mlflow}")
+        credentials = credentials_of(self.home)
+        self.say(f"Prefect asks once for {credentials.login} (from {self.home / CREDENTIALS_FILE})")
         self.say(f"Start a run: {self.prefect}/deployments, retrain, Run. Stop everything: Ctrl-C")
 
     def _mlflow_options(self) -> list[str]:
@@ -118,8 +122,11 @@ class LocalStack:
         return service
 
     def _environment(self) -> dict[str, str]:
+        credentials = credentials_of(self.home)
         return {
             **environment(self.home),
+            **credentials.for_prefect_server(self.prefect),
+            **credentials.for_prefect_clients(),
             "SDLORA_PROJECT": str(PROJECT),
             "PREFECT_API_URL": f"{self.prefect}/api",
             # The option --port alone would leave the web page talking to the default port.

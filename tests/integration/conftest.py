@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 
 from sdlora.config import PipelineConfig
+from tests.browser import browser
+from tests.stack import running_stack
 from tests.tiny import draw_images, tiny_base_model
+
+__all__ = ["browser", "running_stack"]  # fixtures for all files of this folder
 
 
 @pytest.fixture(scope="session", autouse=True)
