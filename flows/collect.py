@@ -8,9 +8,10 @@ from prefect import flow
 
 from sdlora.data import CleanReport, DataConfig
 from tasks.collect import clean_images, collect_images
+from tasks.run_names import starting_name
 
 
-@flow(name="collect", persist_result=False)
+@flow(name="collect", flow_run_name=starting_name, persist_result=False)
 def collect(data: DataConfig, home: Path = Path(".sdlora")) -> CleanReport:
     """Collect every source of the settings and clean what came in; what is known already costs nothing.
 

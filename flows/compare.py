@@ -15,13 +15,14 @@ from tasks.budget import Equal, steps_of_equal_seconds, with_steps
 from tasks.collect import clean_images, collect_images
 from tasks.compare import Way, check_all_ways, compare_trained, encode_once, train_one_way
 from tasks.lock import training_lock
+from tasks.run_names import starting_name
 from tasks.snapshot import make_snapshot
 
 if TYPE_CHECKING:
     from sdlora.evaluation.comparing import Trained
 
 
-@flow(name="compare", persist_result=False, validate_parameters=True)
+@flow(name="compare", flow_run_name=starting_name, persist_result=False, validate_parameters=True)
 def compare(
     config: PipelineConfig,
     methods: Annotated[tuple[Way, ...], Field(min_length=1)] = ("lora", "full"),
