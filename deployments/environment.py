@@ -27,6 +27,8 @@ def environment(home: Path) -> dict[str, str]:
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         # Results are references of a few lines; as JSON they can be read, and loading them runs no code.
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+        # A run's page shows what the tasks say, not that each of them "Finished in state Completed()"; errors stay.
+        "PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "WARNING",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "GIT_PYTHON_REFRESH": "quiet",

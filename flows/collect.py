@@ -8,9 +8,10 @@ from sdlora.data import CleanReport
 from tasks.collect import clean_images, collect_images
 from tasks.form import Advanced, config_of
 from tasks.home import Home, state_folder
+from tasks.run_names import starting_name
 
 
-@flow(name="collect", persist_result=False)
+@flow(name="collect", flow_run_name=starting_name, persist_result=False)
 def collect(
     sources: tuple[str, ...] = (),
     advanced: Advanced = {},  # noqa: B006  # never changed; Prefect's form shows it as an empty object

@@ -18,10 +18,11 @@ from tasks.compare import Way, compare_trained, encode_once, resolve_ways, train
 from tasks.form import Advanced, LearningRate, Name, Rank, Steps, config_of
 from tasks.home import Home, state_folder
 from tasks.lock import training_lock
+from tasks.run_names import starting_name
 from tasks.snapshot import make_snapshot
 
 
-@flow(name="compare", persist_result=False, validate_parameters=True)
+@flow(name="compare", flow_run_name=starting_name, persist_result=False, validate_parameters=True)
 def compare(
     name: Name = "style",
     sources: tuple[str, ...] = (),

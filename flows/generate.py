@@ -11,9 +11,10 @@ from pydantic import Field
 from tasks.drawing import Drawing
 from tasks.generate import generate_images
 from tasks.home import Home, state_folder
+from tasks.run_names import starting_name
 
 
-@flow(name="generate", persist_result=False)
+@flow(name="generate", flow_run_name=starting_name, persist_result=False)
 def generate(
     prompt: Annotated[str, Field(min_length=1)],
     which: str = "champion",

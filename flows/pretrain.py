@@ -10,10 +10,11 @@ from tasks.collect import clean_images, collect_images
 from tasks.home import Home, state_folder
 from tasks.lock import training_lock
 from tasks.pretrain import pretrain_base_model
+from tasks.run_names import starting_name
 from tasks.snapshot import make_snapshot
 
 
-@flow(name="pretrain", persist_result=False, validate_parameters=True)
+@flow(name="pretrain", flow_run_name=starting_name, persist_result=False, validate_parameters=True)
 def pretrain(plan: PretrainPlan = PretrainPlan(), home: Home = None) -> BaseModelRef:  # noqa: B008
     """Collect captioned images and train a Stable Diffusion on them from nothing. Takes hours; goes on if stopped.
 

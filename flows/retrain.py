@@ -14,12 +14,13 @@ from tasks.identify import find_release, identify_run
 from tasks.lock import training_lock
 from tasks.publish import publish
 from tasks.results import Release
+from tasks.run_names import starting_name
 from tasks.settings import resolve_settings
 from tasks.snapshot import make_snapshot
 from tasks.train import fine_tune_adapter
 
 
-@flow(name="retrain", persist_result=False, validate_parameters=True)
+@flow(name="retrain", flow_run_name=starting_name, persist_result=False, validate_parameters=True)
 def retrain(
     name: Name = "style",
     sources: tuple[str, ...] = (),

@@ -8,6 +8,7 @@ from prefect import task
 
 from sdlora.artifacts import BaseModelRef
 from sdlora.models import BaseModelConfig
+from tasks.run_log import log_text, run_log
 
 
 @task(name="prepare base model", persist_result=False)
@@ -15,4 +16,6 @@ def prepare_base_model(config: BaseModelConfig, home: Path) -> BaseModelRef:
     """Find the base model's folder (downloads only a pinned hub revision) and check its files."""
     from sdlora.models import load_base_model
 
-    return load_base_model(config, home)
+    base = load_base_model(config, home)
+    run_log().info("Base model: %s, digest %s", log_text(base.name), base.digest[:16])
+    return base

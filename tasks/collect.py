@@ -13,6 +13,10 @@ from tasks.fan_out import measurer
 from tasks.pages import data_page
 from tasks.progress import task_progress
 from tasks.retries import is_passing_trouble
+from tasks.run_log import log_text, run_log
+from tasks.run_names import add_to_name, count_of
+
+EXAMPLES = 5  # of each kind in the log; the data page has all
 
 
 @task(
@@ -24,8 +28,12 @@ from tasks.retries import is_passing_trouble
 )
 def collect_images(config: DataConfig, home: Path) -> tuple[CollectReport, ...]:
     """Read every source; images that are known already cost nothing."""
+    progress, reports = task_progress(), []
     with ImageStore.open(home) as store:
-        return tuple(collect(store, source, config, on_progress=task_progress()) for source in config.sources)
+        for source in config.sources:
+            reports.append(collect(store, source, config, on_progress=progress))
+            _log_source(reports[-1])
+    return tuple(reports)
 
 
 @task(name="clean images", persist_result=False)
@@ -33,5 +41,47 @@ def clean_images(collected: tuple[CollectReport, ...], config: DataConfig, home:
     """Run the checks that an image lacks, and decide every image by the thresholds of today."""
     with ImageStore.open(home) as store:
         report = clean(store, config, on_progress=task_progress(), measurer=measurer())
-    create_markdown_artifact(data_page(collected, report), key="images", description="What came in and what is kept")
+        _log_verdicts(store, report)
+    new = count_of(sum(one.new for one in collected), "new image")
+    add_to_name(new)
+    counts = report.counts
+    create_markdown_artifact(
+        data_page(collected, report),
+        key="images",
+        description=f"{counts.accepted} images accepted, {counts.rejected} left out; {new} came in",
+    )
     return report
+
+
+def _log_source(report: CollectReport) -> None:
+    log, missed = run_log(), report.skipped_count + report.unmatched_count
+    log.info(
+        "%s: %d files, %d new, %d known, %d not read",
+        log_text(report.source),
+        report.files,
+        report.new,
+        report.known,
+        missed,
+    )
+    for file in report.skipped[:EXAMPLES]:
+        log.info("not read: %s: %s", log_text(file.path), log_text(file.reason))
+    for name in report.unmatched[:EXAMPLES]:
+        log.info("not there, although the captions name it: %s", log_text(name))
+
+
+def _log_verdicts(store: ImageStore, report: CleanReport) -> None:
+    log, counts = run_log(), report.counts
+    by_check = ", ".join(f"{check} {count}" for check, count in counts.rejected_by.items())
+    log.info(
+        "%d images judged now; of all %d, %d are accepted, %d rejected%s",
+        report.decided,
+        counts.total,
+        counts.accepted,
+        counts.rejected,
+        f" ({by_check})" if by_check else "",
+    )
+    for one in report.rejected[:EXAMPLES]:
+        files = store.image(one.sha256).files
+        log.info(
+            "rejected by %s: %s: %s", one.check, log_text(files[0] if files else one.sha256[:12]), log_text(one.reason)
+        )

@@ -20,8 +20,11 @@ from sdlora.lora import ResolvedLora
 from sdlora.lora.config import LoraConfig, Method
 from sdlora.store import ImageStore
 from sdlora.training import ResolvedTraining, resolve_lora, resolve_training, run_digest
+from tasks.markdown import table
+from tasks.pages import Link, links_line
 from tasks.progress import report_metrics, task_progress
 from tasks.retries import is_passing_trouble
+from tasks.run_log import TrainingLog, run_log
 from tasks.settings import check_trainable
 from tasks.tracking import tracked_run
 from tasks.versions import code_version
@@ -112,11 +115,14 @@ def train_one_way(
         folder=folder,
         name=name,
     )
+    run_log().info("Training %s, run %s", title(way), digest)
     with tracked_run(home, f"{name}-compare", folder, parameters, tags) as record:
+        log = TrainingLog(training.steps)
 
         def on_metrics(step: int, values: Mapping[str, float]) -> None:
             record.log_metrics(step, values)
             report_metrics(step, values)
+            log.report(step, values)
 
         place = folder / (MODEL_FOLDER if lora is None else ADAPTER_FOLDER)
         if not place.is_dir():
@@ -189,16 +195,17 @@ def compare_trained(
         )
         page = write_comparison_page(folder, comparison, settings.name)
         record.log_files(page, folder / COMPARISON_GRID, folder / "comparison.json")
+        link = Link("The comparison with its pictures", record.page.whole(record.page.file(page.name)), page)
         for one in comparison.contenders:
             record.log_summary({f"{one.name}.{name}": value.value for name, value in one.metrics.items()})
     rows = [*quality_rows(comparison), *cost_rows(comparison)]
     heads = ["", *(one.name for one in comparison.contenders)]
-    lines = [
-        " | ".join(heads),
-        " | ".join("---" for _ in heads),
-        *(" | ".join([label, *cells]) for label, cells in rows),
-    ]
-    create_markdown_artifact("\n".join(f"| {line} |" for line in lines), key="comparison", description=budget)
+    shown = table(heads, [[label, *cells] for label, cells in rows])
+    create_markdown_artifact(f"{links_line([link])}\n\n{shown}", key="comparison", description=budget)
+    for label, cells in rows:
+        run_log().info(
+            "%s: %s", label, ", ".join(f"{head} {cell}" for head, cell in zip(heads[1:], cells, strict=True))
+        )
     return comparison, page
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect import get_run_logger, task
-from prefect.artifacts import create_markdown_artifact
+from prefect import task
 
 from sdlora.artifacts import AdapterRef, BaseModelRef, SnapshotRef
 from sdlora.config import ResolvedConfig
@@ -14,9 +13,10 @@ from sdlora.errors import ConfigError
 from sdlora.evaluation import Decision, Duel, GateConfig
 from sdlora.evaluation import decide as decide_by_rule
 from sdlora.store import ImageStore
-from tasks.pages import decision_page, duel_page
 from tasks.progress import task_progress
 from tasks.results import RunRef
+from tasks.run_log import run_log
+from tasks.scores import score_lines
 from tasks.tracking import Registry
 
 
@@ -30,6 +30,7 @@ def find_champion(name: str, base: BaseModelRef, run: RunRef, home: Path) -> Ada
     registry = Registry(home)
     champion = registry.rival_of(name, run_digest=run.digest)
     if champion is None:
+        run_log().info("There is no champion yet: the candidate has to beat the base model")
         return None
     if champion.tags["base_digest"] != base.digest:
         raise ConfigError(
@@ -37,7 +38,7 @@ def find_champion(name: str, base: BaseModelRef, run: RunRef, home: Path) -> Ada
             f"{champion.tags['base_digest'][:12]}, but base_model.source is {base.name} ({base.digest[:12]}). "
             "Choose that base model again, or give this line of adapters a name of its own (setting: name)."
         )
-    get_run_logger().info("The champion is version %d.", champion.number)
+    run_log().info("The champion to beat is version %d", champion.number)
     return registry.fetch(champion, home)
 
 
@@ -59,7 +60,10 @@ def fight_duel(
         duel = run_duel(
             base, candidate, champion, frozen, store, config.evaluation, run.evaluation, on_progress=task_progress()
         )
-    create_markdown_artifact(duel_page(duel, run.evaluation), key="duel", description="Scores and pictures")
+    log = run_log()
+    log.info("The duel on %d prompts of held-out images, values with their 95 %% interval:", len(duel.samples))
+    for line in score_lines(duel):
+        log.info("%s", line)
     return duel
 
 
@@ -67,5 +71,10 @@ def fight_duel(
 def decide(duel: Duel, gate: GateConfig) -> Decision:
     """Ask the gate whether the candidate becomes the champion."""
     decision = decide_by_rule(duel, gate)
-    create_markdown_artifact(decision_page(decision), key="decision", description="What the gate decided, and why")
+    log = run_log()
+    log.info(
+        "Decision: the candidate %s", "becomes the champion" if decision.promote else "does not become the champion"
+    )
+    for check in decision.checks:
+        log.info("%s: %s", "passed" if check.passed else "failed", check.reason)
     return decision

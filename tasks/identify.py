@@ -5,19 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 from prefect import task
+from prefect.artifacts import create_markdown_artifact
 
 from sdlora.artifacts import BaseModelRef, SnapshotRef
 from sdlora.config import ResolvedConfig
 from sdlora.training import run_digest
+from tasks.pages import Link, known_page
 from tasks.progress import task_progress
 from tasks.results import Release, RunRef
+from tasks.run_log import run_log
 from tasks.tracking import Registry
+from tasks.version_page import REPORT
 
 
 @task(name="identify run", persist_result=False)
 def identify_run(base: BaseModelRef, snapshot: SnapshotRef, config: ResolvedConfig, home: Path) -> RunRef:
     """Name the run by the digest of all that decides its adapter; equal inputs find what was done before."""
     digest = run_digest(base.digest, snapshot.digest, config.lora, config.training, base.quantize)
+    run_log().info("Run %s", digest)
     return RunRef(digest=digest, folder=home / "runs" / config.name / digest[:16])
 
 
@@ -26,6 +31,19 @@ def find_release(run: RunRef, name: str, home: Path) -> Release | None:
     """The version that this run led to before, if publishing it came to its end."""
     report = task_progress()
     report("look into the registry", 0, 1)  # the first look makes its tables, which takes seconds
-    version = Registry(home).find(name, run_digest=run.digest)
+    registry = Registry(home)
+    version = registry.find(name, run_digest=run.digest)
     report("look into the registry", 1, 1)
-    return version.as_release(run, new=False) if version and version.published else None
+    if version is None or not version.published:
+        return None
+    release, title = version.as_release(run, new=False), f"{name} version {version.number}"
+    run_log().info("Nothing new: %s was made from the same images with the same settings", title)
+    page = registry.run_page(version)
+    links = [
+        Link(f"Version {version.number} in MLflow", registry.page_of(version), None),
+        Link("Report", page.whole(page.file(REPORT)) if page else None, release.report),
+    ]
+    create_markdown_artifact(
+        known_page(title, release.reasons, links), key="result", description=f"Nothing new: {title} stands"
+    )
+    return release

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
 from sdlora.data import CleanReport, CollectReport
-from sdlora.evidence import CONTESTANTS, METRICS, Decision, Duel, Estimate, Metric
+from sdlora.evidence import Decision, Duel
+from tasks.markdown import markdown_code, markdown_text, table
+from tasks.scores import contestants, score_rows
 
 MAX_TILE_PX = 256
 JPEG_QUALITY = 85
@@ -28,53 +30,78 @@ def data_page(collected: Sequence[CollectReport], cleaned: CleanReport) -> str:
     turned_down = [[one.sha256[:12], one.check, one.reason] for one in cleaned.rejected]
     parts = [
         "## Images",
-        _table(["source", "images", "new", "not read"], sources) if sources else "No source: the database as it is.",
-        _table(["all images by verdict", "count"], verdicts),
+        table(["source", "images", "new", "not read"], sources) if sources else "No source: the database as it is.",
+        table(["all images by verdict", "count"], verdicts),
     ]
     if turned_down:
-        parts += ["### Turned down in this run", _table(["image", "check", "reason"], turned_down)]
+        parts += ["### Turned down in this run", table(["image", "check", "reason"], turned_down)]
     return "\n\n".join(parts)
 
 
-def duel_page(duel: Duel, folder: Path) -> str:
-    """A table of scores and the before/after grid."""
-    present = [name for name in CONTESTANTS if name in duel.scores]
-    header = ["metric", *present, "better is"]
-    rows = [
-        [metric.label, *(_cell(duel.scores[name].metrics.get(key), metric) for name in present), metric.better]
-        for key, metric in METRICS.items()
-    ]
-    prompts = len(duel.samples)
+@dataclass(frozen=True)
+class Link:
+    """Something to open: in a browser where a server shows it, else as a file."""
+
+    label: str
+    address: str | None
+    path: Path | None
+
+    def markdown(self) -> str:
+        if self.address:
+            return f"[{self.label}]({self.address})"
+        return f"{self.label}: {markdown_code(self.path)}" if self.path else ""
+
+
+def result_page(title: str, verdict: str, decision: Decision, duel: Duel, folder: Path, links: Sequence[Link]) -> str:
+    """What came of a run, on one page: the decision, where to look, the pictures, the scores, every check.
+
+    Args:
+        title: the version.
+        verdict: the decision in a few words.
+        folder: the duel's, with its pictures.
+    """
+    checks = [["passed" if check.passed else "failed", check.name, check.reason] for check in decision.checks]
+    first = [check for check in decision.checks if not check.passed]
+    first += [check for check in decision.checks[:1] if check.passed]  # whether it is better, whatever else it lacks
     return "\n\n".join(
         [
-            f"## Duel on {prompts} held-out images, the same prompts and seeds for all",
-            _table(header, rows),
+            f"## {verdict}: {markdown_text(title)}",
+            "\n".join(f"- {markdown_text(check.reason)}" for check in first),
+            links_line(links),
+            inline_image(folder / duel.before_after_grid, "Base model, and with the adapter"),
+            f"### Scores on {len(duel.samples)} held-out images, the same prompts and seeds for all",
+            table(["metric", *contestants(duel), "better is"], score_rows(duel)),
             "Values with their 95 % interval.",
-            "### Base model, and with the adapter",
-            inline_image(folder / duel.before_after_grid, "before and after"),
+            "### Every check",
+            table(["", "check", "finding"], checks),
         ]
     )
 
 
-def decision_page(decision: Decision) -> str:
-    """The verdict, and every check with its finding."""
-    verdict = "becomes the champion" if decision.promote else "does not become the champion"
-    rows = [["passed" if check.passed else "**failed**", check.name, check.reason] for check in decision.checks]
-    return "\n\n".join([f"## The candidate {verdict}", _table(["", "check", "finding"], rows)])
+def known_page(title: str, reasons: Sequence[str], links: Sequence[Link]) -> str:
+    """The end of a run that found nothing to do."""
+    return "\n\n".join(
+        [
+            f"## Nothing new: {markdown_text(title)} was made from the same images with the same settings",
+            "\n".join(f"- {markdown_text(reason)}" for reason in reasons),
+            links_line(links),
+        ]
+    )
 
 
-def release_page(name: str, number: int, report: Path, grid: Path, registry_url: str | None) -> str:
-    """Where to find what was published."""
-    lines = [f"## {name} version {number}", f"- Report: [{report.name}]({report.as_uri()}) (`{report}`)"]
-    if registry_url:
-        lines.append(f"- [Version {number} in MLflow]({registry_url})")
-    return "\n".join(lines) + "\n\n" + inline_image(grid, "before and after")
+def links_line(links: Sequence[Link]) -> str:
+    """All links in a line; paths, one a line, where no server shows them, and what would."""
+    shown = [link for link in links if link.markdown()]
+    if all(link.address for link in shown):
+        return " · ".join(link.markdown() for link in shown)
+    lines = "\n".join(f"- {link.markdown()}" for link in shown)
+    return f"{lines}\n\nA browser shows the pages while {markdown_code('sdlora up')} runs."
 
 
 def drawings_page(model: str, prompt: str, paths: Sequence[Path]) -> str:
     """Generated images side by side."""
     images = " ".join(inline_image(path, path.name) for path in paths)
-    return f"## {_escape(prompt)}\n\n{_escape(model)}\n\n{images}"
+    return f"## {markdown_text(prompt)}\n\n{markdown_text(model)}\n\n{images}"
 
 
 def inline_image(path: Path, title: str) -> str:
@@ -84,22 +111,4 @@ def inline_image(path: Path, title: str) -> str:
     small.thumbnail((4 * MAX_TILE_PX, 16 * MAX_TILE_PX))
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return f"![{title}](data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()})"
-
-
-def _cell(estimate: Estimate | None, metric: Metric) -> str:
-    if estimate is None:
-        return "missing"
-    value = f"{estimate.value:.{metric.decimals}f}"
-    if estimate.low == estimate.high:
-        return value
-    return f"{value} [{estimate.low:.{metric.decimals}f}, {estimate.high:.{metric.decimals}f}]"
-
-
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(_escape(cell) for cell in line) + " |" for line in lines)
-
-
-def _escape(text: str) -> str:
-    return html.escape(text, quote=False).replace("|", "\\|").replace("\n", " ")
+    return f"![{markdown_text(title)}](data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()})"

@@ -13,6 +13,7 @@ from sdlora.models import BaseModelConfig, load_base_model
 from sdlora.pretraining.launch import PretrainRequest, pretrain_snapshot
 from sdlora.pretraining.plan import PretrainPlan
 from tasks.progress import task_progress
+from tasks.run_log import TrainingLog
 from tasks.tracking import tracked_run
 from tasks.versions import code_version
 
@@ -33,12 +34,14 @@ def pretrain_base_model(snapshot: SnapshotRef, plan: PretrainPlan, home: Path) -
         }
         tags = {"snapshot_digest": snapshot.digest, "code_version": code_version()}
         on_progress = task_progress()
+        logs: dict[str, TrainingLog] = {}
         with tracked_run(home, plan.name, folder, _parameters(plan), tags) as record:
 
             def on_metrics(stage: str, step: int, values: Mapping[str, float]) -> None:
                 on_progress(f"pretrain {stage}", step, totals[stage])
                 curves = {f"{stage}/{name}": value for name, value in values.items() if name != "seconds_left"}
                 record.log_metrics(step, curves)
+                logs.setdefault(stage, TrainingLog(totals[stage], stage)).report(step, values)
 
             pretrain_snapshot(request, plan.processes, on_metrics)
     return load_base_model(BaseModelConfig(source=str(model)), home)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import TaskRunContext
 
 from sdlora.progress import OnMetrics, OnProgress
+from tasks.run_log import run_log
 
 ARTIFACT_INTERVAL_SECONDS = 3.0
 
@@ -40,9 +40,9 @@ def listening(on_progress: OnProgress, on_metrics: OnMetrics) -> Iterator[None]:
 
 
 def task_progress() -> OnProgress:
-    """A callback for the library that keeps one progress bar per stage on the page of the running task."""
+    """A callback for the library that keeps the progress bar of the running flow."""
     listener = _listener.get()
-    page = _ProgressPage() if TaskRunContext.get() else None
+    page = _page()
 
     def report(stage: str, done: int, total: int) -> None:
         if listener:
@@ -61,30 +61,38 @@ def report_metrics(step: int, values: Mapping[str, float]) -> None:
 
 
 class _ProgressPage:
-    """Progress artifacts, updated every few seconds; work goes on if the server cannot be reached."""
+    """One progress artifact, updated every few seconds; work goes on if the server cannot be reached."""
 
     def __init__(self) -> None:
-        self.artifacts: dict[str, UUID] = {}
-        self.reported_at: dict[str, float] = {}
+        self.artifact: UUID | None = None
+        self.stage, self.reported_at = "", 0.0
         self.reachable = True
 
     def report(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()
-        recent = now - self.reported_at.get(stage, -ARTIFACT_INTERVAL_SECONDS) < ARTIFACT_INTERVAL_SECONDS
-        if not self.reachable or total <= 0 or (recent and done < total):
+        is_recent = stage == self.stage and now - self.reported_at < ARTIFACT_INTERVAL_SECONDS
+        if not self.reachable or total <= 0 or (is_recent and done < total):
             return
-        self.reported_at[stage] = now
+        self.stage, self.reported_at = stage, now
         percent, description = 100 * done / total, f"{stage}: {done} of {total}"
         try:
-            if stage in self.artifacts:
-                update_progress_artifact(self.artifacts[stage], percent, description)
+            if self.artifact:
+                update_progress_artifact(self.artifact, percent, description)
             else:
-                created = create_progress_artifact(percent, key=_artifact_key(stage), description=description)
-                self.artifacts[stage] = created  # type: ignore[assignment]  # the signature also covers async callers
+                created = create_progress_artifact(percent, key="progress", description=description)
+                self.artifact = created  # type: ignore[assignment]  # the signature also covers async callers
         except Exception:  # whatever the client raises: a picture of the work is not the work
             self.reachable = False
-            logging.getLogger(__name__).warning("progress is no longer shown: Prefect cannot be reached", exc_info=True)
+            log = run_log()
+            log.warning("Progress is no longer shown: Prefect cannot be reached.", exc_info=True)
 
 
-def _artifact_key(stage: str) -> str:
-    return "-".join("".join(c if c.isalnum() else " " for c in stage.lower()).split())
+_pages: dict[UUID, _ProgressPage] = {}
+"""By flow run: its stages follow each other on one bar, or they would bury the pages among its artifacts."""
+
+
+def _page() -> _ProgressPage | None:
+    context = TaskRunContext.get()
+    if context is None:
+        return None
+    return _pages.setdefault(context.task_run.flow_run_id or context.task_run.id, _ProgressPage())

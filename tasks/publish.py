@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,17 +13,25 @@ from sdlora.artifacts import AdapterRef, BaseModelRef, SnapshotRef
 from sdlora.config import ResolvedConfig
 from sdlora.errors import EvaluationError
 from sdlora.evaluation import Decision, Duel
-from sdlora.evidence import CONTESTANTS, Choice, load_choice
+from sdlora.evidence import CHOICE_FILE, DUEL_FILE, Contestant, load_choice
 from sdlora.release import Curve, VersionRecord, write_release
 from sdlora.store import ImageStore
-from tasks.data_page import data_page_file
+from tasks.data_page import LOGGED_FOLDER, data_page_file, logged_data_page
 from tasks.data_summary import summarise_data
-from tasks.pages import release_page
+from tasks.pages import Link, result_page
 from tasks.progress import task_progress
 from tasks.results import Release, RunRef
+from tasks.run_log import run_log
 from tasks.tracking import Registry, TrackedRun, tracked_run
+from tasks.version_page import REPORT, SUMMARY_PICTURE, run_description, version_description
 from tasks.versions import code_version
 
+METRICS_OF: dict[Contestant, tuple[str, ...]] = {
+    "candidate": ("kid", "fid", "denoising_psnr"),
+    "champion": ("kid",),
+    "base": ("kid",),
+}
+SUMMARY_WIDTH_PX = 640  # as wide as a description in MLflow's page, with its other panels open
 CURVES = {"training": "loss", "validation": "validation_loss"}
 
 
@@ -49,16 +58,21 @@ def publish(
     registry = Registry(home)
     _require_same_champion(registry, config.name, duel, run)
     number = registry.number_of(config.name, candidate.digest)
-    tags = _tags(base, candidate, snapshot, duel, decision, config)
     with tracked_run(home, config.name, run.folder, {}, {}) as tracked:
         record = _record(tracked, number, base, candidate, snapshot, duel, decision, config, run, home)
         release_folder = write_release(run.release, record)
         report("publish", 1, 3)
-        tracked.log_summary(_scores(duel) | _kept(record.choice))
-        tracked.log_files(*(run.evaluation / name for name in (duel.grid, duel.before_after_grid)), folder="images")
-        tracked.log_files(release_folder / "report.html")
-        description = "\n".join([f"**{record.verdict}**", *(f"- {reason}" for reason in decision.reasons)])
-        version = registry.register(config.name, release_folder, base.folder, tags, tracked.run_id, description)
+        page, data_page = tracked.page, _log_evidence(tracked, record, run, snapshot)
+        version = registry.register(
+            config.name,
+            release_folder,
+            base.folder,
+            noted=_notes(base, candidate, snapshot, duel, decision, config),
+            shown=_tags(base, snapshot, duel, decision),
+            run_id=tracked.run_id,
+            description=version_description(page, record.verdict, duel, decision, base.name, snapshot, data_page),
+        )
+        tracked.describe(run_description(page, record.verdict, config.name, version.number, decision))
     with ImageStore.open(home) as store:
         store.add_version(config.name, version.number, candidate.digest, snapshot.digest)
     report("publish", 2, 3)
@@ -67,9 +81,39 @@ def publish(
     registry.finish(version)
     report("publish", 3, 3)
     release = version.as_release(run, new=True)
-    page = release_page(config.name, version.number, release.report, release.grid, registry.page_of(version))
-    create_markdown_artifact(page, key="release", description="Report and registry")
+    links = [
+        Link("Report", page.whole(page.file(REPORT)), release.report),
+        Link(f"Version {version.number} in MLflow", registry.page_of(version), None),
+        Link("Curves and settings", page.whole(page.route), None),
+        *([Link("Images", page.whole(page.file(data_page)), release.data_page)] if data_page else []),
+    ]
+    _show(release, record, links)
     return release
+
+
+def _log_evidence(tracked: TrackedRun, record: VersionRecord, run: RunRef, snapshot: SnapshotRef) -> str | None:
+    """Add scores, pictures and pages to the training's run; returns the data page's place there, if it has one."""
+    duel, folder = record.duel, record.duel_folder
+    tracked.log_summary(_scores(duel))
+    tracked.log_files(*(folder / name for name in (duel.grid, duel.before_after_grid)), folder="images")
+    tracked.log_small(folder / duel.before_after_grid, SUMMARY_WIDTH_PX, SUMMARY_PICTURE)
+    choice = run.folder / CHOICE_FILE
+    tracked.log_files(run.release / REPORT, folder / DUEL_FILE, *([choice] if choice.is_file() else []))
+    if record.data_page is None or not record.data_page.is_file():
+        return None
+    tracked.log_files(record.data_page, folder=LOGGED_FOLDER)
+    return logged_data_page(snapshot.digest)
+
+
+def _show(release: Release, record: VersionRecord, links: Sequence[Link]) -> None:
+    """Say in the run's log and on its page what came of it, and where to look."""
+    title, log = f"{release.name} version {release.version}", run_log()
+    log.info("%s: %s", record.verdict, title)
+    for link in links:
+        if link.address or link.path:
+            log.info("%s: %s", link.label, link.address or link.path)
+    page = result_page(title, record.verdict, record.decision, record.duel, record.duel_folder, links)
+    create_markdown_artifact(page, key="result", description=f"{record.verdict}: {title}")
 
 
 def _require_same_champion(registry: Registry, name: str, duel: Duel, run: RunRef) -> None:
@@ -82,7 +126,7 @@ def _require_same_champion(registry: Registry, name: str, duel: Duel, run: RunRe
         )
 
 
-def _tags(
+def _notes(
     base: BaseModelRef,
     candidate: AdapterRef,
     snapshot: SnapshotRef,
@@ -90,8 +134,7 @@ def _tags(
     decision: Decision,
     config: ResolvedConfig,
 ) -> dict[str, str]:
-    kid = {name: duel.scores[name].metrics.get("kid") for name in CONTESTANTS if name in duel.scores}
-    scores = {name: f"{estimate.value:.4f}" for name, estimate in kid.items() if estimate}
+    """What programs look for in the registry."""
     return {
         "adapter_digest": candidate.digest,
         "base_digest": base.digest,
@@ -103,11 +146,30 @@ def _tags(
         "base_model": config.base_model.model_dump_json(),
         "train_count": str(snapshot.train_count),
         "held_out_count": str(snapshot.held_out_count),
-        "kid": scores.get("candidate", "missing"),
-        "kid_base": scores.get("base", "missing"),
-        "decision": "promoted" if decision.promote else "not promoted",
+        "kid": _kid(duel, "candidate"),
+        "kid_base": _kid(duel, "base"),
+        "decision": _decided(decision),
         "reasons": "\n".join(decision.reasons),
     }
+
+
+def _tags(base: BaseModelRef, snapshot: SnapshotRef, duel: Duel, decision: Decision) -> dict[str, str]:
+    """What people compare versions by, in MLflow's lists."""
+    return {
+        "decision": _decided(decision),
+        "KID": f"{_kid(duel, 'candidate')} (base {_kid(duel, 'base')})",
+        "images": f"{snapshot.train_count} trained on, {snapshot.held_out_count} held out",
+        "base": base.name,
+    }
+
+
+def _decided(decision: Decision) -> str:
+    return "promoted" if decision.promote else "not promoted"
+
+
+def _kid(duel: Duel, who: Contestant) -> str:
+    estimate = duel.scores[who].metrics.get("kid") if who in duel.scores else None
+    return f"{estimate.value:.4f}" if estimate else "missing"
 
 
 def _record(
@@ -144,18 +206,12 @@ def _record(
     )
 
 
-def _kept(choice: Choice | None) -> dict[str, float]:
-    if choice is None or choice.validation_loss is None:
-        return {}
-    kid = {"kept_validation_kid": choice.validation_kid.value} if choice.validation_kid else {}
-    return {"kept_step": choice.step, "kept_validation_loss": choice.validation_loss, **kid}
-
-
 def _scores(duel: Duel) -> dict[str, float]:
-    """All scores by `contestant/metric`, with the ends of their intervals."""
-    return {
-        f"{name}/{metric}{suffix}": value
-        for name, scores in duel.scores.items()
-        for metric, estimate in scores.metrics.items()
-        for suffix, value in (("", estimate.value), ("_low", estimate.low), ("_high", estimate.high))
+    """The few scores that people sort runs by; duel.json has all, with their intervals."""
+    found = {
+        f"{who}/{name}": duel.scores[who].metrics.get(name)
+        for who, names in METRICS_OF.items()
+        if who in duel.scores
+        for name in names
     }
+    return {name: estimate.value for name, estimate in found.items() if estimate}

@@ -7,10 +7,13 @@ from pathlib import Path
 from prefect import task
 
 from sdlora.artifacts import SnapshotRef
-from sdlora.data import CleanReport, DataConfig
+from sdlora.data import CleanReport, DataConfig, Snapshot, compare_snapshots, latest_snapshot
 from sdlora.data import make_snapshot as make
+from sdlora.errors import DataError
 from sdlora.store import ImageStore
 from tasks.data_page import publish_data_page
+from tasks.run_log import run_log
+from tasks.run_names import add_to_name, count_of
 
 
 @task(name="make snapshot", persist_result=False)
@@ -21,9 +24,32 @@ def make_snapshot(cleaned: CleanReport, config: DataConfig, home: Path) -> Snaps
     """
     with ImageStore.open(home) as store:
         digest = None
+        before = _newest(store)
         try:
             snapshot = make(store, config)
             digest = snapshot.digest
         finally:
             publish_data_page(store, config, home, digest)
+    _tell(before, snapshot)
     return SnapshotRef(digest=snapshot.digest, train_count=len(snapshot.train), held_out_count=len(snapshot.held_out))
+
+
+def _newest(store: ImageStore) -> Snapshot | None:
+    try:
+        return latest_snapshot(store)
+    except DataError:  # damaged: the data page says so, and the new one does not need it
+        return None
+
+
+def _tell(before: Snapshot | None, now: Snapshot) -> None:
+    """Say in the run's log and name what is trained on, and what of it is new."""
+    changes = compare_snapshots(before, now)
+    log = run_log()
+    log.info("Snapshot %s: %d images to train on, %d held out", now.digest[:16], len(now.train), len(now.held_out))
+    log.info(
+        "Since the snapshot before: %d new, %d gone, %d with other captions",
+        len(changes.added),
+        len(changes.removed),
+        len(changes.recaptioned),
+    )
+    add_to_name(count_of(len(changes.added), "new image"))

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from prefect import get_run_logger, task
+from prefect import task
 
 from sdlora.artifacts import AdapterRef, BaseModelRef, SnapshotRef
 from sdlora.config import ResolvedConfig
 from sdlora.data import load_snapshot
+from sdlora.evidence import load_choice
 from sdlora.imports import garbage_left
 from sdlora.store import ImageStore
-from tasks.data_page import data_page_file
+from tasks.data_page import LOGGED_FOLDER, data_page_file
 from tasks.progress import report_metrics, task_progress
 from tasks.results import RunRef
 from tasks.retries import is_passing_trouble
+from tasks.run_log import TrainingLog, run_log
 from tasks.tracking import tracked_run
+from tasks.version_page import training_description
 from tasks.versions import code_version
 
 
@@ -45,9 +48,7 @@ def fine_tune_adapter(
     speedup = probe_of_this_machine(home).speedup
     parameters = _parameters(config) | {"bf16_speedup": "not measured" if speedup is None else f"{speedup:.2f}"}
     if speedup is not None:
-        get_run_logger().info(
-            "Training in %s; bf16 is %.2f times as fast as fp32 here.", config.training.precision, speedup
-        )
+        run_log().info("Training in %s; bf16 is %.2f times as fast as fp32 here", config.training.precision, speedup)
         report_metrics(0, {"bf16_speedup": speedup})
     with (
         ImageStore.open(home) as store,
@@ -57,13 +58,16 @@ def fine_tune_adapter(
         rows = [{"sha256": row.sha256, "captions": row.captions, "split": row.split} for row in frozen.rows]
         record.log_snapshot(snapshot.digest, config.name, rows)
         record.log_json(config.model_dump(mode="json"), "config.json")
+        record.describe(training_description(config.name, base.name, snapshot))
         page = data_page_file(home, snapshot.digest)
         if page.is_file():
-            record.log_files(page, folder="data")
+            record.log_files(page, folder=LOGGED_FOLDER)
+        log = TrainingLog(config.training.steps)
 
         def on_metrics(step: int, values: Mapping[str, float]) -> None:
             record.log_metrics(step, values)
             report_metrics(step, values)
+            log.report(step, values)
 
         request = FineTuneRequest(
             home=home,
@@ -74,13 +78,17 @@ def fine_tune_adapter(
             folder=run.folder,
             name=config.name,
         )
-        return fine_tune_request(
+        adapter = fine_tune_request(
             request,
             store,
             on_metrics=on_metrics,
             on_progress=task_progress(),
             on_samples=lambda _step, path: record.log_picture(path, "samples"),
         )
+    choice = load_choice(run.folder)
+    if choice:
+        run_log().info("%s", choice.in_words())
+    return adapter
 
 
 def _parameters(config: ResolvedConfig) -> dict[str, str]:

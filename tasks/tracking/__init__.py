@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+from tasks.tracking.line_page import MAX_LENGTH
+from tasks.tracking.links import RunPage, version_route
 from tasks.tracking.registry import CANDIDATE, CHAMPION, AdapterVersion, Registry
 from tasks.tracking.run import TrackedRun, tracked_run
 from tasks.tracking.store import tracking_uri
 
-__all__ = ["CANDIDATE", "CHAMPION", "AdapterVersion", "Registry", "TrackedRun", "tracked_run", "tracking_uri"]
+__all__ = [
+    "CANDIDATE",
+    "CHAMPION",
+    "MAX_LENGTH",
+    "AdapterVersion",
+    "Registry",
+    "RunPage",
+    "TrackedRun",
+    "tracked_run",
+    "tracking_uri",
+    "version_route",
+]

@@ -2,8 +2,9 @@
 
 `mlflow.diffusers` stores the adapter: it takes a folder of safetensors as it is, remembers the base model and gives
 `load_model(...).load_pipeline()`, so no code and no pickle is stored. It knows neither digests nor decisions; those
-are tags of the version. The version is created apart from the upload, because that sets its tags in the same
-transaction: a version without its digests could not be found again, and the same adapter would be registered twice.
+are notes in one tag of the version (`tasks/tracking/notes.py`), beside the few tags that people read. The version is
+created apart from the upload, because that sets its tags in the same transaction: a version without its digests could
+not be found again, and the same adapter would be registered twice.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ from sdlora.artifacts import AdapterRef
 from sdlora.checkpoints import file_sha256
 from sdlora.errors import WeightsError
 from tasks.results import Release, RunRef
+from tasks.tracking import notes
+from tasks.tracking.line_page import line_description
+from tasks.tracking.links import RunPage, browser_address, version_route, whole_address
 from tasks.tracking.store import open_store
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
@@ -37,7 +41,11 @@ REQUIREMENTS = ["diffusers", "transformers", "peft", "torch", "accelerate", "saf
 
 @dataclass(frozen=True)
 class AdapterVersion:
-    """One registered adapter, as its tags tell it."""
+    """One registered adapter, as its tags and notes tell it.
+
+    Attributes:
+        tags: what programs noted of it and what people see, as one; of earlier releases, too.
+    """
 
     name: str
     number: int
@@ -117,8 +125,17 @@ class Registry:
 
     def page_of(self, version: AdapterVersion) -> str | None:
         """Where a browser shows the version, if a server does."""
-        uri = self.client.tracking_uri
-        return f"{uri}/#/models/{version.name}/versions/{version.number}" if uri.startswith("http") else None
+        return whole_address(browser_address(self.client.tracking_uri), version_route(version.name, version.number))
+
+    def run_page(self, version: AdapterVersion) -> RunPage | None:
+        """The page of the run that the version was trained in; None if that run was removed."""
+        try:
+            run = self.client.get_run(version.run_id) if version.run_id else None
+        except MlflowException:
+            return None
+        if run is None:
+            return None
+        return RunPage(run.info.experiment_id, run.info.run_id, browser_address(self.client.tracking_uri))
 
     def pages_since(self, moment: datetime) -> list[str]:
         """Every version that was published from then on, with the run and the model that hold its pages and grids."""
@@ -130,12 +147,28 @@ class Registry:
         ]
 
     def register(
-        self, name: str, folder: Path, base_folder: Path, tags: Mapping[str, str], run_id: str, description: str
+        self,
+        name: str,
+        folder: Path,
+        base_folder: Path,
+        noted: Mapping[str, str],
+        shown: Mapping[str, str],
+        run_id: str,
+        description: str,
     ) -> AdapterVersion:
-        """Store the release folder and create a version; the same adapter digest gives the version it has."""
-        known = self.find(name, adapter_digest=tags["adapter_digest"])
+        """Store the release folder and create a version; the same adapter digest gives the version it has.
+
+        Args:
+            noted: what programs need of it, digests among them.
+            shown: the tags that people read.
+            description: its page, in markdown.
+        """
+        known = self.find(name, adapter_digest=noted["adapter_digest"])
         if known is not None:
-            self.tag(known, tags)
+            self.note(known, noted)
+            for key, value in shown.items():
+                self.client.set_model_version_tag(name, str(known.number), key, value)
+            self.client.update_model_version(name, str(known.number), description)
         else:
             info = mlflow.diffusers.log_model(
                 str(folder),
@@ -143,7 +176,7 @@ class Registry:
                 name="adapter",
                 signature=_signature(),
                 pip_requirements=REQUIREMENTS,
-                metadata={key: value for key, value in tags.items() if key.endswith("_digest")},
+                metadata={key: value for key, value in noted.items() if key.endswith("_digest")},
             )
             with suppress(MlflowException):  # it is there from the version before
                 self.client.create_registered_model(name)
@@ -152,10 +185,10 @@ class Registry:
                 source=info.model_uri,
                 run_id=run_id,
                 model_id=info.model_id,
-                tags=dict(tags),
+                tags={**shown, notes.TAG: notes.pack(noted)},
                 description=description,
             )
-        version = self.find(name, adapter_digest=tags["adapter_digest"])
+        version = self.find(name, adapter_digest=noted["adapter_digest"])
         assert version is not None
         self.client.set_registered_model_alias(name, CANDIDATE, str(version.number))
         return version
@@ -168,25 +201,38 @@ class Registry:
         before = str(champion.number) if champion else ""
         moved_at = _now()
         # The notes first: a process that dies in between leaves a note too many, never a champion without one.
-        self.tag(version, {"champion_before": before, "champion_since": moved_at, "evidence_digest": evidence_digest})
+        self.note(version, {"champion_before": before, "champion_since": moved_at, "evidence_digest": evidence_digest})
         entry = {"from": before, "to": str(version.number), "evidence_digest": evidence_digest}
         history = self.history(version.name)
         if not history or not entry.items() <= history[-1].items():
             key = f"champion-{len(history) + 1:06d}"
             self.client.set_registered_model_tag(version.name, key, json.dumps({**entry, "at": moved_at}))
         self.client.set_registered_model_alias(version.name, CHAMPION, str(version.number))
+        self.describe(version.name)
 
     def history(self, name: str) -> list[dict[str, str]]:
         """Every change of the champion, oldest first."""
         tags = self.client.get_registered_model(name).tags
         return [json.loads(tags[key]) for key in sorted(tags) if key.startswith("champion-")]
 
-    def finish(self, version: AdapterVersion) -> None:
-        self.tag(version, {"published": _now()})
+    def describe(self, name: str) -> None:
+        """Write what the line of adapters is, and who was champion when, on its page."""
+        newest, *_ = self.versions(name)
+        base = newest.tags.get("base") or newest.tags["base_digest"][:12]
+        champion = self.get(name, CHAMPION)
+        text = line_description(name, base, newest.number, champion.number if champion else None, self.history(name))
+        self.client.update_registered_model(name, text)
 
-    def tag(self, version: AdapterVersion, tags: Mapping[str, str]) -> None:
-        for key, value in tags.items():
-            self.client.set_model_version_tag(version.name, str(version.number), key, value)
+    def finish(self, version: AdapterVersion) -> None:
+        """Note that publishing came to its end; the page that a kill may have left old is written first."""
+        self.describe(version.name)
+        self.note(version, {"published": _now()})
+
+    def note(self, version: AdapterVersion, news: Mapping[str, str]) -> None:
+        """Add to what programs noted of a version, all at once."""
+        number = str(version.number)
+        noted = notes.unpack(self.client.get_model_version(version.name, number).tags)
+        self.client.set_model_version_tag(version.name, number, notes.TAG, notes.pack({**noted, **news}))
 
     def fetch(self, version: AdapterVersion, home: Path) -> AdapterRef:
         """The version's adapter as a folder: the one it was trained in, else a copy out of the store.
@@ -230,7 +276,7 @@ def _adapter_version(version: ModelVersion, aliases: list[str]) -> AdapterVersio
     return AdapterVersion(
         name=version.name,
         number=int(version.version),
-        tags=dict(version.tags),
+        tags=notes.merged(version.tags),
         aliases=tuple(sorted(aliases)),
         created=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC),
         source=version.source or "",

@@ -14,7 +14,10 @@ import mlflow
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
+from PIL import Image
 
+from tasks.tracking.links import RunPage, browser_address
 from tasks.tracking.snapshot_source import SnapshotSource
 from tasks.tracking.store import experiment, open_store
 
@@ -31,6 +34,16 @@ class TrackedRun:
         self._pending: list[Metric] = []
         self._flushed_at = time.monotonic()
         self._last_steps: dict[str, int] = {}
+
+    @property
+    def page(self) -> RunPage:
+        """Where MLflow shows the run."""
+        info = self.client.get_run(self.run_id).info
+        return RunPage(info.experiment_id, self.run_id, browser_address(self.client.tracking_uri))
+
+    def describe(self, text: str) -> None:
+        """Write the markdown that the run's page shows first."""
+        self.client.set_tag(self.run_id, MLFLOW_RUN_NOTE, text)
 
     def log_metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Add points to the curves; points that a resumed training draws a second time are left out.
@@ -55,6 +68,13 @@ class TrackedRun:
     def log_files(self, *paths: Path, folder: str | None = None) -> None:
         for path in paths:
             self.client.log_artifact(self.run_id, str(path), folder)
+
+    def log_small(self, path: Path, width_px: int, name: str) -> None:
+        """Add a picture, reduced to a width: MLflow's descriptions show pictures as large as they are."""
+        with Image.open(path) as picture:
+            small = picture.convert("RGB")
+        small.thumbnail((width_px, small.height))
+        self.client.log_image(self.run_id, small, name)
 
     def log_picture(self, path: Path, folder: str) -> None:
         """Add a picture drawn meanwhile; a server that cannot be reached costs the picture, not the training."""

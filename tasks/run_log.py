@@ -1,0 +1,76 @@
+"""The log on the page of a running flow: what a person reads there, and how often training speaks."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+
+from prefect import get_run_logger
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.exceptions import MissingContextError
+from prefect.logging.loggers import flow_run_logger
+
+Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
+
+LINE_LENGTH = 200
+_INTERVAL_SECONDS = 30.0
+_TENTH = 10
+_LEAST_SECONDS = 1.0
+"""A resumed training tells its whole curve at once: closer points are of before, not news."""
+
+
+def run_log() -> Logger:
+    """The log of the running flow, also within its tasks; where none runs, such as in a notebook, the module's own.
+
+    Lines of tasks go to the flow's logger, with the task's id. So what Prefect says of every task ("Finished in state
+    Completed()") can be silenced by PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL=WARNING, and these lines stay.
+    """
+    flow, task = FlowRunContext.get(), TaskRunContext.get()
+    if flow and flow.flow_run:
+        return flow_run_logger(flow.flow_run, flow.flow, task_run_id=str(task.task_run.id) if task else None)
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return logging.getLogger(__name__)
+
+
+def log_text(text: object, length: int = LINE_LENGTH) -> str:
+    r"""Other people's text on one line; line breaks, control and direction marks show as `\n`, `\x1b`, `\u202e`."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    return shown if len(shown) <= length else f"{shown[: length - 3]}..."
+
+
+class TrainingLog:
+    """Step, loss and time left: a line about every half minute or tenth of the steps, and one for the last step."""
+
+    def __init__(self, steps: int, stage: str = "") -> None:
+        self.log, self.steps, self.stage = run_log(), steps, f"{stage}: " if stage else ""
+        self._said_at, self._said_step = time.monotonic(), 0
+        self._reached = 0
+
+    def report(self, step: int, values: Mapping[str, float]) -> None:
+        """Hear a point of the curve; says something if it is time to."""
+        if "validation_loss" in values and step > self._reached:
+            self.log.info(
+                "%sstep %d of %d, validation loss %.4g", self.stage, step, self.steps, values["validation_loss"]
+            )
+        if "loss" not in values or step <= self._said_step:
+            return
+        self._reached = max(self._reached, step)
+        now = time.monotonic()
+        passed = now - self._said_at
+        is_last = step >= self.steps
+        is_due = passed >= _INTERVAL_SECONDS or (step - self._said_step) * _TENTH >= self.steps
+        if not is_last and (not is_due or passed < _LEAST_SECONDS):
+            return
+        left = passed / (step - self._said_step) * (self.steps - step)
+        rest = "" if is_last else f", {_clock(left)} left"
+        self.log.info("%sstep %d of %d, loss %.4g%s", self.stage, step, self.steps, values["loss"], rest)
+        self._said_at, self._said_step = now, step
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,61 @@
+"""Names of runs that speak: the style, when, and what came in, such as `icons, 2026-11-29 16:40, 24 new images`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext
+
+from tasks.run_log import log_text, run_log
+
+_SUBJECT_LENGTH = 60
+
+
+def starting_name() -> str:
+    """The name of the running flow at its start, for `@flow(flow_run_name=starting_name)`."""
+    context = FlowRunContext.get()
+    # Whatever the parameters are like, the run has to start: wrong ones are refused later, in words.
+    subject = _subject(context.parameters or {}) if context else ""
+    flow = context.flow.name if context and context.flow else ""
+    when = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
+    return f"{log_text(subject or flow or 'run', _SUBJECT_LENGTH)}, {when}"
+
+
+def add_to_name(detail: str) -> None:
+    """Append what is known by now to the name of the running flow; a name that cannot be changed ends no run."""
+    context = FlowRunContext.get()
+    run = context.flow_run if context else None
+    if run is None:
+        return
+    name = f"{run.name}, {log_text(detail, _SUBJECT_LENGTH)}"
+    try:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(run.id, name=name).raise_for_status()
+    except Exception:  # whatever the client raises: a name of the work is not the work
+        log = run_log()
+        log.warning("The run could not be renamed to %r.", name, exc_info=True)
+
+
+def count_of(number: int, noun: str) -> str:
+    """`1 new image`, `24 new images`, `no new images`."""
+    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
+
+
+def _subject(parameters: Mapping[str, Any]) -> str:
+    """What the run is about: the prompt, the style, the plan, else where the images come from."""
+    if parameters.get("prompt"):
+        drawn_by = parameters.get("name") or parameters.get("which")
+        return f"{log_text(parameters['prompt'], _SUBJECT_LENGTH - 20)} by {drawn_by}"
+    name = parameters.get("name") or _field(parameters.get("plan"), "name")
+    if name:
+        ways = parameters.get("methods")
+        return f"{name}: {' and '.join(map(str, ways))}" if ways else str(name)
+    sources = parameters.get("sources") or ()
+    return " and ".join(str(source).rstrip("/").rpartition("/")[2] for source in sources)
+
+
+def _field(section: Any, name: str) -> Any:
+    return section.get(name) if isinstance(section, Mapping) else getattr(section, name, None)

@@ -1,0 +1,49 @@
+"""The scores of a duel in words and rows, the same in the log, on the run's page and on the version's page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sdlora.evidence import METRICS, Contestant, Duel, Estimate, Metric
+
+LEADING = ("kid", "fid", "denoising_psnr", "subject_top10")
+ORDER: tuple[Contestant, ...] = ("candidate", "champion", "base")
+
+
+def contestants(duel: Duel) -> list[Contestant]:
+    """Who took part, the newcomer first: it is what a reader came for."""
+    return [name for name in ORDER if name in duel.scores]
+
+
+def score_rows(duel: Duel, names: Sequence[str] = tuple(METRICS)) -> list[list[str]]:
+    """By metric: its label, a value with its interval for each contestant, and which way is better."""
+    return [
+        [_label(METRICS[name]), *(cell(duel, who, name) for who in contestants(duel)), METRICS[name].better]
+        for name in names
+    ]
+
+
+def cell(duel: Duel, who: Contestant, name: str) -> str:
+    """One value with its 95 % interval: `0.5463 [0.4120, 0.6801]`."""
+    return _value(duel.scores[who].metrics.get(name), METRICS[name])
+
+
+def score_lines(duel: Duel) -> list[str]:
+    """A line of the leading scores for each contestant."""
+    return [
+        f"{who}: " + ", ".join(f"{METRICS[name].label} {cell(duel, who, name)}" for name in LEADING)
+        for who in contestants(duel)
+    ]
+
+
+def _label(metric: Metric) -> str:
+    return f"{metric.label}, {metric.unit}" if metric.unit else metric.label
+
+
+def _value(estimate: Estimate | None, metric: Metric) -> str:
+    if estimate is None:
+        return "missing"
+    value = f"{estimate.value:.{metric.decimals}f}"
+    if estimate.low == estimate.high:
+        return value
+    return f"{value} [{estimate.low:.{metric.decimals}f}, {estimate.high:.{metric.decimals}f}]"

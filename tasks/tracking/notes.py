@@ -1,0 +1,33 @@
+"""What programs note of a version: one tag that holds all of it as JSON, so that people's few tags can be read.
+
+One tag is written in one transaction: several notes change together or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+
+TAG = "sdlora"
+
+
+def pack(notes: Mapping[str, str]) -> str:
+    return json.dumps(dict(notes), indent=1, sort_keys=True)
+
+
+def unpack(tags: Mapping[str, str]) -> dict[str, str]:
+    """The notes among a version's tags; none if it was registered by an earlier release, or the tag was damaged."""
+    try:
+        notes = json.loads(tags.get(TAG, "{}"))
+    except ValueError:
+        notes = None
+    if not isinstance(notes, dict):
+        logging.getLogger(__name__).warning("the tag %s of a version is not a JSON object: it is left aside", TAG)
+        return {}
+    return {str(key): str(value) for key, value in notes.items()}
+
+
+def merged(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags and notes as one; notes win. Earlier releases wrote every note as a tag of its own."""
+    return {**{key: value for key, value in tags.items() if key != TAG}, **unpack(tags)}

@@ -1,0 +1,59 @@
+"""What MLflow's pages say of a version and of its run, in the markdown that they show.
+
+MLflow cleans descriptions: links and pictures of its own server stay, sizes of pictures and styles go.
+"""
+
+from __future__ import annotations
+
+from sdlora.artifacts import SnapshotRef
+from sdlora.evaluation import Decision, Duel
+from tasks.markdown import fitting, markdown_text, table
+from tasks.scores import LEADING, contestants, score_rows
+from tasks.tracking import MAX_LENGTH, RunPage, version_route
+
+REPORT, SUMMARY_PICTURE = "report.html", "images/summary.png"
+
+
+def version_description(
+    page: RunPage, verdict: str, duel: Duel, decision: Decision, base: str, snapshot: SnapshotRef, data_page: str | None
+) -> str:
+    """The version in ten seconds: the verdict, the scores, the pictures, and where to read on.
+
+    Args:
+        verdict: the decision in a few words.
+        base: the base model's name.
+        data_page: the logged page of the images, if there is one.
+    """
+    first = [check for check in decision.checks if not check.passed]
+    first += [check for check in decision.checks[:1] if check.passed]  # whether it is better, whatever else it lacks
+    links = [f"[Report]({page.file(REPORT)})"]
+    if data_page:
+        links.append(f"[Images]({page.file(data_page)})")
+    links.append(f"[Curves and settings]({page.route})")
+    learnt = (
+        f"Learnt from {snapshot.train_count} images on {markdown_text(base)}; judged on {len(duel.samples)} prompts of "
+        "held-out images, with the same seeds for all. Values with their 95 % interval."
+    )
+    start = [
+        f"**{verdict}.** " + " ".join(markdown_text(check.reason) for check in first),
+        " · ".join(links),
+        table(["", *contestants(duel), "better is"], score_rows(duel, LEADING)),
+        f"![Base model and adapter on the same prompts and seeds]({page.picture(SUMMARY_PICTURE)})",
+    ]
+    others = [f"- {markdown_text(check.reason)}" for check in decision.checks if check not in first]
+    return fitting("\n\n".join([*start, learnt, ""]), others, MAX_LENGTH)
+
+
+def run_description(page: RunPage, verdict: str, name: str, number: int, decision: Decision) -> str:
+    """The run in two lines; the version's page says the rest."""
+    first = decision.reasons[0] if decision.reasons else ""
+    version = f"[version {number}]({version_route(name, number)})"
+    return f"**{verdict}:** {version}. {markdown_text(first)}\n\n[Report]({page.file(REPORT)})"
+
+
+def training_description(name: str, base: str, snapshot: SnapshotRef) -> str:
+    """What a run that has not been judged yet is about."""
+    return (
+        f"Trains {markdown_text(name)} on {snapshot.train_count} images, with {snapshot.held_out_count} held out; base "
+        f"model {markdown_text(base)}."
+    )
