@@ -7,6 +7,7 @@ from pathlib import Path
 from prefect import flow
 
 from sdlora.data import CleanReport, DataConfig
+from tasks.alive import flow_run_alive
 from tasks.collect import clean_images, collect_images
 
 
@@ -19,5 +20,6 @@ def collect(data: DataConfig, home: Path = Path(".sdlora")) -> CleanReport:
         home: The state folder.
     """
     home = home.resolve()
-    collected = collect_images(data, home)
-    return clean_images(collected, data, home)
+    with flow_run_alive(home):
+        collected = collect_images(data, home)
+        return clean_images(collected, data, home)

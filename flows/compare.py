@@ -10,6 +10,7 @@ from pydantic import Field
 
 from sdlora.comparison import Comparison
 from sdlora.config import PipelineConfig
+from tasks.alive import flow_run_alive
 from tasks.base import prepare_base_model
 from tasks.budget import Equal, steps_of_equal_seconds, with_steps
 from tasks.collect import clean_images, collect_images
@@ -43,7 +44,7 @@ def compare(
         equal: What is the same for all: training.steps, or the seconds that these take the first of the ways.
     """
     home = home.resolve()
-    with training_lock(home):
+    with flow_run_alive(home), training_lock(home):
         base = prepare_base_model(config.base_model, home)
         check_all_ways(methods, base, config, full_learning_rate, home)
         collected = collect_images(config.data, home)

@@ -8,6 +8,7 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
+from tasks.alive import flow_run_alive
 from tasks.drawing import Drawing
 from tasks.generate import generate_images
 
@@ -37,5 +38,7 @@ def generate(
         negative_prompt: What to keep away from.
         home: The state folder.
     """
-    drawing = Drawing(prompt, seed, count, steps, guidance_scale, negative_prompt)
-    return generate_images(drawing, which, name, home.resolve())
+    home = home.resolve()
+    with flow_run_alive(home):
+        drawing = Drawing(prompt, seed, count, steps, guidance_scale, negative_prompt)
+        return generate_images(drawing, which, name, home)

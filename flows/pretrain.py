@@ -8,6 +8,7 @@ from prefect import flow
 
 from sdlora.artifacts import BaseModelRef
 from sdlora.pretraining.plan import PretrainPlan
+from tasks.alive import flow_run_alive
 from tasks.collect import clean_images, collect_images
 from tasks.lock import training_lock
 from tasks.pretrain import pretrain_base_model
@@ -23,7 +24,7 @@ def pretrain(plan: PretrainPlan = PretrainPlan(), home: Path = Path(".sdlora")) 
         home: The state folder.
     """
     home = home.resolve()
-    with training_lock(home):
+    with flow_run_alive(home), training_lock(home):
         collected = collect_images(plan.data, home)
         cleaned = clean_images(collected, plan.data, home)
         snapshot = make_snapshot(cleaned, plan.data, home)

@@ -7,6 +7,7 @@ from pathlib import Path
 from prefect import flow
 
 from sdlora.config import PipelineConfig
+from tasks.alive import flow_run_alive
 from tasks.base import prepare_base_model
 from tasks.collect import clean_images, collect_images
 from tasks.evaluate import decide, fight_duel, find_champion
@@ -31,7 +32,7 @@ def retrain(config: PipelineConfig, home: Path = Path(".sdlora"), force: bool = 
         force: Score and decide again although nothing is new. Nothing is trained twice.
     """
     home = home.resolve()
-    with training_lock(home):
+    with flow_run_alive(home), training_lock(home):
         base = prepare_base_model(config.base_model, home)
         check_run_settings(base, config, home)
 
