@@ -35,6 +35,10 @@ class Credentials:
         """The text that Prefect's login page takes, and its clients send."""
         return f"{self.user}:{self.password}"
 
+    def told(self) -> str:
+        """What to type where, for a person."""
+        return f"    Prefect: {self.login}\n    MLflow:  user {self.user}, password {self.password}"
+
     def __repr__(self) -> str:  # a traceback or a log must not show it
         return f"Credentials(user={self.user!r})"
 
@@ -44,6 +48,9 @@ class Credentials:
 
     def for_prefect_clients(self) -> dict[str, str]:
         return {"PREFECT_API_AUTH_STRING": self.login}
+
+    def for_mlflow_clients(self) -> dict[str, str]:
+        return {"MLFLOW_TRACKING_USERNAME": self.user, "MLFLOW_TRACKING_PASSWORD": self.password}
 
 
 def credentials_of(home: Path) -> Credentials:

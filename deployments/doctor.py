@@ -13,8 +13,10 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Literal
 
+from deployments.credentials import FILE as CREDENTIALS_FILE
+from deployments.credentials import credentials_of
 from deployments.environment import MLFLOW_PORT, PREFECT_PORT
-from deployments.local_run import running_services
+from deployments.running import running_services
 from deployments.services import require_free_port
 from sdlora.errors import SdloraError
 
@@ -37,6 +39,7 @@ def examine(home: Path) -> Iterator[Finding]:
         _packages,
         _disk,
         _state,
+        _login,
         _images,
         _records,
         _ports,
@@ -92,6 +95,15 @@ def _state(home: Path) -> Finding:
     running = running_services(home)
     state = f", its servers run: {running['prefect']} and {running['mlflow']}" if running else ""
     return Finding("good", "state folder", f"{home.resolve()}{state}")
+
+
+def _login(home: Path) -> Finding:
+    if not (home / CREDENTIALS_FILE).exists():
+        return Finding("note", "login", "none yet; the first command that starts a server makes it")
+    credentials_of(home)
+    return Finding(
+        "good", "login", f"kept in {home.resolve() / CREDENTIALS_FILE}, for you alone; sdlora login shows it"
+    )
 
 
 def _images(home: Path) -> Finding:

@@ -14,6 +14,13 @@ def prefect_url(port: int) -> str:
     return f"http://127.0.0.1:{port}"
 
 
+def private_folder(path: Path) -> Path:
+    """Make a folder that other users of the machine cannot look into, also of one that is there."""
+    path.mkdir(parents=True, exist_ok=True)
+    path.chmod(0o700)
+    return path
+
+
 def environment(home: Path) -> dict[str, str]:
     """Variables for every process that works on the state folder `home`."""
     home = home.resolve()
@@ -30,6 +37,9 @@ def environment(home: Path) -> dict[str, str]:
         # A run's page shows what the tasks say, not that each of them "Finished in state Completed()"; errors stay.
         "PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "WARNING",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        # Waits of 2 and 4 s. By default a client waits four minutes for a server that is gone, deaf to Ctrl-C, and the
+        # curves are sent again with the next points anyway.
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "GIT_PYTHON_REFRESH": "quiet",
         "HF_HUB_DISABLE_TELEMETRY": "1",

@@ -7,7 +7,6 @@ are being imported.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -17,25 +16,23 @@ from pathlib import Path
 
 from deployments.credentials import credentials_of
 from deployments.environment import environment, prefect_url, quiet_terminal
-from deployments.services import Service, answers, free_port
-
-SERVICES_FILE = "services.json"
+from deployments.services import Service, free_port
 
 
 @contextmanager
 def prefect_at_hand(home: Path, log_name: str) -> Iterator[PrefectServer]:
     """Set the environment of this process, and have a Prefect server for the length of the block.
 
-    An address in `PREFECT_API_URL` comes first, then the server of a running `sdlora up`, then one of our own.
+    An address in `PREFECT_API_URL` comes first, else one of our own, also beside a running `sdlora up`: what the run
+    needs then cannot be stopped under it, and the pages show it all the same, because both read one database.
     Import nothing of Prefect or MLflow before.
     """
     home.mkdir(parents=True, exist_ok=True)
-    running = prepare_environment(home)
+    prepare_environment(home)
     if "PREFECT_API_URL" in os.environ:
         server = PrefectServer(os.environ["PREFECT_API_URL"])  # the user's: our credentials are not for it
     else:
-        os.environ.update(credentials_of(home).for_prefect_clients())
-        server = PrefectServer(f"{running['prefect']}/api") if running else PrefectServer.start(home)
+        server = PrefectServer.start(home)
     os.environ["PREFECT_API_URL"] = server.api_url
     try:
         _log_to_file(home / "logs" / f"{log_name}.log")
@@ -45,13 +42,9 @@ def prefect_at_hand(home: Path, log_name: str) -> Iterator[PrefectServer]:
         server.stop()
 
 
-def prepare_environment(home: Path) -> dict[str, str] | None:
-    """Set this process's environment for `home`; returns the addresses of a running `sdlora up`, if any."""
+def prepare_environment(home: Path) -> None:
+    """Set this process's environment for `home`."""
     os.environ.update({**environment(home), **quiet_terminal()})
-    running = running_services(home)
-    if running:
-        os.environ.setdefault("MLFLOW_TRACKING_URI", running["mlflow"])
-    return running
 
 
 class PrefectServer:
@@ -62,12 +55,13 @@ class PrefectServer:
 
     @classmethod
     def start(cls, home: Path) -> PrefectServer:
-        port = free_port()
+        port, credentials = free_port(), credentials_of(home)
+        os.environ.update(credentials.for_prefect_clients())
         command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
         command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning", "--lifespan", "on"]
         # What Prefect itself sets for a server that serves one process: no web page, no scheduler.
         short_lived = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
-        short_lived |= credentials_of(home).for_prefect_server(prefect_url(port))
+        short_lived |= credentials.for_prefect_server(prefect_url(port))
         log = home / "logs" / "prefect-server.log"
         return cls(f"{prefect_url(port)}/api", Service("The Prefect server", command, short_lived, log))
 
@@ -85,15 +79,6 @@ class PrefectServer:
             self.process.stop(timeout_seconds=5)
 
 
-def running_services(home: Path) -> dict[str, str] | None:
-    """The addresses of a running `sdlora up` on this state folder."""
-    try:
-        found = json.loads((home / SERVICES_FILE).read_text())
-    except (OSError, ValueError):
-        return None
-    return found if answers(f"{found['prefect']}/api/health") else None
-
-
 def _send_what_is_left() -> None:
     """Send logs and events that wait for the next batch; afterwards they would retry at a closed port."""
     from prefect.events.worker import EventsWorker
@@ -108,7 +93,7 @@ def _log_to_file(path: Path) -> None:
     from prefect.logging.configuration import setup_logging
 
     setup_logging()  # now: it replaces the root handlers when it is first called
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)

@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -29,13 +30,17 @@ class ServiceError(SdloraError):
 class Service:
     """One server in a process group of its own, its output in a log file."""
 
-    def __init__(self, name: str, command: list[str], environment: Mapping[str, str], log: Path) -> None:
-        log.parent.mkdir(parents=True, exist_ok=True)
+    def __init__(
+        self, name: str, command: list[str], environment: Mapping[str, str], log: Path, folder: Path | None = None
+    ) -> None:
+        # Servers log what they are asked, and errors with what they were told: for the owner's eyes.
+        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.name, self.log = name, log
         self.file: BinaryIO = log.open("ab")
         self.process = subprocess.Popen(
             command,
             env={**os.environ, **environment},
+            cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=self.file,
             stderr=subprocess.STDOUT,
@@ -44,17 +49,27 @@ class Service:
         )
 
     def wait_ready(self, url: str, timeout_seconds: float = 180) -> None:
-        """Return when `url` answers.
+        """Return when `url` answers, and it is this process or one below it that does.
+
+        The ports of a machine are free to all its users. Who else may answer would be told the password next.
 
         Raises:
             ServiceError: the process ended, or the time is over.
         """
+        port = urlsplit(url).port
+        assert port is not None, url
         deadline = time.monotonic() + timeout_seconds
-        while not answers(url):
+        while not (self.listens(port) and answers(url)):
             self.check()
             if time.monotonic() > deadline:
                 raise ServiceError(f"{self.name} did not answer within {timeout_seconds:.0f} s. Its log: {self.log}")
             time.sleep(0.2)
+
+    def listens(self, port: int) -> bool:
+        try:
+            return listens(psutil.Process(self.process.pid), port)
+        except psutil.NoSuchProcess:
+            return False
 
     def check(self) -> None:
         """Raise `ServiceError` with the end of the log if the process has ended."""
@@ -104,6 +119,16 @@ def answers(url: str) -> bool:
             return bool(reply.status == 200)
     except OSError:
         return False
+
+
+def listens(process: psutil.Process, port: int) -> bool:
+    """Whether the process, or one that it started, listens at the port on loopback."""
+    for one in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            for socket_ in one.net_connections("tcp4"):
+                if socket_.status == psutil.CONN_LISTEN and socket_.laddr == ("127.0.0.1", port):
+                    return True
+    return False
 
 
 def require_free_port(port: int, server: str, option: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from sdlora.data import CleanReport
+from tasks.alive import flow_run_alive
 from tasks.collect import clean_images, collect_images
 from tasks.form import Advanced, config_of
 from tasks.home import Home, state_folder
@@ -26,5 +27,6 @@ def collect(
     """
     home = state_folder(home)
     data = config_of(advanced, sources=sources).data
-    collected = collect_images(data, home)
-    return clean_images(collected, data, home)
+    with flow_run_alive(home):
+        collected = collect_images(data, home)
+        return clean_images(collected, data, home)

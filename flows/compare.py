@@ -11,6 +11,7 @@ from pydantic import Field
 from sdlora.comparison import Comparison
 from sdlora.config import resolve
 from sdlora.training.config import Preset
+from tasks.alive import flow_run_alive
 from tasks.base import prepare_base_model
 from tasks.budget import Equal, steps_of_equal_seconds, trial_of, with_training
 from tasks.collect import clean_images, collect_images
@@ -68,7 +69,7 @@ def compare(
         learning_rate=learning_rate,
         rank=rank,
     )
-    with training_lock(home):
+    with flow_run_alive(home), training_lock(home):
         base = prepare_base_model(config.base_model, home)
         settings = resolve(config, base, home)
         ways = resolve_ways(methods, base, config, full_learning_rate, home)

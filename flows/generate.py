@@ -8,6 +8,7 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
+from tasks.alive import flow_run_alive
 from tasks.drawing import Drawing
 from tasks.generate import generate_images
 from tasks.home import Home, state_folder
@@ -39,5 +40,7 @@ def generate(
         negative_prompt: What to keep away from.
         home: The state folder; empty: the worker's.
     """
+    home = state_folder(home)
     drawing = Drawing(prompt, seed, count, steps, guidance_scale, negative_prompt)
-    return generate_images(drawing, which, name, state_folder(home))
+    with flow_run_alive(home):
+        return generate_images(drawing, which, name, home)

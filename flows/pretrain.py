@@ -6,6 +6,7 @@ from prefect import flow
 
 from sdlora.artifacts import BaseModelRef
 from sdlora.pretraining.plan import PretrainPlan
+from tasks.alive import flow_run_alive
 from tasks.collect import clean_images, collect_images
 from tasks.home import Home, state_folder
 from tasks.lock import training_lock
@@ -23,7 +24,7 @@ def pretrain(plan: PretrainPlan = PretrainPlan(), home: Home = None) -> BaseMode
         home: The state folder; empty: the worker's.
     """
     home = state_folder(home)
-    with training_lock(home):
+    with flow_run_alive(home), training_lock(home):
         collected = collect_images(plan.data, home)
         cleaned = clean_images(collected, plan.data, home)
         snapshot = make_snapshot(cleaned, plan.data, home)

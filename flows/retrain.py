@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from sdlora.training.config import Preset
+from tasks.alive import flow_run_alive
 from tasks.base import prepare_base_model
 from tasks.collect import clean_images, collect_images
 from tasks.evaluate import decide, fight_duel, find_champion
@@ -60,7 +61,7 @@ def retrain(
         learning_rate=learning_rate,
         rank=rank,
     )
-    with training_lock(home):
+    with flow_run_alive(home), training_lock(home):
         base = prepare_base_model(config.base_model, home)
         settings = resolve_settings(config, base, home)
 

@@ -18,8 +18,8 @@ from deployments.cli.files import export, inspect
 from deployments.cli.images import collect
 from deployments.cli.loop import demo, pretrain, run
 from deployments.cli.models import generate, versions
-from deployments.cli.options import DEFAULT_HOME
-from deployments.cli.servers import doctor, up
+from deployments.cli.options import DEFAULT_HOME, HOME_VARIABLE
+from deployments.cli.servers import doctor, login, up
 from deployments.cli.snapshots import snapshot_app
 from deployments.environment import quiet_terminal
 
@@ -32,7 +32,7 @@ app = typer.Typer(
     help="Keeps a Stable Diffusion LoRA up to date with a growing collection of images.",
     epilog="Start with [bold]sdlora demo[/]; it needs no network, no GPU and no settings.",
 )
-COMMANDS = (demo, run, collect, checks, generate, versions, export, inspect, compare, up, pretrain, doctor)
+COMMANDS = (demo, run, collect, checks, generate, versions, export, inspect, compare, up, login, pretrain, doctor)
 for _command in COMMANDS:
     app.command()(told_plainly(_command))
 GROUPS = {"images": images_app, "snapshot": snapshot_app}
@@ -44,10 +44,10 @@ for _name, _group in GROUPS.items():
 def _global_options(
     context: typer.Context,
     home: Annotated[
-        Path | None, typer.Option("--home", envvar="SDLORA_HOME", help=f"State folder. Default: {DEFAULT_HOME}")
+        Path | None, typer.Option("--home", envvar=HOME_VARIABLE, help=f"State folder. Default: {DEFAULT_HOME}")
     ] = None,
 ) -> None:
-    if home is not None:  # `sdlora --home X run` and `sdlora run --home X` mean the same
+    if home is not None:  # `sdlora --home X run` means `sdlora run --home X`; an option after the command wins
         context.default_map = {command.__name__: {"home": str(home)} for command in COMMANDS}
         context.default_map |= {name: {"home": str(home)} for name in GROUPS}
 

@@ -9,8 +9,12 @@ import typer
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
+# The variable is read before the command alone (`app.py`), and its value handed down as the default: read here, too,
+# it would win over an option that stands earlier.
+HOME_VARIABLE = "SDLORA_HOME"
 HomeOption = Annotated[
-    Path, typer.Option("--home", envvar="SDLORA_HOME", help="State folder; everything sdlora knows lives in it.")
+    Path,
+    typer.Option("--home", help=f"State folder; everything sdlora knows lives in it. [env var: {HOME_VARIABLE}]"),
 ]
 ConfigOption = Annotated[
     Path,

@@ -1,4 +1,4 @@
-"""`up` and `doctor`."""
+"""`up`, `login` and `doctor`."""
 
 from __future__ import annotations
 
@@ -31,8 +31,20 @@ def up(
 
     settings = load_config(config)
     LocalStack(
-        home.resolve(), settings, prefect_port, mlflow_port, lambda text: console.print(text, markup=False)
+        home.resolve(),
+        settings,
+        prefect_port,
+        mlflow_port,
+        lambda text: console.print(text, markup=False, soft_wrap=True),  # a password on two lines cannot be copied
+        console.is_terminal,
     ).run()
+
+
+def login(home: HomeOption = DEFAULT_HOME) -> None:
+    """Show what the pages of Prefect and MLflow ask for. The password is the state folder's, and yours alone."""
+    from deployments.credentials import credentials_of
+
+    console.print(credentials_of(home).told(), markup=False, soft_wrap=True)
 
 
 def doctor(home: HomeOption = DEFAULT_HOME) -> None:

@@ -22,7 +22,7 @@ def open_store(home: Path) -> mlflow.MlflowClient:
     """Point this process's MLflow at the store of `home` and return a client for it."""
     uri = tracking_uri(home)
     if uri.startswith("sqlite:"):
-        (home / "mlflow").mkdir(parents=True, exist_ok=True)
+        (home / "mlflow").mkdir(mode=0o700, parents=True, exist_ok=True)
     named = os.environ.get(TRACKING_URI)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)

@@ -1,0 +1,117 @@
+"""Register what `prefect.yaml` describes with the server that this process's environment names.
+
+`prefect deploy --all` does the same by hand. As a command it would import Prefect and the flows once more, which takes
+longer than all its calls; here that happens while the server starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.objects import ConcurrencyLimitConfig
+from prefect.client.schemas.schedules import construct_schedule
+from prefect.deployments.runner import RunnerDeployment
+from prefect.exceptions import ObjectAlreadyExists
+from prefect.utilities.templating import apply_values
+from prefect.workers.process import ProcessWorker
+
+from sdlora.errors import ConfigError
+
+_KNOWN = {"name", "entrypoint", "description", "parameters", "work_pool", "concurrency_limit", "schedules"}
+
+
+def ensure_process_pool(name: str) -> None:
+    """Create a work pool whose runs are processes on this machine."""
+    template = ProcessWorker.get_default_base_job_template()
+    with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):
+        client.create_work_pool(WorkPoolCreate(name=name, type=ProcessWorker.type, base_job_template=template))
+
+
+def describe(file: Path, project: Path, parameters: Mapping[str, Mapping[str, Any]]) -> list[Deployment]:
+    """The deployments of `file`, their flows imported from below `project`.
+
+    Args:
+        file: A `prefect.yaml`.
+        project: The folder that its entrypoints are relative to.
+        parameters: What to send by default, for `flow/deployment`, above what the file says.
+    """
+    text = yaml.safe_load(file.read_text())
+    described: Any = apply_values(text, {}, remove_notset=False)  # {{ $NAME }} is a variable of the environment
+    return [Deployment(one, described["pull"], project, parameters, file) for one in described["deployments"]]
+
+
+class Deployment:
+    """One entry of `prefect.yaml`."""
+
+    def __init__(
+        self,
+        entry: Mapping[str, Any],
+        pull_steps: list[dict[str, Any]],
+        project: Path,
+        parameters: Mapping[str, Mapping[str, Any]],
+        file: Path,
+    ) -> None:
+        if unknown := entry.keys() - _KNOWN:
+            raise ConfigError(
+                f"{file}: deployment {entry.get('name')!r} has {', '.join(sorted(unknown))}, which `sdlora up` does "
+                f"not pass on. Known: {', '.join(sorted(_KNOWN))}."
+            )
+        limit = entry.get("concurrency_limit")
+        self._described = RunnerDeployment.from_entrypoint(
+            str(project / entry["entrypoint"]),
+            name=entry["name"],
+            description=entry.get("description"),
+            parameters=dict(entry.get("parameters", {})),
+            work_pool_name=entry["work_pool"]["name"],
+            concurrency_limit=ConcurrencyLimitConfig(**limit) if isinstance(limit, Mapping) else limit,
+        )
+        self._described.entrypoint = entry["entrypoint"]  # the pull step goes to the project first
+        self._described.storage = _PullSteps(project, pull_steps)
+        self._described.parameters |= parameters.get(self.name, {})
+        _leave_empty(self._described._parameter_openapi_schema.properties)
+        self._schedules = [_schedule(one) for one in entry.get("schedules", ())]
+
+    @property
+    def name(self) -> str:
+        return self._described.full_name
+
+    def register(self) -> None:
+        """Create the deployment, or change it to what the file says."""
+        self._described.apply(schedules=self._schedules)
+
+
+def _leave_empty(properties: dict[str, Any]) -> None:
+    """Take out defaults of null: the page would send them for an empty box, and the server refuse them.
+
+    Without one, the page sends nothing for a box that nobody filled, which means the same.
+    """
+    for schema in properties.values():
+        if schema.get("default", ...) is None:
+            del schema["default"]
+
+
+def _schedule(entry: Mapping[str, Any]) -> dict[str, Any]:
+    about = {key: value for key, value in entry.items() if key in ("active", "slug", "parameters", "replaces")}
+    return {"schedule": construct_schedule(**{key: entry[key] for key in entry.keys() - about.keys()}), **about}
+
+
+class _PullSteps:
+    """How a worker comes to the code, as Prefect asks a deployment's storage for it."""
+
+    def __init__(self, destination: Path, steps: list[dict[str, Any]]) -> None:
+        self.destination, self.pull_interval, self._steps = destination, None, steps
+
+    def set_base_path(self, path: Path) -> None:
+        self.destination = path
+
+    async def pull_code(self) -> None:
+        """Nothing to fetch: the code is here."""
+
+    def to_pull_step(self) -> list[dict[str, Any]]:
+        return self._steps

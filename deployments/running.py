@@ -1,0 +1,104 @@
+"""Whether a `sdlora up` runs on a state folder, and where its servers answer.
+
+A file alone does not tell: it outlives a command that is killed, and whatever listens at its ports by then may belong
+to another folder or another user. So the command holds a lock, which the kernel frees when the process ends, and the
+file names the processes of its servers, which have to be the ones that listen.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+from deployments.services import Service, listens
+from sdlora.errors import ConfigError
+
+SERVICES_FILE = "services.json"
+LOCK_FILE = "up.lock"
+_PROBE_SECONDS = 2.0  # a command that asks who holds the lock holds it itself for a moment
+
+
+@contextmanager
+def only_stack_of(home: Path) -> Iterator[None]:
+    """Be the only `sdlora up` of the state folder for the length of the block.
+
+    Raises:
+        ConfigError: another one runs.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    with _open_private(home / LOCK_FILE) as file:
+        patient_until = time.monotonic() + _PROBE_SECONDS
+        while not _locked(file, fcntl.LOCK_EX):
+            if time.monotonic() > patient_until:
+                running = running_services(home)
+                where = f": {running['prefect']}" if running else ", or are starting or stopping just now."
+                raise ConfigError(f"The servers of {home} are running already{where}")
+            time.sleep(0.1)
+        try:
+            yield
+        finally:
+            (home / SERVICES_FILE).unlink(missing_ok=True)
+
+
+def announce(home: Path, servers: Mapping[str, tuple[str, Service]]) -> None:
+    """Tell other commands the addresses of the servers, and which processes they are."""
+    told = {
+        name: {"url": url, "pid": service.process.pid, "created": psutil.Process(service.process.pid).create_time()}
+        for name, (url, service) in servers.items()
+    }
+    with tempfile.NamedTemporaryFile("w", dir=home, prefix=f".{SERVICES_FILE}-", delete=False) as file:
+        json.dump(told, file)
+    Path(file.name).rename(home / SERVICES_FILE)  # a reader finds all of it or nothing
+
+
+def running_services(home: Path) -> dict[str, str] | None:
+    """The addresses of the servers of `home` by name, if its `sdlora up` lives and they are its own."""
+    if not _stack_lives(home):
+        return None
+    try:
+        told = json.loads((home / SERVICES_FILE).read_text())
+        return {name: one["url"] for name, one in told.items()} if all(map(_is_itself, told.values())) else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # not there yet, or of an earlier version
+        return None
+
+
+def _stack_lives(home: Path) -> bool:
+    try:
+        with (home / LOCK_FILE).open() as file:
+            return not _locked(file, fcntl.LOCK_SH)
+    except OSError:
+        return False
+
+
+def _is_itself(told: Mapping[str, object]) -> bool:
+    """Whether the recorded process still is that process, and listens at the address."""
+    pid, port = told["pid"], str(told["url"]).rpartition(":")[2]
+    if not isinstance(pid, int):
+        return False
+    try:
+        process = psutil.Process(pid)
+        return process.create_time() == told["created"] and listens(process, int(port))
+    except psutil.Error:
+        return False
+
+
+def _open_private(path: Path) -> IO[str]:
+    """Open for writing; other users cannot open the file, so they cannot hold the lock either."""
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "w")
+
+
+def _locked(file: IO[str], kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

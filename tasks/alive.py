@@ -1,0 +1,101 @@
+"""Which flow runs live, told by the kernel: each holds a lock on a file of its own, and a killed one leaves it free.
+
+Prefect learns of a run's end from the run itself. One that is killed with its worker, or in a terminal, would stay
+"Running" in its database for ever.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.objects import StateType
+from prefect.context import get_run_context
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Crashed
+from prefect.types._datetime import now
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun
+
+FOLDER = "alive"
+LIVING = (StateType.RUNNING, StateType.CANCELLING)
+_MESSAGE = "Its process ended without a word."
+
+
+@contextmanager
+def flow_run_alive(home: Path) -> Iterator[None]:
+    """Show that the current flow run lives for the length of the block; first clear away runs that do not."""
+    folder = home / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    crash_killed(home)
+    path = folder / str(get_run_context().flow_run.id)  # type: ignore[union-attr]  # only flows call this
+    descriptor, draft = tempfile.mkstemp(dir=folder, prefix=".")
+    with os.fdopen(descriptor):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        Path(draft).rename(path)  # locked before anybody can find it
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def crash_killed(home: Path) -> list[str]:
+    """Mark as crashed what the server calls running although its process is gone; returns the names of the runs."""
+    names = []
+    for path in _left_behind(home / FOLDER):
+        with get_client(sync_client=True) as client:
+            try:
+                run = client.read_flow_run(UUID(path.name))
+            except (ObjectNotFound, ValueError):  # of another server
+                continue
+            if run.state is not None and run.state.type in LIVING:
+                _crash(client, run)
+                names.append(run.name)
+        path.unlink(missing_ok=True)
+    return names
+
+
+def crash_unclaimed(home: Path, older_than_seconds: float) -> list[str]:
+    """Mark as crashed every run of the server that nobody works on; for a server that serves this state folder alone.
+
+    A run from a terminal is only seconds without its lock, and a worker that starts one dies with its server.
+    """
+    names = crash_killed(home)
+    states = {"type": {"any_": [*LIVING, StateType.PENDING]}}
+    with get_client(sync_client=True) as client:
+        for run in client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate({"state": states})):
+            claimed = (home / FOLDER / str(run.id)).exists()
+            assert run.state is not None
+            if not claimed and (now("UTC") - run.state.timestamp).total_seconds() > older_than_seconds:
+                _crash(client, run)
+                names.append(run.name)
+    return names
+
+
+def _left_behind(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("[!.]*") if not _is_held(path)]
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:  # it has just ended by itself
+        return True
+    return False
+
+
+def _crash(client: SyncPrefectClient, run: FlowRun) -> None:
+    client.set_flow_run_state(run.id, Crashed(message=_MESSAGE), force=True)
