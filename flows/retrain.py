@@ -41,8 +41,8 @@ def retrain(config: PipelineConfig, home: Path = Path(".sdlora"), force: bool = 
         snapshot = make_snapshot(cleaned, config.data, home)
 
         run = identify_run(base, snapshot, config, home)
-        known = find_release(run, config.name, home)
-        if known and not force:
+        known = None if force else find_release(run, config.name, home)
+        if known:
             return known
 
         champion = find_champion(config.name, base, run, home)
