@@ -70,8 +70,8 @@ def retrain(
         snapshot = make_snapshot(cleaned, settings.data, home)
 
         run = identify_run(base, snapshot, settings, home)
-        known = find_release(run, settings.name, home)
-        if known and not force:
+        known = None if force else find_release(run, settings.name, home)
+        if known:
             return known
 
         champion = find_champion(settings.name, base, run, home)

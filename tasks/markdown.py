@@ -45,4 +45,4 @@ def fitting(start: str, lines: Sequence[str], length: int) -> str:
 
 def _row(cells: Sequence[str], space: str = _SPACE) -> str:
     first, *others = cells
-    return f"| {first} | " + " | ".join(f"{space}{cell}" for cell in others) + " |"
+    return "| " + " | ".join([first, *(f"{space}{cell}" for cell in others)]) + " |"

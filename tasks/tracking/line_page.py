@@ -27,25 +27,25 @@ def line_description(
         "was trained on one set of images and judged against the base model and the champion of its day."
     )
     text = [what]
+    # An alias that a person moved in MLflow's page leaves no entry.
+    known = champion is not None and bool(history) and history[-1]["to"] == str(champion)
     if champion is None:
         text.append("**No champion yet:** no version has passed every check.")
     else:
-        # An alias moved in MLflow's page by hand leaves no entry.
-        known = bool(history) and history[-1]["to"] == str(champion)
         since = f" since {_when(history[-1]['at'])}" if known else ""
         command = markdown_code(f'sdlora generate "your words" --name {name}')
         text.append(
             f"**Champion: [version {champion}]({version_route(name, champion)})**{since}. Draw with it: {command}"
         )
     if history:
-        text.append(table(["champion", "from", "until"], _reigns(history)))
+        text.append(table(["champion", "from", "until"], _reigns(history, known)))
     text.append(f"Newest: [version {newest}]({version_route(name, newest)}).")
     return "\n\n".join(text)
 
 
-def _reigns(history: Sequence[Mapping[str, str]]) -> list[list[str]]:
+def _reigns(history: Sequence[Mapping[str, str]], ongoing: bool) -> list[list[str]]:
     """Newest first: version, from, until."""
-    ends = [*(_when(change["at"]) for change in history[1:]), "now"]
+    ends = [*(_when(change["at"]) for change in history[1:]), "now" if ongoing else "changed by hand"]
     reigns = [[f"version {change['to']}", _when(change["at"]), end] for change, end in zip(history, ends, strict=True)]
     return reigns[::-1][:_SHOWN_REIGNS]
 

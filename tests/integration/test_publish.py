@@ -68,6 +68,10 @@ def test_a_candidate_that_passes_the_gate_becomes_champion_on_recorded_evidence(
     champion = registry.get("published", "champion")
     assert champion.number == 1
     assert champion.tags["evidence_digest"] == duel.digest()
+    page = registry.client.get_model_version("published", "1").description
+    assert page.startswith("**Promoted to champion.** Clearly better than the base model")
+    line = registry.client.get_registered_model("published").description
+    assert "Champion: [version 1](#/models/published/versions/1)" in line
     (change,) = registry.history("published")
     assert (change["from"], change["to"], change["evidence_digest"]) == ("", "1", duel.digest())
 

@@ -78,9 +78,14 @@ def test_the_run_records_settings_curves_images_and_exactly_the_images_it_learnt
     assert [point.step for point in client.get_metric_history(run.info.run_id, "validation_loss")] == [0, 3, 6]
     kid = load_duel(first.run.evaluation).scores["candidate"].metrics["kid"].value
     assert run.data.metrics["candidate/kid"] == pytest.approx(kid)
+    assert not [name for name in run.data.metrics if name.endswith(("_low", "_high"))]
+    assert load_duel(Path(client.download_artifacts(run.info.run_id, "duel.json")).parent) == load_duel(
+        first.run.evaluation
+    )
     assert {item.path for item in client.list_artifacts(run.info.run_id, "images")} == {
         "images/grid.png",
         "images/before-after.png",
+        "images/summary.png",
     }
     dataset = run.inputs.dataset_inputs[0].dataset
     digest = run.data.tags["snapshot_digest"]
@@ -109,18 +114,23 @@ def test_the_data_page_is_linked_from_report_and_mlflow_and_the_store_knows_the_
     assert trained.adapter_digest == version.tags["adapter_digest"]
 
 
-def test_the_run_page_shows_images_scores_and_the_decision(first):
+def test_the_run_page_shows_images_scores_and_the_decision_and_no_link_that_a_browser_cannot_open(first):
     with get_client(sync_client=True) as client:
         written = client.read_artifacts(limit=200)
-    run_id = next(one.flow_run_id for one in written if one.key == "release" and str(first.report) in one.data)
+    run_id = next(one.flow_run_id for one in written if one.key == "result" and str(first.report) in one.data)
     artifacts = {artifact.key: artifact for artifact in written if artifact.flow_run_id == run_id}
-    assert {"images", "data-page", "duel", "decision", "release", "train"} <= artifacts.keys()
-    assert artifacts["data-page"].data.startswith("[data-")
+    assert artifacts.keys() == {"images", "progress", "result"}
     assert "unreadable" in artifacts["images"].data
-    assert "KID" in artifacts["duel"].data
-    assert "data:image/jpeg;base64," in artifacts["duel"].data
-    assert "does not become the champion" in artifacts["decision"].data
-    assert artifacts["train"].data == 100.0
+    result = artifacts["result"]
+    assert result.description == "Not promoted: shapes version 1"
+    assert "KID" in result.data
+    assert "](data:image/jpeg;base64," in result.data
+    assert first.reasons[0][:40] in result.data
+    assert "file://" not in result.data  # no server is named here
+    assert "](http" not in result.data
+    assert "`sdlora up`" in result.data
+    assert artifacts["progress"].data == 100.0
+    assert artifacts["progress"].description == "publish: 3 of 3"
 
 
 def test_the_same_images_make_no_second_version(first, config, home):
@@ -142,9 +152,34 @@ def test_forced_it_decides_again_without_training_or_registering_again(first, co
     assert weights.stat().st_mtime_ns == written_at
 
 
+def test_people_see_few_tags_and_programs_find_the_rest_in_one(first, home):
+    version = Registry(home).client.get_model_version("shapes", "1")
+    assert version.tags.keys() == {"decision", "KID", "images", "base", "sdlora"}
+    assert version.tags["images"] == "14 trained on, 10 held out"
+    noted = json.loads(version.tags["sdlora"])
+    assert noted["run_digest"] == first.run.digest
+    assert {len(value) for key, value in noted.items() if key.endswith("_digest")} == {64}
+
+
+def test_a_version_that_an_earlier_release_registered_is_found_by_its_flat_tags(first, config, home):
+    registry = Registry(home)
+    version = registry.client.get_model_version("shapes", "1")
+    noted = json.loads(version.tags["sdlora"])
+    registry.client.delete_model_version_tag("shapes", "1", "sdlora")
+    for key, value in noted.items():
+        registry.client.set_model_version_tag("shapes", "1", key, value)
+    again = run_flow(retrain, config, home)
+    assert (again.version, again.new, again.reasons) == (1, False, first.reasons)
+    for key in noted.keys() - {"decision"}:
+        registry.client.delete_model_version_tag("shapes", "1", key)
+    registry.client.set_model_version_tag("shapes", "1", "sdlora", version.tags["sdlora"])
+
+
 def test_a_run_killed_before_publishing_ended_is_finished_by_the_next(first, config, home):
     registry = Registry(home)
-    registry.client.delete_model_version_tag("shapes", "1", "published")  # as if killed just before the last line
+    noted = registry.client.get_model_version("shapes", "1").tags["sdlora"]
+    before = {key: value for key, value in json.loads(noted).items() if key != "published"}
+    registry.client.set_model_version_tag("shapes", "1", "sdlora", json.dumps(before))  # killed before the last line
     healed = run_flow(retrain, config, home)
     assert (healed.version, healed.new) == (1, True)
     assert registry.get("shapes", 1).published

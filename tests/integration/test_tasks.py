@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from prefect import flow, task
 from prefect.client.orchestration import get_client
+from prefect.runtime import flow_run
 
 from sdlora.errors import DataError
 from tasks.progress import listening, report_metrics, task_progress
@@ -42,7 +43,7 @@ def test_bad_data_is_not_tried_again():
     assert len(attempts) == 1
 
 
-def test_progress_reaches_the_page_of_the_run_and_the_listener():
+def test_progress_of_all_tasks_is_one_bar_on_the_page_of_the_run_and_reaches_the_listener():
     @task
     def step() -> None:
         report = task_progress()
@@ -50,16 +51,22 @@ def test_progress_reaches_the_page_of_the_run_and_the_listener():
             report("draw pictures", done, 50)
         report_metrics(50, {"loss": 0.5})
 
+    @task
+    def before() -> None:
+        task_progress()("collect images", 1, 2)
+
     @flow
-    def work() -> None:
+    def work() -> str:
+        before()
         step()
+        return flow_run.id
 
     heard: list[object] = []
     with listening(lambda *progress: heard.append(progress), lambda *metrics: heard.append(metrics)):
-        work()
-    assert heard[0] == ("draw pictures", 0, 50)
+        run = work()
+    assert heard[:2] == [("collect images", 1, 2), ("draw pictures", 0, 50)]
     assert heard[-2:] == [("draw pictures", 50, 50), (50, {"loss": 0.5})]
     with get_client(sync_client=True) as client:
-        (artifact,) = [one for one in client.read_artifacts(limit=200) if one.key == "draw-pictures"]
+        (artifact,) = [one for one in client.read_artifacts(limit=200) if str(one.flow_run_id) == str(run)]
     assert artifact.data == 100.0
     assert artifact.description == "draw pictures: 50 of 50"
