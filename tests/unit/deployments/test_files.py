@@ -46,12 +46,17 @@ def test_every_entrypoint_is_a_flow_whose_parameters_it_names(deployment):
 
     flow = import_object(str(DEPLOYMENTS.parent / deployment["entrypoint"]))
     assert isinstance(flow, Flow)
-    assert deployment["parameters"].keys() <= flow.parameters.properties.keys()
+    assert deployment.get("parameters", {}).keys() <= flow.parameters.properties.keys()
 
 
-def test_the_form_of_retrain_has_a_line_of_explanation_for_every_section():
+def test_the_form_of_retrain_has_ten_parameters_at_most_each_with_a_line_of_explanation():
     from flows.retrain import retrain
+    from tasks.form import FLAT, SECTIONS
 
-    definitions = retrain.parameters.model_dump()["definitions"]
-    assert all(field.get("description") for field in definitions["PipelineConfig"]["properties"].values())
-    assert retrain.parameters.properties["config"]["description"]
+    form = retrain.parameters.properties
+    assert form.keys() == {*FLAT, "force", "advanced"}
+    assert len(form) <= 10
+    assert all(field["description"] for field in form.values())
+    assert [form[name]["type"] for name in ("steps", "learning_rate", "rank")] == ["integer", "number", "integer"]
+    assert form["advanced"]["propertyNames"]["enum"] == list(SECTIONS)
+    assert set(SECTIONS) | {"name"} == set(PipelineConfig.model_fields)

@@ -193,7 +193,7 @@ def test_a_run_with_prior_images_resumes_to_the_same_bytes_and_says_so_in_its_fi
 
 def test_what_is_learnt_restores_the_prior_images_better_than_without_them(base, store, snapshot, run_folder):
     settings = {"steps": 60, "learning_rate": 0.03, "schedule": "constant", "precision": "fp32", "keep": "last"}
-    settings["resolutions"] = (64,)
+    settings["warmup_steps"] = 3
     without = CONFIG.model_copy(update=settings)
     with_prior = PRIOR.model_copy(update={**settings, "prior_weight": 1.0, "prior_batch_size": 4})
     prior = encode_prior(base, with_prior, store.home, CPU)
