@@ -1,0 +1,133 @@
+"""Which servers are believed to be those of a running `sdlora up`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from deployments.running import LOCK_FILE, SERVICES_FILE, only_stack_of, running_services
+from deployments.services import Service, ServiceError, free_port
+from sdlora.errors import ConfigError
+
+SERVE = "from http.server import *; HTTPServer(('127.0.0.1', {port}), SimpleHTTPRequestHandler).serve_forever()"
+# What `sdlora up` does, with a web server in place of Prefect.
+STACK = """
+import sys, time
+from pathlib import Path
+from deployments.running import announce, only_stack_of
+from deployments.services import Service
+home, url, code = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+with only_stack_of(home):
+    server = Service("server", [sys.executable, "-c", code], {}, home / "log")
+    server.wait_ready(url + "/")
+    announce(home, {"prefect": (url, server)})
+    print("ready", flush=True)
+    time.sleep(120)
+"""
+
+
+@pytest.fixture
+def stack(tmp_path):
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-c", STACK, str(tmp_path), url, SERVE.format(port=port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        yield process, tmp_path, port
+        process.kill()
+
+
+def wait_until(condition) -> None:
+    deadline = time.monotonic() + 15
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def test_a_living_stack_is_found_with_its_addresses(stack):
+    _, home, port = stack
+    assert running_services(home) == {"prefect": f"http://127.0.0.1:{port}"}
+
+
+def test_nothing_is_found_where_nothing_runs(tmp_path):
+    assert running_services(tmp_path) is None
+    (tmp_path / SERVICES_FILE).write_text("{}")
+    assert running_services(tmp_path) is None
+
+
+def test_what_a_killed_stack_leaves_behind_is_not_believed_though_its_port_answers(stack):
+    process, home, port = stack
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (home / SERVICES_FILE).exists()
+    impostor = Service("impostor", [sys.executable, "-c", "import time; time.sleep(60)"], {}, home / "other.log")
+    impostor.stop()
+    with subprocess.Popen([sys.executable, "-c", f"import time; time.sleep(1); {SERVE.format(port=port)}"]) as other:
+        wait_until(lambda: _answers(port))
+        assert running_services(home) is None
+        other.kill()
+
+
+def test_another_process_on_the_port_of_a_living_stack_is_not_believed(stack):
+    _, home, port = stack
+    told = json.loads((home / SERVICES_FILE).read_text())
+    os.kill(told["prefect"]["pid"], signal.SIGKILL)
+    with subprocess.Popen([sys.executable, "-c", f"import time; time.sleep(1); {SERVE.format(port=port)}"]) as other:
+        wait_until(lambda: _answers(port))
+        assert running_services(home) is None
+        other.kill()
+
+
+@pytest.mark.parametrize("change", [{"pid": os.getpid()}, {"created": 1.0}, {"pid": "1"}])
+def test_a_process_id_that_belongs_to_another_by_now_is_not_believed(stack, change):
+    _, home, _ = stack
+    told = json.loads((home / SERVICES_FILE).read_text())
+    told["prefect"] |= change
+    (home / SERVICES_FILE).write_text(json.dumps(told))
+    assert running_services(home) is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"prefect": "http://127.0.0.1:1", "mlflow": "http://127.0.0.1:2"}'])
+def test_a_file_of_another_version_is_not_believed(stack, text):
+    _, home, _ = stack
+    (home / SERVICES_FILE).write_text(text)
+    assert not running_services(home)
+
+
+def test_a_second_stack_of_the_folder_is_refused_with_the_address_of_the_first(stack):
+    _, home, port = stack
+    with pytest.raises(ConfigError, match=rf"running already: http://127.0.0.1:{port}"), only_stack_of(home):
+        pass
+
+
+def test_the_lock_is_free_as_soon_as_a_stack_is_killed_and_its_file_is_cleared(stack):
+    process, home, _ = stack
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with only_stack_of(home):
+        assert (home / LOCK_FILE).stat().st_mode & 0o077 == 0
+    assert not (home / SERVICES_FILE).exists()
+
+
+def test_a_server_is_not_ready_while_somebody_else_answers_at_its_port(tmp_path: Path):
+    port = free_port()
+    with subprocess.Popen([sys.executable, "-c", SERVE.format(port=port)]) as squatter:
+        wait_until(lambda: _answers(port))
+        late = Service("The server", [sys.executable, "-c", "import time; time.sleep(60)"], {}, tmp_path / "log")
+        with pytest.raises(ServiceError, match="did not answer"):
+            late.wait_ready(f"http://127.0.0.1:{port}/", timeout_seconds=1)
+        late.stop()
+        squatter.kill()
+
+
+def _answers(port: int) -> bool:
+    from deployments.services import answers
+
+    return answers(f"http://127.0.0.1:{port}/")
