@@ -152,8 +152,9 @@ def test_forced_it_decides_again_without_training_or_registering_again(first, co
 def test_people_see_few_tags_and_programs_find_the_rest_in_one(first, home):
     version = Registry(home).client.get_model_version("shapes", "1")
     assert version.tags.keys() == {"decision", "KID", "images", "base", "sdlora"}
-    assert version.tags["images"] == "14 trained on, 10 held out"
     noted = json.loads(version.tags["sdlora"])
+    assert version.tags["images"] == f"{noted['train_count']} trained on, {noted['held_out_count']} held out"
+    assert int(noted["train_count"]) + int(noted["held_out_count"]) == 24
     assert noted["run_digest"] == first.run.digest
     assert {len(value) for key, value in noted.items() if key.endswith("_digest")} == {64}
 
