@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from deployments.credentials import Credentials, credentials_of
 from deployments.environment import environment, prefect_url, private_folder
@@ -17,7 +18,7 @@ from deployments.mlflow_server import MlflowServer
 from deployments.running import announce, only_stack_of
 from deployments.services import Service, require_free_port
 from sdlora.config import PipelineConfig
-from tasks.form import parameters_of
+from tasks.form import STYLE
 
 PROJECT = Path(__file__).parent.parent  # where flows/ and tasks/ are, in a checkout and in an installation
 PREFECT_FILE = Path(__file__).parent / "prefect.yaml"
@@ -87,7 +88,7 @@ class LocalStack:
         from deployments.register import describe, ensure_process_pool
         from tasks.alive import crash_unclaimed
 
-        deployments = describe(PREFECT_FILE, PROJECT, {"retrain/retrain": parameters_of(self.config)})
+        deployments = describe(PREFECT_FILE, PROJECT, _parameters(self.config))
         self.say("  Prefect server: starting ...")
         prefect.wait_ready(f"{self.prefect}/api/health")
         for name in crash_unclaimed(self.home, _STARTING_SECONDS):
@@ -146,6 +147,13 @@ class LocalStack:
             service.stop()
         if self.services:
             self.say("Stopped.")
+
+
+def _parameters(config: PipelineConfig) -> dict[str, dict[str, Any]]:
+    """What the forms are filled with and the schedule sends: the style's own file."""
+    style = STYLE.parameters(config)
+    images = {name: value for name, value in style.items() if name in ("sources", "advanced")}
+    return {"retrain/retrain": style, "compare/compare": style, "collect/collect": images}
 
 
 def _tool(name: str) -> str:

@@ -7,7 +7,7 @@ from prefect import flow
 from sdlora.data import CleanReport
 from tasks.alive import flow_run_alive
 from tasks.collect import clean_images, collect_images
-from tasks.form import Advanced, config_of
+from tasks.form import STYLE, Advanced
 from tasks.home import Home, state_folder
 from tasks.run_names import starting_name
 
@@ -26,7 +26,7 @@ def collect(
         home: The state folder; empty: the worker's.
     """
     home = state_folder(home)
-    data = config_of(advanced, sources=sources).data
+    data = STYLE.config(advanced, sources=sources).data
     with flow_run_alive(home):
         collected = collect_images(data, home)
         return clean_images(collected, data, home)

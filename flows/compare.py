@@ -16,7 +16,7 @@ from tasks.base import prepare_base_model
 from tasks.budget import Equal, steps_of_equal_seconds, trial_of, with_training
 from tasks.collect import clean_images, collect_images
 from tasks.compare import Way, compare_trained, encode_once, resolve_ways, train_one_way
-from tasks.form import Advanced, LearningRate, Name, Rank, Steps, config_of
+from tasks.form import STYLE, Advanced, Count, LearningRate, Name
 from tasks.home import Home, state_folder
 from tasks.lock import training_lock
 from tasks.run_names import starting_name
@@ -29,9 +29,9 @@ def compare(
     sources: tuple[str, ...] = (),
     base_model: str = "embedded",
     preset: Preset = "standard",
-    steps: Steps = None,
+    steps: Count = None,
     learning_rate: LearningRate = None,
-    rank: Rank = None,
+    rank: Count = None,
     methods: Annotated[tuple[Way, ...], Field(min_length=1)] = ("lora", "full"),
     full_learning_rate: LearningRate = None,
     neutral_prompts: tuple[str, ...] = (),
@@ -59,7 +59,7 @@ def compare(
         home: The state folder; empty: the worker's.
     """
     home = state_folder(home)
-    config = config_of(
+    config = STYLE.config(
         advanced,
         name=name,
         sources=sources,

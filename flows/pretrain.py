@@ -5,9 +5,9 @@ from __future__ import annotations
 from prefect import flow
 
 from sdlora.artifacts import BaseModelRef
-from sdlora.pretraining.plan import PretrainPlan
 from tasks.alive import flow_run_alive
 from tasks.collect import clean_images, collect_images
+from tasks.form import PLAN, AdvancedPlan, Count, Name
 from tasks.home import Home, state_folder
 from tasks.lock import training_lock
 from tasks.pretrain import pretrain_base_model
@@ -16,14 +16,26 @@ from tasks.snapshot import make_snapshot
 
 
 @flow(name="pretrain", flow_run_name=starting_name, persist_result=False, validate_parameters=True)
-def pretrain(plan: PretrainPlan = PretrainPlan(), home: Home = None) -> BaseModelRef:  # noqa: B008
+def pretrain(
+    name: Name = "base",
+    sources: tuple[str, ...] = (),
+    resolution: Count = None,
+    processes: Count = None,
+    advanced: AdvancedPlan = {},  # noqa: B006  # never changed; Prefect's form shows it as an empty object
+    home: Home = None,
+) -> BaseModelRef:
     """Collect captioned images and train a Stable Diffusion on them from nothing. Takes hours; goes on if stopped.
 
     Args:
-        plan: Which images, what to make of them, and with how many processes.
+        name: The base model: names its folder and its experiment.
+        sources: Folders, archives, lists of URLs, datasets, addresses such as s3://bucket/folder.
+        resolution: Side of the square images in pixels; empty: 64.
+        processes: Processes that share each batch; empty: one.
+        advanced: All other settings, by section and key as in a plan's file.
         home: The state folder; empty: the worker's.
     """
     home = state_folder(home)
+    plan = PLAN.config(advanced, name=name, sources=sources, resolution=resolution, processes=processes)
     with flow_run_alive(home), training_lock(home):
         collected = collect_images(plan.data, home)
         cleaned = clean_images(collected, plan.data, home)

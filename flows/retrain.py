@@ -9,7 +9,7 @@ from tasks.alive import flow_run_alive
 from tasks.base import prepare_base_model
 from tasks.collect import clean_images, collect_images
 from tasks.evaluate import decide, fight_duel, find_champion
-from tasks.form import Advanced, LearningRate, Name, Rank, Steps, config_of
+from tasks.form import STYLE, Advanced, Count, LearningRate, Name
 from tasks.home import Home, state_folder
 from tasks.identify import find_release, identify_run
 from tasks.lock import training_lock
@@ -27,9 +27,9 @@ def retrain(
     sources: tuple[str, ...] = (),
     base_model: str = "embedded",
     preset: Preset = "standard",
-    steps: Steps = None,
+    steps: Count = None,
     learning_rate: LearningRate = None,
-    rank: Rank = None,
+    rank: Count = None,
     force: bool = False,
     advanced: Advanced = {},  # noqa: B006  # never changed; Prefect's form shows it as an empty object
     home: Home = None,
@@ -51,7 +51,7 @@ def retrain(
         home: The state folder; empty: the worker's.
     """
     home = state_folder(home)
-    config = config_of(
+    config = STYLE.config(
         advanced,
         name=name,
         sources=sources,

@@ -7,85 +7,113 @@ Whatever the file leaves empty is in neither, so that it is empty for every way 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic
 
 from pydantic import WithJsonSchema
 
-from sdlora.config import NAME_PATTERN, PipelineConfig, parse_settings, without_empty
+from sdlora.config import NAME_PATTERN, ConfigFile, PipelineConfig, parse_settings, without_empty
 from sdlora.errors import ConfigError
+from sdlora.pretraining.plan import PretrainPlan
 
-SECTIONS = ("data", "base_model", "lora", "training", "evaluation", "gate")
 
-# The form of Prefect's page and the check of its server follow the JSON schema: `int | None` would become a choice of
-# types, where an empty box is meant. In Python the values go to `config_of`, which refuses them in our own words.
-Name = Annotated[str, WithJsonSchema({"type": "string", "pattern": NAME_PATTERN})]
-Steps = Annotated[int | None, WithJsonSchema({"type": "integer", "minimum": 1})]
-LearningRate = Annotated[float | None, WithJsonSchema({"type": "number", "exclusiveMinimum": 0})]
-Rank = Annotated[int | None, WithJsonSchema({"type": "integer", "minimum": 1})]
-Advanced = Annotated[
-    dict[str, Any],
-    WithJsonSchema(
-        {
+@dataclass(frozen=True)
+class Form(Generic[ConfigFile]):
+    """How a configuration file and the parameters of a flow correspond.
+
+    Attributes:
+        model: what the file holds.
+        flat: parameters of their own, by where they stand in the file.
+        sections: what `advanced` may hold.
+    """
+
+    model: type[ConfigFile]
+    flat: Mapping[str, tuple[str, ...]]
+    sections: tuple[str, ...]
+
+    def advanced_schema(self) -> dict[str, Any]:
+        """The JSON schema of `advanced`: Prefect's server refuses an unknown section before anything is queued."""
+        return {
             "type": "object",
-            "propertyNames": {"enum": list(SECTIONS)},
+            "propertyNames": {"enum": list(self.sections)},
             "additionalProperties": {"type": ["object", "null"]},
         }
-    ),
-]
 
-FLAT: Mapping[str, tuple[str, ...]] = {
-    "name": ("name",),
-    "sources": ("data", "sources"),
-    "base_model": ("base_model", "source"),
-    "preset": ("training", "preset"),
-    "steps": ("training", "steps"),
-    "learning_rate": ("training", "learning_rate"),
-    "rank": ("lora", "rank"),
-}
-"""Where each flat parameter stands in the file."""
+    def parameters(self, config: ConfigFile) -> dict[str, Any]:
+        """The parameters that say what the file says, and nothing that it leaves empty."""
+        rest = without_empty(config.model_dump(mode="json", exclude_unset=True), self.model)
+        flat = {}
+        for parameter, (*sections, key) in self.flat.items():
+            values = rest
+            for section in sections:
+                values = values.get(section, {})
+            if key in values:
+                flat[parameter] = values.pop(key)
+        advanced = {section: rest[section] for section in self.sections if rest.get(section)}
+        return {**flat, "advanced": advanced} if advanced else flat
+
+    def config(self, advanced: Mapping[str, Any], **flat: Any) -> ConfigFile:
+        """The configuration that the parameters of a run describe.
+
+        Args:
+            advanced: settings by section and key.
+            flat: values by parameter; None is empty.
+
+        Raises:
+            ConfigError: an unknown section or setting, a value that is not accepted, or a setting in both places.
+        """
+        settings = {section: dict(values) for section, values in self._checked(advanced).items()}
+        for parameter, value in flat.items():
+            *sections, key = self.flat[parameter]
+            place: dict[str, Any] = settings
+            for section in sections:
+                place = place.setdefault(section, {})
+            if place.get(key) is not None:
+                raise ConfigError(
+                    f"advanced.{'.'.join(self.flat[parameter])}: {place[key]!r} is given, and {parameter}: {value!r} "
+                    f"too. Take it out of advanced and set {parameter}."
+                )
+            if value is not None:
+                place[key] = value
+        return parse_settings(settings, self.model, origin="the parameters of this run")
+
+    def _checked(self, advanced: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+        for section, values in advanced.items():
+            if section not in self.sections:
+                raise ConfigError(f"advanced: {section!r} is no section. Known: {', '.join(self.sections)}.")
+            if not isinstance(values, Mapping | None):
+                raise ConfigError(f"advanced.{section}: expected settings by name, found {values!r}.")
+        return {section: values or {} for section, values in advanced.items()}
 
 
-def parameters_of(config: PipelineConfig) -> dict[str, Any]:
-    """The parameters that say what the file says, and nothing that it leaves empty."""
-    advanced = without_empty(config.model_dump(mode="json", exclude_unset=True), PipelineConfig)
-    flat = {}
-    for parameter, (*sections, key) in FLAT.items():
-        values = advanced
-        for section in sections:
-            values = values.get(section, {})
-        if key in values:
-            flat[parameter] = values.pop(key)
-    advanced.pop("name", None)
-    rest = {section: values for section, values in advanced.items() if values}
-    return {**flat, "advanced": rest} if rest else flat
+STYLE = Form(
+    PipelineConfig,
+    {
+        "name": ("name",),
+        "sources": ("data", "sources"),
+        "base_model": ("base_model", "source"),
+        "preset": ("training", "preset"),
+        "steps": ("training", "steps"),
+        "learning_rate": ("training", "learning_rate"),
+        "rank": ("lora", "rank"),
+    },
+    ("data", "base_model", "lora", "training", "evaluation", "gate"),
+)
+PLAN = Form(
+    PretrainPlan,
+    {
+        "name": ("name",),
+        "sources": ("data", "sources"),
+        "resolution": ("model", "resolution"),
+        "processes": ("processes",),
+    },
+    ("data", "model"),
+)
 
-
-def config_of(advanced: Mapping[str, Any], **flat: Any) -> PipelineConfig:
-    """The configuration that the parameters of a run describe.
-
-    Args:
-        advanced: settings by section and key.
-        flat: values of `FLAT`; None is empty.
-
-    Raises:
-        ConfigError: an unknown section or setting, a value that is not accepted, or a setting in both places.
-    """
-    for section, values in advanced.items():
-        if section not in SECTIONS:
-            raise ConfigError(f"advanced: {section!r} is no section. Known: {', '.join(SECTIONS)}.")
-        if not isinstance(values, Mapping | None):
-            raise ConfigError(f"advanced.{section}: expected settings by name, found {values!r}.")
-    settings: dict[str, Any] = {section: dict(values or {}) for section, values in advanced.items()}
-    for parameter, value in flat.items():
-        *sections, key = FLAT[parameter]
-        place = settings
-        for section in sections:
-            place = place.setdefault(section, {})
-        if place.get(key) is not None:
-            raise ConfigError(
-                f"advanced.{'.'.join(FLAT[parameter])}: {place[key]!r} is given, and {parameter}: {value!r} too. "
-                f"Take it out of advanced and set {parameter}."
-            )
-        if value is not None:
-            place[key] = value
-    return parse_settings(settings, PipelineConfig, origin="the parameters of this run")
+# The form of Prefect's page and the check of its server follow the JSON schema: `int | None` would become a choice of
+# types, where an empty box is meant. In Python the values go to a form's `config`, which refuses in our own words.
+Name = Annotated[str, WithJsonSchema({"type": "string", "pattern": NAME_PATTERN})]
+Count = Annotated[int | None, WithJsonSchema({"type": "integer", "minimum": 1})]
+LearningRate = Annotated[float | None, WithJsonSchema({"type": "number", "exclusiveMinimum": 0})]
+Advanced = Annotated[dict[str, Any], WithJsonSchema(STYLE.advanced_schema())]
+AdvancedPlan = Annotated[dict[str, Any], WithJsonSchema(PLAN.advanced_schema())]

@@ -9,7 +9,7 @@ from sdlora.config import PipelineConfig
 from sdlora.lora import LoraConfig, ResolvedLora
 from sdlora.training import ResolvedTraining, TrainingConfig
 from sdlora.training.defaults import BaseTraits, fill_training
-from tasks.form import parameters_of
+from tasks.form import STYLE
 
 
 def filled_lora(**settings: Any) -> ResolvedLora:
@@ -23,4 +23,4 @@ def filled_training(**settings: Any) -> ResolvedTraining:
 
 def run_flow(flow: Any, config: PipelineConfig, home: Path, **parameters: Any) -> Any:
     """Call a flow with what the configuration says, as the command line does."""
-    return flow(**parameters_of(config), home=home, **parameters)
+    return flow(**STYLE.parameters(config), home=home, **parameters)

@@ -47,13 +47,13 @@ def compare(
     with prefect_at_hand(home, "compare") as server:
         with console.status("Starting ..."):
             from flows.compare import compare as flow
-            from tasks.form import parameters_of
+            from tasks.form import STYLE
             from tasks.progress import listening
 
             server.wait_ready()
         with Stages() as stages, listening(stages.on_progress, stages.on_metrics):
             found, page = flow(
-                **parameters_of(settings),
+                **STYLE.parameters(settings),
                 methods=ways,
                 full_learning_rate=full_rate,
                 equal="seconds" if equal_seconds else "steps",

@@ -71,11 +71,12 @@ def pretrain(
     with prefect_at_hand(home, "pretrain") as server:
         with console.status("Starting ..."):
             from flows.pretrain import pretrain as flow
+            from tasks.form import PLAN
             from tasks.progress import listening
 
             server.wait_ready()
         with Stages() as stages, listening(stages.on_progress, stages.on_metrics):
-            base = flow(plan, home)
+            base = flow(**PLAN.parameters(plan), home=home)
     console.print("The base model is ready. Use it in a configuration:")
     console.print(f"base_model:\n  source: {base.folder}", markup=False, soft_wrap=True)
 
@@ -112,12 +113,12 @@ def _run_flow(config: PipelineConfig, home: Path, force: bool) -> Release:
     with prefect_at_hand(home, "run") as server:
         with console.status("Starting ..."):
             from flows.retrain import retrain
-            from tasks.form import parameters_of
+            from tasks.form import STYLE
             from tasks.progress import listening
 
             server.wait_ready()
         with Stages() as stages, listening(stages.on_progress, stages.on_metrics):
-            return retrain(**parameters_of(config), force=force, home=home)
+            return retrain(**STYLE.parameters(config), force=force, home=home)
 
 
 def _print_release(release: Release, seconds: float) -> None:

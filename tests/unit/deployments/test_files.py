@@ -51,12 +51,12 @@ def test_every_entrypoint_is_a_flow_whose_parameters_it_names(deployment):
 
 def test_the_form_of_retrain_has_ten_parameters_at_most_each_with_a_line_of_explanation():
     from flows.retrain import retrain
-    from tasks.form import FLAT, SECTIONS
+    from tasks.form import STYLE
 
     form = retrain.parameters.properties
-    assert form.keys() == {*FLAT, "force", "advanced"}
+    assert form.keys() == {*STYLE.flat, "force", "advanced"}
     assert len(form) <= 10
     assert all(field["description"] for field in form.values())
     assert [form[name]["type"] for name in ("steps", "learning_rate", "rank")] == ["integer", "number", "integer"]
-    assert form["advanced"]["propertyNames"]["enum"] == list(SECTIONS)
-    assert set(SECTIONS) | {"name"} == set(PipelineConfig.model_fields)
+    assert form["advanced"]["propertyNames"]["enum"] == list(STYLE.sections)
+    assert set(STYLE.sections) | {"name"} == set(PipelineConfig.model_fields)

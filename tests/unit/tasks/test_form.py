@@ -7,11 +7,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdlora.config import PipelineConfig, load_config, resolve
+from sdlora.config import PipelineConfig, load_config, load_file, resolve
 from sdlora.errors import ConfigError
 from sdlora.models import BaseModelConfig, load_base_model
+from sdlora.pretraining.plan import PretrainPlan
 from sdlora.training import defaults
-from tasks.form import config_of, parameters_of
+from tasks.form import PLAN, STYLE
 from tests.families import build
 from tests.tiny import tiny_base_model
 
@@ -23,12 +24,12 @@ def of_file(folder: Path, settings: dict[str, object]) -> PipelineConfig:
 
 def back(parameters: dict[str, object]) -> PipelineConfig:
     flat = {name: value for name, value in parameters.items() if name != "advanced"}
-    return config_of(parameters.get("advanced", {}), **flat)
+    return STYLE.config(parameters.get("advanced", {}), **flat)
 
 
 def test_a_file_of_two_lines_becomes_two_parameters(tmp_path: Path) -> None:
     config = of_file(tmp_path, {"name": "mine", "data": {"sources": ["images"]}})
-    assert parameters_of(config) == {"name": "mine", "sources": [str(tmp_path / "images")]}
+    assert STYLE.parameters(config) == {"name": "mine", "sources": [str(tmp_path / "images")]}
 
 
 def test_a_file_becomes_flat_parameters_and_the_rest_under_its_own_names(tmp_path: Path) -> None:
@@ -39,7 +40,7 @@ def test_a_file_becomes_flat_parameters_and_the_rest_under_its_own_names(tmp_pat
         "gate": {"max_time_factor": None},
         "lora": {},
     }
-    assert parameters_of(of_file(tmp_path, settings)) == {
+    assert STYLE.parameters(of_file(tmp_path, settings)) == {
         "name": "mine",
         "base_model": "embedded",
         "steps": 40,
@@ -76,11 +77,11 @@ SETTINGS = st.fixed_dictionaries(
 def test_parameters_mean_what_the_file_says_whatever_it_leaves_empty(tmp_path_factory, settings) -> None:
     folder = tmp_path_factory.mktemp("style")
     config = of_file(folder, settings)
-    again = back(parameters_of(config))
+    again = back(STYLE.parameters(config))
     assert again == config
-    assert parameters_of(again) == parameters_of(config)
+    assert STYLE.parameters(again) == STYLE.parameters(config)
     written = {key for section in settings.values() if isinstance(section, dict) for key in section}
-    told = parameters_of(config)
+    told = STYLE.parameters(config)
     said = told.keys() | {key for section in told.get("advanced", {}).values() for key in section}
     assert said <= written | {"name", "advanced"}
 
@@ -91,7 +92,7 @@ def test_for_bases_of_each_family_the_parameters_resolve_to_what_the_file_does(f
     folder = tiny_base_model(tmp_path / family) if family == "sd1" else build(family, tmp_path / family)
     config = of_file(tmp_path, {"base_model": {"source": str(folder)}, "training": {"precision": "fp32"}})
     base = load_base_model(config.base_model, tmp_path / "home")
-    resolved = resolve(back(parameters_of(config)), base, tmp_path / "home")
+    resolved = resolve(back(STYLE.parameters(config)), base, tmp_path / "home")
     assert resolved == resolve(config, base, tmp_path / "home")
     assert (resolved.training.learning_rate, resolved.training.batch_size) == (1e-4, 4)
 
@@ -109,7 +110,7 @@ def test_for_bases_of_each_family_the_parameters_resolve_to_what_the_file_does(f
 )
 def test_wrong_parameters_are_refused_in_our_words(advanced, flat, message) -> None:
     with pytest.raises(ConfigError, match=message):
-        config_of(advanced, **flat)
+        STYLE.config(advanced, **flat)
 
 
 def test_paths_of_a_file_are_those_beside_it_wherever_the_run_works(tmp_path, monkeypatch) -> None:
@@ -121,3 +122,17 @@ def test_paths_of_a_file_are_those_beside_it_wherever_the_run_works(tmp_path, mo
     assert config.data.sources == (str(tmp_path / "images"),)
     hub = of_file(tmp_path / "styles", {"base_model": {"source": "owner/name", "revision": "0" * 40}})
     assert hub.base_model == BaseModelConfig(source="owner/name", revision="0" * 40)
+
+
+def test_a_pretraining_plan_becomes_parameters_too(tmp_path) -> None:
+    (tmp_path / "plan.yaml").write_text("data: {sources: [images]}\nmodel: {unet: {steps: 7}}\nprocesses: 2\n")
+    plan = load_file(tmp_path / "plan.yaml", PretrainPlan)
+    parameters = PLAN.parameters(plan)
+    assert parameters == {
+        "sources": [str(tmp_path / "images")],
+        "processes": 2,
+        "advanced": {"model": {"unet": {"steps": 7}}},
+    }
+    advanced = parameters.pop("advanced")
+    assert PLAN.config(advanced, **parameters) == plan
+    assert plan.data.held_out_fraction == 0.05

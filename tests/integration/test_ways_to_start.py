@@ -1,0 +1,170 @@
+"""One style, started by a command, a form, a schedule, a REST call and a call in Python: always the same run."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import yaml
+from playwright.sync_api import Browser, Page, expect
+
+from sdlora.config import load_config
+from tasks.form import STYLE
+from tests.stack import PROJECT, RunningStack, clean_environment, request, start_stack
+from tests.tiny import draw_images
+
+DIGEST = re.compile(r"Run ([0-9a-f]{64})")
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    """`sdlora up` for a style on the embedded base, with most settings left empty."""
+    folder = tmp_path_factory.mktemp("mine")
+    draw_images(folder / "images", 24, seed=5)
+    settings: dict[str, Any] = {
+        "name": "mine",
+        "data": {"sources": ["images"], "held_out_fraction": 0.4},
+        "training": {"steps": 4},
+        "evaluation": {"max_prompts": 8, "steps": 2, "denoising_steps": 2, "resamples": 100, "fid_resamples": 100},
+    }
+    (folder / "mine.yaml").write_text(yaml.safe_dump(settings))
+    running = start_stack(folder / "home", folder / "mine.yaml")
+    try:
+        running.wait_for("Stop everything")
+        yield running
+    finally:
+        running.process.terminate()
+        running.process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def deployment(stack: RunningStack) -> dict[str, Any]:
+    return stack.api("deployments/name/retrain/retrain")
+
+
+@pytest.fixture
+def page(stack: RunningStack, browser: Browser) -> Iterator[Page]:
+    """The Prefect page of a person who has logged in."""
+    context = browser.new_context(viewport={"width": 1280, "height": 1000})
+    opened = context.new_page()
+    opened.goto(f"{stack.prefect}/v2/login")
+    opened.get_by_role("textbox").first.fill(stack.credentials.login)
+    opened.keyboard.press("Enter")
+    opened.wait_for_url("**/dashboard**")
+    yield opened
+    context.close()
+
+
+def digest_of(stack: RunningStack, flow_run_id: str) -> str:
+    """The digest that a finished run wrote into its log."""
+    logs = {"flow_run_id": {"any_": [flow_run_id]}}
+    state = stack.finished(flow_run_id)
+    lines = [line["message"] for line in stack.api("logs/filter", {"logs": logs, "limit": 200})]
+    assert state["type"] == "COMPLETED", (state, lines)
+    (digest,) = {found[1] for line in lines if (found := DIGEST.search(line))}
+    return digest
+
+
+def run_of_the_clock(stack: RunningStack, deployment_id: str) -> str:
+    """Add a schedule that is due in some seconds; returns the id of the run that it starts."""
+    first = datetime.now(UTC) + timedelta(seconds=12)
+    schedule = {"schedule": {"interval": 60, "anchor_date": first.isoformat()}, "active": True}
+    (added,) = stack.api(f"deployments/{deployment_id}/schedules", [schedule])
+    wanted = {
+        "flow_runs": {
+            "state": {"type": {"any_": ["PENDING", "RUNNING", "COMPLETED"]}},
+            "tags": {"all_": ["auto-scheduled"]},
+        }
+    }
+    deadline = time.monotonic() + 180
+    while not (started := stack.api("flow_runs/filter", wanted)):
+        assert time.monotonic() < deadline, "the schedule started nothing"
+        time.sleep(1)
+    stack.api(f"deployments/{deployment_id}/schedules/{added['id']}", method="DELETE")
+    return str(started[0]["id"])
+
+
+def test_what_the_server_keeps_of_the_style_is_what_its_file_says(stack, deployment):
+    parameters = deployment["parameters"]
+    assert parameters.keys() == {"name", "sources", "steps", "advanced"}
+    assert parameters["advanced"]["data"] == {"held_out_fraction": 0.4}
+    advanced = parameters.pop("advanced")
+    assert STYLE.config(advanced, **parameters) == load_config(stack.config)
+
+
+def test_all_ways_to_start_it_lead_to_the_same_run_which_is_trained_once(stack, deployment, page):
+    page.goto(f"{stack.prefect}/v2/deployments/deployment/{deployment['id']}/run")
+    expect(page.get_by_text("steps (Optional)")).to_be_visible()
+    with page.expect_response("**/create_flow_run") as answer:
+        page.get_by_role("button", name="Submit").click()
+    by_form = str(answer.value.json()["id"])
+    digests = {"form": digest_of(stack, by_form)}
+    digests["REST"] = digest_of(stack, stack.api(f"deployments/{deployment['id']}/create_flow_run", {})["id"])
+    digests["schedule"] = digest_of(stack, run_of_the_clock(stack, deployment["id"]))
+    digests["command"] = digest_of_command(stack)
+    digests["call"] = digest_of_call(stack)
+    assert len(set(digests.values())) == 1, digests
+    (folder,) = (stack.home / "runs" / "mine").glob("????????????????")
+    assert folder.name == digests["form"][:16]
+    logged = stack.api("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [by_form]}}})
+    assert not [artifact["key"] for artifact in logged if "file://" in str(artifact["data"])]
+
+
+def digest_of_command(stack: RunningStack) -> str:
+    command = [sys.executable, "-m", "deployments.cli", "run", "--config", str(stack.config), "--home", str(stack.home)]
+    done = subprocess.run(command, cwd=PROJECT, env=clean_environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Nothing new" in done.stdout
+    log = max((stack.home / "logs").glob("run*.log"), key=lambda path: path.stat().st_mtime).read_text()
+    return DIGEST.findall(log)[-1]
+
+
+def digest_of_call(stack: RunningStack) -> str:
+    images, home = str(stack.config.parent / "images"), str(stack.home)
+    advanced = {"data": {"held_out_fraction": 0.4}}
+    script = (
+        "from pathlib import Path\nfrom flows.retrain import retrain\n"
+        f"release = retrain('mine', [{images!r}], steps=4, home=Path({home!r}), advanced={advanced!r})\n"
+        "print('Run', release.run.digest)"
+    )
+    environment = clean_environment() | stack.environment()
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return DIGEST.findall(done.stdout)[-1]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "refusal"),
+    [
+        ({"steps": 0}, "'steps'. Failure reason: 0 is less than the minimum of 1"),
+        ({"rank": "many"}, "'rank'. Failure reason: 'many' is not of type 'integer'"),
+        ({"advanced": {"trainin": {}}}, "'trainin' is not one of ['data', 'base_model'"),
+        ({"name": "My Style"}, "'My Style' does not match"),
+    ],
+)
+def test_what_the_schema_can_tell_is_refused_before_anything_is_queued(parameters, refusal, stack, deployment):
+    status, answer = request(
+        f"{stack.prefect}/api/deployments/{deployment['id']}/create_flow_run",
+        {"Content-Type": "application/json", "Authorization": stack.basic},
+        json.dumps({"parameters": parameters}).encode(),
+    )
+    assert (status, refusal in answer) == (409, True), answer
+
+
+def test_all_else_is_refused_in_our_words_as_the_runs_first_act(stack, deployment):
+    began = time.monotonic()
+    parameters = {"advanced": {"training": {"stepz": 3}}}
+    run = stack.api(f"deployments/{deployment['id']}/create_flow_run", {"parameters": parameters})
+    state = stack.finished(run["id"])
+    assert state["type"] == "FAILED"
+    assert "training.stepz: unknown setting. Did you mean 'steps'?" in state["message"]
+    assert time.monotonic() - began < 45  # 15 s on idle cores
