@@ -150,7 +150,7 @@ class LocalStack:
 
 def retrain_parameters(config: PipelineConfig, home: Path) -> dict[str, Any]:
     """What the form of `retrain` is filled with, and what its schedule sends."""
-    return {"config": config.model_dump(mode="json"), "home": str(home)}
+    return {"config": config.model_dump(mode="json", exclude_unset=True), "home": str(home)}
 
 
 def _tool(name: str) -> str:
