@@ -1,88 +1,90 @@
-"""`sdlora up` as a person uses it: everything starts, a run from the browser completes, Ctrl-C leaves nothing."""
+"""`sdlora up` as a person uses it: a run from the page completes, and Ctrl-C leaves nothing but what others run."""
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-import pytest
 import yaml
 
-from deployments.services import free_port, require_free_port
-
-pytestmark = pytest.mark.slow
-PATIENCE_SECONDS = 300
-
-
-@pytest.fixture
-def stack(settings, tmp_path) -> Iterator[tuple[subprocess.Popen[str], Path, int, int]]:
-    config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump(settings))
-    prefect, mlflow = free_port(), free_port()
-    command = [sys.executable, "-m", "deployments.cli", "up", "--home", str(tmp_path / "home"), "--config", str(config)]
-    command += ["--prefect-port", str(prefect), "--mlflow-port", str(mlflow)]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
-    yield process, tmp_path / "home", prefect, mlflow
-    process.terminate()
-    process.wait(60)
+from deployments.running import running_services
+from deployments.services import require_free_port
+from tests.stack import PROJECT, RunningStack, clean_environment, start_stack
 
 
-def wait_for_line(process: subprocess.Popen[str], word: str) -> str:
-    assert process.stdout is not None
-    said = ""
-    for line in process.stdout:
-        said += line
-        if word in line:
-            return said
-    raise AssertionError(f"it ended without saying {word!r}:\n{said}")
-
-
-def call(port: int, path: str, body: object = None) -> dict[str, object]:
-    data = None if body is None else json.dumps(body).encode()
-    headers = {"Content-Type": "application/json"}
-    with urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}/api/{path}", data, headers)) as reply:
-        return json.loads(reply.read())
-
-
-def processes_of(home: Path) -> list[str]:
-    found = []
+def processes_of(home: Path) -> dict[int, str]:
+    found = {}
     for process in psutil.process_iter():
         try:
             if process.environ().get("SDLORA_HOME") == str(home):
-                found.append(" ".join(process.cmdline()))
+                found[process.pid] = " ".join(process.cmdline())
         except (psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied):
             continue
     return found
 
 
-def test_a_run_started_over_the_api_completes_and_ctrl_c_leaves_nothing_behind(stack):
-    process, home, prefect, mlflow = stack
-    said = wait_for_line(process, "Stop everything")
-    assert f"http://127.0.0.1:{prefect}" in said
-    assert f"http://127.0.0.1:{mlflow}" in said
+def port_of(url: str) -> int:
+    return int(url.rpartition(":")[2])
 
-    deployment = call(prefect, "deployments/name/retrain/retrain")
-    assert deployment["parameters"]["home"] == str(home)  # type: ignore[index]
-    run = call(prefect, f"deployments/{deployment['id']}/create_flow_run", {})
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while (state := call(prefect, f"flow_runs/{run['id']}")["state"])["type"] not in {"COMPLETED", "FAILED", "CRASHED"}:
-        assert time.monotonic() < deadline, state
-        time.sleep(1)
+
+def test_a_run_started_over_the_api_completes(running_stack: RunningStack):
+    assert running_stack.prefect in running_stack.said
+    assert running_stack.mlflow in running_stack.said
+    deployment = running_stack.api("deployments/name/retrain/retrain")
+    assert deployment["parameters"]["home"] == str(running_stack.home)
+    run = running_stack.api(f"deployments/{deployment['id']}/create_flow_run", {})
+    state = running_stack.finished(run["id"])
     assert state["type"] == "COMPLETED", state
-    assert list(home.glob("runs/shapes/*/release/report.html"))
+    assert list(running_stack.home.glob("runs/shapes/*/release/report.html"))
+    assert list((running_stack.home / "alive").iterdir()) == []
 
-    process.send_signal(signal.SIGINT)
-    assert process.wait(90) == 0
-    assert processes_of(home) == []
-    for port in (prefect, mlflow):
-        require_free_port(port, "server", "--port")
-    assert not (home / "services.json").exists()
+
+def test_other_commands_find_the_running_servers(running_stack: RunningStack):
+    found = running_services(running_stack.home)
+    assert found == {"prefect": running_stack.prefect, "mlflow": running_stack.mlflow}
+
+
+def test_a_run_from_a_terminal_is_seen_on_the_page_and_outlives_the_servers(settings, tmp_path):
+    config = tmp_path / "config.yaml"
+    settings = {**settings, "training": {**settings["training"], "steps": 30}}
+    config.write_text(yaml.safe_dump(settings))
+    home = tmp_path / "home"
+    stack = start_stack(home, config)
+    command = [sys.executable, "-m", "deployments.cli", "run", "--home", str(home), "--config", str(config)]
+    try:
+        stack.wait_for("Stop everything")
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=PROJECT, env=clean_environment()
+        ) as typed:
+            wait_until_training(home, typed)
+            typed.send_signal(signal.SIGSTOP)  # so that its training is not over before the servers are, however quick
+            (shown,) = stack.api("flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}})
+            assert (home / "alive" / shown["id"]).is_file()
+
+            stack.process.send_signal(signal.SIGINT)
+            assert stack.process.wait(90) == 0
+            family = {typed.pid, *(child.pid for child in psutil.Process(typed.pid).children(recursive=True))}
+            assert {pid: line for pid, line in processes_of(home).items() if pid not in family} == {}
+            for url in (stack.prefect, stack.mlflow):
+                require_free_port(port_of(url), "server", "--port")
+            assert not (home / "services.json").exists()
+
+            typed.send_signal(signal.SIGCONT)
+            said, _ = typed.communicate(timeout=300)
+            assert typed.returncode == 0, said
+        assert "shapes version 1" in said
+        assert processes_of(home) == {}
+    finally:
+        stack.process.kill()
+
+
+def wait_until_training(home: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not list(home.glob("runs/shapes/*/mlflow_run.txt")):
+        assert process.poll() is None, process.stdout and process.stdout.read()
+        assert time.monotonic() < deadline, "no training began"
+        time.sleep(0.1)

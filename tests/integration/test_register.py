@@ -1,0 +1,91 @@
+"""`sdlora up` registers what `prefect deploy --all` would."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL
+
+from deployments.register import describe, ensure_process_pool
+from deployments.up import PREFECT_FILE, PROJECT
+from sdlora.errors import ConfigError
+
+# What the server adds by itself, or what only one of the two knows.
+OF_THE_SERVER = {"id", "created", "updated", "created_by", "updated_by", "last_polled", "status"}
+OF_THE_COMMAND = {"version_id", "version_info", "branch", "base", "root", "labels"}
+
+
+def registered() -> dict[str, dict]:
+    """All deployments of the file as the server has them, without what tells one registration from another."""
+    with get_client(sync_client=True) as client:
+        found = [
+            client.read_deployment_by_name(f"{name}/{name}")
+            for name in ("retrain", "collect", "generate", "pretrain", "compare")
+        ]
+    told = {one.name: one.model_dump(mode="json", exclude=OF_THE_SERVER | OF_THE_COMMAND) for one in found}
+    for one in told.values():
+        for schedule in one["schedules"]:
+            for key in (*OF_THE_SERVER, "deployment_id"):
+                schedule.pop(key, None)
+        if limit := one["global_concurrency_limit"]:
+            one["global_concurrency_limit"] = limit["limit"]  # its name holds the deployment's id
+    return told
+
+
+def delete_all() -> None:
+    with get_client(sync_client=True) as client:
+        for one in client.read_deployments():
+            client.delete_deployment(one.id)
+
+
+@pytest.fixture
+def _variables(monkeypatch, tmp_path):
+    monkeypatch.setenv("SDLORA_HOME", str(tmp_path))
+    monkeypatch.setenv("SDLORA_PROJECT", str(PROJECT))
+    ensure_process_pool("local")
+    yield
+    delete_all()
+
+
+@pytest.mark.usefixtures("_variables")
+def test_it_registers_what_prefects_own_command_does_and_twice_changes_nothing():
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(PREFECT_FILE)]
+    environment = {**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value()}
+    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    by_hand = registered()
+    delete_all()
+    for _ in range(2):
+        for deployment in describe(PREFECT_FILE, PROJECT, {}):
+            deployment.register()
+        assert registered() == by_hand
+
+
+@pytest.mark.usefixtures("_variables")
+def test_parameters_are_laid_over_those_of_the_file(tmp_path: Path):
+    wanted = {"retrain/retrain": {"config": {"name": "mine"}}}
+    for deployment in describe(PREFECT_FILE, PROJECT, wanted):
+        deployment.register()
+    assert registered()["retrain"]["parameters"] == {"config": {"name": "mine"}, "home": str(tmp_path)}
+    assert registered()["collect"]["parameters"] == {"home": str(tmp_path)}
+
+
+def test_what_would_be_left_out_is_refused_by_name(tmp_path: Path):
+    file = tmp_path / "prefect.yaml"
+    file.write_text("pull: []\ndeployments: [{name: mine, entrypoint: flows/collect.py:collect, triggers: []}]")
+    with pytest.raises(ConfigError, match=r"prefect.yaml: deployment 'mine' has triggers"):
+        describe(file, PROJECT, {})
+
+
+def test_the_work_pool_is_made_once():
+    ensure_process_pool("made-by-test")
+    ensure_process_pool("made-by-test")
+    with get_client(sync_client=True) as client:
+        pool = client.read_work_pool("made-by-test")
+    assert pool.type == "process"
+    assert "working_dir" in pool.base_job_template["variables"]["properties"]
