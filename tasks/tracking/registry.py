@@ -2,7 +2,7 @@
 
 `mlflow.diffusers` stores the adapter: it takes a folder of safetensors as it is, remembers the base model and gives
 `load_model(...).load_pipeline()`, so no code and no pickle is stored. It knows neither digests nor decisions; those
-are notes in one tag of the version (`tasks/tracking/notes.py`), beside the few tags that people read. The version is
+are notes in one tag of the version (`tasks/tracking/notes.py`), apart from the few tags that people read. It is
 created apart from the upload, because that sets its tags in the same transaction: a version without its digests could
 not be found again, and the same adapter would be registered twice.
 """

@@ -141,6 +141,13 @@ def test_the_same_images_make_no_second_version(first, config, home):
     assert again.reasons == first.reasons
     assert len(Registry(home).versions("shapes")) == 1
     assert weights.stat().st_mtime_ns == written_at
+    with get_client(sync_client=True) as client:
+        newest = max(client.read_flow_runs(limit=200), key=lambda run: run.created)
+        written = client.read_artifacts(limit=200)
+    assert newest.name.endswith(", no new images")
+    (result,) = (one for one in written if one.flow_run_id == newest.id and one.key == "result")
+    assert result.description == "Nothing new: shapes version 1 stands"
+    assert str(first.report) in result.data
 
 
 def test_forced_it_decides_again_without_training_or_registering_again(first, config, home):
