@@ -1,11 +1,14 @@
 """Register what `prefect.yaml` describes with the server that this process's environment names.
 
-`prefect deploy --all` does the same by hand. As a command it would import Prefect and the flows once more, which takes
-longer than all its calls; here that happens while the server starts.
+python -m deployments.register    # PREFECT_API_URL, its credentials and SDLORA_PROJECT are set
+
+`prefect deploy --all` does nearly the same, but its forms refuse a box that is left empty. It would also import
+Prefect and the flows once more, which takes longer than all its calls; `sdlora up` does that while the server starts.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -115,3 +118,13 @@ class _PullSteps:
 
     def to_pull_step(self) -> list[dict[str, Any]]:
         return self._steps
+
+
+if __name__ == "__main__":
+    from deployments.up import POOL, PREFECT_FILE, PROJECT
+
+    os.environ.setdefault("SDLORA_PROJECT", str(PROJECT))
+    ensure_process_pool(POOL)
+    for _deployment in describe(PREFECT_FILE, PROJECT, {}):
+        _deployment.register()
+        print(f"Registered {_deployment.name}.")

@@ -21,7 +21,14 @@ import yaml
 
 from deployments.credentials import Credentials, credentials_of
 from deployments.services import free_port
+from tests.tiny import draw_images
 
+STYLE_FILE: dict[str, Any] = {
+    "name": "mine",
+    "data": {"sources": ["images"], "held_out_fraction": 0.4},
+    "training": {"steps": 4},
+    "evaluation": {"max_prompts": 8, "steps": 2, "denoising_steps": 2, "resamples": 100, "fid_resamples": 100},
+}
 PROJECT = Path(__file__).parents[1]
 START_SECONDS = 300
 
@@ -135,16 +142,17 @@ def _follow(process: subprocess.Popen[str], lines: list[str]) -> None:
 
 
 @pytest.fixture(scope="session")
-def running_stack(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """`sdlora up` with the quickest configuration, started once for the session and ready for use.
+def running_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    """`sdlora up` for a style on the embedded base with most settings left empty, started once for the session.
 
     It gives the process, its state folder `home`, its configuration file, the addresses of both servers, the
     credentials, and calls to Prefect's REST interface as the owner. A test that stops or breaks servers starts a stack
     of its own with `start_stack`.
     """
     folder = tmp_path_factory.mktemp("up")
-    config = folder / "config.yaml"
-    config.write_text(yaml.safe_dump(settings))
+    draw_images(folder / "images", 24, seed=5)
+    config = folder / "mine.yaml"
+    config.write_text(yaml.safe_dump(STYLE_FILE))
     stack = start_stack(folder / "home", config)
     try:
         stack.wait_for("Stop everything")

@@ -29,6 +29,9 @@ def registered() -> dict[str, dict]:
         ]
     told = {one.name: one.model_dump(mode="json", exclude=OF_THE_SERVER | OF_THE_COMMAND) for one in found}
     for one in told.values():
+        for box in one["parameter_openapi_schema"]["properties"].values():
+            if box.get("default", ...) is None:  # `sdlora up` takes it out, so that a box may be left empty
+                del box["default"]
         for schedule in one["schedules"]:
             for key in (*OF_THE_SERVER, "deployment_id"):
                 schedule.pop(key, None)
@@ -67,12 +70,15 @@ def test_it_registers_what_prefects_own_command_does_and_twice_changes_nothing()
 
 
 @pytest.mark.usefixtures("_variables")
-def test_parameters_are_laid_over_those_of_the_file(tmp_path: Path):
-    wanted = {"retrain/retrain": {"config": {"name": "mine"}}}
+def test_parameters_are_laid_over_those_of_the_file_and_empty_boxes_have_no_default():
+    wanted = {"retrain/retrain": {"name": "mine", "steps": 3}}
     for deployment in describe(PREFECT_FILE, PROJECT, wanted):
         deployment.register()
-    assert registered()["retrain"]["parameters"] == {"config": {"name": "mine"}, "home": str(tmp_path)}
-    assert registered()["collect"]["parameters"] == {"home": str(tmp_path)}
+    assert registered()["retrain"]["parameters"] == {"name": "mine", "steps": 3}
+    assert registered()["collect"]["parameters"] == {}
+    with get_client(sync_client=True) as client:
+        form = client.read_deployment_by_name("retrain/retrain").parameter_openapi_schema["properties"]
+    assert "default" not in form["steps"] and "default" in form["preset"]
 
 
 def test_what_would_be_left_out_is_refused_by_name(tmp_path: Path):

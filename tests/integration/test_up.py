@@ -35,11 +35,10 @@ def test_a_run_started_over_the_api_completes(running_stack: RunningStack):
     assert running_stack.prefect in running_stack.said
     assert running_stack.mlflow in running_stack.said
     deployment = running_stack.api("deployments/name/retrain/retrain")
-    assert deployment["parameters"]["home"] == str(running_stack.home)
     run = running_stack.api(f"deployments/{deployment['id']}/create_flow_run", {})
     state = running_stack.finished(run["id"])
     assert state["type"] == "COMPLETED", state
-    assert list(running_stack.home.glob("runs/shapes/*/release/report.html"))
+    assert list(running_stack.home.glob("runs/mine/*/release/report.html"))
     assert list((running_stack.home / "alive").iterdir()) == []
 
 

@@ -12,50 +12,27 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-import yaml
 from playwright.sync_api import Browser, Page, expect
 
 from sdlora.config import load_config
 from tasks.form import STYLE
-from tests.stack import PROJECT, RunningStack, clean_environment, request, start_stack
-from tests.tiny import draw_images
+from tests.stack import PROJECT, RunningStack, clean_environment, request
 
 DIGEST = re.compile(r"Run ([0-9a-f]{64})")
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """`sdlora up` for a style on the embedded base, with most settings left empty."""
-    folder = tmp_path_factory.mktemp("mine")
-    draw_images(folder / "images", 24, seed=5)
-    settings: dict[str, Any] = {
-        "name": "mine",
-        "data": {"sources": ["images"], "held_out_fraction": 0.4},
-        "training": {"steps": 4},
-        "evaluation": {"max_prompts": 8, "steps": 2, "denoising_steps": 2, "resamples": 100, "fid_resamples": 100},
-    }
-    (folder / "mine.yaml").write_text(yaml.safe_dump(settings))
-    running = start_stack(folder / "home", folder / "mine.yaml")
-    try:
-        running.wait_for("Stop everything")
-        yield running
-    finally:
-        running.process.terminate()
-        running.process.wait(60)
-
-
-@pytest.fixture(scope="module")
-def deployment(stack: RunningStack) -> dict[str, Any]:
-    return stack.api("deployments/name/retrain/retrain")
+def deployment(running_stack: RunningStack) -> dict[str, Any]:
+    return running_stack.api("deployments/name/retrain/retrain")
 
 
 @pytest.fixture
-def page(stack: RunningStack, browser: Browser) -> Iterator[Page]:
+def page(running_stack: RunningStack, browser: Browser) -> Iterator[Page]:
     """The Prefect page of a person who has logged in."""
     context = browser.new_context(viewport={"width": 1280, "height": 1000})
     opened = context.new_page()
-    opened.goto(f"{stack.prefect}/v2/login")
-    opened.get_by_role("textbox").first.fill(stack.credentials.login)
+    opened.goto(f"{running_stack.prefect}/v2/login")
+    opened.get_by_role("textbox").first.fill(running_stack.credentials.login)
     opened.keyboard.press("Enter")
     opened.wait_for_url("**/dashboard**")
     yield opened
@@ -91,29 +68,30 @@ def run_of_the_clock(stack: RunningStack, deployment_id: str) -> str:
     return str(started[0]["id"])
 
 
-def test_what_the_server_keeps_of_the_style_is_what_its_file_says(stack, deployment):
+def test_what_the_server_keeps_of_the_style_is_what_its_file_says(running_stack, deployment):
     parameters = deployment["parameters"]
     assert parameters.keys() == {"name", "sources", "steps", "advanced"}
     assert parameters["advanced"]["data"] == {"held_out_fraction": 0.4}
     advanced = parameters.pop("advanced")
-    assert STYLE.config(advanced, **parameters) == load_config(stack.config)
+    assert STYLE.config(advanced, **parameters) == load_config(running_stack.config)
 
 
-def test_all_ways_to_start_it_lead_to_the_same_run_which_is_trained_once(stack, deployment, page):
-    page.goto(f"{stack.prefect}/v2/deployments/deployment/{deployment['id']}/run")
+def test_all_ways_to_start_it_lead_to_the_same_run_which_is_trained_once(running_stack, deployment, page):
+    page.goto(f"{running_stack.prefect}/v2/deployments/deployment/{deployment['id']}/run")
     expect(page.get_by_text("steps (Optional)")).to_be_visible()
     with page.expect_response("**/create_flow_run") as answer:
         page.get_by_role("button", name="Submit").click()
     by_form = str(answer.value.json()["id"])
-    digests = {"form": digest_of(stack, by_form)}
-    digests["REST"] = digest_of(stack, stack.api(f"deployments/{deployment['id']}/create_flow_run", {})["id"])
-    digests["schedule"] = digest_of(stack, run_of_the_clock(stack, deployment["id"]))
-    digests["command"] = digest_of_command(stack)
-    digests["call"] = digest_of_call(stack)
+    digests = {"form": digest_of(running_stack, by_form)}
+    called = running_stack.api(f"deployments/{deployment['id']}/create_flow_run", {})
+    digests["REST"] = digest_of(running_stack, called["id"])
+    digests["schedule"] = digest_of(running_stack, run_of_the_clock(running_stack, deployment["id"]))
+    digests["command"] = digest_of_command(running_stack)
+    digests["call"] = digest_of_call(running_stack)
     assert len(set(digests.values())) == 1, digests
-    (folder,) = (stack.home / "runs" / "mine").glob("????????????????")
+    (folder,) = (running_stack.home / "runs" / "mine").glob("????????????????")
     assert folder.name == digests["form"][:16]
-    logged = stack.api("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [by_form]}}})
+    logged = running_stack.api("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [by_form]}}})
     assert not [artifact["key"] for artifact in logged if "file://" in str(artifact["data"])]
 
 
@@ -151,20 +129,20 @@ def digest_of_call(stack: RunningStack) -> str:
         ({"name": "My Style"}, "'My Style' does not match"),
     ],
 )
-def test_what_the_schema_can_tell_is_refused_before_anything_is_queued(parameters, refusal, stack, deployment):
+def test_what_the_schema_can_tell_is_refused_before_anything_is_queued(parameters, refusal, running_stack, deployment):
     status, answer = request(
-        f"{stack.prefect}/api/deployments/{deployment['id']}/create_flow_run",
-        {"Content-Type": "application/json", "Authorization": stack.basic},
+        f"{running_stack.prefect}/api/deployments/{deployment['id']}/create_flow_run",
+        {"Content-Type": "application/json", "Authorization": running_stack.basic},
         json.dumps({"parameters": parameters}).encode(),
     )
     assert (status, refusal in answer) == (409, True), answer
 
 
-def test_all_else_is_refused_in_our_words_as_the_runs_first_act(stack, deployment):
+def test_all_else_is_refused_in_our_words_as_the_runs_first_act(running_stack, deployment):
     began = time.monotonic()
     parameters = {"advanced": {"training": {"stepz": 3}}}
-    run = stack.api(f"deployments/{deployment['id']}/create_flow_run", {"parameters": parameters})
-    state = stack.finished(run["id"])
+    run = running_stack.api(f"deployments/{deployment['id']}/create_flow_run", {"parameters": parameters})
+    state = running_stack.finished(run["id"])
     assert state["type"] == "FAILED"
     assert "training.stepz: unknown setting. Did you mean 'steps'?" in state["message"]
     assert time.monotonic() - began < 45  # 15 s on idle cores
