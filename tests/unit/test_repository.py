@@ -124,3 +124,11 @@ def test_importing_the_library_loads_no_heavy_package():
 def test_the_console_script_points_at_a_function():
     module, _, function = PYPROJECT["project"]["scripts"]["sdlora"].partition(":")
     assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_the_architecture_page_lists_the_layers_that_the_import_contract_has():
+    contracts = PYPROJECT["tool"]["importlinter"]["contracts"]
+    (layers,) = (one["layers"] for one in contracts if one.get("containers") == ["sdlora"])
+    page = (PROJECT / "docs" / "architecture.md").read_text()
+    listed = page.split("a part may import those below it:\n\n```\n")[1].split("```")[0].splitlines()
+    assert [line.split("    ")[0].strip() for line in listed] == layers
