@@ -15,7 +15,6 @@ Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 LINE_LENGTH = 200
 _INTERVAL_SECONDS = 30.0
-_TENTH = 10
 _LEAST_SECONDS = 1.0
 """A resumed training tells its whole curve at once: closer points are of before, not news."""
 
@@ -46,8 +45,8 @@ class TrainingLog:
 
     def __init__(self, steps: int, stage: str = "") -> None:
         self.log, self.steps, self.stage = run_log(), steps, f"{stage}: " if stage else ""
-        self._said_at, self._said_step = time.monotonic(), 0
-        self._reached = 0
+        self._said_at: float | None = None
+        self._said_step, self._reached = 0, -1
 
     def report(self, step: int, values: Mapping[str, float]) -> None:
         """Hear a point of the curve; says something if it is time to."""
@@ -55,19 +54,23 @@ class TrainingLog:
             self.log.info(
                 "%sstep %d of %d, validation loss %.4g", self.stage, step, self.steps, values["validation_loss"]
             )
+        now, is_last = time.monotonic(), step >= self.steps
+        if self._said_at is None:  # time is counted from here: what came before was no training
+            self._said_at, self._said_step = now, 0 if is_last else step
         if "loss" not in values or step <= self._said_step:
             return
         self._reached = max(self._reached, step)
-        now = time.monotonic()
         passed = now - self._said_at
-        is_last = step >= self.steps
-        is_due = passed >= _INTERVAL_SECONDS or (step - self._said_step) * _TENTH >= self.steps
+        is_due = passed >= _INTERVAL_SECONDS or self._tenth(step) > self._tenth(self._said_step)
         if not is_last and (not is_due or passed < _LEAST_SECONDS):
             return
         left = passed / (step - self._said_step) * (self.steps - step)
         rest = "" if is_last else f", {_clock(left)} left"
         self.log.info("%sstep %d of %d, loss %.4g%s", self.stage, step, self.steps, values["loss"], rest)
         self._said_at, self._said_step = now, step
+
+    def _tenth(self, step: int) -> int:
+        return 10 * step // self.steps
 
 
 def _clock(seconds: float) -> str:

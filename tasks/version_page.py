@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from sdlora.artifacts import SnapshotRef
 from sdlora.evaluation import Decision, Duel
+from sdlora.evidence import Check
 from tasks.markdown import fitting, markdown_text, table
 from tasks.scores import LEADING, contestants, score_rows
 from tasks.tracking import MAX_LENGTH, RunPage, version_route
@@ -35,12 +36,13 @@ def version_description(
         "held-out images, with the same seeds for all. Values with their 95 % interval."
     )
     start = [
-        f"**{verdict}.** " + " ".join(markdown_text(check.reason) for check in first),
+        f"**{verdict}.** {_reason(first[0])}" if first else f"**{verdict}.**",
+        *(["\n".join(f"- {_reason(check)}" for check in first[1:])] if first[1:] else []),
         " · ".join(links),
         table(["", *contestants(duel), "better is"], score_rows(duel, LEADING)),
         f"![Base model and adapter on the same prompts and seeds]({page.picture(SUMMARY_PICTURE)})",
     ]
-    others = [f"- {markdown_text(check.reason)}" for check in decision.checks if check not in first]
+    others = [f"- {_reason(check)}" for check in decision.checks if check not in first]
     return fitting("\n\n".join([*start, learnt, ""]), others, MAX_LENGTH)
 
 
@@ -57,3 +59,7 @@ def training_description(name: str, base: str, snapshot: SnapshotRef) -> str:
         f"Trains {markdown_text(name)} on {snapshot.train_count} images, with {snapshot.held_out_count} held out; base "
         f"model {markdown_text(base)}."
     )
+
+
+def _reason(check: Check) -> str:
+    return markdown_text(check.reason)

@@ -36,12 +36,12 @@ def test_each_tenth_of_the_steps_is_told_with_the_time_left(clock, caplog):
 def test_slow_steps_are_told_every_half_minute(clock, caplog):
     caplog.set_level(logging.INFO)
     log = TrainingLog(100_000)
-    for step in range(1, 61):
+    for step in range(1, 62):
         clock[0] += 1
         log.report(step, {"loss": 0.5})
     assert lines(caplog) == [
-        "step 30 of 100000, loss 0.5, 27:46:10 left",
-        "step 60 of 100000, loss 0.5, 27:45:40 left",
+        "step 31 of 100000, loss 0.5, 27:46:09 left",
+        "step 61 of 100000, loss 0.5, 27:45:39 left",
     ]
 
 
@@ -54,3 +54,19 @@ def test_the_curve_that_a_resumed_training_repeats_is_no_news(clock, caplog):
     clock[0] += 5
     log.report(100, {"loss": 0.25})
     assert lines(caplog) == ["step 100 of 100, loss 0.25"]
+
+
+def test_what_came_before_the_first_point_does_not_count_as_training(clock, caplog):
+    caplog.set_level(logging.INFO)
+    log = TrainingLog(100)
+    clock[0] += 600  # images are encoded
+    log.report(0, {"validation_loss": 0.75})
+    clock[0] += 20
+    log.report(10, {"loss": 0.5})
+    assert lines(caplog) == ["step 0 of 100, validation loss 0.75", "step 10 of 100, loss 0.5, 3:00 left"]
+
+
+def test_a_training_of_one_step_is_told(clock, caplog):
+    caplog.set_level(logging.INFO)
+    TrainingLog(1).report(1, {"loss": 0.5})
+    assert lines(caplog) == ["step 1 of 1, loss 0.5"]
