@@ -16,6 +16,7 @@ from pathlib import Path
 
 from deployments.credentials import credentials_of
 from deployments.environment import environment, prefect_url, quiet_terminal
+from deployments.running import running_services
 from deployments.services import Service, free_port
 
 
@@ -45,6 +46,8 @@ def prefect_at_hand(home: Path, log_name: str) -> Iterator[PrefectServer]:
 def prepare_environment(home: Path) -> None:
     """Set this process's environment for `home`."""
     os.environ.update({**environment(home), **quiet_terminal()})
+    if running := running_services(home):
+        os.environ.setdefault("SDLORA_MLFLOW_PAGES", running["mlflow"])  # so that the run's page can link there
 
 
 class PrefectServer:

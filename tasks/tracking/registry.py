@@ -31,8 +31,8 @@ from sdlora.errors import WeightsError
 from tasks.results import Release, RunRef
 from tasks.tracking import notes
 from tasks.tracking.line_page import line_description
-from tasks.tracking.links import RunPage, browser_address, version_route, whole_address
-from tasks.tracking.store import open_store
+from tasks.tracking.links import RunPage, version_route, whole_address
+from tasks.tracking.store import open_store, page_server
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 CANDIDATE, CHAMPION = "candidate", "champion"
@@ -125,7 +125,7 @@ class Registry:
 
     def page_of(self, version: AdapterVersion) -> str | None:
         """Where a browser shows the version, if a server does."""
-        return whole_address(browser_address(self.client.tracking_uri), version_route(version.name, version.number))
+        return whole_address(page_server(self.client), version_route(version.name, version.number))
 
     def run_page(self, version: AdapterVersion) -> RunPage | None:
         """The page of the run that the version was trained in; None if that run was removed."""
@@ -135,7 +135,7 @@ class Registry:
             return None
         if run is None:
             return None
-        return RunPage(run.info.experiment_id, run.info.run_id, browser_address(self.client.tracking_uri))
+        return RunPage(run.info.experiment_id, run.info.run_id, page_server(self.client))
 
     def pages_since(self, moment: datetime) -> list[str]:
         """Every version that was published from then on, with the run and the model that hold its pages and grids."""

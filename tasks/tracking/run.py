@@ -17,9 +17,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from PIL import Image
 
-from tasks.tracking.links import RunPage, browser_address
+from tasks.tracking.links import RunPage
 from tasks.tracking.snapshot_source import SnapshotSource
-from tasks.tracking.store import experiment, open_store
+from tasks.tracking.store import experiment, open_store, page_server
 
 FLUSH_SECONDS = 2.0
 DATASET_DIGEST_LENGTH = 36  # MLflow's limit; the whole digest is in the run's tags
@@ -39,7 +39,7 @@ class TrackedRun:
     def page(self) -> RunPage:
         """Where MLflow shows the run."""
         info = self.client.get_run(self.run_id).info
-        return RunPage(info.experiment_id, self.run_id, browser_address(self.client.tracking_uri))
+        return RunPage(info.experiment_id, self.run_id, page_server(self.client))
 
     def describe(self, text: str) -> None:
         """Write the markdown that the run's page shows first."""

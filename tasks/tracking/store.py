@@ -10,7 +10,11 @@ import mlflow
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 
+from tasks.tracking.links import browser_address
+
 TRACKING_URI = "MLFLOW_TRACKING_URI"
+PAGES = "SDLORA_MLFLOW_PAGES"
+"""The address of an MLflow server that shows the state folder's records, for links: a run writes them itself."""
 
 
 def tracking_uri(home: Path) -> str:
@@ -31,6 +35,11 @@ def open_store(home: Path) -> mlflow.MlflowClient:
     if named is None:
         os.environ.pop(TRACKING_URI, None)
     return mlflow.MlflowClient(uri, uri)
+
+
+def page_server(client: mlflow.MlflowClient) -> str | None:
+    """Where a browser sees the records: the server that they go to, else one that shows the same records meanwhile."""
+    return browser_address(client.tracking_uri) or os.environ.get(PAGES)
 
 
 def experiment(client: mlflow.MlflowClient, name: str, home: Path) -> Experiment:
