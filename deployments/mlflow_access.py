@@ -36,7 +36,8 @@ def from_another_page(method: str, headers: Headers) -> bool:
     """
     origin = headers.get("Origin")
     if origin is not None:
-        return origin != f"http://{headers.get('Host')}"
+        # Whichever scheme: behind a proxy with TLS, the page's is https and ours is not.
+        return origin.partition("://")[2] != headers.get("Host")
     if headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin"):
         return False
     followed = headers.get("Sec-Fetch-Mode") == "navigate" and headers.get("Sec-Fetch-Dest") == "document"

@@ -49,7 +49,6 @@ def test_other_commands_find_the_running_servers(running_stack: RunningStack):
 
 def test_a_run_from_a_terminal_is_seen_on_the_page_and_outlives_the_servers(settings, tmp_path):
     config = tmp_path / "config.yaml"
-    settings = {**settings, "training": {**settings["training"], "steps": 30}}
     config.write_text(yaml.safe_dump(settings))
     home = tmp_path / "home"
     stack = start_stack(home, config)
