@@ -24,7 +24,7 @@ from deployments.services import Service, free_port
 def prefect_at_hand(home: Path, log_name: str) -> Iterator[PrefectServer]:
     """Set the environment of this process, and have a Prefect server for the length of the block.
 
-    An address in `PREFECT_API_URL` comes first, else one of our own, also beside a running `sdlora up`: what the run
+    An address in `PREFECT_API_URL` comes first, else one of our own, also while a `sdlora up` runs: what the run
     needs then cannot be stopped under it, and the pages show it all the same, because both read one database.
     Import nothing of Prefect or MLflow before.
     """

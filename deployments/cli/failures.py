@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Callable
 from functools import wraps
@@ -17,6 +18,8 @@ from sdlora.errors import SdloraError
 
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
 FULL_DISK_BYTES = 2**20
+# What the clients raise when nothing listens, by name: importing them takes seconds.
+UNREACHABLE = {"ConnectError": "PREFECT_API_URL", "NewConnectionError": "MLFLOW_TRACKING_URI"}
 
 P = ParamSpec("P")
 
@@ -52,6 +55,9 @@ def explain(error: BaseException) -> str:
             return _full(cause.filename or "while writing")
         if "database or disk is full" in str(cause):  # SQLite's words, from under SQLAlchemy, MLflow or Prefect
             return _full("while writing to a database")
+        if (variable := UNREACHABLE.get(type(cause).__name__)) and variable in os.environ:
+            address = re.sub(r"//[^/@]*@", "//", os.environ[variable])
+            return f"No server answers at {address} ({variable}). Start it again; the same command continues."
         if isinstance(cause, PermissionError):
             return f"No permission for {cause.filename}. Change its rights or choose another --home."
     return (

@@ -140,10 +140,13 @@ def tracked_run(
     finally:
         if status == "FINISHED":
             run.flush()
+            mlflow.end_run(status)
         else:
+            # What ended the block is told, not that a server which is gone cannot be told of it.
             with suppress(MlflowException):
                 run.flush()
-        mlflow.end_run(status)
+            with suppress(MlflowException):
+                mlflow.end_run(status)
 
 
 def _known_run(client: mlflow.MlflowClient, file: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""Runs that were killed are told from runs that live, whoever started them."""
+"""Runs that were killed are told from runs that live."""
 
 from __future__ import annotations
 

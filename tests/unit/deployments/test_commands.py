@@ -140,3 +140,16 @@ def test_a_failure_on_a_full_disk_says_so_even_if_its_cause_stayed_in_another_pr
     said = capsys.readouterr().err
     assert "ended with code 3" in said
     assert "is full. Free some space" in said
+
+
+def test_a_named_server_that_is_gone_is_told_without_its_password(monkeypatch):
+    from mlflow import MlflowClient
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://person:secret@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(Exception, match="refused") as caught:
+        MlflowClient("http://person:secret@127.0.0.1:9").search_experiments()
+    said = explain(caught.value)
+    assert "No server answers at http://127.0.0.1:9 (MLFLOW_TRACKING_URI)" in said
+    assert "the same command continues" in said
+    assert "secret" not in said

@@ -17,7 +17,7 @@ from deployments.services import Service, ServiceError, free_port
 from sdlora.errors import ConfigError
 
 SERVE = "from http.server import *; HTTPServer(('127.0.0.1', {port}), SimpleHTTPRequestHandler).serve_forever()"
-# What `sdlora up` does, with a web server in place of Prefect.
+# What `sdlora up` does, with a plain web server for Prefect.
 STACK = """
 import sys, time
 from pathlib import Path
