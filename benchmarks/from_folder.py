@@ -18,7 +18,7 @@ SIDE_PX = 64
 
 
 def snapshot_of(store: ImageStore, images: Path) -> Snapshot:
-    config = DataConfig(sources=(str(images),), resolution=SIDE_PX)
+    config = DataConfig(sources=(str(images),))
     collect(store, str(images), config)
     clean(store, config)
     return make_snapshot(store, config)

@@ -125,7 +125,7 @@ def _seconds(side: Side, block: int) -> float:
 
 def _loss(options: argparse.Namespace, home: Path) -> None:
     demo = Path(sdlora.__path__[0]) / "assets" / "demo" / "first"
-    data = DataConfig(sources=(str(demo),), resolution=64)
+    data = DataConfig(sources=(str(demo),))
     with ImageStore.open(home) as store:
         collect(store, data.sources[0], data)
         clean(store, data)

@@ -25,7 +25,6 @@ class DataConfig(FrozenConfig):
     sources: tuple[str, ...] = Field(
         (), description="folders, archives, lists of URLs, datasets, addresses such as s3://bucket/folder"
     )
-    resolution: int = Field(64, ge=16, multiple_of=8, description="side of the square training images, in pixels")
     max_file_bytes: int = Field(256 * 2**20, ge=1, description="larger files are passed over when collecting")
     url_workers: int = Field(32, ge=1, le=512, description="images fetched from the web at the same time")
     url_per_host: int = Field(4, ge=1, description="of these, from one host")

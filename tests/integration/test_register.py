@@ -13,7 +13,13 @@ from prefect.settings import PREFECT_API_URL
 
 from deployments.register import describe, ensure_process_pool
 from deployments.up import PREFECT_FILE, PROJECT
+from sdlora.config import load_config, resolve
 from sdlora.errors import ConfigError
+from sdlora.models import load_base_model
+from sdlora.training import defaults
+from tasks.form import STYLE
+from tests.families import build
+from tests.tiny import tiny_base_model
 
 # What the server adds by itself, or what only one of the two knows.
 OF_THE_SERVER = {"id", "created", "updated", "created_by", "updated_by", "last_polled", "status"}
@@ -76,9 +82,35 @@ def test_parameters_are_laid_over_those_of_the_file_and_empty_boxes_have_no_defa
         deployment.register()
     assert registered()["retrain"]["parameters"] == {"name": "mine", "steps": 3}
     assert registered()["collect"]["parameters"] == {}
+    for deployment in describe(PREFECT_FILE, PROJECT, {"retrain/retrain": {"name": "mine"}}):
+        deployment.register()
+    assert registered()["retrain"]["parameters"] == {"name": "mine"}  # what left the file leaves the form
     with get_client(sync_client=True) as client:
         form = client.read_deployment_by_name("retrain/retrain").parameter_openapi_schema["properties"]
     assert "default" not in form["steps"] and "default" in form["preset"]
+
+
+@pytest.mark.usefixtures("_variables")
+def test_for_bases_of_each_family_what_the_server_stores_resolves_to_what_the_file_does(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(defaults, "SMALL_BASE_PX", 1)  # tiny bases, taken for large ones
+    for family in ("sd1", "sdxl", "sd3", "flux"):
+        folder = tiny_base_model(tmp_path / family) if family == "sd1" else build(family, tmp_path / family)
+        file = tmp_path / f"{family}.yaml"
+        file.write_text(f"base_model: {{source: {folder.name}}}\ntraining: {{precision: fp32, warmup_steps: }}\n")
+        config = load_config(file)
+        (retrain,) = [
+            one
+            for one in describe(PREFECT_FILE, PROJECT, {"retrain/retrain": STYLE.parameters(config)})
+            if one.name == "retrain/retrain"
+        ]
+        retrain.register()
+        with get_client(sync_client=True) as client:
+            stored = client.read_deployment_by_name("retrain/retrain").parameters
+        again = STYLE.config(stored.pop("advanced"), **stored)
+        base = load_base_model(config.base_model, tmp_path / "home")
+        resolved = resolve(again, base, tmp_path / "home")
+        assert resolved == resolve(config, base, tmp_path / "home")
+        assert (resolved.training.learning_rate, resolved.training.batch_size) == (1e-4, 4)
 
 
 def test_what_would_be_left_out_is_refused_by_name(tmp_path: Path):

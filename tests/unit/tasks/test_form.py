@@ -7,13 +7,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdlora.config import PipelineConfig, load_config, load_file, resolve
+from sdlora.config import PipelineConfig, load_config, load_file
 from sdlora.errors import ConfigError
-from sdlora.models import BaseModelConfig, load_base_model
+from sdlora.models import BaseModelConfig
 from sdlora.pretraining.plan import PretrainPlan
-from sdlora.training import defaults
 from tasks.form import PLAN, STYLE
-from tests.families import build
 from tests.tiny import tiny_base_model
 
 
@@ -84,17 +82,6 @@ def test_parameters_mean_what_the_file_says_whatever_it_leaves_empty(tmp_path_fa
     told = STYLE.parameters(config)
     said = told.keys() | {key for section in told.get("advanced", {}).values() for key in section}
     assert said <= written | {"name", "advanced"}
-
-
-@pytest.mark.parametrize("family", ["sd1", "sdxl", "sd3", "flux"])
-def test_for_bases_of_each_family_the_parameters_resolve_to_what_the_file_does(family, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(defaults, "SMALL_BASE_PX", 1)  # tiny bases, taken for large ones
-    folder = tiny_base_model(tmp_path / family) if family == "sd1" else build(family, tmp_path / family)
-    config = of_file(tmp_path, {"base_model": {"source": str(folder)}, "training": {"precision": "fp32"}})
-    base = load_base_model(config.base_model, tmp_path / "home")
-    resolved = resolve(back(STYLE.parameters(config)), base, tmp_path / "home")
-    assert resolved == resolve(config, base, tmp_path / "home")
-    assert (resolved.training.learning_rate, resolved.training.batch_size) == (1e-4, 4)
 
 
 @pytest.mark.parametrize(
