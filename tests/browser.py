@@ -21,9 +21,12 @@ OPTIONS = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def browser() -> Iterator[Browser]:
-    """A browser for the whole session; each test opens a context of its own, with no credentials in it."""
+    """A browser for one test, with no credentials in it.
+
+    Playwright's event loop runs in this thread as long as it is open; no other test could start one of its own.
+    """
     program = next((path for name in PROGRAMS if (path := shutil.which(name))), None)
     assert program, "The tests of the pages need Chromium: apt-get install chromium"
     with sync_playwright() as playwright:

@@ -30,10 +30,8 @@ from tasks.results import Release
 from tasks.run_log import run_log
 from tasks.run_names import add_to_name
 from tasks.tracking import Registry
-from tests.browser import browser
 from tests.settings import run_flow
 
-__all__ = ["browser"]  # a fixture
 PATIENCE_MS = 60_000
 
 

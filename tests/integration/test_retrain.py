@@ -164,7 +164,6 @@ def test_people_see_few_tags_and_programs_find_the_rest_in_one(first, home):
     assert version.tags.keys() == {"decision", "KID", "images", "base", "sdlora"}
     noted = json.loads(version.tags["sdlora"])
     assert version.tags["images"] == f"{noted['train_count']} trained on, {noted['held_out_count']} held out"
-    assert int(noted["train_count"]) + int(noted["held_out_count"]) == 24
     assert noted["run_digest"] == first.run.digest
     assert {len(value) for key, value in noted.items() if key.endswith("_digest")} == {64}
 

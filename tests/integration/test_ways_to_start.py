@@ -131,7 +131,7 @@ def digest_of_call(stack: RunningStack) -> str:
     ("parameters", "refusal"),
     [
         ({"steps": 0}, "'steps'. Failure reason: 0 is less than the minimum of 1"),
-        ({"rank": "many"}, "'rank'. Failure reason: 'many' is not of type 'integer'"),
+        ({"rank": "many"}, "'rank'. Failure reason: 'many' is not valid"),
         ({"advanced": {"trainin": {}}}, "'trainin' is not one of ['data', 'base_model'"),
         ({"name": "My Style"}, "'My Style' does not match"),
     ],
