@@ -16,13 +16,6 @@ def prefect_url(port: int) -> str:
     return f"http://127.0.0.1:{port}"
 
 
-def private_folder(path: Path) -> Path:
-    """Make a folder that other users of the machine cannot look into, also of one that is there."""
-    path.mkdir(parents=True, exist_ok=True)
-    path.chmod(0o700)
-    return path
-
-
 def without_proxy() -> dict[str, str]:
     """Variables that keep what is meant for this machine from a proxy, which would read the password in it."""
     named = ",".join(os.environ.get(name, "") for name in ("no_proxy", "NO_PROXY"))
