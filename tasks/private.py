@@ -20,7 +20,7 @@ def private_folder(path: Path) -> Path:
 def private_file(path: Path) -> int:
     """Open a lock's file for reading and writing; returns its descriptor.
 
-    Whoever can open a file can lock it, and keep it locked: other users must not.
+    A user who can open a file can lock it, and keep it locked. Other users must not.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     os.fchmod(descriptor, 0o600)
