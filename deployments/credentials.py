@@ -7,6 +7,7 @@ a command line, where every user of the machine could read it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -16,10 +17,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sdlora.errors import ConfigError
+from tasks.private import OTHERS
 
 FILE = "credentials.json"
 OWNER = "sdlora"
-_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,13 @@ class Credentials:
 
     def for_prefect_server(self, origin: str) -> dict[str, str]:
         """Variables of a Prefect server that answers its own pages, and who knows the password."""
-        return {"PREFECT_SERVER_API_AUTH_STRING": self.login, "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": origin}
+        return {
+            "PREFECT_SERVER_API_AUTH_STRING": self.login,
+            # Each has a second name, without API and SERVER; this one wins where a user's environment has the other.
+            "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": origin,
+            "PREFECT_SERVER_UI_API_URL": f"{origin}/api",  # where the page sends the password
+            "PREFECT_SERVER_API_HOST": "127.0.0.1",
+        }
 
     def for_prefect_clients(self) -> dict[str, str]:
         return {"PREFECT_API_AUTH_STRING": self.login}
@@ -57,12 +64,14 @@ def credentials_of(home: Path) -> Credentials:
     """Read the credentials of `home`, or make them.
 
     Raises:
-        ConfigError: others can read the file, it is not ours, or it is damaged.
+        ConfigError: others can read the file, it is not ours, it is damaged, or it cannot be kept from others there.
     """
     path = home.resolve() / FILE
-    if not path.exists():
+    try:
+        return _read(path)
+    except FileNotFoundError:
         _create(path)
-    return _read(path)
+        return _read(path)
 
 
 def _create(path: Path) -> None:
@@ -72,27 +81,62 @@ def _create(path: Path) -> None:
     draft = Path(name)
     try:
         with os.fdopen(descriptor, "w") as file:
+            if os.fstat(descriptor).st_mode & OTHERS:  # as on /mnt/c of WSL, or on exFAT
+                raise _unsuitable(path, "keeps no permissions")
             json.dump(asdict(made), file)
         # A link appears with its whole content and replaces nothing: of two processes, one makes the file.
         with contextlib.suppress(FileExistsError):
             path.hardlink_to(draft)
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+            raise _unsuitable(path, "keeps no hard links") from error
+        raise
     finally:
         draft.unlink()
 
 
+def _unsuitable(path: Path, reason: str) -> ConfigError:
+    return ConfigError(
+        f"The file system of {path.parent} {reason}, so that a password cannot be kept there for you alone. Choose a "
+        "--home on a file system with permissions, such as one below your home folder."
+    )
+
+
 def _read(path: Path) -> Credentials:
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW)) as file:
-        found = os.fstat(file.fileno())
-        if found.st_uid != os.getuid():
-            raise ConfigError(f"{path} belongs to another user. Work with a state folder of your own: --home FOLDER")
-        if found.st_mode & _OTHERS:
-            mode = stat.S_IMODE(found.st_mode)
-            raise ConfigError(
-                f"{path} holds the password of the servers and has mode {mode:04o}, so that others can read it; it has "
-                "to be 0600. If others use this machine, delete it: a new one is made. Otherwise: chmod 600 "
-                + str(path)
-            )
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except PermissionError:
+        _require_ours(path, _status(path))
+        raise
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise ConfigError(
+            f"{path} is a symbolic link; the password has to lie in the state folder itself. Remove the link; a new "
+            "one is made."
+        ) from error
+    with os.fdopen(descriptor) as file:
+        _require_ours(path, os.fstat(descriptor))
         try:
             return Credentials(**json.load(file))
         except (ValueError, TypeError) as error:
             raise ConfigError(f"{path} is damaged: {error}. Delete it; a new one is made.") from error
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """What is known of a file that cannot be opened; nothing, if the folder is closed as well."""
+    try:
+        return path.lstat()
+    except PermissionError:
+        return None
+
+
+def _require_ours(path: Path, found: os.stat_result | None) -> None:
+    if found is None or found.st_uid != os.getuid():
+        raise ConfigError(f"{path} belongs to another user. Work with a state folder of your own: --home FOLDER")
+    mode = stat.S_IMODE(found.st_mode)
+    if mode & OTHERS:
+        raise ConfigError(
+            f"{path} holds the password of the servers and has mode {mode:04o}, so that others can read it; it has "
+            f"to be 0600. If others use this machine, delete it: a new one is made. Otherwise: chmod 600 {path}"
+        )

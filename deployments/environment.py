@@ -5,26 +5,31 @@ It is set before either is imported, because both read it once.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 PREFECT_PORT, MLFLOW_PORT = 4200, 5000
+_LOOPBACK = ("127.0.0.1", "localhost")
 
 
 def prefect_url(port: int) -> str:
     return f"http://127.0.0.1:{port}"
 
 
-def private_folder(path: Path) -> Path:
-    """Make a folder that other users of the machine cannot look into, also of one that is there."""
-    path.mkdir(parents=True, exist_ok=True)
-    path.chmod(0o700)
-    return path
+def without_proxy() -> dict[str, str]:
+    """Variables that keep what is meant for this machine from a proxy, which would read the password in it."""
+    named = ",".join(os.environ.get(name, "") for name in ("no_proxy", "NO_PROXY"))
+    hosts = dict.fromkeys(host.strip() for host in (*named.split(","), *_LOOPBACK) if host.strip())
+    # Some clients take a star for a name as soon as it has neighbours.
+    exceptions = "*" if "*" in hosts else ",".join(hosts)
+    return {"no_proxy": exceptions, "NO_PROXY": exceptions}  # clients differ in which of the two they read
 
 
 def environment(home: Path) -> dict[str, str]:
     """Variables for every process that works on the state folder `home`."""
     home = home.resolve()
     return {
+        **without_proxy(),
         "SDLORA_HOME": str(home),
         "DO_NOT_TRACK": "true",
         "PREFECT_HOME": str(home / "prefect"),

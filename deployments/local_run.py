@@ -18,6 +18,7 @@ from deployments.credentials import credentials_of
 from deployments.environment import environment, prefect_url, quiet_terminal
 from deployments.running import running_services
 from deployments.services import Service, free_port
+from tasks.private import private_folder
 
 
 @contextmanager
@@ -28,7 +29,8 @@ def prefect_at_hand(home: Path, log_name: str) -> Iterator[PrefectServer]:
     needs then cannot be stopped under it, and the pages show it all the same, because both read one database.
     Import nothing of Prefect or MLflow before.
     """
-    home.mkdir(parents=True, exist_ok=True)
+    for name in ("prefect", "mlflow", "logs"):
+        private_folder(home / name)
     prepare_environment(home)
     if "PREFECT_API_URL" in os.environ:
         server = PrefectServer(os.environ["PREFECT_API_URL"])  # the user's: our credentials are not for it
@@ -96,7 +98,6 @@ def _log_to_file(path: Path) -> None:
     from prefect.logging.configuration import setup_logging
 
     setup_logging()  # now: it replaces the root handlers when it is first called
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployments.credentials import Credentials
-from deployments.environment import private_folder
+from tasks.private import private_folder
 
 # `authorization_function` decides who comes in. Nobody but the owner does, so accounts made in MLflow get nothing.
 ACCESS = """\
@@ -53,6 +53,14 @@ class MlflowServer:
             "MLFLOW_AUTH_ADMIN_USERNAME": self.credentials.user,
             "MLFLOW_AUTH_ADMIN_PASSWORD": self.credentials.password,
             "MLFLOW_FLASK_SERVER_SECRET_KEY": self.credentials.mlflow_secret_key,
+            # What a user's environment could open: other hosts' names, pages and frames, a program that listens
+            # elsewhere or leaves out the checks. MLflow takes an empty text for none.
+            "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE": "false",
+            "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{self.port}",
+            "MLFLOW_SERVER_X_FRAME_OPTIONS": "SAMEORIGIN",
+            "MLFLOW_SERVER_ENABLE_GRAPHQL_AUTH": "true",
+            "MLFLOW_GUNICORN_OPTS": "",
+            "MLFLOW_UVICORN_OPTS": "",
             # By default MLflow starts seven job runners of 250 MB each.
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         }

@@ -7,6 +7,7 @@ file names the processes of its servers, which have to be the ones that listen.
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import json
 import os
@@ -19,8 +20,11 @@ from typing import IO
 
 import psutil
 
-from deployments.services import Service, listens
+from deployments.credentials import FILE as CREDENTIALS_FILE
+from deployments.credentials import Credentials
+from deployments.services import Service, listens, refuses
 from sdlora.errors import ConfigError
+from tasks.private import private_file
 
 SERVICES_FILE = "services.json"
 LOCK_FILE = "up.lock"
@@ -35,7 +39,7 @@ def only_stack_of(home: Path) -> Iterator[None]:
         ConfigError: another one runs.
     """
     home.mkdir(parents=True, exist_ok=True)
-    with _open_private(home / LOCK_FILE) as file:
+    with os.fdopen(private_file(home / LOCK_FILE), "w") as file:
         patient_until = time.monotonic() + _PROBE_SECONDS
         while not _locked(file, fcntl.LOCK_EX):
             if time.monotonic() > patient_until:
@@ -71,6 +75,16 @@ def running_services(home: Path) -> dict[str, str] | None:
         return None
 
 
+def require_current(prefect: str, credentials: Credentials) -> None:
+    """Raise `ConfigError` if a running Prefect server of the folder was started with another password."""
+    basic = base64.b64encode(credentials.login.encode()).decode()
+    if refuses(f"{prefect}/api/admin/version", {"Authorization": f"Basic {basic}"}):
+        raise ConfigError(
+            f"The servers that run were started with another password than {CREDENTIALS_FILE} has now: the file was "
+            "deleted or exchanged meanwhile. Stop `sdlora up` and start it again."
+        )
+
+
 def _stack_lives(home: Path) -> bool:
     try:
         with (home / LOCK_FILE).open() as file:
@@ -89,11 +103,6 @@ def _is_itself(told: Mapping[str, object]) -> bool:
         return process.create_time() == told["created"] and listens(process, int(port))
     except psutil.Error:
         return False
-
-
-def _open_private(path: Path) -> IO[str]:
-    """Open for writing; other users cannot open the file, so they cannot hold the lock either."""
-    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "w")
 
 
 def _locked(file: IO[str], kind: int) -> bool:

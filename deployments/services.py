@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,8 +20,11 @@ from urllib.parse import urlsplit
 import psutil
 
 from sdlora.errors import ConfigError, SdloraError
+from tasks.private import private_folder
 
 STOP_SECONDS = 15.0
+# Our servers are on this machine; a proxy that the environment names would answer for them, or not reach them.
+_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class ServiceError(SdloraError):
@@ -34,7 +38,7 @@ class Service:
         self, name: str, command: list[str], environment: Mapping[str, str], log: Path, folder: Path | None = None
     ) -> None:
         # Servers log what they are asked, and errors with what they were told: for the owner's eyes.
-        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(log.parent)
         self.name, self.log = name, log
         self.file: BinaryIO = log.open("ab")
         self.process = subprocess.Popen(
@@ -115,10 +119,21 @@ class Service:
 def answers(url: str) -> bool:
     """Whether a GET of `url` succeeds right now."""
     try:
-        with urllib.request.urlopen(url, timeout=2) as reply:  # noqa: S310  # an http address of ours
+        with _direct.open(url, timeout=2) as reply:
             return bool(reply.status == 200)
     except OSError:
         return False
+
+
+def refuses(url: str, headers: Mapping[str, str]) -> bool:
+    """Whether a server answers that these headers do not let in."""
+    try:
+        _direct.open(urllib.request.Request(url, headers=dict(headers)), timeout=5).close()  # noqa: S310  # ours
+    except urllib.error.HTTPError as error:
+        return error.code in (401, 403)
+    except OSError:
+        return False
+    return False
 
 
 def listens(process: psutil.Process, port: int) -> bool:

@@ -13,12 +13,13 @@ from types import FrameType
 from typing import Any
 
 from deployments.credentials import Credentials, credentials_of
-from deployments.environment import environment, prefect_url, private_folder
+from deployments.environment import environment, prefect_url
 from deployments.mlflow_server import MlflowServer
 from deployments.running import announce, only_stack_of
 from deployments.services import Service, require_free_port
 from sdlora.config import PipelineConfig
 from tasks.form import STYLE
+from tasks.private import private_folder
 
 PROJECT = Path(__file__).parent.parent  # where flows/ and tasks/ are, in a checkout and in an installation
 PREFECT_FILE = Path(__file__).parent / "prefect.yaml"
@@ -94,12 +95,13 @@ class LocalStack:
         for name in crash_unclaimed(self.home, _STARTING_SECONDS):
             self.say(f"  run {name} was cut off earlier: marked as crashed")
         ensure_process_pool(POOL)
-        worker = [_tool("prefect"), "worker", "start", "--pool", POOL, "--name", "local"]
-        self._launch("The worker", worker, credentials.for_mlflow_clients())
         for deployment in deployments:
             deployment.register()
         self.say("  MLflow server: starting ...")
         mlflow.wait_ready(f"{self.mlflow}/health")
+        # Only now: a run sends MLflow's password to whatever listens at its port.
+        worker = [_tool("prefect"), "worker", "start", "--pool", POOL, "--name", "local"]
+        self._launch("The worker", worker, credentials.for_mlflow_clients())
         announce(self.home, {"prefect": (self.prefect, prefect), "mlflow": (self.mlflow, mlflow)})
         self._introduce(time.monotonic() - began)
 

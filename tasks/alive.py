@@ -23,6 +23,8 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 from prefect.types._datetime import now
 
+from tasks.private import private_folder
+
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun
@@ -35,8 +37,7 @@ _MESSAGE = "Its process ended without a word."
 @contextmanager
 def flow_run_alive(home: Path) -> Iterator[None]:
     """Show that the current flow run lives for the length of the block; first clear away runs that do not."""
-    folder = home / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = private_folder(home / FOLDER)
     crash_killed(home)
     path = folder / str(get_run_context().flow_run.id)  # type: ignore[union-attr]  # only flows call this
     descriptor, draft = tempfile.mkstemp(dir=folder, prefix=".")

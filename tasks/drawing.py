@@ -13,7 +13,9 @@ from sdlora.errors import ConfigError
 from sdlora.models import BaseModelConfig
 from sdlora.progress import OnProgress
 from sdlora.store import ImageStore
-from tasks.tracking import AdapterVersion, Registry
+from tasks.tracking import AdapterVersion, Registry, has_records
+
+_NO_ADAPTERS = "There are no adapters in {home} yet. Train one (sdlora demo), or draw with --base."
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ def find_model(which: str, name: str | None, home: Path) -> Model:
     """
     from sdlora.models import load_base_model
 
+    if which != "base" and not has_records(home):  # a misspelt folder is not made
+        raise ConfigError(_NO_ADAPTERS.format(home=home))
     registry = Registry(home)
     name = name or _only_name(registry)
     if which == "base":
@@ -55,7 +59,7 @@ def find_model(which: str, name: str | None, home: Path) -> Model:
         base = load_base_model(_base_config(newest[0]) if newest else BaseModelConfig(), home)
         return Model(f"base {base.name} {base.digest[:12]}", base, None)
     if name is None:
-        raise ConfigError(f"There are no adapters in {home} yet. Train one (sdlora demo), or draw with --base.")
+        raise ConfigError(_NO_ADAPTERS.format(home=home))
     version = registry.get(name, int(which) if which.isdecimal() else which)
     if version is None:
         wanted = f"version {which}" if which.isdecimal() else which

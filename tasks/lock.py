@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sdlora.errors import TrainingError
+from tasks.private import private_file
 
 LOCK_FILE = "training.lock"
 
@@ -21,7 +22,7 @@ def training_lock(home: Path) -> Iterator[None]:
         TrainingError: another process holds it.
     """
     home.mkdir(parents=True, exist_ok=True)
-    with (home / LOCK_FILE).open("a+") as file:
+    with os.fdopen(private_file(home / LOCK_FILE), "r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -30,7 +31,7 @@ def training_lock(home: Path) -> Iterator[None]:
                 f"Another run works in {home} (process {file.read().strip() or 'unknown'}). "
                 "Wait for it, stop it, or choose another state folder with --home."
             ) from error
-        file.truncate(0)
+        file.truncate()
         file.write(str(os.getpid()))
         file.flush()
         yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -30,6 +31,22 @@ STYLE_FILE: dict[str, Any] = {
     "evaluation": {"max_prompts": 8, "steps": 2, "denoising_steps": 2, "resamples": 100, "fid_resamples": 100},
 }
 PROJECT = Path(__file__).parents[1]
+# What a user may have set, for other servers or for good reasons, and what would open ours: nothing may come of it.
+CARELESS = {
+    "http_proxy": "http://127.0.0.1:9",
+    "all_proxy": "http://127.0.0.1:9",
+    "FORCE_COLOR": "1",  # makes rich take a pipe for a terminal
+    "PREFECT_SERVER_API_HOST": "0.0.0.0",
+    "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": "*",
+    "PREFECT_SERVER_UI_API_URL": "http://127.0.0.1:9/api",
+    "MLFLOW_HOST": "0.0.0.0",
+    "MLFLOW_GUNICORN_OPTS": "-b 0.0.0.0:0",
+    "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE": "true",
+    "MLFLOW_SERVER_ALLOWED_HOSTS": "*",
+    "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": "*",
+    "MLFLOW_SERVER_X_FRAME_OPTIONS": "NONE",
+}
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 START_SECONDS = 300
 
 
@@ -50,7 +67,7 @@ class RunningStack:
 
     @property
     def said(self) -> str:
-        return "".join(self.lines)
+        return _COLOUR.sub("", "".join(self.lines))
 
     @property
     def basic(self) -> str:
@@ -111,7 +128,7 @@ def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
 
 
-def start_stack(home: Path, config: Path) -> RunningStack:
+def start_stack(home: Path, config: Path, variables: Mapping[str, str] | None = None) -> RunningStack:
     """Start `sdlora up` on free ports and follow what it says; returns at once."""
     prefect, mlflow = free_port(), free_port()
     command = [sys.executable, "-m", "deployments.cli", "up", "--home", str(home), "--config", str(config)]
@@ -122,7 +139,7 @@ def start_stack(home: Path, config: Path) -> RunningStack:
         stderr=subprocess.STDOUT,
         text=True,
         cwd=PROJECT,
-        env=clean_environment() | {"COLUMNS": "200"},
+        env=clean_environment() | {"COLUMNS": "200", **(variables or {})},
     )
     stack = RunningStack(
         process,
@@ -145,6 +162,7 @@ def _follow(process: subprocess.Popen[str], lines: list[str]) -> None:
 def running_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """`sdlora up` for a style on the embedded base with most settings left empty, started once for the session.
 
+    It is started where variables are set that would open its servers.
     It gives the process, its state folder `home`, its configuration file, the addresses of both servers, the
     credentials, and calls to Prefect's REST interface as the owner. A test that stops or breaks servers starts a stack
     of its own with `start_stack`.
@@ -153,7 +171,7 @@ def running_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningS
     draw_images(folder / "images", 24, seed=5)
     config = folder / "mine.yaml"
     config.write_text(yaml.safe_dump(STYLE_FILE))
-    stack = start_stack(folder / "home", config)
+    stack = start_stack(folder / "home", config, CARELESS)
     try:
         stack.wait_for("Stop everything")
         yield stack

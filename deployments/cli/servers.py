@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -36,15 +37,22 @@ def up(
         prefect_port,
         mlflow_port,
         lambda text: console.print(text, markup=False, soft_wrap=True),  # a password on two lines cannot be copied
-        console.is_terminal,
+        sys.stdout.isatty(),  # rich also calls a pipe a terminal, where FORCE_COLOR is set
     ).run()
 
 
 def login(home: HomeOption = DEFAULT_HOME) -> None:
     """Show what the pages of Prefect and MLflow ask for. The password is the state folder's, and yours alone."""
     from deployments.credentials import credentials_of
+    from deployments.running import require_current, running_services
+    from sdlora.errors import ConfigError
 
-    console.print(credentials_of(home).told(), markup=False, soft_wrap=True)
+    if not home.is_dir():
+        raise ConfigError(f"{home} does not exist. Correct --home, or make it: sdlora up --home {home}")
+    credentials = credentials_of(home)
+    if running := running_services(home):
+        require_current(running["prefect"], credentials)
+    console.print(credentials.told(), markup=False, soft_wrap=True)
 
 
 def doctor(home: HomeOption = DEFAULT_HOME) -> None:

@@ -6,7 +6,7 @@ from tasks.tracking.line_page import MAX_LENGTH
 from tasks.tracking.links import RunPage, version_route
 from tasks.tracking.registry import CANDIDATE, CHAMPION, AdapterVersion, Registry
 from tasks.tracking.run import TrackedRun, tracked_run
-from tasks.tracking.store import tracking_uri
+from tasks.tracking.store import has_records, tracking_uri
 
 __all__ = [
     "CANDIDATE",
@@ -16,6 +16,7 @@ __all__ = [
     "Registry",
     "RunPage",
     "TrackedRun",
+    "has_records",
     "tracked_run",
     "tracking_uri",
     "version_route",

@@ -10,6 +10,7 @@ import mlflow
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 
+from tasks.private import private_folder
 from tasks.tracking.links import browser_address
 
 TRACKING_URI = "MLFLOW_TRACKING_URI"
@@ -22,11 +23,16 @@ def tracking_uri(home: Path) -> str:
     return os.environ.get(TRACKING_URI) or f"sqlite:///{(home / 'mlflow' / 'mlflow.db').resolve()}"
 
 
+def has_records(home: Path) -> bool:
+    """Whether there may be records; a server that the environment names is believed."""
+    return TRACKING_URI in os.environ or (home / "mlflow" / "mlflow.db").is_file()
+
+
 def open_store(home: Path) -> mlflow.MlflowClient:
     """Point this process's MLflow at the store of `home` and return a client for it."""
     uri = tracking_uri(home)
     if uri.startswith("sqlite:"):
-        (home / "mlflow").mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(home / "mlflow")
     named = os.environ.get(TRACKING_URI)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)

@@ -7,6 +7,7 @@ import json
 import stat
 import subprocess
 import sys
+import urllib.request
 
 import pytest
 
@@ -107,6 +108,12 @@ def test_programs_pages_of_its_own_and_followed_links_are_answered_to_the_owner(
     for headers in ({}, {"Origin": running_stack.mlflow}, {"Sec-Fetch-Site": "same-origin"}, followed):
         assert request(url, {"Authorization": running_stack.basic, **headers})[0] == 200
     assert request(url, {"Authorization": running_stack.basic, **followed}, b"{}", "POST")[0] == 403
+
+
+def test_no_other_page_may_show_it_in_a_frame(running_stack: RunningStack):
+    asked = urllib.request.Request(f"{running_stack.mlflow}/", headers={"Authorization": running_stack.basic})
+    with urllib.request.urlopen(asked, timeout=60) as reply:
+        assert reply.headers["X-Frame-Options"] == "SAMEORIGIN"
 
 
 def test_its_health_is_public_and_says_nothing_else(running_stack: RunningStack):

@@ -7,15 +7,17 @@ import base64
 import json
 import os
 import re
+import stat
 import subprocess
 import sys
 
+import psutil
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from deployments.local_run import PrefectServer
-from tests.stack import PROJECT, RunningStack, request
+from tests.stack import PROJECT, RunningStack, clean_environment, request
 
 PUBLIC = {"/health", "/ready"}  # as an operator's probes ask them
 ELSEWHERE = "http://127.0.0.1:9"
@@ -113,6 +115,24 @@ def test_prefects_own_command_works_with_the_variables_set(running_stack: Runnin
         assert done.returncode == code, done.stdout + done.stderr
 
 
+def test_the_servers_listen_on_loopback_only(running_stack: RunningStack):
+    children = psutil.Process(running_stack.process.pid).children(recursive=True)
+    ports = {int(url.rpartition(":")[2]) for url in (running_stack.prefect, running_stack.mlflow)}
+    listening = {
+        tuple(one.laddr)
+        for child in children
+        for one in child.net_connections("inet")
+        if one.status == psutil.CONN_LISTEN
+    }
+    assert ports <= {port for _, port in listening}  # the worker listens, too: to its runs, by a token for each
+    assert {host for host, _ in listening} == {"127.0.0.1"}
+
+
+def test_the_page_sends_the_password_to_its_own_server(running_stack: RunningStack):
+    _, told = request(f"{running_stack.prefect}/ui-settings")
+    assert json.loads(told)["api_url"] == f"{running_stack.prefect}/api"
+
+
 def test_the_worker_is_online_and_hears_its_server_on_a_socket(running_stack: RunningStack):
     (worker,) = running_stack.api("work_pools/local/workers/filter", {})
     assert worker["status"] == "ONLINE"
@@ -145,7 +165,24 @@ def test_a_server_that_the_user_names_is_not_sent_our_password(tmp_path, monkeyp
     monkeypatch.setattr(os, "environ", dict(os.environ))
     os.environ["PREFECT_API_URL"] = "http://127.0.0.1:9/api"
     os.environ.pop("PREFECT_API_AUTH_STRING", None)
+    (tmp_path / "mlflow").mkdir(mode=0o755)  # made by an earlier version
     with prefect_at_hand(tmp_path, "test") as server:
+        assert {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("prefect", "mlflow", "logs")} == {0o700}
         assert server.process is None
         assert "PREFECT_API_AUTH_STRING" not in os.environ
     assert credentials_of(tmp_path).login not in str(os.environ)
+
+
+def test_login_tells_that_the_running_servers_have_another_password(running_stack: RunningStack):
+    command = [sys.executable, "-m", "deployments.cli", "login", "--home", str(running_stack.home)]
+    kept = running_stack.home / "credentials.json"
+    aside = kept.rename(kept.with_suffix(".aside"))
+    try:
+        done = subprocess.run(command, env=clean_environment(), cwd=PROJECT, capture_output=True, text=True)
+    finally:
+        aside.rename(kept)
+    assert done.returncode == 1
+    assert "started with another password" in done.stderr
+    assert "Stop `sdlora up` and start it again" in done.stderr
+    done = subprocess.run(command, env=clean_environment(), cwd=PROJECT, capture_output=True, text=True)
+    assert running_stack.credentials.login in done.stdout

@@ -86,3 +86,17 @@ def wait_until_training(home: Path, process: subprocess.Popen[str]) -> None:
         assert process.poll() is None, process.stdout and process.stdout.read()
         assert time.monotonic() < deadline, "no training began"
         time.sleep(0.1)
+
+
+def test_no_worker_learns_the_password_before_mlflow_is_known_to_be_ours(tmp_path, settings):
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(settings))
+    (tmp_path / "home" / "mlflow").mkdir(parents=True)
+    (tmp_path / "home" / "mlflow" / "mlflow.db").write_bytes(b"no database" * 999)  # its server ends by itself
+    stack = start_stack(tmp_path / "home", config)
+    try:
+        assert stack.process.wait(240) == 1
+        assert "The MLflow server ended" in stack.said
+        assert not (tmp_path / "home" / "logs" / "worker.log").exists()
+    finally:
+        stack.process.kill()

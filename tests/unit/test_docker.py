@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import configparser
+import importlib
 import re
 import tomllib
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from flask import Flask
 
 PROJECT = Path(__file__).parents[2]
 DOCKER = PROJECT / "docker"
@@ -45,6 +48,30 @@ def test_no_secret_is_written_down_and_none_may_be_left_out():
     assert len(values) >= 6
     # ${NAME:?...} makes compose refuse to start without the variable.
     assert all(value.startswith("${") and ":?" in value for value in values)
+
+
+def test_no_secret_is_on_a_command_line():
+    compose = yaml.safe_load((DOCKER / "compose.yaml").read_text())
+    words = {name: str(service.get("command", "")) for name, service in compose["services"].items()}
+    assert any(words.values())
+    assert [name for name, command in words.items() if "${" in command] == []
+
+
+def test_pages_of_other_origins_are_refused_by_both_servers(compose):
+    prefect, mlflow = (compose["services"][name]["environment"] for name in ("prefect", "mlflow"))
+    page = prefect["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"]
+    assert prefect["PREFECT_SERVER_UI_API_URL"] == f"{page}/api"
+    settings = configparser.ConfigParser(interpolation=None)
+    settings.read_string(compose["configs"]["mlflow-auth"]["content"])
+    module, function = settings["mlflow"]["authorization_function"].split(":")
+    only_the_owner = getattr(importlib.import_module(module), function)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in mlflow.keys() & {"MLFLOW_AUTH_ADMIN_USERNAME", "MLFLOW_AUTH_ADMIN_PASSWORD"}:
+            patch.setenv(name, "known")
+        with Flask(__name__).test_request_context("/", headers={"Origin": "http://evil.example"}):
+            assert only_the_owner().status_code == 403
+        with Flask(__name__).test_request_context("/", auth=("known", "known")):
+            assert only_the_owner().username == "known"
 
 
 def test_every_image_is_ours_or_pinned_to_a_release(compose):

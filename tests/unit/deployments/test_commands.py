@@ -153,3 +153,12 @@ def test_a_named_server_that_is_gone_is_told_without_its_password(monkeypatch):
     assert "No server answers at http://127.0.0.1:9 (MLFLOW_TRACKING_URI)" in said
     assert "the same command continues" in said
     assert "secret" not in said
+
+
+@pytest.mark.parametrize("command", [("login",), ("versions",), ("generate", "a car"), ("export", "out")])
+def test_a_misspelt_state_folder_is_not_made(command, tmp_path):
+    home = tmp_path / "misspelt"
+    typed = [sys.executable, "-m", "deployments.cli", *command, "--home", str(home)]
+    done = subprocess.run(typed, capture_output=True, text=True)
+    assert str(home) in (done.stdout + done.stderr).replace("\n", "")
+    assert not home.exists()

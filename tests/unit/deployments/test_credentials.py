@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
 
@@ -53,8 +56,54 @@ def test_a_link_to_elsewhere_is_not_followed(tmp_path):
     credentials_of(tmp_path / "elsewhere")
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / FILE).symlink_to(tmp_path / "elsewhere" / FILE)
-    with pytest.raises(OSError, match="symbolic links"):
+    with pytest.raises(ConfigError, match=r"is a symbolic link.*Remove the link"):
         credentials_of(tmp_path / "home")
+
+
+def _as_another_user(home, pipe) -> None:
+    os.setgid(65534)
+    os.setuid(65534)
+    try:
+        credentials_of(home)
+    except ConfigError as error:
+        pipe.send(str(error))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("mode", [0o755, 0o700])
+def test_a_file_of_another_user_is_told_with_the_remedy(mode):
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to other users
+        Path(folder).chmod(0o755)
+        home = Path(folder, "home")
+        credentials_of(home)
+        home.chmod(mode)
+        here, there = get_context("fork").Pipe()
+        process = get_context("fork").Process(target=_as_another_user, args=(home, there))
+        process.start()
+        process.join()
+        assert here.poll()
+        assert "belongs to another user. Work with a state folder of your own: --home" in here.recv()
+
+
+def test_where_files_keep_no_modes_the_remedy_is_told_and_no_password_lies_there(tmp_path, monkeypatch):
+    def open_to_all(**draft):  # what such a file system makes of mode 0600
+        path = Path(draft["dir"], draft["prefix"])
+        return os.open(path, os.O_CREAT | os.O_RDWR, 0o755), str(path)
+
+    monkeypatch.setattr(tempfile, "mkstemp", open_to_all)
+    with pytest.raises(ConfigError, match=r"keeps no permissions.*--home on a file system with permissions"):
+        credentials_of(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_there_are_no_hard_links_the_remedy_is_told_and_no_password_lies_there(tmp_path, monkeypatch):
+    def no_links(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    with pytest.raises(ConfigError, match=r"keeps no hard links.*--home on a file system with permissions"):
+        credentials_of(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_traceback_does_not_show_the_password(tmp_path):
