@@ -28,7 +28,7 @@ from from_folder import SIDE_PX, snapshot_of
 from pairs import interval_of_median
 from PIL import Image
 
-from sdlora.artifacts import BaseModelRef
+from sdlora.core.refs import BaseModelRef
 from sdlora.data import Snapshot, load_images_uint8
 from sdlora.models import BaseModelConfig, load_base_model, parts
 from sdlora.store import ImageStore

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from sdlora.artifacts import BaseModelRef
+from sdlora.core.refs import BaseModelRef
 from sdlora.lora.attach import adapter_parameters, attach_lora
 from sdlora.lora.config import ResolvedLora
 from sdlora.models import parts

@@ -18,9 +18,9 @@ import torch
 from from_folder import snapshot_of
 
 import sdlora
-from sdlora.evidence import load_choice
 from sdlora.lora import LoraConfig
 from sdlora.models import BaseModelConfig, load_base_model
+from sdlora.records.evidence import load_choice
 from sdlora.store import ImageStore
 from sdlora.training import TrainingConfig, fine_tune, resolve_training
 

@@ -22,9 +22,9 @@ from from_folder import snapshot_of
 import sdlora
 from sdlora.evaluation import EvaluationConfig
 from sdlora.evaluation.comparing import Trained, compare
-from sdlora.evidence import load_choice
 from sdlora.lora import LoraConfig
 from sdlora.models import BaseModelConfig, load_base_model
+from sdlora.records.evidence import load_choice
 from sdlora.store import ImageStore
 from sdlora.training import TrainingConfig, fine_tune
 from sdlora.training.defaults import resolve_training

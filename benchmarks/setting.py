@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from sdlora.artifacts import BaseModelRef
+from sdlora.core.refs import BaseModelRef
 from sdlora.data import Snapshot, SnapshotRow
 from sdlora.data.snapshot import snapshot_digest
 from sdlora.models import BaseModelConfig, load_base_model

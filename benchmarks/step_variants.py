@@ -23,11 +23,11 @@ from setting import fill_store, sd15_shaped_base
 from torch import Tensor
 
 import sdlora
-from sdlora.artifacts import BaseModelRef
+from sdlora.core.refs import BaseModelRef
 from sdlora.data import DataConfig, Snapshot, clean, collect, make_snapshot
-from sdlora.evidence import load_choice
 from sdlora.lora import LoraConfig, ResolvedLora
 from sdlora.models import BaseModelConfig, load_base_model
+from sdlora.records.evidence import load_choice
 from sdlora.store import ImageStore
 from sdlora.training import ResolvedTraining, TrainingConfig, fine_tune
 from sdlora.training.defaults import resolve_training

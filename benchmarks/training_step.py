@@ -28,7 +28,7 @@ from bare import BareStep
 from pairs import Pairs
 from setting import fill_store, read_snapshot, sd15_shaped_base
 
-from sdlora.artifacts import BaseModelRef
+from sdlora.core.refs import BaseModelRef
 from sdlora.lora import LoraConfig
 from sdlora.models import BaseModelConfig, load_base_model
 from sdlora.models.precision import remembered_probe

@@ -16,7 +16,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sdlora.errors import ConfigError
+from sdlora.core.errors import ConfigError
 from tasks.private import OTHERS
 
 FILE = "credentials.json"

@@ -18,7 +18,7 @@ from deployments.credentials import credentials_of
 from deployments.environment import MLFLOW_PORT, PREFECT_PORT
 from deployments.running import running_services
 from deployments.services import require_free_port
-from sdlora.errors import SdloraError
+from sdlora.core.errors import SdloraError
 
 FREE_GIB = 2.0
 
@@ -107,7 +107,7 @@ def _login(home: Path) -> Finding:
 
 
 def _images(home: Path) -> Finding:
-    from sdlora.errors import StorageError
+    from sdlora.core.errors import StorageError
     from sdlora.store import ImageStore
     from sdlora.store.location import StoreLocation
 

@@ -24,7 +24,7 @@ from prefect.exceptions import ObjectAlreadyExists
 from prefect.utilities.templating import apply_values
 from prefect.workers.process import ProcessWorker
 
-from sdlora.errors import ConfigError
+from sdlora.core.errors import ConfigError
 
 _KNOWN = {"name", "entrypoint", "description", "parameters", "work_pool", "concurrency_limit", "schedules"}
 

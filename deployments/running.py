@@ -23,7 +23,7 @@ import psutil
 from deployments.credentials import FILE as CREDENTIALS_FILE
 from deployments.credentials import Credentials
 from deployments.services import Service, listens, refuses
-from sdlora.errors import ConfigError
+from sdlora.core.errors import ConfigError
 from tasks.private import private_file
 
 SERVICES_FILE = "services.json"

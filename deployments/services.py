@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from sdlora.errors import ConfigError, SdloraError
+from sdlora.core.errors import ConfigError, SdloraError
 from tasks.private import private_folder
 
 STOP_SECONDS = 15.0

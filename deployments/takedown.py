@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdlora.checkpoints import file_sha256
-from sdlora.comparison import COMPARISON_FILE, COMPARISON_GRID, load_comparison
-from sdlora.errors import EvaluationError
-from sdlora.evidence import DUEL_FILE, replace_file
+from sdlora.core.errors import EvaluationError
+from sdlora.core.files import file_sha256, replace_file
+from sdlora.records.comparison import COMPARISON_FILE, COMPARISON_GRID, load_comparison
+from sdlora.records.evidence import DUEL_FILE
 from sdlora.store.details import ImageDetails
 
 _ROOTS = ("pages", "runs", "comparisons", "mlflow/artifacts", "cache/adapters")

@@ -8,8 +8,8 @@ from typing import Annotated, cast
 from prefect import flow
 from pydantic import Field
 
-from sdlora.comparison import Comparison
 from sdlora.config import resolve
+from sdlora.records.comparison import Comparison
 from sdlora.training.config import Preset
 from tasks.alive import flow_run_alive
 from tasks.base import prepare_base_model

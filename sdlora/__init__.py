@@ -7,24 +7,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sdlora.imports import names_on_first_use
+from sdlora.core.lazy import names_on_first_use
 
 if TYPE_CHECKING:
     from sdlora.adapter import LoRA
-    from sdlora.artifacts import AdapterRef, BaseModelRef, SnapshotRef
     from sdlora.config import PipelineConfig, load_config
-    from sdlora.errors import SdloraError
+    from sdlora.core.errors import SdloraError
+    from sdlora.core.refs import AdapterRef, BaseModelRef, SnapshotRef
     from sdlora.models import StableDiffusion, load_base_model
     from sdlora.store import ImageStore
 
 _HOMES = {
-    "AdapterRef": "sdlora.artifacts",
-    "BaseModelRef": "sdlora.artifacts",
+    "AdapterRef": "sdlora.core.refs",
+    "BaseModelRef": "sdlora.core.refs",
     "ImageStore": "sdlora.store",
     "LoRA": "sdlora.adapter",
     "PipelineConfig": "sdlora.config",
-    "SdloraError": "sdlora.errors",
-    "SnapshotRef": "sdlora.artifacts",
+    "SdloraError": "sdlora.core.errors",
+    "SnapshotRef": "sdlora.core.refs",
     "StableDiffusion": "sdlora.models",
     "load_base_model": "sdlora.models",
     "load_config": "sdlora.config",

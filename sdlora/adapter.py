@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sdlora.artifacts import AdapterRef, BaseModelRef
+from sdlora.core.errors import WeightsError
+from sdlora.core.progress import OnMetrics, OnProgress
+from sdlora.core.refs import AdapterRef, BaseModelRef
 from sdlora.data import Snapshot
-from sdlora.errors import WeightsError
 from sdlora.lora.config import LoraConfig
 from sdlora.lora.load import load_adapter, merge
 from sdlora.models.adapter_weights import merge_text_adapters
 from sdlora.models.stable_diffusion import StableDiffusion
-from sdlora.progress import OnMetrics, OnProgress
 from sdlora.store import ImageStore
 from sdlora.training.config import TrainingConfig
 from sdlora.training.defaults import resolve_lora, resolve_training

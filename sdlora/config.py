@@ -14,11 +14,11 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from sdlora.artifacts import BaseModelRef
+from sdlora.core.config_base import FrozenConfig
+from sdlora.core.errors import ConfigError
+from sdlora.core.refs import BaseModelRef
 from sdlora.data import DataConfig
-from sdlora.errors import ConfigError
 from sdlora.evaluation import EvaluationConfig, GateConfig
-from sdlora.frozen import FrozenConfig
 from sdlora.lora.config import LoraConfig, ResolvedLora
 from sdlora.models import BaseModelConfig
 from sdlora.pretraining.plan import PretrainPlan

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prefect import task
 
-from sdlora.artifacts import BaseModelRef
+from sdlora.core.refs import BaseModelRef
 from sdlora.models import BaseModelConfig
 from tasks.run_log import log_text, run_log
 

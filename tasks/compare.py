@@ -11,13 +11,13 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from pydantic import ValidationError
 
-from sdlora.artifacts import BaseModelRef, SnapshotRef
-from sdlora.comparison import COMPARISON_GRID, Comparison, title
 from sdlora.config import PipelineConfig, ResolvedConfig
+from sdlora.core.errors import ConfigError
+from sdlora.core.refs import BaseModelRef, SnapshotRef
 from sdlora.data import load_snapshot
-from sdlora.errors import ConfigError
 from sdlora.lora import ResolvedLora
 from sdlora.lora.config import LoraConfig, Method
+from sdlora.records.comparison import COMPARISON_GRID, Comparison, title
 from sdlora.store import ImageStore
 from sdlora.training import ResolvedTraining, resolve_lora, resolve_training, run_digest
 from tasks.markdown import table
@@ -93,9 +93,9 @@ def train_one_way(
     """
     from sdlora.evaluation.comparing import Trained
     from sdlora.lora.load import open_adapter
+    from sdlora.processes.costs import read_costs
     from sdlora.training.full import MODEL_FOLDER, open_model
     from sdlora.training.launch import FineTuneRequest, train_apart
-    from sdlora.training.learning.costs import read_costs
     from sdlora.training.results import ADAPTER_FOLDER
 
     lora, training = settings.lora, settings.training
@@ -163,14 +163,12 @@ def compare_trained(
     home: Path,
 ) -> tuple[Comparison, Path]:
     """Score everyone on the same prompts and seeds, and write the page; returns what was found and the page."""
+    from sdlora.core.files import json_digest
     from sdlora.evaluation.comparing import compare
     from sdlora.evaluation.neutral import neutral_prompts as default_prompts
-    from sdlora.evidence import canonical_digest
     from sdlora.release.comparison_page import cost_rows, quality_rows, write_comparison_page
 
-    key = canonical_digest(
-        {"trained": {name: one.digest for name, one in trained.items()}, "snapshot": snapshot.digest}
-    )
+    key = json_digest({"trained": {name: one.digest for name, one in trained.items()}, "snapshot": snapshot.digest})
     folder = home / "comparisons" / settings.name / key[:16]
     budget = (
         f"The same images, captions, batches of {settings.training.batch_size}, noise and seed; the budget is "

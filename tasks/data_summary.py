@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+from sdlora.core.errors import DataError
 from sdlora.data import load_snapshot
-from sdlora.errors import DataError
 from sdlora.release import DataSummary, RejectedImage
 from sdlora.store import ImageRecord, ImageStore
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from sdlora.artifacts import AdapterRef, BaseModelRef
-from sdlora.errors import ConfigError
+from sdlora.core.errors import ConfigError
+from sdlora.core.progress import OnProgress
+from sdlora.core.refs import AdapterRef, BaseModelRef
 from sdlora.models import BaseModelConfig
-from sdlora.progress import OnProgress
 from sdlora.store import ImageStore
 from tasks.tracking import AdapterVersion, Registry, has_records
 

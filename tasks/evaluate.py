@@ -6,10 +6,10 @@ from pathlib import Path
 
 from prefect import task
 
-from sdlora.artifacts import AdapterRef, BaseModelRef, SnapshotRef
 from sdlora.config import ResolvedConfig
+from sdlora.core.errors import ConfigError
+from sdlora.core.refs import AdapterRef, BaseModelRef, SnapshotRef
 from sdlora.data import load_snapshot
-from sdlora.errors import ConfigError
 from sdlora.evaluation import Decision, Duel, GateConfig
 from sdlora.evaluation import decide as decide_by_rule
 from sdlora.store import ImageStore

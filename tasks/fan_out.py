@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from prefect import flow, task
 
+from sdlora.core.errors import ConfigError
 from sdlora.data.measuring.shards import SHARD, Shard, ShardResults, measure_shard
 from sdlora.data.measuring.workers import Measurer, measure_all
-from sdlora.errors import ConfigError
 from sdlora.store.blobs import BlobStore
 from sdlora.store.intake import chunks
 from tasks.retries import is_passing_trouble

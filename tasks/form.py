@@ -13,7 +13,7 @@ from typing import Annotated, Any, Generic
 from pydantic import WithJsonSchema
 
 from sdlora.config import NAME_PATTERN, ConfigFile, PipelineConfig, parse_settings, without_empty
-from sdlora.errors import ConfigError
+from sdlora.core.errors import ConfigError
 from sdlora.pretraining.plan import PretrainPlan
 
 

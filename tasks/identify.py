@@ -7,8 +7,8 @@ from pathlib import Path
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
-from sdlora.artifacts import BaseModelRef, SnapshotRef
 from sdlora.config import ResolvedConfig
+from sdlora.core.refs import BaseModelRef, SnapshotRef
 from sdlora.training import run_digest
 from tasks.pages import Link, known_page
 from tasks.progress import task_progress

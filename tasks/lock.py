@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sdlora.errors import TrainingError
+from sdlora.core.errors import TrainingError
 from tasks.private import private_file
 
 LOCK_FILE = "training.lock"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prefect import task
 
-from sdlora.artifacts import BaseModelRef, SnapshotRef
+from sdlora.core.refs import BaseModelRef, SnapshotRef
 from sdlora.models import BaseModelConfig, load_base_model
 from sdlora.pretraining.launch import PretrainRequest, pretrain_snapshot
 from sdlora.pretraining.plan import PretrainPlan

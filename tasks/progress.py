@@ -12,7 +12,7 @@ from uuid import UUID
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import TaskRunContext
 
-from sdlora.progress import OnMetrics, OnProgress
+from sdlora.core.progress import OnMetrics, OnProgress
 from tasks.run_log import run_log
 
 ARTIFACT_INTERVAL_SECONDS = 3.0

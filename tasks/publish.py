@@ -9,11 +9,11 @@ from pathlib import Path
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
-from sdlora.artifacts import AdapterRef, BaseModelRef, SnapshotRef
 from sdlora.config import ResolvedConfig
-from sdlora.errors import EvaluationError
+from sdlora.core.errors import EvaluationError
+from sdlora.core.refs import AdapterRef, BaseModelRef, SnapshotRef
 from sdlora.evaluation import Decision, Duel
-from sdlora.evidence import CHOICE_FILE, DUEL_FILE, Contestant, load_choice
+from sdlora.records.evidence import CHOICE_FILE, DUEL_FILE, Contestant, load_choice
 from sdlora.release import Curve, VersionRecord, write_release
 from sdlora.store import ImageStore
 from tasks.data_page import LOGGED_FOLDER, data_page_file, logged_data_page

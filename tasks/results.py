@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sdlora.frozen import FrozenConfig
+from sdlora.core.config_base import FrozenConfig
 
 
 class RunRef(FrozenConfig):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sdlora.evidence import METRICS, Contestant, Duel, Estimate, Metric
+from sdlora.records.evidence import METRICS, Contestant, Duel, Estimate, Metric
 
 LEADING = ("kid", "fid", "denoising_psnr", "subject_top10")
 ORDER: tuple[Contestant, ...] = ("candidate", "champion", "base")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from prefect import task
 
-from sdlora.artifacts import BaseModelRef
 from sdlora.config import PipelineConfig, ResolvedConfig, resolve
+from sdlora.core.refs import BaseModelRef
 from sdlora.lora import ResolvedLora
 from sdlora.training import ResolvedTraining
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from prefect import task
 
-from sdlora.artifacts import SnapshotRef
+from sdlora.core.errors import DataError
+from sdlora.core.refs import SnapshotRef
 from sdlora.data import CleanReport, DataConfig, Snapshot, compare_snapshots, latest_snapshot
 from sdlora.data import make_snapshot as make
-from sdlora.errors import DataError
 from sdlora.store import ImageStore
 from tasks.data_page import publish_data_page
 from tasks.run_log import run_log

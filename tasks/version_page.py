@@ -5,9 +5,9 @@ MLflow cleans descriptions: links and pictures of its own server stay, sizes of 
 
 from __future__ import annotations
 
-from sdlora.artifacts import SnapshotRef
+from sdlora.core.refs import SnapshotRef
 from sdlora.evaluation import Decision, Duel
-from sdlora.evidence import Check
+from sdlora.records.evidence import Check
 from tasks.markdown import fitting, markdown_text, table
 from tasks.scores import LEADING, contestants, score_rows
 from tasks.tracking import MAX_LENGTH, RunPage, version_route

@@ -11,7 +11,7 @@ from deployments.cli.options import DEFAULT_HOME, ConfigOption, HomeOption
 from deployments.cli.terminal import Stages, console
 
 if TYPE_CHECKING:
-    from sdlora.comparison import Comparison
+    from sdlora.records.comparison import Comparison
     from tasks.compare import Way
 
 
@@ -68,7 +68,7 @@ def show(found: Comparison) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from sdlora.comparison import title
+    from sdlora.records.comparison import title
     from sdlora.release.comparison_page import cost_rows, difference_rows, pair_titles, quality_rows
 
     table = Table(title=escape(found.budget), title_justify="left", title_style="dim")
@@ -92,7 +92,7 @@ def show(found: Comparison) -> None:
 def _checked(ways: tuple[str, ...]) -> tuple[Way, ...]:
     from typing import get_args
 
-    from sdlora.errors import ConfigError
+    from sdlora.core.errors import ConfigError
     from sdlora.lora.config import Method
 
     known = (*get_args(Method), "full")

@@ -14,7 +14,7 @@ import typer
 from rich.markup import escape
 
 from deployments.cli.terminal import error_console
-from sdlora.errors import SdloraError
+from sdlora.core.errors import SdloraError
 
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
 FULL_DISK_BYTES = 2**20

@@ -11,7 +11,7 @@ from deployments.cli.options import DEFAULT_HOME, HomeOption
 from deployments.cli.terminal import console
 
 if TYPE_CHECKING:
-    from sdlora.artifacts import AdapterRef, BaseModelRef
+    from sdlora.core.refs import AdapterRef, BaseModelRef
     from sdlora.lora.inspecting import AdapterFacts
 
 
@@ -108,7 +108,7 @@ def _from_folder(
     source: Path, base: str | None, layout: str | None, home: Path, needs_base: bool
 ) -> tuple[AdapterRef | None, BaseModelRef | None]:
     """An adapter's folder, a run's or release's folder that has one inside, or a diffusers model."""
-    from sdlora.errors import WeightsError
+    from sdlora.core.errors import WeightsError
     from sdlora.lora import open_adapter
     from sdlora.lora.manifest import MANIFEST_FILE
     from sdlora.models import BaseModelConfig, load_base_model

@@ -84,7 +84,7 @@ def collect(
 
 def _write_page(store: ImageStore, settings: DataConfig, page: Path) -> str | None:
     """Write the data page; what is amiss with it, or None. Collecting does not fail for a picture of its work."""
-    from sdlora.errors import SdloraError
+    from sdlora.core.errors import SdloraError
     from sdlora.release import write_data_page
 
     try:

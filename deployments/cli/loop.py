@@ -123,8 +123,8 @@ def _run_flow(config: PipelineConfig, home: Path, force: bool) -> Release:
 
 def _print_release(release: Release, seconds: float) -> None:
     from deployments.cli.tables import duel_table
-    from sdlora.errors import EvaluationError
-    from sdlora.evidence import load_duel
+    from sdlora.core.errors import EvaluationError
+    from sdlora.records.evidence import load_duel
 
     number = f"{release.name} version {release.version}"
     if not release.new:

@@ -45,7 +45,7 @@ def login(home: HomeOption = DEFAULT_HOME) -> None:
     """Show what the pages of Prefect and MLflow ask for. The password is the state folder's, and yours alone."""
     from deployments.credentials import credentials_of
     from deployments.running import require_current, running_services
-    from sdlora.errors import ConfigError
+    from sdlora.core.errors import ConfigError
 
     if not home.is_dir():
         raise ConfigError(f"{home} does not exist. Correct --home, or make it: sdlora up --home {home}")

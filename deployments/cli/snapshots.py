@@ -57,8 +57,8 @@ def show(
 ) -> None:
     """Tell what one snapshot holds, what it changed, and which versions learnt from it."""
     from deployments.cli.stores import existing_store
+    from sdlora.core.errors import DataError
     from sdlora.data import load_snapshot
-    from sdlora.errors import DataError
 
     with existing_store(home) as store:
         if digest is None:

@@ -18,7 +18,7 @@ def existing_store(home: Path) -> Iterator[ImageStore]:
     Raises:
         DataError: nothing was ever collected there.
     """
-    from sdlora.errors import DataError
+    from sdlora.core.errors import DataError
     from sdlora.store import ImageStore
 
     if not has_store(home):

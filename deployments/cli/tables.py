@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sdlora.config import Setting
-from sdlora.evidence import CONTESTANTS, METRICS, Duel, Estimate, Metric
+from sdlora.records.evidence import CONTESTANTS, METRICS, Duel, Estimate, Metric
 
 SHORT_TABLE = (
     "kid",

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sdlora.imports import names_on_first_use
+from sdlora.core.lazy import names_on_first_use
 
 if TYPE_CHECKING:
     from sdlora.data.changes import SnapshotChanges, changes_since_snapshot, compare_snapshots

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from sdlora.core.errors import DataError
+from sdlora.core.progress import OnProgress
 from sdlora.data.alike.similar import SimilarPairs
 from sdlora.data.checks import RECORD_CHECKS
 from sdlora.data.config import DataConfig
@@ -28,8 +30,6 @@ from sdlora.data.ledger import (
 from sdlora.data.measuring.helpers import Helpers
 from sdlora.data.measuring.measure import Measurement
 from sdlora.data.measuring.workers import Measurer, measure_all
-from sdlora.errors import DataError
-from sdlora.progress import OnProgress
 from sdlora.store import Counts, ImageStore
 from sdlora.store.intake import CHUNK, chunks
 from sdlora.store.queries import count_images

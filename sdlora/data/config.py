@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from sdlora.frozen import FrozenConfig
+from sdlora.core.config_base import FrozenConfig
 
 MAX_DIFFERENCE = 60.0
 """Pairs that differ more than this are not recorded, so no threshold may lie above it."""

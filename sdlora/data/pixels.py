@@ -9,9 +9,9 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from sdlora.core.errors import DataError
 from sdlora.data.decoding.decode import UnreadableError, decode_rgb
 from sdlora.data.snapshot import SnapshotRow
-from sdlora.errors import DataError
 from sdlora.store import ImageStore
 
 

@@ -12,6 +12,7 @@ from typing import cast
 from sqlalchemy import bindparam, delete, or_, select, update
 from sqlalchemy.orm import Session
 
+from sdlora.core.errors import DataError
 from sdlora.data.alike.fingerprint import VERSION
 from sdlora.data.alike.similar import pairs_below
 from sdlora.data.checks.base import Ruling, parameters_digest
@@ -20,7 +21,6 @@ from sdlora.data.decoding.decode import background_of
 from sdlora.data.ledger import count_undecided, decision_of, record_decisions, record_rulings, rules_digest
 from sdlora.data.split import LEAK, Member, Sides, assign_sides
 from sdlora.data.weights import image_weights
-from sdlora.errors import DataError
 from sdlora.store import ImageStore, Split
 from sdlora.store.intake import chunks, insert_or_ignore
 from sdlora.store.masks import masks_of

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from sdlora.core.files import replace_file
 from sdlora.evaluation.exhibits import draw_grids, png_bytes
-from sdlora.evidence import CONTESTANTS, Duel, load_duel, replace_file
+from sdlora.records.evidence import CONTESTANTS, Duel, load_duel
 
 GREY = (236, 238, 242)
 

@@ -11,8 +11,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sdlora.artifacts import AdapterRef, BaseModelRef
-from sdlora.comparison import (
+from sdlora.core.errors import EvaluationError
+from sdlora.core.files import json_digest, replace_file
+from sdlora.core.progress import OnProgress
+from sdlora.core.refs import AdapterRef, BaseModelRef
+from sdlora.data import Snapshot, SnapshotRow, load_images_uint8
+from sdlora.evaluation.config import EvaluationConfig
+from sdlora.evaluation.exhibits import png_bytes, to_image
+from sdlora.evaluation.fidelity import psnr_per_image, ssim_per_image
+from sdlora.evaluation.generations import Generations, generations
+from sdlora.evaluation.grids import draw_grid
+from sdlora.evaluation.prompts import Prompt, choose_prompts
+from sdlora.evaluation.scoring import Measured, RealFeatures, Scoreboard
+from sdlora.models import parts
+from sdlora.models.features import ImageFeatures
+from sdlora.models.stable_diffusion import StableDiffusion
+from sdlora.records.comparison import (
     BASE,
     COMPARED,
     COMPARISON_FILE,
@@ -22,21 +36,8 @@ from sdlora.comparison import (
     load_comparison,
     title,
 )
-from sdlora.data import Snapshot, SnapshotRow, load_images_uint8
-from sdlora.errors import EvaluationError
-from sdlora.evaluation.config import EvaluationConfig
-from sdlora.evaluation.exhibits import png_bytes, to_image
-from sdlora.evaluation.fidelity import psnr_per_image, ssim_per_image
-from sdlora.evaluation.generations import Generations, generations
-from sdlora.evaluation.grids import draw_grid
-from sdlora.evaluation.prompts import Prompt, choose_prompts
-from sdlora.evaluation.scoring import Measured, RealFeatures, Scoreboard
-from sdlora.evidence import Estimate, canonical_digest, replace_file
-from sdlora.models import parts
-from sdlora.models.features import ImageFeatures
-from sdlora.models.stable_diffusion import StableDiffusion
-from sdlora.progress import OnProgress
-from sdlora.resampling import estimate, resample_counts, resampled_means
+from sdlora.records.evidence import Estimate
+from sdlora.statistics.bootstrap import estimate, resample_counts, resampled_means
 from sdlora.store import ImageStore
 
 COMPARING_VERSION = 3
@@ -99,7 +100,7 @@ def compare(
         "neutral": list(neutral_prompts),
         "version": COMPARING_VERSION,
     }
-    inputs_digest = canonical_digest(inputs)
+    inputs_digest = json_digest(inputs)
     try:
         finished = load_comparison(folder)
         if finished.inputs_digest == inputs_digest and (folder / COMPARISON_GRID).is_file():

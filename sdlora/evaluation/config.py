@@ -6,8 +6,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from sdlora.evidence import METRICS
-from sdlora.frozen import FrozenConfig
+from sdlora.core.config_base import FrozenConfig
+from sdlora.records.evidence import METRICS
 
 
 class EvaluationConfig(FrozenConfig):

@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sdlora.artifacts import AdapterRef, BaseModelRef
-from sdlora.checkpoints import file_sha256
+from sdlora.core.errors import EvaluationError
+from sdlora.core.files import file_sha256, json_digest, replace_file
+from sdlora.core.progress import OnProgress
+from sdlora.core.refs import AdapterRef, BaseModelRef
 from sdlora.data import Snapshot, SnapshotRow, load_images_uint8
-from sdlora.errors import EvaluationError
 from sdlora.evaluation import neighbours
 from sdlora.evaluation.config import EvaluationConfig
 from sdlora.evaluation.exhibits import Exhibits, write_exhibits
@@ -23,11 +24,10 @@ from sdlora.evaluation.generations import GENERATION_VERSION, Generations, gener
 from sdlora.evaluation.prompts import Prompt, choose_prompts
 from sdlora.evaluation.scoring import Measured, RealFeatures, Scoreboard
 from sdlora.evaluation.tensor_cache import cached_tensors
-from sdlora.evidence import DUEL_FILE, Contestant, Duel, Sample, Scores, canonical_digest, load_duel, replace_file
 from sdlora.models import parts
 from sdlora.models.features import ImageFeatures
 from sdlora.models.stable_diffusion import StableDiffusion
-from sdlora.progress import OnProgress
+from sdlora.records.evidence import DUEL_FILE, Contestant, Duel, Sample, Scores, load_duel
 from sdlora.store import ImageStore
 
 EVALUATION_VERSION = 1  # raise it when the same images give other numbers
@@ -61,7 +61,7 @@ def run_duel(
     prompts = choose_prompts(snapshot.held_out, config)
     if not snapshot.train:
         raise EvaluationError("The snapshot has no training images, so copies of them cannot be looked for.")
-    inputs_digest = canonical_digest(
+    inputs_digest = json_digest(
         {
             "base": base.digest,
             "candidate": candidate.model_dump(mode="json", exclude={"folder"}),
@@ -177,9 +177,7 @@ class _Duel:
 
     def _features(self, rows: Sequence[SnapshotRow], stage: str) -> Tensor:
         """(len(rows), D) features of real images, kept by the images' digests."""
-        key = canonical_digest(
-            {"images": [row.sha256 for row in rows], "side": self.side_px, "version": EVALUATION_VERSION}
-        )
+        key = json_digest({"images": [row.sha256 for row in rows], "side": self.side_px, "version": EVALUATION_VERSION})
 
         def extract() -> dict[str, Tensor]:
             network, batches = ImageFeatures(), []
@@ -194,7 +192,7 @@ class _Duel:
     def _reconstructed(self, held_out: Tensor) -> Tensor:
         """The base's autoencoder alone; adapters leave it untouched, so one measurement holds for all."""
         images = [prompt.row.sha256 for prompt in self.prompts]
-        key = canonical_digest({"base": self.base.digest, "images": images, "side": self.side_px})
+        key = json_digest({"base": self.base.digest, "images": images, "side": self.side_px})
 
         def compute() -> dict[str, Tensor]:
             return {"images_uint8": reconstruct(StableDiffusion.from_ref(self.base), held_out)}

@@ -11,9 +11,9 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from sdlora.checkpoints import file_sha256
+from sdlora.core.files import file_sha256, replace_file
 from sdlora.evaluation.grids import draw_grid
-from sdlora.evidence import CONTESTANTS, DUEL_FILE, Contestant, Duel, ShownImages, replace_file
+from sdlora.records.evidence import CONTESTANTS, DUEL_FILE, Contestant, Duel, ShownImages
 
 
 @dataclass(frozen=True)

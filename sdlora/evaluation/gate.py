@@ -21,7 +21,7 @@ import math
 from collections.abc import Iterator
 
 from sdlora.evaluation.config import GateConfig
-from sdlora.evidence import CONTESTANTS, METRICS, Check, Decision, Duel, Estimate
+from sdlora.records.evidence import CONTESTANTS, METRICS, Check, Decision, Duel, Estimate
 
 
 def decide(duel: Duel, gate: GateConfig) -> Decision:

@@ -11,11 +11,11 @@ import diffusers
 import torch
 from torch import Tensor
 
+from sdlora.core.files import json_digest
 from sdlora.evaluation.config import EvaluationConfig
 from sdlora.evaluation.fidelity import renoise_and_denoise
 from sdlora.evaluation.prompts import Prompt
 from sdlora.evaluation.tensor_cache import cached_tensors
-from sdlora.evidence import canonical_digest
 from sdlora.models.features import ImageFeatures
 from sdlora.models.stable_diffusion import StableDiffusion
 
@@ -58,7 +58,7 @@ def generations(
         home: the state folder.
         on_done: called with the number of prompts that are done.
     """
-    key = canonical_digest(
+    key = json_digest(
         {
             "weights": weights_digest,
             "prompts": [(prompt.row.sha256, prompt.text, prompt.seed) for prompt in prompts],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sdlora.artifacts import BaseModelRef
+from sdlora.core.refs import BaseModelRef
 from sdlora.models.sources import EMBEDDED
 
 _SUBJECTS = (

@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sdlora.core.errors import EvaluationError
 from sdlora.data import SnapshotRow
-from sdlora.errors import EvaluationError
 from sdlora.evaluation.config import EvaluationConfig
 
 

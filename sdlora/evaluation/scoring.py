@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sdlora import distances
 from sdlora.evaluation import neighbours
 from sdlora.evaluation.config import EvaluationConfig
-from sdlora.evidence import Contestant, Estimate
-from sdlora.resampling import estimate, resample_counts, resampled_means
+from sdlora.records.evidence import Contestant, Estimate
+from sdlora.statistics import distances
+from sdlora.statistics.bootstrap import estimate, resample_counts, resampled_means
 
 
 @dataclass(frozen=True)

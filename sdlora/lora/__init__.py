@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sdlora.imports import names_on_first_use
+from sdlora.core.lazy import names_on_first_use
 from sdlora.lora.config import LoraConfig, ResolvedLora
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from sdlora.frozen import FrozenConfig
+from sdlora.core.config_base import FrozenConfig
 from sdlora.models.families.layouts import Targets
 
 Method = Literal["lora", "rslora", "dora", "loha", "lokr", "pissa"]

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from sdlora.errors import WeightsError
+from sdlora.core.errors import WeightsError
 from sdlora.lora.config import Method, ResolvedLora
 from sdlora.lora.layers import ADAPTER_NAME
 from sdlora.lora.reading import Change, change_of

@@ -14,7 +14,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from sdlora.errors import WeightsError
+from sdlora.core.errors import WeightsError
 from sdlora.lora.beside import metadata_beside
 from sdlora.lora.diffusers_file import DIFFUSERS_FILE, METADATA_KEY
 from sdlora.lora.recognise import family_of_file, method_of, normalise_key, part_of

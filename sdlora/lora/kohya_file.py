@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from sdlora.errors import WeightsError
+from sdlora.core.errors import WeightsError
 from sdlora.lora.config import Method, ResolvedLora
 from sdlora.lora.reading import Change, Reader, change_of, group_by_layer
 from sdlora.lora.tensor_file import data_sha256, write_tensor_file

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from sdlora.artifacts import AdapterRef, BaseModelRef
-from sdlora.errors import WeightsError
+from sdlora.core.errors import WeightsError
+from sdlora.core.refs import AdapterRef, BaseModelRef
 from sdlora.lora.attach import adapter_parameters, peft_settings
 from sdlora.lora.config import ResolvedLora
 from sdlora.lora.diffusers_file import DIFFUSERS_FILE, peft_tensors

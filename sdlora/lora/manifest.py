@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from sdlora.errors import WeightsError
-from sdlora.frozen import FrozenConfig
+from sdlora.core.config_base import FrozenConfig
+from sdlora.core.errors import WeightsError
 from sdlora.lora.config import ResolvedLora
 
 MANIFEST_FILE = "adapter.json"

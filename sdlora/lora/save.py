@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
-from sdlora.artifacts import AdapterRef, BaseModelRef
-from sdlora.checkpoints import file_sha256
-from sdlora.errors import StorageError, WeightsError
+from sdlora.core.errors import StorageError, WeightsError
+from sdlora.core.files import file_sha256
+from sdlora.core.refs import AdapterRef, BaseModelRef
 from sdlora.lora.config import ResolvedLora
 from sdlora.lora.diffusers_file import DIFFUSERS_FILE, OUTER_NAME, read_diffusers_file, write_diffusers_file
 from sdlora.lora.joining import kohya_updates

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from sdlora.errors import TargetModuleError
+from sdlora.core.errors import TargetModuleError
 from sdlora.lora.config import ResolvedLora
 from sdlora.models.families.layouts import targets_of
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from sdlora.errors import TargetModuleError
+from sdlora.core.errors import TargetModuleError
 from sdlora.lora.attach import attach_lora
 from sdlora.lora.config import LoraConfig, ResolvedLora
 from sdlora.models.families.base import Family, TextPart

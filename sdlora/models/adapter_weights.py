@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from sdlora.errors import WeightsError
+from sdlora.core.errors import WeightsError
 
 ADAPTER_WEIGHTS = "pytorch_lora_weights.safetensors"
 _DOWN, _UP = ".lora_A.weight", ".lora_B.weight"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from sdlora.errors import WeightsError
+from sdlora.core.errors import WeightsError
 from sdlora.models.families.layouts import LAYOUTS, FamilyName
 
 _DENOISER = "model.diffusion_model."

@@ -6,8 +6,8 @@ import re
 
 from pydantic import Field, field_validator
 
-from sdlora.artifacts import Quantization
-from sdlora.frozen import FrozenConfig
+from sdlora.core.config_base import FrozenConfig
+from sdlora.core.refs import Quantization
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from sdlora.checkpoints import file_sha256
+from sdlora.core.files import file_sha256
 
 _SUFFIXES = (".safetensors", ".json", ".txt")
 _SETTLED_SECONDS = 2.0  # a younger file may still change without its timestamp showing it

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sdlora.checkpoints import file_sha256
-from sdlora.errors import WeightsError
+from sdlora.core.errors import WeightsError
+from sdlora.core.files import file_sha256
 
 FEATURE_DIM = 1280
 _MEAN = (0.485, 0.456, 0.406)

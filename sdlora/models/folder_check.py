@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from sdlora.errors import WeightsError
+from sdlora.core.errors import WeightsError
 from sdlora.models.families.layouts import find_layout, read_json
 from sdlora.models.families.widths import check_widths
 

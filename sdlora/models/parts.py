@@ -12,8 +12,8 @@ from diffusers.models.attention_processor import AttnProcessor
 from safetensors import safe_open
 from torch import nn
 
-from sdlora.artifacts import BaseModelRef, Precision, Quantization
-from sdlora.errors import WeightsError
+from sdlora.core.errors import WeightsError
+from sdlora.core.refs import BaseModelRef, Precision, Quantization
 from sdlora.models.families import family_of
 from sdlora.models.families.base import TextPart
 from sdlora.models.folder_check import weights_files, weights_variant

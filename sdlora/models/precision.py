@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sdlora.artifacts import Precision
+from sdlora.core.refs import Precision
 
 DTYPES: Mapping[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _WORTHWHILE = 1.2  # below this ratio bf16's rounding buys nothing

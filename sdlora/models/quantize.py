@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from sdlora.artifacts import Precision, Quantization
-from sdlora.errors import ConfigError
+from sdlora.core.errors import ConfigError
+from sdlora.core.refs import Precision, Quantization
 from sdlora.models.precision import DTYPES
 
 # LLM.int8() multiplies on a GPU in int8, and input columns with an entry beyond this in half precision (Dettmers et

@@ -19,9 +19,9 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from sdlora.artifacts import BaseModelRef
-from sdlora.checkpoints import file_sha256
-from sdlora.errors import StorageError, WeightsError
+from sdlora.core.errors import StorageError, WeightsError
+from sdlora.core.files import file_sha256
+from sdlora.core.refs import BaseModelRef
 from sdlora.models.checkpoint_keys import CheckpointKind, recognise
 from sdlora.models.families.layouts import FamilyName, Layout, find_layout
 from sdlora.models.folder_check import check_folder, check_safetensors

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from sdlora.artifacts import BaseModelRef
-from sdlora.errors import WeightsError
+from sdlora.core.errors import WeightsError
+from sdlora.core.refs import BaseModelRef
 from sdlora.models.config import BaseModelConfig
 from sdlora.models.digests import DigestCache, folder_digest
 from sdlora.models.families.layouts import find_layout

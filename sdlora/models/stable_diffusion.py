@@ -10,9 +10,10 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor, nn
 
-from sdlora.artifacts import AdapterRef, BaseModelRef, Precision
-from sdlora.checkpoints import file_sha256
-from sdlora.errors import WeightsError
+from sdlora.core.errors import WeightsError
+from sdlora.core.files import file_sha256
+from sdlora.core.progress import OnProgress
+from sdlora.core.refs import AdapterRef, BaseModelRef, Precision
 from sdlora.models import parts
 from sdlora.models.adapter_weights import ADAPTER_WEIGHTS, attach_adapter_file, merge_text_adapters
 from sdlora.models.encode import decode_latents, encode_text
@@ -20,7 +21,6 @@ from sdlora.models.families import family_of
 from sdlora.models.families.base import Family, Sampler
 from sdlora.models.precision import autocast, probe_precision
 from sdlora.models.sources import verify
-from sdlora.progress import OnProgress
 
 
 class StableDiffusion:

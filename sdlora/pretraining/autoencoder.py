@@ -10,11 +10,11 @@ from accelerate import Accelerator
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
+from sdlora.core.progress import OnMetrics
 from sdlora.diffusion.seeds import step_generator
 from sdlora.models.features import load_network, normalise
 from sdlora.pretraining.config import PretrainConfig
 from sdlora.pretraining.loop import autocast, train_stage
-from sdlora.progress import OnMetrics
 
 FEATURE_BLOCKS = (0, 2, 4, 8)  # outputs at 1/2, 1/4, 1/8 and 1/16 of the side
 

@@ -12,11 +12,11 @@ from accelerate import Accelerator
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
+from sdlora.core.progress import OnMetrics
 from sdlora.diffusion.seeds import step_generator
 from sdlora.pretraining.autoencoder import FeatureDistance, draw_pixels
 from sdlora.pretraining.config import PretrainConfig
 from sdlora.pretraining.loop import autocast, train_stage
-from sdlora.progress import OnMetrics
 
 
 class PatchDiscriminator(nn.Sequential):

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
+from sdlora.core.config_base import FrozenConfig
 from sdlora.data.pixels import load_images_uint8
 from sdlora.data.snapshot import load_snapshot
-from sdlora.frozen import FrozenConfig
-from sdlora.launching import run_apart, take_part, tell
 from sdlora.pretraining.config import PretrainConfig
 from sdlora.pretraining.pretrain import OnStageMetrics, pretrain
+from sdlora.processes.subprocesses import run_apart, take_part, tell
 from sdlora.store import ImageStore
 
 

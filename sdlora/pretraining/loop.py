@@ -12,10 +12,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from sdlora.checkpoints import latest_checkpoint, load_optimizer_tensors, optimizer_tensors, save_checkpoint
-from sdlora.errors import TrainingError
+from sdlora.core.checkpoints import latest_checkpoint, load_optimizer_tensors, optimizer_tensors, save_checkpoint
+from sdlora.core.errors import TrainingError
+from sdlora.core.progress import OnMetrics
 from sdlora.pretraining.config import StageConfig
-from sdlora.progress import OnMetrics
 
 LossFunction = Callable[[int], tuple[Tensor, dict[str, float]]]
 

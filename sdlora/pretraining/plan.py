@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from sdlora.core.config_base import FrozenConfig
 from sdlora.data.config import DataConfig
-from sdlora.frozen import FrozenConfig
 from sdlora.pretraining.config import PretrainConfig
 
 

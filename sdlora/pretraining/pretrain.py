@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from sdlora.errors import DataError
+from sdlora.core.errors import DataError
 from sdlora.pretraining.autoencoder import encode_images, train_autoencoder
 from sdlora.pretraining.config import PretrainConfig
 from sdlora.pretraining.decoder import train_decoder

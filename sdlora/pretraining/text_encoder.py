@@ -16,11 +16,11 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from sdlora.core.progress import OnMetrics
 from sdlora.diffusion.seeds import step_generator
 from sdlora.models.features import FEATURE_DIM, ImageFeatures
 from sdlora.pretraining.config import PretrainConfig
 from sdlora.pretraining.loop import autocast, train_stage
-from sdlora.progress import OnMetrics
 
 
 def build_text_encoder(config: PretrainConfig, tokenizer: CLIPTokenizer) -> CLIPTextModel:

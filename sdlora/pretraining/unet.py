@@ -12,11 +12,11 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from sdlora.core.progress import OnMetrics
 from sdlora.diffusion.seeds import step_generator
 from sdlora.pretraining.config import PretrainConfig
 from sdlora.pretraining.loop import autocast, train_stage
 from sdlora.pretraining.text_encoder import tokenize
-from sdlora.progress import OnMetrics
 
 
 def build_unet(config: PretrainConfig) -> UNet2DConditionModel:

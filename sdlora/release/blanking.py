@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from sdlora.evidence import replace_file
+from sdlora.core.files import replace_file
 
 _NAMED = 'data-image="'
 _PURGED = '<div class="blank">purged</div>'

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from sdlora.evidence import Contestant, Estimate
+from sdlora.records.evidence import Contestant, Estimate
 from sdlora.release.record import Curve
 
 _WIDTH, _HEIGHT = 1024, 330

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from sdlora.comparison import BASE, COMPARED, COMPARISON_GRID, Comparison, Contender, title
-from sdlora.evidence import Estimate, Metric, replace_file
+from sdlora.core.files import replace_file
+from sdlora.records.comparison import BASE, COMPARED, COMPARISON_GRID, Comparison, Contender, title
+from sdlora.records.evidence import Estimate, Metric
 from sdlora.release.pages import style, templates
 
 PAGE_FILE = "comparison.html"

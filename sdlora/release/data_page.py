@@ -11,11 +11,11 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from sdlora.core.errors import StorageError
+from sdlora.core.files import replace_file
 from sdlora.data import DataConfig
 from sdlora.data.alike.duplicates import NEAR
 from sdlora.data.listing import ListedCheck
-from sdlora.errors import StorageError
-from sdlora.evidence import replace_file
 from sdlora.release.blanking import image_name
 from sdlora.release.data_facts import DataFacts, file_name, gather_facts
 from sdlora.release.histograms import bar_chart, binned, column_chart

@@ -16,8 +16,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from sdlora.artifacts import AdapterRef, BaseModelRef
-from sdlora.errors import StorageError, WeightsError
+from sdlora.core.errors import StorageError, WeightsError
+from sdlora.core.refs import AdapterRef, BaseModelRef
 from sdlora.lora.diffusers_file import DIFFUSERS_FILE
 from sdlora.lora.kohya_file import write_with_hashes
 from sdlora.lora.manifest import read_manifest

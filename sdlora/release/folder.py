@@ -7,8 +7,8 @@ import os
 import shutil
 from pathlib import Path
 
-from sdlora.errors import EvaluationError, StorageError, WeightsError
-from sdlora.evidence import DECISION_FILE, DUEL_FILE
+from sdlora.core.errors import EvaluationError, StorageError, WeightsError
+from sdlora.records.evidence import DECISION_FILE, DUEL_FILE
 from sdlora.release.model_card import write_model_card
 from sdlora.release.record import DATA_PAGE, DIFFUSERS_WEIGHTS, VersionRecord
 from sdlora.release.report import write_report

@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from sdlora.evidence import METRICS, Estimate, Metric, replace_file
+from sdlora.core.files import replace_file
+from sdlora.records.evidence import METRICS, Estimate, Metric
 from sdlora.release.record import DIFFUSERS_WEIGHTS, VersionRecord, caption_pattern
 
 CARD_FILE = "README.md"

@@ -15,7 +15,7 @@ import peft
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sdlora.errors import WeightsError
+from sdlora.core.errors import WeightsError
 from sdlora.lora.diffusers_file import METADATA_KEY
 from sdlora.lora.tensor_file import write_tensor_file
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sdlora.evidence import Choice, Decision, Duel
+from sdlora.records.evidence import Choice, Decision, Duel
 
 DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"
 DATA_PAGE = "data.html"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sdlora.errors import DataError, StorageError
+from sdlora.core.errors import DataError, StorageError
 from sdlora.release.images import data_uri
 from sdlora.store import ImageStore
 

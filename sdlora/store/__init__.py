@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sdlora.imports import names_on_first_use
+from sdlora.core.lazy import names_on_first_use
 
 if TYPE_CHECKING:
     from sdlora.store.image_store import ImageStore

@@ -14,7 +14,7 @@ from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from sdlora.errors import DataError, StorageError
+from sdlora.core.errors import DataError, StorageError
 
 
 class BlobStore:

@@ -8,7 +8,7 @@ from typing import Literal
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from sdlora.errors import DataError
+from sdlora.core.errors import DataError
 from sdlora.store.crowds import CROWD, crowd_of, pairs_of, same_as
 from sdlora.store.details import ImageDetails, image_details
 from sdlora.store.intake import chunks

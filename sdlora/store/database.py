@@ -15,7 +15,7 @@ from sqlalchemy import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError
 from sqlalchemy.orm import Session
 
-from sdlora.errors import StorageError
+from sdlora.core.errors import StorageError
 from sdlora.store import postgresql, sqlite
 
 SCHEMA_REVISION = "0008"

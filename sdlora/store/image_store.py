@@ -11,7 +11,7 @@ from typing import Self
 
 from sqlalchemy.orm import Session
 
-from sdlora.errors import DataError
+from sdlora.core.errors import DataError
 from sdlora.store.blobs import BlobStore
 from sdlora.store.curation import Purged, bury, decide_by_person, undo_decision
 from sdlora.store.database import Database, open_database

@@ -10,7 +10,7 @@ from typing import cast
 from sqlalchemy import Select, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
-from sdlora.errors import DataError
+from sdlora.core.errors import DataError
 from sdlora.store.intake import insert_or_ignore
 from sdlora.store.records import Split
 from sdlora.store.tables import SnapshotImageTable, SnapshotTable, VersionTable

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DataError, IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
-from sdlora.errors import StorageError
+from sdlora.core.errors import StorageError
 
 _WAIT_SECONDS = 60
 _WRITE_LOCK = 7_310_594_115_003_117_921

@@ -8,7 +8,7 @@ from typing import cast
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session, selectinload
 
-from sdlora.errors import DataError
+from sdlora.core.errors import DataError
 from sdlora.store.intake import chunks
 from sdlora.store.records import Caption, Counts, ImageRecord, Origin, Split, Verdict, prevailing_captions
 from sdlora.store.tables import CaptionTable, FileTable, ImageTable, SourceTable

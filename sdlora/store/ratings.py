@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy import func, select, union, update
 from sqlalchemy.orm import Session
 
-from sdlora.errors import DataError
+from sdlora.core.errors import DataError
 from sdlora.store.overrides import purged_reasons
 from sdlora.store.tables import GenerationTable, ImageTable, RatingTable, utc_now
 

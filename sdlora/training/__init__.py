@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sdlora.imports import names_on_first_use
+from sdlora.core.lazy import names_on_first_use
 from sdlora.training.config import ResolvedTraining, TrainingConfig
 from sdlora.training.defaults import resolve_lora, resolve_training
 

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from sdlora.artifacts import Precision
-from sdlora.frozen import FrozenConfig
+from sdlora.core.config_base import FrozenConfig
+from sdlora.core.refs import Precision
 
 Preset = Literal["small", "standard", "thorough"]
 OptimizerName = Literal["adamw", "adamw8bit", "prodigy", "schedule_free"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sdlora.artifacts import BaseModelRef, Precision
+from sdlora.core.refs import BaseModelRef, Precision
 from sdlora.lora.config import LoraConfig, ResolvedLora
 from sdlora.models.families.layouts import FamilyName, find_layout
 from sdlora.training.config import Preset, ResolvedTraining, TrainingConfig

@@ -14,19 +14,19 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from sdlora.artifacts import AdapterRef, BaseModelRef, Precision
+from sdlora.core.errors import TrainingError
+from sdlora.core.progress import OnMetrics, OnProgress
+from sdlora.core.refs import AdapterRef, BaseModelRef, Precision
 from sdlora.data import Snapshot, SnapshotRow
-from sdlora.errors import TrainingError
 from sdlora.lora.attach import adapter_parameters, attach_lora
 from sdlora.lora.config import ResolvedLora
 from sdlora.lora.load import open_adapter
 from sdlora.models import parts
 from sdlora.models.precision import remembered_probe
 from sdlora.models.sources import verify
-from sdlora.progress import OnMetrics, OnProgress
+from sdlora.processes.memory import freed_memory_kept
 from sdlora.store import ImageStore
 from sdlora.training.config import ResolvedTraining
-from sdlora.training.freed_memory import freed_memory_kept
 from sdlora.training.identity import run_digest
 from sdlora.training.inputs.encoded import EncodedRows, encode_captions, encode_rows
 from sdlora.training.inputs.prior import PRIOR_SHEET, encode_prior

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from sdlora.errors import StorageError
+from sdlora.core.errors import StorageError
 from sdlora.training.inputs.tensor_cache import TensorCache
 
 SETS_OF_IMAGES = frozenset({"features", "reconstructions", "generations"})

@@ -10,16 +10,16 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 from torch import Tensor
 
-from sdlora.artifacts import BaseModelRef
+from sdlora.core.errors import StorageError, WeightsError
+from sdlora.core.progress import OnMetrics, OnProgress
+from sdlora.core.refs import BaseModelRef
 from sdlora.data import Snapshot
-from sdlora.errors import StorageError, WeightsError
-from sdlora.evidence import CHOICE_FILE
 from sdlora.models import parts
 from sdlora.models.config import BaseModelConfig
 from sdlora.models.families import find_layout
 from sdlora.models.quiet import no_progress_bars
 from sdlora.models.sources import load_base_model, verify
-from sdlora.progress import OnMetrics, OnProgress
+from sdlora.records.evidence import CHOICE_FILE
 from sdlora.store import ImageStore
 from sdlora.training.config import ResolvedTraining
 from sdlora.training.fine_tuning import encode_snapshot, prepare_run, record_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
-from sdlora.artifacts import Quantization
+from sdlora.core.refs import Quantization
 from sdlora.lora.config import ResolvedLora
 from sdlora.training.config import ResolvedTraining
 

@@ -14,20 +14,20 @@ from typing import Any
 
 import torch
 
-from sdlora.artifacts import AdapterRef, BaseModelRef
+from sdlora.core.config_base import FrozenConfig
+from sdlora.core.errors import StorageError
+from sdlora.core.progress import OnMetrics, OnProgress
+from sdlora.core.refs import AdapterRef, BaseModelRef
 from sdlora.data import load_snapshot
-from sdlora.errors import StorageError
-from sdlora.frozen import FrozenConfig
-from sdlora.launching import run_apart, take_part, tell
 from sdlora.lora.config import ResolvedLora
 from sdlora.lora.load import open_adapter
-from sdlora.progress import OnMetrics, OnProgress
+from sdlora.processes.costs import costs_of
+from sdlora.processes.subprocesses import run_apart, take_part, tell
 from sdlora.store import ImageStore
 from sdlora.training.config import ResolvedTraining
 from sdlora.training.fine_tuning import fine_tune
 from sdlora.training.full import fine_tune_fully
 from sdlora.training.judging.samples import OnSamples
-from sdlora.training.learning.costs import costs_of
 from sdlora.training.results import ADAPTER_FOLDER
 
 LOG_FILE = "processes.log"

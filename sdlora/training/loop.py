@@ -14,15 +14,15 @@ from diffusers import UNet2DConditionModel
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from sdlora.checkpoints import latest_checkpoint, save_checkpoint
+from sdlora.core.checkpoints import latest_checkpoint, save_checkpoint
+from sdlora.core.errors import StorageError, TrainingError
+from sdlora.core.progress import OnMetrics, OnProgress
 from sdlora.diffusion.seeds import step_generator
-from sdlora.errors import StorageError, TrainingError
-from sdlora.progress import OnMetrics, OnProgress
+from sdlora.processes.memory import freed_memory_kept
+from sdlora.processes.signals import DeferredSignals, Interrupted
 from sdlora.training.config import ResolvedTraining
-from sdlora.training.freed_memory import freed_memory_kept
 from sdlora.training.inputs.batches import Portion, draw_step, portions_of
 from sdlora.training.inputs.encoded import EncodedRows
-from sdlora.training.interrupts import DeferredSignals, Interrupted
 from sdlora.training.judging.choosing import Chooser
 from sdlora.training.judging.drawn_validation import DrawnValidation
 from sdlora.training.judging.measurement import Measurement

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from sdlora.artifacts import BaseModelRef
+from sdlora.core.refs import BaseModelRef
 from sdlora.data import Snapshot
-from sdlora.evidence import CHOICE_FILE
 from sdlora.lora.config import ResolvedLora
 from sdlora.lora.save import save_adapter
 from sdlora.models import parts
+from sdlora.records.evidence import CHOICE_FILE
 from sdlora.training.loop import Run
 from sdlora.training.run_folder import write_text
 

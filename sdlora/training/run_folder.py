@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from sdlora.errors import StorageError, TrainingError
+from sdlora.core.errors import StorageError, TrainingError
 
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from sdlora.artifacts import BaseModelRef
+from sdlora.core.errors import TrainingError
+from sdlora.core.refs import BaseModelRef
 from sdlora.data import Snapshot
-from sdlora.errors import TrainingError
 from sdlora.lora.config import ResolvedLora
 from sdlora.lora.targets import find_targets
 from sdlora.lora.text import check_text_encoders

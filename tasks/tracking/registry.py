@@ -25,9 +25,9 @@ from mlflow.models import ModelSignature
 from mlflow.types import DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import ColSpec
 
-from sdlora.artifacts import AdapterRef
-from sdlora.checkpoints import file_sha256
-from sdlora.errors import WeightsError
+from sdlora.core.errors import WeightsError
+from sdlora.core.files import file_sha256
+from sdlora.core.refs import AdapterRef
 from tasks.results import Release, RunRef
 from tasks.tracking import notes
 from tasks.tracking.line_page import line_description

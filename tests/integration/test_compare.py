@@ -13,11 +13,11 @@ import pytest
 
 from flows.compare import compare
 from flows.retrain import retrain
-from sdlora.checkpoints import file_sha256
-from sdlora.comparison import COMPARED, load_comparison
 from sdlora.config import PipelineConfig
-from sdlora.errors import ConfigError, TargetModuleError
+from sdlora.core.errors import ConfigError, TargetModuleError
+from sdlora.core.files import file_sha256
 from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model
+from sdlora.records.comparison import COMPARED, load_comparison
 from tasks.compare import resolve_ways
 from tests.settings import run_flow
 

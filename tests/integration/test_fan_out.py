@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from prefect import flow
 
+from sdlora.core.errors import ConfigError, DataError
 from sdlora.data import DataConfig, clean
 from sdlora.data.measuring import shards as shard_files
 from sdlora.data.measuring.shards import Shard, ShardResults
-from sdlora.errors import ConfigError, DataError
 from sdlora.store import ImageStore
 from tasks import collect, fan_out
 from tests.unit.data.drawing import drawing, encoded, icon

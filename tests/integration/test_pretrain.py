@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from flows.pretrain import pretrain
-from sdlora.checkpoints import file_sha256
+from sdlora.core.files import file_sha256
 from sdlora.models import StableDiffusion
 from sdlora.pretraining.config import DecoderConfig
 from sdlora.pretraining.plan import PretrainData, PretrainPlan

@@ -7,14 +7,14 @@ from prefect import flow
 
 from deployments.takedown import clear_copies, copies_elsewhere
 from flows.retrain import retrain
-from sdlora.artifacts import SnapshotRef
 from sdlora.config import resolve
+from sdlora.core.errors import EvaluationError
+from sdlora.core.refs import SnapshotRef
 from sdlora.data import latest_snapshot
-from sdlora.errors import EvaluationError
 from sdlora.evaluation import GateConfig, decide
-from sdlora.evidence import Estimate, load_duel
 from sdlora.lora import open_adapter
 from sdlora.models import load_base_model
+from sdlora.records.evidence import Estimate, load_duel
 from sdlora.store import ImageStore
 from tasks.publish import publish
 from tasks.tracking import Registry

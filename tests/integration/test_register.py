@@ -14,7 +14,7 @@ from prefect.settings import PREFECT_API_URL
 from deployments.register import describe, ensure_process_pool
 from deployments.up import PREFECT_FILE, PROJECT
 from sdlora.config import load_config, resolve
-from sdlora.errors import ConfigError
+from sdlora.core.errors import ConfigError
 from sdlora.models import load_base_model
 from sdlora.training import defaults
 from tasks.form import STYLE

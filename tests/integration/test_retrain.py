@@ -11,9 +11,9 @@ from prefect.client.orchestration import get_client
 
 from flows.retrain import retrain
 from sdlora.config import PipelineConfig, resolve
-from sdlora.errors import ConfigError, TrainingError
-from sdlora.evidence import load_duel
+from sdlora.core.errors import ConfigError, TrainingError
 from sdlora.models import load_base_model
+from sdlora.records.evidence import load_duel
 from sdlora.store import ImageStore
 from tasks.lock import training_lock
 from tasks.results import Release

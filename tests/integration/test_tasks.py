@@ -7,7 +7,7 @@ from prefect import flow, task
 from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 
-from sdlora.errors import DataError
+from sdlora.core.errors import DataError
 from tasks.progress import listening, report_metrics, task_progress
 from tasks.retries import is_passing_trouble
 

@@ -116,7 +116,7 @@ def test_the_version_is_written_the_same_everywhere():
 
 def test_importing_the_library_loads_no_heavy_package():
     heavy = ("torch", "diffusers", "transformers", "prefect", "mlflow", "datasets")
-    code = f"import sys, sdlora, sdlora.errors, sdlora.frozen; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, sdlora, sdlora.core.errors; print([m for m in {heavy} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT)
     assert result.stdout.strip() == "[]"
 

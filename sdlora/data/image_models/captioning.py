@@ -8,11 +8,11 @@ from typing import Any
 from PIL import Image
 from sqlalchemy import select
 
+from sdlora.core.errors import DataError
+from sdlora.core.progress import OnProgress
 from sdlora.data.config import DataConfig
 from sdlora.data.decoding.decode import decode_rgb
 from sdlora.data.image_models.loading import load_parts, model_digest, model_folder, usual_device
-from sdlora.errors import DataError
-from sdlora.progress import OnProgress
 from sdlora.store import Caption, ImageStore
 from sdlora.store.intake import chunks, register_source, replace_captions
 from sdlora.store.tables import CaptionTable, ImageTable

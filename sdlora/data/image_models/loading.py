@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sdlora.errors import DataError, WeightsError
+from sdlora.core.errors import DataError, WeightsError
 
 _HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})")
 _FILES = ("*.json", "*.txt", "*.safetensors")  # no code, no pickles

@@ -8,12 +8,12 @@ from typing import Any
 from PIL import Image
 from sqlalchemy import exists, select
 
+from sdlora.core.errors import DataError
+from sdlora.core.progress import OnProgress
 from sdlora.data.checks.unsafe import SCORE, score_key
 from sdlora.data.config import DataConfig
 from sdlora.data.decoding.decode import decode_rgb
 from sdlora.data.image_models.loading import load_parts, model_folder, usual_device
-from sdlora.errors import DataError
-from sdlora.progress import OnProgress
 from sdlora.store import ImageStore
 from sdlora.store.intake import chunks, insert_or_update
 from sdlora.store.tables import CheckTable, ImageTable

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from sdlora.core.errors import DataError
 from sdlora.data.sources.base import (
     Content,
     Item,
@@ -17,7 +18,6 @@ from sdlora.data.sources.base import (
     Surroundings,
     UnreadableItemError,
 )
-from sdlora.errors import DataError
 
 OPENERS = (
     "url_list.open_url_list",

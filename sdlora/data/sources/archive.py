@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from shlex import quote
 from typing import Protocol
 
+from sdlora.core.errors import DataError
 from sdlora.data.sources.base import Item, Source, Surroundings, address_key, local_path
 from sdlora.data.sources.patterns import expand
 from sdlora.data.sources.places import Place, places_of
 from sdlora.data.sources.tree import Entry, Listing, tree_items
-from sdlora.errors import DataError
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 ARCHIVE_SUFFIXES = (".zip", *TAR_SUFFIXES)

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from sdlora.core.errors import DataError
 from sdlora.data.sources.base import Source, Surroundings, UnreadableItemError, address_key, local_path
 from sdlora.data.sources.tree import Entry, Listing, is_image, speaks_of_images, tree_items
-from sdlora.errors import DataError
 
 WORKERS = 1
 """Threads of one interpreter that do little each wait for its lock longer than for a disk."""

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from functools import partial
 from urllib.parse import parse_qs, urlsplit
 
+from sdlora.core.errors import DataError
 from sdlora.data.sources.base import Content, Item, Said, Source, Surroundings, UnreadableItemError, address_key
-from sdlora.errors import DataError
 from sdlora.store import Caption, ImageStore
 from sdlora.store.ratings import RatedGeneration, liked_generations
 

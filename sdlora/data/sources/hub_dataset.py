@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import parse_qs
 
+from sdlora.core.errors import DataError
 from sdlora.data.sources.base import (
     CAPTION_KEYS,
     RIGHTS_KEYS,
@@ -26,7 +27,6 @@ from sdlora.data.sources.base import (
 from sdlora.data.sources.metadata import said_by_row
 from sdlora.data.sources.patterns import expand
 from sdlora.data.sources.places import Place, places_of
-from sdlora.errors import DataError
 
 _HUB = re.compile(r"hf://datasets/(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/?]+))?(?:\?(?P<options>.*))?")
 

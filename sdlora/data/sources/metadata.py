@@ -7,8 +7,8 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
+from sdlora.core.errors import DataError
 from sdlora.data.sources.base import CAPTION_KEYS, Said, caption_texts, text_or_none, tidy
-from sdlora.errors import DataError
 from sdlora.store import Caption, Origin
 
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from itertools import product
 
-from sdlora.errors import DataError
+from sdlora.core.errors import DataError
 
 MAX_ADDRESSES = 100_000
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from sdlora.core.errors import DataError
 from sdlora.data.sources.base import local_path, told
-from sdlora.errors import DataError
 
 PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 """What `pip install` needs for the usual stores; fsspec's own message names it for the others."""

@@ -6,10 +6,10 @@ import posixpath
 from collections.abc import Iterator
 from typing import Any
 
+from sdlora.core.errors import DataError
 from sdlora.data.sources.base import Source, Surroundings, UnreadableItemError, address_key, local_path, told
 from sdlora.data.sources.places import file_system, stamp_of
 from sdlora.data.sources.tree import Entry, Listing, is_hidden, is_image, speaks_of_images, tree_items
-from sdlora.errors import DataError
 
 WORKERS = 16
 """Each read waits for the network most of its time."""

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sdlora.core.errors import DataError
 from sdlora.data.sources.base import (
     CAPTION_KEYS,
     RIGHTS_KEYS,
@@ -20,7 +21,6 @@ from sdlora.data.sources.base import (
     local_path,
 )
 from sdlora.data.sources.metadata import said_by_row
-from sdlora.errors import DataError
 
 
 def open_saved_dataset(uri: str, surroundings: Surroundings) -> Source | None:

@@ -13,13 +13,13 @@ import tarfile
 import zlib
 from typing import BinaryIO, cast
 
+from sdlora.core.errors import DataError
 from sdlora.data.config import DataConfig
 from sdlora.data.sources.archive_names import clean_name, name_problem
 from sdlora.data.sources.base import Item, UnreadableItemError, refused
 from sdlora.data.sources.metadata import MAX_SIDECAR_BYTES, METADATA_NAMES
 from sdlora.data.sources.places import Place
 from sdlora.data.sources.tree import Entry, Listing, is_hidden, is_image, is_mask, speaks_of_images
-from sdlora.errors import DataError
 
 MAX_HEADER_BYTES = 2**20
 """What a long name or another extended header may take: `tarfile` reads it at once."""

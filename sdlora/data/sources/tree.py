@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
+from sdlora.core.errors import DataError
 from sdlora.data.sources.base import (
     IMAGE_SUFFIXES,
     Content,
@@ -26,7 +27,6 @@ from sdlora.data.sources.metadata import (
     read_metadata,
     read_sidecar,
 )
-from sdlora.errors import DataError
 
 MASK_SUFFIXES = ("-masklabel.png", ".mask.png")
 """After an image's name without its suffix: OneTrainer's `name-masklabel.png`, and `name.mask.png`."""

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sdlora.core.errors import DataError
 from sdlora.data.sources.base import (
     Content,
     Item,
@@ -22,7 +23,6 @@ from sdlora.data.sources.base import (
 )
 from sdlora.data.sources.metadata import METADATA_NAMES, said_by_row
 from sdlora.data.sources.signed_urls import SharedNames, file_behind, survey
-from sdlora.errors import DataError
 
 if TYPE_CHECKING:
     from sdlora.data.sources.download import Downloader

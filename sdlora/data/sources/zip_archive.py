@@ -6,12 +6,12 @@ import stat
 import zipfile
 import zlib
 
+from sdlora.core.errors import DataError
 from sdlora.data.config import DataConfig
 from sdlora.data.sources.archive_names import clean_name, name_problem
 from sdlora.data.sources.base import Item, UnreadableItemError, refused
 from sdlora.data.sources.places import Place
 from sdlora.data.sources.tree import Entry, Listing, is_hidden, is_image, speaks_of_images
-from sdlora.errors import DataError
 
 SMALL_BYTES = 2**20
 """What unpacks to no more than this is no bomb, whatever its ratio."""

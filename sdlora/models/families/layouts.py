@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sdlora.errors import WeightsError
+from sdlora.core.errors import WeightsError
 
 FamilyName = Literal["sd1", "sd2", "sdxl", "sd3", "flux"]
 Targets = Literal["attention", "attention+ff", "all"]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sdlora.errors import WeightsError
+from sdlora.core.errors import WeightsError
 from sdlora.models.families.layouts import FamilyName, Layout, read_json
 
 Settings = dict[str, dict[str, Any]]

@@ -9,14 +9,14 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from sdlora.artifacts import BaseModelRef
+from sdlora.core.errors import DataError, TrainingError
+from sdlora.core.progress import OnProgress
+from sdlora.core.refs import BaseModelRef
 from sdlora.data import SnapshotRow, load_images_uint8
-from sdlora.errors import DataError, TrainingError
 from sdlora.models import parts
 from sdlora.models.digests import DigestCache, folder_digest
 from sdlora.models.encode import encode_images
 from sdlora.models.families.base import free
-from sdlora.progress import OnProgress
 from sdlora.store import ImageStore
 from sdlora.training.inputs.buckets import Size
 from sdlora.training.inputs.lookup import ONLY, Encode, look_up

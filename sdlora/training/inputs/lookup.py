@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
+from sdlora.core.progress import OnProgress
 from sdlora.models.families.base import free
-from sdlora.progress import OnProgress
 from sdlora.training.inputs.tensor_cache import TensorCache
 
 _CHUNK = 64

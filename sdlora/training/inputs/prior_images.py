@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sdlora.artifacts import BaseModelRef
-from sdlora.evidence import canonical_digest, replace_file
+from sdlora.core.files import json_digest, replace_file
+from sdlora.core.progress import OnProgress
+from sdlora.core.refs import BaseModelRef
 from sdlora.models import parts
 from sdlora.models.families.base import free
 from sdlora.models.stable_diffusion import StableDiffusion
-from sdlora.progress import OnProgress
 from sdlora.training.config import ResolvedTraining
 from sdlora.training.identity import PRIOR_VERSION
 from sdlora.training.inputs.tensor_cache import TensorCache
@@ -56,7 +56,7 @@ def plan_prior_images(base: BaseModelRef, config: ResolvedTraining) -> list[Prio
     planned = []
     for start in range(0, config.prior_images, _TOGETHER):
         group = slice(start, start + _TOGETHER)
-        digest = canonical_digest(
+        digest = json_digest(
             {
                 "base": base.digest,
                 "prompts": prompts[group],

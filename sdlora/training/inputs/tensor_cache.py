@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sdlora.checkpoints import file_sha256
-from sdlora.errors import StorageError
+from sdlora.core.errors import StorageError
+from sdlora.core.files import file_sha256
 
 
 class TensorCache:

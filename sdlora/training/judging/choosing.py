@@ -11,8 +11,9 @@ from typing import Any
 from safetensors.torch import load, save
 from torch import Tensor
 
-from sdlora.errors import StorageError, WeightsError
-from sdlora.evidence import Choice, Estimate, replace_file
+from sdlora.core.errors import StorageError, WeightsError
+from sdlora.core.files import replace_file
+from sdlora.records.evidence import Choice, Estimate
 from sdlora.training.config import ResolvedTraining
 from sdlora.training.judging.measurement import Measurement
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
-from sdlora.artifacts import BaseModelRef, Precision
+from sdlora.core.refs import BaseModelRef, Precision
 from sdlora.data import Snapshot, SnapshotRow, load_images_uint8
 from sdlora.models import parts
 from sdlora.models.features import ImageFeatures
 from sdlora.models.stable_diffusion import StableDiffusion
-from sdlora.resampling import Resampled, resample_counts
+from sdlora.statistics.bootstrap import Resampled, resample_counts
 from sdlora.store import ImageStore
 from sdlora.training.config import ResolvedTraining
 
@@ -49,7 +49,7 @@ class DrawnValidation:
 
         Before each step of the sampler it calls `check`, which may raise.
         """
-        from sdlora.distances import kid, polynomial_kernels, resampled_kid
+        from sdlora.statistics.distances import kid, polynomial_kernels, resampled_kid
 
         was_training = denoiser.training
         denoiser.eval()

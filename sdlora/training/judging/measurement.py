@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdlora.evidence import Estimate
-from sdlora.resampling import Resampled, paired_difference
+from sdlora.records.evidence import Estimate
+from sdlora.statistics.bootstrap import Resampled, paired_difference
 from sdlora.training.config import KeepBy
 
 

@@ -11,10 +11,10 @@ import torch
 from PIL import Image, ImageDraw
 from torch import nn
 
-from sdlora.artifacts import BaseModelRef, Precision
+from sdlora.core.errors import StorageError
+from sdlora.core.files import replace_file
+from sdlora.core.refs import BaseModelRef, Precision
 from sdlora.data import Snapshot
-from sdlora.errors import StorageError
-from sdlora.evidence import replace_file
 from sdlora.models.stable_diffusion import StableDiffusion
 from sdlora.training.config import ResolvedTraining
 

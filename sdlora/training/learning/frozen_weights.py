@@ -5,7 +5,7 @@ from __future__ import annotations
 from peft.tuners.tuners_utils import BaseTunerLayer as PeftLayer
 from torch import nn
 
-from sdlora.artifacts import Precision
+from sdlora.core.refs import Precision
 from sdlora.models.precision import DTYPES
 from sdlora.models.quantize import is_quantized
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sdlora.checkpoints import Checkpoint, load_optimizer_tensors, optimizer_groups, optimizer_tensors
-from sdlora.errors import TrainingError
+from sdlora.core.checkpoints import Checkpoint, load_optimizer_tensors, optimizer_groups, optimizer_tensors
+from sdlora.core.errors import TrainingError
 from sdlora.training.config import ResolvedTraining
 from sdlora.training.learning.optimizers import make_optimizer
 from sdlora.training.learning.rate import rate_factor

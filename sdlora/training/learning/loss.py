@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sdlora.artifacts import BaseModelRef, Precision
+from sdlora.core.refs import BaseModelRef, Precision
 from sdlora.diffusion.objectives import Objective
 from sdlora.models import parts
 from sdlora.models.families import family_of

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 
-from sdlora.errors import ConfigError, TrainingError
+from sdlora.core.errors import ConfigError, TrainingError
 from sdlora.training.config import OptimizerName, ResolvedTraining
 
 _LIBRARIES: dict[OptimizerName, str] = {

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from sdlora.errors import TrainingError
+from sdlora.core.errors import TrainingError
 from sdlora.training.config import ResolvedTraining
 from sdlora.training.inputs.batches import Batch, stack_conditioning
 from sdlora.training.inputs.encoded import EncodedRows

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sdlora.artifacts import BaseModelRef, Quantization
-from sdlora.errors import ConfigError
+from sdlora.core.errors import ConfigError
+from sdlora.core.refs import BaseModelRef, Quantization
 from sdlora.lora.config import Method, ResolvedLora
 from sdlora.models.quantize import require_quantizer
 

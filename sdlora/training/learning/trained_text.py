@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sdlora.artifacts import BaseModelRef
+from sdlora.core.refs import BaseModelRef
 from sdlora.lora.attach import adapter_parameters
 from sdlora.lora.config import ResolvedLora
 from sdlora.lora.text import attach_to_text_encoder

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sdlora.checkpoints import latest_checkpoint, load_optimizer_tensors, optimizer_tensors, save_checkpoint
+from sdlora.core.checkpoints import latest_checkpoint, load_optimizer_tensors, optimizer_tensors, save_checkpoint
 
 
 def save(folder: Path, step: int, value: float) -> Path:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from sdlora.core.errors import DataError
 from sdlora.data import CollectReport, DataConfig, collect
-from sdlora.errors import DataError
 from sdlora.store import ImageStore
 from tests.unit.data.drawing import drawing, encoded
 

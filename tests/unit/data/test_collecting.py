@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from sdlora.core.errors import DataError
 from sdlora.data import DataConfig, collect
-from sdlora.errors import DataError
 from sdlora.store import ImageStore
 from sdlora.store.location import StoreLocation
 from tests.stores import lose_all_bytes, servers_when_patient

@@ -8,9 +8,9 @@ from transformers import pipeline
 from typer.testing import CliRunner
 
 from deployments.cli.app import app
+from sdlora.core.errors import DataError, WeightsError
 from sdlora.data import DataConfig, clean
 from sdlora.data.image_models.captioning import write_captions
-from sdlora.errors import DataError, WeightsError
 from sdlora.store import Caption, ImageStore
 from sdlora.store.intake import register_source, replace_captions
 from tests.unit.data.drawing import drawing, encoded

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from sdlora.core.errors import DataError
 from sdlora.data import DataConfig, clean, collect, make_snapshot
 from sdlora.data.undoing import undo_decision
-from sdlora.errors import DataError
 from sdlora.store import ImageStore
 from tests.stores import both_places
 from tests.unit.data.drawing import drawing, fill_folder

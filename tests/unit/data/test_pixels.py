@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
+from sdlora.core.errors import DataError
 from sdlora.data import SnapshotRow, load_images_uint8
-from sdlora.errors import DataError
 from sdlora.store import ImageStore
 from tests.unit.data.drawing import encoded
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from sdlora.core.errors import DataError
 from sdlora.data import (
     DataConfig,
     SnapshotRow,
@@ -26,7 +27,6 @@ from sdlora.data.alike.alignment import differences
 from sdlora.data.alike.fingerprint import HASH_DISTANCE, SEARCHES, fingerprint
 from sdlora.data.decoding.decode import decode_rgb
 from sdlora.data.snapshot import snapshot_digest
-from sdlora.errors import DataError
 from sdlora.store import ImageStore
 from tests.unit.data.drawing import drawing, encoded, fill_folder, icon
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import datasets
 import pytest
 
+from sdlora.core.errors import DataError
 from sdlora.data import DataConfig
 from sdlora.data.sources import Item, Source, Surroundings
 from sdlora.data.sources import open_source as open_source_within
 from sdlora.data.sources.captions import find_captions
-from sdlora.errors import DataError
 from tests.unit.data.drawing import drawing, encoded
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from sdlora.core.errors import DataError
 from sdlora.data import DataConfig, collect
 from sdlora.data.sources import hub_dataset
 from sdlora.data.sources.patterns import expand
-from sdlora.errors import DataError
 from sdlora.store import ImageStore
 from tests.unit.data.drawing import drawing, encoded, fill_folder
 

@@ -13,11 +13,11 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from sdlora.core.errors import DataError
 from sdlora.data import CollectReport, DataConfig, collect
 from sdlora.data.sources import UnreadableItemError, download, public_address
 from sdlora.data.sources.download import Downloader, checked_url, opt_out
 from sdlora.data.sources.public_address import is_public, resolve
-from sdlora.errors import DataError
 from sdlora.store import ImageStore
 from tests.unit.data.drawing import drawing, encoded
 from tests.unit.data.web import Answer, Web, serving

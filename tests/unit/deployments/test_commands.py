@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from deployments.cli.app import COMMANDS, app
 from deployments.cli.failures import explain, told_plainly
-from sdlora.errors import DataError
+from sdlora.core.errors import DataError
 from tests.tiny import draw_images
 
 HELP_CPU_SECONDS = 0.5

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deployments.credentials import FILE, credentials_of
-from sdlora.errors import ConfigError
+from sdlora.core.errors import ConfigError
 
 
 def test_they_are_made_once_and_for_the_owner_alone(tmp_path):

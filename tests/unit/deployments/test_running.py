@@ -14,7 +14,7 @@ import pytest
 
 from deployments.running import LOCK_FILE, SERVICES_FILE, only_stack_of, running_services
 from deployments.services import Service, ServiceError, free_port
-from sdlora.errors import ConfigError
+from sdlora.core.errors import ConfigError
 
 SERVE = "from http.server import *; HTTPServer(('127.0.0.1', {port}), SimpleHTTPRequestHandler).serve_forever()"
 # What `sdlora up` does, with a plain web server for Prefect.

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from deployments.services import Service, ServiceError, answers, free_port, require_free_port
-from sdlora.errors import ConfigError
+from sdlora.core.errors import ConfigError
 
 STUBBORN = (
     "import signal, subprocess, sys, time;"

@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 
 from deployments.cli.app import app
 from deployments.takedown import clear_copies
-from sdlora.comparison import Comparison, load_comparison
 from sdlora.data import DataConfig, clean, collect, make_snapshot
 from sdlora.evaluation import GateConfig, decide
 from sdlora.evaluation.blanking import GREY
-from sdlora.evidence import load_duel
+from sdlora.records.comparison import Comparison, load_comparison
+from sdlora.records.evidence import load_duel
 from sdlora.release import RejectedImage, write_data_page, write_release
 from sdlora.release.comparison_page import write_comparison_page
 from sdlora.store import ImageStore

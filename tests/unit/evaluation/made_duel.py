@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from sdlora.evaluation.exhibits import Exhibits, write_exhibits
-from sdlora.evidence import Contestant, Duel, Estimate, Sample, Scores
+from sdlora.records.evidence import Contestant, Duel, Estimate, Sample, Scores
 
 
 def around(value: float, reach: float) -> Estimate:

@@ -9,16 +9,16 @@ import pytest
 import torch
 from PIL import Image
 
-from sdlora.artifacts import AdapterRef, BaseModelRef
-from sdlora.checkpoints import file_sha256
+from sdlora.core.errors import EvaluationError
+from sdlora.core.files import file_sha256
+from sdlora.core.refs import AdapterRef, BaseModelRef
 from sdlora.data import DataConfig, Snapshot, clean, collect, make_snapshot
-from sdlora.errors import EvaluationError
 from sdlora.evaluation import Duel, EvaluationConfig, GateConfig, decide, load_duel, run_duel
-from sdlora.evidence import METRICS
 from sdlora.lora import attach_lora, save_adapter
 from sdlora.lora.attach import adapter_parameters
 from sdlora.models import BaseModelConfig, load_base_model
 from sdlora.models.parts import load_denoiser
+from sdlora.records.evidence import METRICS
 from sdlora.store import ImageStore
 from tests.settings import filled_lora
 from tests.tiny import draw_images, tiny_base_model

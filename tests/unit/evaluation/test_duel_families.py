@@ -8,11 +8,11 @@ import pytest
 
 from sdlora.data import DataConfig, Snapshot, clean, collect, make_snapshot
 from sdlora.evaluation import GateConfig, decide, run_duel
-from sdlora.evidence import METRICS
 from sdlora.lora import attach_lora, save_adapter
 from sdlora.lora.text import attach_to_text_encoder
 from sdlora.models import BaseModelConfig, load_base_model, parts
 from sdlora.models.families import family_of
+from sdlora.records.evidence import METRICS
 from sdlora.store import ImageStore
 from tests import families
 from tests.settings import filled_lora

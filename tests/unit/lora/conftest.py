@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdlora.artifacts import BaseModelRef
+from sdlora.core.refs import BaseModelRef
 from sdlora.models import BaseModelConfig, load_base_model
 from tests.tiny import tiny_base_model
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from sdlora.errors import TargetModuleError
+from sdlora.core.errors import TargetModuleError
 from sdlora.lora import LoraConfig, ResolvedLora, attach_lora
 from sdlora.lora.attach import adapter_parameters
 from sdlora.lora.layers import collect_updates

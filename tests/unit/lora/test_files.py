@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from sdlora.errors import StorageError, WeightsError
+from sdlora.core.errors import StorageError, WeightsError
 from sdlora.lora import attach_lora, load_adapter, merge, open_adapter, save_adapter
 from sdlora.lora.layers import collect_updates
 from sdlora.lora.tensor_file import write_tensor_file

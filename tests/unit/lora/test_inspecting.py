@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sdlora.errors import WeightsError
+from sdlora.core.errors import WeightsError
 from sdlora.lora import attach_lora
 from sdlora.lora.inspecting import inspect_adapter
 from sdlora.models import parts

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sdlora.errors import WeightsError
+from sdlora.core.errors import WeightsError
 from sdlora.lora.layers import collect_updates, require_equal
 from sdlora.lora.reading import change_of
 from sdlora.lora.updates import DecomposedUpdate, HadamardUpdate, KroneckerUpdate, LowRankUpdate

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sdlora.errors import TargetModuleError
+from sdlora.core.errors import TargetModuleError
 from sdlora.lora import LoraConfig, attach_lora, load_adapter, merge
 from sdlora.lora.attach import adapter_parameters
 from sdlora.lora.kohya_file import read_kohya_file

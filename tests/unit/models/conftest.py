@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sdlora.artifacts import BaseModelRef
+from sdlora.core.refs import BaseModelRef
 from sdlora.models import BaseModelConfig, load_base_model
 from tests.tiny import tiny_base_model
 

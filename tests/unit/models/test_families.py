@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from sdlora.errors import WeightsError
+from sdlora.core.errors import WeightsError
 from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model
 from sdlora.models.families import find_layout
 from sdlora.models.families.base import Framing

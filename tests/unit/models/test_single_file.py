@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sdlora.errors import WeightsError
+from sdlora.core.errors import WeightsError
 from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model, single_file
 from sdlora.models.checkpoint_keys import recognise
 from sdlora.models.single_file import clip_tokenizer

@@ -10,7 +10,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from sdlora.errors import WeightsError
+from sdlora.core.errors import WeightsError
 from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model, verify
 from sdlora.models.digests import DigestCache, folder_digest
 from tests.original import write_original_checkpoint

@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from sdlora.errors import WeightsError
+from sdlora.core.errors import WeightsError
 from sdlora.models import StableDiffusion
 from sdlora.models.encode import decode_latents, encode_images, encode_text
 from sdlora.models.precision import probe_precision, remembered_probe

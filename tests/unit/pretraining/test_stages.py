@@ -7,7 +7,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
-from sdlora.errors import DataError
+from sdlora.core.errors import DataError
 from sdlora.pretraining.autoencoder import build_autoencoder, encode_images, standardise_latents
 from sdlora.pretraining.config import DecoderConfig, PretrainConfig, UNetConfig
 from sdlora.pretraining.decoder import DecoderAndDiscriminator, train_decoder

@@ -10,7 +10,7 @@ from peft import PeftModel
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from sdlora.errors import StorageError, WeightsError
+from sdlora.core.errors import StorageError, WeightsError
 from sdlora.lora import attach_lora
 from sdlora.lora.kohya_file import read_kohya_file
 from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model, parts

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sdlora.errors import DataError, StorageError
+from sdlora.core.errors import DataError, StorageError
 from sdlora.store.blobs import BlobStore
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import func, select
 
-from sdlora.errors import DataError
+from sdlora.core.errors import DataError
 from sdlora.store import ImageStore
 from sdlora.store.overrides import PURGED
 from sdlora.store.tables import CaptionTable, FingerprintTable

@@ -13,7 +13,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from sdlora.errors import StorageError
+from sdlora.core.errors import StorageError
 from sdlora.store import ImageStore, database
 from sdlora.store.tables import Base
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sdlora.errors import DataError
+from sdlora.core.errors import DataError
 from sdlora.store import ImageStore
 from sdlora.store.intake import image_ids
 from sdlora.store.tables import SnapshotImageTable, SnapshotTable

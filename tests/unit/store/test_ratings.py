@@ -8,7 +8,7 @@ import pytest
 from alembic import command
 from alembic.config import Config
 
-from sdlora.errors import DataError
+from sdlora.core.errors import DataError
 from sdlora.store import ImageStore, database
 from sdlora.store.ratings import liked_generations, mean_stars
 from tests.servers import new_database

@@ -14,7 +14,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import func, select
 
-from sdlora.errors import DataError, StorageError
+from sdlora.core.errors import DataError, StorageError
 from sdlora.store import ImageStore
 from sdlora.store.blobs import BlobStore
 from sdlora.store.database import open_database

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdlora.config import PipelineConfig, load_config, load_file
-from sdlora.errors import ConfigError
+from sdlora.core.errors import ConfigError
 from sdlora.models import BaseModelConfig
 from sdlora.pretraining.plan import PretrainPlan
 from tasks.form import PLAN, STYLE

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sdlora.artifacts import BaseModelRef
+from sdlora.core.refs import BaseModelRef
 from sdlora.data import Snapshot
 from sdlora.models import BaseModelConfig, load_base_model
 from sdlora.store import ImageStore

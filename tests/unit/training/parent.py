@@ -6,7 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
-from sdlora.errors import SdloraError
+from sdlora.core.errors import SdloraError
 from sdlora.store import ImageStore
 from sdlora.training.launch import FineTuneRequest, fine_tune_request
 

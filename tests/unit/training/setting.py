@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from sdlora.artifacts import BaseModelRef
+from sdlora.core.refs import BaseModelRef
 from sdlora.data import Snapshot, SnapshotRow
 from sdlora.data.snapshot import snapshot_digest
 from sdlora.store import ImageStore

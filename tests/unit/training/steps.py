@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdlora.artifacts import BaseModelRef
+from sdlora.core.refs import BaseModelRef
 from sdlora.diffusion.objectives import Objective
 from sdlora.lora.attach import adapter_parameters
 from sdlora.models.precision import Precision

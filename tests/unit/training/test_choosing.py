@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sdlora.errors import WeightsError
+from sdlora.core.errors import WeightsError
 from sdlora.training.judging.choosing import Chooser, Measurement
 from tests.settings import filled_training
 

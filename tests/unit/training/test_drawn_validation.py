@@ -8,12 +8,12 @@ import torch
 from pydantic import ValidationError
 
 from sdlora import StableDiffusion
+from sdlora.core.errors import TrainingError
 from sdlora.data import load_images_uint8
-from sdlora.distances import kid
-from sdlora.errors import TrainingError
-from sdlora.evidence import Choice
 from sdlora.models.features import ImageFeatures
-from sdlora.resampling import Resampled
+from sdlora.records.evidence import Choice
+from sdlora.statistics.bootstrap import Resampled
+from sdlora.statistics.distances import kid
 from sdlora.training import fine_tune, run_digest
 from sdlora.training.judging.choosing import Chooser
 from sdlora.training.judging.drawn_validation import DrawnValidation

@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sdlora.errors import TrainingError, WeightsError
+from sdlora.core.errors import TrainingError, WeightsError
 from sdlora.models import StableDiffusion
+from sdlora.processes.costs import costs_of, read_costs
 from sdlora.training.full import fine_tune_fully
-from sdlora.training.learning.costs import costs_of, read_costs
 from tests.unit.training.setting import CONFIG
 from tests.unit.training.test_fine_tuning import interrupt_at
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from sdlora.checkpoints import latest_checkpoint, save_checkpoint
-from sdlora.errors import TrainingError
+from sdlora.core.checkpoints import latest_checkpoint, save_checkpoint
+from sdlora.core.errors import TrainingError
 from sdlora.lora import attach_lora
 from sdlora.models import parts, precision
 from sdlora.models.precision import probe_precision

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from sdlora.core.errors import TrainingError
 from sdlora.data import DataConfig, clean, collect, make_snapshot
-from sdlora.errors import TrainingError
 from sdlora.lora.diffusers_file import DIFFUSERS_FILE
 from sdlora.store import ImageStore
 from sdlora.training.launch import FineTuneRequest, fine_tune_request

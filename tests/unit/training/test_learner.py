@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from sdlora.checkpoints import latest_checkpoint, save_checkpoint
-from sdlora.errors import ConfigError, TrainingError
+from sdlora.core.checkpoints import latest_checkpoint, save_checkpoint
+from sdlora.core.errors import ConfigError, TrainingError
 from sdlora.lora.attach import adapter_parameters, attach_lora
 from sdlora.models import parts
 from sdlora.training.learning.learner import Learner, TrainedGroup

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from sdlora.errors import TrainingError
+from sdlora.core.errors import TrainingError
 from sdlora.lora.attach import attach_lora
 from sdlora.models import parts
 from sdlora.training import fine_tune

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sdlora.checkpoints import latest_checkpoint
+from sdlora.core.checkpoints import latest_checkpoint
 from sdlora.data import DataConfig, clean, collect, make_snapshot
 from sdlora.store import ImageStore
 from sdlora.training.launch import FineTuneRequest, fine_tune_request

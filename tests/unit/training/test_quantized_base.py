@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from sdlora.errors import ConfigError
+from sdlora.core.errors import ConfigError
 from sdlora.lora import attach_lora
 from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model, parts
 from sdlora.training import ResolvedTraining, fine_tune, run_digest

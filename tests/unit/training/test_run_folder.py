@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from sdlora.errors import StorageError, TrainingError
+from sdlora.core.errors import StorageError, TrainingError
 from sdlora.training.run_folder import Curve, claim, exclusive
 from tests.unit.training.disk import disk_space
 
@@ -14,7 +14,7 @@ from tests.unit.training.disk import disk_space
 def test_a_second_process_is_turned_away_until_the_first_ends(tmp_path):
     script = (
         "import sys, pathlib\n"
-        "from sdlora.errors import TrainingError\n"
+        "from sdlora.core.errors import TrainingError\n"
         "from sdlora.training.run_folder import exclusive\n"
         "try:\n with exclusive(pathlib.Path(sys.argv[1]), float(sys.argv[2])): print('entered')\n"
         "except TrainingError as error: print(error)"

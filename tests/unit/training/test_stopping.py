@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
-from sdlora.checkpoints import latest_checkpoint
+from sdlora.core.checkpoints import latest_checkpoint
 from sdlora.store import ImageStore
 from sdlora.training import fine_tune
 from sdlora.training.loop import Run

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from sdlora.errors import ConfigError, TargetModuleError, TrainingError
+from sdlora.core.errors import ConfigError, TargetModuleError, TrainingError
 from sdlora.training.suitability import check_rows, check_settings
 from tests.settings import filled_lora, filled_training
 from tests.unit.training.setting import as_snapshot

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sdlora.errors import StorageError
+from sdlora.core.errors import StorageError
 from sdlora.training.inputs.tensor_cache import TensorCache
 from tests.unit.training.disk import disk_space
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from sdlora.adapter import LoRA
-from sdlora.errors import TargetModuleError
+from sdlora.core.errors import TargetModuleError
 from sdlora.lora.inspecting import inspect_adapter
 from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model, parts
 from sdlora.models.families import family_of

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from sdlora.checkpoints import latest_checkpoint
+from sdlora.core.checkpoints import latest_checkpoint
 from sdlora.data import DataConfig, Snapshot, clean, collect, make_snapshot
 from sdlora.store import ImageStore
 from sdlora.training import fine_tune

@@ -7,7 +7,6 @@ half-way leaves nothing that looks finished; a folder whose digests do not match
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -21,6 +20,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from sdlora.core.files import file_sha256
 
 _logger = logging.getLogger(__name__)
 _NAME = re.compile(r"step-(\d{8})")
@@ -136,11 +137,6 @@ def load_optimizer_tensors(
             for group, saved in zip(own, groups, strict=True)
         ]
     optimizer.load_state_dict({"state": state, "param_groups": own})
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _numbered(folder: Path) -> list[tuple[int, Path]]:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sdlora.errors import EvaluationError
-from sdlora.resampling import estimate, resample_counts, resampled_means
+from sdlora.core.errors import EvaluationError
+from sdlora.statistics.bootstrap import estimate, resample_counts, resampled_means
 
 
 def test_every_resample_draws_as_many_images_as_there_are() -> None:

@@ -6,16 +6,14 @@ tensors and no absolute paths, and survive the way through JSON unchanged.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from sdlora.errors import EvaluationError, StorageError
-from sdlora.frozen import FrozenConfig
+from sdlora.core.config_base import FrozenConfig
+from sdlora.core.errors import EvaluationError
+from sdlora.core.files import json_digest
 
 Contestant = Literal["base", "champion", "candidate"]
 CONTESTANTS: tuple[Contestant, ...] = ("base", "champion", "candidate")
@@ -161,7 +159,7 @@ class Duel(FrozenConfig):
 
     def digest(self) -> str:
         """SHA-256 of the whole evidence; decisions and approvals are bound to it."""
-        return canonical_digest(self.model_dump(mode="json"))
+        return json_digest(self.model_dump(mode="json"))
 
 
 class Choice(FrozenConfig):
@@ -247,27 +245,3 @@ def load_choice(folder: Path) -> Choice | None:
         return Choice.model_validate_json((folder / CHOICE_FILE).read_bytes())
     except (OSError, ValueError):
         return None
-
-
-def canonical_digest(value: Any) -> str:
-    """SHA-256 of a JSON value, independent of key order."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write `content` so that `path` holds either the old or the new bytes, never a part.
-
-    Raises:
-        StorageError: the disk is full or not writable; an earlier file is untouched.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise StorageError(f"Cannot write {path}: {error}. Free some space and run again.") from error
-    finally:
-        partial.unlink(missing_ok=True)

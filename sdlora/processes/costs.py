@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from sdlora.training.run_folder import write_text
+from sdlora.core.files import replace_file
 
 COSTS_FILE = "costs.json"
 
@@ -41,7 +41,7 @@ def costs_of(folder: Path) -> Iterator[None]:
             "training_peak_bytes": max(known.get("training_peak_bytes", 0), above),
         }
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / COSTS_FILE, json.dumps(costs) + "\n")
+        replace_file(folder / COSTS_FILE, (json.dumps(costs) + "\n").encode())
 
 
 def read_costs(folder: Path) -> dict[str, float]:

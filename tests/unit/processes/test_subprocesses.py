@@ -11,14 +11,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sdlora.errors import TrainingError
-from sdlora.launching import run_apart
+from sdlora.core.errors import TrainingError
+from sdlora.processes.subprocesses import run_apart
 
 WORKER = """
 import logging, os, signal, sys, time
 from pathlib import Path
-from sdlora.errors import DataError
-from sdlora.launching import take_part, tell
+from sdlora.core.errors import DataError
+from sdlora.processes.subprocesses import take_part, tell
 
 def work():
     tell("at", os.getpid())
@@ -109,7 +109,7 @@ def test_a_process_told_to_stop_by_others_counts_as_ctrl_c_here(worker, tmp_path
 
 def test_a_process_whose_parent_is_killed_saves_and_ends(worker, tmp_path):
     parent = (
-        "import sys; from pathlib import Path; from sdlora.launching import run_apart; "
+        "import sys; from pathlib import Path; from sdlora.processes.subprocesses import run_apart; "
         f"run_apart('{worker}', 'save:{tmp_path / 'saved'}', 1, Path('{tmp_path / 'log'}'), "
         "lambda kind, values: kind == 'waiting' and print(values[0], flush=True), gpu=False)"
     )

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sdlora.config import explain, load_config, parse_flags
-from sdlora.errors import ConfigError
+from sdlora.core.errors import ConfigError
 from sdlora.models import BaseModelConfig, load_base_model
 
 

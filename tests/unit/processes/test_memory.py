@@ -5,15 +5,15 @@ import sys
 
 import pytest
 
-from sdlora.training import freed_memory
-from sdlora.training.freed_memory import freed_memory_kept
+from sdlora.processes import memory as freed_memory
+from sdlora.processes.memory import freed_memory_kept
 
 # In a process of its own: what other tests left in the heap must not stand in for what is asked.
 _TOUCH = """
 import resource
 import torch
 from contextlib import nullcontext
-from sdlora.training.freed_memory import freed_memory_kept
+from sdlora.processes.memory import freed_memory_kept
 
 def faults_of_a_step():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from sdlora.frozen import FrozenConfig
+from sdlora.core.config_base import FrozenConfig
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Quantization = Literal["int8", "nf4"]

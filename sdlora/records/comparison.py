@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pydantic import Field
 
-from sdlora.errors import EvaluationError
-from sdlora.evidence import METRICS, Estimate, Metric
-from sdlora.frozen import FrozenConfig
+from sdlora.core.config_base import FrozenConfig
+from sdlora.core.errors import EvaluationError
+from sdlora.records.evidence import METRICS, Estimate, Metric
 
 COMPARISON_FILE, COMPARISON_GRID = "comparison.json", "comparison.png"
 BASE = "base"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sdlora.config import PipelineConfig, ResolvedConfig, load_config, load_file
-from sdlora.errors import ConfigError
+from sdlora.core.errors import ConfigError
 from sdlora.pretraining.plan import PretrainPlan
 from tests.settings import filled_lora, filled_training
 

@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 
 import psutil
 
-from sdlora.errors import SdloraError, TrainingError
+from sdlora.core.errors import SdloraError, TrainingError
 
 _logger = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sdlora.core.errors import EvaluationError
 from sdlora.diffusion.seeds import step_generator
-from sdlora.errors import EvaluationError
-from sdlora.evidence import Estimate
+from sdlora.records.evidence import Estimate
 
 _TAIL = 0.025  # 95 % intervals
 

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from sdlora import imports
-from sdlora.imports import garbage_left
+from sdlora.core import lazy as imports
+from sdlora.core.lazy import garbage_left
 
 
 def test_cycles_are_not_looked_for_while_libraries_are_imported_and_are_again_afterwards():

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from sdlora.distances import (
+from sdlora.statistics.bootstrap import estimate, resample_counts
+from sdlora.statistics.distances import (
     fid,
     kid,
     linear_kernels,
@@ -14,7 +15,6 @@ from sdlora.distances import (
     resampled_fid,
     resampled_kid,
 )
-from sdlora.resampling import estimate, resample_counts
 
 IMAGES, DIM = 24, 40
 

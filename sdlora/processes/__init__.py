@@ -1,0 +1,1 @@
+"""Child processes, signals, memory and costs of this machine."""
