@@ -133,9 +133,9 @@ def _read(path: str) -> bytes:
 
 
 def _hash_files(paths: Sequence[str]) -> list[object]:
-    from sdlora.data.alike.fingerprint import fingerprints
     from sdlora.data.decoding.decode import decode_rgb
     from sdlora.data.decoding.stack import stacks
+    from sdlora.data.duplicates.fingerprint import fingerprints
 
     images = [decode_rgb(_read(path)) for path in paths]
     return [look for _, stack in stacks(images) for look in fingerprints(stack)]

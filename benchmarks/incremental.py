@@ -25,8 +25,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from sdlora.data import DataConfig, make_snapshot
-from sdlora.data.alike.fingerprint import HASH_COUNT, VERSION, Fingerprint
-from sdlora.data.alike.similar import SimilarPairs
+from sdlora.data.duplicates.fingerprint import HASH_COUNT, VERSION, Fingerprint
+from sdlora.data.duplicates.pairs import SimilarPairs
 from sdlora.data.ledger import rules_digest
 from sdlora.store import ImageStore
 from sdlora.store.tables import CaptionTable, FingerprintTable, ImageTable, SourceTable, utc_now

@@ -237,7 +237,7 @@ def _budget(steps: Mapping[str, int]) -> str:
 
 def _weights(folder: Path, whole: bool) -> Path:
     from sdlora.models.families import find_layout
-    from sdlora.models.folder_check import weights_files
+    from sdlora.models.files.folder_check import weights_files
 
     if whole:
         return weights_files(folder, find_layout(folder).denoiser)[0]

@@ -12,7 +12,7 @@ from deployments.cli.terminal import console
 
 if TYPE_CHECKING:
     from sdlora.core.refs import AdapterRef, BaseModelRef
-    from sdlora.lora.inspecting import AdapterFacts
+    from sdlora.lora.formats.inspect import AdapterFacts
 
 
 def export(
@@ -65,7 +65,7 @@ def inspect(
 
     Example: [bold]sdlora inspect downloaded.safetensors[/]
     """
-    from sdlora.lora.inspecting import inspect_adapter
+    from sdlora.lora.formats.inspect import inspect_adapter
 
     show(inspect_adapter(file))
 

@@ -11,10 +11,10 @@ from sqlalchemy.orm import Session
 
 from sdlora.core.errors import DataError
 from sdlora.core.progress import OnProgress
-from sdlora.data.alike.similar import SimilarPairs
 from sdlora.data.checks import RECORD_CHECKS
 from sdlora.data.config import DataConfig
 from sdlora.data.deciding import decide_images
+from sdlora.data.duplicates.pairs import SimilarPairs
 from sdlora.data.image_models.unsafe_scores import score_unsafe
 from sdlora.data.ledger import (
     Ids,

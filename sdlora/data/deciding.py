@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from sdlora.data.alike.crowds import CrowdLooks
-from sdlora.data.alike.duplicates import EXACT, NEAR, Candidate, find_copies, rulings
-from sdlora.data.alike.similar import group_around
 from sdlora.data.checks import RECORD_CHECKS, Ruling
 from sdlora.data.config import DataConfig
+from sdlora.data.duplicates.crowds import CrowdLooks
+from sdlora.data.duplicates.groups import EXACT, NEAR, Candidate, find_copies, rulings
+from sdlora.data.duplicates.pairs import group_around
 from sdlora.data.ledger import Decision, Judge, Known, decision_of, known_of, record_decisions, record_rulings
 from sdlora.data.overrides import Override, decision_by, overrides_of
 from sdlora.data.split import LEAK

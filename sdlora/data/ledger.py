@@ -12,12 +12,12 @@ import numpy.typing as npt
 from sqlalchemy import BindParameter, Select, Table, bindparam, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from sdlora.data.alike.duplicates import near_parameters
-from sdlora.data.alike.fingerprint import VERSION
 from sdlora.data.checks import CHECKS, RECORD_CHECKS, Ruling
 from sdlora.data.checks.base import parameters_digest
 from sdlora.data.config import DataConfig
 from sdlora.data.decoding.decode import current_decodings
+from sdlora.data.duplicates.fingerprint import VERSION
+from sdlora.data.duplicates.groups import near_parameters
 from sdlora.data.measuring.measure import Measurement
 from sdlora.store.bulk import execute_many
 from sdlora.store.intake import insert_or_update

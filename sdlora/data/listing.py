@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sdlora.data.alike import fingerprint
-from sdlora.data.alike.duplicates import EXACT, NEAR
 from sdlora.data.checks import CHECKS, RECORD_CHECKS, Check, RecordCheck
 from sdlora.data.config import DataConfig
+from sdlora.data.duplicates import fingerprint
+from sdlora.data.duplicates.groups import EXACT, NEAR
 from sdlora.data.split import LEAK
 
 

@@ -13,11 +13,11 @@ from sqlalchemy import bindparam, delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from sdlora.core.errors import DataError
-from sdlora.data.alike.fingerprint import VERSION
-from sdlora.data.alike.similar import pairs_below
 from sdlora.data.checks.base import Ruling, parameters_digest
 from sdlora.data.config import DataConfig
 from sdlora.data.decoding.decode import background_of
+from sdlora.data.duplicates.fingerprint import VERSION
+from sdlora.data.duplicates.pairs import pairs_below
 from sdlora.data.ledger import count_undecided, decision_of, record_decisions, record_rulings, rules_digest
 from sdlora.data.split import LEAK, Member, Sides, assign_sides
 from sdlora.data.weights import image_weights

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sdlora.core.refs import BaseModelRef
-from sdlora.models.sources import EMBEDDED
+from sdlora.models.files.sources import EMBEDDED
 
 _SUBJECTS = (
     *("koala", "red apple", "rocket", "umbrella", "guitar", "octopus", "pizza", "castle"),

@@ -14,7 +14,7 @@ from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 
 from sdlora.core.errors import WeightsError
-from sdlora.lora.reading import Change
+from sdlora.lora.formats.reading import Change
 from sdlora.lora.updates import DecomposedUpdate, HadamardUpdate, KroneckerUpdate, LayerUpdate, LowRankUpdate
 from sdlora.models.quantize import is_quantized
 

@@ -12,12 +12,12 @@ from sdlora.core.errors import WeightsError
 from sdlora.core.refs import AdapterRef, BaseModelRef
 from sdlora.lora.attach import adapter_parameters, peft_settings
 from sdlora.lora.config import ResolvedLora
-from sdlora.lora.diffusers_file import DIFFUSERS_FILE, peft_tensors
+from sdlora.lora.formats.diffusers import DIFFUSERS_FILE, peft_tensors
 from sdlora.lora.layers import ADAPTER_NAME, adapted_layers
 from sdlora.lora.manifest import read_manifest
-from sdlora.models.digests import DigestCache
 from sdlora.models.families import find_layout
-from sdlora.models.folder_check import check_safetensors
+from sdlora.models.files.digests import DigestCache
+from sdlora.models.files.folder_check import check_safetensors
 from sdlora.models.stable_diffusion import check_adapter
 
 

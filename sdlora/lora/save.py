@@ -16,9 +16,9 @@ from sdlora.core.errors import StorageError, WeightsError
 from sdlora.core.files import file_sha256
 from sdlora.core.refs import AdapterRef, BaseModelRef
 from sdlora.lora.config import ResolvedLora
-from sdlora.lora.diffusers_file import DIFFUSERS_FILE, OUTER_NAME, read_diffusers_file, write_diffusers_file
-from sdlora.lora.joining import kohya_updates
-from sdlora.lora.kohya_file import read_kohya_file, write_kohya_file
+from sdlora.lora.formats.diffusers import DIFFUSERS_FILE, OUTER_NAME, read_diffusers_file, write_diffusers_file
+from sdlora.lora.formats.joining import kohya_updates
+from sdlora.lora.formats.kohya import read_kohya_file, write_kohya_file
 from sdlora.lora.layers import base_weights, collect_updates, require_equal
 from sdlora.lora.manifest import MANIFEST_FILE, AdapterManifest, library_versions
 from sdlora.lora.updates import LayerUpdate

@@ -16,7 +16,7 @@ from sdlora.core.errors import WeightsError
 from sdlora.core.refs import BaseModelRef, Precision, Quantization
 from sdlora.models.families import family_of
 from sdlora.models.families.base import TextPart
-from sdlora.models.folder_check import weights_files, weights_variant
+from sdlora.models.files.folder_check import weights_files, weights_variant
 from sdlora.models.precision import DTYPES
 from sdlora.models.quantize import quantize
 from sdlora.models.quiet import no_progress_bars

@@ -19,8 +19,8 @@ from sdlora.models.adapter_weights import ADAPTER_WEIGHTS, attach_adapter_file, 
 from sdlora.models.encode import decode_latents, encode_text
 from sdlora.models.families import family_of
 from sdlora.models.families.base import Family, Sampler
+from sdlora.models.files.sources import verify
 from sdlora.models.precision import autocast, probe_precision
-from sdlora.models.sources import verify
 
 
 class StableDiffusion:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sdlora.core.errors import DataError
 from sdlora.data import DataConfig, SnapshotChanges, changes_since_snapshot, compare_snapshots, load_snapshot
-from sdlora.data.alike.duplicates import NEAR
+from sdlora.data.duplicates.groups import NEAR
 from sdlora.data.listing import ListedCheck, list_checks
 from sdlora.store import Counts, ImageRecord, ImageStore
 from sdlora.store.lineage import SnapshotRecord

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from sdlora.core.errors import StorageError
 from sdlora.core.files import replace_file
 from sdlora.data import DataConfig
-from sdlora.data.alike.duplicates import NEAR
+from sdlora.data.duplicates.groups import NEAR
 from sdlora.data.listing import ListedCheck
 from sdlora.release.blanking import image_name
 from sdlora.release.data_facts import DataFacts, file_name, gather_facts

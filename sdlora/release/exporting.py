@@ -18,16 +18,16 @@ from torch import Tensor
 
 from sdlora.core.errors import StorageError, WeightsError
 from sdlora.core.refs import AdapterRef, BaseModelRef
-from sdlora.lora.diffusers_file import DIFFUSERS_FILE
-from sdlora.lora.kohya_file import write_with_hashes
+from sdlora.lora.formats.diffusers import DIFFUSERS_FILE
+from sdlora.lora.formats.kohya import write_with_hashes
+from sdlora.lora.formats.reading import Reader, change_of, group_by_layer
+from sdlora.lora.formats.tensor_file import write_tensor_file
 from sdlora.lora.manifest import read_manifest
-from sdlora.lora.reading import Reader, change_of, group_by_layer
-from sdlora.lora.tensor_file import write_tensor_file
 from sdlora.models import parts
 from sdlora.models.families import family_of
 from sdlora.models.families.base import Family
 from sdlora.models.families.layouts import FamilyName
-from sdlora.models.original_layout import original_tensors
+from sdlora.models.files.original_layout import original_tensors
 from sdlora.models.stable_diffusion import StableDiffusion, check_adapter
 from sdlora.release.peft_folder import write_peft_files
 

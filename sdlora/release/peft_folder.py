@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sdlora.core.errors import WeightsError
-from sdlora.lora.diffusers_file import METADATA_KEY
-from sdlora.lora.tensor_file import write_tensor_file
+from sdlora.lora.formats.diffusers import METADATA_KEY
+from sdlora.lora.formats.tensor_file import write_tensor_file
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 _KINDS = {".hada_": peft.LoHaConfig, ".lokr_": peft.LoKrConfig}

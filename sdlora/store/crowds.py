@@ -1,7 +1,7 @@
 """Crowds: so many copies of one picture that comparing each with each would cost their square.
 
 The first of them, the hub, stands for the others: what is the same as the hub is not compared with the rest of its
-crowd when it comes in. What cleaning needs of those pairs it asks for when it decides (`sdlora.data.alike.crowds`).
+crowd when it comes in. Cleaning asks for those pairs when it decides (`sdlora.data.duplicates.crowds`).
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ from sdlora.lora.attach import adapter_parameters, attach_lora
 from sdlora.lora.config import ResolvedLora
 from sdlora.lora.load import open_adapter
 from sdlora.models import parts
+from sdlora.models.files.sources import verify
 from sdlora.models.precision import remembered_probe
-from sdlora.models.sources import verify
 from sdlora.processes.memory import freed_memory_kept
 from sdlora.store import ImageStore
 from sdlora.training.config import ResolvedTraining

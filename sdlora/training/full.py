@@ -17,8 +17,8 @@ from sdlora.data import Snapshot
 from sdlora.models import parts
 from sdlora.models.config import BaseModelConfig
 from sdlora.models.families import find_layout
+from sdlora.models.files.sources import load_base_model, verify
 from sdlora.models.quiet import no_progress_bars
-from sdlora.models.sources import load_base_model, verify
 from sdlora.records.evidence import CHOICE_FILE
 from sdlora.store import ImageStore
 from sdlora.training.config import ResolvedTraining

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from sdlora.core.errors import DataError
-from sdlora.data.alike.fingerprint import Fingerprint, fingerprints
 from sdlora.data.checks import CHECKS, Picture
 from sdlora.data.decoding.decode import Decoded, Header, decode
 from sdlora.data.decoding.stack import Stack, stacks
+from sdlora.data.duplicates.fingerprint import Fingerprint, fingerprints
 
 _PIXELS_AT_ONCE = 1 << 20  # decoded before any is measured: some 10 MB
 

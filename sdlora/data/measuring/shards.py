@@ -16,9 +16,9 @@ from typing import Any
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
-from sdlora.data.alike.fingerprint import VERSION, Fingerprint
 from sdlora.data.checks import CHECKS
 from sdlora.data.decoding.decode import Header, current_decodings
+from sdlora.data.duplicates.fingerprint import VERSION, Fingerprint
 from sdlora.data.measuring.measure import Measurement
 from sdlora.data.measuring.workers import measure_blobs
 

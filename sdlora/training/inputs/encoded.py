@@ -18,10 +18,10 @@ from sdlora.core.progress import OnProgress
 from sdlora.core.refs import BaseModelRef
 from sdlora.data import SnapshotRow
 from sdlora.models import parts
-from sdlora.models.digests import DigestCache, folder_digest
 from sdlora.models.encode import encode_text
 from sdlora.models.families import family_of
 from sdlora.models.families.base import Family, TextPart
+from sdlora.models.files.digests import DigestCache, folder_digest
 from sdlora.store import ImageStore
 from sdlora.training.inputs.buckets import Size
 from sdlora.training.inputs.framing import centre_framing, target_sizes, upright_sizes

@@ -14,9 +14,9 @@ from sdlora.core.progress import OnProgress
 from sdlora.core.refs import BaseModelRef
 from sdlora.data import SnapshotRow, load_images_uint8
 from sdlora.models import parts
-from sdlora.models.digests import DigestCache, folder_digest
 from sdlora.models.encode import encode_images
 from sdlora.models.families.base import free
+from sdlora.models.files.digests import DigestCache, folder_digest
 from sdlora.store import ImageStore
 from sdlora.training.inputs.buckets import Size
 from sdlora.training.inputs.lookup import ONLY, Encode, look_up

@@ -19,9 +19,9 @@ from sdlora.core.progress import OnProgress
 from sdlora.core.refs import BaseModelRef
 from sdlora.data import SnapshotRow
 from sdlora.models import parts
-from sdlora.models.digests import DigestCache, folder_digest
 from sdlora.models.encode import encode_images
 from sdlora.models.families import family_of
+from sdlora.models.files.digests import DigestCache, folder_digest
 from sdlora.training.config import ResolvedTraining
 from sdlora.training.inputs.encoded import EncodedRows, View, encode_captions
 from sdlora.training.inputs.framing import centre_framing

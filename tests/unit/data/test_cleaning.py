@@ -9,8 +9,9 @@ from PIL import Image
 
 from sdlora.core.errors import DataError
 from sdlora.data import DataConfig, clean, cleaning, collect
-from sdlora.data.alike import crowds, similar
 from sdlora.data.checks import CHECKS
+from sdlora.data.duplicates import crowds
+from sdlora.data.duplicates import pairs as similar
 from sdlora.store import ImageRecord, ImageStore, curation
 from sdlora.store import crowds as store_crowds
 from tests.stores import lose_all_bytes, servers_when_patient

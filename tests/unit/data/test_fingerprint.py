@@ -9,10 +9,10 @@ import pytest
 from PIL import Image, ImageDraw, ImageEnhance
 
 from sdlora.data import DataConfig
-from sdlora.data.alike import alignment
-from sdlora.data.alike.alignment import differences
-from sdlora.data.alike.fingerprint import HASH_DISTANCE, SEARCHES, Fingerprint, fingerprint, fingerprints
 from sdlora.data.decoding.stack import stacks
+from sdlora.data.duplicates import alignment
+from sdlora.data.duplicates.alignment import differences
+from sdlora.data.duplicates.fingerprint import HASH_DISTANCE, SEARCHES, Fingerprint, fingerprint, fingerprints
 from tests.unit.data.drawing import drawing, encoded, icon
 
 COUNT = 40

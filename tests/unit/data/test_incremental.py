@@ -13,8 +13,8 @@ from PIL import Image
 from sqlalchemy import event
 
 from sdlora.data import DataConfig, clean, cleaning, collect
-from sdlora.data.alike import crowds
 from sdlora.data.checks import RecordCheck
+from sdlora.data.duplicates import crowds
 from sdlora.data.measuring.measure import Measurement, measure
 from sdlora.store import ImageStore
 from sdlora.store.location import StoreLocation

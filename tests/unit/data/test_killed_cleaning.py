@@ -24,7 +24,8 @@ PROJECT = Path(__file__).parents[3]
 _CLEAN = """
 import sys
 from pathlib import Path
-from sdlora.data import DataConfig, cleaning
+from sdlora.data import DataConfig
+from sdlora.data import cleaning
 from sdlora.store import ImageStore
 cleaning.CHUNK = cleaning._BATCH = 8
 print("begin", flush=True)

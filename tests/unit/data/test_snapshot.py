@@ -23,9 +23,9 @@ from sdlora.data import (
     load_snapshot,
     make_snapshot,
 )
-from sdlora.data.alike.alignment import differences
-from sdlora.data.alike.fingerprint import HASH_DISTANCE, SEARCHES, fingerprint
 from sdlora.data.decoding.decode import decode_rgb
+from sdlora.data.duplicates.alignment import differences
+from sdlora.data.duplicates.fingerprint import HASH_DISTANCE, SEARCHES, fingerprint
 from sdlora.data.snapshot import snapshot_digest
 from sdlora.store import ImageStore
 from tests.unit.data.drawing import drawing, encoded, fill_folder, icon

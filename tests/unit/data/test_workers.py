@@ -8,9 +8,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from sdlora.data.alike import alignment
-from sdlora.data.alike.alignment import differences
-from sdlora.data.alike.fingerprint import fingerprint
+from sdlora.data.duplicates import alignment
+from sdlora.data.duplicates.alignment import differences
+from sdlora.data.duplicates.fingerprint import fingerprint
 from sdlora.data.measuring import helpers, workers
 from sdlora.data.measuring.helpers import Helpers
 from tests.unit.data import hurtful

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from sdlora.lora import attach_lora, merge
-from sdlora.lora.joining import join
+from sdlora.lora.formats.joining import join
 from sdlora.lora.updates import LowRankUpdate
 from sdlora.models import BaseModelConfig, load_base_model, parts
 from sdlora.models.families.dit_names import flux_place

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 from sdlora.core.errors import StorageError, WeightsError
 from sdlora.lora import attach_lora, load_adapter, merge, open_adapter, save_adapter
+from sdlora.lora.formats.tensor_file import write_tensor_file
 from sdlora.lora.layers import collect_updates
-from sdlora.lora.tensor_file import write_tensor_file
 from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model, parts
 from tests.settings import filled_lora
 from tests.tiny import tiny_base_model

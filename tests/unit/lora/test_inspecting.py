@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from sdlora.core.errors import WeightsError
 from sdlora.lora import attach_lora
-from sdlora.lora.inspecting import inspect_adapter
+from sdlora.lora.formats.inspect import inspect_adapter
 from sdlora.models import parts
 from tests.settings import filled_lora
 from tests.unit.lora.perturb import perturb_adapter

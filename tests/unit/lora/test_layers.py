@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from sdlora.core.errors import WeightsError
+from sdlora.lora.formats.reading import change_of
 from sdlora.lora.layers import collect_updates, require_equal
-from sdlora.lora.reading import change_of
 from sdlora.lora.updates import DecomposedUpdate, HadamardUpdate, KroneckerUpdate, LowRankUpdate
 
 

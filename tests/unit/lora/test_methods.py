@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from sdlora.core.errors import TargetModuleError
 from sdlora.lora import LoraConfig, attach_lora, load_adapter, merge
 from sdlora.lora.attach import adapter_parameters
-from sdlora.lora.kohya_file import read_kohya_file
+from sdlora.lora.formats.kohya import read_kohya_file
 from sdlora.lora.layers import base_weights, collect_updates
 from sdlora.models import StableDiffusion, parts
 from tests.settings import filled_lora

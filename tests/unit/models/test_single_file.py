@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import save_file
 
 from sdlora.core.errors import WeightsError
-from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model, single_file
-from sdlora.models.checkpoint_keys import recognise
-from sdlora.models.single_file import clip_tokenizer
+from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model
+from sdlora.models.files import single_file
+from sdlora.models.files.checkpoint_keys import recognise
+from sdlora.models.files.single_file import clip_tokenizer
 from tests import families, original
 
 WRITERS = {

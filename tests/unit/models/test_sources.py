@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from sdlora.core.errors import WeightsError
 from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model, verify
-from sdlora.models.digests import DigestCache, folder_digest
+from sdlora.models.files.digests import DigestCache, folder_digest
 from tests.original import write_original_checkpoint
 
 

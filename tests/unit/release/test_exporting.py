@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from sdlora.core.errors import StorageError, WeightsError
 from sdlora.lora import attach_lora
-from sdlora.lora.kohya_file import read_kohya_file
+from sdlora.lora.formats.kohya import read_kohya_file
 from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model, parts
 from sdlora.release.exporting import export_adapter, export_model
 from tests import families

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from sdlora.core.errors import TrainingError
 from sdlora.data import DataConfig, clean, collect, make_snapshot
-from sdlora.lora.diffusers_file import DIFFUSERS_FILE
+from sdlora.lora.formats.diffusers import DIFFUSERS_FILE
 from sdlora.store import ImageStore
 from sdlora.training.launch import FineTuneRequest, fine_tune_request
 from tests.tiny import draw_images

@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from sdlora import StableDiffusion
 from sdlora.data import SnapshotRow
-from sdlora.lora.inspecting import inspect_adapter
+from sdlora.lora.formats.inspect import inspect_adapter
 from sdlora.models import BaseModelConfig, load_base_model, parts
 from sdlora.training import fine_tune, run_digest
 from sdlora.training.inputs.batches import Portion, draw_step

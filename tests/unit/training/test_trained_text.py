@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from sdlora.adapter import LoRA
 from sdlora.core.errors import TargetModuleError
-from sdlora.lora.inspecting import inspect_adapter
+from sdlora.lora.formats.inspect import inspect_adapter
 from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model, parts
 from sdlora.models.families import family_of
 from sdlora.release.exporting import export_model

@@ -10,9 +10,9 @@ import numpy.typing as npt
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from sdlora.data.alike.alignment import Apply, FloatArray, coarse_looks, differences
-from sdlora.data.alike.fingerprint import Fingerprint
 from sdlora.data.config import MAX_DIFFERENCE
+from sdlora.data.duplicates.alignment import Apply, FloatArray, coarse_looks, differences
+from sdlora.data.duplicates.fingerprint import Fingerprint
 from sdlora.store.intake import chunks, insert_or_ignore
 from sdlora.store.tables import FingerprintTable, SimilarPairTable
 

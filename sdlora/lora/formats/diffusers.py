@@ -13,9 +13,9 @@ from torch import Tensor
 
 from sdlora.core.errors import WeightsError
 from sdlora.lora.config import Method, ResolvedLora
+from sdlora.lora.formats.reading import Change, change_of
+from sdlora.lora.formats.tensor_file import write_tensor_file
 from sdlora.lora.layers import ADAPTER_NAME
-from sdlora.lora.reading import Change, change_of
-from sdlora.lora.tensor_file import write_tensor_file
 from sdlora.lora.updates import LayerUpdate
 
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"

@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from sdlora.data.alike.fingerprint import VERSION
 from sdlora.data.checks.base import Ruling, digest_of, parameters_digest
 from sdlora.data.config import DataConfig
+from sdlora.data.duplicates.fingerprint import VERSION
 
 EXACT = "exact_duplicate"
 NEAR = "near_duplicate"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdlora.data.alike.hamming import HammingIndex, scan
+from sdlora.data.duplicates.index import HammingIndex, scan
 
 
 def _flipped(hashes: np.ndarray, bits: int, dice: np.random.Generator) -> np.ndarray:

@@ -9,11 +9,11 @@ import numpy.typing as npt
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from sdlora.data.alike.alignment import Apply
-from sdlora.data.alike.comparing import Looks, Pair, compare
-from sdlora.data.alike.crowds import Crowds
-from sdlora.data.alike.fingerprint import HASH_COUNT, HASH_DISTANCE, SEARCHES, VERSION, Fingerprint
-from sdlora.data.alike.hamming import HammingIndex, scan
+from sdlora.data.duplicates.alignment import Apply
+from sdlora.data.duplicates.crowds import Crowds
+from sdlora.data.duplicates.difference import Looks, Pair, compare
+from sdlora.data.duplicates.fingerprint import HASH_COUNT, HASH_DISTANCE, SEARCHES, VERSION, Fingerprint
+from sdlora.data.duplicates.index import HammingIndex, scan
 from sdlora.store.crowds import SAME_DIFFERENCE
 from sdlora.store.intake import chunks, insert_or_ignore
 from sdlora.store.tables import FingerprintTable, SimilarPairTable

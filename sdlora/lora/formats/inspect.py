@@ -15,10 +15,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sdlora.core.errors import WeightsError
-from sdlora.lora.beside import metadata_beside
-from sdlora.lora.diffusers_file import DIFFUSERS_FILE, METADATA_KEY
-from sdlora.lora.recognise import family_of_file, method_of, normalise_key, part_of
-from sdlora.models.folder_check import PICKLE_SUFFIXES, pickle_message
+from sdlora.lora.formats.beside import metadata_beside
+from sdlora.lora.formats.diffusers import DIFFUSERS_FILE, METADATA_KEY
+from sdlora.lora.formats.recognise import family_of_file, method_of, normalise_key, part_of
+from sdlora.models.files.folder_check import PICKLE_SUFFIXES, pickle_message
 
 _SHOWN_WORDS = 8
 

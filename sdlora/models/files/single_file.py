@@ -22,11 +22,11 @@ from safetensors import SafetensorError, safe_open
 from sdlora.core.errors import StorageError, WeightsError
 from sdlora.core.files import file_sha256
 from sdlora.core.refs import BaseModelRef
-from sdlora.models.checkpoint_keys import CheckpointKind, recognise
 from sdlora.models.families.layouts import FamilyName, Layout, find_layout
-from sdlora.models.folder_check import check_folder, check_safetensors
+from sdlora.models.files.checkpoint_keys import CheckpointKind, recognise
+from sdlora.models.files.folder_check import check_folder, check_safetensors
 
-_SHIPPED = Path(__file__).parent.parent / "assets" / "layouts"
+_SHIPPED = Path(__file__).parents[2] / "assets" / "layouts"
 # The padding token of each tokenizer: OpenCLIP pads with its token 0.
 _SHIPPED_TOKENIZERS: dict[FamilyName, dict[str, str]] = {
     "sd1": {"tokenizer": "<|endoftext|>"},

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from sdlora.core.errors import WeightsError
 from sdlora.lora.config import Method, ResolvedLora
-from sdlora.lora.reading import Change, Reader, change_of, group_by_layer
-from sdlora.lora.tensor_file import data_sha256, write_tensor_file
+from sdlora.lora.formats.reading import Change, Reader, change_of, group_by_layer
+from sdlora.lora.formats.tensor_file import data_sha256, write_tensor_file
 from sdlora.lora.updates import LayerUpdate
 
 _LYCORIS_ALGORITHMS: dict[Method, str] = {"dora": "locon", "loha": "loha", "lokr": "lokr"}

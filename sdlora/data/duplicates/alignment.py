@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from sdlora.data.alike.fingerprint import THUMBNAIL_SIDE_PX, Fingerprint
-from sdlora.data.alike.glance import STARTS, cells_of, glance
-from sdlora.data.alike.registration import GAINS, View, foot_of, matching_gains, refine
+from sdlora.data.duplicates.fingerprint import THUMBNAIL_SIDE_PX, Fingerprint
+from sdlora.data.duplicates.glance import STARTS, cells_of, glance
+from sdlora.data.duplicates.registration import GAINS, View, foot_of, matching_gains, refine
 
 _GLANCE_LIMIT = 26.0  # grey levels; of true copies 1 % differ more at a glance, of other pairs with like hashes 80 %
 _STARTS_TRIED = 4  # the most promising of all

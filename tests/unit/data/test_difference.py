@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sqlalchemy import delete, func, select
 
-from sdlora.data.alike import comparing
-from sdlora.data.alike.comparing import Looks, compare
-from sdlora.data.alike.fingerprint import VERSION, Fingerprint, fingerprint
 from sdlora.data.config import DataConfig
+from sdlora.data.duplicates import difference as comparing
+from sdlora.data.duplicates.difference import Looks, compare
+from sdlora.data.duplicates.fingerprint import VERSION, Fingerprint, fingerprint
 from sdlora.store import ImageStore
 from sdlora.store.tables import FingerprintTable, SimilarPairTable
 from tests.unit.data.drawing import icon

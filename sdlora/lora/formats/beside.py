@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from safetensors import SafetensorError, safe_open
 
-from sdlora.lora.diffusers_file import DIFFUSERS_FILE
+from sdlora.lora.formats.diffusers import DIFFUSERS_FILE
 from sdlora.lora.manifest import MANIFEST_FILE, AdapterManifest, read_manifest
 
 CARD = "README.md"

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sdlora.data.alike.framing import content_boxes, without_bars
-from sdlora.data.alike.shrinking import product, sharp, softened
 from sdlora.data.decoding.stack import Stack
+from sdlora.data.duplicates.framing import content_boxes, without_bars
+from sdlora.data.duplicates.shrinking import product, sharp, softened
 
 VERSION = 4
 """Raised when the same pixels would get another fingerprint, or pairs another difference."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from sdlora.data.alike.resampling import AxisReader, centres
+from sdlora.data.duplicates.resampling import AxisReader, centres
 
 GAINS = (0.7, 1.43)
 """Brightness of one image over the other, within which they may be copies."""
@@ -21,7 +21,7 @@ def refine(first: FloatArray, second: FloatArray, maps: FloatArray, steps: int) 
 
     Args:
         first: (M, S, S) grey levels; so is `second`.
-        maps: (M, 4) the first image's coordinates to the second's, see `sdlora.data.alike.glance.STARTS`.
+        maps: (M, 4) the first image's coordinates to the second's, see `sdlora.data.duplicates.glance.STARTS`.
 
     Returns:
         (M, 4) the best map on the way, and (M,) the root mean square difference under it, without the foot.

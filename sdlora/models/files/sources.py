@@ -8,12 +8,12 @@ from pathlib import Path
 from sdlora.core.errors import WeightsError
 from sdlora.core.refs import BaseModelRef
 from sdlora.models.config import BaseModelConfig
-from sdlora.models.digests import DigestCache, folder_digest
 from sdlora.models.families.layouts import find_layout
-from sdlora.models.folder_check import PICKLE_SUFFIXES, check_folder, pickle_message
-from sdlora.models.single_file import convert_single_file
+from sdlora.models.files.digests import DigestCache, folder_digest
+from sdlora.models.files.folder_check import PICKLE_SUFFIXES, check_folder, pickle_message
+from sdlora.models.files.single_file import convert_single_file
 
-EMBEDDED = Path(__file__).parent.parent / "assets" / "base"
+EMBEDDED = Path(__file__).parents[2] / "assets" / "base"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _HUB_SETTINGS = ("model_index.json", "*/config.json")
 _HUB_FILES = ("*.json", "*.safetensors", "merges.txt")

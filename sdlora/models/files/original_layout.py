@@ -15,7 +15,7 @@ from torch import Tensor
 from sdlora.models.families.base import Family
 from sdlora.models.families.flow import FlowFamily
 from sdlora.models.families.sgm_names import sgm_name
-from sdlora.models.original_transformers import transformer_tensors
+from sdlora.models.files.original_transformers import transformer_tensors
 
 DENOISER = "model.diffusion_model."
 _CLIP, _OPEN_CLIP, _T5 = "transformer.text_model.", "model.", "transformer."

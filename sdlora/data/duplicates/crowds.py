@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy.orm import Session
 
-from sdlora.data.alike.comparing import Pair, compare, read_fingerprints
-from sdlora.data.alike.fingerprint import HASH_DISTANCE, SEARCHES
+from sdlora.data.duplicates.difference import Pair, compare, read_fingerprints
+from sdlora.data.duplicates.fingerprint import HASH_DISTANCE, SEARCHES
 from sdlora.store.crowds import CROWD, SAME_DIFFERENCE
 
 IntArray = npt.NDArray[np.int64]

@@ -1,0 +1,1 @@
+"""Adapter files of diffusers, kohya and others: written, read, told apart."""
