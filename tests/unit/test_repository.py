@@ -132,3 +132,56 @@ def test_the_architecture_page_lists_the_layers_that_the_import_contract_has():
     page = (PROJECT / "docs" / "architecture.md").read_text()
     listed = page.split("a part may import those below it:\n\n```\n")[1].split("```")[0].splitlines()
     assert [line.split("    ")[0].strip() for line in listed] == layers
+
+
+TREE = (PROJECT / "CONTRIBUTING.md").read_text().split("## Where things are\n\n```\n")[1].split("```")[0]
+
+
+def folders_in_tree() -> set[str]:
+    """The folders that the tree of CONTRIBUTING.md names, as paths."""
+    found, parents = set(), []
+    for line in TREE.splitlines():
+        name = line.split()[0]
+        depth = (len(line) - len(line.lstrip())) // 2
+        parents[depth:] = [name.rstrip("/")]
+        if name.endswith("/"):
+            found.add("/".join(parents))
+        else:
+            assert (PROJECT / "/".join(parents)).is_file(), line
+    return found
+
+
+def test_the_tree_in_contributing_names_every_folder_with_code_and_no_other():
+    tracked = subprocess.run(["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    folders = {str(Path(path).parent) for path in tracked.splitlines() if path.startswith(PACKAGES)}
+    deep = ("sdlora/assets/", "sdlora/store/", "sdlora/release/", "sdlora/models/files/", "docker/")
+    wanted = {folder for folder in folders if not folder.startswith(deep)}
+    named = folders_in_tree()
+    assert wanted <= named, wanted - named
+    assert all((PROJECT / folder).is_dir() for folder in named)
+
+
+def test_every_path_that_contributing_names_exists():
+    text = (PROJECT / "CONTRIBUTING.md").read_text().replace(TREE, "")
+    paths = set(re.findall(r"`((?:sdlora|tasks|flows|deployments|docs|tests|benchmarks)/[\w./-]*)`", text))
+    assert len(paths) >= 12
+    missing = [path for path in paths if not (PROJECT / path).exists()]
+    assert not missing
+
+
+def test_the_public_face_of_the_library_is_what_it_was():
+    import sdlora
+
+    assert sdlora.__all__ == [
+        "AdapterRef",
+        "BaseModelRef",
+        "ImageStore",
+        "LoRA",
+        "PipelineConfig",
+        "SdloraError",
+        "SnapshotRef",
+        "StableDiffusion",
+        "load_base_model",
+        "load_config",
+    ]
+    assert all(getattr(sdlora, name) is not None for name in sdlora.__all__)
