@@ -11,11 +11,11 @@ from typing import Annotated
 import typer
 
 from deployments.cli.checks import checks
+from deployments.cli.collect import collect
 from deployments.cli.comparison import compare
 from deployments.cli.curation import images_app
 from deployments.cli.failures import told_plainly
 from deployments.cli.files import export, inspect
-from deployments.cli.images import collect
 from deployments.cli.loop import demo, pretrain, run
 from deployments.cli.models import generate, versions
 from deployments.cli.options import DEFAULT_HOME, HOME_VARIABLE
