@@ -12,15 +12,21 @@ import typer
 
 from deployments.cli.checks import checks
 from deployments.cli.collect import collect
-from deployments.cli.comparison import compare
-from deployments.cli.curation import images_app
+from deployments.cli.compare import compare
+from deployments.cli.demo import demo
+from deployments.cli.doctor import doctor
+from deployments.cli.export import export
 from deployments.cli.failures import told_plainly
-from deployments.cli.files import export, inspect
-from deployments.cli.loop import demo, pretrain, run
-from deployments.cli.models import generate, versions
+from deployments.cli.generate import generate
+from deployments.cli.images import images_app
+from deployments.cli.inspect import inspect
+from deployments.cli.login import login
 from deployments.cli.options import DEFAULT_HOME, HOME_VARIABLE
-from deployments.cli.servers import doctor, login, up
-from deployments.cli.snapshots import snapshot_app
+from deployments.cli.pretrain import pretrain
+from deployments.cli.run import run
+from deployments.cli.snapshot import snapshot_app
+from deployments.cli.up import up
+from deployments.cli.versions import versions
 from deployments.environment import quiet_terminal
 
 app = typer.Typer(

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from deployments.cli.loop import DEMO_CONFIG
-from deployments.cli.options import DATA_PAGE, DEFAULT_HOME, ConfigOption, HomeOption
+from deployments.cli.options import DATA_PAGE, DEFAULT_HOME, DEMO_CONFIG, ConfigOption, HomeOption
 from deployments.cli.terminal import Stages, console
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ import logging
 
 from rich.console import Console
 
-from deployments.cli.tables import format_estimate
+from deployments.cli.run_output import format_estimate
 from deployments.cli.terminal import Stages, clock
 from sdlora.records.evidence import METRICS, Estimate
 

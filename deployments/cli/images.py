@@ -10,8 +10,7 @@ import typer
 from rich.text import Text
 
 from deployments.cli.failures import told_plainly
-from deployments.cli.loop import DEMO_CONFIG
-from deployments.cli.options import DATA_PAGE, DEFAULT_HOME, ConfigOption, HomeOption
+from deployments.cli.options import DATA_PAGE, DEFAULT_HOME, DEMO_CONFIG, ConfigOption, HomeOption
 from deployments.cli.terminal import Stages, console
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def images(
     limit: Annotated[int, typer.Option(min=1, help="At most so many rows.")] = 50,
 ) -> None:
     """List the images with their verdicts and reasons; or look at one, or overrule its verdict."""
-    from deployments.cli.image_pages import print_images
+    from deployments.cli.images_output import print_images
 
     if context.invoked_subcommand is not None:
         # `sdlora images --home X show ID` means `sdlora images show ID --home X`
@@ -52,7 +51,7 @@ def images(
 
 def show(image: ImageArgument, home: HomeOption = DEFAULT_HOME) -> None:
     """Tell all that is known of one image: captions, checks, look-alikes, snapshots, versions that saw it."""
-    from deployments.cli.image_pages import print_details
+    from deployments.cli.images_output import print_details
     from deployments.cli.stores import existing_store
 
     with existing_store(home) as store:
@@ -89,7 +88,7 @@ def undo(
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
     """Take a person's decision back, so that the checks decide again: at once, if they have measured the image."""
-    from deployments.cli.image_pages import print_undone
+    from deployments.cli.images_output import print_undone
     from deployments.cli.stores import existing_store
     from sdlora.config import load_config
     from sdlora.data.undoing import undo_decision
@@ -188,7 +187,7 @@ def purge(
     Their pictures go from caches, pages and grids in the state folder. Tells which snapshots hold them, which versions
     learnt from them, which other images look alike, and what to remove elsewhere.
     """
-    from deployments.cli.image_pages import print_purged
+    from deployments.cli.images_output import print_purged
     from deployments.cli.stores import existing_store
     from deployments.takedown import clear_copies, copies_elsewhere
 
