@@ -16,7 +16,7 @@ from deployments.cli.compare import compare
 from deployments.cli.demo import demo
 from deployments.cli.doctor import doctor
 from deployments.cli.export import export
-from deployments.cli.failures import told_plainly
+from deployments.cli.failures import friendly_errors
 from deployments.cli.generate import generate
 from deployments.cli.images import images_app
 from deployments.cli.inspect import inspect
@@ -40,7 +40,7 @@ app = typer.Typer(
 )
 COMMANDS = (demo, run, collect, checks, generate, versions, export, inspect, compare, up, login, pretrain, doctor)
 for _command in COMMANDS:
-    app.command()(told_plainly(_command))
+    app.command()(friendly_errors(_command))
 GROUPS = {"images": images_app, "snapshot": snapshot_app}
 for _name, _group in GROUPS.items():
     app.add_typer(_group, name=_name)

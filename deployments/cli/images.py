@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from deployments.cli.failures import told_plainly
+from deployments.cli.failures import friendly_errors
 from deployments.cli.options import DATA_PAGE, DEFAULT_HOME, DEMO_CONFIG, ConfigOption, HomeOption
 from deployments.cli.terminal import Stages, console
 
@@ -46,7 +46,7 @@ def images(
     if rejected and accepted:
         raise typer.BadParameter("choose --rejected or --accepted, not both")
     verdict: Verdict | None = "rejected" if rejected or reason else "accepted" if accepted else None
-    told_plainly(print_images)(home, verdict, reason, limit)
+    friendly_errors(print_images)(home, verdict, reason, limit)
 
 
 def show(image: ImageArgument, home: HomeOption = DEFAULT_HOME) -> None:
@@ -252,4 +252,4 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "page": page,
 }
 for _name, _command in COMMANDS.items():
-    images_app.command(_name)(told_plainly(_command))
+    images_app.command(_name)(friendly_errors(_command))
