@@ -13,7 +13,8 @@ from sdlora.config import ResolvedConfig
 from sdlora.core.errors import EvaluationError
 from sdlora.core.refs import AdapterRef, BaseModelRef, SnapshotRef
 from sdlora.evaluation import Decision, Duel
-from sdlora.records.evidence import CHOICE_FILE, DUEL_FILE, Contestant, load_choice
+from sdlora.records.choice import CHOICE_FILE, load_choice
+from sdlora.records.duel import DUEL_FILE, Contestant
 from sdlora.release import Curve, VersionRecord, write_release
 from sdlora.store import ImageStore
 from tasks.data_page import LOGGED_FOLDER, data_page_file, logged_data_page

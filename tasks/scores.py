@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sdlora.records.evidence import METRICS, Contestant, Duel, Estimate, Metric
+from sdlora.records.duel import Contestant, Duel
+from sdlora.records.metrics import METRICS, Estimate, Metric
 
 LEADING = ("kid", "fid", "denoising_psnr", "subject_top10")
 ORDER: tuple[Contestant, ...] = ("candidate", "champion", "base")

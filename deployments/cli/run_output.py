@@ -11,7 +11,8 @@ from rich.table import Table
 from deployments.cli.terminal import clock, console
 from sdlora.config import Setting
 from sdlora.core.errors import EvaluationError
-from sdlora.records.evidence import CONTESTANTS, METRICS, Duel, Estimate, Metric, load_duel
+from sdlora.records.duel import CONTESTANTS, Duel, load_duel
+from sdlora.records.metrics import METRICS, Estimate, Metric
 
 if TYPE_CHECKING:
     from tasks.results import Release

@@ -21,7 +21,9 @@ import math
 from collections.abc import Iterator
 
 from sdlora.evaluation.config import GateConfig
-from sdlora.records.evidence import CONTESTANTS, METRICS, Check, Decision, Duel, Estimate
+from sdlora.records.decision import Check, Decision
+from sdlora.records.duel import CONTESTANTS, Duel
+from sdlora.records.metrics import METRICS, Estimate
 
 
 def decide(duel: Duel, gate: GateConfig) -> Decision:

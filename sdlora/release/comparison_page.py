@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from sdlora.core.files import replace_file
 from sdlora.records.comparison import BASE, COMPARED, COMPARISON_GRID, Comparison, Contender, title
-from sdlora.records.evidence import Estimate, Metric
+from sdlora.records.metrics import Estimate, Metric
 from sdlora.release.pages import style, templates
 
 PAGE_FILE = "comparison.html"

@@ -12,7 +12,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sdlora.core.files import replace_file
-from sdlora.records.evidence import METRICS, Estimate, Metric
+from sdlora.records.metrics import METRICS, Estimate, Metric
 from sdlora.release.record import DIFFUSERS_WEIGHTS, VersionRecord, caption_pattern
 
 CARD_FILE = "README.md"

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 from markupsafe import Markup
 
 from sdlora.core.files import replace_file
-from sdlora.records.evidence import METRICS, Contestant, Duel, Estimate, Metric
+from sdlora.records.duel import Contestant, Duel
+from sdlora.records.metrics import METRICS, Estimate, Metric
 from sdlora.release.blanking import image_name
 from sdlora.release.charts import interval_plot, loss_chart
 from sdlora.release.images import data_uri, file_data_uri

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from deployments.cli.run_output import format_estimate
 from deployments.cli.terminal import Stages, clock
-from sdlora.records.evidence import METRICS, Estimate
+from sdlora.records.metrics import METRICS, Estimate
 
 
 def test_without_a_terminal_a_finished_stage_is_one_line():

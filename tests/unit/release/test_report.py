@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from sdlora.evaluation import GateConfig, decide
-from sdlora.records.evidence import Choice, Estimate
+from sdlora.records.choice import Choice
+from sdlora.records.metrics import Estimate
 from sdlora.release import DataSummary, RejectedImage, write_report
 from sdlora.release.report import flatten, render_report
 from tests.unit.evaluation.made_duel import CANDIDATE, around, made_duel
