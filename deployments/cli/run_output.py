@@ -12,7 +12,7 @@ from deployments.cli.terminal import clock, console
 from sdlora.config import Setting
 from sdlora.core.errors import EvaluationError
 from sdlora.records.duel import CONTESTANTS, Duel, load_duel
-from sdlora.records.metrics import METRICS, Estimate, Metric
+from sdlora.records.metrics import METRICS
 
 if TYPE_CHECKING:
     from tasks.results import Release
@@ -81,16 +81,6 @@ def duel_table(duel: Duel) -> Table:
         table.add_column(TITLES[name], justify="right", style="bold" if name == "candidate" else "")
     for key in SHORT_TABLE:
         metric = METRICS[key]
-        cells = [format_estimate(duel.scores[name].metrics.get(key), metric) for name in present]
+        cells = [escape(metric.format(duel.scores[name].metrics.get(key))) for name in present]
         table.add_row(f"{metric.label} {ARROWS[metric.better]}", *cells)
     return table
-
-
-def format_estimate(estimate: Estimate | None, metric: Metric) -> str:
-    """`0.3412 [0.3200, 0.3600]`, without the interval where none was measured."""
-    if estimate is None:
-        return "missing"
-    text = f"{estimate.value:.{metric.decimals}f}{' ' + metric.unit if metric.unit else ''}"
-    if estimate.low == estimate.high:
-        return text
-    return f"{text} \\[{estimate.low:.{metric.decimals}f}, {estimate.high:.{metric.decimals}f}]"

@@ -9,14 +9,41 @@ from pydantic import ConfigDict
 from sdlora.core.config_base import FrozenConfig
 
 
+class Estimate(FrozenConfig):
+    """A measured value with its 95 % interval; `low` equals `high` where no interval was measured."""
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")  # a NaN stays visible and fails the gate
+
+    value: float
+    low: float
+    high: float
+
+
 class Metric(FrozenConfig):
-    """How to read one number of a duel."""
+    """How to read one number of a duel, and how to write it."""
 
     label: str
     better: Literal["lower", "higher"]
     meaning: str
     decimals: int = 3
     unit: str = ""
+
+    def number(self, value: float, sign: Literal["", "+"] = "") -> str:
+        """The digits of a value, without the unit."""
+        return f"{value:{sign}.{self.decimals}f}"
+
+    def with_unit(self, number: str) -> str:
+        return f"{number} {self.unit}" if self.unit else number
+
+    def format(self, estimate: Estimate | None, *, unit: bool = True) -> str:
+        """`22.10 dB [21.80, 22.40]`; the interval only where one was measured, "missing" without an estimate."""
+        if estimate is None:
+            return "missing"
+        value = self.number(estimate.value)
+        text = self.with_unit(value) if unit else value
+        if estimate.low == estimate.high:
+            return text
+        return f"{text} [{self.number(estimate.low)}, {self.number(estimate.high)}]"
 
 
 METRICS: dict[str, Metric] = {
@@ -77,13 +104,3 @@ METRICS: dict[str, Metric] = {
         label="Time per image, 95th percentile", better="lower", unit="s", meaning="The slow end of the same batches."
     ),
 }
-
-
-class Estimate(FrozenConfig):
-    """A measured value with its 95 % interval; `low` equals `high` where no interval was measured."""
-
-    model_config = ConfigDict(ser_json_inf_nan="constants")  # a NaN stays visible and fails the gate
-
-    value: float
-    low: float
-    high: float

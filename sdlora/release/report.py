@@ -171,15 +171,14 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 
 
 def _number(value: float, metric: Metric) -> str:
-    text = f"{value:.{metric.decimals}f}" if math.isfinite(value) else "not measured"
-    return f"{text} {metric.unit}" if metric.unit and math.isfinite(value) else text
+    return metric.with_unit(metric.number(value)) if math.isfinite(value) else "not measured"
 
 
 def _interval(estimate: Estimate, metric: Metric) -> str:
     if not (math.isfinite(estimate.low) and estimate.low < estimate.high):
         return ""
-    return f"{estimate.low:.{metric.decimals}f} to {estimate.high:.{metric.decimals}f}"
+    return f"{metric.number(estimate.low)} to {metric.number(estimate.high)}"
 
 
 def _signed(value: float, metric: Metric) -> str:
-    return f"{value:+.{metric.decimals}f}".replace("-", "−")
+    return metric.number(value, "+").replace("-", "−")
