@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from markupsafe import Markup
 
+from sdlora.core.config_base import dotted
 from sdlora.core.files import replace_file
 from sdlora.records.duel import Contestant, Duel
 from sdlora.records.metrics import METRICS, Estimate, Metric
@@ -63,7 +64,7 @@ def render_report(record: VersionRecord) -> str:
         ],
         rejected_count=max(len(record.data.rejected), record.data.verdicts.get("rejected", 0)),
         example=json.dumps(record.duel.samples[0].prompt if record.duel.samples else "a prompt", ensure_ascii=False),
-        settings=list(flatten(record.settings)),
+        settings=[(name, _setting(value)) for name, value in dotted(record.settings).items()],
         links={label: url for label, url in record.links.items() if urlsplit(url).scheme in {"http", "https"}},
         data_page=DATA_PAGE if record.data_page and record.data_page.is_file() else None,
         pattern=caption_pattern(record.data.captions),
@@ -159,15 +160,10 @@ def _head(items: Any) -> list[Any]:
     return list(items[:_MAX_THUMBNAILS])
 
 
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested settings as dotted names, in order: {"lora": {"rank": 8}} -> ("lora.rank", "8")."""
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{name}.")
-        elif isinstance(value, (list, tuple)):
-            yield f"{prefix}{name}", ", ".join(map(str, value)) or "none"
-        else:
-            yield f"{prefix}{name}", "none" if value is None else str(value)
+def _setting(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)
 
 
 def _number(value: float, metric: Metric) -> str:
