@@ -20,7 +20,7 @@ from from_folder import snapshot_of
 import sdlora
 from sdlora.lora import LoraConfig
 from sdlora.models import BaseModelConfig, load_base_model
-from sdlora.records.evidence import load_choice
+from sdlora.records.choice import load_choice
 from sdlora.store import ImageStore
 from sdlora.training import TrainingConfig, fine_tune, resolve_training
 

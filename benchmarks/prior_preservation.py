@@ -24,7 +24,7 @@ from sdlora.evaluation import EvaluationConfig
 from sdlora.evaluation.comparing import Trained, compare
 from sdlora.lora import LoraConfig
 from sdlora.models import BaseModelConfig, load_base_model
-from sdlora.records.evidence import load_choice
+from sdlora.records.choice import load_choice
 from sdlora.store import ImageStore
 from sdlora.training import TrainingConfig, fine_tune
 from sdlora.training.defaults import resolve_training

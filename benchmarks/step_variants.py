@@ -27,7 +27,7 @@ from sdlora.core.refs import BaseModelRef
 from sdlora.data import DataConfig, Snapshot, clean, collect, make_snapshot
 from sdlora.lora import LoraConfig, ResolvedLora
 from sdlora.models import BaseModelConfig, load_base_model
-from sdlora.records.evidence import load_choice
+from sdlora.records.choice import load_choice
 from sdlora.store import ImageStore
 from sdlora.training import ResolvedTraining, TrainingConfig, fine_tune
 from sdlora.training.defaults import resolve_training

@@ -14,7 +14,7 @@ from pathlib import Path
 from sdlora.core.errors import EvaluationError
 from sdlora.core.files import file_sha256, replace_file
 from sdlora.records.comparison import COMPARISON_FILE, COMPARISON_GRID, load_comparison
-from sdlora.records.evidence import DUEL_FILE
+from sdlora.records.duel import DUEL_FILE
 from sdlora.store.details import ImageDetails
 
 _ROOTS = ("pages", "runs", "comparisons", "mlflow/artifacts", "cache/adapters")

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from pydantic import ValidationError
 
 from sdlora.config import PipelineConfig, ResolvedConfig
+from sdlora.core.config_base import dotted
 from sdlora.core.errors import ConfigError
 from sdlora.core.refs import BaseModelRef, SnapshotRef
 from sdlora.data import load_snapshot
@@ -101,9 +102,7 @@ def train_one_way(
     lora, training = settings.lora, settings.training
     digest = run_digest(base.digest, snapshot.digest, lora, training, base.quantize)
     folder = home / "runs" / f"{name}-compare" / digest[:16]
-    parameters: dict[str, Any] = {"way": way, **_flat("training", training.model_dump(mode="json"))}
-    if lora:
-        parameters |= _flat("lora", lora.model_dump(mode="json"))
+    parameters = {"way": way, **_parameters(settings)}
     tags = {"base_digest": base.digest, "snapshot_digest": snapshot.digest, "run_digest": digest, "way": way}
     tags["code_version"] = code_version()
     request = FineTuneRequest(
@@ -258,5 +257,8 @@ def _count(file: Path) -> int:
     return total
 
 
-def _flat(section: str, values: Mapping[str, Any]) -> dict[str, str]:
-    return {f"{section}.{key}": str(value) for key, value in values.items()}
+def _parameters(settings: WaySettings) -> dict[str, str]:
+    sections = {"training": settings.training.model_dump(mode="json")}
+    if settings.lora:
+        sections["lora"] = settings.lora.model_dump(mode="json")
+    return {name: str(value) for name, value in dotted(sections).items()}

@@ -11,7 +11,8 @@ from pathlib import Path
 from PIL import Image
 
 from sdlora.data import CleanReport, CollectReport
-from sdlora.records.evidence import Decision, Duel
+from sdlora.records.decision import Decision
+from sdlora.records.duel import Duel
 from tasks.markdown import markdown_code, markdown_text, table
 from tasks.scores import contestants, score_rows
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from prefect import task
 
+from sdlora.core.config_base import dotted
 from sdlora.core.refs import BaseModelRef, SnapshotRef
 from sdlora.models import BaseModelConfig, load_base_model
 from sdlora.pretraining.launch import PretrainRequest, pretrain_snapshot
@@ -48,6 +49,4 @@ def pretrain_base_model(snapshot: SnapshotRef, plan: PretrainPlan, home: Path) -
 
 
 def _parameters(plan: PretrainPlan) -> dict[str, str]:
-    stages = plan.model.model_dump(mode="json", exclude={"resolution", "seed"})
-    flat = {f"{stage}.{key}": str(value) for stage, values in stages.items() for key, value in values.items()}
-    return flat | {"resolution": str(plan.model.resolution), "seed": str(plan.model.seed)}
+    return {name: str(value) for name, value in dotted(plan.model.model_dump(mode="json")).items()}

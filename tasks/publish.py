@@ -13,7 +13,9 @@ from sdlora.config import ResolvedConfig
 from sdlora.core.errors import EvaluationError
 from sdlora.core.refs import AdapterRef, BaseModelRef, SnapshotRef
 from sdlora.evaluation import Decision, Duel
-from sdlora.records.evidence import CHOICE_FILE, DUEL_FILE, Contestant, load_choice
+from sdlora.records.choice import CHOICE_FILE, load_choice
+from sdlora.records.duel import DUEL_FILE, Contestant
+from sdlora.records.metrics import METRICS
 from sdlora.release import Curve, VersionRecord, write_release
 from sdlora.store import ImageStore
 from tasks.data_page import LOGGED_FOLDER, data_page_file, logged_data_page
@@ -169,7 +171,7 @@ def _decided(decision: Decision) -> str:
 
 def _kid(duel: Duel, who: Contestant) -> str:
     estimate = duel.scores[who].metrics.get("kid") if who in duel.scores else None
-    return f"{estimate.value:.4f}" if estimate else "missing"
+    return METRICS["kid"].number(estimate.value) if estimate else "missing"
 
 
 def _record(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sdlora.records.evidence import METRICS, Contestant, Duel, Estimate, Metric
+from sdlora.records.duel import Contestant, Duel
+from sdlora.records.metrics import METRICS, Metric
 
 LEADING = ("kid", "fid", "denoising_psnr", "subject_top10")
 ORDER: tuple[Contestant, ...] = ("candidate", "champion", "base")
@@ -25,7 +26,7 @@ def score_rows(duel: Duel, names: Sequence[str] = tuple(METRICS)) -> list[list[s
 
 def cell(duel: Duel, who: Contestant, name: str) -> str:
     """One value with its 95 % interval: `0.5463 [0.4120, 0.6801]`."""
-    return _value(duel.scores[who].metrics.get(name), METRICS[name])
+    return METRICS[name].format(duel.scores[who].metrics.get(name), unit=False)
 
 
 def score_lines(duel: Duel) -> list[str]:
@@ -38,12 +39,3 @@ def score_lines(duel: Duel) -> list[str]:
 
 def _label(metric: Metric) -> str:
     return f"{metric.label}, {metric.unit}" if metric.unit else metric.label
-
-
-def _value(estimate: Estimate | None, metric: Metric) -> str:
-    if estimate is None:
-        return "missing"
-    value = f"{estimate.value:.{metric.decimals}f}"
-    if estimate.low == estimate.high:
-        return value
-    return f"{value} [{estimate.low:.{metric.decimals}f}, {estimate.high:.{metric.decimals}f}]"

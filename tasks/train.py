@@ -8,10 +8,11 @@ from pathlib import Path
 from prefect import task
 
 from sdlora.config import ResolvedConfig
+from sdlora.core.config_base import dotted
 from sdlora.core.lazy import garbage_left
 from sdlora.core.refs import AdapterRef, BaseModelRef, SnapshotRef
 from sdlora.data import load_snapshot
-from sdlora.records.evidence import load_choice
+from sdlora.records.choice import load_choice
 from sdlora.store import ImageStore
 from tasks.data_page import LOGGED_FOLDER, data_page_file
 from tasks.progress import report_metrics, task_progress
@@ -94,4 +95,4 @@ def fine_tune_adapter(
 def _parameters(config: ResolvedConfig) -> dict[str, str]:
     """The settings that shape the adapter, flat, as MLflow shows them."""
     sections = config.model_dump(mode="json", include={"base_model", "lora", "training", "evaluation"})
-    return {f"{section}.{key}": str(value) for section, values in sections.items() for key, value in values.items()}
+    return {name: str(value) for name, value in dotted(sections).items()}

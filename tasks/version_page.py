@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sdlora.core.refs import SnapshotRef
 from sdlora.evaluation import Decision, Duel
-from sdlora.records.evidence import Check
+from sdlora.records.decision import Check
 from tasks.markdown import fitting, markdown_text, table
 from tasks.scores import LEADING, contestants, score_rows
 from tasks.tracking import MAX_LENGTH, RunPage, version_route

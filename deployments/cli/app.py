@@ -11,16 +11,22 @@ from typing import Annotated
 import typer
 
 from deployments.cli.checks import checks
-from deployments.cli.comparison import compare
-from deployments.cli.curation import images_app
-from deployments.cli.failures import told_plainly
-from deployments.cli.files import export, inspect
-from deployments.cli.images import collect
-from deployments.cli.loop import demo, pretrain, run
-from deployments.cli.models import generate, versions
+from deployments.cli.collect import collect
+from deployments.cli.compare import compare
+from deployments.cli.demo import demo
+from deployments.cli.doctor import doctor
+from deployments.cli.export import export
+from deployments.cli.failures import friendly_errors
+from deployments.cli.generate import generate
+from deployments.cli.images import images_app
+from deployments.cli.inspect import inspect
+from deployments.cli.login import login
 from deployments.cli.options import DEFAULT_HOME, HOME_VARIABLE
-from deployments.cli.servers import doctor, login, up
-from deployments.cli.snapshots import snapshot_app
+from deployments.cli.pretrain import pretrain
+from deployments.cli.run import run
+from deployments.cli.snapshot import snapshot_app
+from deployments.cli.up import up
+from deployments.cli.versions import versions
 from deployments.environment import quiet_terminal
 
 app = typer.Typer(
@@ -34,7 +40,7 @@ app = typer.Typer(
 )
 COMMANDS = (demo, run, collect, checks, generate, versions, export, inspect, compare, up, login, pretrain, doctor)
 for _command in COMMANDS:
-    app.command()(told_plainly(_command))
+    app.command()(friendly_errors(_command))
 GROUPS = {"images": images_app, "snapshot": snapshot_app}
 for _name, _group in GROUPS.items():
     app.add_typer(_group, name=_name)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from deployments.cli.loop import DEMO_CONFIG
-from deployments.cli.options import DEFAULT_HOME, ConfigOption, HomeOption
+from deployments.cli.options import DEFAULT_HOME, DEMO_CONFIG, ConfigOption, HomeOption
 from deployments.cli.stores import has_store
 from deployments.cli.terminal import console
 

@@ -24,7 +24,7 @@ UNREACHABLE = {"ConnectError": "PREFECT_API_URL", "NewConnectionError": "MLFLOW_
 P = ParamSpec("P")
 
 
-def told_plainly(command: Callable[P, None]) -> Callable[P, None]:
+def friendly_errors(command: Callable[P, None]) -> Callable[P, None]:
     """Turn what `command` raises into a message. Set SDLORA_TRACEBACK=1 to see where it came from."""
 
     @wraps(command)

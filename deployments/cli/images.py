@@ -1,94 +1,255 @@
-"""`collect`: what goes into the image database."""
+"""`images`: list them, look at one, and overrule what the checks decided."""
 
 from __future__ import annotations
 
+import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
-from deployments.cli.loop import DEMO_CONFIG
-from deployments.cli.options import DATA_PAGE, DEFAULT_HOME, ConfigOption, HomeOption
+from deployments.cli.failures import friendly_errors
+from deployments.cli.options import DATA_PAGE, DEFAULT_HOME, DEMO_CONFIG, ConfigOption, HomeOption
 from deployments.cli.terminal import Stages, console
 
 if TYPE_CHECKING:
-    from sdlora.data import CollectReport, DataConfig
-    from sdlora.store import ImageStore
+    from collections.abc import Callable
+
+    from sdlora.store import Verdict
+    from sdlora.store.details import Similar
+
+ImageArgument = Annotated[str, typer.Argument(metavar="ID", help="The first digits of the image, as listed.")]
+ImagesArgument = Annotated[list[str], typer.Argument(metavar="ID...", help="The first digits of images, as listed.")]
+WhyOption = Annotated[str, typer.Option("--why", help="The reason, kept with the decision.")]
+WhoOption = Annotated[str | None, typer.Option("--by", help="Who decides. Default: the name of the account.")]
+
+images_app = typer.Typer(rich_markup_mode="rich", add_completion=False)
 
 
-def told_of(report: CollectReport) -> str:
-    """What came of a source, with the first files that were passed over and why."""
-    lines = [f"[bold]{escape(report.source)}[/]: {report.files:,} images, {report.new:,} new"]
-    if report.recaptioned:
-        lines[0] += f", {report.recaptioned:,} with other captions or masks"
-    if report.skipped_count:
-        lines[0] += f", [yellow]{report.skipped_count:,} passed over[/]"
-    lines += [f"  [dim]{escape(skipped.path)}: {escape(skipped.reason)}[/]" for skipped in report.skipped]
-    if report.skipped_count > len(report.skipped):
-        lines.append(f"  [dim]and {report.skipped_count - len(report.skipped):,} more[/]")
-    if report.unmatched_count:
-        names = ", ".join(map(escape, report.unmatched[:3]))
-        lines.append(f"  [dim]not there, though its metadata speaks of them: {report.unmatched_count:,} ({names} …)[/]")
-    return "\n".join(lines)
-
-
-def collect(
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SOURCE...",
-            help="Folders, archives (zip, tar), lists of URLs (txt, csv, parquet), datasets, s3:// and the like.",
-        ),
-    ],
+@images_app.callback(invoke_without_command=True)
+def images(
+    context: typer.Context,
     home: HomeOption = DEFAULT_HOME,
-    config: ConfigOption = DEMO_CONFIG,
+    rejected: Annotated[bool, typer.Option("--rejected", help="Only images that were left out.")] = False,
+    accepted: Annotated[bool, typer.Option("--accepted", help="Only images that are trained on or held out.")] = False,
+    reason: Annotated[str | None, typer.Option(help="Only rejected by this check, such as near_duplicate.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many rows.")] = 50,
 ) -> None:
-    """Bring images into the database and judge each of them. What is known already costs nothing.
+    """List the images with their verdicts and reasons; or look at one, or overrule its verdict."""
+    from deployments.cli.images_output import print_images
 
-    Captions come from metadata.jsonl, metadata.csv or name.txt beside an image, else from inside it (XMP, PNG text,
-    EXIF), else from its folder (10_name), else from its name. Masks lie beside images as name-masklabel.png or
-    name.mask.png. Stop with Ctrl-C; the same command goes on.
+    if context.invoked_subcommand is not None:
+        # `sdlora images --home X show ID` means `sdlora images show ID --home X`
+        context.default_map = {name: {"home": str(home)} for name in COMMANDS}
+        return
+    if rejected and accepted:
+        raise typer.BadParameter("choose --rejected or --accepted, not both")
+    verdict: Verdict | None = "rejected" if rejected or reason else "accepted" if accepted else None
+    friendly_errors(print_images)(home, verdict, reason, limit)
 
-    [bold]sdlora collect photos/ scans.zip urls.csv shards/{000..015}.tar s3://bucket/art hf://datasets/owner/name
-    "generated://?min_stars=4"[/]
-    """
+
+def show(image: ImageArgument, home: HomeOption = DEFAULT_HOME) -> None:
+    """Tell all that is known of one image: captions, checks, look-alikes, snapshots, versions that saw it."""
+    from deployments.cli.images_output import print_details
+    from deployments.cli.stores import existing_store
+
+    with existing_store(home) as store:
+        print_details(store.details(image))
+
+
+def accept(images: ImagesArgument, why: WhyOption, who: WhoOption = None, home: HomeOption = DEFAULT_HOME) -> None:
+    """Keep images whatever the checks say, now and under any thresholds."""
+    from deployments.cli.stores import existing_store
+
+    with existing_store(home) as store:
+        for image in images:
+            sha256 = store.decide(image, "accepted", why, who or account())
+            console.print(f"{sha256[:10]} is accepted. Take it back: [bold]sdlora images undo {sha256[:10]}[/]")
+    _say_when()
+
+
+def reject(images: ImagesArgument, why: WhyOption, who: WhoOption = None, home: HomeOption = DEFAULT_HOME) -> None:
+    """Leave images out whatever the checks say. Their bytes stay; [bold]purge[/] removes them."""
+    from deployments.cli.stores import existing_store
+
+    with existing_store(home) as store:
+        for image in images:
+            sha256 = store.decide(image, "rejected", why, who or account())
+            console.print(f"{sha256[:10]} is left out. Take it back: [bold]sdlora images undo {sha256[:10]}[/]")
+            tell_look_alikes(store.details(sha256).similar)
+    _say_when()
+
+
+def undo(
+    images: ImagesArgument,
+    who: WhoOption = None,
+    config: ConfigOption = DEMO_CONFIG,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Take a person's decision back, so that the checks decide again: at once, if they have measured the image."""
+    from deployments.cli.images_output import print_undone
+    from deployments.cli.stores import existing_store
     from sdlora.config import load_config
-    from sdlora.data import clean
-    from sdlora.data import collect as collect_source
-    from sdlora.store import ImageStore
+    from sdlora.data.undoing import undo_decision
 
     settings = load_config(config).data
-    with ImageStore.open(home) as store, Stages() as stages:
-        before = store.counts()
-        for source in sources:
-            report = collect_source(
-                store, source, settings, on_progress=stages.on_progress, on_metrics=stages.on_metrics
-            )
-            stages.note(told_of(report))
-        cleaned = clean(store, settings, on_progress=stages.on_progress)
-        counts = store.counts()
-        page, trouble = home / DATA_PAGE, None
-        if cleaned.decided or not page.is_file():  # nothing new is to cost nothing
-            trouble = _write_page(store, settings, page)
-    new = counts.total - before.total
-    console.print(f"{new} new, {counts.total} in all: {counts.accepted} accepted, {counts.rejected} rejected.")
-    if counts.rejected:
-        console.print("See why: [bold]sdlora images --rejected[/]")
-    if trouble:
-        console.print(f"[yellow]{escape(trouble)}[/]", soft_wrap=True)
-    if page.is_file():
-        console.print(f"As a page: {page}", soft_wrap=True)
-    console.print("Train on them: [bold]sdlora run[/]")
+    with existing_store(home) as store:
+        for image in images:
+            print_undone(undo_decision(store, image, who or account(), settings))
+    _say_when()
 
 
-def _write_page(store: ImageStore, settings: DataConfig, page: Path) -> str | None:
-    """Write the data page; what is amiss with it, or None. Collecting does not fail for a picture of its work."""
-    from sdlora.core.errors import SdloraError
+def rate(
+    images: ImagesArgument,
+    stars: Annotated[int | None, typer.Option("--stars", metavar="N", help="1 to 5; 3 changes nothing.")] = None,
+    why: Annotated[str, typer.Option("--why", help="The reason, kept with the rating.")] = "",
+    reset: Annotated[bool, typer.Option("--reset", help="Take your rating back.")] = False,
+    who: WhoOption = None,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Say how good images are, collected or drawn by a model: training sees good ones more often ([bold]weight_by[/]).
+
+    Each star above three doubles how often, each below halves it. Of several people's ratings the mean counts.
+    """
+    from deployments.cli.stores import existing_store
+
+    if (stars is None) != reset:
+        raise typer.BadParameter("give --stars 1 to 5, or --reset to take your rating back")
+    with existing_store(home) as store:
+        for image in images:
+            if stars is None:
+                sha256 = store.take_rating_back(image, who or account())
+                console.print(f"{sha256[:10]} has no rating of yours now.")
+            else:
+                sha256 = store.rate(image, stars, who or account(), why)
+                console.print(f"{sha256[:10]} has {stars} of 5 stars of yours.")
+    _say_when()
+
+
+def caption(
+    image: Annotated[str | None, typer.Argument(metavar="[ID]", help="The first digits of the image.")] = None,
+    texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT...", help="One caption or several.")] = None,
+    reset: Annotated[bool, typer.Option("--reset", help="Let the sources' captions count again.")] = False,
+    auto: Annotated[
+        bool, typer.Option("--auto", help="Let data.caption_model caption all images that only have a file name.")
+    ] = False,
+    config: ConfigOption = DEMO_CONFIG,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Write captions by hand; they stand before those of all sources. Or let a model write those that are missing.
+
+    Example: [bold]sdlora images caption 3f2a91 "a red car" "a car at night"[/]
+    """
+    from deployments.cli.stores import existing_store
+
+    if auto:
+        if image:
+            raise typer.BadParameter("--auto captions all images that lack one; name none of them")
+        _caption_all(home, config)
+        return
+    if image is None or bool(texts) == reset:
+        raise typer.BadParameter(
+            "name an image, and give captions, or --reset to let the sources' captions count again"
+        )
+    with existing_store(home) as store:
+        record = store.set_captions(image, texts or [])
+    console.print(f"{record.sha256[:10]} has these captions now:")
+    for text in record.captions or ("(none)",):
+        console.print(f"  - {text}", markup=False)
+    _say_when()
+
+
+def _caption_all(home: Path, config: Path) -> None:
+    from deployments.cli.stores import existing_store
+    from sdlora.config import load_config
+    from sdlora.data.image_models.captioning import write_captions
+
+    settings = load_config(config).data
+    with existing_store(home) as store, Stages() as stages:
+        written = write_captions(store, settings, stages.on_progress)
+    console.print(f"{len(written)} images have a caption by the model now; sources and people go before it.")
+    for sha256, text in list(written.items())[:10]:
+        console.print(f"  {sha256[:10]} {text}", markup=False)
+    if written:
+        _say_when()
+
+
+def purge(
+    images: ImagesArgument,
+    why: WhyOption,
+    who: WhoOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Take images down for good: bytes and captions go, and collecting them again is refused.
+
+    Their pictures go from caches, pages and grids in the state folder. Tells which snapshots hold them, which versions
+    learnt from them, which other images look alike, and what to remove elsewhere.
+    """
+    from deployments.cli.images_output import print_purged
+    from deployments.cli.stores import existing_store
+    from deployments.takedown import clear_copies, copies_elsewhere
+
+    with existing_store(home) as store:
+        found = [store.details(image).record.sha256 for image in images]
+        if not yes:
+            names = ", ".join(sha256[:10] for sha256 in found)
+            if not typer.confirm(f"Remove the bytes of {names} for good? This cannot be undone."):
+                console.print("Nothing was removed.")
+                raise typer.Exit(1)
+        for sha256 in found:
+            purged = store.purge(sha256, why, who or account())
+            print_purged(purged, clear_copies(home, purged.details), copies_elsewhere(home, purged.details))
+            tell_look_alikes(tuple(one for one in purged.details.similar if one.sha256 not in purged.copies))
+
+
+def page(
+    home: HomeOption = DEFAULT_HOME,
+    config: ConfigOption = DEMO_CONFIG,
+    out: Annotated[Path | None, typer.Option(dir_okay=False, help="Default: pages/data.html in --home.")] = None,
+) -> None:
+    """Write the data page: what was left out and why, near duplicates side by side, what is new."""
+    from deployments.cli.stores import existing_store
+    from sdlora.config import load_config
     from sdlora.release import write_data_page
 
+    settings = load_config(config).data
+    with existing_store(home) as store:
+        written = write_data_page(store, settings, out or home / DATA_PAGE, title="Images")
+    if written.trouble:
+        console.print(Text(f"The page does not tell what is new. {written.trouble}", style="yellow"), soft_wrap=True)
+    console.print(f"Open it in a browser: {written.path}", soft_wrap=True)
+
+
+def account() -> str:
+    """The name of the account that types, as far as the system knows one."""
     try:
-        written = write_data_page(store, settings, page, title="Images")
-    except SdloraError as error:
-        return f"All is collected, but its page was not written. {error}"
-    return f"The page does not tell what is new. {written.trouble}" if written.trouble else None
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container may run under a number without a name
+        return "somebody"
+
+
+def tell_look_alikes(similar: tuple[Similar, ...]) -> None:
+    """Name the images that a decision about one of them does not reach."""
+    if similar:
+        names = ", ".join(f"{one.sha256[:10]} ({one.verdict or 'not judged'})" for one in similar)
+        console.print(f"  These look like it and are not touched: {names}", soft_wrap=True)
+
+
+def _say_when() -> None:
+    console.print("It counts from the next [bold]sdlora run[/]; snapshots made before stay as they are.")
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "show": show,
+    "accept": accept,
+    "reject": reject,
+    "undo": undo,
+    "rate": rate,
+    "caption": caption,
+    "purge": purge,
+    "page": page,
+}
+for _name, _command in COMMANDS.items():
+    images_app.command(_name)(friendly_errors(_command))

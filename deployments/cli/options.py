@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 CONFIGS = Path(__file__).parent.parent / "configs"
+DEMO_CONFIG = CONFIGS / "demo.yaml"
 
 # The variable is read before the command alone (`app.py`), and its value handed down as the default: read here, too,
 # it would win over an option that stands earlier.

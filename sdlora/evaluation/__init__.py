@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from sdlora.core.lazy import names_on_first_use
 from sdlora.evaluation.config import EvaluationConfig, GateConfig
 from sdlora.evaluation.gate import decide
-from sdlora.records.evidence import Decision, Duel, load_duel
+from sdlora.records.decision import Decision
+from sdlora.records.duel import Duel, load_duel
 
 if TYPE_CHECKING:
     from sdlora.evaluation.duel import run_duel

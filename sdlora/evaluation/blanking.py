@@ -8,7 +8,7 @@ from PIL import Image
 
 from sdlora.core.files import replace_file
 from sdlora.evaluation.exhibits import draw_grids, png_bytes
-from sdlora.records.evidence import CONTESTANTS, Duel, load_duel
+from sdlora.records.duel import CONTESTANTS, Duel, load_duel
 
 GREY = (236, 238, 242)
 

@@ -36,7 +36,7 @@ from sdlora.records.comparison import (
     load_comparison,
     title,
 )
-from sdlora.records.evidence import Estimate
+from sdlora.records.metrics import Estimate
 from sdlora.statistics.bootstrap import estimate, resample_counts, resampled_means
 from sdlora.store import ImageStore
 

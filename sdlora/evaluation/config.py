@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from sdlora.core.config_base import FrozenConfig
-from sdlora.records.evidence import METRICS
+from sdlora.records.metrics import METRICS
 
 
 class EvaluationConfig(FrozenConfig):

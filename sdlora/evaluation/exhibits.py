@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sdlora.core.files import file_sha256, replace_file
 from sdlora.evaluation.grids import draw_grid
-from sdlora.records.evidence import CONTESTANTS, DUEL_FILE, Contestant, Duel, ShownImages
+from sdlora.records.duel import CONTESTANTS, DUEL_FILE, Contestant, Duel, ShownImages
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,9 @@ import math
 from collections.abc import Iterator
 
 from sdlora.evaluation.config import GateConfig
-from sdlora.records.evidence import CONTESTANTS, METRICS, Check, Decision, Duel, Estimate
+from sdlora.records.decision import Check, Decision
+from sdlora.records.duel import CONTESTANTS, Duel
+from sdlora.records.metrics import METRICS, Estimate, Metric
 
 
 def decide(duel: Duel, gate: GateConfig) -> Decision:
@@ -134,10 +136,10 @@ def _drops_little(duel: Duel, metric: str, limit: float) -> Check:
         rival, differences = ("champion", duel.against_champion)
     difference, shape = differences[metric], METRICS[metric]
     passed = difference.low >= -limit
-    unit = f" {shape.unit}" if shape.unit else ""
-    found = f"{shape.label} against the {rival}: {_interval(difference, shape.decimals)}{unit}"
+    found = f"{shape.label} against the {rival}: {shape.with_unit(_interval(difference, shape))}"
     verdict = "within" if passed else "too far below"
-    reason = f"{found}, {verdict} the allowed drop of {limit:g}{unit}."
+    allowed = shape.with_unit(f"{limit:g}")
+    reason = f"{found}, {verdict} the allowed drop of {allowed}."
     return Check(name=shape.label, passed=passed, reason=reason)
 
 
@@ -161,5 +163,6 @@ def _copies_little(duel: Duel, limit: float) -> Check:
     return Check(name="near copies", passed=passed, reason=reason)
 
 
-def _interval(estimate: Estimate, decimals: int = 4) -> str:
-    return f"{estimate.value:+.{decimals}f} [{estimate.low:+.{decimals}f}, {estimate.high:+.{decimals}f}]"
+def _interval(difference: Estimate, metric: Metric = METRICS["kid"]) -> str:
+    value, low, high = (metric.number(end, "+") for end in (difference.value, difference.low, difference.high))
+    return f"{value} [{low}, {high}]"

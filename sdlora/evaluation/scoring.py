@@ -10,7 +10,8 @@ from torch import Tensor
 
 from sdlora.evaluation import neighbours
 from sdlora.evaluation.config import EvaluationConfig
-from sdlora.records.evidence import Contestant, Estimate
+from sdlora.records.duel import Contestant
+from sdlora.records.metrics import Estimate
 from sdlora.statistics import distances
 from sdlora.statistics.bootstrap import estimate, resample_counts, resampled_means
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from sdlora.core.config_base import FrozenConfig
 from sdlora.core.errors import EvaluationError
-from sdlora.records.evidence import METRICS, Estimate, Metric
+from sdlora.records.metrics import METRICS, Estimate, Metric
 
 COMPARISON_FILE, COMPARISON_GRID = "comparison.json", "comparison.png"
 BASE = "base"

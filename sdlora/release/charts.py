@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from sdlora.records.evidence import Contestant, Estimate
+from sdlora.records.duel import Contestant
+from sdlora.records.metrics import Estimate
 from sdlora.release.record import Curve
 
 _WIDTH, _HEIGHT = 1024, 330

@@ -10,8 +10,8 @@ from pathlib import Path
 from markupsafe import Markup
 
 from sdlora.core.files import replace_file
-from sdlora.records.comparison import BASE, COMPARED, COMPARISON_GRID, Comparison, Contender, title
-from sdlora.records.evidence import Estimate, Metric
+from sdlora.records.comparison import BASE, COMPARED, COMPARISON_GRID, Comparison, title
+from sdlora.records.metrics import Estimate, Metric
 from sdlora.release.pages import style, templates
 
 PAGE_FILE = "comparison.html"
@@ -64,7 +64,7 @@ def quality_rows(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
     """Every metric: label with the better direction, and one cell each with its 95 % interval."""
     for key, metric in COMPARED.items():
         arrow = "↓" if metric.better == "lower" else "↑"
-        yield f"{metric.label} {arrow}", [_cell(one, key, metric) for one in comparison.contenders]
+        yield f"{metric.label} {arrow}", [metric.format(one.metrics.get(key)) for one in comparison.contenders]
 
 
 def pair_titles(comparison: Comparison) -> list[str]:
@@ -87,22 +87,12 @@ def difference_rows(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
 def _worth(found: Estimate | None, metric: Metric) -> str:
     if found is None:
         return "missing"
-    value = f"{found.value:+.{metric.decimals}f}"
+    value = metric.number(found.value, "+")
     if found.low <= 0 <= found.high:
         return f"{value}, no clear difference"
     if not found.low * found.high > 0:  # not a number
         return f"{value}, not measured"
     return f"{value}, {'better' if (found.value > 0) == (metric.better == 'higher') else 'worse'}"
-
-
-def _cell(one: Contender, key: str, metric: Metric) -> str:
-    found: Estimate | None = one.metrics.get(key)
-    if found is None:
-        return "missing"
-    value = f"{found.value:.{metric.decimals}f}{' ' + metric.unit if metric.unit else ''}"
-    if found.low == found.high:
-        return value
-    return f"{value} [{found.low:.{metric.decimals}f}, {found.high:.{metric.decimals}f}]"
 
 
 def _seconds(value: float) -> str:

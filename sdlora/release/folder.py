@@ -8,7 +8,8 @@ import shutil
 from pathlib import Path
 
 from sdlora.core.errors import EvaluationError, StorageError, WeightsError
-from sdlora.records.evidence import DECISION_FILE, DUEL_FILE
+from sdlora.records.decision import DECISION_FILE
+from sdlora.records.duel import DUEL_FILE
 from sdlora.release.model_card import write_model_card
 from sdlora.release.record import DATA_PAGE, DIFFUSERS_WEIGHTS, VersionRecord
 from sdlora.release.report import write_report

@@ -12,7 +12,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sdlora.core.files import replace_file
-from sdlora.records.evidence import METRICS, Estimate, Metric
+from sdlora.records.metrics import METRICS, Estimate, Metric
 from sdlora.release.record import DIFFUSERS_WEIGHTS, VersionRecord, caption_pattern
 
 CARD_FILE = "README.md"
@@ -94,10 +94,10 @@ def licence_metadata(licences: Mapping[str, int]) -> dict[str, str]:
 def _cell(estimate: Estimate | None, metric: Metric) -> str:
     if estimate is None:
         return "not measured"
-    value = f"{estimate.value:.{metric.decimals}f}"
+    value = metric.number(estimate.value)
     if estimate.low == estimate.high:
         return value
-    return f"{value} ({estimate.low:.{metric.decimals}f} to {estimate.high:.{metric.decimals}f})"
+    return f"{value} ({metric.number(estimate.low)} to {metric.number(estimate.high)})"
 
 
 def _text(value: object) -> str:

@@ -9,7 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sdlora.records.evidence import Choice, Decision, Duel
+from sdlora.records.choice import Choice
+from sdlora.records.decision import Decision
+from sdlora.records.duel import Duel
 
 DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"
 DATA_PAGE = "data.html"

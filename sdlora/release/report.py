@@ -14,8 +14,10 @@ from urllib.parse import urlsplit
 
 from markupsafe import Markup
 
+from sdlora.core.config_base import dotted
 from sdlora.core.files import replace_file
-from sdlora.records.evidence import METRICS, Contestant, Duel, Estimate, Metric
+from sdlora.records.duel import Contestant, Duel
+from sdlora.records.metrics import METRICS, Estimate, Metric
 from sdlora.release.blanking import image_name
 from sdlora.release.charts import interval_plot, loss_chart
 from sdlora.release.images import data_uri, file_data_uri
@@ -62,7 +64,7 @@ def render_report(record: VersionRecord) -> str:
         ],
         rejected_count=max(len(record.data.rejected), record.data.verdicts.get("rejected", 0)),
         example=json.dumps(record.duel.samples[0].prompt if record.duel.samples else "a prompt", ensure_ascii=False),
-        settings=list(flatten(record.settings)),
+        settings=[(name, _setting(value)) for name, value in dotted(record.settings).items()],
         links={label: url for label, url in record.links.items() if urlsplit(url).scheme in {"http", "https"}},
         data_page=DATA_PAGE if record.data_page and record.data_page.is_file() else None,
         pattern=caption_pattern(record.data.captions),
@@ -158,27 +160,21 @@ def _head(items: Any) -> list[Any]:
     return list(items[:_MAX_THUMBNAILS])
 
 
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested settings as dotted names, in order: {"lora": {"rank": 8}} -> ("lora.rank", "8")."""
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{name}.")
-        elif isinstance(value, (list, tuple)):
-            yield f"{prefix}{name}", ", ".join(map(str, value)) or "none"
-        else:
-            yield f"{prefix}{name}", "none" if value is None else str(value)
+def _setting(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)
 
 
 def _number(value: float, metric: Metric) -> str:
-    text = f"{value:.{metric.decimals}f}" if math.isfinite(value) else "not measured"
-    return f"{text} {metric.unit}" if metric.unit and math.isfinite(value) else text
+    return metric.with_unit(metric.number(value)) if math.isfinite(value) else "not measured"
 
 
 def _interval(estimate: Estimate, metric: Metric) -> str:
     if not (math.isfinite(estimate.low) and estimate.low < estimate.high):
         return ""
-    return f"{estimate.low:.{metric.decimals}f} to {estimate.high:.{metric.decimals}f}"
+    return f"{metric.number(estimate.low)} to {metric.number(estimate.high)}"
 
 
 def _signed(value: float, metric: Metric) -> str:
-    return f"{value:+.{metric.decimals}f}".replace("-", "−")
+    return metric.number(value, "+").replace("-", "−")

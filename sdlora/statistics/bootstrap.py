@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sdlora.core.errors import EvaluationError
 from sdlora.diffusion.seeds import step_generator
-from sdlora.records.evidence import Estimate
+from sdlora.records.metrics import Estimate
 
 _TAIL = 0.025  # 95 % intervals
 

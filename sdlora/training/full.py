@@ -19,7 +19,7 @@ from sdlora.models.config import BaseModelConfig
 from sdlora.models.families import find_layout
 from sdlora.models.files.sources import load_base_model, verify
 from sdlora.models.quiet import no_progress_bars
-from sdlora.records.evidence import CHOICE_FILE
+from sdlora.records.choice import CHOICE_FILE
 from sdlora.store import ImageStore
 from sdlora.training.config import ResolvedTraining
 from sdlora.training.fine_tuning import encode_snapshot, prepare_run, record_of

@@ -7,7 +7,7 @@ from sdlora.data import Snapshot
 from sdlora.lora.config import ResolvedLora
 from sdlora.lora.save import save_adapter
 from sdlora.models import parts
-from sdlora.records.evidence import CHOICE_FILE
+from sdlora.records.choice import CHOICE_FILE
 from sdlora.training.loop import Run
 from sdlora.training.run_folder import write_text
 

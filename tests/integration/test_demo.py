@@ -11,7 +11,7 @@ import yaml
 
 from deployments.cli.options import CONFIGS
 from sdlora.assets import DEMO_FOLDER
-from sdlora.records.evidence import load_duel
+from sdlora.records.duel import load_duel
 from sdlora.store import ImageStore
 
 

@@ -14,7 +14,8 @@ from sdlora.data import latest_snapshot
 from sdlora.evaluation import GateConfig, decide
 from sdlora.lora import open_adapter
 from sdlora.models import load_base_model
-from sdlora.records.evidence import Estimate, load_duel
+from sdlora.records.duel import load_duel
+from sdlora.records.metrics import Estimate
 from sdlora.store import ImageStore
 from tasks.publish import publish
 from tasks.tracking import Registry

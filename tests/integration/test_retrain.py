@@ -13,7 +13,7 @@ from flows.retrain import retrain
 from sdlora.config import PipelineConfig, resolve
 from sdlora.core.errors import ConfigError, TrainingError
 from sdlora.models import load_base_model
-from sdlora.records.evidence import load_duel
+from sdlora.records.duel import load_duel
 from sdlora.store import ImageStore
 from tasks.lock import training_lock
 from tasks.results import Release

@@ -12,10 +12,14 @@ import tomllib
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from typer.main import get_command
+
+from deployments.cli.app import app
 
 PROJECT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())
@@ -52,13 +56,37 @@ def test_every_make_target_that_a_guide_names_exists(guide):
     assert commands_in(guide, "make") <= targets
 
 
+def sdlora_commands(command: Any = None, *names: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command of the command line with the words that are typed for it; a group comes before what is in it."""
+    for name, below in getattr(command or get_command(app), "commands", {}).items():
+        yield (*names, name), below
+        yield from sdlora_commands(below, *names, name)
+
+
+COMMANDS = dict(sdlora_commands())
+
+
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
 def test_every_sdlora_command_that_a_guide_names_exists(guide):
-    from typer.main import get_command
+    assert commands_in(guide, "sdlora") <= {names[0] for names in COMMANDS}
 
-    from deployments.cli.app import app
 
-    assert commands_in(guide, "sdlora") <= set(get_command(app).commands)
+def test_the_walk_finds_commands_and_those_of_groups():
+    assert {("run",), ("images",), ("images", "purge"), ("snapshot", "list")} <= COMMANDS.keys()
+
+
+@pytest.mark.parametrize("names", COMMANDS, ids=" ".join)
+def test_every_sdlora_command_is_documented(names):
+    command, *below = names
+    assert any(command in commands_in(guide, "sdlora") for guide in GUIDES)
+    lines = [line for guide in GUIDES for line in guide.read_text().splitlines() if f"sdlora {command}" in line]
+    for name in below:  # "`sdlora images accept ID`, `reject`": a line names the group once
+        assert any(re.search(rf"`(sdlora {command} )?{name}\b[^`]*`", line) for line in lines)
+
+
+@pytest.mark.parametrize("names", COMMANDS, ids=" ".join)
+def test_every_sdlora_command_lives_in_the_module_of_its_name(names):
+    assert COMMANDS[names].callback.__module__ == f"deployments.cli.{names[0]}"
 
 
 def test_every_requirement_is_pinned_inside_its_range():

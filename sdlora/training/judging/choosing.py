@@ -13,7 +13,8 @@ from torch import Tensor
 
 from sdlora.core.errors import StorageError, WeightsError
 from sdlora.core.files import replace_file
-from sdlora.records.evidence import Choice, Estimate
+from sdlora.records.choice import Choice
+from sdlora.records.metrics import Estimate
 from sdlora.training.config import ResolvedTraining
 from sdlora.training.judging.measurement import Measurement
 

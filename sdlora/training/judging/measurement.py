@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdlora.records.evidence import Estimate
+from sdlora.records.metrics import Estimate
 from sdlora.statistics.bootstrap import Resampled, paired_difference
 from sdlora.training.config import KeepBy
 

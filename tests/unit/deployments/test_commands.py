@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from deployments.cli.app import COMMANDS, app
-from deployments.cli.failures import explain, told_plainly
+from deployments.cli.failures import explain, friendly_errors
 from sdlora.core.errors import DataError
 from tests.tiny import draw_images
 
@@ -111,7 +111,7 @@ def test_an_interrupted_command_says_how_to_go_on_and_ends_with_130(capsys):
         raise KeyboardInterrupt
 
     with pytest.raises(Exception) as caught:  # noqa: PT011  # the library's own exit, known by its code
-        told_plainly(interrupted)()
+        friendly_errors(interrupted)()
     assert caught.value.exit_code == 130
     assert "same command continues" in capsys.readouterr().err
 
@@ -136,7 +136,7 @@ def test_a_failure_on_a_full_disk_says_so_even_if_its_cause_stayed_in_another_pr
 
     monkeypatch.setattr("deployments.cli.failures.FULL_DISK_BYTES", 2**80)
     with pytest.raises(Exception):  # noqa: B017, PT011  # the library's own exit
-        told_plainly(failing)()
+        friendly_errors(failing)()
     said = capsys.readouterr().err
     assert "ended with code 3" in said
     assert "is full. Free some space" in said

@@ -17,7 +17,7 @@ from sdlora.data import DataConfig, clean, collect, make_snapshot
 from sdlora.evaluation import GateConfig, decide
 from sdlora.evaluation.blanking import GREY
 from sdlora.records.comparison import Comparison, load_comparison
-from sdlora.records.evidence import load_duel
+from sdlora.records.duel import load_duel
 from sdlora.release import RejectedImage, write_data_page, write_release
 from sdlora.release.comparison_page import write_comparison_page
 from sdlora.store import ImageStore

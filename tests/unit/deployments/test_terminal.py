@@ -5,9 +5,9 @@ import logging
 
 from rich.console import Console
 
-from deployments.cli.tables import format_estimate
+from deployments.cli.run_output import duel_table
 from deployments.cli.terminal import Stages, clock
-from sdlora.records.evidence import METRICS, Estimate
+from tests.unit.evaluation.made_duel import made_duel
 
 
 def test_without_a_terminal_a_finished_stage_is_one_line():
@@ -53,11 +53,10 @@ def test_seconds_read_as_a_clock():
     assert [clock(seconds) for seconds in (0, 59.6, 75, 3600)] == ["0:00", "1:00", "1:15", "60:00"]
 
 
-def test_estimates_show_their_interval_only_where_one_was_measured():
-    kid, time = METRICS["kid"], METRICS["seconds_per_image"]
-    assert format_estimate(Estimate(value=0.5, low=0.4, high=0.6), kid) == "0.5000 \\[0.4000, 0.6000]"
-    assert format_estimate(Estimate(value=0.5, low=0.5, high=0.5), time) == "0.500 s"
-    assert format_estimate(None, kid) == "missing"
+def test_intervals_are_no_markup_to_the_terminal():
+    output = io.StringIO()
+    Console(file=output, width=150).print(duel_table(made_duel()))
+    assert "0.2714 [0.2394, 0.3034]" in output.getvalue()
 
 
 def test_the_time_left_of_a_continued_stage_counts_only_what_was_done_now(monkeypatch):

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from sdlora.evaluation.exhibits import Exhibits, write_exhibits
-from sdlora.records.evidence import Contestant, Duel, Estimate, Sample, Scores
+from sdlora.records.duel import Contestant, Duel, Sample, Scores
+from sdlora.records.metrics import Estimate
 
 
 def around(value: float, reach: float) -> Estimate:

@@ -18,7 +18,7 @@ from sdlora.lora import attach_lora, save_adapter
 from sdlora.lora.attach import adapter_parameters
 from sdlora.models import BaseModelConfig, load_base_model
 from sdlora.models.parts import load_denoiser
-from sdlora.records.evidence import METRICS
+from sdlora.records.metrics import METRICS
 from sdlora.store import ImageStore
 from tests.settings import filled_lora
 from tests.tiny import draw_images, tiny_base_model

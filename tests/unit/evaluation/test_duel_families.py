@@ -12,7 +12,7 @@ from sdlora.lora import attach_lora, save_adapter
 from sdlora.lora.text import attach_to_text_encoder
 from sdlora.models import BaseModelConfig, load_base_model, parts
 from sdlora.models.families import family_of
-from sdlora.records.evidence import METRICS
+from sdlora.records.metrics import METRICS
 from sdlora.store import ImageStore
 from tests import families
 from tests.settings import filled_lora

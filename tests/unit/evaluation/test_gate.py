@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from sdlora.evaluation import Decision, Duel, GateConfig, decide
-from sdlora.records.evidence import Estimate
+from sdlora.records.metrics import Estimate
 from tests.unit.evaluation.made_duel import BASE, CANDIDATE, CHAMPION, around, made_duel
 
 

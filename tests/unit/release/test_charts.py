@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdlora.records.evidence import Estimate
+from sdlora.records.metrics import Estimate
 from sdlora.release import Curve
 from sdlora.release.charts import interval_plot, loss_chart, smoothed, ticks
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from sdlora.records.comparison import COMPARED, Comparison, Contender
-from sdlora.records.evidence import Estimate
+from sdlora.records.metrics import Estimate
 from sdlora.release.comparison_page import cost_rows, difference_rows, pair_titles, write_comparison_page
 
 

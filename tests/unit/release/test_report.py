@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from sdlora.evaluation import GateConfig, decide
-from sdlora.records.evidence import Choice, Estimate
+from sdlora.records.choice import Choice
+from sdlora.records.metrics import Estimate
 from sdlora.release import DataSummary, RejectedImage, write_report
-from sdlora.release.report import flatten, render_report
+from sdlora.release.report import render_report
 from tests.unit.evaluation.made_duel import CANDIDATE, around, made_duel
 from tests.unit.release.made_record import FULL_DATA, made_record
 
@@ -175,5 +176,8 @@ def test_the_report_is_written_whole(tmp_path: Path) -> None:
         ({"a": (1, 2), "b": None, "c": []}, [("a", "1, 2"), ("b", "none"), ("c", "none")]),
     ],
 )
-def test_settings_are_shown_by_their_dotted_names(settings: dict[str, object], expected: list[tuple[str, str]]) -> None:
-    assert list(flatten(settings)) == expected
+def test_settings_are_shown_by_their_dotted_names(
+    tmp_path: Path, settings: dict[str, object], expected: list[tuple[str, str]]
+) -> None:
+    page = render_report(made_record(tmp_path, settings=settings))
+    assert re.findall(r'<td class="mono">(.*?)</td><td class="mono break">(.*?)</td>', page) == expected

@@ -11,7 +11,7 @@ from sdlora import StableDiffusion
 from sdlora.core.errors import TrainingError
 from sdlora.data import load_images_uint8
 from sdlora.models.features import ImageFeatures
-from sdlora.records.evidence import Choice
+from sdlora.records.choice import Choice
 from sdlora.statistics.bootstrap import Resampled
 from sdlora.statistics.distances import kid
 from sdlora.training import fine_tune, run_digest

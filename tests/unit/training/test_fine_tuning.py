@@ -16,7 +16,7 @@ from sdlora import LoRA, StableDiffusion
 from sdlora.core.checkpoints import latest_checkpoint
 from sdlora.core.errors import StorageError, TargetModuleError, TrainingError, WeightsError
 from sdlora.lora.load import open_adapter
-from sdlora.records.evidence import Choice
+from sdlora.records.choice import Choice
 from sdlora.store import ImageStore
 from sdlora.training import ResolvedTraining, fine_tune, run_digest
 from tests.settings import filled_lora

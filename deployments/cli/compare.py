@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from deployments.cli.loop import DEMO_CONFIG
-from deployments.cli.options import DEFAULT_HOME, ConfigOption, HomeOption
+from deployments.cli.options import DEFAULT_HOME, DEMO_CONFIG, ConfigOption, HomeOption
 from deployments.cli.terminal import Stages, console
 
 if TYPE_CHECKING:

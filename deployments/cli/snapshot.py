@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deployments.cli.failures import told_plainly
+from deployments.cli.failures import friendly_errors
 from deployments.cli.options import DEFAULT_HOME, HomeOption
 from deployments.cli.terminal import console
 
@@ -142,4 +142,4 @@ def _when(record: SnapshotRecord) -> str:
 
 COMMANDS: dict[str, Callable[..., None]] = {"list": list_, "show": show, "diff": diff}
 for _name, _command in COMMANDS.items():
-    snapshot_app.command(_name)(told_plainly(_command))
+    snapshot_app.command(_name)(friendly_errors(_command))

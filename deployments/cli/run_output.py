@@ -1,14 +1,21 @@
-"""Results as terminal tables."""
+"""What `sdlora run` and `sdlora demo` print: the outcome, the scores, the settings."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 from rich.table import Table
 
+from deployments.cli.terminal import clock, console
 from sdlora.config import Setting
-from sdlora.records.evidence import CONTESTANTS, METRICS, Duel, Estimate, Metric
+from sdlora.core.errors import EvaluationError
+from sdlora.records.duel import CONTESTANTS, Duel, load_duel
+from sdlora.records.metrics import METRICS
+
+if TYPE_CHECKING:
+    from tasks.results import Release
 
 SHORT_TABLE = (
     "kid",
@@ -22,6 +29,28 @@ SHORT_TABLE = (
 )
 ARROWS = {"lower": "↓", "higher": "↑"}  # the better direction
 TITLES = {"base": "base model", "champion": "champion", "candidate": "this adapter"}
+
+
+def print_release(release: Release, seconds: float) -> None:
+    number = f"{release.name} version {release.version}"
+    if not release.new:
+        console.print(f"Nothing new: {number} was made from exactly these images and settings.")
+    try:
+        console.print(duel_table(load_duel(release.run.evaluation)))
+    except EvaluationError as error:  # cleared away by hand; the registry still knows the outcome
+        console.print(f"[yellow]{error}[/]")
+    verdict = "[green]passed the gate: it is the champion[/]" if release.promoted else "[yellow]is not promoted[/]"
+    console.print(f"[bold]{number}[/] {verdict}")
+    for reason in release.reasons:
+        console.print(f"  - {reason}", markup=False)
+    for label, value in (
+        ("Time", clock(seconds)),
+        ("Report", release.report),
+        ("Data page", release.data_page),
+        ("Before/after", release.grid),
+        ("Adapter", release.run.release),
+    ):
+        console.print(f"{label + ':':<14}{value}", markup=False, soft_wrap=True)
 
 
 def settings_table(settings: Sequence[Setting]) -> Table:
@@ -52,16 +81,6 @@ def duel_table(duel: Duel) -> Table:
         table.add_column(TITLES[name], justify="right", style="bold" if name == "candidate" else "")
     for key in SHORT_TABLE:
         metric = METRICS[key]
-        cells = [format_estimate(duel.scores[name].metrics.get(key), metric) for name in present]
+        cells = [escape(metric.format(duel.scores[name].metrics.get(key))) for name in present]
         table.add_row(f"{metric.label} {ARROWS[metric.better]}", *cells)
     return table
-
-
-def format_estimate(estimate: Estimate | None, metric: Metric) -> str:
-    """`0.3412 [0.3200, 0.3600]`, without the interval where none was measured."""
-    if estimate is None:
-        return "missing"
-    text = f"{estimate.value:.{metric.decimals}f}{' ' + metric.unit if metric.unit else ''}"
-    if estimate.low == estimate.high:
-        return text
-    return f"{text} \\[{estimate.low:.{metric.decimals}f}, {estimate.high:.{metric.decimals}f}]"

@@ -1,0 +1,93 @@
+"""`collect`: what goes into the image database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from deployments.cli.options import DATA_PAGE, DEFAULT_HOME, DEMO_CONFIG, ConfigOption, HomeOption
+from deployments.cli.terminal import Stages, console
+
+if TYPE_CHECKING:
+    from sdlora.data import CollectReport, DataConfig
+    from sdlora.store import ImageStore
+
+
+def told_of(report: CollectReport) -> str:
+    """What came of a source, with the first files that were passed over and why."""
+    lines = [f"[bold]{escape(report.source)}[/]: {report.files:,} images, {report.new:,} new"]
+    if report.recaptioned:
+        lines[0] += f", {report.recaptioned:,} with other captions or masks"
+    if report.skipped_count:
+        lines[0] += f", [yellow]{report.skipped_count:,} passed over[/]"
+    lines += [f"  [dim]{escape(skipped.path)}: {escape(skipped.reason)}[/]" for skipped in report.skipped]
+    if report.skipped_count > len(report.skipped):
+        lines.append(f"  [dim]and {report.skipped_count - len(report.skipped):,} more[/]")
+    if report.unmatched_count:
+        names = ", ".join(map(escape, report.unmatched[:3]))
+        lines.append(f"  [dim]not there, though its metadata speaks of them: {report.unmatched_count:,} ({names} …)[/]")
+    return "\n".join(lines)
+
+
+def collect(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Folders, archives (zip, tar), lists of URLs (txt, csv, parquet), datasets, s3:// and the like.",
+        ),
+    ],
+    home: HomeOption = DEFAULT_HOME,
+    config: ConfigOption = DEMO_CONFIG,
+) -> None:
+    """Bring images into the database and judge each of them. What is known already costs nothing.
+
+    Captions come from metadata.jsonl, metadata.csv or name.txt beside an image, else from inside it (XMP, PNG text,
+    EXIF), else from its folder (10_name), else from its name. Masks lie beside images as name-masklabel.png or
+    name.mask.png. Stop with Ctrl-C; the same command goes on.
+
+    [bold]sdlora collect photos/ scans.zip urls.csv shards/{000..015}.tar s3://bucket/art hf://datasets/owner/name
+    "generated://?min_stars=4"[/]
+    """
+    from sdlora.config import load_config
+    from sdlora.data import clean
+    from sdlora.data import collect as collect_source
+    from sdlora.store import ImageStore
+
+    settings = load_config(config).data
+    with ImageStore.open(home) as store, Stages() as stages:
+        before = store.counts()
+        for source in sources:
+            report = collect_source(
+                store, source, settings, on_progress=stages.on_progress, on_metrics=stages.on_metrics
+            )
+            stages.note(told_of(report))
+        cleaned = clean(store, settings, on_progress=stages.on_progress)
+        counts = store.counts()
+        page, trouble = home / DATA_PAGE, None
+        if cleaned.decided or not page.is_file():  # nothing new is to cost nothing
+            trouble = _write_page(store, settings, page)
+    new = counts.total - before.total
+    console.print(f"{new} new, {counts.total} in all: {counts.accepted} accepted, {counts.rejected} rejected.")
+    if counts.rejected:
+        console.print("See why: [bold]sdlora images --rejected[/]")
+    if trouble:
+        console.print(f"[yellow]{escape(trouble)}[/]", soft_wrap=True)
+    if page.is_file():
+        console.print(f"As a page: {page}", soft_wrap=True)
+    console.print("Train on them: [bold]sdlora run[/]")
+
+
+def _write_page(store: ImageStore, settings: DataConfig, page: Path) -> str | None:
+    """Write the data page; what is amiss with it, or None. Collecting does not fail for a picture of its work."""
+    from sdlora.core.errors import SdloraError
+    from sdlora.release import write_data_page
+
+    try:
+        written = write_data_page(store, settings, page, title="Images")
+    except SdloraError as error:
+        return f"All is collected, but its page was not written. {error}"
+    return f"The page does not tell what is new. {written.trouble}" if written.trouble else None

@@ -1,0 +1,39 @@
+"""`demo`: the whole loop with the bundled images."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from deployments.cli.options import DEFAULT_HOME, DEMO_CONFIG, HomeOption
+from deployments.cli.run import retrain
+from deployments.cli.terminal import console
+
+
+def demo(home: HomeOption = DEFAULT_HOME) -> None:
+    """Teach the embedded model a new style from the bundled images: the whole loop, offline, in minutes.
+
+    Run it again and it says that nothing is new. An interrupted demo goes on where it stopped.
+    """
+    retrain(DEMO_CONFIG, home, force=False)
+    _print_next_steps(home)
+
+
+def _print_next_steps(home: Path) -> None:
+    from sdlora.assets import DEMO_LATER
+
+    option = "" if home == DEFAULT_HOME else f" --home {home}"
+    console.print("\nNext:")
+    if shutil.which("sdlora") is None:  # started by make
+        console.print("  [bold]. .venv/bin/activate[/]\n      [dim]once per terminal, so that it finds sdlora[/]")
+    for command, meaning in (
+        (
+            f'sdlora generate "an emoji of tiger, animal"{option}',
+            "draw with the champion (--base: without the adapter)",
+        ),
+        (f"sdlora images --rejected{option}", "see which images were left out, and why"),
+        (f"sdlora collect {DEMO_LATER}{option}", "more images arrive ..."),
+        (f"sdlora run{option}", "... and a second adapter challenges the champion"),
+        (f"sdlora up{option}", "start runs and see versions in the browser"),
+    ):
+        console.print(f"  [bold]{command}[/]\n      [dim]{meaning}[/]", soft_wrap=True)

@@ -1,0 +1,82 @@
+"""`run`: turn the loop once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deployments.cli.options import DEFAULT_HOME, DEMO_CONFIG, ConfigOption, HomeOption
+from deployments.cli.terminal import Stages, console
+
+if TYPE_CHECKING:
+    from sdlora.config import PipelineConfig
+    from tasks.results import Release
+
+
+def run(
+    home: HomeOption = DEFAULT_HOME,
+    config: ConfigOption = DEMO_CONFIG,
+    force: Annotated[bool, typer.Option(help="Score and decide again although nothing is new.")] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting that wins over the file, such as training.steps=1000; repeatable."),
+    ] = None,
+    show_config: Annotated[
+        bool, typer.Option("--show-config", help="Print every setting and where it comes from, and do nothing.")
+    ] = False,
+) -> None:
+    """Turn the loop once: collect, clean, fine-tune, duel with the champion, publish.
+
+    Nothing has to run beforehand. An interrupted run goes on with the same command.
+
+    Example: [bold]sdlora run --config my-style.yaml[/]
+    """
+    if show_config:
+        _show_config(config, home, settings or ())
+    else:
+        retrain(config, home, force, settings or ())
+
+
+def _show_config(config_file: Path, home: Path, flags: Sequence[str]) -> None:
+    from deployments.cli.run_output import settings_table
+    from sdlora.config import explain, load_config, parse_flags
+    from sdlora.models import load_base_model
+
+    given = parse_flags(flags)
+    config = load_config(config_file, given)
+    base = load_base_model(config.base_model, home.resolve())
+    console.print(settings_table(explain(config, base, home.resolve(), given)))
+
+
+def retrain(config_file: Path, home: Path, force: bool, flags: Sequence[str] = ()) -> Release:
+    from deployments.cli.run_output import print_release
+    from deployments.watermark import remember, unchanged_release
+    from sdlora.config import load_config, parse_flags
+
+    began = time.monotonic()
+    home = home.resolve()
+    config = load_config(config_file, parse_flags(flags))  # before anything is started: a misspelt key costs no waiting
+    release = None if force else unchanged_release(config, home)
+    if release is None:
+        release = _run_flow(config, home, force)
+        remember(config, home, release)
+    print_release(release, time.monotonic() - began)
+    return release
+
+
+def _run_flow(config: PipelineConfig, home: Path, force: bool) -> Release:
+    from deployments.local_run import prefect_at_hand
+
+    with prefect_at_hand(home, "run") as server:
+        with console.status("Starting ..."):
+            from flows.retrain import retrain
+            from tasks.form import STYLE
+            from tasks.progress import listening
+
+            server.wait_ready()
+        with Stages() as stages, listening(stages.on_progress, stages.on_metrics):
+            return retrain(**STYLE.parameters(config), force=force, home=home)

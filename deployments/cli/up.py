@@ -1,0 +1,40 @@
+"""`up`: Prefect, MLflow and a worker on this machine."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from deployments.cli.options import DEFAULT_HOME, DEMO_CONFIG, ConfigOption, HomeOption
+from deployments.cli.terminal import console
+from deployments.environment import MLFLOW_PORT, PREFECT_PORT
+
+
+def up(
+    home: HomeOption = DEFAULT_HOME,
+    config: ConfigOption = DEMO_CONFIG,
+    prefect_port: Annotated[
+        int, typer.Option(envvar="SDLORA_PREFECT_PORT", min=1, max=65535, help="Port of the Prefect page.")
+    ] = PREFECT_PORT,
+    mlflow_port: Annotated[
+        int, typer.Option(envvar="SDLORA_MLFLOW_PORT", min=1, max=65535, help="Port of the MLflow page.")
+    ] = MLFLOW_PORT,
+) -> None:
+    """Start Prefect, MLflow and a worker here, with the flows ready to be run from the browser.
+
+    The form of `retrain` starts with the settings of --config. Stop everything with Ctrl-C.
+    """
+    from deployments.up import LocalStack
+    from sdlora.config import load_config
+
+    settings = load_config(config)
+    LocalStack(
+        home.resolve(),
+        settings,
+        prefect_port,
+        mlflow_port,
+        lambda text: console.print(text, markup=False, soft_wrap=True),  # a password on two lines cannot be copied
+        sys.stdout.isatty(),  # rich also calls a pipe a terminal, where FORCE_COLOR is set
+    ).run()

@@ -1,0 +1,28 @@
+"""The gate's decision on a duel, check by check."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from sdlora.core.config_base import FrozenConfig
+
+DECISION_FILE = "decision.json"
+
+
+class Check(FrozenConfig):
+    """One rule of the gate and what it found, as a sentence."""
+
+    name: str
+    passed: bool
+    reason: str
+
+
+class Decision(FrozenConfig):
+    """The gate's answer. Void for any other duel than the one with `duel_digest`."""
+
+    promote: bool
+    reasons: tuple[str, ...] = Field(description="why: every check if promoted, else those that failed")
+    checks: tuple[Check, ...]
+    duel_digest: str
+    candidate_digest: str
+    champion_digest: str | None
