@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from sdlora.data.arrays import BoolArray, ByteArray, FloatArray, IntArray
 from sdlora.data.duplicates.fingerprint import THUMBNAIL_SIDE_PX, Fingerprint
 from sdlora.data.duplicates.glance import STARTS, cells_of, glance
 from sdlora.data.duplicates.registration import GAINS, View, foot_of, matching_gains, refine
@@ -22,8 +22,6 @@ _BLOCK = 4  # thumbnail pixels; the worst square of so many counts
 _BRIGHTEST = 248.0  # thumbnail values from here on may have been cut off by brightening
 _AT_ONCE = 64  # pairs per portion: some 8 MB
 
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 Apply = Callable[..., Iterable[FloatArray]]
 
 
@@ -72,13 +70,13 @@ def coarse_looks(looks: Sequence[Fingerprint]) -> FloatArray:
     return cells_of(_pixels(looks))
 
 
-def _pixels(looks: Sequence[Fingerprint]) -> npt.NDArray[np.uint8]:
+def _pixels(looks: Sequence[Fingerprint]) -> ByteArray:
     """(M, S, S, 3) thumbnails."""
     side = THUMBNAIL_SIDE_PX
     return np.frombuffer(b"".join(one.thumbnail for one in looks), np.uint8).reshape(-1, side, side, 3)
 
 
-def _differences(pixels: npt.NDArray[np.uint8], stretch: FloatArray, starts: FloatArray) -> FloatArray:
+def _differences(pixels: ByteArray, stretch: FloatArray, starts: FloatArray) -> FloatArray:
     """As above for (M, 2, S, S, 3) thumbnails, from (M, K, 4) starts; `stretch` is the log ratio of their aspects."""
     rgb = pixels.astype(np.float32)
     grey = _mean_of_colours(rgb)  # (M, 2, S, S)
@@ -166,7 +164,7 @@ def _without_foot(weights: FloatArray) -> FloatArray:
     return upper
 
 
-def _is_possible(maps: FloatArray, stretch: FloatArray) -> npt.NDArray[np.bool_]:
+def _is_possible(maps: FloatArray, stretch: FloatArray) -> BoolArray:
     """Whether enough of both images is shared, and neither is stretched or mirrored."""
     scales = maps[:, [0, 2]]
     shifts = maps[:, [1, 3]]
@@ -176,7 +174,7 @@ def _is_possible(maps: FloatArray, stretch: FloatArray) -> npt.NDArray[np.bool_]
     shared = (ends.clip(0) / 2).prod(axis=1)
     of_first = shared / safe.prod(axis=1)
     pulled = np.abs(np.log(safe[:, 0] / safe[:, 1]) - stretch)
-    result: npt.NDArray[np.bool_] = (
+    result: BoolArray = (
         positive & (shared >= _MIN_OVERLAP) & (of_first >= _MIN_OVERLAP) & (pulled <= math.log(_MAX_STRETCH))
     )
     return result

@@ -6,14 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 from sqlalchemy.orm import Session
 
+from sdlora.data.arrays import BoolArray, HashArray, IntArray
 from sdlora.data.duplicates.difference import Pair, compare, read_fingerprints
 from sdlora.data.duplicates.fingerprint import HASH_DISTANCE, SEARCHES
 from sdlora.store.crowds import CROWD, SAME_DIFFERENCE
-
-IntArray = npt.NDArray[np.int64]
 
 
 class Crowds:
@@ -41,7 +39,7 @@ class Crowds:
     def follows(self, fingerprint_id: int, hub: int) -> bool:
         return self._hub_of.get(fingerprint_id) == hub
 
-    def settled(self, pairs: IntArray) -> npt.NDArray[np.bool_]:
+    def settled(self, pairs: IntArray) -> BoolArray:
         """(N,) whether both of a pair follow the same hub of a crowd."""
         full = self.full()
         if not full:
@@ -49,7 +47,7 @@ class Crowds:
         ids, where = np.unique(pairs, return_inverse=True)
         hubs = np.array([hub if (hub := self._hub_of.get(one, -1)) in full else -1 for one in ids.tolist()], np.int64)
         sides = hubs[where.reshape(pairs.shape)]
-        settled: npt.NDArray[np.bool_] = (sides[:, 0] == sides[:, 1]) & (sides[:, 0] >= 0)
+        settled: BoolArray = (sides[:, 0] == sides[:, 1]) & (sides[:, 0] >= 0)
         return settled
 
 
@@ -88,7 +86,7 @@ class CrowdLooks:
         return compare(self._session, np.array(pairs, np.int64).reshape(-1, 2))
 
 
-def _are_close(own: npt.NDArray[np.uint64], others: npt.NDArray[np.uint64]) -> Sequence[bool]:
+def _are_close(own: HashArray, others: HashArray) -> Sequence[bool]:
     """Whether each row of hashes is near enough to be compared with these, as in a search."""
     bits = [np.bitwise_count(others[:, other] ^ own[one]) for one, other in SEARCHES]
     close: list[bool] = (np.min(bits, axis=0) <= HASH_DISTANCE).tolist()

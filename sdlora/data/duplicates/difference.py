@@ -6,17 +6,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from sdlora.data.arrays import FloatArray, IntArray
 from sdlora.data.config import MAX_DIFFERENCE
-from sdlora.data.duplicates.alignment import Apply, FloatArray, coarse_looks, differences
+from sdlora.data.duplicates.alignment import Apply, coarse_looks, differences
 from sdlora.data.duplicates.fingerprint import Fingerprint
 from sdlora.store.intake import chunks, insert_or_ignore
 from sdlora.store.tables import FingerprintTable, SimilarPairTable
 
-IntArray = npt.NDArray[np.int64]
 Pair = tuple[int, int, float]
 """Two fingerprint ids, the smaller first, and how much the two differ."""
 

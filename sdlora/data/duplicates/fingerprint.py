@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from sdlora.data.arrays import ByteArray, FloatArray, HashArray
 from sdlora.data.decoding.stack import Stack
 from sdlora.data.duplicates.framing import content_boxes, without_bars
 from sdlora.data.duplicates.shrinking import product, sharp, softened
@@ -34,8 +34,6 @@ HASH_DISTANCE = 10
 
 SEARCHES = ((0, 0), (1, 1), (0, 2), (2, 0), (1, 3), (3, 1))
 """Which of two images' hashes are compared: (of the one, of the other). See `Fingerprint.hashes`."""
-
-FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ def fingerprints(stack: Stack) -> list[Fingerprint]:
     return [found[place] for place in range(len(rows))]
 
 
-def _looks(pixels: npt.NDArray[np.uint8]) -> list[Fingerprint]:
+def _looks(pixels: ByteArray) -> list[Fingerprint]:
     """Of (N, H, W, 3) images without caption bars."""
     left, top, right, bottom = content_boxes(pixels).T
     values = pixels.astype(np.float32)
@@ -92,7 +90,7 @@ def _looks(pixels: npt.NDArray[np.uint8]) -> list[Fingerprint]:
     ]
 
 
-def _thumbnails(values: FloatArray, horizontal: FloatArray, vertical: FloatArray) -> npt.NDArray[np.uint8]:
+def _thumbnails(values: FloatArray, horizontal: FloatArray, vertical: FloatArray) -> ByteArray:
     """(N, 32, 32, 3) of (N, H, W, 3), of the spans (2, N) of each image."""
     count, height, width, _ = values.shape
     side = THUMBNAIL_SIDE_PX
@@ -105,7 +103,7 @@ def _thumbnails(values: FloatArray, horizontal: FloatArray, vertical: FloatArray
     return np.ascontiguousarray(cells.reshape(count, side, side, 3).transpose(0, 2, 1, 3))
 
 
-def _difference_hashes(values: FloatArray, *parts: Part) -> npt.NDArray[np.uint64]:
+def _difference_hashes(values: FloatArray, *parts: Part) -> HashArray:
     """(parts, N) of (N, H, W, 3): is each cell of an 8x8 grid brighter than its left neighbour? As imagehash.dhash."""
     count, height, width, _ = values.shape
     rows = np.concatenate([sharp(height, *down, cells=8) for _, down in parts])  # (parts * 8, H)

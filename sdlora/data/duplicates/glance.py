@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float32]
+from sdlora.data.arrays import ByteArray, FloatArray, IntArray
 
 _CELLS = 8
 _PORTION = 2048  # pairs at once: some 12 MB
@@ -35,7 +34,7 @@ STARTS: FloatArray = np.array([_map_between(*parts) for parts in _COMPARED], np.
 y. The reverse of each is there as well."""
 
 
-def glance(cells: FloatArray, pairs: npt.NDArray[np.int64], gains: tuple[float, float]) -> FloatArray:
+def glance(cells: FloatArray, pairs: IntArray, gains: tuple[float, float]) -> FloatArray:
     """Root mean square difference of each pair at 8x8 pixels, under each of STARTS, in grey levels.
 
     Args:
@@ -59,7 +58,7 @@ def glance(cells: FloatArray, pairs: npt.NDArray[np.int64], gains: tuple[float, 
     return result
 
 
-def cells_of(rgb: npt.NDArray[np.uint8]) -> FloatArray:
+def cells_of(rgb: ByteArray) -> FloatArray:
     """(M, S, S, 3) thumbnails to (M, parts, 3 * 7 * 8) mean colours of the cells of each part.
 
     The lowest row of cells is left out, because captions are there. An image's cells are the same to the bit whatever

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 
 import numpy as np
-import numpy.typing as npt
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from sdlora.data.arrays import BoolArray, HashArray, IntArray
 from sdlora.data.duplicates.alignment import Apply
 from sdlora.data.duplicates.crowds import Crowds
 from sdlora.data.duplicates.difference import Looks, Pair, compare
@@ -17,8 +17,6 @@ from sdlora.data.duplicates.index import HammingIndex, scan
 from sdlora.store.crowds import SAME_DIFFERENCE
 from sdlora.store.intake import chunks, insert_or_ignore
 from sdlora.store.tables import FingerprintTable, SimilarPairTable
-
-IntArray = npt.NDArray[np.int64]
 
 _UNFILED = 16_384  # hashes that are compared one by one before they are filed in the index
 _ROWS = 50_000  # read at once
@@ -35,7 +33,7 @@ class SimilarPairs:
     def __init__(self, apply: Apply = map) -> None:
         self._apply = apply
         self._ids: IntArray = np.empty(0, np.int64)
-        self._hashes: npt.NDArray[np.uint64] = np.empty((0, HASH_COUNT), np.uint64)
+        self._hashes: HashArray = np.empty((0, HASH_COUNT), np.uint64)
         self._indexes: list[HammingIndex] = []
         self._filed = 0
         self._crowds = Crowds()
@@ -94,7 +92,7 @@ class SimilarPairs:
             waiting = waiting[~self._crowds.settled(waiting)]
         self._crowds.learn(compare(session, self._alike_in_crowds(first_new, crowds), self._apply, self._looks))
 
-    def _alike(self, first_new: int, visible: npt.NDArray[np.bool_]) -> IntArray:
+    def _alike(self, first_new: int, visible: BoolArray) -> IntArray:
         """(N, 2) ids of visible fingerprints with close hashes, one of them new, ordered by the second, larger id."""
         self._file(first_new)
         fresh = self._hashes[first_new:]

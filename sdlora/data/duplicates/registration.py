@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from sdlora.data.arrays import FloatArray
 from sdlora.data.duplicates.resampling import AxisReader, centres
 
 GAINS = (0.7, 1.43)
@@ -12,8 +12,6 @@ GAINS = (0.7, 1.43)
 
 _FOOT = 0.16  # share of the height that a caption may cover
 _LONGEST_STEP = 0.1  # of a scale or a shift
-
-FloatArray = npt.NDArray[np.float32]
 
 
 def refine(first: FloatArray, second: FloatArray, maps: FloatArray, steps: int) -> tuple[FloatArray, FloatArray]:

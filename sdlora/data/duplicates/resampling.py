@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
+from sdlora.data.arrays import FloatArray, IntArray
 
 _BELOW, _ABOVE = 1, 2  # pixels beyond either end that a place at that end would read as well
 _FOUR: IntArray = np.arange(-1, 3).reshape(4, 1, 1)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float32]
+from sdlora.data.arrays import FloatArray
 
 _LANCZOS_LOBES = 3
 _MULTIPLICATIONS = 1 << 18  # in one product of matrices; from there on BLAS starts threads
