@@ -26,7 +26,7 @@ from PIL import Image, ImageDraw
 
 from sdlora.data import DataConfig, make_snapshot
 from sdlora.data.duplicates.fingerprint import HASH_COUNT, VERSION, Fingerprint
-from sdlora.data.duplicates.pairs import SimilarPairs
+from sdlora.data.duplicates.search import SimilarPairs
 from sdlora.data.ledger import rules_digest
 from sdlora.store import ImageStore
 from sdlora.store.tables import CaptionTable, FingerprintTable, ImageTable, SourceTable, utc_now

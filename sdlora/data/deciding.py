@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from sdlora.data.checks import RECORD_CHECKS, Ruling
 from sdlora.data.config import DataConfig
-from sdlora.data.duplicates.crowds import CrowdLooks
+from sdlora.data.duplicates.clusters import SkippedPairs
 from sdlora.data.duplicates.groups import EXACT, NEAR, Candidate, find_copies, rulings
 from sdlora.data.duplicates.pairs import group_around
 from sdlora.data.ledger import Decision, Judge, Known, decision_of, known_of, record_decisions, record_rulings
@@ -70,7 +70,7 @@ def _decide_copies(session: Session, known: Sequence[Known], config: DataConfig)
     own = {one.fingerprint_id for one in known if one.fingerprint_id is not None}
     fingerprint_ids, pairs = group_around(session, own, threshold)
     candidates, standing = _candidates(session, sorted(fingerprint_ids))
-    copies = find_copies(candidates, pairs, threshold, CrowdLooks(session, pairs).pairs_with)
+    copies = find_copies(candidates, pairs, threshold, SkippedPairs(session, pairs).pairs_with)
     in_hand = {one.image_id for one in known}
     said, changed = {}, {}
     for candidate in candidates:

@@ -14,7 +14,7 @@ from sqlalchemy import event
 
 from sdlora.data import DataConfig, clean, cleaning, collect
 from sdlora.data.checks import RecordCheck
-from sdlora.data.duplicates import crowds
+from sdlora.data.duplicates import clusters
 from sdlora.data.measuring.measure import Measurement, measure
 from sdlora.store import ImageStore
 from sdlora.store.location import StoreLocation
@@ -88,7 +88,7 @@ orders = given(
     detours=st.lists(st.sampled_from(SETTINGS), max_size=6),
     final=st.sampled_from(SETTINGS),
     portion=st.sampled_from([1, 3, 500]),
-    crowd=st.sampled_from([1, 2, 4, crowds.CROWD]),
+    min_members=st.sampled_from([1, 2, 4, clusters.MIN_MEMBERS]),
 )
 
 
@@ -103,14 +103,14 @@ def test_cleaning_in_any_portions_ends_where_one_pass_would(
     detours: list[DataConfig],
     final: DataConfig,
     portion: int,
-    crowd: int,
+    min_members: int,
 ) -> None:
     def new_store() -> ImageStore:
         home = tmp_path_factory.mktemp("home")
         shutil.copy(empty_database, home)
         return ImageStore.open(home)
 
-    _clean_in_portions(family, new_store, shuffle, cuts, detours, final, portion, crowd)
+    _clean_in_portions(family, new_store, shuffle, cuts, detours, final, portion, min_members)
 
 
 @pytest.mark.slow
@@ -125,10 +125,10 @@ def test_so_does_cleaning_on_servers(
     detours: list[DataConfig],
     final: DataConfig,
     portion: int,
-    crowd: int,
+    min_members: int,
 ) -> None:
     new_store = lambda: ImageStore.open(tmp_path, on_servers())  # noqa: E731
-    _clean_in_portions(family, new_store, shuffle, cuts, detours, final, portion, crowd)
+    _clean_in_portions(family, new_store, shuffle, cuts, detours, final, portion, min_members)
 
 
 def _clean_in_portions(
@@ -139,7 +139,7 @@ def _clean_in_portions(
     detours: list[DataConfig],
     final: DataConfig,
     portion: int,
-    crowd: int,
+    min_members: int,
 ) -> None:
     contents = list(family)
     shuffle.shuffle(contents)
@@ -148,7 +148,7 @@ def _clean_in_portions(
         decoder = Measured({})
         with pytest.MonkeyPatch.context() as patch, new_store() as store:
             if len(portions) > 1:
-                patch.setattr(crowds, "CROWD", crowd)  # in the one pass every pair is compared
+                patch.setattr(clusters, "MIN_MEMBERS", min_members)  # in the one pass every pair is compared
                 patch.setattr(cleaning, "CHUNK", portion)
                 patch.setattr(cleaning, "_WINDOW", 3 * portion)
             start = 0

@@ -24,7 +24,7 @@ from sdlora.data import (
     make_snapshot,
 )
 from sdlora.data.decoding.decode import decode_rgb
-from sdlora.data.duplicates.alignment import differences
+from sdlora.data.duplicates.difference import differences
 from sdlora.data.duplicates.fingerprint import HASH_DISTANCE, SEARCHES, fingerprint
 from sdlora.data.snapshot import snapshot_digest
 from sdlora.store import ImageStore
