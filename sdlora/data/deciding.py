@@ -12,8 +12,8 @@ from sdlora.data.config import DataConfig
 from sdlora.data.duplicates.clusters import SkippedPairs
 from sdlora.data.duplicates.groups import EXACT, NEAR, Candidate, find_copies, rulings
 from sdlora.data.duplicates.pairs import group_around
-from sdlora.data.ledger import Decision, Judge, Known, decision_of, known_of, record_decisions, record_rulings
-from sdlora.data.overrides import Override, decision_by, overrides_of
+from sdlora.data.ledger import ImageVerdict, Judge, Known, known_of, record_rulings, record_verdicts, verdict_of
+from sdlora.data.overrides import Override, overrides_of, verdict_by
 from sdlora.data.split import LEAK
 from sdlora.store.intake import chunks
 from sdlora.store.tables import ImageTable
@@ -32,9 +32,9 @@ def decide_images(session: Session, image_ids: Sequence[int], rules: str, config
     known = known_of(session, image_ids)
     single = _judge_alone(session, known, config)
     overrides = overrides_of(session, image_ids)
-    decisions = {one.image_id: _with_override(decision_of(single[one.image_id]), one, overrides) for one in known}
+    verdicts = {one.image_id: _with_override(verdict_of(single[one.image_id]), one, overrides) for one in known}
     record_rulings(session, {one.image_id: _unwritten(single[one.image_id], one) for one in known})
-    record_decisions(session, decisions, rules)
+    record_verdicts(session, verdicts, rules)
     _decide_copies(session, known, config)
 
 
@@ -48,14 +48,14 @@ def _judge_alone(session: Session, known: Sequence[Known], config: DataConfig) -
     return single
 
 
-def _with_override(decision: Decision, known: Known, overrides: Mapping[int, Override]) -> Decision:
+def _with_override(verdict: ImageVerdict, known: Known, overrides: Mapping[int, Override]) -> ImageVerdict:
     override = overrides.get(known.image_id)
     if override is None:
-        return decision
+        return verdict
     if override.verdict == "accepted" and known.fingerprint_id is None:
         # There are no pixels to train on, whatever a person says.
-        return Decision(decision.rejected_by, f"{decision.reason} ({override.reason})")
-    return decision_by(override)
+        return ImageVerdict(verdict.rejected_by, f"{verdict.reason} ({override.reason})")
+    return verdict_by(override)
 
 
 def _unwritten(listed: Sequence[Ruling], known: Known) -> list[Ruling]:
@@ -77,7 +77,7 @@ def _decide_copies(session: Session, known: Sequence[Known], config: DataConfig)
         image_id = candidate.image_id
         listed = rulings(copies.get(image_id), config)
         before = standing[image_id]
-        now = decision_of(listed)
+        now = verdict_of(listed)
         # An image that only the split turned down stays so until the next snapshot, which alone can tell.
         keeps_standing = candidate.kept_by_person or (now.rejected_by is None and before.rejected_by == LEAK)
         if not keeps_standing and now != before:
@@ -85,13 +85,13 @@ def _decide_copies(session: Session, known: Sequence[Known], config: DataConfig)
         if image_id in in_hand or image_id in changed:
             said[image_id] = listed
     record_rulings(session, said)
-    record_decisions(session, changed)
+    record_verdicts(session, changed)
 
 
-def _candidates(session: Session, fingerprint_ids: Sequence[int]) -> tuple[list[Candidate], dict[int, Decision]]:
+def _candidates(session: Session, fingerprint_ids: Sequence[int]) -> tuple[list[Candidate], dict[int, ImageVerdict]]:
     """Images with these fingerprints that have passed every check on single images, and what is decided of them now."""
     found: list[Candidate] = []
-    standing: dict[int, Decision] = {}
+    standing: dict[int, ImageVerdict] = {}
     passed = or_(ImageTable.verdict == "accepted", ImageTable.rejected_by.in_((EXACT, NEAR, LEAK)))
     for chunk in chunks(fingerprint_ids):
         rows = session.execute(
@@ -112,5 +112,5 @@ def _candidates(session: Session, fingerprint_ids: Sequence[int]) -> tuple[list[
         for image_id, sha256, fingerprint_id, pixels, rejected_by, reason in rows:
             kept = image_id in overrides and overrides[image_id].verdict == "accepted"
             found.append(Candidate(image_id, sha256, fingerprint_id, pixels, kept_by_person=kept))
-            standing[image_id] = Decision(rejected_by, reason)
+            standing[image_id] = ImageVerdict(rejected_by, reason)
     return found, standing

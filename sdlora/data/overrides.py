@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from sdlora.data.ledger import Decision
+from sdlora.data.ledger import ImageVerdict
 from sdlora.store.overrides import PERSON, PURGED, Override, overrides_of
 
-__all__ = ["Override", "decision_by", "overrides_of"]
+__all__ = ["Override", "overrides_of", "verdict_by"]
 
 
-def decision_by(override: Override) -> Decision:
+def verdict_by(override: Override) -> ImageVerdict:
     """The verdict on an image of which a person has decided."""
     rejected_by = {"accepted": None, "rejected": PERSON, "purged": PURGED}[override.verdict]
-    return Decision(rejected_by, override.reason)
+    return ImageVerdict(rejected_by, override.reason)

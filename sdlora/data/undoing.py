@@ -9,8 +9,7 @@ from sdlora.data.checks.unsafe import UNSAFE
 from sdlora.data.config import DataConfig
 from sdlora.data.deciding import decide_images
 from sdlora.data.ledger import known_of, needs_measuring, rules_digest
-from sdlora.store import ImageRecord, ImageStore
-from sdlora.store.curation import undo_decision as withdraw
+from sdlora.store import ImageRecord, ImageStore, curation
 from sdlora.store.intake import image_ids
 from sdlora.store.queries import find_image
 from sdlora.store.tables import ImageTable
@@ -31,7 +30,7 @@ def undo_decision(store: ImageStore, sha256: str, who: str, config: DataConfig) 
     """
     rules = rules_digest(config)
     with store.write() as session:
-        full = withdraw(session, sha256, who)
+        full = curation.undo_decision(session, sha256, who)
         image_id = image_ids(session, [full])[full]
         if _suffices(session, image_id, rules, config):
             decide_images(session, [image_id], rules, config)

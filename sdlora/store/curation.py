@@ -77,11 +77,12 @@ class Purged:
     masks: tuple[str, ...] = ()
 
 
-def bury(session: Session, sha256: str, why: str, who: str) -> Purged:
+def purge_image(session: Session, sha256: str, why: str, who: str) -> Purged:
     """Make an image a tombstone: no captions, mask or fingerprint, rejected for good. Bytes are the caller's to remove.
 
     Snapshots keep their row of it, because their digest covers it. An image that was left out as its copy would be
-    the best of its group now; it is rejected by the same word, which can be taken back. To bury again changes nothing.
+    the best of its group now; it is rejected by the same word, which can be taken back. A second
+    purge changes nothing.
 
     Raises:
         DataError: no such image, or no reason.

@@ -16,7 +16,7 @@ import httpcore
 from sdlora.data.config import DataConfig
 from sdlora.data.reading import TryLaterError
 from sdlora.data.sources.base import Content, UnreadableItemError
-from sdlora.data.sources.public_address import ForbiddenAddressError, GuardedBackend, Resolve, resolve
+from sdlora.data.sources.internet import ForbiddenAddressError, GuardedBackend, Resolve, resolve
 
 MAX_REDIRECTS = 5
 MAX_FAILURES = 20

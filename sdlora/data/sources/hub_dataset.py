@@ -18,20 +18,20 @@ from sdlora.data.sources.base import (
     RIGHTS_KEYS,
     Content,
     Item,
-    Said,
     Source,
-    Surroundings,
+    SourceContext,
     UnreadableItemError,
     address_key,
+    already_read,
 )
-from sdlora.data.sources.metadata import said_by_row
+from sdlora.data.sources.metadata import sidecar_of_row
 from sdlora.data.sources.patterns import expand
-from sdlora.data.sources.places import Place, places_of
+from sdlora.data.sources.source_file import SourceFile, source_files
 
 _HUB = re.compile(r"hf://datasets/(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/?]+))?(?:\?(?P<options>.*))?")
 
 
-def open_hub_dataset(uri: str, surroundings: Surroundings) -> Source | None:
+def open_hub_dataset(uri: str, context: SourceContext) -> Source | None:
     """A dataset of the hub; None if the address is none.
 
     A branch or tag is looked up once and the commit it means is what is read, so a pass never mixes two states.
@@ -60,7 +60,7 @@ def open_hub_dataset(uri: str, surroundings: Surroundings) -> Source | None:
     return streamed(uri, match["name"].rpartition("/")[2], tables, stamp=str(commit))
 
 
-def open_image_parquet(uri: str, surroundings: Surroundings) -> Source | None:
+def open_image_parquet(uri: str, context: SourceContext) -> Source | None:
     """Parquet files with a column of images, as `datasets` writes them; `train-*.parquet` means all of them.
 
     Raises:
@@ -68,18 +68,18 @@ def open_image_parquet(uri: str, surroundings: Surroundings) -> Source | None:
     """
     if not uri.lower().endswith(".parquet"):
         return None
-    places = places_of(uri, expand(uri))
-    if places is None:
+    files = source_files(uri, expand(uri))
+    if files is None:
         return None
     import datasets
 
-    files = [place.address for place in places]
+    addresses = [file.address for file in files]
     try:
-        table = datasets.load_dataset("parquet", data_files={"rows": files}, split="rows", streaming=True)
+        table = datasets.load_dataset("parquet", data_files={"rows": addresses}, split="rows", streaming=True)
     except Exception as error:  # damaged files raise whatever Arrow raises
         raise DataError(f"data.sources: {uri!r} cannot be loaded: {type(error).__name__}: {error}.") from error
-    name = places[0].name if len(places) == 1 else uri.rpartition("/")[2]
-    return streamed(uri, name, {"rows": table}, stamp=address_key(" ".join(map(_state, places)))[:16])
+    name = files[0].name if len(files) == 1 else uri.rpartition("/")[2]
+    return streamed(uri, name, {"rows": table}, stamp=address_key(" ".join(map(_state, files)))[:16])
 
 
 def streamed(uri: str, name: str, tables: Mapping[str, Any], stamp: str) -> Source:
@@ -100,8 +100,8 @@ def streamed(uri: str, name: str, tables: Mapping[str, Any], stamp: str) -> Sour
     return Source(name=name, key=address_key(uri.partition("@")[0]), count=None, items=items)
 
 
-def _state(place: Place) -> str:
-    return f"{place.name} {place.stamp}"
+def _state(file: SourceFile) -> str:
+    return f"{file.name} {file.stamp}"
 
 
 def _columns(table: Any, uri: str) -> tuple[str, list[str]]:
@@ -126,12 +126,11 @@ def _items(split: str, table: Any, columns: tuple[str, list[str]], stamp: str) -
     image, others = columns
     rows = table.select_columns([image, *others]).cast_column(image, datasets.Image(decode=False))
     for index, row in enumerate(rows):
-        said = said_by_row(row, "dataset")
         yield Item(
             path=f"{split}/{index:08d}",
             stamp=stamp,
             read=partial(_read, row[image], stamp),
-            said=partial(_same, said),
+            sidecar=already_read(sidecar_of_row(row, "dataset")),
             caption_stamp=stamp,
         )
 
@@ -148,7 +147,3 @@ def _read(cell: Mapping[str, Any] | None, stamp: str, _: str | None = None) -> C
             return Content(bytes(file.read()), stamp)
     except Exception as error:  # drivers raise errors of their own beside OSError
         raise UnreadableItemError(f"{type(error).__name__}: {error}") from error
-
-
-def _same(said: Said) -> Said:
-    return said

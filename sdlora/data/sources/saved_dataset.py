@@ -13,17 +13,17 @@ from sdlora.data.sources.base import (
     RIGHTS_KEYS,
     Content,
     Item,
-    Said,
     Source,
-    Surroundings,
+    SourceContext,
     UnreadableItemError,
     address_key,
+    already_read,
     local_path,
 )
-from sdlora.data.sources.metadata import said_by_row
+from sdlora.data.sources.metadata import sidecar_of_row
 
 
-def open_saved_dataset(uri: str, surroundings: Surroundings) -> Source | None:
+def open_saved_dataset(uri: str, context: SourceContext) -> Source | None:
     """A saved dataset by its path, with all of its splits; None if the path is no such folder.
 
     The image column is found by its type; captions come from a column `text`, `caption`, `captions` or `prompt`.
@@ -77,18 +77,13 @@ def _items(split: str, table: Any, image_column: str) -> Iterator[Item]:
     rows = table.select_columns(wanted).cast_column(image_column, datasets.Image(decode=False)).with_format(None)
     fingerprint = getattr(table, "_fingerprint", None)  # of all rows: saving the same rows again keeps it
     for index, row in enumerate(rows):
-        said = said_by_row(row, "dataset")
         yield Item(
             path=f"{split}/{index:08d}",
             stamp=fingerprint,
             read=partial(_read, row[image_column], fingerprint),
-            said=partial(_said, said),
+            sidecar=already_read(sidecar_of_row(row, "dataset")),
             caption_stamp=fingerprint,
         )
-
-
-def _said(said: Said) -> Said:
-    return said
 
 
 def _read(cell: dict[str, Any] | None, stamp: str | None, _: str | None = None) -> Content:

@@ -18,7 +18,7 @@ from sdlora.data.config import DataConfig
 from sdlora.data.sources.archive_names import clean_name, name_problem
 from sdlora.data.sources.base import Item, UnreadableItemError, refused
 from sdlora.data.sources.metadata import MAX_SIDECAR_BYTES, METADATA_NAMES
-from sdlora.data.sources.places import Place
+from sdlora.data.sources.source_file import SourceFile
 from sdlora.data.sources.tree import Entry, Listing, is_hidden, is_image, is_mask, speaks_of_images
 
 MAX_HEADER_BYTES = 2**20
@@ -40,10 +40,10 @@ class _BombError(Exception):
 class TarArchive:
     """See `sdlora.data.sources.archive.Archive`."""
 
-    def __init__(self, place: Place, config: DataConfig) -> None:
-        self._place, self._config = place, config
+    def __init__(self, file: SourceFile, config: DataConfig) -> None:
+        self._file, self._config = file, config
         self._texts: dict[str, bytes] = {}
-        self._packed = _packing(place)
+        self._packed = _packing(file)
         self.seekable = self._packed is None
         self._stream = self._open()
         try:
@@ -71,10 +71,10 @@ class TarArchive:
 
     def _open(self) -> _Bounded:
         opened = {"gz": gzip.GzipFile, "bz2": bz2.BZ2File, "xz": lzma.LZMAFile}
-        file = self._place.open()
+        file = self._file.open()
         if self._packed is None:
             return _Bounded(file, None, file)
-        most = max(SMALL_BYTES, int(self._config.max_archive_ratio * self._place.size))
+        most = max(SMALL_BYTES, int(self._config.max_archive_ratio * self._file.size))
         if self._packed == "gz":
             return _Bounded(cast("BinaryIO", gzip.GzipFile(fileobj=file)), most, file)
         return _Bounded(cast("BinaryIO", opened[self._packed](file)), most, file)
@@ -98,7 +98,7 @@ class TarArchive:
         except _DAMAGE as error:
             if not number:
                 raise DataError(
-                    f"data.sources: {self._place.address!r} is no tar archive that can be read: {error}. "
+                    f"data.sources: {self._file.address!r} is no tar archive that can be read: {error}. "
                     "Fetch or pack it anew."
                 ) from error
             images.append(refused("…", f"the archive is damaged after {number:,} members: {error}"))
@@ -117,7 +117,7 @@ class TarArchive:
             problem = "a second member of this name"
         seen.add(name)
         base = name.rpartition("/")[2]
-        entry = Entry(name, member.size, f"{self._place.stamp}-{member.offset_data}", member.offset_data)
+        entry = Entry(name, member.size, f"{self._file.stamp}-{member.offset_data}", member.offset_data)
         if problem:
             images.append(refused(name, problem))
         elif is_image(base):
@@ -184,10 +184,10 @@ def _problem(member: tarfile.TarInfo) -> str | None:
     return None
 
 
-def _packing(place: Place) -> str | None:
+def _packing(file: SourceFile) -> str | None:
     """By the first bytes, as names lie."""
-    with place.open() as file:
-        start = file.read(6)
+    with file.open() as stream:
+        start = stream.read(6)
     for magic, packing in ((b"\x1f\x8b", "gz"), (b"BZh", "bz2"), (b"\xfd7zXZ\x00", "xz")):
         if start.startswith(magic):
             return packing

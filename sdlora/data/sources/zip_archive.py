@@ -10,7 +10,7 @@ from sdlora.core.errors import DataError
 from sdlora.data.config import DataConfig
 from sdlora.data.sources.archive_names import clean_name, name_problem
 from sdlora.data.sources.base import Item, UnreadableItemError, refused
-from sdlora.data.sources.places import Place
+from sdlora.data.sources.source_file import SourceFile
 from sdlora.data.sources.tree import Entry, Listing, is_hidden, is_image, speaks_of_images
 
 SMALL_BYTES = 2**20
@@ -24,14 +24,14 @@ class ZipArchive:
 
     seekable = True
 
-    def __init__(self, place: Place, config: DataConfig) -> None:
-        self._file = place.open()
+    def __init__(self, file: SourceFile, config: DataConfig) -> None:
+        self._file = file.open()
         try:
             self._zip = zipfile.ZipFile(self._file)
         except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
             self._file.close()
             raise DataError(
-                f"data.sources: {place.address!r} is no zip archive that can be read: {error}. Fetch or pack it anew."
+                f"data.sources: {file.address!r} is no zip archive that can be read: {error}. Fetch or pack it anew."
             ) from error
         self._config = config
         self.listing = self._list()

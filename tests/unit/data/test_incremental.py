@@ -15,7 +15,7 @@ from sqlalchemy import event
 from sdlora.data import DataConfig, clean, cleaning, collect
 from sdlora.data.checks import RecordCheck
 from sdlora.data.duplicates import clusters
-from sdlora.data.measuring.measure import Measurement, measure
+from sdlora.data.measuring.measure import ImageScores, measure
 from sdlora.store import ImageStore
 from sdlora.store.location import StoreLocation
 from tests.stores import servers_when_patient
@@ -25,7 +25,7 @@ CONFIG = DataConfig()
 
 
 @pytest.fixture(scope="module")
-def family() -> dict[bytes, Measurement]:
+def family() -> dict[bytes, ImageScores]:
     """Images of which many are copies of others, some in chains, with what is measured of them."""
     contents = []
     for seed in range(4):
@@ -55,10 +55,10 @@ def family() -> dict[bytes, Measurement]:
 class Measured:
     """Stands in for the decoder: what each image would give, by its SHA-256."""
 
-    by_sha256: dict[str, Measurement]
+    by_sha256: dict[str, ImageScores]
     asked: int = 0
 
-    def __call__(self, blobs: object, sizes: dict[str, int], max_pixels: int, background: str) -> Iterator[Measurement]:
+    def __call__(self, blobs: object, sizes: dict[str, int], max_pixels: int, background: str) -> Iterator[ImageScores]:
         for sha256 in sizes:
             self.asked += 1
             yield replace(self.by_sha256[sha256], sha256=sha256)
@@ -68,7 +68,7 @@ def _verdicts(store: ImageStore) -> dict[str, tuple[str | None, str | None, str 
     return {image.sha256: (image.verdict, image.rejected_by, image.reason) for image in store.images()}
 
 
-def _fill(store: ImageStore, contents: list[bytes], decoder: Measured, family: dict[bytes, Measurement]) -> None:
+def _fill(store: ImageStore, contents: list[bytes], decoder: Measured, family: dict[bytes, ImageScores]) -> None:
     for content in contents:
         decoder.by_sha256[store.add_image(content)] = family[content]
 
@@ -95,7 +95,7 @@ orders = given(
 @settings(deadline=None, max_examples=12)
 @orders
 def test_cleaning_in_any_portions_ends_where_one_pass_would(
-    family: dict[bytes, Measurement],
+    family: dict[bytes, ImageScores],
     empty_database: Path,
     tmp_path_factory: pytest.TempPathFactory,
     shuffle: random.Random,
@@ -117,7 +117,7 @@ def test_cleaning_in_any_portions_ends_where_one_pass_would(
 @settings(deadline=None, max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @orders
 def test_so_does_cleaning_on_servers(
-    family: dict[bytes, Measurement],
+    family: dict[bytes, ImageScores],
     on_servers: Callable[[], StoreLocation],
     tmp_path: Path,
     shuffle: random.Random,
@@ -132,7 +132,7 @@ def test_so_does_cleaning_on_servers(
 
 
 def _clean_in_portions(
-    family: dict[bytes, Measurement],
+    family: dict[bytes, ImageScores],
     new_store: Callable[[], ImageStore],
     shuffle: random.Random,
     cuts: list[int],
@@ -163,7 +163,7 @@ def _clean_in_portions(
 
 
 @servers_when_patient
-def test_the_family_has_every_kind_of_copy(store: ImageStore, family: dict[bytes, Measurement]) -> None:
+def test_the_family_has_every_kind_of_copy(store: ImageStore, family: dict[bytes, ImageScores]) -> None:
     for content in family:
         store.add_image(content)
     rejected = clean(store, CONFIG).counts.rejected_by
