@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from sdlora.config import PipelineConfig, ResolvedConfig
 from sdlora.core.errors import ConfigError
 from sdlora.core.refs import BaseModelRef, SnapshotRef
-from sdlora.data import load_snapshot
+from sdlora.data.snapshot import load_snapshot
 from sdlora.lora import ResolvedLora
 from sdlora.lora.config import LoraConfig, Method
 from sdlora.records.comparison import COMPARISON_GRID, Comparison, title

@@ -10,7 +10,7 @@ from prefect import task
 from sdlora.config import ResolvedConfig
 from sdlora.core.lazy import garbage_left
 from sdlora.core.refs import AdapterRef, BaseModelRef, SnapshotRef
-from sdlora.data import load_snapshot
+from sdlora.data.snapshot import load_snapshot
 from sdlora.records.evidence import load_choice
 from sdlora.store import ImageStore
 from tasks.data_page import LOGGED_FOLDER, data_page_file

@@ -21,7 +21,7 @@ from sdlora.data.duplicates.groups import near_parameters
 from sdlora.data.measuring.measure import ImageScores
 from sdlora.store.bulk import execute_many
 from sdlora.store.intake import insert_or_update
-from sdlora.store.overrides import PURGED
+from sdlora.store.overrides import PERSON, PURGED, Override
 from sdlora.store.tables import CheckTable, FingerprintTable, ImageTable
 
 Ids = npt.NDArray[np.int64]
@@ -159,6 +159,12 @@ def verdict_of(rulings: Sequence[Ruling]) -> ImageVerdict:
         if ruling.reason:
             return ImageVerdict(ruling.check, ruling.reason)
     return ImageVerdict(None, f"passed all {len(CHECKS) + len(RECORD_CHECKS) + 2} checks")
+
+
+def verdict_by(override: Override) -> ImageVerdict:
+    """The verdict on an image of which a person has decided; it wins over every check."""
+    rejected_by = {"accepted": None, "rejected": PERSON, "purged": PURGED}[override.verdict]
+    return ImageVerdict(rejected_by, override.reason)
 
 
 def record_measurements(

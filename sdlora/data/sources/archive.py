@@ -12,7 +12,6 @@ from typing import Protocol
 
 from sdlora.core.errors import DataError
 from sdlora.data.sources.base import Item, Source, SourceContext, address_key, local_path
-from sdlora.data.sources.patterns import expand
 from sdlora.data.sources.source_file import SourceFile, source_files
 from sdlora.data.sources.tree import Entry, Listing, tree_items
 
@@ -52,7 +51,7 @@ def open_archives(uri: str, context: SourceContext) -> Source | None:
     if not lowered.endswith(ARCHIVE_SUFFIXES):
         _refuse_other_archives(uri)
         return None
-    files = source_files(uri, expand(uri))
+    files = source_files(uri)
     if files is None:  # a folder that is called like an archive
         return None
     unmatched: list[str] = []

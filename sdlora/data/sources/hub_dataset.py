@@ -25,7 +25,6 @@ from sdlora.data.sources.base import (
     already_read,
 )
 from sdlora.data.sources.metadata import sidecar_of_row
-from sdlora.data.sources.patterns import expand
 from sdlora.data.sources.source_file import SourceFile, source_files
 
 _HUB = re.compile(r"hf://datasets/(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/?]+))?(?:\?(?P<options>.*))?")
@@ -68,7 +67,7 @@ def open_image_parquet(uri: str, context: SourceContext) -> Source | None:
     """
     if not uri.lower().endswith(".parquet"):
         return None
-    files = source_files(uri, expand(uri))
+    files = source_files(uri)
     if files is None:
         return None
     import datasets

@@ -1,10 +1,15 @@
-"""Single files, here or in any store that fsspec reads, and what to say when its driver is not installed."""
+"""The files that an address means, here or in any store that fsspec reads.
+
+One address may mean several: `{000..015}` and `{a,b}`, as shells and WebDataset write them, and `*`.
+"""
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -15,6 +20,10 @@ PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "a
 """What `pip install` needs for the usual stores; fsspec's own message names it for the others."""
 
 _STAMP_KEYS = ("ETag", "etag", "md5Hash", "checksum", "blob_id", "LastModified", "last_modified", "mtime", "created")
+
+MAX_ADDRESSES = 100_000
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
 @dataclass(frozen=True)
@@ -33,14 +42,14 @@ class SourceFile:
     open: Callable[[], BinaryIO]
 
 
-def source_files(uri: str, addresses: Sequence[str]) -> list[SourceFile] | None:
-    """The files at these addresses, of which each may be a pattern with `*`; None if it is one local folder.
+def source_files(uri: str) -> list[SourceFile] | None:
+    """The files that an address, perhaps with patterns, means; None if it is one local folder.
 
     Raises:
         DataError: nothing is there, or the store cannot be reached.
     """
     found: list[SourceFile] = []
-    for address in addresses:
+    for address in expand(uri):
         path = local_path(address)
         if path is None:
             found += _remote_files(address)
@@ -52,6 +61,22 @@ def source_files(uri: str, addresses: Sequence[str]) -> list[SourceFile] | None:
     if not found:
         raise DataError(f"data.sources: nothing fits {redacted(uri)}. Correct the path.")
     return found
+
+
+def expand(uri: str) -> list[str]:
+    """`x-{08..10}.tar` -> `x-08.tar`, `x-09.tar`, `x-10.tar`. What has no braces is itself alone.
+
+    Raises:
+        DataError: they mean more than 100,000 addresses.
+    """
+    parts = _BRACES.split(uri)  # text, inside of braces, text, ...
+    choices = [_choices(part) if number % 2 else [part] for number, part in enumerate(parts)]
+    count = 1
+    for choice in choices:
+        count *= len(choice)
+    if count > MAX_ADDRESSES:
+        raise DataError(f"data.sources: {uri!r} means {count:,} addresses, expected at most {MAX_ADDRESSES:,}.")
+    return ["".join(chosen) for chosen in product(*choices)]
 
 
 def file_system(uri: str) -> tuple[Any, str]:
@@ -122,3 +147,13 @@ def _local_file(path: Path) -> SourceFile:
         size=status.st_size,
         open=lambda: path.open("rb"),
     )
+
+
+def _choices(inside: str) -> list[str]:
+    if match := _RANGE.fullmatch(inside):
+        first, last = int(match[1]), int(match[2])
+        if last - first >= MAX_ADDRESSES:
+            raise DataError(f"data.sources: {{{inside}}} means more than {MAX_ADDRESSES:,} addresses.")
+        width = len(match[1]) if match[1].startswith("0") or len(match[1]) == len(match[2]) else 0
+        return [str(number).zfill(width) for number in range(first, last + 1)]
+    return inside.split(",") if "," in inside else ["{" + inside + "}"]

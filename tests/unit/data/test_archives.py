@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from sdlora.core.errors import DataError
-from sdlora.data import CollectReport, DataConfig, collect
+from sdlora.data.collect import CollectReport, collect
+from sdlora.data.config import DataConfig
 from sdlora.store import ImageStore
 from tests.unit.data.drawing import drawing, encoded
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance
 
-from sdlora.data import DataConfig
+from sdlora.data.config import DataConfig
 from sdlora.data.decoding.stack import stacks
 from sdlora.data.duplicates import difference as difference_module
 from sdlora.data.duplicates.difference import differences

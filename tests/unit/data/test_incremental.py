@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from sqlalchemy import event
 
-from sdlora.data import DataConfig, clean, cleaning, collect
+from sdlora.data import clean as cleaning
 from sdlora.data.checks import RecordCheck
+from sdlora.data.clean import clean
+from sdlora.data.collect import collect
+from sdlora.data.config import DataConfig
 from sdlora.data.duplicates import clusters
 from sdlora.data.measuring.measure import ImageScores, measure
 from sdlora.store import ImageStore
@@ -241,7 +244,7 @@ def test_checks_on_records_reach_images_that_were_decided_before(
         settings=(),
         affects=lambda session, ids, _: everybody,
     )
-    for module in ("deciding", "ledger", "cleaning"):
+    for module in ("decide", "ledger", "clean"):
         monkeypatch.setattr(f"sdlora.data.{module}.RECORD_CHECKS", (crowded,))
     fill_folder(folder, range(3))
     collect(store, str(folder), CONFIG)

@@ -8,7 +8,7 @@ import datasets
 import pytest
 
 from sdlora.core.errors import DataError
-from sdlora.data import DataConfig
+from sdlora.data.config import DataConfig
 from sdlora.data.sources import Item, Source, SourceContext
 from sdlora.data.sources import open_source as open_source_within
 from sdlora.data.sources.captions import find_captions

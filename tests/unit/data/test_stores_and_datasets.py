@@ -10,9 +10,10 @@ import fsspec
 import pytest
 
 from sdlora.core.errors import DataError
-from sdlora.data import DataConfig, collect
+from sdlora.data.collect import collect
+from sdlora.data.config import DataConfig
 from sdlora.data.sources import hub_dataset
-from sdlora.data.sources.patterns import expand
+from sdlora.data.sources.source_file import expand
 from sdlora.store import ImageStore
 from tests.unit.data.drawing import drawing, encoded, fill_folder
 

@@ -8,8 +8,11 @@ import pytest
 from PIL import Image
 
 from sdlora.core.errors import DataError
-from sdlora.data import DataConfig, clean, cleaning, collect
+from sdlora.data import clean as cleaning
 from sdlora.data.checks import CHECKS
+from sdlora.data.clean import clean
+from sdlora.data.collect import collect
+from sdlora.data.config import DataConfig
 from sdlora.data.duplicates import clusters, search
 from sdlora.store import ImageRecord, ImageStore, curation
 from sdlora.store import clusters as store_clusters

@@ -13,7 +13,7 @@ from sdlora.core.errors import DataError
 from sdlora.core.progress import OnProgress
 from sdlora.data.checks import RECORD_CHECKS
 from sdlora.data.config import DataConfig
-from sdlora.data.deciding import decide_images
+from sdlora.data.decide import decide_images
 from sdlora.data.duplicates.search import SimilarPairs
 from sdlora.data.image_models.unsafe_scores import score_unsafe
 from sdlora.data.ledger import (

@@ -1,4 +1,4 @@
-"""Decide over a handful of images and over the groups of look-alikes they belong to, from what is recorded."""
+"""Verdicts on a handful of images and on the groups of look-alikes they belong to, from what is recorded."""
 
 from __future__ import annotations
 
@@ -8,14 +8,29 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from sdlora.data.checks import RECORD_CHECKS, Ruling
+from sdlora.data.checks.unsafe import UNSAFE
 from sdlora.data.config import DataConfig
 from sdlora.data.duplicates.clusters import SkippedPairs
 from sdlora.data.duplicates.groups import EXACT, NEAR, Candidate, find_copies, rulings
 from sdlora.data.duplicates.pairs import group_around
-from sdlora.data.ledger import ImageVerdict, Judge, Known, known_of, record_rulings, record_verdicts, verdict_of
-from sdlora.data.overrides import Override, overrides_of, verdict_by
+from sdlora.data.ledger import (
+    ImageVerdict,
+    Judge,
+    Known,
+    known_of,
+    needs_measuring,
+    record_rulings,
+    record_verdicts,
+    rules_digest,
+    verdict_by,
+    verdict_of,
+)
 from sdlora.data.split import LEAK
+from sdlora.store import ImageRecord, ImageStore, curation
 from sdlora.store.intake import chunks
+from sdlora.store.intake import image_ids as ids_of
+from sdlora.store.overrides import Override, overrides_of
+from sdlora.store.queries import find_image
 from sdlora.store.tables import ImageTable
 
 
@@ -36,6 +51,29 @@ def decide_images(session: Session, image_ids: Sequence[int], rules: str, config
     record_rulings(session, {one.image_id: _unwritten(single[one.image_id], one) for one in known})
     record_verdicts(session, verdicts, rules)
     _decide_copies(session, known, config)
+
+
+def undo_decision(store: ImageStore, sha256: str, who: str, config: DataConfig) -> ImageRecord:
+    """Take a person's verdict on an image back; returns the image with the verdict it has now.
+
+    The checks decide at once, over it and its look-alikes, and no file is opened. Where they cannot, because scores
+    are missing or other images were judged under other settings, the verdict is None until the next cleaning.
+
+    Args:
+        sha256: the first digits suffice.
+        config: the settings that images are cleaned under.
+
+    Raises:
+        DataError: no such image, nobody has decided of it, or it was purged.
+    """
+    rules = rules_digest(config)
+    with store.write() as session:
+        full = curation.undo_decision(session, sha256, who)
+        image_id = ids_of(session, [full])[full]
+        if _suffices(session, image_id, rules, config):
+            decide_images(session, [image_id], rules, config)
+        session.expire_all()
+        return find_image(session, full)
 
 
 def _judge_alone(session: Session, known: Sequence[Known], config: DataConfig) -> dict[int, list[Ruling]]:
@@ -114,3 +152,15 @@ def _candidates(session: Session, fingerprint_ids: Sequence[int]) -> tuple[list[
             found.append(Candidate(image_id, sha256, fingerprint_id, pixels, kept_by_person=kept))
             standing[image_id] = ImageVerdict(rejected_by, reason)
     return found, standing
+
+
+def _suffices(session: Session, image_id: int, rules: str, config: DataConfig) -> bool:
+    """Whether cleaning with these settings would decide the image unseen."""
+    if session.scalars(select(ImageTable.id).where(ImageTable.rules == rules).limit(1)).first() is None:
+        return False  # a verdict under rules that nobody else is judged by would mislead
+    (known,) = known_of(session, [image_id])
+    if needs_measuring(known, config):
+        return False
+    # Without pixels a model has nothing to say, and the image is turned down anyway.
+    needs_model = bool(config.unsafe_model) and known.fingerprint_id is not None
+    return not needs_model or bool(UNSAFE.judge(session, [image_id], config))

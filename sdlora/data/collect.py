@@ -12,9 +12,9 @@ from itertools import islice
 from sdlora.core.progress import OnMetrics, OnProgress
 from sdlora.data.config import DataConfig
 from sdlora.data.decoding.mask import mask_problem
-from sdlora.data.reading import in_lanes, in_order
 from sdlora.data.sources import Item, Source, SourceContext, UnreadableItemError, open_source
 from sdlora.data.sources.captions import caption_stamp, find_captions, repeats_of
+from sdlora.data.threads import in_lanes, in_order
 from sdlora.store import ImageStore
 from sdlora.store.intake import SeenFile, find_source, known_files, record_files, register_source
 from sdlora.store.masks import Mask, mask_blobs
