@@ -22,9 +22,9 @@ OPENERS = (
     "url_list.open_url_list",
     "archive.open_archives",
     "generated.open_generated",
-    "hub_dataset.open_hub_dataset",
-    "hub_dataset.open_image_parquet",
-    "saved_dataset.open_saved_dataset",
+    "datasets.open_hub_dataset",
+    "datasets.open_image_parquet",
+    "datasets.open_saved_dataset",
     "remote.open_remote_folder",
     "folder.open_folder",
 )
