@@ -156,6 +156,14 @@ def test_a_packed_tar_that_unpacks_to_too_much_is_left_where_it_does(store: Imag
     assert [("max_archive_ratio" in reason) for reason in reasons(report).values()] == [True]
 
 
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_a_tar_header_that_takes_megabytes_is_not_read(store: ImageStore, folder: Path, mode: str) -> None:
+    path = write_tar(folder / ("a.tar" if mode == "w" else "a.tar.gz"), PICTURES | {"x" * 2**21 + ".png": b"x"}, mode)
+    report = collect(store, str(path), CONFIG)
+    assert report.new == 3
+    assert [path for path, reason in reasons(report).items() if "a header of 2," in reason] == ["…"]
+
+
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_overlapping_and_doubled_members_and_too_many_are_refused(store: ImageStore, folder: Path) -> None:
     with zipfile.ZipFile(folder / "a.zip", "w") as archive:
