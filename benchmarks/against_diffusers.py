@@ -29,7 +29,8 @@ from pairs import interval_of_median
 from PIL import Image
 
 from sdlora.core.refs import BaseModelRef
-from sdlora.data import Snapshot, load_images_uint8
+from sdlora.data.pixels import load_images_uint8
+from sdlora.data.snapshot import Snapshot
 from sdlora.models import BaseModelConfig, load_base_model, parts
 from sdlora.store import ImageStore
 from sdlora.training.inputs.encoded import encode_rows

@@ -91,7 +91,9 @@ class Clock:
 
 
 def first_pass(folder: Path) -> dict[str, dict[str, float]]:
-    from sdlora.data import DataConfig, clean, collect
+    from sdlora.data.clean import clean
+    from sdlora.data.collect import collect
+    from sdlora.data.config import DataConfig
     from sdlora.data.measuring import workers as _workers  # noqa: F401  # imports are not timed
     from sdlora.store import ImageStore
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sdlora.data import DataConfig, Snapshot, clean, collect, make_snapshot
+from sdlora.data.clean import clean
+from sdlora.data.collect import collect
+from sdlora.data.config import DataConfig
+from sdlora.data.snapshot import Snapshot, make_snapshot
 from sdlora.lora.config import LoraConfig
 from sdlora.models.config import BaseModelConfig
 from sdlora.store import ImageStore

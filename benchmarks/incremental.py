@@ -24,10 +24,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from sdlora.data import DataConfig, make_snapshot
+from sdlora.data.config import DataConfig
 from sdlora.data.duplicates.fingerprint import HASH_COUNT, VERSION, Fingerprint
-from sdlora.data.duplicates.pairs import SimilarPairs
+from sdlora.data.duplicates.search import SimilarPairs
 from sdlora.data.ledger import rules_digest
+from sdlora.data.snapshot import make_snapshot
 from sdlora.store import ImageStore
 from sdlora.store.tables import CaptionTable, FingerprintTable, ImageTable, SourceTable, utc_now
 

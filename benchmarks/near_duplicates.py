@@ -115,7 +115,9 @@ def write_copies(path: Path, folder: Path, number: int) -> None:
 
 def ours(copies: Path, home: Path) -> set[Pair]:
     """Pairs of file stems that cleaning takes for copies: the same pixels, or a difference below the threshold."""
-    from sdlora.data import DataConfig, clean, collect
+    from sdlora.data.clean import clean
+    from sdlora.data.collect import collect
+    from sdlora.data.config import DataConfig
     from sdlora.data.duplicates.pairs import pairs_below
     from sdlora.store import ImageStore
     from sdlora.store.tables import FileTable, ImageTable

@@ -14,8 +14,7 @@ from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from sdlora.core.refs import BaseModelRef
-from sdlora.data import Snapshot, SnapshotRow
-from sdlora.data.snapshot import snapshot_digest
+from sdlora.data.snapshot import Snapshot, SnapshotRow, snapshot_digest
 from sdlora.models import BaseModelConfig, load_base_model
 from sdlora.pretraining.unet import build_scheduler
 from sdlora.store import ImageStore

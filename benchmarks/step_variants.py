@@ -24,7 +24,10 @@ from torch import Tensor
 
 import sdlora
 from sdlora.core.refs import BaseModelRef
-from sdlora.data import DataConfig, Snapshot, clean, collect, make_snapshot
+from sdlora.data.clean import clean
+from sdlora.data.collect import collect
+from sdlora.data.config import DataConfig
+from sdlora.data.snapshot import Snapshot, make_snapshot
 from sdlora.lora import LoraConfig, ResolvedLora
 from sdlora.models import BaseModelConfig, load_base_model
 from sdlora.records.choice import load_choice

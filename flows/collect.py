@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from sdlora.data import CleanReport
+from sdlora.data.clean import CleanReport
 from tasks.alive import flow_run_alive
 from tasks.collect import clean_images, collect_images
 from tasks.form import STYLE, Advanced

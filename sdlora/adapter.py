@@ -7,7 +7,7 @@ from pathlib import Path
 from sdlora.core.errors import WeightsError
 from sdlora.core.progress import OnMetrics, OnProgress
 from sdlora.core.refs import AdapterRef, BaseModelRef
-from sdlora.data import Snapshot
+from sdlora.data.snapshot import Snapshot
 from sdlora.lora.config import LoraConfig
 from sdlora.lora.load import load_adapter, merge
 from sdlora.models.adapter_weights import merge_text_adapters

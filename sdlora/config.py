@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from sdlora.core.config_base import FrozenConfig
 from sdlora.core.errors import ConfigError
 from sdlora.core.refs import BaseModelRef
-from sdlora.data import DataConfig
+from sdlora.data.config import DataConfig
 from sdlora.evaluation import EvaluationConfig, GateConfig
 from sdlora.lora.config import LoraConfig, ResolvedLora
 from sdlora.models import BaseModelConfig

@@ -7,7 +7,9 @@ from pathlib import Path
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
-from sdlora.data import CleanReport, CollectReport, DataConfig, clean, collect
+from sdlora.data.clean import CleanReport, clean
+from sdlora.data.collect import CollectReport, collect
+from sdlora.data.config import DataConfig
 from sdlora.store import ImageStore
 from tasks.fan_out import measurer
 from tasks.pages import data_page

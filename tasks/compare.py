@@ -15,7 +15,7 @@ from sdlora.config import PipelineConfig, ResolvedConfig
 from sdlora.core.config_base import dotted
 from sdlora.core.errors import ConfigError
 from sdlora.core.refs import BaseModelRef, SnapshotRef
-from sdlora.data import load_snapshot
+from sdlora.data.snapshot import load_snapshot
 from sdlora.lora import ResolvedLora
 from sdlora.lora.config import LoraConfig, Method
 from sdlora.records.comparison import COMPARISON_GRID, Comparison, title

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sdlora.core.errors import SdloraError
-from sdlora.data import DataConfig
+from sdlora.data.config import DataConfig
 from sdlora.store import ImageStore
 from tasks.run_log import log_text, run_log
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from sdlora.core.errors import DataError
-from sdlora.data import load_snapshot
+from sdlora.data.snapshot import load_snapshot
 from sdlora.release import DataSummary, RejectedImage
 from sdlora.store import ImageRecord, ImageStore
 

@@ -9,7 +9,7 @@ from prefect import task
 from sdlora.config import ResolvedConfig
 from sdlora.core.errors import ConfigError
 from sdlora.core.refs import AdapterRef, BaseModelRef, SnapshotRef
-from sdlora.data import load_snapshot
+from sdlora.data.snapshot import load_snapshot
 from sdlora.evaluation import Decision, Duel, GateConfig
 from sdlora.evaluation import decide as decide_by_rule
 from sdlora.store import ImageStore

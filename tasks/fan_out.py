@@ -21,7 +21,7 @@ from tasks.retries import is_passing_trouble
 if TYPE_CHECKING:
     from prefect_dask.task_runners import DaskTaskRunner
 
-    from sdlora.data.measuring.measure import Measurement
+    from sdlora.data.measuring.measure import ImageScores
 
 ADDRESS = "SDLORA_DASK_ADDRESS"
 _CONNECT_SECONDS = 30
@@ -43,7 +43,7 @@ def measure_on_dask(address: str) -> Measurer:
 
     def measure(
         blobs: BlobStore, sizes: Mapping[str, int], max_pixels: int, background: str = "white"
-    ) -> Iterator[Measurement]:
+    ) -> Iterator[ImageScores]:
         shards = [Shard(blobs.url, tuple(some), max_pixels, background) for some in chunks(list(sizes), SHARD)]
         if not shards:
             return

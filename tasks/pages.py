@@ -10,7 +10,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from sdlora.data import CleanReport, CollectReport
+from sdlora.data.clean import CleanReport
+from sdlora.data.collect import CollectReport
 from sdlora.records.decision import Decision
 from sdlora.records.duel import Duel
 from tasks.markdown import markdown_code, markdown_text, table

@@ -8,8 +8,11 @@ from prefect import task
 
 from sdlora.core.errors import DataError
 from sdlora.core.refs import SnapshotRef
-from sdlora.data import CleanReport, DataConfig, Snapshot, compare_snapshots, latest_snapshot
-from sdlora.data import make_snapshot as make
+from sdlora.data.changes import compare_snapshots
+from sdlora.data.clean import CleanReport
+from sdlora.data.config import DataConfig
+from sdlora.data.snapshot import Snapshot, latest_snapshot
+from sdlora.data.snapshot import make_snapshot as make
 from sdlora.store import ImageStore
 from tasks.data_page import publish_data_page
 from tasks.run_log import run_log

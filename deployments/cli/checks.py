@@ -13,7 +13,7 @@ def checks(home: HomeOption = DEFAULT_HOME, config: ConfigOption = DEMO_CONFIG) 
     from rich.text import Text
 
     from sdlora.config import load_config
-    from sdlora.data.listing import list_checks
+    from sdlora.data.check_list import list_checks
     from sdlora.store import ImageStore
 
     counts = None

@@ -12,7 +12,8 @@ from deployments.cli.options import DATA_PAGE, DEFAULT_HOME, DEMO_CONFIG, Config
 from deployments.cli.terminal import Stages, console
 
 if TYPE_CHECKING:
-    from sdlora.data import CollectReport, DataConfig
+    from sdlora.data.collect import CollectReport
+    from sdlora.data.config import DataConfig
     from sdlora.store import ImageStore
 
 
@@ -53,8 +54,8 @@ def collect(
     "generated://?min_stars=4"[/]
     """
     from sdlora.config import load_config
-    from sdlora.data import clean
-    from sdlora.data import collect as collect_source
+    from sdlora.data.clean import clean
+    from sdlora.data.collect import collect as collect_source
     from sdlora.store import ImageStore
 
     settings = load_config(config).data

@@ -14,7 +14,7 @@ from deployments.cli.terminal import console
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sdlora.data import Snapshot
+    from sdlora.data.snapshot import Snapshot
     from sdlora.store.lineage import SnapshotRecord
 
 LimitOption = Annotated[int, typer.Option(min=1, help="At most so many rows.")]
@@ -58,7 +58,7 @@ def show(
     """Tell what one snapshot holds, what it changed, and which versions learnt from it."""
     from deployments.cli.stores import existing_store
     from sdlora.core.errors import DataError
-    from sdlora.data import load_snapshot
+    from sdlora.data.snapshot import load_snapshot
 
     with existing_store(home) as store:
         if digest is None:
@@ -84,7 +84,7 @@ def show(
 def diff(old: DigestArgument, new: DigestArgument, home: HomeOption = DEFAULT_HOME, limit: LimitOption = 10) -> None:
     """Tell what the second snapshot changes over the first: images that came, went, or have other captions."""
     from deployments.cli.stores import existing_store
-    from sdlora.data import load_snapshot
+    from sdlora.data.snapshot import load_snapshot
 
     with existing_store(home) as store:
         before, after = (load_snapshot(store, store.snapshot(digest).digest) for digest in (old, new))
@@ -104,7 +104,7 @@ def _print_weights(snapshot: Snapshot) -> None:
 
 
 def _print_changes(title: str, old: Snapshot | None, new: Snapshot, limit: int) -> None:
-    from sdlora.data import compare_snapshots
+    from sdlora.data.changes import compare_snapshots
 
     changes = compare_snapshots(old, new)
     counts = f"{len(changes.added)} came, {len(changes.removed)} went, {len(changes.recaptioned)} have other captions"

@@ -34,7 +34,7 @@ class SnapshotChanges:
 
 def compare_snapshots(old: Snapshot | None, new: Snapshot) -> SnapshotChanges:
     """What `new` has that `old` has not, and the other way round; without an old one all is new."""
-    return _compare(_said(old.rows if old else ()), _said(new.rows))
+    return _compare(_trained_as(old.rows if old else ()), _trained_as(new.rows))
 
 
 def changes_since_snapshot(store: ImageStore, config: DataConfig | None = None) -> SnapshotChanges:
@@ -51,10 +51,10 @@ def changes_since_snapshot(store: ImageStore, config: DataConfig | None = None) 
         captions = captions_of(session, list(shas))
         weights = image_weights(session, config.weight_by)
         masks = {image_id: mask.sha256 or "" for image_id, mask in masks_of(session).items() if mask.problem is None}
-    before = _said(newest.rows if newest else ())
+    before = _trained_as(newest.rows if newest else ())
     held_out = {row.sha256 for row in newest.held_out} if newest else set()
     today = {
-        sha256: _Said(
+        sha256: _TrainedAs(
             captions.get(image_id) or ("",),
             *((1.0, "") if sha256 in held_out else (weights.get(image_id, 1.0), masks.get(image_id, ""))),
         )
@@ -63,19 +63,19 @@ def changes_since_snapshot(store: ImageStore, config: DataConfig | None = None) 
     return _compare(before, today)
 
 
-class _Said(NamedTuple):
-    """What a snapshot says of an image beside its side."""
+class _TrainedAs(NamedTuple):
+    """How an image is trained on: all that a snapshot has about it but its side of the split."""
 
     captions: tuple[str, ...]
     weight: float
     mask: str
 
 
-def _said(rows: Iterable[SnapshotRow]) -> dict[str, _Said]:
-    return {row.sha256: _Said(row.captions, row.weight, row.mask) for row in rows}
+def _trained_as(rows: Iterable[SnapshotRow]) -> dict[str, _TrainedAs]:
+    return {row.sha256: _TrainedAs(row.captions, row.weight, row.mask) for row in rows}
 
 
-def _compare(old: Mapping[str, _Said], new: Mapping[str, _Said]) -> SnapshotChanges:
+def _compare(old: Mapping[str, _TrainedAs], new: Mapping[str, _TrainedAs]) -> SnapshotChanges:
     both = old.keys() & new.keys()
     return SnapshotChanges(
         added=tuple(sorted(new.keys() - old.keys())),

@@ -18,10 +18,10 @@ from sdlora.data.config import DataConfig
 from sdlora.data.decoding.decode import current_decodings
 from sdlora.data.duplicates.fingerprint import VERSION
 from sdlora.data.duplicates.groups import near_parameters
-from sdlora.data.measuring.measure import Measurement
+from sdlora.data.measuring.measure import ImageScores
 from sdlora.store.bulk import execute_many
 from sdlora.store.intake import insert_or_update
-from sdlora.store.overrides import PURGED
+from sdlora.store.overrides import PERSON, PURGED, Override
 from sdlora.store.tables import CheckTable, FingerprintTable, ImageTable
 
 Ids = npt.NDArray[np.int64]
@@ -49,7 +49,7 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Decision:
+class ImageVerdict:
     """The verdict on one image: the first ruling that rejects it, or none."""
 
     rejected_by: str | None
@@ -153,16 +153,22 @@ def needs_measuring(known: Known, config: DataConfig) -> bool:
     return known.fingerprint_id is None
 
 
-def decision_of(rulings: Sequence[Ruling]) -> Decision:
+def verdict_of(rulings: Sequence[Ruling]) -> ImageVerdict:
     """Let the first ruling that rejects decide; without one the image is accepted."""
     for ruling in rulings:
         if ruling.reason:
-            return Decision(ruling.check, ruling.reason)
-    return Decision(None, f"passed all {len(CHECKS) + len(RECORD_CHECKS) + 2} checks")
+            return ImageVerdict(ruling.check, ruling.reason)
+    return ImageVerdict(None, f"passed all {len(CHECKS) + len(RECORD_CHECKS) + 2} checks")
+
+
+def verdict_by(override: Override) -> ImageVerdict:
+    """The verdict on an image of which a person has decided; it wins over every check."""
+    rejected_by = {"accepted": None, "rejected": PERSON, "purged": PURGED}[override.verdict]
+    return ImageVerdict(rejected_by, override.reason)
 
 
 def record_measurements(
-    session: Session, measured: Mapping[int, Measurement], fingerprint_ids: Mapping[str, int], config: DataConfig
+    session: Session, measured: Mapping[int, ImageScores], fingerprint_ids: Mapping[str, int], config: DataConfig
 ) -> None:
     """Record facts and scores by image id; the verdict on the image itself comes later, with all others in view."""
     facts = [
@@ -200,19 +206,19 @@ def record_rulings(session: Session, rulings: Mapping[int, Sequence[Ruling]]) ->
     insert_or_update(session, CheckTable, rows, keys=("image_id", "name", "version", "parameters"))
 
 
-def record_decisions(session: Session, decisions: Mapping[int, Decision], rules: str | None = None) -> None:
+def record_verdicts(session: Session, verdicts: Mapping[int, ImageVerdict], rules: str | None = None) -> None:
     """Write verdicts by image id, and under which rules they were found; None leaves those as they are."""
-    if not decisions:
+    if not verdicts:
         return
     rows = [
         {
             "image": image_id,
-            "verdict": "rejected" if decision.rejected_by else "accepted",
-            "rejected_by": decision.rejected_by,
-            "reason": decision.reason,
+            "verdict": "rejected" if verdict.rejected_by else "accepted",
+            "rejected_by": verdict.rejected_by,
+            "reason": verdict.reason,
         }
         | ({"rules": rules} if rules else {})
-        for image_id, decision in decisions.items()
+        for image_id, verdict in verdicts.items()
     ]
     _update_images(session, rows)
 

@@ -18,7 +18,7 @@ from sdlora.data.config import DataConfig
 from sdlora.data.decoding.decode import background_of
 from sdlora.data.duplicates.fingerprint import VERSION
 from sdlora.data.duplicates.pairs import pairs_below
-from sdlora.data.ledger import count_undecided, decision_of, record_decisions, record_rulings, rules_digest
+from sdlora.data.ledger import count_undecided, record_rulings, record_verdicts, rules_digest, verdict_of
 from sdlora.data.split import LEAK, Member, Sides, assign_sides
 from sdlora.data.weights import image_weights
 from sdlora.store import ImageStore, Split
@@ -186,7 +186,7 @@ def _record_sides(session: Session, members: Sequence[Member], sides: Sides, con
         for image_id in changed
     }
     record_rulings(session, rulings)
-    record_decisions(session, {image_id: decision_of(listed) for image_id, listed in rulings.items()})
+    record_verdicts(session, {image_id: verdict_of(listed) for image_id, listed in rulings.items()})
 
 
 def _leak_reason(other: Member | None, config: DataConfig) -> str | None:

@@ -15,7 +15,8 @@ from sdlora.core.errors import EvaluationError
 from sdlora.core.files import file_sha256, json_digest, replace_file
 from sdlora.core.progress import OnProgress
 from sdlora.core.refs import AdapterRef, BaseModelRef
-from sdlora.data import Snapshot, SnapshotRow, load_images_uint8
+from sdlora.data.pixels import load_images_uint8
+from sdlora.data.snapshot import Snapshot, SnapshotRow
 from sdlora.evaluation import neighbours
 from sdlora.evaluation.config import EvaluationConfig
 from sdlora.evaluation.exhibits import Exhibits, write_exhibits

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sdlora.core.errors import DataError
-from sdlora.data import DataConfig, SnapshotChanges, changes_since_snapshot, compare_snapshots, load_snapshot
+from sdlora.data.changes import SnapshotChanges, changes_since_snapshot, compare_snapshots
+from sdlora.data.check_list import ListedCheck, list_checks
+from sdlora.data.config import DataConfig
 from sdlora.data.duplicates.groups import NEAR
-from sdlora.data.listing import ListedCheck, list_checks
+from sdlora.data.snapshot import load_snapshot
 from sdlora.store import Counts, ImageRecord, ImageStore
 from sdlora.store.lineage import SnapshotRecord
 from sdlora.store.overview import (

@@ -13,9 +13,9 @@ from markupsafe import Markup
 
 from sdlora.core.errors import StorageError
 from sdlora.core.files import replace_file
-from sdlora.data import DataConfig
+from sdlora.data.check_list import ListedCheck
+from sdlora.data.config import DataConfig
 from sdlora.data.duplicates.groups import NEAR
-from sdlora.data.listing import ListedCheck
 from sdlora.release.blanking import image_name
 from sdlora.release.data_facts import DataFacts, file_name, gather_facts
 from sdlora.release.histograms import bar_chart, binned, column_chart

@@ -10,7 +10,7 @@ from urllib.parse import unquote_plus, urlsplit, urlunsplit
 
 
 @dataclass(frozen=True)
-class PublicAddress:
+class RedactedUrl:
     """What may be recorded and shown of a web address.
 
     Attributes:
@@ -65,7 +65,7 @@ _GRANTS = re.compile(
 _NAMES_A_FILE = re.compile(r"\.(avif|bmp|gif|heic|heif|jfif|jp2|jpe?g?|jxl|png|svg|tiff?|webp)$", re.I)
 
 
-def public_address(url: str) -> PublicAddress:
+def redacted_url(url: str) -> RedactedUrl:
     """Leave out of a URL what is secret.
 
     A signature of a known kind goes without a trace: the rest names the file. So does any other parameter that grants
@@ -73,19 +73,19 @@ def public_address(url: str) -> PublicAddress:
     may be all that tells two files apart.
     """
     if not any(letter in url for letter in "?@#"):
-        return PublicAddress(url, url)
+        return RedactedUrl(url, url)
     try:
         parts = urlsplit(url)
     except ValueError:  # not to be fetched either
         bare = re.sub(r"//[^/]*@", "//", re.split("[?#]", url)[0])
-        return PublicAddress(_marked(bare, url), _marked(bare, url))
+        return RedactedUrl(_marked(bare, url), _marked(bare, url))
     kept, grants = _sorted(parts.query)
     place = parts.netloc.rpartition("@")[2]
     name = urlunsplit((parts.scheme, place, parts.path, "&".join(kept), ""))
     if not grants:
-        return PublicAddress(name, name)
+        return RedactedUrl(name, name)
     marked = _marked(name, "&".join(grants))
-    return PublicAddress(name if _NAMES_A_FILE.search(parts.path) else marked, marked)
+    return RedactedUrl(name if _NAMES_A_FILE.search(parts.path) else marked, marked)
 
 
 def _sorted(query: str) -> tuple[list[str], list[str]]:

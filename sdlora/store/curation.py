@@ -9,7 +9,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from sdlora.core.errors import DataError
-from sdlora.store.crowds import CROWD, crowd_of, pairs_of, same_as
+from sdlora.store.clusters import MIN_MEMBERS, cluster_of, pairs_of, same_as
 from sdlora.store.details import ImageDetails, image_details
 from sdlora.store.intake import chunks
 from sdlora.store.masks import forget_masks
@@ -77,11 +77,12 @@ class Purged:
     masks: tuple[str, ...] = ()
 
 
-def bury(session: Session, sha256: str, why: str, who: str) -> Purged:
+def purge_image(session: Session, sha256: str, why: str, who: str) -> Purged:
     """Make an image a tombstone: no captions, mask or fingerprint, rejected for good. Bytes are the caller's to remove.
 
     Snapshots keep their row of it, because their digest covers it. An image that was left out as its copy would be
-    the best of its group now; it is rejected by the same word, which can be taken back. To bury again changes nothing.
+    the best of its group now; it is rejected by the same word, which can be taken back. A second
+    purge changes nothing.
 
     Raises:
         DataError: no such image, or no reason.
@@ -108,16 +109,16 @@ def _reject_copies(session: Session, details: ImageDetails, purge: Override) -> 
     alike = [one.sha256 for one in details.similar]
     own = select(ImageTable.fingerprint_id).where(ImageTable.sha256 == details.record.sha256)
     fingerprint_id = session.scalars(own).one()
-    crowd = crowd_of(session, fingerprint_id) if fingerprint_id is not None else set()
+    cluster = cluster_of(session, fingerprint_id) if fingerprint_id is not None else set()
     is_copy = ImageTable.rejected_by.in_(_COPY_CHECKS)
     found: dict[int, ImageTable] = {}
     for chunk in chunks(alike):
         found |= {
             one.id: one for one in session.scalars(select(ImageTable).where(ImageTable.sha256.in_(chunk), is_copy))
         }
-    for some in chunks(sorted(crowd)):
-        of_crowd = select(ImageTable).where(ImageTable.fingerprint_id.in_(some), is_copy)
-        found |= {one.id: one for one in session.scalars(of_crowd)}
+    for some in chunks(sorted(cluster)):
+        of_cluster = select(ImageTable).where(ImageTable.fingerprint_id.in_(some), is_copy)
+        found |= {one.id: one for one in session.scalars(of_cluster)}
     copies = [found[image_id] for image_id in sorted(found) if found[image_id].sha256 != details.record.sha256]
     for copy in copies:
         why = f"looks like image {details.record.sha256[:12]}, which was purged: {purge.why}"
@@ -141,8 +142,8 @@ def _forget_fingerprint(session: Session, fingerprint_id: int) -> None:
     if session.scalars(select(ImageTable.id).where(ImageTable.fingerprint_id == fingerprint_id).limit(1)).first():
         return
     same = same_as(session, [fingerprint_id])[fingerprint_id]
-    # Those that a hub stood for have not been compared with each other: the next cleaning looks at them anew.
-    gone = [*same, fingerprint_id] if len(same) >= CROWD else [fingerprint_id]
+    # The members of its cluster have not been compared with each other: the next cleaning measures them again.
+    gone = [*same, fingerprint_id] if len(same) >= MIN_MEMBERS else [fingerprint_id]
     for chunk in chunks(gone):
         session.execute(
             update(ImageTable).where(ImageTable.fingerprint_id.in_(chunk)).values(fingerprint_id=None, rules=None)

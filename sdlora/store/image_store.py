@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from sdlora.core.errors import DataError
 from sdlora.store.blobs import BlobStore
-from sdlora.store.curation import Purged, bury, decide_by_person, undo_decision
+from sdlora.store.curation import Purged, decide_by_person, purge_image, undo_decision
 from sdlora.store.database import Database, open_database
 from sdlora.store.details import ImageDetails, image_details
 from sdlora.store.intake import SeenFile, insert_or_ignore, record_files, register_source, replace_edits
@@ -180,7 +180,7 @@ class ImageStore:
             StorageError: the bytes cannot be removed.
         """
         with self.write() as session:
-            purged = bury(session, sha256, why, who)
+            purged = purge_image(session, sha256, why, who)
             for mask in purged.masks:  # before they are forgotten: a run that is killed here finds them again
                 self.blobs.remove(mask)
         self.blobs.remove(purged.details.record.sha256)

@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from sdlora.core.errors import TrainingError
 from sdlora.core.progress import OnMetrics, OnProgress
 from sdlora.core.refs import AdapterRef, BaseModelRef, Precision
-from sdlora.data import Snapshot, SnapshotRow
+from sdlora.data.snapshot import Snapshot, SnapshotRow
 from sdlora.lora.attach import adapter_parameters, attach_lora
 from sdlora.lora.config import ResolvedLora
 from sdlora.lora.load import open_adapter

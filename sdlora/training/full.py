@@ -13,7 +13,7 @@ from torch import Tensor
 from sdlora.core.errors import StorageError, WeightsError
 from sdlora.core.progress import OnMetrics, OnProgress
 from sdlora.core.refs import BaseModelRef
-from sdlora.data import Snapshot
+from sdlora.data.snapshot import Snapshot
 from sdlora.models import parts
 from sdlora.models.config import BaseModelConfig
 from sdlora.models.families import find_layout

@@ -18,7 +18,7 @@ from sdlora.core.config_base import FrozenConfig
 from sdlora.core.errors import StorageError
 from sdlora.core.progress import OnMetrics, OnProgress
 from sdlora.core.refs import AdapterRef, BaseModelRef
-from sdlora.data import load_snapshot
+from sdlora.data.snapshot import load_snapshot
 from sdlora.lora.config import ResolvedLora
 from sdlora.lora.load import open_adapter
 from sdlora.processes.costs import costs_of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sdlora.core.refs import BaseModelRef
-from sdlora.data import Snapshot
+from sdlora.data.snapshot import Snapshot
 from sdlora.lora.config import ResolvedLora
 from sdlora.lora.save import save_adapter
 from sdlora.models import parts

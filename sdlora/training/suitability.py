@@ -6,7 +6,7 @@ import torch
 
 from sdlora.core.errors import TrainingError
 from sdlora.core.refs import BaseModelRef
-from sdlora.data import Snapshot
+from sdlora.data.snapshot import Snapshot
 from sdlora.lora.config import ResolvedLora
 from sdlora.lora.targets import find_targets
 from sdlora.lora.text import check_text_encoders

@@ -15,7 +15,8 @@ import pytest
 from prefect import flow
 
 from sdlora.core.errors import ConfigError, DataError
-from sdlora.data import DataConfig, clean
+from sdlora.data.clean import clean
+from sdlora.data.config import DataConfig
 from sdlora.data.measuring import shards as shard_files
 from sdlora.data.measuring.shards import Shard, ShardResults
 from sdlora.store import ImageStore

@@ -24,7 +24,7 @@ from flows.generate import generate
 from flows.retrain import retrain
 from sdlora.config import PipelineConfig
 from sdlora.core.errors import ConfigError
-from sdlora.data import latest_snapshot
+from sdlora.data.snapshot import latest_snapshot
 from sdlora.store import ImageStore
 from tasks.results import Release
 from tasks.run_log import run_log

@@ -10,7 +10,7 @@ from flows.retrain import retrain
 from sdlora.config import resolve
 from sdlora.core.errors import EvaluationError
 from sdlora.core.refs import SnapshotRef
-from sdlora.data import latest_snapshot
+from sdlora.data.snapshot import latest_snapshot
 from sdlora.evaluation import GateConfig, decide
 from sdlora.lora import open_adapter
 from sdlora.models import load_base_model

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
+from sdlora.data.arrays import DoubleArray
 from sdlora.data.decoding.decode import Header
 from sdlora.data.decoding.stack import Stack
 
@@ -22,7 +20,7 @@ if TYPE_CHECKING:  # the processes that measure need none of them, and start the
     from sdlora.data.config import DataConfig
     from sdlora.store import Verdict
 
-Statistic = Callable[[Stack], npt.NDArray[np.float64]]
+Statistic = Callable[[Stack], DoubleArray]
 """One number for each picture of a stack, (N,)."""
 
 

@@ -6,11 +6,10 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from sdlora.data.arrays import ByteArray, DoubleArray
 from sdlora.data.checks.base import Check, Picture
-from sdlora.data.checks.levels import FloatArray
 from sdlora.data.decoding.stack import Stack
 
 if TYPE_CHECKING:
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
 _SIDE_PX = 64
 _FEW_LEVELS = 0.18
 _LIGHTNESS = np.array([19595, 38470, 7471], np.float32)  # Pillow's weights of red, green and blue, of 65536
-
-Greys = npt.NDArray[np.uint8]
 
 
 def sharpness(picture: Picture) -> float | None:
@@ -35,7 +32,7 @@ def sharpness(picture: Picture) -> float | None:
     return picture.of_pixels(_sharpness)
 
 
-def _sharpness(stack: Stack) -> FloatArray:
+def _sharpness(stack: Stack) -> DoubleArray:
     greys = _small_greys(stack)
     deviations = zip(_edge_deviations(greys).tolist(), _level_deviations(greys).tolist(), strict=True)
     return np.array([_score(*both) for both in deviations])
@@ -47,13 +44,13 @@ def _score(edge_deviation: float, level_deviation: float) -> float:
     return min(edges + (few_levels if few_levels > _FEW_LEVELS else 0.0), 1.0)
 
 
-def _small_greys(stack: Stack) -> Greys:
+def _small_greys(stack: Stack) -> ByteArray:
     """(N, H, W) without colour, the longer side 64 px at most."""
     ratio = max(stack.size) / _SIDE_PX
     if ratio <= 1:
         # As Pillow does it, to the bit: all sums are whole numbers below 2^24.
         red, green, blue = (stack.pixels[..., channel] * _LIGHTNESS[channel] for channel in range(3))
-        grey: Greys = ((red + green + blue + np.float32(32768)) / np.float32(65536)).astype(np.uint8)
+        grey: ByteArray = ((red + green + blue + np.float32(32768)) / np.float32(65536)).astype(np.uint8)
         return grey
     width, height = (max(int(side // ratio), 1) for side in stack.size)
     small = [
@@ -62,7 +59,7 @@ def _small_greys(stack: Stack) -> Greys:
     return np.stack([np.asarray(image) for image in small])
 
 
-def _edge_deviations(greys: Greys) -> FloatArray:
+def _edge_deviations(greys: ByteArray) -> DoubleArray:
     """(N,) standard deviations of each picture after Pillow's FIND_EDGES, which leaves the outermost pixels alone."""
     edges = greys.astype(np.int16)
     rows = edges[:, :-2] + edges[:, 1:-1] + edges[:, 2:]
@@ -70,15 +67,15 @@ def _edge_deviations(greys: Greys) -> FloatArray:
     edges[:, 1:-1, 1:-1] = (9 * edges[:, 1:-1, 1:-1] - squares).clip(0, 255)
     values = edges.reshape(len(edges), -1).astype(np.float64)
     means = values.mean(axis=1)
-    result: FloatArray = np.sqrt(np.maximum((values * values).mean(axis=1) - means**2, 0.0))
+    result: DoubleArray = np.sqrt(np.maximum((values * values).mean(axis=1) - means**2, 0.0))
     return result
 
 
-def _level_deviations(greys: Greys) -> FloatArray:
+def _level_deviations(greys: ByteArray) -> DoubleArray:
     """(N,) standard deviations of how often each grey level occurs."""
     count = len(greys)
     filed = greys.reshape(count, -1) + 256 * np.arange(count)[:, None]
-    deviations: FloatArray = np.bincount(filed.ravel(), minlength=256 * count).reshape(count, 256).std(axis=1)
+    deviations: DoubleArray = np.bincount(filed.ravel(), minlength=256 * count).reshape(count, 256).std(axis=1)
     return deviations
 
 

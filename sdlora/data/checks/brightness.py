@@ -1,33 +1,77 @@
-"""How bright the dark and the bright end of a picture are."""
+"""Brightness of the dark and of the bright end: an image in which nothing is bright, or nothing is dark."""
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from sdlora.data.arrays import ByteArray, DoubleArray, FloatArray
+from sdlora.data.checks.base import Check, Picture
 from sdlora.data.decoding.stack import Stack
+
+if TYPE_CHECKING:
+    from sdlora.data.config import DataConfig
+
 
 DARK_END, BRIGHT_END = 0.05, 0.99
 _WEIGHTS = np.array([0.241, 0.691, 0.068], np.float32)  # of red, green and blue
 _AT_ONCE = 3000  # pixels: their intermediate values fit the processor's cache, and BLAS starts no threads for them
 _SORTED = 1 << 16  # pixels up to which sorting is quicker than two searches; numpy sorts with vector instructions
 
-FloatArray = npt.NDArray[np.float64]
+
+def bright_end(picture: Picture) -> float | None:
+    """The brightness that 99 % of the pixels do not exceed, 0 (black) to 1 (white).
+
+    Source: cleanvision 0.3.7, dark_score.
+    """
+    return picture.of_pixels(bright_ends)
 
 
-def dark_ends(stack: Stack) -> FloatArray:
+def _rejects_dark(score: float, config: DataConfig) -> str | None:
+    if score >= config.dark_threshold:
+        return None
+    return (
+        f"dark: 99 % of it is no brighter than {score:.2f} of 1, less than dark_threshold = {config.dark_threshold:g}"
+    )
+
+
+DARK = Check("dark", 1, bright_end, ("dark_threshold",), _rejects_dark)
+
+
+def dark_end(picture: Picture) -> float | None:
+    """One minus the brightness that 95 % of the pixels reach: 0 for white, 1 for black.
+
+    A line drawing whose ink covers less than 5 % of white paper has 0, as an overexposed photograph has. So the check
+    is off by default; cleanvision's threshold for photographs is 0.05.
+
+    Source: cleanvision 0.3.7, light_score.
+    """
+    dark = picture.of_pixels(dark_ends)
+    return None if dark is None else 1.0 - dark
+
+
+def _rejects_light(score: float, config: DataConfig) -> str | None:
+    if score >= config.light_threshold:
+        return None
+    return f"light: 95 % of it is within {score:.2f} of white, less than light_threshold = {config.light_threshold:g}"
+
+
+LIGHT = Check("light", 1, dark_end, ("light_threshold",), _rejects_light)
+
+
+def dark_ends(stack: Stack) -> DoubleArray:
     """(N,) the brightness that 5 % of each picture's pixels do not exceed, from 0 (black) to 1 (white)."""
     return stack.computed(_ends)[:, 0]
 
 
-def bright_ends(stack: Stack) -> FloatArray:
+def bright_ends(stack: Stack) -> DoubleArray:
     """(N,) the brightness that 99 % of each picture's pixels do not exceed."""
     return stack.computed(_ends)[:, 1]
 
 
-def _ends(stack: Stack) -> FloatArray:
+def _ends(stack: Stack) -> DoubleArray:
     """(N, 2) the two percentiles of brightness.
 
     Brightness is the root of the weighted mean square of the colours, as cleanvision has it (after Finley's HSP).
@@ -43,7 +87,7 @@ def _ends(stack: Stack) -> FloatArray:
     return np.stack([_at(squares, place) for place in places], axis=1)
 
 
-def _squared_brightness(colours: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+def _squared_brightness(colours: ByteArray) -> FloatArray:
     """(N, P, 3) colours -> (N, P) squares of brightness times 255."""
     result = np.empty(colours.shape[:2], np.float32)
     for start in range(0, colours.shape[1], _AT_ONCE):
@@ -53,7 +97,7 @@ def _squared_brightness(colours: npt.NDArray[np.uint8]) -> npt.NDArray[np.float3
     return result
 
 
-def _order_around(squares: npt.NDArray[np.float32], places: list[int]) -> None:
+def _order_around(squares: FloatArray, places: list[int]) -> None:
     """Bring the values that would be at these places, and right after them, there; only what lies beyond is searched.
 
     For one place at a time: numpy takes several times as long for two.
@@ -66,11 +110,11 @@ def _order_around(squares: npt.NDArray[np.float32], places: list[int]) -> None:
                 passed = target + 1
 
 
-def _at(squares: npt.NDArray[np.float32], place: float) -> FloatArray:
+def _at(squares: FloatArray, place: float) -> DoubleArray:
     """(N,) brightness at a place, counted from 0, in the order of the values."""
     whole = math.floor(place)
     low, high = (
         np.sqrt(squares[:, min(one, squares.shape[1] - 1)].astype(np.float64)) / 255 for one in (whole, whole + 1)
     )
-    result: FloatArray = low + (high - low) * (place - whole)
+    result: DoubleArray = low + (high - low) * (place - whole)
     return result

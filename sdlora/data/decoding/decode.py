@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
+import logging
 import re
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, _imaging
 
 from sdlora.data.decoding.colour import to_srgb
-from sdlora.data.decoding.remarks import silence_decoders
 
 VERSION = 2
 """Raised when the same bytes would give other pixels."""
@@ -157,7 +159,7 @@ def decode(content: bytes, max_pixels: int | None = None, background: str = "whi
 @contextmanager
 def opened(content: bytes) -> Iterator[Image.Image]:
     """The picture, not yet loaded; what its decoder remarks is not heard."""
-    silence_decoders()
+    _silence_decoders()
     # Pillow warns of large pictures and odd metadata; the checks say what is to be said.
     with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content), formats=FORMATS) as image:
         yield image
@@ -247,3 +249,17 @@ def _is_text(start: bytes) -> bool:
     except UnicodeDecodeError as error:
         return error.start > len(start) - 4  # a character cut in two at the end
     return True
+
+
+@lru_cache(maxsize=1)
+def _silence_decoders() -> None:
+    """Keep libtiff and Pillow's log from writing to the terminal of this process; a log that was set up still hears.
+
+    Pillow raises the failure anyway.
+    """
+    logging.getLogger("PIL").addHandler(logging.NullHandler())  # else Python prints what nobody listens to
+    # libtiff writes past Python. A Pillow that is built without it, or hides its names, cannot be told.
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL(_imaging.__file__)  # what it is linked with is found through it
+        library.TIFFSetErrorHandler(None)
+        library.TIFFSetWarningHandler(None)

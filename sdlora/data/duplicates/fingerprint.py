@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from sdlora.data.arrays import ByteArray, FloatArray, HashArray
 from sdlora.data.decoding.stack import Stack
-from sdlora.data.duplicates.framing import content_boxes, without_bars
-from sdlora.data.duplicates.shrinking import product, sharp, softened
+from sdlora.data.duplicates.crop_borders import content_boxes, without_bars
 
 VERSION = 4
 """Raised when the same pixels would get another fingerprint, or pairs another difference."""
@@ -18,6 +18,9 @@ VERSION = 4
 THUMBNAIL_SIDE_PX = 32
 _WORKING_SIDE_PX = 256
 _SOFTNESS = 0.8  # thumbnail pixels: resampling and half a pixel of movement change little, a different mouth much
+_LANCZOS_LOBES = 3
+_MULTIPLICATIONS = 1 << 18  # in one product of matrices; from there on BLAS starts threads
+_FINEST = 0.5  # pixels: a narrower bell would show single pixels where an axis is enlarged
 _LIGHTNESS = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue
 
 Span = tuple[float, float]
@@ -34,8 +37,6 @@ HASH_DISTANCE = 10
 
 SEARCHES = ((0, 0), (1, 1), (0, 2), (2, 0), (1, 3), (3, 1))
 """Which of two images' hashes are compared: (of the one, of the other). See `Fingerprint.hashes`."""
-
-FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,11 @@ def fingerprints(stack: Stack) -> list[Fingerprint]:
         which = [place for place, some in enumerate(rows) if some == (top, bottom)]
         pixels = stack.pixels if len(which) == len(rows) else stack.pixels[which]
         # Cut off, not left out by the spans below: shrinking looks a little beyond a span.
-        found.update(zip(which, _looks(pixels[:, top:bottom]), strict=True))
+        found.update(zip(which, _fingerprints_of(pixels[:, top:bottom]), strict=True))
     return [found[place] for place in range(len(rows))]
 
 
-def _looks(pixels: npt.NDArray[np.uint8]) -> list[Fingerprint]:
+def _fingerprints_of(pixels: ByteArray) -> list[Fingerprint]:
     """Of (N, H, W, 3) images without caption bars."""
     left, top, right, bottom = content_boxes(pixels).T
     values = pixels.astype(np.float32)
@@ -92,30 +93,72 @@ def _looks(pixels: npt.NDArray[np.uint8]) -> list[Fingerprint]:
     ]
 
 
-def _thumbnails(values: FloatArray, horizontal: FloatArray, vertical: FloatArray) -> npt.NDArray[np.uint8]:
+def _thumbnails(values: FloatArray, horizontal: FloatArray, vertical: FloatArray) -> ByteArray:
     """(N, 32, 32, 3) of (N, H, W, 3), of the spans (2, N) of each image."""
     count, height, width, _ = values.shape
     side = THUMBNAIL_SIDE_PX
-    down = softened(height, vertical, side, _SOFTNESS)
-    across = softened(width, horizontal, side, _SOFTNESS)
+    down = _gaussian_weights(height, vertical, side, _SOFTNESS)
+    across = _gaussian_weights(width, horizontal, side, _SOFTNESS)
     # Products of matrices image by image: the sums of one must not depend on the number of images.
-    lines = product(down, values.reshape(count, height, width * 3)).reshape(count, side, width, 3)
+    lines = _product(down, values.reshape(count, height, width * 3)).reshape(count, side, width, 3)
     columns = lines.transpose(0, 2, 1, 3).reshape(count, width, side * 3)
-    cells = np.rint(product(across, columns)).astype(np.uint8)  # (N, 32 across, 32 down * 3)
+    cells = np.rint(_product(across, columns)).astype(np.uint8)  # (N, 32 across, 32 down * 3)
     return np.ascontiguousarray(cells.reshape(count, side, side, 3).transpose(0, 2, 1, 3))
 
 
-def _difference_hashes(values: FloatArray, *parts: Part) -> npt.NDArray[np.uint64]:
+def _difference_hashes(values: FloatArray, *parts: Part) -> HashArray:
     """(parts, N) of (N, H, W, 3): is each cell of an 8x8 grid brighter than its left neighbour? As imagehash.dhash."""
     count, height, width, _ = values.shape
-    rows = np.concatenate([sharp(height, *down, cells=8) for _, down in parts])  # (parts * 8, H)
-    columns = np.concatenate([sharp(width, *across, cells=9) for across, _ in parts])
+    rows = np.concatenate([_lanczos_weights(height, *down, cells=8) for _, down in parts])  # (parts * 8, H)
+    columns = np.concatenate([_lanczos_weights(width, *across, cells=9) for across, _ in parts])
     # Both parts in one product, of which the mixed quarters are dropped: to read the pixels twice takes longer.
-    lines = product(rows, values.reshape(count, height, width * 3))
-    cells = product(lines, np.kron(columns, _LIGHTNESS).T)
+    lines = _product(rows, values.reshape(count, height, width * 3))
+    cells = _product(lines, np.kron(columns, _LIGHTNESS).T)
     result = []
     for number in range(len(parts)):
         levels = np.rint(cells[:, 8 * number : 8 * number + 8, 9 * number : 9 * number + 9])  # of grey
         bits = levels[..., 1:] > levels[..., :-1]
         result.append(np.packbits(bits.reshape(count, 64), axis=1).view(">u8")[:, 0])
     return np.stack(result).astype(np.uint64)
+
+
+def _gaussian_weights(side: int, spans: FloatArray, cells: int, softness: float) -> FloatArray:
+    """(N, cells, side) weights that read each span by Gaussian bells.
+
+    Args:
+        side: pixels of the axis.
+        spans: (2, N) low and high ends, in pixels.
+        softness: standard deviation of a bell, in cells.
+    """
+    low, high = spans
+    size = (high - low) / cells  # of a cell, in pixels
+    centres = low[:, None] + size[:, None] * (np.arange(cells, dtype=np.float32) + np.float32(0.5))  # (N, cells)
+    width = np.maximum(np.float32(softness) * size, np.float32(_FINEST))[:, None, None]
+    away = (np.arange(side, dtype=np.float32) + np.float32(0.5) - centres[..., None]) / width
+    # Not below e^-20: numbers too small to be normal ones make the products that follow ten times as slow.
+    weights: FloatArray = np.exp(np.maximum(away * away * np.float32(-0.5), np.float32(-20)))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    return weights
+
+
+@lru_cache(maxsize=256)
+def _lanczos_weights(side: int, low: float, high: float, cells: int) -> FloatArray:
+    """(cells, side) weights that read one span, from `low` to `high` as shares of the axis; Pillow's LANCZOS."""
+    size = (high - low) * side / cells
+    centres = low * side + size * (np.arange(cells) + 0.5)
+    reach = max(size, 1.0)
+    away = (np.arange(side) + 0.5 - centres[:, None]) / reach
+    weights = np.where(np.abs(away) < _LANCZOS_LOBES, np.sinc(away) * np.sinc(away / _LANCZOS_LOBES), 0.0)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights.astype(np.float32)
+
+
+def _product(first: FloatArray, second: FloatArray) -> FloatArray:
+    """first @ second, (..., A, B) and (..., B, C), in portions too small for BLAS to start threads.
+
+    Its threads wait for one another longer than so little work takes, and each core may have a worker already.
+    """
+    step = max(1, _MULTIPLICATIONS // (first.shape[-2] * first.shape[-1]))
+    starts = range(0, second.shape[-1], step)
+    parts: list[FloatArray] = [first @ second[..., start : start + step] for start in starts]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)

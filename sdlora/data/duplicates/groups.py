@@ -52,7 +52,7 @@ def find_copies(
         pairs: (fingerprint id, fingerprint id, difference).
         threshold: pairs that differ less are copies.
         look_closer: called once for each fingerprint that is kept, with those it is paired with; returns pairs that
-            are lacking. Only pairs with a kept image decide, so that of a crowd few have to be known.
+            are lacking. Only pairs with a kept image decide, so that of a cluster few have to be known.
     """
     neighbours: defaultdict[int, list[tuple[float, int]]] = defaultdict(list)
 

@@ -8,8 +8,7 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-Hashes = npt.NDArray[np.uint64]
-IntArray = npt.NDArray[np.int64]
+from sdlora.data.arrays import HashArray, IntArray
 
 _PIECES = 4
 _BITS = 16
@@ -27,7 +26,7 @@ class HammingIndex:
     Source: Norouzi, Punjani, Fleet 2012, "Fast search in Hamming space with multi-index hashing".
     """
 
-    def __init__(self, hashes: Hashes) -> None:
+    def __init__(self, hashes: HashArray) -> None:
         self._hashes = np.ascontiguousarray(hashes)
         self._order, self._starts = [], []
         for piece in _pieces(self._hashes):
@@ -36,7 +35,7 @@ class HammingIndex:
             counts = np.bincount(piece, minlength=1 << _BITS)
             self._starts.append(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
 
-    def within(self, queries: Hashes, distance: int) -> tuple[IntArray, IntArray]:
+    def within(self, queries: HashArray, distance: int) -> tuple[IntArray, IntArray]:
         """All (position in queries, position in the index) whose hashes differ in at most `distance` bits.
 
         Raises:
@@ -56,7 +55,7 @@ class HammingIndex:
         return pairs[:, 0], pairs[:, 1]
 
     def _visit(
-        self, k: int, queries: Hashes, some: IntArray, values: IntArray, sizes: IntArray, distance: int
+        self, k: int, queries: HashArray, some: IntArray, values: IntArray, sizes: IntArray, distance: int
     ) -> IntArray:
         """(N, 2) pairs found in the buckets `values` of piece `k`."""
         sizes, starts = sizes.ravel(), self._starts[k][values].ravel()
@@ -68,7 +67,7 @@ class HammingIndex:
         return np.stack([who[near], members[near]], axis=1).astype(np.int64)
 
 
-def scan(hashes: Hashes, queries: Hashes, some: IntArray, distance: int) -> IntArray:
+def scan(hashes: HashArray, queries: HashArray, some: IntArray, distance: int) -> IntArray:
     """(N, 2) pairs of `some` of the queries with hashes at most `distance` bits away, by comparing with each."""
     found = [np.empty((0, 2), np.int64)]
     step = max(1, _SCANNED // max(1, len(hashes)))
@@ -87,7 +86,7 @@ def _portions(some: IntArray, visits: IntArray) -> list[IntArray]:
     return np.split(some, np.flatnonzero(np.diff(np.cumsum(visits[some]) // _VISITS)) + 1)
 
 
-def _pieces(hashes: Hashes) -> list[IntArray]:
+def _pieces(hashes: HashArray) -> list[IntArray]:
     mask = np.uint64((1 << _BITS) - 1)
     return [((hashes >> np.uint64(_BITS * k)) & mask).astype(np.uint16) for k in range(_PIECES)]
 

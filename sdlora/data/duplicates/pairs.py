@@ -1,153 +1,92 @@
-"""The pairs of images that look alike, recorded once, when an image is first decoded."""
+"""Pairs of fingerprints that look alike: compared, recorded and read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Set
+from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from sdlora.data.duplicates.alignment import Apply
-from sdlora.data.duplicates.crowds import Crowds
-from sdlora.data.duplicates.difference import Looks, Pair, compare
-from sdlora.data.duplicates.fingerprint import HASH_COUNT, HASH_DISTANCE, SEARCHES, VERSION, Fingerprint
-from sdlora.data.duplicates.index import HammingIndex, scan
-from sdlora.store.crowds import SAME_DIFFERENCE
+from sdlora.data.arrays import FloatArray, IntArray
+from sdlora.data.config import MAX_DIFFERENCE
+from sdlora.data.duplicates.difference import Apply, coarse_cells, differences
+from sdlora.data.duplicates.fingerprint import Fingerprint
+from sdlora.store.clusters import SAME_DIFFERENCE
 from sdlora.store.intake import chunks, insert_or_ignore
 from sdlora.store.tables import FingerprintTable, SimilarPairTable
 
-IntArray = npt.NDArray[np.int64]
+Pair = tuple[int, int, float]
+"""Two fingerprint ids, the smaller first, and how much the two differ."""
 
-_UNFILED = 16_384  # hashes that are compared one by one before they are filed in the index
-_ROWS = 50_000  # read at once
-_COMPARED = 4_096  # pairs compared before it is looked whether a crowd makes others needless
+_PAIRS_AT_ONCE = 4_096  # pairs compared at once: their thumbnails take some 25 MB
+_CACHED = 8_192  # fingerprints that stay in memory: some 50 MB
 
 
-class SimilarPairs:
-    """The recorded hashes in memory, 40 bytes an image and 64 more in an index, for an exact search.
+@dataclass
+class FingerprintCache:
+    """Fingerprints by id with what a coarse match compares of them, the latest of which stay in memory.
 
-    Args:
-        apply: does what `map` does; the comparing of pairs is left to it.
+    An image whose hashes are close to many others' is asked for again and again while a collection comes in.
     """
 
-    def __init__(self, apply: Apply = map) -> None:
-        self._apply = apply
-        self._ids: IntArray = np.empty(0, np.int64)
-        self._hashes: npt.NDArray[np.uint64] = np.empty((0, HASH_COUNT), np.uint64)
-        self._indexes: list[HammingIndex] = []
-        self._filed = 0
-        self._crowds = Crowds()
-        self._looks = Looks()
+    _recent: dict[int, tuple[Fingerprint, FloatArray]] = field(default_factory=dict)
+    _pixels: dict[int, str] = field(default_factory=dict)
 
-    def add(self, session: Session, looks: Mapping[str, Fingerprint]) -> dict[str, int]:
-        """Record fingerprints and all the pairs that they make; returns fingerprint ids by digest of the pixels.
-
-        `session` holds the write lock, so that no fingerprint of another process slips in uncompared.
-        """
-        self._read_on(session)  # what other processes have added, and compared, since
-        rows = [
-            {
-                "pixels_sha256": pixels,
-                "version": VERSION,
-                "hashes": np.array(look.hashes, ">u8").tobytes(),
-                "aspect": look.aspect,
-                "thumbnail": look.thumbnail,
-            }
-            for pixels, look in looks.items()
-        ]
-        insert_or_ignore(session, FingerprintTable, rows)
-        first_new = self._read_on(session)
-        self._record_pairs(session, first_new)
-        return self._ids_by_pixels(session, list(looks))
-
-    def _read_on(self, session: Session) -> int:
-        """Take in the fingerprints that were added since the last look; returns the position of the first."""
-        known = len(self._ids)
-        statement = select(FingerprintTable.id, FingerprintTable.hashes).order_by(FingerprintTable.id)
-        statement = statement.where(FingerprintTable.version == VERSION)
-        statement = statement.where(FingerprintTable.id > (int(self._ids[-1]) if known else 0))
-        ids, hashes = [self._ids], [self._hashes]
-        for rows in session.execute(statement.execution_options(yield_per=_ROWS)).partitions():
-            some_ids, some_hashes = zip(*rows, strict=True)
-            ids.append(np.array(some_ids, np.int64))
-            packed = np.frombuffer(b"".join(some_hashes), ">u8").astype(np.uint64)
-            hashes.append(packed.reshape(-1, HASH_COUNT))
-        last = int(self._ids[-1]) if known else 0
-        self._ids, self._hashes = np.concatenate(ids), np.concatenate(hashes)
-        self._crowds.learn(_same_pairs(session, last))
-        return known
-
-    def _record_pairs(self, session: Session, first_new: int) -> None:
-        """Compare the fingerprints from a position on with all before them, and with one another."""
-        crowds = self._crowds.full()
-        hidden = np.isin(self._ids, [one for mates in crowds.values() for one in mates])
-        waiting = self._alike(first_new, ~hidden)
-        while len(waiting):
-            with_hubs = np.isin(waiting[:, 0], list(self._crowds.full()))
-            if with_hubs.any():  # first, as it may settle others
-                some, waiting = waiting[with_hubs], waiting[~with_hubs]
-            else:
-                some, waiting = waiting[:_COMPARED], waiting[_COMPARED:]
-            self._crowds.learn(compare(session, some, self._apply, self._looks))
-            waiting = waiting[~self._crowds.settled(waiting)]
-        self._crowds.learn(compare(session, self._alike_in_crowds(first_new, crowds), self._apply, self._looks))
-
-    def _alike(self, first_new: int, visible: npt.NDArray[np.bool_]) -> IntArray:
-        """(N, 2) ids of visible fingerprints with close hashes, one of them new, ordered by the second, larger id."""
-        self._file(first_new)
-        fresh = self._hashes[first_new:]
-        if not len(fresh):
-            return np.empty((0, 2), np.int64)
-        unfiled = np.flatnonzero(visible[self._filed :]) + self._filed
-        found = []
-        for one, other in SEARCHES:
-            queries = np.ascontiguousarray(fresh[:, one])
-            if self._filed:
-                who, filed = self._indexes[other].within(queries, HASH_DISTANCE)
-                seen = visible[filed]
-                found.append(np.stack([who[seen] + first_new, filed[seen]], axis=1))
-            rest = scan(self._hashes[unfiled, other], queries, np.arange(len(fresh)), HASH_DISTANCE)
-            found.append(np.stack([rest[:, 0] + first_new, unfiled[rest[:, 1]]], axis=1))
-        return self._pairs_of_ids(found)
-
-    def _alike_in_crowds(self, first_new: int, crowds: Mapping[int, Sequence[int]]) -> IntArray:
-        """As above, of new fingerprints and those of crowds that they do not follow; the latter were left out there."""
-        found = [np.empty((0, 2), np.int64)]
-        for hub, mates in crowds.items():
-            fresh = self._ids[first_new:].tolist()
-            strangers = np.array([place for place, one in enumerate(fresh) if not self._crowds.follows(one, hub)], int)
-            members = np.searchsorted(self._ids, mates)
-            for one, other in SEARCHES:
-                near = scan(self._hashes[members, other], self._hashes[first_new:, one], strangers, HASH_DISTANCE)
-                found.append(np.stack([near[:, 0] + first_new, members[near[:, 1]]], axis=1))
-        return self._pairs_of_ids(found)
-
-    def _pairs_of_ids(self, found: Sequence[IntArray]) -> IntArray:
-        """Each pair of positions once, as ids, the smaller first."""
-        pairs = np.sort(np.concatenate(found), axis=1)
-        pairs = np.unique(pairs[pairs[:, 0] != pairs[:, 1]][:, ::-1], axis=0)[:, ::-1]
-        ids: IntArray = self._ids[pairs]
-        return ids
-
-    def _file(self, end: int) -> None:
-        """Put the hashes before `end` into the index, once they are many enough to be worth a new one."""
-        if end - self._filed > max(_UNFILED, self._filed // 8):
-            self._indexes = [HammingIndex(self._hashes[:end, column]) for column in range(HASH_COUNT)]
-            self._filed = end
-
-    def _ids_by_pixels(self, session: Session, pixels: Sequence[str]) -> dict[str, int]:
-        found: dict[str, int] = {}
-        for chunk in chunks(pixels):
-            statement = select(FingerprintTable.pixels_sha256, FingerprintTable.id).where(
-                FingerprintTable.pixels_sha256.in_(chunk), FingerprintTable.version == VERSION
-            )
-            found.update((digest, identity) for digest, identity in session.execute(statement))
+    def read(self, session: Session, identities: list[int]) -> dict[int, tuple[Fingerprint, FloatArray]]:
+        """Those of the ids that are recorded; an image that was purged since its hashes were read has none."""
+        table = FingerprintTable
+        statements = (select(table.id, table.pixels_sha256).where(table.id.in_(chunk)) for chunk in chunks(identities))
+        recorded = {identity: pixels for one in statements for identity, pixels in session.execute(one)}
+        # SQLite gives the id of a purged image to the next one.
+        kept = [one for one in identities if one in self._recent and self._pixels[one] == recorded.get(one)]
+        found = {identity: self._recent.pop(identity) for identity in kept}
+        fresh = read_fingerprints(session, recorded.keys() - found.keys())
+        if fresh:
+            coarse = coarse_cells(list(fresh.values()))
+            found.update(zip(fresh, zip(fresh.values(), coarse, strict=True), strict=True))
+        self._pixels.update(recorded)
+        self._recent.update(found)  # behind all others
+        for oldest in list(self._recent)[: max(0, len(self._recent) - _CACHED)]:
+            del self._recent[oldest], self._pixels[oldest]
         return found
 
 
-def _same_pairs(session: Session, after: int) -> list[Pair]:
+def compare(session: Session, ids: IntArray, apply: Apply = map, cache: FingerprintCache | None = None) -> list[Pair]:
+    """Compare (N, 2) pairs of fingerprint ids, record those that look alike at all, and return these."""
+    cache = cache or FingerprintCache()
+    alike: list[Pair] = []
+    for some in np.split(ids, range(_PAIRS_AT_ONCE, len(ids), _PAIRS_AT_ONCE)):
+        found = cache.read(session, np.unique(some).tolist())
+        present = some[np.isin(some, list(found)).all(axis=1)]
+        if not len(present):
+            continue
+        pairs = np.searchsorted(np.array(sorted(found)), present)
+        fingerprints, cells = zip(*(found[identity] for identity in sorted(found)), strict=True)
+        result = differences(fingerprints, pairs, apply, np.stack(cells)).tolist()
+        alike += [
+            (first, second, difference)
+            for (first, second), difference in zip(present.tolist(), result, strict=True)
+            if difference <= MAX_DIFFERENCE
+        ]
+    rows = [{"first_id": first, "second_id": second, "difference": found} for first, second, found in alike]
+    insert_or_ignore(session, SimilarPairTable, rows)
+    return alike
+
+
+def read_fingerprints(session: Session, identities: Iterable[int]) -> dict[int, Fingerprint]:
+    """Fingerprints by their ids, in the order of these; there may be none of an image that was purged."""
+    found: dict[int, Fingerprint] = {}
+    table = FingerprintTable
+    for chunk in chunks(sorted(identities)):
+        statement = select(table.id, table.hashes, table.aspect, table.thumbnail).where(table.id.in_(chunk))
+        for identity, hashes, aspect, thumbnail in session.connection().execute(statement.order_by(table.id)):
+            found[identity] = Fingerprint(tuple(np.frombuffer(hashes, ">u8").tolist()), aspect, thumbnail)
+    return found
+
+
+def same_pairs(session: Session, after: int) -> list[Pair]:
     """Recorded pairs that are the same, the second of them behind an id."""
     table = SimilarPairTable
     statement = select(table.first_id, table.second_id, table.difference)
@@ -158,7 +97,7 @@ def _same_pairs(session: Session, after: int) -> list[Pair]:
 def group_around(session: Session, fingerprint_ids: Set[int], threshold: float) -> tuple[set[int], list[Pair]]:
     """The fingerprints that are joined to these by a chain of pairs below the threshold, and all such pairs.
 
-    Pairs within a crowd may be lacking; where the threshold is low, the chain goes by way of the crowd's hub.
+    Pairs within a cluster may be lacking; where the threshold is low, the chain goes by way of its representative.
     """
     group, fresh = set(fingerprint_ids), sorted(fingerprint_ids)
     pairs: dict[tuple[int, int], float] = {}

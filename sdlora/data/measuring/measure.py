@@ -16,8 +16,8 @@ _PIXELS_AT_ONCE = 1 << 20  # decoded before any is measured: some 10 MB
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """What was learnt of one image. `scores` are by check name; a check that had nothing to see has none."""
+class ImageScores:
+    """Scores and fingerprint of one image. `scores` are by check name; a check that had nothing to see has none."""
 
     sha256: str
     header: Header | None
@@ -28,14 +28,14 @@ class Measurement:
     fingerprint: Fingerprint | None
 
 
-def measure(sha256: str, content: bytes, max_pixels: int, background: str = "white") -> Measurement:
+def measure(sha256: str, content: bytes, max_pixels: int, background: str = "white") -> ImageScores:
     """Score one image by all checks; nothing is decoded if the header promises more than `max_pixels`."""
     return next(measure_many([(sha256, content)], max_pixels, background))
 
 
 def measure_many(
     images: Iterable[tuple[str, bytes]], max_pixels: int, background: str = "white"
-) -> Iterator[Measurement]:
+) -> Iterator[ImageScores]:
     """The same of many images by SHA-256 and bytes, in their order. Small ones of one size are measured together.
 
     What is measured of an image does not depend, to the bit, on the others.
@@ -61,7 +61,7 @@ def measure_many(
     yield from measured(shas, lot, background)
 
 
-def measured(shas: Sequence[str], decoded: Sequence[Decoded], background: str) -> list[Measurement]:
+def measured(shas: Sequence[str], decoded: Sequence[Decoded], background: str) -> list[ImageScores]:
     """Score what became of images' bytes by all checks."""
     places = [place for place, one in enumerate(decoded) if one.rgb is not None]
     found = {place: _measured(shas[place], one, background) for place, one in enumerate(decoded) if one.rgb is None}
@@ -79,10 +79,10 @@ def _measured(
     stack: Stack | None = None,
     number: int = 0,
     look: Fingerprint | None = None,
-) -> Measurement:
+) -> ImageScores:
     picture = Picture(decoded.header, decoded.problem, stack, number)
     scores = [(check.name, check.score(picture)) for check in CHECKS]
-    return Measurement(
+    return ImageScores(
         sha256=sha256,
         header=decoded.header,
         problem=decoded.problem,

@@ -19,7 +19,7 @@ from fsspec.core import url_to_fs
 from sdlora.data.checks import CHECKS
 from sdlora.data.decoding.decode import Header, current_decodings
 from sdlora.data.duplicates.fingerprint import VERSION, Fingerprint
-from sdlora.data.measuring.measure import Measurement
+from sdlora.data.measuring.measure import ImageScores
 from sdlora.data.measuring.workers import measure_blobs
 
 SHARD = 1_000
@@ -66,9 +66,9 @@ class ShardResults:
         self._fs, root = url_to_fs(blobs_url)
         self._folder = f"{root}/measured"
 
-    def write(self, shard: Shard, measurements: Sequence[Measurement]) -> None:
-        """Leave the measurements of a shard, in the order of its images."""
-        lines = json.dumps([_to_json(one) for one in measurements]).encode()
+    def write(self, shard: Shard, images: Sequence[ImageScores]) -> None:
+        """Leave the images of a shard, in the order of its images."""
+        lines = json.dumps([_to_json(one) for one in images]).encode()
         # The file's own digest comes first, so that a torn one is known.
         content = hashlib.sha256(lines).hexdigest().encode() + gzip.compress(lines, compresslevel=1, mtime=0)
         partial = f"{self._folder}/.partial-{uuid.uuid4().hex}"
@@ -76,8 +76,8 @@ class ShardResults:
         self._fs.pipe_file(partial, content)
         self._fs.mv(partial, self._path(shard))
 
-    def read(self, shard: Shard) -> list[Measurement] | None:
-        """The measurements of a shard; None if there are none, or they are damaged."""
+    def read(self, shard: Shard) -> list[ImageScores] | None:
+        """The images of a shard; None if there are none, or they are damaged."""
         try:
             content: bytes = self._fs.cat_file(self._path(shard))
             lines = gzip.decompress(content[64:])
@@ -96,15 +96,15 @@ class ShardResults:
         return f"{self._folder}/{shard.digest}"
 
 
-def _to_json(measurement: Measurement) -> dict[str, Any]:
-    values = asdict(measurement)
-    if measurement.fingerprint:
-        values["fingerprint"]["thumbnail"] = base64.b64encode(measurement.fingerprint.thumbnail).decode()
+def _to_json(image: ImageScores) -> dict[str, Any]:
+    values = asdict(image)
+    if image.fingerprint:
+        values["fingerprint"]["thumbnail"] = base64.b64encode(image.fingerprint.thumbnail).decode()
     return values
 
 
-def _from_json(values: dict[str, Any]) -> Measurement:
+def _from_json(values: dict[str, Any]) -> ImageScores:
     header, look = values["header"], values["fingerprint"]
     if look:
         look = Fingerprint(tuple(look["hashes"]), look["aspect"], base64.b64decode(look["thumbnail"]))
-    return Measurement(**{**values, "header": Header(**header) if header else None, "fingerprint": look})
+    return ImageScores(**{**values, "header": Header(**header) if header else None, "fingerprint": look})

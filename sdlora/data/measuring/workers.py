@@ -16,7 +16,7 @@ from multiprocessing import forkserver
 from typing import TYPE_CHECKING, Protocol
 
 from sdlora.data.decoding.decode import Decoded
-from sdlora.data.measuring.measure import Measurement, measure_many, measured
+from sdlora.data.measuring.measure import ImageScores, measure_many, measured
 
 if TYPE_CHECKING:
     from sdlora.store.blobs import BlobStore
@@ -28,7 +28,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _SECONDS_PER_SHARD = 300.0
 _SECONDS_PER_IMAGE = 60.0
 
-Measure = Callable[[Sequence[str]], Iterable[Measurement]]
+Measure = Callable[[Sequence[str]], Iterable[ImageScores]]
 
 
 class Measurer(Protocol):
@@ -36,12 +36,12 @@ class Measurer(Protocol):
 
     def __call__(
         self, blobs: BlobStore, sizes: Mapping[str, int], max_pixels: int, background: str = "white"
-    ) -> Iterator[Measurement]: ...
+    ) -> Iterator[ImageScores]: ...
 
 
 def measure_all(
     blobs: BlobStore, sizes: Mapping[str, int], max_pixels: int, background: str = "white"
-) -> Iterator[Measurement]:
+) -> Iterator[ImageScores]:
     """Measure images in the given order, in worker processes where there is much to do.
 
     Args:
@@ -60,13 +60,13 @@ def measure_all(
         yield from work(list(sizes))
 
 
-def measure_blobs(url: str, max_pixels: int, background: str, shas: Sequence[str]) -> Iterator[Measurement]:
+def measure_blobs(url: str, max_pixels: int, background: str, shas: Sequence[str]) -> Iterator[ImageScores]:
     """Measure images whose bytes lie in the blob store at `url`, in the given order."""
     blobs = _blob_store(url)
     return measure_many(((sha256, blobs.get(sha256)) for sha256 in shas), max_pixels, background)
 
 
-def measure_in_processes(work: Measure, shas: Sequence[str], background: str) -> Iterator[Measurement]:
+def measure_in_processes(work: Measure, shas: Sequence[str], background: str) -> Iterator[ImageScores]:
     """Apply `work`, which can be pickled, to the SHA-256s in worker processes; results come in the same order.
 
     Where no process can be started (the caller's script has no `__main__` guard), this one does all of it.
@@ -76,7 +76,7 @@ def measure_in_processes(work: Measure, shas: Sequence[str], background: str) ->
         yield from work(shas)
         return
     shards = (shas[start : start + _SHARD] for start in range(0, len(shas), _SHARD))
-    running: deque[tuple[Sequence[str], Future[list[Measurement]]]] = deque()
+    running: deque[tuple[Sequence[str], Future[list[ImageScores]]]] = deque()
     try:
         while True:
             for shard in shards:
@@ -102,7 +102,7 @@ def measure_in_processes(work: Measure, shas: Sequence[str], background: str) ->
         pool.shutdown(cancel_futures=True)
 
 
-def _one_by_one(work: Measure, shas: Sequence[str], background: str) -> Iterator[Measurement]:
+def _one_by_one(work: Measure, shas: Sequence[str], background: str) -> Iterator[ImageScores]:
     pool = start_pool(1) or _never()
     for sha256 in shas:
         try:
@@ -118,7 +118,7 @@ def _one_by_one(work: Measure, shas: Sequence[str], background: str) -> Iterator
     pool.shutdown()
 
 
-def _measure_shard(work: Measure, shas: Sequence[str]) -> list[Measurement]:
+def _measure_shard(work: Measure, shas: Sequence[str]) -> list[ImageScores]:
     return list(work(shas))
 
 

@@ -13,9 +13,8 @@ from sdlora.data.sources.base import (
     Content,
     Item,
     Opener,
-    Said,
     Source,
-    Surroundings,
+    SourceContext,
     UnreadableItemError,
 )
 
@@ -23,16 +22,16 @@ OPENERS = (
     "url_list.open_url_list",
     "archive.open_archives",
     "generated.open_generated",
-    "hub_dataset.open_hub_dataset",
-    "hub_dataset.open_image_parquet",
-    "saved_dataset.open_saved_dataset",
+    "datasets.open_hub_dataset",
+    "datasets.open_image_parquet",
+    "datasets.open_saved_dataset",
     "remote.open_remote_folder",
     "folder.open_folder",
 )
 """The first that knows the address opens it. Names, so that an opener is imported when its turn comes."""
 
 
-def open_source(uri: str, surroundings: Surroundings) -> Source:
+def open_source(uri: str, context: SourceContext) -> Source:
     """The source at a path or URI.
 
     Raises:
@@ -41,7 +40,7 @@ def open_source(uri: str, surroundings: Surroundings) -> Source:
     for name in OPENERS:
         module, _, function = name.partition(".")
         opener: Opener = getattr(import_module(f"sdlora.data.sources.{module}"), function)
-        source = opener(uri, surroundings)
+        source = opener(uri, context)
         if source is not None:
             return source
     raise DataError(
@@ -51,4 +50,4 @@ def open_source(uri: str, surroundings: Surroundings) -> Source:
     )
 
 
-__all__ = ["Content", "Item", "Opener", "Said", "Source", "Surroundings", "UnreadableItemError", "open_source"]
+__all__ = ["Content", "Item", "Opener", "Source", "SourceContext", "UnreadableItemError", "open_source"]

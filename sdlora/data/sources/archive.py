@@ -11,9 +11,8 @@ from shlex import quote
 from typing import Protocol
 
 from sdlora.core.errors import DataError
-from sdlora.data.sources.base import Item, Source, Surroundings, address_key, local_path
-from sdlora.data.sources.patterns import expand
-from sdlora.data.sources.places import Place, places_of
+from sdlora.data.sources.base import Item, Source, SourceContext, address_key, local_path
+from sdlora.data.sources.source_file import SourceFile, source_files
 from sdlora.data.sources.tree import Entry, Listing, tree_items
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -39,7 +38,7 @@ class Archive(Protocol):
     def close(self) -> None: ...
 
 
-def open_archives(uri: str, surroundings: Surroundings) -> Source | None:
+def open_archives(uri: str, context: SourceContext) -> Source | None:
     """One archive, or all that a pattern fits; None if the address ends in no archive's suffix.
 
     Members that would leave the archive, links, devices, names with control characters and members that are too large
@@ -52,20 +51,20 @@ def open_archives(uri: str, surroundings: Surroundings) -> Source | None:
     if not lowered.endswith(ARCHIVE_SUFFIXES):
         _refuse_other_archives(uri)
         return None
-    places = places_of(uri, expand(uri))
-    if places is None:  # a folder that is called like an archive
+    files = source_files(uri)
+    if files is None:  # a folder that is called like an archive
         return None
     unmatched: list[str] = []
-    opened = _Opened(places, surroundings, unmatched)
+    opened = _Opened(files, context, unmatched)
     count = None
-    if len(places) == 1:
+    if len(files) == 1:
         count = len(opened.archive(0).listing.images)
         if not count:
             opened.close()
             raise DataError(f"data.sources: no image in the archive {uri!r}. Correct the path.")
     return Source(
-        name=places[0].name if len(places) == 1 else uri.rstrip("/").rpartition("/")[2],
-        key=address_key(places[0].address if len(places) == 1 else "\n".join(place.address for place in places)),
+        name=files[0].name if len(files) == 1 else uri.rstrip("/").rpartition("/")[2],
+        key=address_key(files[0].address if len(files) == 1 else "\n".join(file.address for file in files)),
         count=count,
         items=opened.items,
         unmatched=unmatched,
@@ -91,32 +90,32 @@ class _Opened:
 
     KEPT = 2  # items of the one before may still wait to be read
 
-    def __init__(self, places: Sequence[Place], surroundings: Surroundings, unmatched: list[str]) -> None:
-        self.places, self.config, self.unmatched = places, surroundings.config, unmatched
+    def __init__(self, files: Sequence[SourceFile], context: SourceContext, unmatched: list[str]) -> None:
+        self.files, self.config, self.unmatched = files, context.config, unmatched
         self._archives: dict[int, Archive] = {}
 
     def archive(self, index: int) -> Archive:
         if index not in self._archives:
             while len(self._archives) >= self.KEPT:
                 self._archives.pop(min(self._archives)).close()
-            place = self.places[index]
-            if place.address.lower().endswith(".zip"):
+            file = self.files[index]
+            if file.address.lower().endswith(".zip"):
                 from sdlora.data.sources.zip_archive import ZipArchive
 
-                self._archives[index] = ZipArchive(place, self.config)
+                self._archives[index] = ZipArchive(file, self.config)
             else:
                 from sdlora.data.sources.tar_archive import TarArchive
 
-                self._archives[index] = TarArchive(place, self.config)
+                self._archives[index] = TarArchive(file, self.config)
         return self._archives[index]
 
     def items(self) -> Iterator[Item]:
-        if len(self.places) == 1:
+        if len(self.files) == 1:
             yield from self._items(0)
             return
-        for index, place in enumerate(self.places):
+        for index, file in enumerate(self.files):
             for item in self._items(index):
-                yield item.under(place.name)
+                yield item.under(file.name)
 
     def close(self) -> None:
         while self._archives:

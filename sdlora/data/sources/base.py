@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from sdlora.data.config import DataConfig
 from sdlora.store import Caption, ImageStore
-from sdlora.store.addresses import public_address
+from sdlora.store.addresses import redacted_url
 
 CAPTION_KEYS = ("text", "caption", "captions", "prompt")
 """Names under which metadata and data sets keep captions, the first one found counts."""
@@ -37,8 +37,8 @@ class Content:
 
 
 @dataclass(frozen=True)
-class Said:
-    """What lies beside an image about it.
+class SidecarInfo:
+    """Captions, rights and mask that a source has about an image, in a file next to it or a row of metadata.
 
     Attributes:
         origin: where the source itself says that the image comes from, such as a package or an address.
@@ -49,6 +49,11 @@ class Said:
     origin: str | None = None
     licence: str | None = None
     mask: str | None = None
+
+    @property
+    def stamp(self) -> str:
+        """Changes when any of it does."""
+        return hashlib.blake2b(repr(astuple(self)).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,9 @@ class MaskFile:
     read: Callable[[], bytes]
 
 
-def nothing_said() -> Said:
-    return Said()
+def already_read(sidecar: SidecarInfo) -> Callable[[], SidecarInfo]:
+    """An item's `sidecar` that was read with the item itself."""
+    return lambda: sidecar
 
 
 @dataclass(frozen=True)
@@ -79,8 +85,8 @@ class Item:
         stamp: changes when the bytes do, so an unchanged item is known without reading it; None if nothing tells.
         read: given the recorded stamp, returns the bytes, None if they are the recorded ones, or raises
             UnreadableItemError or TryLaterError. Called in any thread.
-        said: returns what lies beside the image, such as a `.txt` of the same name.
-        caption_stamp: changes when what is said, or the mask, does.
+        sidecar: reads what the source has about the image, such as a `.txt` of the same name.
+        caption_stamp: changes when that, or the mask, does.
         mask: of the image, where the source has one.
         names: path whose folder and file name are words about the image; None if they are mere numbers.
         lane: items of one lane are read a few at a time, such as those of one web host.
@@ -90,7 +96,7 @@ class Item:
     path: str
     stamp: str | None
     read: Callable[[str | None], Content | None]
-    said: Callable[[], Said] = nothing_said
+    sidecar: Callable[[], SidecarInfo] = SidecarInfo
     caption_stamp: str | None = None
     names: str | None = None
     lane: str | None = None
@@ -127,14 +133,14 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """What a source may need besides its address: the settings, and the store that it is collected into."""
+class SourceContext:
+    """The settings, and the store that a source is collected into."""
 
     config: DataConfig
     store: ImageStore | None = None
 
 
-Opener = Callable[[str, Surroundings], Source | None]
+Opener = Callable[[str, SourceContext], Source | None]
 
 
 def refused(path: str, reason: str) -> Item:
@@ -143,7 +149,7 @@ def refused(path: str, reason: str) -> Item:
     def read(_: str | None = None) -> Content:
         raise UnreadableItemError(reason)
 
-    return Item(path=shown(path), stamp=None, read=read)
+    return Item(path=printable(path), stamp=None, read=read)
 
 
 def address_key(address: str) -> str:
@@ -161,12 +167,12 @@ def local_path(uri: str) -> Path | None:
     return Path(uri).expanduser()
 
 
-def told(uri: str) -> str:
+def redacted(uri: str) -> str:
     """An address as messages quote it: whatever grants access to a place elsewhere is left out."""
-    return repr(uri if local_path(uri) else public_address(uri).name)
+    return repr(uri if local_path(uri) else redacted_url(uri).name)
 
 
-def shown(path: str) -> str:
+def printable(path: str) -> str:
     """A path in letters that every database and terminal takes."""
     if path.isascii() and path.isprintable():
         return path
@@ -174,7 +180,7 @@ def shown(path: str) -> str:
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in path)
 
 
-def tidy(text: str) -> str:
+def one_line(text: str) -> str:
     """One line without control characters or surplus spaces."""
     text = " ".join(text.split())
     if text.isprintable():
@@ -185,9 +191,9 @@ def tidy(text: str) -> str:
 def caption_texts(value: object) -> tuple[str, ...]:
     """Captions of a metadata field: a string or a list of strings; empty ones are left out."""
     values = value if isinstance(value, list | tuple) else (value,)
-    texts = (tidy(text) for text in values if isinstance(text, str))
+    texts = (one_line(text) for text in values if isinstance(text, str))
     return tuple(text for text in texts if text)
 
 
 def text_or_none(value: object) -> str | None:
-    return tidy(value) or None if isinstance(value, str) else None
+    return one_line(value) or None if isinstance(value, str) else None

@@ -12,7 +12,7 @@ import posixpath
 import re
 from collections.abc import Callable
 
-from sdlora.data.sources.base import Item, Said, tidy
+from sdlora.data.sources.base import Item, SidecarInfo, one_line
 from sdlora.data.sources.embedded import embedded_captions
 from sdlora.store import Caption
 
@@ -25,9 +25,9 @@ MAX_REPEATS = 1000
 _KOHYA = re.compile(r"(\d{1,4})_(.+)")
 
 
-def find_captions(item: Item, said: Said, content: Callable[[], bytes]) -> tuple[Caption, ...]:
+def find_captions(item: Item, sidecar: SidecarInfo, content: Callable[[], bytes]) -> tuple[Caption, ...]:
     """The captions of an item; `content` is called only where nothing is said beside the image."""
-    found = said.captions or embedded_captions(content())
+    found = sidecar.captions or embedded_captions(content())
     if not found and item.names:
         stem = posixpath.splitext(posixpath.basename(item.names))[0]
         found = caption_from_folder(item.names) or caption_from_name(stem)
@@ -50,13 +50,13 @@ def repeats_of(path: str) -> int | None:
 def caption_from_folder(path: str) -> tuple[Caption, ...]:
     """`10_sks dog/x.png` -> "sks dog"."""
     found = _kohya_folder(path)
-    text = tidy(found[1].replace("_", " ")) if found else ""
+    text = one_line(found[1].replace("_", " ")) if found else ""
     return (Caption(text, "folder_name"),) if text else ()
 
 
 def caption_from_name(stem: str) -> tuple[Caption, ...]:
     """`red-apple_2` -> "red apple 2"."""
-    text = tidy(stem.replace("-", " ").replace("_", " "))
+    text = one_line(stem.replace("-", " ").replace("_", " "))
     return (Caption(text, "file_name"),) if text else ()
 
 

@@ -14,9 +14,9 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 import httpcore
 
 from sdlora.data.config import DataConfig
-from sdlora.data.reading import TryLaterError
 from sdlora.data.sources.base import Content, UnreadableItemError
-from sdlora.data.sources.public_address import ForbiddenAddressError, GuardedBackend, Resolve, resolve
+from sdlora.data.sources.internet import ForbiddenAddressError, GuardedBackend, Resolve, resolve
+from sdlora.data.threads import TryLaterError
 
 MAX_REDIRECTS = 5
 MAX_FAILURES = 20

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from sdlora.data.sources.base import tidy
+from sdlora.data.sources.base import one_line
 from sdlora.store import Caption
 
 MAX_TEXT_BYTES = 256 * 2**10
@@ -55,7 +55,7 @@ def embedded_captions(content: bytes) -> tuple[Caption, ...]:
 def prompt_of_parameters(parameters: str) -> str:
     """The prompt in the `parameters` that AUTOMATIC1111's program writes; neither negative prompt nor settings."""
     prompt = parameters[: match.start()] if (match := _AFTER_PROMPT.search(parameters)) else parameters
-    return tidy(_EXTRA_NETWORK.sub(" ", prompt)).strip(" ,")
+    return one_line(_EXTRA_NETWORK.sub(" ", prompt)).strip(" ,")
 
 
 def _texts(content: bytes) -> _Texts:
@@ -154,18 +154,20 @@ def _xmp_captions(packet: bytes) -> list[str]:
         root = fromstring(packet.strip(b"\x00 \r\n\t"), forbid_dtd=True)
     except (ParseError, DefusedXmlException, ValueError, LookupError):
         return []
-    described = [tidy(item.text or "") for item in root.iterfind(f".//{_DC}description//{_RDF}li")]
-    described += [tidy(node.get(f"{_DC}description", "")) for node in root.iter(f"{_RDF}Description")]
+    described = [one_line(item.text or "") for item in root.iterfind(f".//{_DC}description//{_RDF}li")]
+    described += [one_line(node.get(f"{_DC}description", "")) for node in root.iter(f"{_RDF}Description")]
     if any(described):
         return [text for text in described if text]
-    subjects = ", ".join(filter(None, (tidy(item.text or "") for item in root.iterfind(f".//{_DC}subject//{_RDF}li"))))
+    subjects = ", ".join(
+        filter(None, (one_line(item.text or "") for item in root.iterfind(f".//{_DC}subject//{_RDF}li")))
+    )
     return [subjects] if subjects else []
 
 
 def _png_captions(texts: dict[str, str]) -> list[str]:
     """The prompt of `parameters`, else `Description`. ComfyUI's `prompt` and `workflow` are programs, not words."""
     found = prompt_of_parameters(texts["parameters"]) if "parameters" in texts else ""
-    found = found or tidy(texts.get("Description", ""))
+    found = found or one_line(texts.get("Description", ""))
     return [found] if found and not found.startswith("{") else []
 
 
@@ -190,7 +192,7 @@ def _exif_captions(data: bytes) -> list[str]:
             return [prompt]
     if not isinstance(described, str) or len(described) > MAX_TEXT_BYTES:
         return []
-    text = tidy(_decode(described.encode("latin-1", "ignore")))  # Pillow reads bytes as Latin-1; many write UTF-8
+    text = one_line(_decode(described.encode("latin-1", "ignore")))  # Pillow reads bytes as Latin-1; many write UTF-8
     return [] if not text or _CAMERA_WORDS.fullmatch(text) else [text]
 
 

@@ -9,14 +9,14 @@ from functools import partial
 from pathlib import Path
 
 from sdlora.core.errors import DataError
-from sdlora.data.sources.base import Source, Surroundings, UnreadableItemError, address_key, local_path
+from sdlora.data.sources.base import Source, SourceContext, UnreadableItemError, address_key, local_path
 from sdlora.data.sources.tree import Entry, Listing, is_image, speaks_of_images, tree_items
 
 WORKERS = 1
 """Threads of one interpreter that do little each wait for its lock longer than for a disk."""
 
 
-def open_folder(uri: str, surroundings: Surroundings) -> Source | None:
+def open_folder(uri: str, context: SourceContext) -> Source | None:
     """A folder by its path.
 
     Hidden files and folders are passed over; folders are not followed through symbolic links.
@@ -37,7 +37,7 @@ def open_folder(uri: str, surroundings: Surroundings) -> Source | None:
             ".jpg or .webp there, or correct the path."
         )
     unmatched: list[str] = []
-    limit = surroundings.config.max_file_bytes
+    limit = context.config.max_file_bytes
     return Source(
         name=root.resolve().name or "folder",
         key=address_key(str(root.resolve())),

@@ -7,7 +7,16 @@ from functools import partial
 from urllib.parse import parse_qs, urlsplit
 
 from sdlora.core.errors import DataError
-from sdlora.data.sources.base import Content, Item, Said, Source, Surroundings, UnreadableItemError, address_key
+from sdlora.data.sources.base import (
+    Content,
+    Item,
+    SidecarInfo,
+    Source,
+    SourceContext,
+    UnreadableItemError,
+    address_key,
+    already_read,
+)
 from sdlora.store import Caption, ImageStore
 from sdlora.store.ratings import RatedGeneration, liked_generations
 
@@ -15,7 +24,7 @@ SCHEME = "generated"
 DEFAULT_STARS = 4.0
 
 
-def open_generated(uri: str, surroundings: Surroundings) -> Source | None:
+def open_generated(uri: str, context: SourceContext) -> Source | None:
     """Generated images whose mean rating is at least `min_stars`; the caption is the prompt.
 
     Args:
@@ -27,7 +36,7 @@ def open_generated(uri: str, surroundings: Surroundings) -> Source | None:
     if urlsplit(uri).scheme != SCHEME:
         return None
     min_stars, version = _options(uri)
-    store = surroundings.store
+    store = context.store
     if store is None:
         raise DataError(f"data.sources: {uri!r} needs the image database that it is collected into.")
     with store.read() as session:
@@ -62,7 +71,7 @@ def _items(store: ImageStore, liked: list[RatedGeneration]) -> Iterator[Item]:
             path=f"{generation.id}.png",
             stamp=generation.sha256,
             read=partial(_read, store, generation.sha256),
-            said=partial(_said, generation.prompt, origin),
+            sidecar=already_read(SidecarInfo((Caption(generation.prompt, "prompt"),), origin=origin)),
             caption_stamp=address_key(generation.prompt)[:16],
         )
 
@@ -72,7 +81,3 @@ def _read(store: ImageStore, sha256: str, _: str | None = None) -> Content:
         return Content(store.read_bytes(sha256), sha256)
     except DataError as error:
         raise UnreadableItemError(str(error)) from error
-
-
-def _said(prompt: str, origin: str) -> Said:
-    return Said((Caption(prompt, "prompt"),), origin=origin)

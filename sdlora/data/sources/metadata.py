@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
 from sdlora.core.errors import DataError
-from sdlora.data.sources.base import CAPTION_KEYS, Said, caption_texts, text_or_none, tidy
+from sdlora.data.sources.base import CAPTION_KEYS, SidecarInfo, caption_texts, one_line, text_or_none
 from sdlora.store import Caption, Origin
 
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
@@ -16,7 +16,7 @@ SIDECAR_SUFFIXES = (".txt", ".caption", ".json")
 MAX_SIDECAR_BYTES = 256 * 2**10
 
 
-def read_metadata(path: str, content: bytes) -> dict[str, Said]:
+def read_metadata(path: str, content: bytes) -> dict[str, SidecarInfo]:
     """Rows of a metadata file by `file_name`, which is relative to the file's folder.
 
     Args:
@@ -26,23 +26,23 @@ def read_metadata(path: str, content: bytes) -> dict[str, Said]:
     """
     text = _decode_metadata(path, content)
     rows = _json_rows(path, text) if path.endswith(".jsonl") else _csv_rows(text)
-    found: dict[str, Said] = {}
+    found: dict[str, SidecarInfo] = {}
     for number, row in rows:
         name = row.get("file_name")
         if not isinstance(name, str) or not name:
             raise DataError(
                 f"{path}, line {number}: expected a `file_name`, found the keys {', '.join(map(str, row))}."
             )
-        found[str(PurePosixPath(name))] = said_by_row(row, "metadata")
+        found[str(PurePosixPath(name))] = sidecar_of_row(row, "metadata")
     return found
 
 
-def said_by_row(row: Mapping[str, object], origin: Origin) -> Said:
+def sidecar_of_row(row: Mapping[str, object], origin: Origin) -> SidecarInfo:
     """What a row of metadata, or of a dataset, says of its image."""
     key = next((key for key in CAPTION_KEYS if row.get(key)), None)
     texts = caption_texts(row[key]) if key else ()
     mask = row.get("mask")
-    return Said(
+    return SidecarInfo(
         captions=tuple(Caption(text, origin) for text in texts),
         origin=text_or_none(row.get("source")),
         licence=text_or_none(row.get("licence") or row.get("license")),
@@ -50,16 +50,16 @@ def said_by_row(row: Mapping[str, object], origin: Origin) -> Said:
     )
 
 
-def read_sidecar(suffix: str, content: bytes) -> Said:
+def read_sidecar(suffix: str, content: bytes) -> SidecarInfo:
     """What a file beside the image says: text with a caption per line, or JSON with keys as in metadata."""
     text = decode_text(content)
     if suffix == ".json":
         try:
             row = json.loads(text)
         except (ValueError, RecursionError):
-            return Said()
-        return said_by_row(row, "sidecar") if isinstance(row, dict) else Said()
-    return Said(tuple(Caption(line, "sidecar") for line in map(tidy, text.splitlines()) if line))
+            return SidecarInfo()
+        return sidecar_of_row(row, "sidecar") if isinstance(row, dict) else SidecarInfo()
+    return SidecarInfo(tuple(Caption(line, "sidecar") for line in map(one_line, text.splitlines()) if line))
 
 
 def decode_text(content: bytes) -> str:

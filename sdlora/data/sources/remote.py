@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from sdlora.core.errors import DataError
-from sdlora.data.sources.base import Source, Surroundings, UnreadableItemError, address_key, local_path, told
-from sdlora.data.sources.places import file_system, stamp_of
+from sdlora.data.sources.base import Source, SourceContext, UnreadableItemError, address_key, local_path, redacted
+from sdlora.data.sources.source_file import file_system, stamp_of
 from sdlora.data.sources.tree import Entry, Listing, is_hidden, is_image, speaks_of_images, tree_items
 
 WORKERS = 16
 """Each read waits for the network most of its time."""
 
 
-def open_remote_folder(uri: str, surroundings: Surroundings) -> Source | None:
+def open_remote_folder(uri: str, context: SourceContext) -> Source | None:
     """A folder by its address, read as a local folder is: captions lie beside the images, hidden files are passed over.
 
     Keys and endpoints come from where the store's own driver looks for them, such as AWS_ACCESS_KEY_ID.
@@ -27,15 +27,15 @@ def open_remote_folder(uri: str, surroundings: Surroundings) -> Source | None:
         return None
     if uri.startswith(("http://", "https://")):
         raise DataError(
-            f"data.sources: {told(uri)} is one page of the web. Put addresses of images into a .txt, one per line, and "
-            "give that; download archives first and give the file."
+            f"data.sources: {redacted(uri)} is one page of the web. Put addresses of images into a .txt, one per line, "
+            "and give that; download archives first and give the file."
         )
     fs, root = file_system(uri)
     with_errors = _Told(uri)
     if not with_errors.call(fs.isdir, root):
         found = "a file, not a folder" if with_errors.call(fs.exists, root) else "nothing there"
         raise DataError(
-            f"data.sources: expected a folder of images at {told(uri)}, found {found}. Correct the address."
+            f"data.sources: expected a folder of images at {redacted(uri)}, found {found}. Correct the address."
         )
     unmatched: list[str] = []
     return Source(
@@ -45,7 +45,7 @@ def open_remote_folder(uri: str, surroundings: Surroundings) -> Source | None:
         items=lambda: tree_items(
             _listings(fs, root.rstrip("/"), with_errors),
             lambda entry, size: _read(fs, entry, size),
-            surroundings.config.max_file_bytes,
+            context.config.max_file_bytes,
             unmatched,
             lambda path: _find(fs, root.rstrip("/"), path),
         ),
@@ -65,8 +65,8 @@ class _Told:
             return function(*arguments, **options)
         except Exception as error:  # drivers raise errors of their own beside OSError
             raise DataError(
-                f"data.sources: {told(self.uri)} cannot be listed: {type(error).__name__}: {error}. Check the address, "
-                "the network and the keys."
+                f"data.sources: {redacted(self.uri)} cannot be listed: {type(error).__name__}: {error}. Check the "
+                "address, the network and the keys."
             ) from error
 
 
@@ -93,7 +93,7 @@ def _listings(fs: Any, root: str, driver: _Told) -> Iterator[Listing]:
         waiting += reversed(folders)
         yield Listing(images, others)
     if not any_image:
-        raise DataError(f"data.sources: no image in {told(driver.uri)}. Correct the address.")
+        raise DataError(f"data.sources: no image in {redacted(driver.uri)}. Correct the address.")
 
 
 def _find(fs: Any, root: str, path: str) -> Entry | None:

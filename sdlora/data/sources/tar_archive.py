@@ -11,18 +11,19 @@ import io
 import lzma
 import tarfile
 import zlib
+from collections.abc import Iterator
 from typing import BinaryIO, cast
 
 from sdlora.core.errors import DataError
 from sdlora.data.config import DataConfig
-from sdlora.data.sources.archive_names import clean_name, name_problem
-from sdlora.data.sources.base import Item, UnreadableItemError, refused
+from sdlora.data.sources.base import UnreadableItemError
+from sdlora.data.sources.members import REST, Member, list_members
 from sdlora.data.sources.metadata import MAX_SIDECAR_BYTES, METADATA_NAMES
-from sdlora.data.sources.places import Place
-from sdlora.data.sources.tree import Entry, Listing, is_hidden, is_image, is_mask, speaks_of_images
+from sdlora.data.sources.source_file import SourceFile
+from sdlora.data.sources.tree import Entry, is_mask
 
 MAX_HEADER_BYTES = 2**20
-"""What a long name or another extended header may take: `tarfile` reads it at once."""
+"""What a long name or another extended header may take."""
 
 MAX_TEXT_BYTES = 256 * 2**20
 """What all captions of a packed archive may take in memory."""
@@ -40,14 +41,14 @@ class _BombError(Exception):
 class TarArchive:
     """See `sdlora.data.sources.archive.Archive`."""
 
-    def __init__(self, place: Place, config: DataConfig) -> None:
-        self._place, self._config = place, config
+    def __init__(self, file: SourceFile, config: DataConfig) -> None:
+        self._file, self._config = file, config
         self._texts: dict[str, bytes] = {}
-        self._packed = _packing(place)
+        self._packed = _packing(file)
         self.seekable = self._packed is None
         self._stream = self._open()
         try:
-            self.listing = self._list()
+            self.listing = list_members(self._members(), config.max_archive_members, self._keep_text)
         except BaseException:
             self.close()
             raise
@@ -71,64 +72,45 @@ class TarArchive:
 
     def _open(self) -> _Bounded:
         opened = {"gz": gzip.GzipFile, "bz2": bz2.BZ2File, "xz": lzma.LZMAFile}
-        file = self._place.open()
+        file = self._file.open()
         if self._packed is None:
             return _Bounded(file, None, file)
-        most = max(SMALL_BYTES, int(self._config.max_archive_ratio * self._place.size))
+        most = max(SMALL_BYTES, int(self._config.max_archive_ratio * self._file.size))
         if self._packed == "gz":
             return _Bounded(cast("BinaryIO", gzip.GzipFile(fileobj=file)), most, file)
         return _Bounded(cast("BinaryIO", opened[self._packed](file)), most, file)
 
-    def _list(self) -> Listing:
-        images: list[Entry | Item] = []
-        others: dict[str, Entry] = {}
-        seen: set[str] = set()
+    def _members(self) -> Iterator[Member]:
+        """All that can be listed; what ends the listing early is the problem of a last one."""
         number = 0
         try:
-            with tarfile.open(fileobj=cast("BinaryIO", self._stream), mode="r:") as tar:
-                while (member := tar.next()) is not None:
+            with tarfile.open(fileobj=cast("BinaryIO", _Headers(self._stream)), mode="r:") as tar:
+                while (info := tar.next()) is not None:
                     tar.members.clear()  # type: ignore[attr-defined]  # it would keep every member
                     number += 1
-                    if number > self._config.max_archive_members:
-                        images.append(refused("…", f"all members after the first {number - 1:,} (max_archive_members)"))
-                        break
-                    self._sort_in(member, images, others, seen)
+                    yield Member(
+                        name=info.name,
+                        size=info.size,
+                        stamp=f"{self._file.stamp}-{info.offset_data}",
+                        where=info.offset_data,
+                        is_folder=info.isdir(),
+                        problem=_problem(info),
+                    )
         except _BombError as error:
-            images.append(refused("…", str(error)))
+            yield Member(REST, problem=str(error))
         except _DAMAGE as error:
             if not number:
                 raise DataError(
-                    f"data.sources: {self._place.address!r} is no tar archive that can be read: {error}. "
+                    f"data.sources: {self._file.address!r} is no tar archive that can be read: {error}. "
                     "Fetch or pack it anew."
                 ) from error
-            images.append(refused("…", f"the archive is damaged after {number:,} members: {error}"))
-        return Listing(images, others)
+            yield Member(REST, problem=f"the archive is damaged after {number:,} members: {error}")
 
-    def _sort_in(
-        self, member: tarfile.TarInfo, images: list[Entry | Item], others: dict[str, Entry], seen: set[str]
-    ) -> None:
-        name = clean_name(member.name)
-        if member.isdir():
+    def _keep_text(self, entry: Entry) -> None:
+        """Keep captions and masks of packed archives: seeking back would unpack everything before them again."""
+        if self._packed is None:
             return
-        problem = name_problem(name) or _problem(member)
-        if is_hidden(name):
-            return
-        if problem is None and name in seen:
-            problem = "a second member of this name"
-        seen.add(name)
-        base = name.rpartition("/")[2]
-        entry = Entry(name, member.size, f"{self._place.stamp}-{member.offset_data}", member.offset_data)
-        if problem:
-            images.append(refused(name, problem))
-        elif is_image(base):
-            images.append(entry)
-        elif speaks_of_images(base):
-            others[name] = entry
-            if self._packed is not None:
-                self._keep_text(entry, base)
-
-    def _keep_text(self, entry: Entry, base: str) -> None:
-        """To come back for the words or mask of a packed member would be to unpack again all that lies before it."""
+        base = entry.path.rpartition("/")[2]
         whole = base in METADATA_NAMES or is_mask(base)
         limit = self._config.max_file_bytes if whole else MAX_SIDECAR_BYTES
         room = MAX_TEXT_BYTES - sum(map(len, self._texts.values())) if len(self._texts) % 1000 == 0 else MAX_TEXT_BYTES
@@ -136,6 +118,18 @@ class TarArchive:
             self._texts[entry.path] = self.read(entry, entry.size)
         elif not is_mask(base):  # slower than a caption is worth; but a mask that is left out would teach wrong things
             self._texts[entry.path] = b""
+
+
+class _Headers:
+    """An archive's stream for `tarfile`, which reads long names and other extended headers at once."""
+
+    def __init__(self, stream: _Bounded) -> None:
+        self._stream, self.seek, self.tell = stream, stream.seek, stream.tell
+
+    def read(self, size: int) -> bytes:
+        if size > MAX_HEADER_BYTES:
+            raise ValueError(f"a header of {size:,} bytes, more than {MAX_HEADER_BYTES:,}")
+        return self._stream.read(size)
 
 
 class _Bounded(io.RawIOBase):
@@ -184,10 +178,10 @@ def _problem(member: tarfile.TarInfo) -> str | None:
     return None
 
 
-def _packing(place: Place) -> str | None:
+def _packing(file: SourceFile) -> str | None:
     """By the first bytes, as names lie."""
-    with place.open() as file:
-        start = file.read(6)
+    with file.open() as stream:
+        start = stream.read(6)
     for magic, packing in ((b"\x1f\x8b", "gz"), (b"BZh", "bz2"), (b"\xfd7zXZ\x00", "xz")):
         if start.startswith(magic):
             return packing

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,10 +14,10 @@ from sdlora.data.sources.base import (
     Content,
     Item,
     MaskFile,
-    Said,
+    SidecarInfo,
     UnreadableItemError,
+    printable,
     refused,
-    shown,
 )
 from sdlora.data.sources.metadata import (
     MAX_SIDECAR_BYTES,
@@ -96,7 +95,7 @@ def tree_items(
     Raises:
         DataError: a metadata file cannot be understood.
     """
-    rows: dict[str, Said] = {}
+    rows: dict[str, SidecarInfo] = {}
     named: set[str] = set()
     for listing in listings:
         found = _metadata(listing.others, read, max_file_bytes)
@@ -118,9 +117,9 @@ def tree_items(
                     mask = _mask_file(masks[stem].path, masks[stem], read, max_file_bytes)
                 yield _item(image, row, listing.others, mask, read, max_file_bytes)
         for stem in sorted(alone):
-            name = shown(stem.rpartition("/")[2])
+            name = printable(stem.rpartition("/")[2])
             yield refused(masks[stem].path, f"a mask without its image, which would be called {name}.png or the like")
-    unmatched.extend(sorted(map(shown, rows)))
+    unmatched.extend(sorted(map(printable, rows)))
 
 
 def read_within(read: ReadEntry, entry: Entry, limit: int) -> bytes:
@@ -137,16 +136,18 @@ def read_within(read: ReadEntry, entry: Entry, limit: int) -> bytes:
     return content
 
 
-def _metadata(others: Mapping[str, Entry], read: ReadEntry, limit: int) -> dict[str, Said]:
-    found: dict[str, Said] = {}
+def _metadata(others: Mapping[str, Entry], read: ReadEntry, limit: int) -> dict[str, SidecarInfo]:
+    found: dict[str, SidecarInfo] = {}
     paths = [path for path in others if path.rpartition("/")[2] in METADATA_NAMES]
     for path in sorted(paths, key=lambda path: (path.count("/"), path)):
         folder = PurePosixPath(path).parent
         try:
             content = read_within(read, others[path], limit)
         except UnreadableItemError as error:
-            raise DataError(f"{shown(path)} cannot be read: {error}. Nothing of its folder was collected.") from error
-        for name, row in read_metadata(shown(path), content).items():
+            raise DataError(
+                f"{printable(path)} cannot be read: {error}. Nothing of its folder was collected."
+            ) from error
+        for name, row in read_metadata(printable(path), content).items():
             found[str(folder / name)] = replace(row, mask=str(folder / row.mask)) if row.mask else row
     return found
 
@@ -165,26 +166,31 @@ def _mask_file(path: str, entry: Entry | None, read: ReadEntry, limit: int) -> M
             raise UnreadableItemError("there is no such file in the source")
         return read_within(read, entry, limit)
 
-    return MaskFile(shown(path), entry.stamp if entry else None, read_mask)
+    return MaskFile(printable(path), entry.stamp if entry else None, read_mask)
 
 
 def _item(
-    entry: Entry, row: Said | None, others: Mapping[str, Entry], mask: MaskFile | None, read: ReadEntry, limit: int
+    entry: Entry,
+    row: SidecarInfo | None,
+    others: Mapping[str, Entry],
+    mask: MaskFile | None,
+    read: ReadEntry,
+    limit: int,
 ) -> Item:
     stem = entry.path.rpartition(".")[0]
     sidecar = next((others[name] for suffix in SIDECAR_SUFFIXES if (name := stem + suffix) in others), None)
     if row and row.captions:
         sidecar = None
-    stamp = _digest(row) if row else ""
+    stamp = row.stamp if row else ""
     if sidecar:
         stamp += f" {sidecar.path[len(stem) :]} {sidecar.stamp}"
     if mask:
         stamp += f" {mask.path.rpartition('/')[2]} {mask.stamp}"
     return Item(
-        path=shown(entry.path),
+        path=printable(entry.path),
         stamp=entry.stamp,
         read=partial(_content, read, entry, limit),
-        said=partial(_said, row, sidecar, read),
+        sidecar=partial(_sidecar_info, row, sidecar, read),
         caption_stamp=stamp,
         names=entry.path,
         mask=mask,
@@ -195,17 +201,13 @@ def _content(read: ReadEntry, entry: Entry, limit: int, _: str | None = None) ->
     return Content(read_within(read, entry, limit), entry.stamp)
 
 
-def _said(row: Said | None, sidecar: Entry | None, read: ReadEntry) -> Said:
-    row = row or Said()
+def _sidecar_info(row: SidecarInfo | None, sidecar: Entry | None, read: ReadEntry) -> SidecarInfo:
+    row = row or SidecarInfo()
     if sidecar is None:
         return row
     try:
         content = read_within(read, sidecar, MAX_SIDECAR_BYTES)
     except UnreadableItemError:  # a caption that cannot be read is no reason to lose the image
         return row
-    said = read_sidecar(sidecar.path[sidecar.path.rfind(".") :], content)
-    return Said(row.captions or said.captions, row.origin or said.origin, row.licence or said.licence)
-
-
-def _digest(row: Said) -> str:
-    return hashlib.blake2b(repr(row).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    info = read_sidecar(sidecar.path[sidecar.path.rfind(".") :], content)
+    return SidecarInfo(row.captions or info.captions, row.origin or info.origin, row.licence or info.licence)

@@ -13,15 +13,15 @@ from sdlora.core.errors import DataError
 from sdlora.data.sources.base import (
     Content,
     Item,
-    Said,
     Source,
-    Surroundings,
+    SourceContext,
     UnreadableItemError,
     address_key,
+    already_read,
     local_path,
-    shown,
+    printable,
 )
-from sdlora.data.sources.metadata import METADATA_NAMES, said_by_row
+from sdlora.data.sources.metadata import METADATA_NAMES, sidecar_of_row
 from sdlora.data.sources.signed_urls import SharedNames, file_behind, survey
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".parquet")
 Row = Mapping[str, object]
 
 
-def open_url_list(uri: str, surroundings: Surroundings) -> Source | None:
+def open_url_list(uri: str, context: SourceContext) -> Source | None:
     """A list of URLs by its path; None if the path is no file of such a kind.
 
     Captions, licence and origin come from columns named as in `metadata.jsonl`. Images that were fetched before are
@@ -57,15 +57,15 @@ def open_url_list(uri: str, surroundings: Surroundings) -> Source | None:
         raise DataError(f"data.sources: expected a URL per line in {uri!r}, found {str(first[column])[:80]!r}.")
     from sdlora.data.sources.download import Downloader
 
-    downloader = Downloader(surroundings.config)
+    downloader = Downloader(context.config)
     count, shared = survey(lambda: (_url(row, column) for row in rows()))
     return Source(
         name=path.resolve().name,
         key=address_key(str(path.resolve())),
         count=count,
-        items=lambda: _items(rows(), column, shared, downloader, keep=not surroundings.config.recheck_urls),
-        workers=surroundings.config.url_workers,
-        per_lane=surroundings.config.url_per_host,
+        items=lambda: _items(rows(), column, shared, downloader, keep=not context.config.recheck_urls),
+        workers=context.config.url_workers,
+        per_lane=context.config.url_per_host,
         close=downloader.close,
     )
 
@@ -78,13 +78,13 @@ def _items(rows: Iterator[Row], column: str, shared: SharedNames, downloader: Do
         if not url or hash(name) in seen:
             continue
         seen.add(hash(name))
-        said = said_by_row(row, "metadata")
+        sidecar = sidecar_of_row(row, "metadata")
         yield Item(
-            path=shown(name),
+            path=printable(name),
             stamp=None,
             read=partial(_read, downloader, urls),
-            said=partial(_same, said),
-            caption_stamp=address_key(repr(said))[:16],
+            sidecar=already_read(sidecar),
+            caption_stamp=sidecar.stamp,
             lane=name.partition("//")[2].partition("/")[0].lower(),  # the host; of no URL, whatever is there
             keep=keep,
         )
@@ -103,10 +103,6 @@ def _read(downloader: Downloader, urls: Sequence[str], known_stamp: str | None =
         if not older:
             raise
         return _read(downloader, older, known_stamp)
-
-
-def _same(said: Said) -> Said:
-    return said
 
 
 def _rows_of(path: Path) -> Callable[[], Iterator[Row]] | None:

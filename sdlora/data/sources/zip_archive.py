@@ -5,13 +5,14 @@ from __future__ import annotations
 import stat
 import zipfile
 import zlib
+from collections.abc import Iterator
 
 from sdlora.core.errors import DataError
 from sdlora.data.config import DataConfig
-from sdlora.data.sources.archive_names import clean_name, name_problem
-from sdlora.data.sources.base import Item, UnreadableItemError, refused
-from sdlora.data.sources.places import Place
-from sdlora.data.sources.tree import Entry, Listing, is_hidden, is_image, speaks_of_images
+from sdlora.data.sources.base import UnreadableItemError
+from sdlora.data.sources.members import Member, list_members
+from sdlora.data.sources.source_file import SourceFile
+from sdlora.data.sources.tree import Entry
 
 SMALL_BYTES = 2**20
 """What unpacks to no more than this is no bomb, whatever its ratio."""
@@ -24,17 +25,17 @@ class ZipArchive:
 
     seekable = True
 
-    def __init__(self, place: Place, config: DataConfig) -> None:
-        self._file = place.open()
+    def __init__(self, file: SourceFile, config: DataConfig) -> None:
+        self._file = file.open()
         try:
             self._zip = zipfile.ZipFile(self._file)
         except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
             self._file.close()
             raise DataError(
-                f"data.sources: {place.address!r} is no zip archive that can be read: {error}. Fetch or pack it anew."
+                f"data.sources: {file.address!r} is no zip archive that can be read: {error}. Fetch or pack it anew."
             ) from error
         self._config = config
-        self.listing = self._list()
+        self.listing = list_members(self._members(), config.max_archive_members)
 
     def read(self, entry: Entry, size: int) -> bytes:
         try:
@@ -50,35 +51,18 @@ class ZipArchive:
         self._zip.close()
         self._file.close()
 
-    def _list(self) -> Listing:
-        images: list[Entry | Item] = []
-        others: dict[str, Entry] = {}
-        seen: set[str] = set()
+    def _members(self) -> Iterator[Member]:
         overlapping = _overlapping(self._zip.infolist())
-        for number, info in enumerate(self._zip.infolist()):
-            if number == self._config.max_archive_members:
-                rest = len(self._zip.infolist()) - number
-                images.append(refused("…", f"{rest:,} members after the first {number:,} (max_archive_members)"))
-                break
-            name = clean_name(info.filename)
-            if info.is_dir():
-                continue
-            problem = name_problem(name) or self._problem(info)
-            if is_hidden(name):
-                continue
-            if problem is None and info.header_offset in overlapping:
-                problem = "its bytes overlap another member's"
-            if problem is None and name in seen:
-                problem = "a second member of this name"
-            seen.add(name)
-            base = name.rpartition("/")[2]
-            if problem:
-                images.append(refused(name, problem))
-            elif is_image(base):
-                images.append(_entry(name, info))
-            elif speaks_of_images(base):
-                others[name] = _entry(name, info)
-        return Listing(images, others)
+        for info in self._zip.infolist():
+            yield Member(
+                name=info.filename,
+                size=info.file_size,
+                stamp=f"{info.file_size}-{info.CRC:08x}",
+                where=info,
+                is_folder=info.is_dir(),
+                problem=self._problem(info)
+                or ("its bytes overlap another member's" if info.header_offset in overlapping else None),
+            )
 
     def _problem(self, info: zipfile.ZipInfo) -> str | None:
         kind = stat.S_IFMT(info.external_attr >> 16)
@@ -94,10 +78,6 @@ class ZipArchive:
                 f"max_archive_ratio = {self._config.max_archive_ratio:g} times"
             )
         return None
-
-
-def _entry(name: str, info: zipfile.ZipInfo) -> Entry:
-    return Entry(name, info.file_size, f"{info.file_size}-{info.CRC:08x}", info)
 
 
 def _overlapping(infos: list[zipfile.ZipInfo]) -> set[int]:

@@ -12,7 +12,8 @@ from torch import Tensor
 from sdlora.core.errors import DataError, TrainingError
 from sdlora.core.progress import OnProgress
 from sdlora.core.refs import BaseModelRef
-from sdlora.data import SnapshotRow, load_images_uint8
+from sdlora.data.pixels import load_images_uint8
+from sdlora.data.snapshot import SnapshotRow
 from sdlora.models import parts
 from sdlora.models.encode import encode_images
 from sdlora.models.families.base import free

@@ -11,9 +11,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from sdlora.core.errors import DataError
-from sdlora.data import SnapshotRow
 from sdlora.data.decoding.decode import UnreadableError, decode_alpha
 from sdlora.data.decoding.mask import decode_mask
+from sdlora.data.snapshot import SnapshotRow
 from sdlora.store import ImageStore
 from sdlora.training.inputs.buckets import Size
 from sdlora.training.inputs.lookup import ONLY, Encode, look_up

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sdlora.core.progress import OnProgress
 from sdlora.core.refs import BaseModelRef
-from sdlora.data import SnapshotRow
+from sdlora.data.snapshot import SnapshotRow
 from sdlora.models import parts
 from sdlora.models.encode import encode_images
 from sdlora.models.families import family_of

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from sdlora.core.refs import BaseModelRef, Precision
-from sdlora.data import Snapshot, SnapshotRow, load_images_uint8
+from sdlora.data.pixels import load_images_uint8
+from sdlora.data.snapshot import Snapshot, SnapshotRow
 from sdlora.models import parts
 from sdlora.models.features import ImageFeatures
 from sdlora.models.stable_diffusion import StableDiffusion

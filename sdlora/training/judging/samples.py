@@ -14,7 +14,7 @@ from torch import nn
 from sdlora.core.errors import StorageError
 from sdlora.core.files import replace_file
 from sdlora.core.refs import BaseModelRef, Precision
-from sdlora.data import Snapshot
+from sdlora.data.snapshot import Snapshot
 from sdlora.models.stable_diffusion import StableDiffusion
 from sdlora.training.config import ResolvedTraining
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from sdlora.data import SnapshotRow
+from sdlora.data.snapshot import SnapshotRow
 from sdlora.diffusion.seeds import step_generator
 from sdlora.training.inputs.batches import Batch, stack_conditioning
 from sdlora.training.inputs.encoded import EncodedRows

@@ -8,10 +8,10 @@ import time
 from collections.abc import Sequence
 
 from sdlora.data.decoding.decode import Decoded
-from sdlora.data.measuring.measure import Measurement, measured
+from sdlora.data.measuring.measure import ImageScores, measured
 
 
-def work(shas: Sequence[str]) -> list[Measurement]:
+def work(shas: Sequence[str]) -> list[ImageScores]:
     if any(sha256.startswith("crash") for sha256 in shas):
         os.kill(os.getpid(), signal.SIGSEGV)
     if any(sha256.startswith("hang") for sha256 in shas):

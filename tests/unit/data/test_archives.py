@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from sdlora.core.errors import DataError
-from sdlora.data import CollectReport, DataConfig, collect
+from sdlora.data.collect import CollectReport, collect
+from sdlora.data.config import DataConfig
 from sdlora.store import ImageStore
 from tests.unit.data.drawing import drawing, encoded
 
@@ -153,6 +154,14 @@ def test_a_packed_tar_that_unpacks_to_too_much_is_left_where_it_does(store: Imag
     report = collect(store, str(folder / "a.tar.gz"), CONFIG)
     assert report.new == 3
     assert [("max_archive_ratio" in reason) for reason in reasons(report).values()] == [True]
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_a_tar_header_that_takes_megabytes_is_not_read(store: ImageStore, folder: Path, mode: str) -> None:
+    path = write_tar(folder / ("a.tar" if mode == "w" else "a.tar.gz"), PICTURES | {"x" * 2**21 + ".png": b"x"}, mode)
+    report = collect(store, str(path), CONFIG)
+    assert report.new == 3
+    assert [path for path, reason in reasons(report).items() if "a header of 2," in reason] == ["…"]
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from sdlora.data import DataConfig
 from sdlora.data.checks import CHECKS, Picture
+from sdlora.data.config import DataConfig
 from sdlora.data.decoding.decode import Header
 from sdlora.data.decoding.stack import Stack
 from sdlora.data.measuring.measure import measure, measure_many

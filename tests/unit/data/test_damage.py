@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sdlora.data import DataConfig, clean, collect
+from sdlora.data.clean import clean
+from sdlora.data.collect import collect
+from sdlora.data.config import DataConfig
 from sdlora.data.decoding.decode import decode, decode_rgb
 from sdlora.data.measuring.measure import measure
 from sdlora.release import write_data_page

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image, PngImagePlugin
 
-from sdlora.data import DataConfig, collect
+from sdlora.data.collect import collect
+from sdlora.data.config import DataConfig
 from sdlora.data.sources.captions import repeats_of
 from sdlora.data.sources.embedded import embedded_captions, prompt_of_parameters
 from sdlora.store import ImageStore

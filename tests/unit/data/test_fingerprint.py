@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance
 
-from sdlora.data import DataConfig
+from sdlora.data.config import DataConfig
 from sdlora.data.decoding.stack import stacks
-from sdlora.data.duplicates import alignment
-from sdlora.data.duplicates.alignment import differences
+from sdlora.data.duplicates import difference as difference_module
+from sdlora.data.duplicates.difference import differences
 from sdlora.data.duplicates.fingerprint import HASH_DISTANCE, SEARCHES, Fingerprint, fingerprint, fingerprints
 from tests.unit.data.drawing import drawing, encoded, icon
 
@@ -132,7 +132,7 @@ def test_pairs_that_prove_impossible_in_the_end_differ_without_limit(monkeypatch
     def pulled_apart(first: np.ndarray, _: np.ndarray, maps: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
         return maps + (10.0 if first.shape[1] == 32 else 0.0), np.zeros(len(maps), np.float32)
 
-    monkeypatch.setattr(alignment, "refine", pulled_apart)
+    monkeypatch.setattr(difference_module, "refine", pulled_apart)
     assert difference(fingerprint(icon(1)), fingerprint(icon(1))) == np.inf
 
 

@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from deployments.cli.app import app
 from sdlora.core.errors import DataError, WeightsError
-from sdlora.data import DataConfig, clean
+from sdlora.data.clean import clean
+from sdlora.data.config import DataConfig
 from sdlora.data.image_models.captioning import write_captions
 from sdlora.store import Caption, ImageStore
 from sdlora.store.intake import register_source, replace_captions

@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from sqlalchemy import event
 
-from sdlora.data import DataConfig, clean, cleaning, collect
+from sdlora.data import clean as cleaning
 from sdlora.data.checks import RecordCheck
-from sdlora.data.duplicates import crowds
-from sdlora.data.measuring.measure import Measurement, measure
+from sdlora.data.clean import clean
+from sdlora.data.collect import collect
+from sdlora.data.config import DataConfig
+from sdlora.data.duplicates import clusters
+from sdlora.data.measuring.measure import ImageScores, measure
 from sdlora.store import ImageStore
 from sdlora.store.location import StoreLocation
 from tests.stores import servers_when_patient
@@ -25,7 +28,7 @@ CONFIG = DataConfig()
 
 
 @pytest.fixture(scope="module")
-def family() -> dict[bytes, Measurement]:
+def family() -> dict[bytes, ImageScores]:
     """Images of which many are copies of others, some in chains, with what is measured of them."""
     contents = []
     for seed in range(4):
@@ -55,10 +58,10 @@ def family() -> dict[bytes, Measurement]:
 class Measured:
     """Stands in for the decoder: what each image would give, by its SHA-256."""
 
-    by_sha256: dict[str, Measurement]
+    by_sha256: dict[str, ImageScores]
     asked: int = 0
 
-    def __call__(self, blobs: object, sizes: dict[str, int], max_pixels: int, background: str) -> Iterator[Measurement]:
+    def __call__(self, blobs: object, sizes: dict[str, int], max_pixels: int, background: str) -> Iterator[ImageScores]:
         for sha256 in sizes:
             self.asked += 1
             yield replace(self.by_sha256[sha256], sha256=sha256)
@@ -68,7 +71,7 @@ def _verdicts(store: ImageStore) -> dict[str, tuple[str | None, str | None, str 
     return {image.sha256: (image.verdict, image.rejected_by, image.reason) for image in store.images()}
 
 
-def _fill(store: ImageStore, contents: list[bytes], decoder: Measured, family: dict[bytes, Measurement]) -> None:
+def _fill(store: ImageStore, contents: list[bytes], decoder: Measured, family: dict[bytes, ImageScores]) -> None:
     for content in contents:
         decoder.by_sha256[store.add_image(content)] = family[content]
 
@@ -88,14 +91,14 @@ orders = given(
     detours=st.lists(st.sampled_from(SETTINGS), max_size=6),
     final=st.sampled_from(SETTINGS),
     portion=st.sampled_from([1, 3, 500]),
-    crowd=st.sampled_from([1, 2, 4, crowds.CROWD]),
+    min_members=st.sampled_from([1, 2, 4, clusters.MIN_MEMBERS]),
 )
 
 
 @settings(deadline=None, max_examples=12)
 @orders
 def test_cleaning_in_any_portions_ends_where_one_pass_would(
-    family: dict[bytes, Measurement],
+    family: dict[bytes, ImageScores],
     empty_database: Path,
     tmp_path_factory: pytest.TempPathFactory,
     shuffle: random.Random,
@@ -103,21 +106,21 @@ def test_cleaning_in_any_portions_ends_where_one_pass_would(
     detours: list[DataConfig],
     final: DataConfig,
     portion: int,
-    crowd: int,
+    min_members: int,
 ) -> None:
     def new_store() -> ImageStore:
         home = tmp_path_factory.mktemp("home")
         shutil.copy(empty_database, home)
         return ImageStore.open(home)
 
-    _clean_in_portions(family, new_store, shuffle, cuts, detours, final, portion, crowd)
+    _clean_in_portions(family, new_store, shuffle, cuts, detours, final, portion, min_members)
 
 
 @pytest.mark.slow
 @settings(deadline=None, max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @orders
 def test_so_does_cleaning_on_servers(
-    family: dict[bytes, Measurement],
+    family: dict[bytes, ImageScores],
     on_servers: Callable[[], StoreLocation],
     tmp_path: Path,
     shuffle: random.Random,
@@ -125,21 +128,21 @@ def test_so_does_cleaning_on_servers(
     detours: list[DataConfig],
     final: DataConfig,
     portion: int,
-    crowd: int,
+    min_members: int,
 ) -> None:
     new_store = lambda: ImageStore.open(tmp_path, on_servers())  # noqa: E731
-    _clean_in_portions(family, new_store, shuffle, cuts, detours, final, portion, crowd)
+    _clean_in_portions(family, new_store, shuffle, cuts, detours, final, portion, min_members)
 
 
 def _clean_in_portions(
-    family: dict[bytes, Measurement],
+    family: dict[bytes, ImageScores],
     new_store: Callable[[], ImageStore],
     shuffle: random.Random,
     cuts: list[int],
     detours: list[DataConfig],
     final: DataConfig,
     portion: int,
-    crowd: int,
+    min_members: int,
 ) -> None:
     contents = list(family)
     shuffle.shuffle(contents)
@@ -148,7 +151,7 @@ def _clean_in_portions(
         decoder = Measured({})
         with pytest.MonkeyPatch.context() as patch, new_store() as store:
             if len(portions) > 1:
-                patch.setattr(crowds, "CROWD", crowd)  # in the one pass every pair is compared
+                patch.setattr(clusters, "MIN_MEMBERS", min_members)  # in the one pass every pair is compared
                 patch.setattr(cleaning, "CHUNK", portion)
                 patch.setattr(cleaning, "_WINDOW", 3 * portion)
             start = 0
@@ -163,7 +166,7 @@ def _clean_in_portions(
 
 
 @servers_when_patient
-def test_the_family_has_every_kind_of_copy(store: ImageStore, family: dict[bytes, Measurement]) -> None:
+def test_the_family_has_every_kind_of_copy(store: ImageStore, family: dict[bytes, ImageScores]) -> None:
     for content in family:
         store.add_image(content)
     rejected = clean(store, CONFIG).counts.rejected_by
@@ -241,7 +244,7 @@ def test_checks_on_records_reach_images_that_were_decided_before(
         settings=(),
         affects=lambda session, ids, _: everybody,
     )
-    for module in ("deciding", "ledger", "cleaning"):
+    for module in ("decide", "ledger", "clean"):
         monkeypatch.setattr(f"sdlora.data.{module}.RECORD_CHECKS", (crowded,))
     fill_folder(folder, range(3))
     collect(store, str(folder), CONFIG)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from sdlora.data import DataConfig, clean
+from sdlora.data.clean import clean
+from sdlora.data.config import DataConfig
 from sdlora.store import ImageStore
 from tests.unit.data.drawing import drawing, encoded, icon
 
@@ -24,8 +25,8 @@ PROJECT = Path(__file__).parents[3]
 _CLEAN = """
 import sys
 from pathlib import Path
-from sdlora.data import DataConfig
-from sdlora.data import cleaning
+from sdlora.data.config import DataConfig
+from sdlora.data import clean as cleaning
 from sdlora.store import ImageStore
 cleaning.CHUNK = cleaning._BATCH = 8
 print("begin", flush=True)

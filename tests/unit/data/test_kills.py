@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from sdlora.data import DataConfig, collect
+from sdlora.data.collect import collect
+from sdlora.data.config import DataConfig
 from sdlora.store import ImageStore
 from sdlora.store.tables import CaptionTable, FileTable, ImageTable, SourceTable
 from tests.unit.data.drawing import drawing, encoded

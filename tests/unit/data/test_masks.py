@@ -11,17 +11,12 @@ import fsspec
 import pytest
 from PIL import Image, ImageDraw
 
-from sdlora.data import (
-    DataConfig,
-    Snapshot,
-    changes_since_snapshot,
-    clean,
-    collect,
-    compare_snapshots,
-    load_snapshot,
-    make_snapshot,
-)
+from sdlora.data.changes import changes_since_snapshot, compare_snapshots
+from sdlora.data.clean import clean
+from sdlora.data.collect import collect
+from sdlora.data.config import DataConfig
 from sdlora.data.decoding.mask import decode_mask, mask_problem
+from sdlora.data.snapshot import Snapshot, load_snapshot, make_snapshot
 from sdlora.store import ImageStore
 from tests.stores import both_places
 from tests.unit.data.drawing import drawing, encoded

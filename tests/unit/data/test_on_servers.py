@@ -8,7 +8,10 @@ from pathlib import Path
 
 from sqlalchemy import func, select
 
-from sdlora.data import DataConfig, clean, collect, make_snapshot
+from sdlora.data.clean import clean
+from sdlora.data.collect import collect
+from sdlora.data.config import DataConfig
+from sdlora.data.snapshot import make_snapshot
 from sdlora.store import ImageStore
 from sdlora.store.location import StoreLocation
 from sdlora.store.tables import SimilarPairTable

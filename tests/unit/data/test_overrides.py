@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from sdlora.core.errors import DataError
-from sdlora.data import DataConfig, clean, collect, make_snapshot
-from sdlora.data.undoing import undo_decision
+from sdlora.data.clean import clean
+from sdlora.data.collect import collect
+from sdlora.data.config import DataConfig
+from sdlora.data.decide import undo_decision
+from sdlora.data.snapshot import make_snapshot
 from sdlora.store import ImageStore
 from tests.stores import both_places
 from tests.unit.data.drawing import drawing, fill_folder

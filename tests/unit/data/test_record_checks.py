@@ -4,9 +4,10 @@ import shutil
 
 import pytest
 
-from sdlora.data import DataConfig, clean
 from sdlora.data.checks import RECORD_CHECKS
-from sdlora.data.checks.caption_garbled import garbling
+from sdlora.data.checks.captions import garbling
+from sdlora.data.clean import clean
+from sdlora.data.config import DataConfig
 from sdlora.store import ImageStore
 from tests.unit.data.drawing import drawing, encoded
 

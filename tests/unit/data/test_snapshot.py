@@ -12,21 +12,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sdlora.core.errors import DataError
-from sdlora.data import (
-    DataConfig,
-    SnapshotRow,
-    changes_since_snapshot,
-    clean,
-    collect,
-    compare_snapshots,
-    latest_snapshot,
-    load_snapshot,
-    make_snapshot,
-)
+from sdlora.data.changes import changes_since_snapshot, compare_snapshots
+from sdlora.data.clean import clean
+from sdlora.data.collect import collect
+from sdlora.data.config import DataConfig
 from sdlora.data.decoding.decode import decode_rgb
-from sdlora.data.duplicates.alignment import differences
+from sdlora.data.duplicates.difference import differences
 from sdlora.data.duplicates.fingerprint import HASH_DISTANCE, SEARCHES, fingerprint
-from sdlora.data.snapshot import snapshot_digest
+from sdlora.data.snapshot import SnapshotRow, latest_snapshot, load_snapshot, make_snapshot, snapshot_digest
 from sdlora.store import ImageStore
 from tests.unit.data.drawing import drawing, encoded, fill_folder, icon
 

@@ -8,19 +8,19 @@ import datasets
 import pytest
 
 from sdlora.core.errors import DataError
-from sdlora.data import DataConfig
-from sdlora.data.sources import Item, Source, Surroundings
+from sdlora.data.config import DataConfig
+from sdlora.data.sources import Item, Source, SourceContext
 from sdlora.data.sources import open_source as open_source_within
 from sdlora.data.sources.captions import find_captions
 from tests.unit.data.drawing import drawing, encoded
 
 
 def open_source(uri: str) -> Source:
-    return open_source_within(uri, Surroundings(DataConfig()))
+    return open_source_within(uri, SourceContext(DataConfig()))
 
 
 def _texts(item: Item) -> tuple[str, ...]:
-    return tuple(caption.text for caption in find_captions(item, item.said(), lambda: item.read().data))
+    return tuple(caption.text for caption in find_captions(item, item.sidecar(), lambda: item.read().data))
 
 
 def _captions(folder: Path) -> dict[str, tuple[str, ...]]:
@@ -56,7 +56,7 @@ def test_captions_come_from_metadata_then_a_text_file_then_the_name(folder: Path
     source = open_source(str(folder))
     one = next(item for item in list(source.items()) if item.path == "one.png")
     assert source.unmatched == ["gone.png"]
-    assert (one.said().licence, one.said().origin) == ("CC0", "me")
+    assert (one.sidecar().licence, one.sidecar().origin) == ("CC0", "me")
 
 
 def test_metadata_of_a_folder_further_in_knows_better(folder: Path) -> None:

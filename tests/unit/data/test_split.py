@@ -5,7 +5,7 @@ import hashlib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdlora.data import DataConfig
+from sdlora.data.config import DataConfig
 from sdlora.data.split import Member, assign_sides
 
 PURE = DataConfig(min_train_images=1, min_held_out_images=1)

@@ -10,9 +10,10 @@ import fsspec
 import pytest
 
 from sdlora.core.errors import DataError
-from sdlora.data import DataConfig, collect
-from sdlora.data.sources import hub_dataset
-from sdlora.data.sources.patterns import expand
+from sdlora.data.collect import collect
+from sdlora.data.config import DataConfig
+from sdlora.data.sources.datasets import streamed
+from sdlora.data.sources.source_file import expand
 from sdlora.store import ImageStore
 from tests.unit.data.drawing import drawing, encoded, fill_folder
 
@@ -134,8 +135,8 @@ def test_the_hub_out_of_reach_and_tables_without_images_are_told(store: ImageSto
     with pytest.raises(DataError, match=r"hf://datasets/someone/birds.*cannot be loaded.*Check the name"):
         collect(store, "hf://datasets/someone/birds", CONFIG)
     table = _datasets().Dataset.from_dict({"text": ["a"]}).to_iterable_dataset()
-    with pytest.raises(DataError, match=r"no column of images, found text \(Value\)"):
-        hub_dataset.streamed("x", "x", {"rows": table}, "1")
+    with pytest.raises(DataError, match=r"no image column, found text \(Value\)"):
+        streamed("x", "x", {"rows": table}, "1")
 
 
 def test_what_people_liked_becomes_a_source_with_the_prompt_as_caption(store: ImageStore) -> None:

@@ -14,10 +14,11 @@ import pyarrow.parquet
 import pytest
 
 from sdlora.core.errors import DataError
-from sdlora.data import CollectReport, DataConfig, collect
-from sdlora.data.sources import UnreadableItemError, download, public_address
+from sdlora.data.collect import CollectReport, collect
+from sdlora.data.config import DataConfig
+from sdlora.data.sources import UnreadableItemError, download, internet
 from sdlora.data.sources.download import Downloader, checked_url, opt_out
-from sdlora.data.sources.public_address import is_public, resolve
+from sdlora.data.sources.internet import is_public, resolve
 from sdlora.store import ImageStore
 from tests.unit.data.drawing import drawing, encoded
 from tests.unit.data.web import Answer, Web, serving
@@ -261,7 +262,7 @@ def test_a_redirect_inwards_is_refused_where_it_connects(
 ) -> None:
     # For this test the server's own address counts as public, and nothing else of this machine does.
     real = is_public
-    monkeypatch.setattr(public_address, "is_public", lambda address: address == "127.0.0.1" or real(address))
+    monkeypatch.setattr(internet, "is_public", lambda address: address == "127.0.0.1" or real(address))
     inward = {
         "/a.png": "http://169.254.169.254/latest/meta-data",
         "/b.png": f"http://[::1]:{web.port}/secret.png",
@@ -286,7 +287,7 @@ def test_a_redirect_inwards_is_refused_where_it_connects(
 
 def test_the_address_that_was_checked_is_the_one_that_is_used(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     web.pages = {"/a.png": picture(1)}
-    monkeypatch.setattr(public_address, "is_public", lambda address: address == "127.0.0.1")
+    monkeypatch.setattr(internet, "is_public", lambda address: address == "127.0.0.1")
     answers = iter((["127.0.0.1"], ["10.0.0.1"], ["127.0.0.1", "192.168.0.1"]))
     asked: list[str] = []
 

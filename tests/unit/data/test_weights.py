@@ -7,17 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from sdlora.data import (
-    DataConfig,
-    Snapshot,
-    changes_since_snapshot,
-    clean,
-    collect,
-    compare_snapshots,
-    load_snapshot,
-    make_snapshot,
-)
-from sdlora.data.snapshot import snapshot_digest
+from sdlora.data.changes import changes_since_snapshot, compare_snapshots
+from sdlora.data.clean import clean
+from sdlora.data.collect import collect
+from sdlora.data.config import DataConfig
+from sdlora.data.snapshot import Snapshot, load_snapshot, make_snapshot, snapshot_digest
 from sdlora.data.weights import weight_of_stars
 from sdlora.store import ImageStore
 from tests.stores import both_places

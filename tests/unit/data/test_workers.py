@@ -8,8 +8,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from sdlora.data.duplicates import alignment
-from sdlora.data.duplicates.alignment import differences
+from sdlora.data.duplicates import difference
+from sdlora.data.duplicates.difference import differences
 from sdlora.data.duplicates.fingerprint import fingerprint
 from sdlora.data.measuring import helpers, workers
 from sdlora.data.measuring.helpers import Helpers
@@ -42,8 +42,8 @@ def test_helpers_do_what_map_does_in_processes_once_there_is_enough(monkeypatch:
     monkeypatch.setattr(helpers, "available_cores", lambda: 2)
     looks = [fingerprint(icon(seed, side_px=side)) for side in (64, 50) for seed in range(12)]
     pairs = np.array(list(combinations(range(24), 2)))
-    monkeypatch.setattr(alignment, "_AT_ONCE", 5)
-    monkeypatch.setattr(alignment, "_GLANCE_LIMIT", 100.0)
+    monkeypatch.setattr(difference, "_PAIRS_AT_ONCE", 5)
+    monkeypatch.setattr(difference, "_COARSE_LIMIT", 100.0)
     with Helpers() as many:
         found = differences(looks, pairs, many)
         assert many._pool is not None

@@ -3,8 +3,9 @@ from __future__ import annotations
 from typer.testing import CliRunner
 
 from deployments.cli.app import app
-from sdlora.data import DataConfig, clean
 from sdlora.data.checks import CHECKS
+from sdlora.data.clean import clean
+from sdlora.data.config import DataConfig
 from sdlora.store import ImageStore
 from tests.unit.data.drawing import drawing, encoded
 

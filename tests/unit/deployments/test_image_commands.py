@@ -9,7 +9,10 @@ import torch
 from typer.testing import CliRunner
 
 from deployments.cli.app import app
-from sdlora.data import DataConfig, clean, collect, make_snapshot
+from sdlora.data.clean import clean
+from sdlora.data.collect import collect
+from sdlora.data.config import DataConfig
+from sdlora.data.snapshot import make_snapshot
 from sdlora.store import ImageStore
 from sdlora.training.inputs.tensor_cache import TensorCache
 from tests.tiny import draw_images

@@ -13,7 +13,10 @@ from typer.testing import CliRunner
 
 from deployments.cli.app import app
 from deployments.takedown import clear_copies
-from sdlora.data import DataConfig, clean, collect, make_snapshot
+from sdlora.data.clean import clean
+from sdlora.data.collect import collect
+from sdlora.data.config import DataConfig
+from sdlora.data.snapshot import make_snapshot
 from sdlora.evaluation import GateConfig, decide
 from sdlora.evaluation.blanking import GREY
 from sdlora.records.comparison import Comparison, load_comparison

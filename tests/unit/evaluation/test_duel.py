@@ -12,7 +12,10 @@ from PIL import Image
 from sdlora.core.errors import EvaluationError
 from sdlora.core.files import file_sha256
 from sdlora.core.refs import AdapterRef, BaseModelRef
-from sdlora.data import DataConfig, Snapshot, clean, collect, make_snapshot
+from sdlora.data.clean import clean
+from sdlora.data.collect import collect
+from sdlora.data.config import DataConfig
+from sdlora.data.snapshot import Snapshot, make_snapshot
 from sdlora.evaluation import Duel, EvaluationConfig, GateConfig, decide, load_duel, run_duel
 from sdlora.lora import attach_lora, save_adapter
 from sdlora.lora.attach import adapter_parameters

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from sdlora.data import DataConfig, Snapshot, clean, collect, make_snapshot
+from sdlora.data.clean import clean
+from sdlora.data.collect import collect
+from sdlora.data.config import DataConfig
+from sdlora.data.snapshot import Snapshot, make_snapshot
 from sdlora.evaluation import GateConfig, decide, run_duel
 from sdlora.lora import attach_lora, save_adapter
 from sdlora.lora.text import attach_to_text_encoder

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sdlora.data import DataConfig, clean, collect, make_snapshot
+from sdlora.data.clean import clean
+from sdlora.data.collect import collect
+from sdlora.data.config import DataConfig
+from sdlora.data.snapshot import make_snapshot
 from sdlora.release.data_facts import gather_facts
 from sdlora.release.data_page import render_data_page, write_data_page
 from sdlora.release.thumbnails import Thumbnails

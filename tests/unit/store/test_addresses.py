@@ -10,7 +10,7 @@ from alembic.config import Config
 from sqlalchemy import select
 
 from sdlora.store import Caption, ImageStore, database
-from sdlora.store.addresses import public_address
+from sdlora.store.addresses import redacted_url
 from sdlora.store.intake import SeenFile, record_files, register_source
 from sdlora.store.location import StoreLocation
 from sdlora.store.tables import CaptionTable, FileTable
@@ -52,8 +52,8 @@ SECRET = "S3cr3t"
     ],
 )
 def test_signatures_tokens_and_passwords_are_left_out_and_the_rest_stays(url: str, name: str) -> None:
-    assert public_address(url).name == name
-    assert SECRET not in public_address(url).marked
+    assert redacted_url(url).name == name
+    assert SECRET not in redacted_url(url).marked
 
 
 @pytest.mark.parametrize(
@@ -61,19 +61,19 @@ def test_signatures_tokens_and_passwords_are_left_out_and_the_rest_stays(url: st
     ["https://host/a.png", "https://host/image?id=7&size=large", "https://host/a?v=1&sv=2", "https://h/@x/a.png?s=~1"],
 )
 def test_an_address_without_secrets_stays_as_it_is(url: str) -> None:
-    assert public_address(url) == public_address(public_address(url).name)
-    assert public_address(url).name == public_address(url).marked == url
+    assert redacted_url(url) == redacted_url(redacted_url(url).name)
+    assert redacted_url(url).name == redacted_url(url).marked == url
 
 
 def test_where_the_path_names_no_file_a_digest_stands_for_the_secret_because_it_may_tell_files_apart() -> None:
-    one, other = (public_address(f"https://host/image.php?size=9&key=S3cr3t{number}") for number in (1, 2))
+    one, other = (redacted_url(f"https://host/image.php?size=9&key=S3cr3t{number}") for number in (1, 2))
     assert one.name != other.name
     assert one.name.startswith("https://host/image.php?size=9&secret=~")
     assert SECRET not in one.name
 
 
 def test_what_is_no_address_shows_no_secret_either() -> None:
-    assert SECRET not in public_address("https://user:S3cr3t@[::1/a.png?token=S3cr3t").name
+    assert SECRET not in redacted_url("https://user:S3cr3t@[::1/a.png?token=S3cr3t").name
 
 
 def _recorded(store: ImageStore) -> list[tuple[str, str]]:
@@ -105,7 +105,7 @@ def test_a_store_of_before_forgets_the_secrets_and_keeps_files_and_captions(
         config.attributes["connection"] = session.connection()
         command.downgrade(config, "0006")
     with ImageStore.open(tmp_path / "home", location) as opened:
-        first, second = (public_address(token.format(number)).marked for number in (1, 2))
+        first, second = (redacted_url(token.format(number)).marked for number in (1, 2))
         assert _recorded(opened) == sorted(
             [
                 ("https://host/plain?id=1", "caption 1"),

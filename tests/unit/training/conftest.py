@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sdlora.core.refs import BaseModelRef
-from sdlora.data import Snapshot
+from sdlora.data.snapshot import Snapshot
 from sdlora.models import BaseModelConfig, load_base_model
 from sdlora.store import ImageStore
 from tests.tiny import tiny_base_model

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 
 from sdlora.core.refs import BaseModelRef
-from sdlora.data import Snapshot, SnapshotRow
-from sdlora.data.snapshot import snapshot_digest
+from sdlora.data.snapshot import Snapshot, SnapshotRow, snapshot_digest
 from sdlora.store import ImageStore
 from tests.settings import filled_lora, filled_training
 from tests.tiny import draw_images

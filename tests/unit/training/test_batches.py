@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from sdlora.data import SnapshotRow
+from sdlora.data.snapshot import SnapshotRow
 from sdlora.diffusion.objectives import DenoisingObjective
 from sdlora.training.inputs.batches import Portion, draw_step
 from sdlora.training.inputs.encoded import EncodedRows, View

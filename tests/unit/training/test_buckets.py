@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from sdlora.core.errors import TrainingError
-from sdlora.data import SnapshotRow
+from sdlora.data.snapshot import SnapshotRow
 from sdlora.models.families import family_of
 from sdlora.store import ImageStore
 from sdlora.training import fine_tune

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from sdlora import StableDiffusion
 from sdlora.core.errors import TrainingError
-from sdlora.data import load_images_uint8
+from sdlora.data.pixels import load_images_uint8
 from sdlora.models.features import ImageFeatures
 from sdlora.records.choice import Choice
 from sdlora.statistics.bootstrap import Resampled

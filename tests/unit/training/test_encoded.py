@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sdlora.core.errors import TrainingError
-from sdlora.data import load_images_uint8
+from sdlora.data.pixels import load_images_uint8
 from sdlora.models import parts
 from sdlora.models.encode import encode_images, encode_text
 from sdlora.models.families import family_of

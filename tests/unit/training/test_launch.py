@@ -7,7 +7,10 @@ import pytest
 from safetensors.torch import load_file
 
 from sdlora.core.errors import TrainingError
-from sdlora.data import DataConfig, clean, collect, make_snapshot
+from sdlora.data.clean import clean
+from sdlora.data.collect import collect
+from sdlora.data.config import DataConfig
+from sdlora.data.snapshot import make_snapshot
 from sdlora.lora.formats.diffusers import DIFFUSERS_FILE
 from sdlora.store import ImageStore
 from sdlora.training.launch import FineTuneRequest, fine_tune_request

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from sdlora.data import SnapshotRow
+from sdlora.data.snapshot import SnapshotRow
 from sdlora.models import parts
 from sdlora.models.families import family_of
 from sdlora.store import ImageStore

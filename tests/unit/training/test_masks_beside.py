@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from sdlora.data import SnapshotRow
+from sdlora.data.snapshot import SnapshotRow
 from sdlora.lora.attach import adapter_parameters, attach_lora
 from sdlora.models import parts
 from sdlora.models.families import family_of

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from safetensors import safe_open
 
 from sdlora import StableDiffusion
-from sdlora.data import SnapshotRow
+from sdlora.data.snapshot import SnapshotRow
 from sdlora.lora.formats.inspect import inspect_adapter
 from sdlora.models import BaseModelConfig, load_base_model, parts
 from sdlora.training import fine_tune, run_digest

@@ -12,7 +12,10 @@ import psutil
 import pytest
 
 from sdlora.core.checkpoints import latest_checkpoint
-from sdlora.data import DataConfig, clean, collect, make_snapshot
+from sdlora.data.clean import clean
+from sdlora.data.collect import collect
+from sdlora.data.config import DataConfig
+from sdlora.data.snapshot import make_snapshot
 from sdlora.store import ImageStore
 from sdlora.training.launch import FineTuneRequest, fine_tune_request
 from tests.tiny import draw_images

@@ -10,7 +10,10 @@ import pytest
 from PIL import Image
 
 from sdlora.core.checkpoints import latest_checkpoint
-from sdlora.data import DataConfig, Snapshot, clean, collect, make_snapshot
+from sdlora.data.clean import clean
+from sdlora.data.collect import collect
+from sdlora.data.config import DataConfig
+from sdlora.data.snapshot import Snapshot, make_snapshot
 from sdlora.store import ImageStore
 from sdlora.training import fine_tune
 from sdlora.training import loop as loop_module

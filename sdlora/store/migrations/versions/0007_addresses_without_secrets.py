@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import sqlalchemy as sa
 from alembic import op
 
-from sdlora.store.addresses import public_address
+from sdlora.store.addresses import redacted_url
 
 revision = "0007"
 down_revision = "0006"
@@ -37,7 +37,7 @@ def _renamed(connection: sa.Connection) -> Mapping[tuple[int, str], list[int]]:
     """Files by source and the address they will have, in the order they were recorded."""
     names: dict[tuple[int, str], list[tuple[int, str]]] = defaultdict(list)
     for file_id, source_id, path in _with_secrets(connection):
-        address = public_address(path)
+        address = redacted_url(path)
         names[source_id, address.name].append((file_id, address.marked))
     found: dict[tuple[int, str], list[int]] = defaultdict(list)
     for (source_id, name), listed in names.items():
@@ -57,7 +57,7 @@ def _called(connection: sa.Connection, source_id: int, path: str) -> list[int]:
 def _with_secrets(connection: sa.Connection) -> Iterator[tuple[int, int, str]]:
     statement = sa.select(_files).where(sa.or_(_files.c.path.like("http://%"), _files.c.path.like("https://%")))
     for file_id, source_id, path in connection.execute(statement.order_by(_files.c.id)):
-        if public_address(path).name != path:
+        if redacted_url(path).name != path:
             yield file_id, source_id, path
 
 

@@ -8,12 +8,14 @@ import pytest
 from PIL import Image
 
 from sdlora.core.errors import DataError
-from sdlora.data import DataConfig, clean, cleaning, collect
+from sdlora.data import clean as cleaning
 from sdlora.data.checks import CHECKS
-from sdlora.data.duplicates import crowds
-from sdlora.data.duplicates import pairs as similar
+from sdlora.data.clean import clean
+from sdlora.data.collect import collect
+from sdlora.data.config import DataConfig
+from sdlora.data.duplicates import clusters, search
 from sdlora.store import ImageRecord, ImageStore, curation
-from sdlora.store import crowds as store_crowds
+from sdlora.store import clusters as store_clusters
 from tests.stores import lose_all_bytes, servers_when_patient
 from tests.unit.data.drawing import drawing, encoded, fill_folder, icon
 
@@ -198,15 +200,15 @@ def _count_pairs(store: ImageStore) -> int:
         return session.connection().exec_driver_sql("SELECT count(*) FROM similar_pairs").scalar_one()
 
 
-def test_a_crowd_of_copies_is_not_compared_each_with_each_and_judged_as_if_it_were(
+def test_a_cluster_of_copies_is_not_compared_each_with_each_and_judged_as_if_it_were(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = []
-    for crowd in (4, 10**6):
-        monkeypatch.setattr(crowds, "CROWD", crowd)
-        monkeypatch.setattr(similar, "_COMPARED", 40)
+    for min_members in (4, 10**6):
+        monkeypatch.setattr(clusters, "MIN_MEMBERS", min_members)
+        monkeypatch.setattr(search, "_PAIRS_AT_ONCE", 40)
         monkeypatch.setattr(cleaning, "_BATCH", 20)
-        with ImageStore.open(tmp_path / str(crowd)) as store:
+        with ImageStore.open(tmp_path / str(min_members)) as store:
             _fill_with_copies(store, 50)
             clean(store, CONFIG)
             found.append(({image.sha256: image.reason for image in store.images()}, _count_pairs(store)))
@@ -216,15 +218,17 @@ def test_a_crowd_of_copies_is_not_compared_each_with_each_and_judged_as_if_it_we
     assert few < all_pairs / 4
 
 
-def test_of_a_crowd_whose_hub_is_purged_one_is_kept_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (crowds, curation, store_crowds):
-        monkeypatch.setattr(module, "CROWD", 4)
+def test_of_a_cluster_whose_representative_is_purged_one_is_kept_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (clusters, curation, store_clusters):
+        monkeypatch.setattr(module, "MIN_MEMBERS", 4)
     monkeypatch.setattr(cleaning, "_BATCH", 5)
     with ImageStore.open(tmp_path) as store:
         _fill_with_copies(store, 20)
         clean(store, CONFIG)
-        hub, kept = store.images()[0].sha256, store.images("accepted")[0].sha256
-        copies = {one for sha256 in (hub, kept) for one in store.purge(sha256, "taken down", "me").copies}
+        representative, kept = store.images()[0].sha256, store.images("accepted")[0].sha256
+        copies = {one for sha256 in (representative, kept) for one in store.purge(sha256, "taken down", "me").copies}
         assert len(copies) == 18
         for sha256 in copies:
             store.undo_decision(sha256, "me")

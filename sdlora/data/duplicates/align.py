@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from sdlora.data.duplicates.resampling import AxisReader, centres
+from sdlora.data.arrays import FloatArray, IntArray
 
 GAINS = (0.7, 1.43)
 """Brightness of one image over the other, within which they may be copies."""
 
 _FOOT = 0.16  # share of the height that a caption may cover
 _LONGEST_STEP = 0.1  # of a scale or a shift
-
-FloatArray = npt.NDArray[np.float32]
+_BELOW, _ABOVE = 1, 2  # pixels beyond either end that a place at that end would read as well
+_FOUR: IntArray = np.arange(-1, 3).reshape(4, 1, 1)
 
 
 def refine(first: FloatArray, second: FloatArray, maps: FloatArray, steps: int) -> tuple[FloatArray, FloatArray]:
@@ -21,22 +20,22 @@ def refine(first: FloatArray, second: FloatArray, maps: FloatArray, steps: int) 
 
     Args:
         first: (M, S, S) grey levels; so is `second`.
-        maps: (M, 4) the first image's coordinates to the second's, see `sdlora.data.duplicates.glance.STARTS`.
+        maps: (M, 4) the first image's coordinates to the second's, see `sdlora.data.duplicates.difference.STARTS`.
 
     Returns:
         (M, 4) the best map on the way, and (M,) the root mean square difference under it, without the foot.
     """
     best, least = maps, np.full(len(maps), np.inf, np.float32)
     for left in range(steps, -1, -1):
-        view = View(first, second, maps)
-        better = view.errors < least
-        best, least = np.where(better[:, None], maps, best), np.where(better, view.errors, least)
+        warp = Warp(first, second, maps)
+        better = warp.errors < least
+        best, least = np.where(better[:, None], maps, best), np.where(better, warp.errors, least)
         if left:
-            maps = maps + view.step()
+            maps = maps + warp.step()
     return best, least
 
 
-class View:
+class Warp:
     """Second images under maps, beside the first ones.
 
     Attributes:
@@ -47,10 +46,10 @@ class View:
 
     def __init__(self, first: FloatArray, second: FloatArray, maps: FloatArray) -> None:
         side = first.shape[1]
-        axis = centres(side)
+        axis = _centres(side)
         self._horizontal = maps[:, 0:1] * axis + maps[:, 1:2]  # (M, S)
         self._vertical = maps[:, 2:3] * axis + maps[:, 3:4]
-        self.across, self.down = AxisReader(self._horizontal), AxisReader(self._vertical)
+        self.across, self.down = _AxisReader(self._horizontal), _AxisReader(self._vertical)
         self._columns, self._rows = self.inside(1.0 + 0.5 / side)
         self._rows[:, side - foot_of(side) :] = 0
         # What lies outside is made 0 by the matrices themselves: (4, M, S) values are fewer than (M, S, S).
@@ -71,7 +70,7 @@ class View:
 
     def step(self) -> FloatArray:
         """(M, 4) the Gauss-Newton step of the maps, none longer than is safe."""
-        axis = centres(self._second.shape[1])
+        axis = _centres(self._second.shape[1])
         gains = self.gains[:, None, None]
         across: FloatArray = np.matmul(self._lines, self.across.right(self.across.slopes() * self._columns))
         across *= gains
@@ -108,3 +107,68 @@ def _products(one: FloatArray, other: FloatArray) -> FloatArray:
     """(M,) inner products of (M, S, S) with (M, S, S)."""
     products: FloatArray = np.vecdot(one.reshape(len(one), -1), other.reshape(len(other), -1))
     return products
+
+
+def _centres(side: int) -> FloatArray:
+    """(S,) coordinates of an axis's pixels, the whole of it spanning [-1, 1]."""
+    return (2 * (np.arange(side, dtype=np.float32) + 0.5) / side - 1).astype(np.float32)
+
+
+class _AxisReader:
+    """Reader of a row of pixels between its pixels, by matrices: of the values, and of how fast they change.
+
+    It reads an axis of S pixels at (M, S) coordinates in [-1, 1]; beyond the edge the outermost pixel goes on.
+
+    Catmull-Rom, as images are resized; linear ones are quicker, but lose a fifth of the drawings cropped at one side.
+    Four pixels have a say in each place, and only their weights are computed.
+    """
+
+    def __init__(self, coordinates: FloatArray) -> None:
+        self._shape = coordinates.shape
+        side = coordinates.shape[1]
+        places = (((coordinates + 1) * side - 1) / 2).clip(0, side - 1)
+        before = np.floor(places)
+        self._part: FloatArray = places - before  # of the way from the pixel before to the next one
+        self._pixels: IntArray = before.astype(np.int64) + _FOUR  # (4, M, S)
+
+    def weights(self) -> FloatArray:
+        """(4, M, S) of the four pixels around each place; they add up to 1."""
+        part = self._part
+        square = part * part
+        weights = np.empty((4, *self._shape), np.float32)
+        weights[0] = ((1 - 0.5 * part) * part - 0.5) * part
+        weights[1] = (1.5 * part - 2.5) * square + 1
+        weights[2] = ((2 - 1.5 * part) * part + 0.5) * part
+        weights[3] = (0.5 * part - 0.5) * square
+        weights *= (self._pixels >= 0) & (self._pixels < self._shape[1])
+        weights /= weights.sum(axis=0)
+        return weights
+
+    def slopes(self) -> FloatArray:
+        """(4, M, S) how they change with the coordinate."""
+        part = self._part
+        slopes = np.empty((4, *self._shape), np.float32)
+        slopes[0] = (2 - 1.5 * part) * part - 0.5
+        slopes[1] = (4.5 * part - 5) * part
+        slopes[2] = (4 - 4.5 * part) * part + 0.5
+        slopes[3] = (1.5 * part - 1) * part
+        slopes *= np.float32(self._shape[1] / 2)
+        return slopes
+
+    def left(self, values: FloatArray) -> FloatArray:
+        """(M, S, S) matrices that read an image's columns when they are multiplied with it from the left."""
+        count, side = self._shape
+        wide = _BELOW + side + _ABOVE
+        matrices = np.zeros((count, side, wide), np.float32)
+        rows = np.arange(count * side).reshape(count, side) * wide + _BELOW
+        matrices.reshape(-1)[rows + self._pixels] = values
+        return matrices[..., _BELOW:-_ABOVE]
+
+    def right(self, values: FloatArray) -> FloatArray:
+        """(M, S, S) matrices that read its rows from the right: the others transposed."""
+        count, side = self._shape
+        wide = _BELOW + side + _ABOVE
+        matrices = np.zeros((count, wide, side), np.float32)
+        columns = np.arange(count)[:, None] * (wide * side) + np.arange(side) + _BELOW * side
+        matrices.reshape(-1)[columns + side * self._pixels] = values
+        return matrices[:, _BELOW:-_ABOVE]

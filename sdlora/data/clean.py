@@ -13,8 +13,8 @@ from sdlora.core.errors import DataError
 from sdlora.core.progress import OnProgress
 from sdlora.data.checks import RECORD_CHECKS
 from sdlora.data.config import DataConfig
-from sdlora.data.deciding import decide_images
-from sdlora.data.duplicates.pairs import SimilarPairs
+from sdlora.data.decide import decide_images
+from sdlora.data.duplicates.search import SimilarPairs
 from sdlora.data.image_models.unsafe_scores import score_unsafe
 from sdlora.data.ledger import (
     Ids,
@@ -28,7 +28,7 @@ from sdlora.data.ledger import (
     undecided,
 )
 from sdlora.data.measuring.helpers import Helpers
-from sdlora.data.measuring.measure import Measurement
+from sdlora.data.measuring.measure import ImageScores
 from sdlora.data.measuring.workers import Measurer, measure_all
 from sdlora.store import Counts, ImageStore
 from sdlora.store.intake import CHUNK, chunks
@@ -36,7 +36,7 @@ from sdlora.store.queries import count_images
 from sdlora.store.tables import ImageTable
 
 _SHOWN = 20
-_BATCH = CHUNK  # measurements recorded at once, at most
+_BATCH = CHUNK  # images recorded at once, at most
 _BATCH_SECONDS = 1.0
 """What is recorded at least so often is not measured again after a kill."""
 _WINDOW = 20_000  # images whose digests are in memory at once
@@ -163,11 +163,11 @@ def _portions(ids: Ids) -> Iterator[tuple[int, list[int]]]:
         yield start + len(portion), portion
 
 
-def _batches(measurements: Iterator[Measurement]) -> Iterator[list[Measurement]]:
-    batch: list[Measurement] = []
+def _batches(images: Iterator[ImageScores]) -> Iterator[list[ImageScores]]:
+    batch: list[ImageScores] = []
     since = time.monotonic()
     try:
-        for one in measurements:
+        for one in images:
             batch.append(one)
             if len(batch) == _BATCH or time.monotonic() - since > _BATCH_SECONDS:
                 yield batch

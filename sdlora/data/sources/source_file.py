@@ -1,24 +1,33 @@
-"""Single files, here or in any store that fsspec reads, and what to say when its driver is not installed."""
+"""The files that an address means, here or in any store that fsspec reads.
+
+One address may mean several: `{000..015}` and `{a,b}`, as shells and WebDataset write them, and `*`.
+"""
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from sdlora.core.errors import DataError
-from sdlora.data.sources.base import local_path, told
+from sdlora.data.sources.base import local_path, redacted
 
 PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 """What `pip install` needs for the usual stores; fsspec's own message names it for the others."""
 
 _STAMP_KEYS = ("ETag", "etag", "md5Hash", "checksum", "blob_id", "LastModified", "last_modified", "mtime", "created")
 
+MAX_ADDRESSES = 100_000
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+
 
 @dataclass(frozen=True)
-class Place:
+class SourceFile:
     """One file.
 
     Attributes:
@@ -33,25 +42,41 @@ class Place:
     open: Callable[[], BinaryIO]
 
 
-def places_of(uri: str, addresses: Sequence[str]) -> list[Place] | None:
-    """The files at these addresses, of which each may be a pattern with `*`; None if it is one local folder.
+def source_files(uri: str) -> list[SourceFile] | None:
+    """The files that an address, perhaps with patterns, means; None if it is one local folder.
 
     Raises:
         DataError: nothing is there, or the store cannot be reached.
     """
-    found: list[Place] = []
-    for address in addresses:
+    found: list[SourceFile] = []
+    for address in expand(uri):
         path = local_path(address)
         if path is None:
-            found += _remote_places(address)
+            found += _remote_files(address)
             continue
         if path.is_dir():
             return None
         paths = [path] if path.exists() or not glob.has_magic(str(path)) else _fitting(path)
-        found += [_local_place(path) for path in paths]
+        found += [_local_file(path) for path in paths]
     if not found:
-        raise DataError(f"data.sources: nothing fits {told(uri)}. Correct the path.")
+        raise DataError(f"data.sources: nothing fits {redacted(uri)}. Correct the path.")
     return found
+
+
+def expand(uri: str) -> list[str]:
+    """`x-{08..10}.tar` -> `x-08.tar`, `x-09.tar`, `x-10.tar`. What has no braces is itself alone.
+
+    Raises:
+        DataError: they mean more than 100,000 addresses.
+    """
+    parts = _BRACES.split(uri)  # text, inside of braces, text, ...
+    choices = [_choices(part) if number % 2 else [part] for number, part in enumerate(parts)]
+    count = 1
+    for choice in choices:
+        count *= len(choice)
+    if count > MAX_ADDRESSES:
+        raise DataError(f"data.sources: {uri!r} means {count:,} addresses, expected at most {MAX_ADDRESSES:,}.")
+    return ["".join(chosen) for chosen in product(*choices)]
 
 
 def file_system(uri: str) -> tuple[Any, str]:
@@ -67,10 +92,10 @@ def file_system(uri: str) -> tuple[Any, str]:
         return cast("tuple[Any, str]", url_to_fs(uri))
     except ImportError as error:
         remedy = f"pip install {PACKAGES[scheme]}" if scheme in PACKAGES else str(error)
-        raise DataError(f"data.sources: {told(uri)} needs a driver that is not installed. Run: {remedy}") from error
+        raise DataError(f"data.sources: {redacted(uri)} needs a driver that is not installed. Run: {remedy}") from error
     except ValueError as error:
         raise DataError(
-            f"data.sources: {told(uri)} is of no kind that can be collected: {error}. Give a folder, an archive, a "
+            f"data.sources: {redacted(uri)} is of no kind that can be collected: {error}. Give a folder, an archive, a "
             "list of URLs, a dataset, or an address that fsspec reads, such as s3://bucket/folder."
         ) from error
 
@@ -81,16 +106,18 @@ def stamp_of(info: Mapping[str, Any]) -> str | None:
     return f"{info.get('size')}-{said[0]}" if said else None
 
 
-def _remote_places(address: str) -> list[Place]:
+def _remote_files(address: str) -> list[SourceFile]:
     fs, path = file_system(address)
     try:
         infos = fs.glob(path, detail=True) if glob.has_magic(path) else {path: fs.info(path)}
     except FileNotFoundError as error:
-        raise DataError(f"data.sources: there is nothing at {told(address)}. Correct the address.") from error
+        raise DataError(f"data.sources: there is nothing at {redacted(address)}. Correct the address.") from error
     except (OSError, ValueError) as error:
-        raise DataError(f"data.sources: {told(address)} cannot be read: {error}. Check address and rights.") from error
+        raise DataError(
+            f"data.sources: {redacted(address)} cannot be read: {error}. Check address and rights."
+        ) from error
     return [
-        Place(
+        SourceFile(
             name=name.rpartition("/")[2],
             address=str(fs.unstrip_protocol(name)),
             stamp=stamp_of(info) or str(info.get("size")),
@@ -106,17 +133,27 @@ def _fitting(pattern: Path) -> list[Path]:
     return sorted(map(Path, glob.glob(str(pattern))))  # noqa: PTH207  # `Path.glob` takes no absolute pattern
 
 
-def _local_place(path: Path) -> Place:
+def _local_file(path: Path) -> SourceFile:
     try:
         status = path.stat()
         with path.open("rb"):
             pass
     except OSError as error:
         raise DataError(f"data.sources: {str(path)!r} cannot be read: {error.strerror}. Correct the path.") from error
-    return Place(
+    return SourceFile(
         name=path.resolve().name,
         address=str(path.resolve()),
         stamp=f"{status.st_size}-{status.st_mtime_ns}",
         size=status.st_size,
         open=lambda: path.open("rb"),
     )
+
+
+def _choices(inside: str) -> list[str]:
+    if match := _RANGE.fullmatch(inside):
+        first, last = int(match[1]), int(match[2])
+        if last - first >= MAX_ADDRESSES:
+            raise DataError(f"data.sources: {{{inside}}} means more than {MAX_ADDRESSES:,} addresses.")
+        width = len(match[1]) if match[1].startswith("0") or len(match[1]) == len(match[2]) else 0
+        return [str(number).zfill(width) for number in range(first, last + 1)]
+    return inside.split(",") if "," in inside else ["{" + inside + "}"]

@@ -1,7 +1,8 @@
-"""Crowds: so many copies of one picture that comparing each with each would cost their square.
+"""Clusters: so many copies of one picture that comparing each with each would cost their square.
 
-The first of them, the hub, stands for the others: what is the same as the hub is not compared with the rest of its
-crowd when it comes in. Cleaning asks for those pairs when it decides (`sdlora.data.duplicates.crowds`).
+The first of them is the representative. A fingerprint that is the same as the representative is not compared with the
+other members of the cluster when it comes in. Cleaning asks for those pairs when it decides
+(`sdlora.data.duplicates.clusters`).
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from sqlalchemy.orm import Session
 from sdlora.store.intake import chunks
 from sdlora.store.tables import SimilarPairTable
 
-CROWD = 32
-"""Fingerprints that are the same as one other make it a hub; below so many, each is compared with each."""
+MIN_MEMBERS = 32
+"""Fingerprints that are the same as one other make it a representative; below so many, each is compared with each."""
 
 SAME_DIFFERENCE = 20.0
 """Grey levels below which a fingerprint is the same as another: as much as a coarse JPEG does to a drawing."""
@@ -28,17 +29,16 @@ def same_as(session: Session, fingerprint_ids: Iterable[int]) -> dict[int, set[i
     for chunk in chunks(sorted(found)):
         for own, other in ((table.first_id, table.second_id), (table.second_id, table.first_id)):
             statement = select(own, other).where(own.in_(chunk), table.difference < SAME_DIFFERENCE)
-            for one, mate in session.connection().execute(statement):
-                found[one].add(mate)
+            for one, member in session.connection().execute(statement):
+                found[one].add(member)
     return found
 
 
-def crowd_of(session: Session, fingerprint_id: int) -> set[int]:
-    """All that are the same as a hub that this one is the same as, or is; itself included. Empty without a hub."""
+def cluster_of(session: Session, fingerprint_id: int) -> set[int]:
+    """All members of the clusters that this fingerprint belongs to, itself included; empty without a cluster."""
     near = same_as(session, [fingerprint_id])[fingerprint_id]
     around = same_as(session, near | {fingerprint_id})
-    hubs = [mates | {hub} for hub, mates in around.items() if len(mates) >= CROWD]
-    return set().union(*hubs)
+    return set().union(*(members | {first} for first, members in around.items() if len(members) >= MIN_MEMBERS))
 
 
 def pairs_of(fingerprint_ids: Iterable[int]) -> ColumnElement[bool]:

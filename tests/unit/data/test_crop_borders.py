@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from sdlora.data.duplicates.framing import content_boxes, without_bars
+from sdlora.data.duplicates.crop_borders import content_boxes, without_bars
 from tests.unit.data.drawing import drawing, icon
 
 

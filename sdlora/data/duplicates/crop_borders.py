@@ -10,6 +10,8 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from sdlora.data.arrays import BoolArray, ByteArray, FloatArray, IntArray
+
 _FAINT_INK = 0.25
 _MIN_CONTENT_LINES = 4
 _BAR_SHARE = (0.04, 0.3)  # of the height
@@ -18,15 +20,11 @@ _PLAIN_BORDER = 12
 _PLAIN = 0.95  # share of a row that has the bar's colour, beside the text
 _BAR_COLOUR = 0.4  # share of the bar that has its colour, text included
 
-Pixels = npt.NDArray[np.uint8]
 Colours = npt.NDArray[np.int16]
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 _Number = TypeVar("_Number", np.uint8, np.int16)
 
 
-def without_bars(pixels: Pixels) -> IntArray:
+def without_bars(pixels: ByteArray) -> IntArray:
     """(N, 2) the rows (from, to) of each image that lie between caption bars, if it has any.
 
     A bar is a strip over the full width, at the top or the bottom, of one colour that the image's border does not
@@ -35,7 +33,7 @@ def without_bars(pixels: Pixels) -> IntArray:
     return np.stack([_bar_rows(pixels[:, ::-1]), pixels.shape[1] - _bar_rows(pixels)], axis=1)
 
 
-def content_boxes(pixels: Pixels) -> FloatArray:
+def content_boxes(pixels: ByteArray) -> FloatArray:
     """(N, 4) left, top, right, bottom of each image without its plain border. Photographs mostly have none.
 
     In fractions of a pixel: on small images a whole one more or less moves and scales all of the content.
@@ -56,7 +54,7 @@ def content_boxes(pixels: Pixels) -> FloatArray:
     return np.where(framed[:, None], result, np.array([0, 0, width, height], np.float32))
 
 
-def _bar_rows(pixels: Pixels) -> IntArray:
+def _bar_rows(pixels: ByteArray) -> IntArray:
     """(N,) height of the bar at the bottom of each image, 0 without one."""
     count, height = pixels.shape[:2]
     lowest, highest = round(_BAR_SHARE[0] * height), round(_BAR_SHARE[1] * height)
@@ -73,7 +71,7 @@ def _bar_rows(pixels: Pixels) -> IntArray:
     return result
 
 
-def _rows_of_bar(strip: Pixels, colour: Colours, lowest: int) -> int:
+def _rows_of_bar(strip: ByteArray, colour: Colours, lowest: int) -> int:
     share = _has_colour(strip, colour, _SAME_COLOUR).mean(axis=1)  # per row
     for start in range(1, len(strip) - max(lowest, 3) + 1):
         # The bar begins with a plain row under one that is clearly something else.
@@ -82,7 +80,7 @@ def _rows_of_bar(strip: Pixels, colour: Colours, lowest: int) -> int:
     return 0
 
 
-def _medians(colours: Pixels) -> Colours:
+def _medians(colours: ByteArray) -> Colours:
     """(N, 3) of (N, M, 3); of an even number the upper one."""
     # 16-bit numbers in a row each: numpy sorts them with vector instructions, and those of 8 bits without.
     ordered = np.sort(np.ascontiguousarray(colours.transpose(0, 2, 1), dtype=np.int16), axis=2)
@@ -90,7 +88,7 @@ def _medians(colours: Pixels) -> Colours:
     return middle
 
 
-def _has_colour(colours: Pixels, wanted: Colours, within: int) -> BoolArray:
+def _has_colour(colours: ByteArray, wanted: Colours, within: int) -> BoolArray:
     """(N, M) which of (N, M, 3) are within so many grey levels of (N, 3)."""
     near: BoolArray = _largest_channel(np.abs(colours - wanted[:, None])) <= within
     return near
@@ -102,7 +100,7 @@ def _largest_channel(values: npt.NDArray[_Number]) -> npt.NDArray[_Number]:
     return largest
 
 
-def _content_spans(ink: Pixels) -> tuple[FloatArray, FloatArray]:
+def _content_spans(ink: ByteArray) -> tuple[FloatArray, FloatArray]:
     """(N,) where content starts and ends along one axis, given the most ink in each line (N, L).
 
     All of the axis where the content is too thin.

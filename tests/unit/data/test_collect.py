@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from sdlora.core.errors import DataError
-from sdlora.data import DataConfig, collect
+from sdlora.data.collect import collect
+from sdlora.data.config import DataConfig
 from sdlora.store import ImageStore
 from sdlora.store.location import StoreLocation
 from tests.stores import lose_all_bytes, servers_when_patient
@@ -178,7 +179,8 @@ def test_a_killed_collector_leaves_whole_images_and_the_next_one_goes_on(
     code = f"""
 import time
 from pathlib import PosixPath
-from sdlora.data import DataConfig, collect
+from sdlora.data.collect import collect
+from sdlora.data.config import DataConfig
 from sdlora.store.image_store import ImageStore
 from sdlora.store.location import StoreLocation
 def show(stage, done, total):

@@ -12,9 +12,9 @@ from itertools import islice
 from sdlora.core.progress import OnMetrics, OnProgress
 from sdlora.data.config import DataConfig
 from sdlora.data.decoding.mask import mask_problem
-from sdlora.data.reading import in_lanes, in_order
-from sdlora.data.sources import Item, Source, Surroundings, UnreadableItemError, open_source
+from sdlora.data.sources import Item, Source, SourceContext, UnreadableItemError, open_source
 from sdlora.data.sources.captions import caption_stamp, find_captions, repeats_of
+from sdlora.data.threads import in_lanes, in_order
 from sdlora.store import ImageStore
 from sdlora.store.intake import SeenFile, find_source, known_files, record_files, register_source
 from sdlora.store.masks import Mask, mask_blobs
@@ -83,7 +83,7 @@ def collect(
         DataError: nothing is there, there is no image in it, or its metadata cannot be understood.
         StorageError: the disk is full or not writable.
     """
-    source = open_source(uri, Surroundings(config, store))
+    source = open_source(uri, SourceContext(config, store))
     with closing(source):
         intake = _Intake(store, source, config, on_progress, on_metrics)
         for outcome in intake.outcomes():
@@ -205,7 +205,7 @@ class _Intake:
             content = None if unchanged else item.read(known.stamp if known else None)
             if known and content is None:
                 self._refuse_purged(known.sha256)
-                said = item.said()
+                sidecar = item.sidecar()
                 file, count = known, 0
                 bytes_of = lambda: self.store.blobs.get(known.sha256)  # noqa: E731
             elif content is None:
@@ -213,7 +213,7 @@ class _Intake:
             else:
                 if self.purged:
                     self._refuse_purged(hashlib.sha256(content.data).hexdigest())
-                said = item.said()
+                sidecar = item.sidecar()
                 bytes_of = lambda: content.data  # noqa: E731
                 count = len(content.data)
                 file = SeenFile(item.path, self.store.blobs.put(content.data), count, content.stamp)
@@ -226,9 +226,9 @@ class _Intake:
             file.stamp,
             caption_stamp=caption_stamp(item),
             repeats=repeats_of(item.names) if item.names else None,
-            source=said.origin,
-            licence=said.licence,
-            captions=find_captions(item, said, bytes_of),
+            source=sidecar.origin,
+            licence=sidecar.licence,
+            captions=find_captions(item, sidecar, bytes_of),
             mask=self._read_mask(item, bytes_of),
         )
         return _Outcome(wanted, seen, bytes_read=count)

@@ -1,0 +1,132 @@
+"""Captions: a missing one, a short one, a garbled one, one that too many images share."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from sdlora.data.checks.base import Findings, RecordCheck
+from sdlora.data.config import DataConfig
+from sdlora.store.intake import chunks
+from sdlora.store.queries import captions_of
+from sdlora.store.tables import CaptionTable, ImageTable
+
+_CHARS_SHOWN = 60
+_SHARED = "caption_shared"
+
+
+def caption_count(session: Session, image_ids: Sequence[int], config: DataConfig) -> Findings:
+    """How many captions count for the image."""
+    if not config.require_captions:
+        return {}
+    captions = captions_of(session, image_ids)
+    return {one: _judge_missing(len(captions.get(one, ()))) for one in image_ids}
+
+
+def _judge_missing(count: int) -> tuple[float, str | None]:
+    return float(count), None if count else "no caption, and require_captions = true"
+
+
+CAPTION_MISSING = RecordCheck("caption_missing", 1, caption_count, ("require_captions",))
+
+
+def longest_caption(session: Session, image_ids: Sequence[int], config: DataConfig) -> Findings:
+    """Characters of the longest caption that counts; images without one are no concern of this check."""
+    if not config.min_caption_chars:
+        return {}
+    return {one: _judge_short(captions, config) for one, captions in captions_of(session, image_ids).items()}
+
+
+def _judge_short(captions: Sequence[str], config: DataConfig) -> tuple[float, str | None]:
+    longest = max(captions, key=len)
+    if len(longest) >= config.min_caption_chars:
+        return float(len(longest)), None
+    reason = f"{longest!r} has {len(longest)} characters, fewer than min_caption_chars = {config.min_caption_chars}"
+    return float(len(longest)), f"short caption: {reason}"
+
+
+CAPTION_SHORT = RecordCheck("caption_short", 1, longest_caption, ("min_caption_chars",))
+
+
+def garbled_captions(session: Session, image_ids: Sequence[int], config: DataConfig) -> Findings:
+    """Captions with replacement or control characters, or that ftfy takes for text read with the wrong encoding."""
+    if config.allow_garbled_captions:
+        return {}
+    return {one: _judge_garbled(captions) for one, captions in captions_of(session, image_ids).items()}
+
+
+def _judge_garbled(captions: Sequence[str]) -> tuple[float, str | None]:
+    garbled = [(text, why) for text in captions if (why := garbling(text))]
+    if not garbled:
+        return 0.0, None
+    text, why = garbled[0]
+    # In ASCII: the reason is shown on terminals and pages, where control characters do harm.
+    return float(len(garbled)), f"garbled caption {text[:_CHARS_SHOWN]!a}: {why}; allow_garbled_captions would keep it"
+
+
+def garbling(text: str) -> str | None:
+    """What is wrong with the characters of a text, in words."""
+    if "\N{REPLACEMENT CHARACTER}" in text:
+        return "it has characters that could not be decoded"
+    if any(unicodedata.category(character) in ("Cc", "Cs") and character not in "\t\n\r" for character in text):
+        return "it has control characters"
+    if text.isascii():
+        return None
+    from ftfy.badness import is_bad
+
+    return "it was read with the wrong encoding" if is_bad(text) else None
+
+
+CAPTION_GARBLED = RecordCheck("caption_garbled", 1, garbled_captions, ("allow_garbled_captions",))
+
+
+def images_per_caption(session: Session, image_ids: Sequence[int], config: DataConfig) -> Findings:
+    """On how many images its rarest caption was, whatever else was said of those, when this was last decided."""
+    if not config.max_images_per_caption:
+        return {}
+    captions = captions_of(session, image_ids)
+    counts = _counts(session, {text for listed in captions.values() for text in listed})
+    rarest = {one: min((counts[text], text) for text in listed) for one, listed in captions.items()}
+    return {one: _judge_shared(*both, config) for one, both in rarest.items()}
+
+
+def _judge_shared(count: int, text: str, config: DataConfig) -> tuple[float, str | None]:
+    if count <= config.max_images_per_caption:
+        return float(count), None
+    # The count is not part of the reason: it goes on changing, and the verdict is not written anew each time.
+    return float(count), f"{text!r} is on more images than max_images_per_caption = {config.max_images_per_caption}"
+
+
+def _affected(session: Session, image_ids: Sequence[int], config: DataConfig) -> Iterable[int]:
+    """Images that share a caption with these and are now too many, or were too many and no longer are."""
+    limit = config.max_images_per_caption
+    if not limit:
+        return ()
+    texts = {text for listed in captions_of(session, image_ids).values() for text in listed}
+    common = [text for text, count in _counts(session, texts).items() if count > limit]
+    accepted = select(ImageTable.id).join(CaptionTable).where(ImageTable.rejected_by.is_distinct_from(_SHARED))
+    joining = {one for chunk in chunks(common) for one in session.scalars(accepted.where(CaptionTable.text.in_(chunk)))}
+    turned_down = list(session.scalars(select(ImageTable.id).where(ImageTable.rejected_by == _SHARED)))
+    leaving = {one for chunk in chunks(turned_down) for one in _no_longer_common(session, chunk, limit)}
+    return joining | leaving
+
+
+def _no_longer_common(session: Session, image_ids: Sequence[int], limit: int) -> set[int]:
+    captions = captions_of(session, image_ids)
+    counts = _counts(session, {text for listed in captions.values() for text in listed})
+    return {one for one in image_ids if min((counts[text] for text in captions.get(one, ())), default=0) <= limit}
+
+
+def _counts(session: Session, texts: Collection[str]) -> Mapping[str, int]:
+    """On how many images each of these captions is."""
+    counted = select(CaptionTable.text, func.count(CaptionTable.image_id.distinct())).group_by(CaptionTable.text)
+    found: dict[str, int] = {}
+    for chunk in chunks(sorted(texts)):
+        found.update((text, count) for text, count in session.execute(counted.where(CaptionTable.text.in_(chunk))))
+    return found
+
+
+CAPTION_SHARED = RecordCheck(_SHARED, 1, images_per_caption, ("max_images_per_caption",), _affected)

@@ -1,0 +1,95 @@
+"""Clusters of copies in memory: pairs that need not be compared when they come in, and those compared after all."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from sqlalchemy.orm import Session
+
+from sdlora.data.arrays import BoolArray, HashArray, IntArray
+from sdlora.data.duplicates.fingerprint import HASH_DISTANCE, SEARCHES
+from sdlora.data.duplicates.pairs import Pair, compare, read_fingerprints
+from sdlora.store.clusters import MIN_MEMBERS, SAME_DIFFERENCE
+
+
+class Clusters:
+    """The representative of each fingerprint that is the same as an earlier one. A representative has none itself.
+
+    Only pairs of two members of one cluster are ever skipped. Each of the two has been compared with the
+    representative, so that a chain of recorded pairs leads from one to the other.
+    """
+
+    def __init__(self) -> None:
+        self._representative_of: dict[int, int] = {}
+        self._members: dict[int, list[int]] = {}
+
+    def learn(self, pairs: Iterable[Pair]) -> None:
+        """Take in compared pairs, by their second id."""
+        for first, second, difference in sorted(pairs, key=lambda pair: (pair[1], pair[0])):
+            if difference < SAME_DIFFERENCE and self._representative_of.keys().isdisjoint((first, second)):
+                self._representative_of[second] = first
+                self._members.setdefault(first, []).append(second)
+
+    def full(self) -> dict[int, list[int]]:
+        """Members by representative, where they are enough for a cluster."""
+        return {first: list(members) for first, members in self._members.items() if len(members) >= MIN_MEMBERS}
+
+    def has_member(self, representative: int, fingerprint_id: int) -> bool:
+        return self._representative_of.get(fingerprint_id) == representative
+
+    def settled(self, pairs: IntArray) -> BoolArray:
+        """(N,) whether both of a pair are members of the same cluster."""
+        full = self.full()
+        if not full:
+            return np.zeros(len(pairs), np.bool_)
+        ids, where = np.unique(pairs, return_inverse=True)
+        nearest = [self._representative_of.get(one, -1) for one in ids.tolist()]
+        representatives = np.array([one if one in full else -1 for one in nearest], np.int64)
+        sides = representatives[where.reshape(pairs.shape)]
+        settled: BoolArray = (sides[:, 0] == sides[:, 1]) & (sides[:, 0] >= 0)
+        return settled
+
+
+class SkippedPairs:
+    """Compares each kept image with the cluster members that were skipped earlier.
+
+    Only pairs with a kept image decide which images are copies.
+
+    Args:
+        pairs: all recorded pairs of some groups, or at least those below SAME_DIFFERENCE.
+    """
+
+    def __init__(self, session: Session, pairs: Sequence[Pair]) -> None:
+        self._session = session
+        same: defaultdict[int, set[int]] = defaultdict(set)
+        for first, second, difference in pairs:
+            if difference < SAME_DIFFERENCE:
+                same[first].add(second)
+                same[second].add(first)
+        clusters = [members | {first} for first, members in same.items() if len(members) >= MIN_MEMBERS]
+        self._clusters_of: defaultdict[int, list[set[int]]] = defaultdict(list)
+        for cluster in clusters:
+            for one in cluster:
+                self._clusters_of[one].append(cluster)
+
+    def pairs_with(self, fingerprint_id: int, known: Iterable[int]) -> list[Pair]:
+        """Compare a fingerprint with all of its clusters but those that it is known to look like."""
+        if fingerprint_id not in self._clusters_of:
+            return []
+        others = set().union(*self._clusters_of[fingerprint_id]) - set(known) - {fingerprint_id}
+        fingerprints = read_fingerprints(self._session, others | {fingerprint_id})
+        if fingerprint_id not in fingerprints or not others:
+            return []
+        own = np.array(fingerprints.pop(fingerprint_id).hashes, np.uint64)
+        close = _are_close(own, np.array([one.hashes for one in fingerprints.values()], np.uint64))
+        pairs = [sorted((one, fingerprint_id)) for one, is_close in zip(fingerprints, close, strict=True) if is_close]
+        return compare(self._session, np.array(pairs, np.int64).reshape(-1, 2))
+
+
+def _are_close(own: HashArray, others: HashArray) -> Sequence[bool]:
+    """Whether each row of hashes is near enough to be compared with these, as in a search."""
+    bits = [np.bitwise_count(others[:, other] ^ own[one]) for one, other in SEARCHES]
+    close: list[bool] = (np.min(bits, axis=0) <= HASH_DISTANCE).tolist()
+    return close
