@@ -35,19 +35,19 @@ class FixedNoiseValidation:
         ]
 
     @torch.no_grad()
-    def measure(self, unet: nn.Module, check: Callable[[], None] = lambda: None) -> Tensor:
+    def measure(self, denoiser: nn.Module, check: Callable[[], None] = lambda: None) -> Tensor:
         """(N,) one error per image, the mean over its timesteps; the images are always in the same order.
 
         Before each batch it calls `check`, which may raise.
         """
-        was_training, errors = unet.training, []
-        unet.eval()
+        was_training, errors = denoiser.training, []
+        denoiser.eval()
         try:
             for batch in self.batches:
                 check()
-                errors.append(self.loss.per_image(unet, batch.to(self.device)))
+                errors.append(self.loss.per_image(denoiser, batch.to(self.device)))
         finally:
-            unet.train(was_training)
+            denoiser.train(was_training)
         return torch.cat(errors).view(-1, TIMESTEPS_PER_IMAGE).mean(1).cpu()
 
 

@@ -16,7 +16,7 @@ from sdlora.models import parts
 from sdlora.models.families import family_of
 from sdlora.store import ImageStore
 from sdlora.training import fine_tune
-from sdlora.training.inputs.batches import Portion, draw_step
+from sdlora.training.inputs.batches import BatchGroup, draw_step
 from sdlora.training.inputs.encoded import encode_rows
 from sdlora.training.inputs.order import EpochOrder
 from sdlora.training.learning.loss import DenoisingLoss
@@ -108,8 +108,8 @@ def test_gradients_know_nothing_of_what_a_mask_leaves_out(flip, base, store, mon
     row = row_of(store, (64, 64), light_until(32, (64, 64)))
     encoded = encode_rows(base, [row], store, (64,), mirror=True, masks=True, device=CPU)
     loss = DenoisingLoss.of_base(base, 5.0, "fp32", CPU)
-    unet = attach_lora(parts.load_denoiser(base), LORA)
-    tensors = adapter_parameters(unet)
+    denoiser = attach_lora(parts.load_denoiser(base), LORA)
+    tensors = adapter_parameters(denoiser)
     config = MASKED.model_copy(update={"horizontal_flip": True, "batch_size": 1})
     order = EpochOrder(encoded.shapes(), 1, 0)
     side = 64 // family_of(base.folder).latent_reduction
@@ -118,17 +118,17 @@ def test_gradients_know_nothing_of_what_a_mask_leaves_out(flip, base, store, mon
 
     def drawn(mirrored: bool):
         for step in range(32):
-            (batch,) = draw_step([Portion(encoded, order)], config, step, loss.objective)
+            (batch,) = draw_step([BatchGroup(encoded, order)], config, step, loss.objective)
             if torch.equal(batch.latents[0], encoded.views[0].mirrored[row.sha256]) == mirrored:
                 return batch
         raise AssertionError("never drawn")
 
     def gradients(batch, wrong: torch.Tensor):
-        unet.zero_grad()
+        denoiser.zero_grad()
         target = type(loss.objective).target
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(type(loss.objective), "target", lambda *rest: target(*rest) + 9.0 * wrong)
-            loss.weighted(unet, batch).backward()
+            loss.weighted(denoiser, batch).backward()
         return torch.cat([tensor.grad.flatten() for tensor in tensors.values()])
 
     batch = drawn(mirrored=flip)
