@@ -95,7 +95,7 @@ def train_one_way(
     from sdlora.lora.load import open_adapter
     from sdlora.processes.costs import read_costs
     from sdlora.training.full import MODEL_FOLDER, open_model
-    from sdlora.training.launch import FineTuneRequest, train_apart
+    from sdlora.training.launch import FineTuneRequest, train_in_subprocess
     from sdlora.training.results import ADAPTER_FOLDER
 
     lora, training = settings.lora, settings.training
@@ -126,7 +126,7 @@ def train_one_way(
 
         place = folder / (MODEL_FOLDER if lora is None else ADAPTER_FOLDER)
         if not place.is_dir():
-            train_apart(request, on_metrics=on_metrics, on_progress=task_progress())
+            train_in_subprocess(request, on_metrics=on_metrics, on_progress=task_progress())
         model, adapter = (open_model(folder, home), None) if lora is None else (base, open_adapter(place))
         file = _weights(place, adapter is None)
         costs = read_costs(folder)

@@ -127,23 +127,23 @@ def _draw(
     encoded = group.encoded
     drawn = group.order.images_of(step)
     size = len(drawn)
-    shapes = [encoded.views[one.view].latents[encoded.rows[one.index].sha256].shape for one in drawn]
+    shapes = [encoded.resolutions[one.resolution].latents[encoded.rows[one.index].sha256].shape for one in drawn]
     generator = step_generator(config.seed, step, group.purpose)
     noise = _noise(shapes, generator, config.noise_offset)
     timesteps = objective.draw_timesteps(size, generator)
     caption_draw, dropout_draw, flip_draw = torch.rand(3, size, generator=generator).tolist()
 
     def see(position: int) -> _Seen:
-        row, view = encoded.rows[drawn[position].index], encoded.views[drawn[position].view]
+        row, resolution = encoded.rows[drawn[position].index], encoded.resolutions[drawn[position].resolution]
         flipped = config.horizontal_flip and flip_draw[position] < 0.5
-        mask = view.masks.get(row.sha256)
+        mask = resolution.masks.get(row.sha256)
         dropped = dropout_draw[position] < config.caption_dropout or not row.captions
         caption = "" if dropped else row.captions[int(caption_draw[position] * len(row.captions))]
         return _Seen(
-            latents=(view.mirrored if flipped else view.latents)[row.sha256],
+            latents=(resolution.mirrored if flipped else resolution.latents)[row.sha256],
             noise=noise[position],
             timestep=timesteps[position],
-            conditioning=encoded.conditioning(row, drawn[position].view, caption),
+            conditioning=encoded.conditioning(row, drawn[position].resolution, caption),
             loss_weight=group.weight / size,
             group=number,
             mask=mask.flip(-1) if flipped and mask is not None else mask,

@@ -87,12 +87,17 @@ def max_micro_batch_size(
 
 def _largest(kinds: Sequence[EncodedRows]) -> Batch:
     """One image of the largest shape of all kinds, without caption."""
-    encoded, view, row = max(
-        ((encoded, view, row) for encoded in kinds for view in range(len(encoded.views)) for row in encoded.rows),
-        key=lambda one: one[0].views[one[1]].latents[one[2].sha256].numel(),
+    encoded, number, row = max(
+        (
+            (encoded, number, row)
+            for encoded in kinds
+            for number in range(len(encoded.resolutions))
+            for row in encoded.rows
+        ),
+        key=lambda of: of[0].resolutions[of[1]].latents[of[2].sha256].numel(),
     )
-    latents = encoded.views[view].latents[row.sha256][None]
-    conditioning = stack_conditioning([encoded.conditioning(row, view, "")])
+    latents = encoded.resolutions[number].latents[row.sha256][None]
+    conditioning = stack_conditioning([encoded.conditioning(row, number, "")])
     return Batch(latents, torch.zeros_like(latents), torch.zeros(1, dtype=torch.int64), conditioning)
 
 

@@ -8,7 +8,7 @@ import torch
 from sdlora.data import SnapshotRow
 from sdlora.diffusion.objectives import DenoisingObjective
 from sdlora.training.inputs.batches import BatchGroup, draw_step
-from sdlora.training.inputs.encoded import EncodedRows, View
+from sdlora.training.inputs.encoded import EncodedRows, Resolution
 from sdlora.training.inputs.order import EpochOrder
 from tests.unit.training.setting import CONFIG
 
@@ -21,8 +21,8 @@ def encoded():
     captions = ["", *(caption for row in rows for caption in row.captions)]
     return EncodedRows(
         rows,
-        views=(
-            View(
+        resolutions=(
+            Resolution(
                 latents={row.sha256: torch.full((4, 2, 2), float(row.sha256)) for row in rows},
                 mirrored={row.sha256: torch.full((4, 2, 2), -float(row.sha256)) for row in rows},
             ),
@@ -112,11 +112,11 @@ def test_a_micro_batch_is_a_part_of_the_same_step(encoded):
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_unlike_shapes_share_a_step_but_never_a_batch(encoded, processes):
-    latents = dict(encoded.views[0].latents) | {
+    latents = dict(encoded.resolutions[0].latents) | {
         "3": torch.full((4, 2, 3), 3.0),
         "4": torch.full((4, 3, 2), 4.0),
     }  # each alone in its bucket
-    mixed = EncodedRows(encoded.rows, (View(latents),), encoded.embeddings)
+    mixed = EncodedRows(encoded.rows, (Resolution(latents),), encoded.embeddings)
     seen = []
     for step in range(5):  # 20 positions: four epochs
         batches = [b for rank in range(processes) for b in draw_batches(mixed, config(), step, rank, processes)]

@@ -74,8 +74,8 @@ def test_a_mask_is_scaled_and_cropped_with_its_image(size, buckets, share, base,
     )
     for row in rows:  # as large as its image, or half as large
         encoded = encode_rows(base, [row], store, (64,), aspect_buckets=buckets, masks=True, device=CPU)
-        mask = encoded.views[0].masks[row.sha256]
-        assert mask.shape[1:] == encoded.views[0].latents[row.sha256].shape[1:]
+        mask = encoded.resolutions[0].masks[row.sha256]
+        assert mask.shape[1:] == encoded.resolutions[0].latents[row.sha256].shape[1:]
         assert share_of_columns(mask) == pytest.approx(share, abs=0.02)
 
 
@@ -83,10 +83,13 @@ def test_a_mask_beside_an_image_counts_in_place_of_its_alpha_channel(base, store
     half = Image.new("RGBA", (64, 64), (200, 30, 30, 255))
     ImageDraw.Draw(half).rectangle((32, 0, 63, 63), fill=(0, 0, 0, 0))
     row = row_of(store, (64, 64), light_until(16, (64, 64)), half)
-    views = [
-        encode_rows(base, [one], store, (64,), masks=True, device=CPU).views[0] for one in (replace(row, mask=""), row)
+    resolutions = [
+        encode_rows(base, [one], store, (64,), masks=True, device=CPU).resolutions[0]
+        for one in (replace(row, mask=""), row)
     ]
-    assert [share_of_columns(view.masks[row.sha256]) for view in views] == pytest.approx([0.5, 0.25], abs=0.02)
+    assert [share_of_columns(resolution.masks[row.sha256]) for resolution in resolutions] == pytest.approx(
+        [0.5, 0.25], abs=0.02
+    )
 
 
 def test_an_exchanged_mask_is_read_anew_and_the_latents_are_not_encoded_again(base, store):
@@ -98,7 +101,7 @@ def test_an_exchanged_mask_is_read_anew_and_the_latents_are_not_encoded_again(ba
         encoded = encode_rows(
             base, [one], store, (64,), masks=True, device=CPU, on_progress=lambda *call: told.append(call)
         )
-        shares.append(share_of_columns(encoded.views[0].masks[row.sha256]))
+        shares.append(share_of_columns(encoded.resolutions[0].masks[row.sha256]))
     assert shares == pytest.approx([0.25, 0.75, 0.25], abs=0.02)
     assert [call for call in told if call[0] == "encode images"] == [("encode images", 1, 1)]
 
@@ -119,7 +122,7 @@ def test_gradients_know_nothing_of_what_a_mask_leaves_out(flip, base, store, mon
     def drawn(mirrored: bool):
         for step in range(32):
             (batch,) = draw_step([BatchGroup(encoded, order)], config, step, loss.objective)
-            if torch.equal(batch.latents[0], encoded.views[0].mirrored[row.sha256]) == mirrored:
+            if torch.equal(batch.latents[0], encoded.resolutions[0].mirrored[row.sha256]) == mirrored:
                 return batch
         raise AssertionError("never drawn")
 

@@ -15,7 +15,7 @@ from sdlora.lora.formats.inspect import inspect_adapter
 from sdlora.models import BaseModelConfig, load_base_model, parts
 from sdlora.training import fine_tune, run_digest
 from sdlora.training.inputs.batches import BatchGroup, draw_step
-from sdlora.training.inputs.encoded import EncodedRows, View
+from sdlora.training.inputs.encoded import EncodedRows, Resolution
 from sdlora.training.inputs.order import EpochOrder
 from sdlora.training.inputs.prior import encode_prior
 from sdlora.training.inputs.prior_images import draw_prior_images, plan_prior_images
@@ -98,8 +98,8 @@ def test_prior_images_are_encoded_at_every_resolution_with_their_prompt(base, tm
     config = PRIOR.model_copy(update={"resolutions": (64, 48), "horizontal_flip": True})
     encoded = encode_prior(base, config, tmp_path, CPU)
     assert [row.captions for row in encoded.rows[:2]] == [("a red circle",), ("a blue bar",)]
-    assert {tuple(latents.shape) for latents in encoded.views[0].latents.values()} == {(4, 16, 16)}
-    assert {tuple(latents.shape) for latents in encoded.views[1].mirrored.values()} == {(4, 12, 12)}
+    assert {tuple(latents.shape) for latents in encoded.resolutions[0].latents.values()} == {(4, 16, 16)}
+    assert {tuple(latents.shape) for latents in encoded.resolutions[1].mirrored.values()} == {(4, 12, 12)}
     assert encoded.embeddings.keys() == {"", "a red circle", "a blue bar"}
     assert encode_prior(base, CONFIG, tmp_path, CPU) is None
 
@@ -120,7 +120,7 @@ def test_other_families_learn_from_prior_images_too(family, tmp_path):
 def made_up(name: str, count: int, side: int) -> EncodedRows:
     rows = tuple(SnapshotRow(f"{name}{index}", ("",), "train") for index in range(count))
     latents = {row.sha256: torch.full((4, side, side), float(index)) for index, row in enumerate(rows)}
-    return EncodedRows(rows, (View(latents),), {"": {"text": torch.zeros(3, 2)}})
+    return EncodedRows(rows, (Resolution(latents),), {"": {"text": torch.zeros(3, 2)}})
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
@@ -143,7 +143,7 @@ def test_a_step_takes_its_images_as_ever_and_prior_images_beside_them(processes)
 def test_prior_images_without_a_mask_count_everywhere():
     images, prior = made_up("image", 2, 2), made_up("prior", 2, 2)
     masks = {row.sha256: torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]) for row in images.rows}
-    images = EncodedRows(images.rows, (View(images.views[0].latents, masks=masks),), images.embeddings)
+    images = EncodedRows(images.rows, (Resolution(images.resolutions[0].latents, masks=masks),), images.embeddings)
     config = PRIOR.model_copy(update={"batch_size": 2, "prior_batch_size": 2, "masked_weight": 0.0})
     groups = [
         BatchGroup(images, EpochOrder(images.shapes(), 2, 0)),
