@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from sdlora.config import PipelineConfig, ResolvedConfig
 from sdlora.core.errors import ConfigError
-from sdlora.core.refs import BaseModelRef, SnapshotRef
+from sdlora.core.refs import ADAPTER_WEIGHTS, BaseModelRef, SnapshotRef
 from sdlora.data import load_snapshot
 from sdlora.lora import ResolvedLora
 from sdlora.lora.config import LoraConfig, Method
@@ -241,7 +241,7 @@ def _weights(folder: Path, whole: bool) -> Path:
 
     if whole:
         return weights_files(folder, find_layout(folder).denoiser)[0]
-    return folder / "pytorch_lora_weights.safetensors"
+    return folder / ADAPTER_WEIGHTS
 
 
 def _count(file: Path) -> int:

@@ -11,7 +11,6 @@ from typing import Any
 
 from sdlora.records.evidence import Choice, Decision, Duel
 
-DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"
 DATA_PAGE = "data.html"
 
 
