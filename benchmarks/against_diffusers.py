@@ -28,7 +28,7 @@ from from_folder import SIDE_PX, snapshot_of
 from pairs import interval_of_median
 from PIL import Image
 
-from sdlora.core.refs import BaseModelRef
+from sdlora.core.refs import ADAPTER_WEIGHTS, BaseModelRef
 from sdlora.data.pixels import load_images_uint8
 from sdlora.data.snapshot import Snapshot
 from sdlora.models import BaseModelConfig, load_base_model, parts
@@ -37,7 +37,6 @@ from sdlora.training.inputs.encoded import encode_rows
 from sdlora.training.judging.validation import FixedNoiseValidation
 from sdlora.training.learning.loss import DenoisingLoss
 
-WEIGHTS = "pytorch_lora_weights.safetensors"
 FIRST_BATCH = Path(__file__).parent.parent / "sdlora" / "assets" / "demo" / "first"
 
 
@@ -113,12 +112,12 @@ class Judge:
     def loss(self, adapter: Path | None) -> float:
         denoiser = parts.load_denoiser(self.base)
         if adapter is not None:
-            tensors, alphas = StableDiffusionPipeline.lora_state_dict(str(adapter), weight_name=WEIGHTS)
+            tensors, alphas = StableDiffusionPipeline.lora_state_dict(str(adapter), weight_name=ADAPTER_WEIGHTS)
             StableDiffusionPipeline.load_lora_into_unet(tensors, alphas, denoiser)
         return float(torch.as_tensor(self.validation.measure(denoiser)).mean())
 
     def timed(self, name: str, command: list[str], options: argparse.Namespace, adapter: Path) -> Outcome:
-        (adapter / WEIGHTS).unlink(missing_ok=True)  # never judge the file of an earlier round
+        (adapter / ADAPTER_WEIGHTS).unlink(missing_ok=True)  # never judge the file of an earlier round
         log = options.scratch / "against_diffusers.log"
         environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads), "HF_HUB_OFFLINE": "1"}
         began = time.perf_counter()

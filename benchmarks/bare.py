@@ -12,7 +12,7 @@ from sdlora.lora.config import ResolvedLora
 from sdlora.models import parts
 from sdlora.models.families.layouts import read_json
 from sdlora.models.precision import Precision, autocast
-from sdlora.training.learning.frozen_weights import store_as_used
+from sdlora.training.learning.frozen_weights import cast_frozen_weights
 
 
 class BareStep:
@@ -24,7 +24,7 @@ class BareStep:
     def __init__(self, base: BaseModelRef, lora: ResolvedLora, precision: Precision, batch_size: int) -> None:
         self.precision = precision
         self.unet = attach_lora(parts.load_denoiser(base), lora).train()
-        store_as_used(self.unet, precision)
+        cast_frozen_weights(self.unet, precision)
         config = self.unet.config
         generator = torch.Generator().manual_seed(0)
         shape = (batch_size, config.in_channels, config.sample_size, config.sample_size)

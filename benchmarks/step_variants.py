@@ -57,7 +57,7 @@ class Side:
 
     def step(self) -> None:
         run = self.run
-        for batch in draw_step(run.portions, run.config, self.done, run.loss.objective):
+        for batch in draw_step(run.groups, run.config, self.done, run.loss.objective):
             run.learner.scaled(run.loss.weighted(run.unet, batch)).backward()
         run.learner.update(self.done)
         self.done += 1

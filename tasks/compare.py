@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from sdlora.config import PipelineConfig, ResolvedConfig
 from sdlora.core.config_base import dotted
 from sdlora.core.errors import ConfigError
-from sdlora.core.refs import BaseModelRef, SnapshotRef
+from sdlora.core.refs import ADAPTER_WEIGHTS, BaseModelRef, SnapshotRef
 from sdlora.data.snapshot import load_snapshot
 from sdlora.lora import ResolvedLora
 from sdlora.lora.config import LoraConfig, Method
@@ -96,7 +96,7 @@ def train_one_way(
     from sdlora.lora.load import open_adapter
     from sdlora.processes.costs import read_costs
     from sdlora.training.full import MODEL_FOLDER, open_model
-    from sdlora.training.launch import FineTuneRequest, train_apart
+    from sdlora.training.launch import FineTuneRequest, train_in_subprocess
     from sdlora.training.results import ADAPTER_FOLDER
 
     lora, training = settings.lora, settings.training
@@ -125,7 +125,7 @@ def train_one_way(
 
         place = folder / (MODEL_FOLDER if lora is None else ADAPTER_FOLDER)
         if not place.is_dir():
-            train_apart(request, on_metrics=on_metrics, on_progress=task_progress())
+            train_in_subprocess(request, on_metrics=on_metrics, on_progress=task_progress())
         model, adapter = (open_model(folder, home), None) if lora is None else (base, open_adapter(place))
         file = _weights(place, adapter is None)
         costs = read_costs(folder)
@@ -240,7 +240,7 @@ def _weights(folder: Path, whole: bool) -> Path:
 
     if whole:
         return weights_files(folder, find_layout(folder).denoiser)[0]
-    return folder / "pytorch_lora_weights.safetensors"
+    return folder / ADAPTER_WEIGHTS
 
 
 def _count(file: Path) -> int:

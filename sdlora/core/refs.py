@@ -37,10 +37,14 @@ class BaseModelRef(FrozenConfig):
     quantize: Quantization | None = None
 
 
+ADAPTER_WEIGHTS = "pytorch_lora_weights.safetensors"
+"""The adapter's file in the format of diffusers and peft, in its folder."""
+
+
 class AdapterRef(FrozenConfig):
     """A trained adapter: a folder with the weights in both formats.
 
-    `digest` is the SHA-256 of `pytorch_lora_weights.safetensors`; `run_digest` names the inputs that made it.
+    `digest` is the SHA-256 of the file `ADAPTER_WEIGHTS`; `run_digest` names the inputs that made it.
     """
 
     folder: Path

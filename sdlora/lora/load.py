@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file
 
 from sdlora.core.errors import WeightsError
-from sdlora.core.refs import AdapterRef, BaseModelRef
+from sdlora.core.refs import ADAPTER_WEIGHTS, AdapterRef, BaseModelRef
 from sdlora.lora.attach import adapter_parameters, peft_settings
 from sdlora.lora.config import ResolvedLora
-from sdlora.lora.formats.diffusers import DIFFUSERS_FILE, peft_tensors
+from sdlora.lora.formats.diffusers import peft_tensors
 from sdlora.lora.layers import ADAPTER_NAME, adapted_layers
 from sdlora.lora.manifest import read_manifest
 from sdlora.models.families import find_layout
@@ -29,7 +29,7 @@ def open_adapter(folder: Path) -> AdapterRef:
     """
     manifest = read_manifest(folder)
     digests = DigestCache()
-    for file, digest in ((DIFFUSERS_FILE, manifest.digest), (manifest.kohya_file, manifest.kohya_digest)):
+    for file, digest in ((ADAPTER_WEIGHTS, manifest.digest), (manifest.kohya_file, manifest.kohya_digest)):
         path = folder / file
         if not path.is_file():
             raise WeightsError(f"{path} is missing. Restore the file or train the adapter again.")
@@ -53,7 +53,7 @@ def load_adapter(network: Any, adapter: AdapterRef, base: BaseModelRef) -> Any:
         WeightsError: the adapter belongs to another base model, or a file is missing or damaged.
     """
     check_adapter(adapter, base)
-    path = adapter.folder / DIFFUSERS_FILE
+    path = adapter.folder / ADAPTER_WEIGHTS
     check_safetensors(path)
     config = _saved_as(read_manifest(adapter.folder).lora)
     layers = peft_tensors(load_file(path), find_layout(base.folder).denoiser)

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from sdlora.core.errors import StorageError, WeightsError
 from sdlora.core.files import file_sha256
-from sdlora.core.refs import AdapterRef, BaseModelRef
+from sdlora.core.refs import ADAPTER_WEIGHTS, AdapterRef, BaseModelRef
 from sdlora.lora.config import ResolvedLora
-from sdlora.lora.formats.diffusers import DIFFUSERS_FILE, OUTER_NAME, read_diffusers_file, write_diffusers_file
+from sdlora.lora.formats.diffusers import OUTER_NAME, read_diffusers_file, write_diffusers_file
 from sdlora.lora.formats.joining import kohya_updates
 from sdlora.lora.formats.kohya import read_kohya_file, write_kohya_file
 from sdlora.lora.layers import base_weights, collect_updates, require_equal
@@ -70,7 +70,7 @@ def save_adapter(
         WeightsError: `name` is no file name, the model has no adapter, or a file read back is not what was written.
         StorageError: the disk is full or not writable.
     """
-    if not _NAME.fullmatch(name) or f"{name}.safetensors" == DIFFUSERS_FILE:
+    if not _NAME.fullmatch(name) or f"{name}.safetensors" == ADAPTER_WEIGHTS:
         raise WeightsError(f"name: {name!r} cannot name the adapter's file; use letters, digits, '.', '-' and '_'.")
     family = family_of(base.folder)
     updates, weights = _by_part(family.layout.denoiser, denoiser)
@@ -89,10 +89,10 @@ def save_adapter(
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
-        diffusers_path, kohya_path = partial / DIFFUSERS_FILE, partial / f"{name}.safetensors"
+        diffusers_path, kohya_path = partial / ADAPTER_WEIGHTS, partial / f"{name}.safetensors"
         digest = write_diffusers_file(diffusers_path, updates, config)
         kohya_digest = write_kohya_file(kohya_path, renamed, config, metadata)
-        require_equal(read_diffusers_file(diffusers_path), updates, weights, DIFFUSERS_FILE)
+        require_equal(read_diffusers_file(diffusers_path), updates, weights, ADAPTER_WEIGHTS)
         require_equal(read_kohya_file(kohya_path), renamed, renamed_weights, kohya_path.name)
         if (file_sha256(diffusers_path), file_sha256(kohya_path)) != (digest, kohya_digest):
             raise WeightsError(f"{partial} does not hold the bytes that were written. Check the disk.")

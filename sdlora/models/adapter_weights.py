@@ -13,8 +13,8 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from sdlora.core.errors import WeightsError
+from sdlora.core.refs import ADAPTER_WEIGHTS
 
-ADAPTER_WEIGHTS = "pytorch_lora_weights.safetensors"
 _DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
 
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from sdlora.core.errors import WeightsError
 from sdlora.core.files import file_sha256
 from sdlora.core.progress import OnProgress
-from sdlora.core.refs import AdapterRef, BaseModelRef, Precision
+from sdlora.core.refs import ADAPTER_WEIGHTS, AdapterRef, BaseModelRef, Precision
 from sdlora.models import parts
-from sdlora.models.adapter_weights import ADAPTER_WEIGHTS, attach_adapter_file, merge_text_adapters
+from sdlora.models.adapter_weights import attach_adapter_file, merge_text_adapters
 from sdlora.models.encode import decode_latents, encode_text
 from sdlora.models.families import family_of
 from sdlora.models.families.base import Family, Sampler

@@ -17,7 +17,7 @@ from sdlora.data.pixels import load_images_uint8
 from sdlora.data.snapshot import load_snapshot
 from sdlora.pretraining.config import PretrainConfig
 from sdlora.pretraining.pretrain import OnStageMetrics, pretrain
-from sdlora.processes.subprocesses import run_apart, take_part, tell
+from sdlora.processes.subprocesses import report, run_subprocess, worker_main
 from sdlora.store import ImageStore
 
 
@@ -53,7 +53,7 @@ def pretrain_snapshot(request: PretrainRequest, processes: int = 1, on_metrics: 
 
     gpu = torch.cuda.is_available()
     log = request.folder / "processes.log"
-    run_apart("sdlora.pretraining.launch", str(file), processes, log, on_report, gpu=gpu)
+    run_subprocess("sdlora.pretraining.launch", str(file), processes, log, on_report, gpu=gpu)
     return request.folder / "model"
 
 
@@ -64,11 +64,11 @@ def _run(request: PretrainRequest, on_metrics: OnStageMetrics | None) -> Path:
     return pretrain(images_uint8, [row.captions for row in rows], request.config, request.folder, on_metrics)
 
 
-def _take_part(file: Path) -> None:
+def _work(file: Path) -> None:
     request = PretrainRequest.model_validate_json(file.read_text())
-    _run(request, lambda stage, step, values: tell("metrics", stage, step, dict(values)))
+    _run(request, lambda stage, step, values: report("metrics", stage, step, dict(values)))
 
 
 if __name__ == "__main__":
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    take_part(lambda: _take_part(Path(sys.argv[1])))
+    worker_main(lambda: _work(Path(sys.argv[1])))

@@ -58,7 +58,7 @@ def train_stage(
     began = time.monotonic()
     for step in range(start, config.steps):
         for group, rate in zip(optimizer.param_groups, peak_rates, strict=True):
-            group["lr"] = rate * rate_factor(step, config.steps, config.warmup_steps, flat_fraction)
+            group["lr"] = rate * lr_schedule(step, config.steps, config.warmup_steps, flat_fraction)
         loss, report = loss_of_step(step)
         if not math.isfinite(loss.item()):
             raise TrainingError(f"pretraining: the loss is {loss.item()} at step {step}; lower learning_rate.")
@@ -78,7 +78,7 @@ def train_stage(
     return average
 
 
-def rate_factor(step: int, steps: int, warmup_steps: int, flat_fraction: float = 0.0) -> float:
+def lr_schedule(step: int, steps: int, warmup_steps: int, flat_fraction: float = 0.0) -> float:
     """Share of the peak learning rate at `step`: linear warm-up, flat, cosine to 2 %."""
     if step < warmup_steps:
         return (step + 1) / warmup_steps

@@ -45,7 +45,7 @@ def launch_command(module: str, argument: str, processes: int, *, gpu: bool) -> 
     """The command that runs `python -m module argument` as so many processes that know of each other.
 
     Args:
-        module: a module whose main program calls `take_part`; of several processes each makes an
+        module: a module whose main program calls `worker_main`; of several processes each makes an
             `accelerate.Accelerator`.
         argument: its one argument.
         processes: how many; one is a plain process.
@@ -64,7 +64,7 @@ def launch_command(module: str, argument: str, processes: int, *, gpu: bool) -> 
     return [*command, "-m", module, argument]
 
 
-def run_apart(module: str, argument: str, processes: int, log: Path, on_report: OnReport, *, gpu: bool) -> None:
+def run_subprocess(module: str, argument: str, processes: int, log: Path, on_report: OnReport, *, gpu: bool) -> None:
     """Run `python -m module argument` in processes of its own to the end, and pass on what they report.
 
     Whatever ends this wait (Ctrl-C, an error of `on_report`) asks the processes once to save and end, waits for
@@ -75,7 +75,7 @@ def run_apart(module: str, argument: str, processes: int, log: Path, on_report: 
         argument: as for `launch_command`.
         processes: how many.
         log: where what they write to standard error is added.
-        on_report: hears all that they `tell`, but how they ended.
+        on_report: called with every report except the final status.
         gpu: as for `launch_command`.
 
     Raises:
@@ -94,7 +94,7 @@ def run_apart(module: str, argument: str, processes: int, log: Path, on_report: 
         lines: SimpleQueue[str | None] = SimpleQueue()
         threading.Thread(target=_read, args=(launched, lines), daemon=True).start()
 
-        def hear(kind: str, values: list[Any]) -> None:
+        def on_line(kind: str, values: list[Any]) -> None:
             if kind in _ENDS:
                 ends.append((kind, str(values[0])))
             elif kind == "warning":
@@ -103,7 +103,7 @@ def run_apart(module: str, argument: str, processes: int, log: Path, on_report: 
                 on_report(kind, values)
 
         try:
-            _listen(launched, lines, hear, None)
+            _listen(launched, lines, on_line, None)
         except BaseException:
             launched.terminate()
             with suppress(BaseException):  # a second Ctrl-C: no more waiting
@@ -115,32 +115,32 @@ def run_apart(module: str, argument: str, processes: int, log: Path, on_report: 
         _raise(ends, processes, launched.returncode, log)
 
 
-def tell(kind: str, *values: Any) -> None:
-    """Report to whoever started this process; who no longer listens costs nothing."""
+def report(kind: str, *values: Any) -> None:
+    """Report to the process that started this one; if it no longer listens, nothing happens."""
     with suppress(OSError):
         os.write(sys.stdout.fileno(), f"{json.dumps({'kind': kind, 'values': values}, default=str)}\n".encode())
 
 
-def take_part(work: Callable[[], None]) -> None:
-    """The main program of a process that `run_apart` started: do the work, tell how it ended, and exit."""
+def worker_main(work: Callable[[], None]) -> None:
+    """The main program of a process that `run_subprocess` started: do the work, tell how it ended, and exit."""
     signal.signal(signal.SIGTERM, _stop)
     logging.getLogger("sdlora").addHandler(_Told(logging.WARNING))
     threading.Thread(target=_end_when_alone, daemon=True).start()
     try:
         work()
     except KeyboardInterrupt:
-        tell("stopped", "")
+        report("stopped", "")
         sys.exit(_INTERRUPTED)
     except SdloraError as error:
-        tell("failure", str(error))
+        report("failure", str(error))
         sys.exit(1)
     except Exception as error:  # noqa: BLE001  # whatever it is, it is told to the process that waits
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            tell("failure", f"The disk is full ({error.filename or 'while writing'}). Free some space and run again.")
+            report("failure", f"The disk is full ({error.filename or 'while writing'}). Free some space and run again.")
         else:
             # Often only the echo of another process's end, so a failure that is told in words comes first.
             traceback.print_exc()
-            tell("broken", f"{type(error).__name__}: {error}")
+            report("broken", f"{type(error).__name__}: {error}")
         sys.exit(1)
 
 
@@ -148,11 +148,11 @@ class _Told(logging.Handler):
     """Passes warnings on to where somebody sees them."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tell("warning", record.getMessage())
+        report("warning", record.getMessage())
 
 
 def _listen(
-    launched: subprocess.Popen[str], lines: SimpleQueue[str | None], hear: OnReport, deadline: float | None
+    launched: subprocess.Popen[str], lines: SimpleQueue[str | None], on_line: OnReport, deadline: float | None
 ) -> None:
     """Hear reports until nobody is left to write any, or until the deadline."""
     while deadline is None or time.monotonic() < deadline:
@@ -165,7 +165,7 @@ def _listen(
         if line is None:
             launched.wait()
             return
-        hear(*_report(line))
+        on_line(*_parsed(line))
 
 
 def _read(launched: subprocess.Popen[str], lines: SimpleQueue[str | None]) -> None:
@@ -176,7 +176,7 @@ def _read(launched: subprocess.Popen[str], lines: SimpleQueue[str | None]) -> No
     lines.put(None)
 
 
-def _report(line: str) -> tuple[str, list[Any]]:
+def _parsed(line: str) -> tuple[str, list[Any]]:
     try:
         report = json.loads(line)
         return report["kind"], report["values"]

@@ -17,8 +17,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from sdlora.core.errors import StorageError, WeightsError
-from sdlora.core.refs import AdapterRef, BaseModelRef
-from sdlora.lora.formats.diffusers import DIFFUSERS_FILE
+from sdlora.core.refs import ADAPTER_WEIGHTS, AdapterRef, BaseModelRef
 from sdlora.lora.formats.kohya import write_with_hashes
 from sdlora.lora.formats.reading import Reader, change_of, group_by_layer
 from sdlora.lora.formats.tensor_file import write_tensor_file
@@ -66,7 +65,7 @@ def export_adapter(
         WeightsError: a file read back is not what was meant, or the base is missing or another one.
         StorageError: `out` is there already, or cannot be written.
     """
-    source = read_manifest(adapter.folder).kohya_file if out.suffix == _SUFFIX else DIFFUSERS_FILE
+    source = read_manifest(adapter.folder).kohya_file if out.suffix == _SUFFIX else ADAPTER_WEIGHTS
     with safe_open(adapter.folder / source, framework="pt") as file:
         metadata: dict[str, str] = file.metadata()
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -79,8 +78,8 @@ def export_adapter(
             _require_same_changes(partial, tensors, dtype)
         else:
             partial.mkdir(parents=True)
-            write_tensor_file(partial / DIFFUSERS_FILE, rounded, metadata)
-            _require_tensors(partial / DIFFUSERS_FILE, rounded)
+            write_tensor_file(partial / ADAPTER_WEIGHTS, rounded, metadata)
+            _require_tensors(partial / ADAPTER_WEIGHTS, rounded)
             write_peft_files(partial, rounded, metadata)
     return out
 

@@ -8,10 +8,11 @@ import shutil
 from pathlib import Path
 
 from sdlora.core.errors import EvaluationError, StorageError, WeightsError
+from sdlora.core.refs import ADAPTER_WEIGHTS
 from sdlora.records.decision import DECISION_FILE
 from sdlora.records.duel import DUEL_FILE
 from sdlora.release.model_card import write_model_card
-from sdlora.release.record import DATA_PAGE, DIFFUSERS_WEIGHTS, VersionRecord
+from sdlora.release.record import DATA_PAGE, VersionRecord
 from sdlora.release.report import write_report
 
 
@@ -37,7 +38,7 @@ def write_release(folder: Path, record: VersionRecord) -> Path:
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
-        for name in (DIFFUSERS_WEIGHTS, record.single_file, "adapter.json"):
+        for name in (ADAPTER_WEIGHTS, record.single_file, "adapter.json"):
             _copy_weights(record.adapter_folder / name, partial / name)
         shutil.copyfile(record.duel_folder / record.duel.grid, partial / "grid.png")
         for name, evidence in ((DUEL_FILE, record.duel), (DECISION_FILE, record.decision)):

@@ -13,7 +13,6 @@ from sdlora.records.choice import Choice
 from sdlora.records.decision import Decision
 from sdlora.records.duel import Duel
 
-DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"
 DATA_PAGE = "data.html"
 
 

@@ -16,13 +16,14 @@ from markupsafe import Markup
 
 from sdlora.core.config_base import dotted
 from sdlora.core.files import replace_file
+from sdlora.core.refs import ADAPTER_WEIGHTS
 from sdlora.records.duel import Contestant, Duel
 from sdlora.records.metrics import METRICS, Estimate, Metric
 from sdlora.release.blanking import image_name
 from sdlora.release.charts import interval_plot, loss_chart
 from sdlora.release.images import data_uri, file_data_uri
 from sdlora.release.pages import style, templates
-from sdlora.release.record import DATA_PAGE, DIFFUSERS_WEIGHTS, VersionRecord, caption_pattern
+from sdlora.release.record import DATA_PAGE, VersionRecord, caption_pattern
 from sdlora.release.tiles import Tile
 
 REPORT_FILE = "report.html"
@@ -68,7 +69,7 @@ def render_report(record: VersionRecord) -> str:
         links={label: url for label, url in record.links.items() if urlsplit(url).scheme in {"http", "https"}},
         data_page=DATA_PAGE if record.data_page and record.data_page.is_file() else None,
         pattern=caption_pattern(record.data.captions),
-        diffusers_weights=DIFFUSERS_WEIGHTS,
+        diffusers_weights=ADAPTER_WEIGHTS,
     )
 
 

@@ -34,10 +34,10 @@ from sdlora.training.judging import choosing
 from sdlora.training.judging.drawn_validation import drawn_validation_of
 from sdlora.training.judging.samples import OnSamples, samples_of
 from sdlora.training.judging.validation import FixedNoiseValidation
-from sdlora.training.learning.frozen_weights import store_as_used
+from sdlora.training.learning.frozen_weights import cast_frozen_weights
 from sdlora.training.learning.learner import Learner, TrainedGroup
 from sdlora.training.learning.loss import DenoisingLoss
-from sdlora.training.learning.merged_weights import merge_as_used
+from sdlora.training.learning.merged_weights import fuse_lora_in_forward
 from sdlora.training.learning.preflight import settled_micro_batch_size
 from sdlora.training.learning.trained_text import TrainedText
 from sdlora.training.loop import Run
@@ -246,29 +246,29 @@ def prepare_run(
     precision: Precision = record["precision"]
     if lora is None:
         # In fp32: a step of AdamW is often smaller than the last bit of bf16.
-        unet = parts.load_denoiser(base, accelerator.device).requires_grad_(True)
+        denoiser = parts.load_denoiser(base, accelerator.device).requires_grad_(True)
     else:
         frozen = parts.load_denoiser(base, accelerator.device, precision, base.quantize)
-        unet = attach_lora(frozen, lora, config.seed)
-        store_as_used(unet, precision)
+        denoiser = attach_lora(frozen, lora, config.seed)
+        cast_frozen_weights(denoiser, precision)
         if base.quantize is None:
-            merge_as_used(unet)
+            fuse_lora_in_forward(denoiser)
     if config.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
+        denoiser.enable_gradient_checkpointing()
     loss = DenoisingLoss.of_base(base, config.min_snr_gamma or None, precision, accelerator.device)
-    groups = [TrainedGroup(adapter_parameters(unet), config.learning_rate)]
+    groups = [TrainedGroup(adapter_parameters(denoiser), config.learning_rate)]
     if lora is not None and lora.text_encoder_rank is not None:
         text = TrainedText.of_base(base, lora, config.seed, accelerator.device)
         groups.append(TrainedGroup(text.parameters, config.text_encoder_learning_rate, "text_encoder_learning_rate"))
         loss = replace(loss, text=text)
     kinds = [encoded] if prior is None else [encoded, prior]
-    micro_batch_size = settled_micro_batch_size(accelerator, unet, loss, kinds, config, record, folder)
+    micro_batch_size = settled_micro_batch_size(accelerator, denoiser, loss, kinds, config, record, folder)
     validation = None
     if held_out is not None:
         validation = FixedNoiseValidation(held_out, loss, config.seed, micro_batch_size, accelerator.device)
     return Run(
         accelerator=accelerator,
-        unet=unet,
+        denoiser=denoiser,
         learner=Learner(groups, config),
         loss=loss,
         encoded=encoded,

@@ -112,15 +112,17 @@ def _write_model(run: Run, base: BaseModelRef, model: Path) -> None:
 
 
 def _save(run: Run, base: BaseModelRef, model: Path) -> None:
-    denoiser = find_layout(base.folder).denoiser
+    denoiser_folder = find_layout(base.folder).denoiser
     partial = model.with_name(f".{model.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        shutil.copytree(base.folder, partial, ignore=lambda place, _: _skipped(Path(place), base.folder, denoiser))
+        shutil.copytree(
+            base.folder, partial, ignore=lambda place, _: _skipped(Path(place), base.folder, denoiser_folder)
+        )
         with no_progress_bars():
-            run.unet.save_pretrained(partial / denoiser, safe_serialization=True)
+            run.denoiser.save_pretrained(partial / denoiser_folder, safe_serialization=True)
         written = parts.load_denoiser(BaseModelRef(name=base.name, folder=partial, digest=""))
-        wrong = _differences(run.unet.state_dict(), written.state_dict())
+        wrong = _differences(run.denoiser.state_dict(), written.state_dict())
         if wrong:
             raise WeightsError(f"The trained model read back differs in {wrong[:3]}. Check the disk.")
         partial.rename(model)

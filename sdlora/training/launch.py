@@ -22,7 +22,7 @@ from sdlora.data.snapshot import load_snapshot
 from sdlora.lora.config import ResolvedLora
 from sdlora.lora.load import open_adapter
 from sdlora.processes.costs import costs_of
-from sdlora.processes.subprocesses import run_apart, take_part, tell
+from sdlora.processes.subprocesses import report, run_subprocess, worker_main
 from sdlora.store import ImageStore
 from sdlora.training.config import ResolvedTraining
 from sdlora.training.fine_tuning import fine_tune
@@ -64,11 +64,11 @@ def fine_tune_request(
     if request.training.num_processes == 1:
         _run(request, store, on_metrics, on_progress, on_samples)
     else:
-        train_apart(request, on_metrics=on_metrics, on_progress=on_progress, on_samples=on_samples)
+        train_in_subprocess(request, on_metrics=on_metrics, on_progress=on_progress, on_samples=on_samples)
     return open_adapter(request.folder / ADAPTER_FOLDER)
 
 
-def train_apart(
+def train_in_subprocess(
     request: FineTuneRequest,
     *,
     on_metrics: OnMetrics | None = None,
@@ -97,7 +97,7 @@ def train_apart(
             on_samples(values[0], Path(values[1]))
 
     count, gpu = request.training.num_processes, torch.cuda.is_available()
-    run_apart("sdlora.training.launch", str(file), count, request.folder / LOG_FILE, on_report, gpu=gpu)
+    run_subprocess("sdlora.training.launch", str(file), count, request.folder / LOG_FILE, on_report, gpu=gpu)
 
 
 def _run(
@@ -133,11 +133,11 @@ def _run(
     )
 
 
-def _take_part(file: Path) -> None:
+def _work(file: Path) -> None:
     request = FineTuneRequest.model_validate_json(file.read_text())
 
-    def tell_metrics(step: int, values: Mapping[str, float]) -> None:
-        tell("metrics", step, dict(values))
+    def report_metrics(step: int, values: Mapping[str, float]) -> None:
+        report("metrics", step, dict(values))
 
     # The first process writes; of several, each takes about as much.
     costs = costs_of(request.folder) if os.environ.get("RANK", "0") == "0" else nullcontext()
@@ -145,13 +145,13 @@ def _take_part(file: Path) -> None:
         _run(
             request,
             store,
-            tell_metrics,
-            lambda stage, done, total: tell("progress", stage, done, total),
-            lambda step, path: tell("samples", step, path),
+            report_metrics,
+            lambda stage, done, total: report("progress", stage, done, total),
+            lambda step, path: report("samples", step, path),
         )
 
 
 if __name__ == "__main__":
     if "WORLD_SIZE" in os.environ:  # several processes share the cores
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    take_part(lambda: _take_part(Path(sys.argv[1])))
+    worker_main(lambda: _work(Path(sys.argv[1])))

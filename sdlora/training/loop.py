@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 from accelerate import Accelerator
-from diffusers import UNet2DConditionModel
+from diffusers import ModelMixin
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -21,17 +21,17 @@ from sdlora.diffusion.seeds import step_generator
 from sdlora.processes.memory import freed_memory_kept
 from sdlora.processes.signals import DeferredSignals, Interrupted
 from sdlora.training.config import ResolvedTraining
-from sdlora.training.inputs.batches import Portion, draw_step, portions_of
+from sdlora.training.inputs.batches import BatchGroup, batch_groups, draw_step
 from sdlora.training.inputs.encoded import EncodedRows
 from sdlora.training.judging.choosing import Chooser
 from sdlora.training.judging.drawn_validation import DrawnValidation
-from sdlora.training.judging.measurement import Measurement
 from sdlora.training.judging.samples import OnSamples, Samples
 from sdlora.training.judging.validation import FixedNoiseValidation
+from sdlora.training.judging.validation_result import ValidationResult
 from sdlora.training.learning.gradients import sum_over_processes
 from sdlora.training.learning.learner import Learner
 from sdlora.training.learning.loss import DenoisingLoss
-from sdlora.training.run_folder import Curve
+from sdlora.training.run_folder import CurveWriter
 
 Due = Literal["validate", "draw", "save"]
 
@@ -41,7 +41,7 @@ class Run:
     """One run of the loop over fixed inputs; `train` takes it to its last step."""
 
     accelerator: Accelerator
-    unet: UNet2DConditionModel
+    denoiser: ModelMixin
     learner: Learner
     loss: DenoisingLoss
     encoded: EncodedRows
@@ -57,12 +57,12 @@ class Run:
     on_progress: OnProgress | None = None
     on_samples: OnSamples | None = None
     chooser: Chooser = field(init=False)
-    portions: list[Portion] = field(init=False)
+    groups: list[BatchGroup] = field(init=False)
     done: int = field(init=False, default=0)
     # Of each step since the last report: loss and gradient norm, and with prior images what they add to the loss. Read
     # only then: a GPU never waits for it.
     _recent: list[Tensor] = field(default_factory=list)
-    _curve: Curve = field(init=False)
+    _curve: CurveWriter = field(init=False)
     # What is to be done at this point of the run before the next step; a checkpoint holds what a signal left undone.
     _due: list[Due] = field(init=False, default_factory=list)
     _signals: DeferredSignals = field(init=False)
@@ -72,7 +72,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.chooser = Chooser(self.folder, self.config)
-        self.portions = portions_of(self.encoded, self.prior, self.config)
+        self.groups = batch_groups(self.encoded, self.prior, self.config)
 
     def train(self) -> None:
         """Run all steps that are left, from the last whole checkpoint if there is one.
@@ -85,7 +85,7 @@ class Run:
             KeyboardInterrupt: SIGINT or SIGTERM, after a checkpoint (the signal's own handler comes first).
         """
         self.done = self._restore()
-        self.unet.train()
+        self.denoiser.train()
         self._reported_at = self._saved_at = time.monotonic()
         with freed_memory_kept(), DeferredSignals() as self._signals:
             while True:
@@ -97,7 +97,7 @@ class Run:
                 if self.done == self.config.steps or self._stopped:
                     break
                 self._take_step()
-        self.unet.eval()
+        self.denoiser.eval()
 
     def _take_step(self) -> None:
         try:
@@ -114,11 +114,11 @@ class Run:
         objective, device = self.loss.objective, self.accelerator.device
         if self.dropout:  # the only thing in the network that draws from the global generator
             torch.manual_seed(step_generator(self.config.seed, step, f"dropout-{rank}").initial_seed())
-        whole = torch.zeros(len(self.portions), device=device)
-        for batch in draw_step(self.portions, self.config, step, objective, rank, processes, self.micro_batch_size):
+        whole = torch.zeros(len(self.groups), device=device)
+        for batch in draw_step(self.groups, self.config, step, objective, rank, processes, self.micro_batch_size):
             if processes == 1:  # several have to agree: they do after the step
                 self._signals.check()
-            losses = self.loss.by_portion(self.unet, batch.to(device), len(self.portions))
+            losses = self.loss.by_group(self.denoiser, batch.to(device), len(self.groups))
             self.accelerator.backward(self.learner.scaled(losses.sum()))
             whole += losses.detach()
         sum_over_processes(self.accelerator, self.learner.tensors)
@@ -198,12 +198,12 @@ class Run:
         if interrupted:
             raise interrupted
 
-    def _measure(self, validation: FixedNoiseValidation) -> Measurement:
+    def _measure(self, validation: FixedNoiseValidation) -> ValidationResult:
         check = self._signals.check
-        errors, kid = validation.measure(self.unet, check), None
+        errors, kid = validation.measure(self.denoiser, check), None
         if self.drawn_validation is not None:
-            kid = self.drawn_validation.measure(self.unet, self._text_encoders, check)
-        return Measurement(self.done, errors, kid=kid)
+            kid = self.drawn_validation.measure(self.denoiser, self._text_encoders, check)
+        return ValidationResult(self.done, errors, kid=kid)
 
     @property
     def _text_encoders(self) -> Mapping[str, nn.Module] | None:
@@ -222,7 +222,7 @@ class Run:
             return
         began = time.monotonic()
         with self.learner.averaged():
-            for path in self.samples.draw(self.done, self.unet, self._text_encoders, self._signals.check):
+            for path in self.samples.draw(self.done, self.denoiser, self._text_encoders, self._signals.check):
                 if self.on_samples:
                     self.on_samples(self.done, path)
         self._reported_at += time.monotonic() - began
@@ -262,7 +262,7 @@ class Run:
         checkpoint = latest_checkpoint(self.folder / "checkpoints")
         points = checkpoint.values["curve"] if checkpoint else []
         if self.accelerator.is_main_process:
-            self._curve = Curve(self.folder, points)
+            self._curve = CurveWriter(self.folder, points)
             if self.on_metrics:
                 for point in points:  # the listener may be new: it gets the whole curve
                     values = {name: value for name, value in point.items() if name != "step"}
@@ -291,7 +291,7 @@ class Run:
             return
         step = self.done - len(values) + bad[0] if bad else self.done - 1
         loss, norm = values[bad[0], :2].tolist() if bad else (float("nan"), float("nan"))
-        drawn = self.portions[0].order.images_of(step)
+        drawn = self.groups[0].order.images_of(step)
         images = ", ".join(sorted({self.encoded.rows[one.index].sha256[:12] for one in drawn}))
         raise TrainingError(
             f"training: the loss is {loss} and the gradient norm {norm} at step {step}, on the images {images}. "

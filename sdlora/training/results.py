@@ -23,7 +23,7 @@ def write_adapters(
     def write(place: str, step: int) -> None:
         save_adapter(
             run.folder / place,
-            run.unet,
+            run.denoiser,
             lora,
             base,
             name=name,

@@ -103,7 +103,7 @@ def write_text(path: Path, text: str) -> None:
         ) from error
 
 
-class Curve:
+class CurveWriter:
     """The reported metrics, in memory (for the checkpoint) and in `metrics.jsonl` (for people)."""
 
     def __init__(self, folder: Path, points: Sequence[Mapping[str, float]] = ()) -> None:

@@ -27,14 +27,13 @@ from mlflow.types.schema import ColSpec
 
 from sdlora.core.errors import WeightsError
 from sdlora.core.files import file_sha256
-from sdlora.core.refs import AdapterRef
+from sdlora.core.refs import ADAPTER_WEIGHTS, AdapterRef
 from tasks.results import Release, RunRef
 from tasks.tracking import notes
 from tasks.tracking.line_page import line_description
 from tasks.tracking.links import RunPage, version_route, whole_address
 from tasks.tracking.store import open_store, page_server
 
-WEIGHTS = "pytorch_lora_weights.safetensors"
 CANDIDATE, CHAMPION = "candidate", "champion"
 REQUIREMENTS = ["diffusers", "transformers", "peft", "torch", "accelerate", "safetensors"]
 
@@ -268,7 +267,7 @@ class Registry:
 
 
 def _holds(folder: Path, digest: str) -> bool:
-    weights = folder / WEIGHTS
+    weights = folder / ADAPTER_WEIGHTS
     return weights.is_file() and file_sha256(weights) == digest
 
 

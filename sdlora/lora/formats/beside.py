@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from safetensors import SafetensorError, safe_open
 
-from sdlora.lora.formats.diffusers import DIFFUSERS_FILE
+from sdlora.core.refs import ADAPTER_WEIGHTS
 from sdlora.lora.manifest import MANIFEST_FILE, AdapterManifest, read_manifest
 
 CARD = "README.md"
@@ -30,7 +30,7 @@ def metadata_beside(path: Path) -> dict[str, str]:
     folder = path.parent
     if (folder / MANIFEST_FILE).is_file():
         manifest = read_manifest(folder)
-        if path.name in (DIFFUSERS_FILE, manifest.kohya_file):  # others only lie there
+        if path.name in (ADAPTER_WEIGHTS, manifest.kohya_file):  # others only lie there
             return _ours(folder, manifest)
     return _of_card(folder / CARD)
 

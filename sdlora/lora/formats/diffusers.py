@@ -18,7 +18,6 @@ from sdlora.lora.formats.tensor_file import write_tensor_file
 from sdlora.lora.layers import ADAPTER_NAME
 from sdlora.lora.updates import LayerUpdate
 
-DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 METADATA_KEY = "lora_adapter_metadata"
 OUTER_NAME = "text_model."
 _NAMES = {"lora_A.weight": "lora_down.weight", "lora_B.weight": "lora_up.weight", "lora_magnitude_vector": "dora_scale"}

@@ -15,8 +15,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sdlora.core.errors import WeightsError
+from sdlora.core.refs import ADAPTER_WEIGHTS
 from sdlora.lora.formats.beside import metadata_beside
-from sdlora.lora.formats.diffusers import DIFFUSERS_FILE, METADATA_KEY
+from sdlora.lora.formats.diffusers import METADATA_KEY
 from sdlora.lora.formats.recognise import family_of_file, method_of, normalise_key, part_of
 from sdlora.models.files.folder_check import PICKLE_SUFFIXES, pickle_message
 
@@ -108,7 +109,7 @@ def _file_of(path: Path) -> Path:
     if path.suffix.lower() in PICKLE_SUFFIXES:
         raise WeightsError(pickle_message(path).removeprefix("base_model.source: "))
     if path.is_dir():
-        for file in (path / DIFFUSERS_FILE, *sorted(path.glob("*.safetensors"))):
+        for file in (path / ADAPTER_WEIGHTS, *sorted(path.glob("*.safetensors"))):
             if file.is_file():
                 return file
         raise WeightsError(f"{path} holds no .safetensors file. Give an adapter's file, or its folder.")

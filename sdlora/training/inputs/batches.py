@@ -26,8 +26,8 @@ class Batch:
         noise: (B, C, h, w).
         timesteps: (B,) int64 in [0, T).
         conditioning: what the denoiser is shown beside them, by the names of its `forward`; (B, ...) each.
-        shares: (B,) each image's share of the step's loss; equal shares that add up to 1 if not given.
-        portions: (B,) int64, which of the step's portions each image belongs to; not given where there is only one.
+        loss_weights: (B,) each image's share of the step's loss; equal ones that add up to 1 if not given.
+        groups: (B,) int64, which group of the step each image belongs to; not given where there is only one.
         position_weights: (B, 1, h, w) weights of the error's positions, with a mean of 1 per image; all alike if not
             given.
     """
@@ -36,8 +36,8 @@ class Batch:
     noise: Tensor
     timesteps: Tensor
     conditioning: dict[str, Tensor]
-    shares: Tensor | None = None
-    portions: Tensor | None = None
+    loss_weights: Tensor | None = None
+    groups: Tensor | None = None
     position_weights: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
@@ -47,21 +47,21 @@ class Batch:
             noise=self.noise.to(device),
             timesteps=self.timesteps.to(device),
             conditioning={name: tensor.to(device) for name, tensor in self.conditioning.items()},
-            shares=None if self.shares is None else self.shares.to(device),
-            portions=None if self.portions is None else self.portions.to(device),
+            loss_weights=None if self.loss_weights is None else self.loss_weights.to(device),
+            groups=None if self.groups is None else self.groups.to(device),
             position_weights=None if self.position_weights is None else self.position_weights.to(device),
         )
 
 
 @dataclass(frozen=True)
-class Portion:
+class BatchGroup:
     """Images of which every step takes some.
 
     Attributes:
         encoded: their tensors.
         order: which of them a step takes, and how many.
         weight: what they count in the loss of a step, all together.
-        purpose: names their random numbers; those of one portion do not depend on another.
+        purpose: names their random numbers; those of one group do not depend on another.
     """
 
     encoded: EncodedRows
@@ -70,14 +70,14 @@ class Portion:
     purpose: str = "batch"
 
 
-def portions_of(encoded: EncodedRows, prior: EncodedRows | None, config: ResolvedTraining) -> list[Portion]:
+def batch_groups(encoded: EncodedRows, prior: EncodedRows | None, config: ResolvedTraining) -> list[BatchGroup]:
     """The images of the collection, by their weights, and the prior images if there are any."""
     repeats = repeats_for([row.weight for row in encoded.rows])
-    portions = [Portion(encoded, EpochOrder(encoded.shapes(), config.batch_size, config.seed, repeats))]
+    groups = [BatchGroup(encoded, EpochOrder(encoded.shapes(), config.batch_size, config.seed, repeats))]
     if prior is not None and config.prior_weight is not None:
         order = EpochOrder(prior.shapes(), config.prior_batch_size, config.seed)
-        portions.append(Portion(prior, order, config.prior_weight, purpose="prior"))
-    return portions
+        groups.append(BatchGroup(prior, order, config.prior_weight, purpose="prior"))
+    return groups
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,13 @@ class _Seen:
     noise: Tensor
     timestep: Tensor
     conditioning: Mapping[str, Tensor]
-    share: float
-    portion: int
+    loss_weight: float
+    group: int
     mask: Tensor | None
 
 
 def draw_step(
-    portions: Sequence[Portion],
+    groups: Sequence[BatchGroup],
     config: ResolvedTraining,
     step: int,
     objective: Objective,
@@ -107,52 +107,52 @@ def draw_step(
     Everything random is drawn for the whole step, then each process takes its slice, so that the images, noise and
     timesteps of a step do not depend on the number of processes or the size of the batches.
     """
-    size = sum(portion.order.batch_size for portion in portions)
+    size = sum(group.order.batch_size for group in groups)
     share = range(process_index * size // num_processes, (process_index + 1) * size // num_processes)
     seen: list[_Seen] = []
     first = 0
-    for number, portion in enumerate(portions):
-        count = portion.order.batch_size
+    for number, group in enumerate(groups):
+        count = group.order.batch_size
         ours = range(max(share.start - first, 0), min(share.stop - first, count))
-        seen += _draw(portion, number, config, step, objective, ours)
+        seen += _draw(group, number, config, step, objective, ours)
         first += count
     passes = _passes(range(len(seen)), [one.latents.shape for one in seen], micro_batch_size or size)
-    return [_batch([seen[position] for position in positions], config, len(portions)) for positions in passes]
+    return [_batch([seen[position] for position in positions], config, len(groups)) for positions in passes]
 
 
 def _draw(
-    portion: Portion, number: int, config: ResolvedTraining, step: int, objective: Objective, positions: range
+    group: BatchGroup, number: int, config: ResolvedTraining, step: int, objective: Objective, positions: range
 ) -> list[_Seen]:
-    """The images at these positions of the portion's part of a step."""
-    encoded = portion.encoded
-    drawn = portion.order.images_of(step)
+    """The images at these positions of the group's part of a step."""
+    encoded = group.encoded
+    drawn = group.order.images_of(step)
     size = len(drawn)
-    shapes = [encoded.views[one.view].latents[encoded.rows[one.index].sha256].shape for one in drawn]
-    generator = step_generator(config.seed, step, portion.purpose)
+    shapes = [encoded.resolutions[one.resolution].latents[encoded.rows[one.index].sha256].shape for one in drawn]
+    generator = step_generator(config.seed, step, group.purpose)
     noise = _noise(shapes, generator, config.noise_offset)
     timesteps = objective.draw_timesteps(size, generator)
     caption_draw, dropout_draw, flip_draw = torch.rand(3, size, generator=generator).tolist()
 
     def see(position: int) -> _Seen:
-        row, view = encoded.rows[drawn[position].index], encoded.views[drawn[position].view]
+        row, resolution = encoded.rows[drawn[position].index], encoded.resolutions[drawn[position].resolution]
         flipped = config.horizontal_flip and flip_draw[position] < 0.5
-        mask = view.masks.get(row.sha256)
+        mask = resolution.masks.get(row.sha256)
         dropped = dropout_draw[position] < config.caption_dropout or not row.captions
         caption = "" if dropped else row.captions[int(caption_draw[position] * len(row.captions))]
         return _Seen(
-            latents=(view.mirrored if flipped else view.latents)[row.sha256],
+            latents=(resolution.mirrored if flipped else resolution.latents)[row.sha256],
             noise=noise[position],
             timestep=timesteps[position],
-            conditioning=encoded.conditioning(row, drawn[position].view, caption),
-            share=portion.weight / size,
-            portion=number,
+            conditioning=encoded.conditioning(row, drawn[position].resolution, caption),
+            loss_weight=group.weight / size,
+            group=number,
             mask=mask.flip(-1) if flipped and mask is not None else mask,
         )
 
     return [see(position) for position in positions]
 
 
-def _batch(seen: Sequence[_Seen], config: ResolvedTraining, portions: int) -> Batch:
+def _batch(seen: Sequence[_Seen], config: ResolvedTraining, groups: int) -> Batch:
     position_weights = None
     if config.masked_weight is not None:
         whole = torch.ones(1, *seen[0].latents.shape[1:])  # what has no mask counts everywhere
@@ -163,8 +163,8 @@ def _batch(seen: Sequence[_Seen], config: ResolvedTraining, portions: int) -> Ba
         noise=torch.stack([one.noise for one in seen]),
         timesteps=torch.stack([one.timestep for one in seen]),
         conditioning=stack_conditioning([one.conditioning for one in seen]),
-        shares=torch.tensor([one.share for one in seen]),
-        portions=torch.tensor([one.portion for one in seen]) if portions > 1 else None,
+        loss_weights=torch.tensor([one.loss_weight for one in seen]),
+        groups=torch.tensor([one.group for one in seen]) if groups > 1 else None,
         position_weights=position_weights,
     )
 

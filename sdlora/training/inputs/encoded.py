@@ -33,7 +33,7 @@ from sdlora.training.learning.trained_text import caption_tokens
 
 
 @dataclass(frozen=True)
-class View:
+class Resolution:
     """The images of a snapshot at one resolution.
 
     Attributes:
@@ -55,24 +55,24 @@ class EncodedRows:
 
     Attributes:
         rows: the snapshot's rows, in its order, but for those that were skipped.
-        views: the images, once per resolution.
+        resolutions: the images, once per resolution.
         embeddings: by caption, what the denoiser is shown of it, by name; always holds the empty caption. Where the
             text encoders learn, the caption's token ids by encoder folder instead.
         skipped: by digest, why an image could not be used.
     """
 
     rows: tuple[SnapshotRow, ...]
-    views: tuple[View, ...]
+    resolutions: tuple[Resolution, ...]
     embeddings: Mapping[str, dict[str, Tensor]]
     skipped: Mapping[str, str] = field(default_factory=dict)
 
-    def conditioning(self, row: SnapshotRow, view: int, caption: str) -> dict[str, Tensor]:
+    def conditioning(self, row: SnapshotRow, resolution: int, caption: str) -> dict[str, Tensor]:
         """All that the denoiser is shown beside one image, by the names of its `forward`, without batch dimension."""
-        return self.embeddings[caption] | self.views[view].image_conditioning.get(row.sha256, {})
+        return self.embeddings[caption] | self.resolutions[resolution].image_conditioning.get(row.sha256, {})
 
     def shapes(self) -> list[list[tuple[int, ...]]]:
-        """The latents' shapes by view and row."""
-        return [[tuple(view.latents[row.sha256].shape) for row in self.rows] for view in self.views]
+        """The latents' shapes by resolution and row."""
+        return [[tuple(resolution.latents[row.sha256].shape) for row in self.rows] for resolution in self.resolutions]
 
 
 class CaptionEmbeddings(Mapping[str, dict[str, Tensor]]):
@@ -105,7 +105,7 @@ def encode_rows(
     base: BaseModelRef,
     rows: Sequence[SnapshotRow],
     store: ImageStore,
-    resolutions: Sequence[int],
+    sides_px: Sequence[int],
     *,
     aspect_buckets: bool = False,
     mirror: bool = False,
@@ -120,7 +120,7 @@ def encode_rows(
         base: whose encoders.
         rows: the images and captions.
         store: holds the images' bytes; its `home` holds the caches.
-        resolutions: sides in pixels of the squares, or of squares as large as the buckets.
+        sides_px: sides in pixels of the squares, or of squares as large as the buckets.
         aspect_buckets: bring each image to the bucket nearest to its proportions, instead of to a square.
         mirror: encode the mirrored images too.
         masks: read the masks of the rows too, or the images' alpha channels where they have none.
@@ -141,8 +141,8 @@ def encode_rows(
         digests = [digest for digest in digests if digest not in skipped]
     by_digest = {row.sha256: row for row in rows}
     encoder = ImageEncoder(base, store, by_digest, device, on_progress)
-    views = []
-    for side_px in resolutions:
+    resolutions = []
+    for side_px in sides_px:
         targets = target_sizes(digests, originals, side_px, family, aspect_buckets)
         latents = encoder.latents(targets)
         skipped |= encoder.unreadable
@@ -156,11 +156,13 @@ def encode_rows(
         if masks:
             counting, unreadable = read_masks(store, by_digest, readable, family.latent_reduction)
             skipped |= unreadable
-        views.append(View(latents, mirrored, shown, counting))
+        resolutions.append(Resolution(latents, mirrored, shown, counting))
     encoder.close()
     kept = tuple(row for row in rows if row.sha256 not in skipped)
     captions = sorted({""}.union(*(row.captions for row in kept)))
-    return EncodedRows(kept, tuple(views), encode_captions(base, captions, store.home, device, tokens_only), skipped)
+    return EncodedRows(
+        kept, tuple(resolutions), encode_captions(base, captions, store.home, device, tokens_only), skipped
+    )
 
 
 def encode_captions(

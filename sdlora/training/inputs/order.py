@@ -20,16 +20,16 @@ from sdlora.diffusion.seeds import step_generator
 
 
 @dataclass(frozen=True)
-class Drawn:
+class StepImage:
     """One image of a step.
 
     Attributes:
         index: its row.
-        view: which of the resolutions it is seen at.
+        resolution: number of the resolution that it is seen at.
     """
 
     index: int
-    view: int
+    resolution: int
 
 
 def repeats_for(weights: Sequence[float]) -> list[int]:
@@ -47,8 +47,8 @@ def repeats_for(weights: Sequence[float]) -> list[int]:
 class EpochOrder:
     """The order of all images in every epoch; batches go across the seam of two epochs.
 
-    An image with `repeats` n is seen n times per epoch. With several views each occurrence is seen at another one in
-    every epoch, in turn.
+    An image with `repeats` n is seen n times per epoch. With several resolutions each occurrence is seen at another one
+    in every epoch, in turn.
     """
 
     def __init__(
@@ -58,10 +58,10 @@ class EpochOrder:
         seed: int,
         repeats: Sequence[int] | None = None,
     ) -> None:
-        """Take for each view the shape of every image.
+        """Take for each resolution the shape of every image.
 
         Args:
-            shapes: by view, then by row.
+            shapes: by resolution, then by row.
             batch_size: images per step.
             seed: of the order.
             repeats: by row; once each if not given.
@@ -77,16 +77,16 @@ class EpochOrder:
         """Images per epoch, repeats counted."""
         return len(self.rows)
 
-    def images_of(self, step: int) -> list[Drawn]:
+    def images_of(self, step: int) -> list[StepImage]:
         """The images of one step, over all processes."""
         drawn = []
         for position in range(step * self.batch_size, (step + 1) * self.batch_size):
             epoch, place = divmod(position, len(self))
             item = self._epoch(epoch)[place]
-            drawn.append(Drawn(self.rows[item], self._view(item, epoch)))
+            drawn.append(StepImage(self.rows[item], self._resolution(item, epoch)))
         return drawn
 
-    def _view(self, item: int, epoch: int) -> int:
+    def _resolution(self, item: int, epoch: int) -> int:
         return (item + epoch) % len(self.shapes)
 
     def _epoch(self, epoch: int) -> list[int]:
@@ -101,7 +101,7 @@ class EpochOrder:
         shuffled: list[int] = torch.randperm(len(self), generator=generator).tolist()
         by_shape: dict[Hashable, list[int]] = {}
         for item in shuffled:
-            by_shape.setdefault(self.shapes[self._view(item, epoch)][self.rows[item]], []).append(item)
+            by_shape.setdefault(self.shapes[self._resolution(item, epoch)][self.rows[item]], []).append(item)
         if len(by_shape) == 1:
             return shuffled
         batches: list[list[int]] = []

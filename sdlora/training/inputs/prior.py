@@ -23,7 +23,7 @@ from sdlora.models.encode import encode_images
 from sdlora.models.families import family_of
 from sdlora.models.files.digests import DigestCache, folder_digest
 from sdlora.training.config import ResolvedTraining
-from sdlora.training.inputs.encoded import EncodedRows, View, encode_captions
+from sdlora.training.inputs.encoded import EncodedRows, Resolution, encode_captions
 from sdlora.training.inputs.framing import centre_framing
 from sdlora.training.inputs.lookup import ONLY, Encode, look_up
 from sdlora.training.inputs.prior_images import draw_prior_images, plan_prior_images, write_sheet
@@ -63,15 +63,15 @@ def encode_prior(
     if sheet is not None:
         write_sheet(list(images.values()), sheet)
     rows = tuple(SnapshotRow(image.key, (image.prompt,), "train") for image in planned)
-    views = tuple(
-        _view(base, images, side_px, config.horizontal_flip, home, device, on_progress)
+    resolutions = tuple(
+        _resolution(base, images, side_px, config.horizontal_flip, home, device, on_progress)
         for side_px in config.resolutions
     )
     captions = sorted({"", *config.prior_prompts})
-    return EncodedRows(rows, views, encode_captions(base, captions, home, device, tokens_only))
+    return EncodedRows(rows, resolutions, encode_captions(base, captions, home, device, tokens_only))
 
 
-def _view(
+def _resolution(
     base: BaseModelRef,
     images: Mapping[str, Tensor],
     side_px: int,
@@ -79,7 +79,7 @@ def _view(
     home: Path,
     device: torch.device,
     on_progress: OnProgress | None,
-) -> View:
+) -> Resolution:
     """The images at one resolution of the run: squares, which is the bucket that square images get."""
     family = family_of(base.folder)
     maker = folder_digest(base.folder / "vae", DigestCache.of_home(home))[:16]
@@ -102,7 +102,7 @@ def _view(
 
     whole = centre_framing((side_px, side_px), (side_px, side_px))
     shown = {key: family.image_conditioning(whole) for key in (images if family.shows_framing else ())}
-    return View(latents(mirrored=False), latents(mirrored=True) if mirror else {}, shown)
+    return Resolution(latents(mirrored=False), latents(mirrored=True) if mirror else {}, shown)
 
 
 def _scaled(images_uint8: Tensor, side_px: int) -> Tensor:

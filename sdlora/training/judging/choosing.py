@@ -16,7 +16,7 @@ from sdlora.core.files import replace_file
 from sdlora.records.choice import Choice
 from sdlora.records.metrics import Estimate
 from sdlora.training.config import ResolvedTraining
-from sdlora.training.judging.measurement import Measurement
+from sdlora.training.judging.validation_result import ValidationResult
 
 FOLDER = "kept"
 
@@ -32,14 +32,14 @@ class Chooser:
     def __init__(self, folder: Path, config: ResolvedTraining) -> None:
         self.folder = folder / FOLDER
         self.config = config
-        self.start: Measurement | None = None
-        self.best: Measurement | None = None
-        self.runner_up: Measurement | None = None
-        self.last: Measurement | None = None
+        self.start: ValidationResult | None = None
+        self.best: ValidationResult | None = None
+        self.runner_up: ValidationResult | None = None
+        self.last: ValidationResult | None = None
         self.worse_in_a_row = 0
         self._in_checkpoints: list[set[int]] = []
 
-    def consider(self, measured: Measurement, weights: Mapping[str, Tensor]) -> None:
+    def consider(self, measured: ValidationResult, weights: Mapping[str, Tensor]) -> None:
         """Take a measurement; the weights are written if they are the best or the second best so far.
 
         Raises:
@@ -85,7 +85,7 @@ class Chooser:
             against_runner_up=self._difference(kept, runner_up),
         )
 
-    def weights_of(self, measured: Measurement) -> dict[str, Tensor]:
+    def weights_of(self, measured: ValidationResult) -> dict[str, Tensor]:
         """The kept weights of a measurement, by parameter name.
 
         Raises:
@@ -109,7 +109,7 @@ class Chooser:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from a checkpoint's state."""
         for name, value in state["measurements"].items():
-            setattr(self, name, Measurement.from_json(value))
+            setattr(self, name, ValidationResult.from_json(value))
         if self.last and self.best and self.last.step == self.best.step:
             self.last = self.best
         self.worse_in_a_row = state["worse_in_a_row"]
@@ -123,7 +123,7 @@ class Chooser:
             if path.name not in needed:
                 path.unlink(missing_ok=True)
 
-    def _keep(self, measured: Measurement, weights: Mapping[str, Tensor]) -> Measurement:
+    def _keep(self, measured: ValidationResult, weights: Mapping[str, Tensor]) -> ValidationResult:
         content = save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -141,8 +141,8 @@ class Chooser:
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}.safetensors"
 
-    def _score(self, measured: Measurement) -> float:
+    def _score(self, measured: ValidationResult) -> float:
         return measured.score(self.config.keep_by)
 
-    def _difference(self, ours: Measurement, theirs: Measurement | None) -> Estimate | None:
+    def _difference(self, ours: ValidationResult, theirs: ValidationResult | None) -> Estimate | None:
         return ours.less(theirs, self.config.keep_by, self.config.seed)

@@ -35,19 +35,19 @@ class FixedNoiseValidation:
         ]
 
     @torch.no_grad()
-    def measure(self, unet: nn.Module, check: Callable[[], None] = lambda: None) -> Tensor:
+    def measure(self, denoiser: nn.Module, check: Callable[[], None] = lambda: None) -> Tensor:
         """(N,) one error per image, the mean over its timesteps; the images are always in the same order.
 
         Before each batch it calls `check`, which may raise.
         """
-        was_training, errors = unet.training, []
-        unet.eval()
+        was_training, errors = denoiser.training, []
+        denoiser.eval()
         try:
             for batch in self.batches:
                 check()
-                errors.append(self.loss.per_image(unet, batch.to(self.device)))
+                errors.append(self.loss.per_image(denoiser, batch.to(self.device)))
         finally:
-            unet.train(was_training)
+            denoiser.train(was_training)
         return torch.cat(errors).view(-1, TIMESTEPS_PER_IMAGE).mean(1).cpu()
 
 
@@ -55,7 +55,7 @@ def _chunks_of_one_shape(encoded: EncodedRows, size: int) -> Iterator[list[tuple
     """Pairs of image and part of the schedule, at most `size` at a time."""
     # By digest, so that the choice does not hang on the order in which images arrived.
     rows = sorted(encoded.rows, key=lambda row: row.sha256)[:MAX_IMAGES]
-    latents = encoded.views[0].latents
+    latents = encoded.resolutions[0].latents
     by_shape: dict[tuple[int, ...], list[tuple[SnapshotRow, int]]] = {}
     for row in rows:
         pairs = by_shape.setdefault(tuple(latents[row.sha256].shape), [])
@@ -67,7 +67,7 @@ def _chunks_of_one_shape(encoded: EncodedRows, size: int) -> Iterator[list[tuple
 def _fixed_batch(
     encoded: EncodedRows, pairs: Sequence[tuple[SnapshotRow, int]], num_train_timesteps: int, seed: int
 ) -> Batch:
-    latents = encoded.views[0].latents
+    latents = encoded.resolutions[0].latents
     noise: list[Tensor] = []
     for row, part in pairs:
         generator = step_generator(seed, part, f"validation/{row.sha256}")

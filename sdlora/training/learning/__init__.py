@@ -1,1 +1,1 @@
-"""One optimiser step: which weights learn, by which loss, at which rate, in how many portions."""
+"""One optimiser step: which weights learn, by which loss, at which rate, in how many passes."""

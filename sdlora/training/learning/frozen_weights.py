@@ -10,7 +10,7 @@ from sdlora.models.precision import DTYPES
 from sdlora.models.quantize import is_quantized
 
 
-def store_as_used(unet: nn.Module, precision: Precision) -> None:
+def cast_frozen_weights(denoiser: nn.Module, precision: Precision) -> None:
     """Store the frozen linear and convolution weights in the arithmetic's precision; the adapter stays fp32.
 
     Autocast would cast the same weights at every step: the results are the same to the bit, a step takes about a
@@ -19,7 +19,7 @@ def store_as_used(unet: nn.Module, precision: Precision) -> None:
     """
     if precision == "fp32":
         return
-    for layer in unet.modules():
+    for layer in denoiser.modules():
         if isinstance(layer, PeftLayer):
             layer.cast_input_dtype_enabled = False
         elif is_quantized(layer):

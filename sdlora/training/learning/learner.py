@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from sdlora.core.checkpoints import Checkpoint, load_optimizer_tensors, optimizer_groups, optimizer_tensors
 from sdlora.core.errors import TrainingError
 from sdlora.training.config import ResolvedTraining
+from sdlora.training.learning.lr_schedule import lr_schedule
 from sdlora.training.learning.optimizers import make_optimizer
-from sdlora.training.learning.rate import rate_factor
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Learner:
         """
         config = self.config
         for settings, group in zip(self.optimizer.param_groups, self.groups, strict=True):
-            settings["lr"] = group.learning_rate * self._rate_factor(step)
+            settings["lr"] = group.learning_rate * self._schedule(step)
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.tensors, config.max_grad_norm)
         if self.scaler.is_enabled():
@@ -97,17 +97,17 @@ class Learner:
         return rates | ({"loss_scale": self.loss_scale} if self.loss_scale is not None else {})
 
     def _rate(self, group: TrainedGroup, settings: Mapping[str, Any], step: int) -> float:
-        rate = group.learning_rate * self._rate_factor(step)
+        rate = group.learning_rate * self._schedule(step)
         if self.config.optimizer == "prodigy":
             return rate * float(settings["d"])
         if self.config.optimizer == "schedule_free":
             return float(settings["scheduled_lr"])
         return rate
 
-    def _rate_factor(self, step: int) -> float:
+    def _schedule(self, step: int) -> float:
         config = self.config
         warmup = 0 if config.optimizer == "schedule_free" else config.warmup_steps  # it does its own
-        return rate_factor(step, config.steps, warmup, config.schedule)
+        return lr_schedule(step, config.steps, warmup, config.schedule)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

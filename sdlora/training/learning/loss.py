@@ -48,17 +48,17 @@ class DenoisingLoss:
 
         Summed over the batches of a step it is the loss of the whole step, however the step was divided.
         """
-        return self.by_portion(denoiser, batch).sum()
+        return self.by_group(denoiser, batch).sum()
 
-    def by_portion(self, denoiser: nn.Module, batch: Batch, portions: int = 1) -> Tensor:
-        """The same, (P,): what the images of each portion of the step add to it."""
+    def by_group(self, denoiser: nn.Module, batch: Batch, groups: int = 1) -> Tensor:
+        """The same, (G,): what the images of each group of the step add to it."""
         errors = self.per_image(denoiser, batch) * self.weights[batch.timesteps]
-        if batch.shares is None:
+        if batch.loss_weights is None:
             return errors.mean()[None]
-        errors = errors * batch.shares
-        if batch.portions is None:
+        errors = errors * batch.loss_weights
+        if batch.groups is None:
             return errors.sum()[None]
-        return torch.stack([errors[batch.portions == portion].sum() for portion in range(portions)])
+        return torch.stack([errors[batch.groups == group].sum() for group in range(groups)])
 
     def per_image(self, denoiser: nn.Module, batch: Batch) -> Tensor:
         """Mean squared error of the prediction, (B,); positions count as the batch says, timesteps alike."""

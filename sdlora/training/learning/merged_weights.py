@@ -21,7 +21,7 @@ _MOST_IN_A_SMALL_LAYER = 2**16
 _MOST_IN_A_GROUP = 2**18
 
 
-def merge_as_used(network: nn.Module) -> int:
+def fuse_lora_in_forward(network: nn.Module) -> int:
     """Add the update to the weight instead of running it beside the layer; returns how many layers do so now.
 
     It is the same function of A and B. What changes is the cost on a CPU: one product instead of three, forward and

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -29,19 +28,6 @@ _logger = logging.getLogger(__name__)
 _WORK_FACTOR, _USABLE_SHARE = 1.5, 0.8
 
 
-@dataclass(frozen=True)
-class Fit:
-    """How a step's images go through the network.
-
-    Attributes:
-        micro_batch_size: images at once.
-        passes: how often the network runs per step.
-    """
-
-    micro_batch_size: int
-    passes: int
-
-
 def settled_micro_batch_size(
     accelerator: Accelerator,
     denoiser: nn.Module,
@@ -62,7 +48,7 @@ def settled_micro_batch_size(
     if "micro_batch_size" not in record:
         share = -(-config.images_per_step // accelerator.num_processes)
         denoiser.train()  # as in the loop: what is kept for the backward pass differs
-        found = find_fit(denoiser, loss, kinds, share, accelerator.device).micro_batch_size
+        found = max_micro_batch_size(denoiser, loss, kinds, share, accelerator.device)
         smallest = accelerator.gather(torch.tensor([found], device=accelerator.device)).min()
         record["micro_batch_size"] = int(smallest)
         if accelerator.is_main_process:
@@ -70,9 +56,9 @@ def settled_micro_batch_size(
     return int(record["micro_batch_size"])
 
 
-def find_fit(
+def max_micro_batch_size(
     denoiser: nn.Module, loss: DenoisingLoss, kinds: Sequence[EncodedRows], share: int, device: torch.device
-) -> Fit:
+) -> int:
     """The largest number of images at once that fits, up to `share`, this process's images of a step.
 
     On a GPU by trying a real step; on a CPU, where trying too much would have the system end the process, by what the
@@ -87,26 +73,31 @@ def find_fit(
     else:
         largest = _by_measuring(denoiser, loss, example, share)
     passes = -(-share // largest)
-    fit = Fit(-(-share // passes), passes)  # as even as possible
+    at_once = -(-share // passes)  # as even as possible
     if passes > 1:
         _logger.warning(
             "training: %d images do not fit into memory at once; %d at a time, %d passes per step. The batch stays %d.",
             share,
-            fit.micro_batch_size,
+            at_once,
             passes,
             share,
         )
-    return fit
+    return at_once
 
 
 def _largest(kinds: Sequence[EncodedRows]) -> Batch:
     """One image of the largest shape of all kinds, without caption."""
-    encoded, view, row = max(
-        ((encoded, view, row) for encoded in kinds for view in range(len(encoded.views)) for row in encoded.rows),
-        key=lambda one: one[0].views[one[1]].latents[one[2].sha256].numel(),
+    encoded, number, row = max(
+        (
+            (encoded, number, row)
+            for encoded in kinds
+            for number in range(len(encoded.resolutions))
+            for row in encoded.rows
+        ),
+        key=lambda of: of[0].resolutions[of[1]].latents[of[2].sha256].numel(),
     )
-    latents = encoded.views[view].latents[row.sha256][None]
-    conditioning = stack_conditioning([encoded.conditioning(row, view, "")])
+    latents = encoded.resolutions[number].latents[row.sha256][None]
+    conditioning = stack_conditioning([encoded.conditioning(row, number, "")])
     return Batch(latents, torch.zeros_like(latents), torch.zeros(1, dtype=torch.int64), conditioning)
 
 

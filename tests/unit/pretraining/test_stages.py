@@ -11,7 +11,7 @@ from sdlora.core.errors import DataError
 from sdlora.pretraining.autoencoder import build_autoencoder, encode_images, standardise_latents
 from sdlora.pretraining.config import DecoderConfig, PretrainConfig, UNetConfig
 from sdlora.pretraining.decoder import DecoderAndDiscriminator, train_decoder
-from sdlora.pretraining.loop import make_accelerator, rate_factor
+from sdlora.pretraining.loop import lr_schedule, make_accelerator
 from sdlora.pretraining.pretrain import pretrain
 from sdlora.pretraining.text_encoder import build_text_encoder
 from sdlora.pretraining.tokenizer import train_tokenizer
@@ -123,4 +123,4 @@ def test_images_without_captions_are_refused(images: Tensor, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("step", "expected"), [(0, 0.1), (9, 1.0), (50, 1.0), (100, 0.02), (75, 0.51)])
 def test_rate_factor_warms_up_stays_flat_and_falls_to_two_percent(step: int, expected: float) -> None:
-    assert rate_factor(step, steps=100, warmup_steps=10, flat_fraction=0.5) == pytest.approx(expected)
+    assert lr_schedule(step, steps=100, warmup_steps=10, flat_fraction=0.5) == pytest.approx(expected)

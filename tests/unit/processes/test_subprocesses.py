@@ -12,16 +12,16 @@ import psutil
 import pytest
 
 from sdlora.core.errors import TrainingError
-from sdlora.processes.subprocesses import run_apart
+from sdlora.processes.subprocesses import run_subprocess
 
 WORKER = """
 import logging, os, signal, sys, time
 from pathlib import Path
 from sdlora.core.errors import DataError
-from sdlora.processes.subprocesses import take_part, tell
+from sdlora.processes.subprocesses import worker_main, report
 
 def work():
-    tell("at", os.getpid())
+    report("at", os.getpid())
     kind, _, place = sys.argv[1].partition(":")
     if kind == "fail":
         raise DataError("the setting x is wrong")
@@ -36,12 +36,12 @@ def work():
     try:
         while True:
             time.sleep(0.05)
-            tell("waiting", os.getpid())
+            report("waiting", os.getpid())
     except KeyboardInterrupt:
         Path(place).write_text("saved")
         raise
 
-take_part(work)
+worker_main(work)
 """
 
 
@@ -54,7 +54,7 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def run(worker: str, argument: str, folder: Path, on_report=lambda *_: None):
-    run_apart(worker, argument, 1, folder / "log", on_report, gpu=False)
+    run_subprocess(worker, argument, 1, folder / "log", on_report, gpu=False)
 
 
 def test_reports_and_warnings_arrive_from_another_process_and_other_output_does_not(worker, tmp_path, caplog):
@@ -109,8 +109,8 @@ def test_a_process_told_to_stop_by_others_counts_as_ctrl_c_here(worker, tmp_path
 
 def test_a_process_whose_parent_is_killed_saves_and_ends(worker, tmp_path):
     parent = (
-        "import sys; from pathlib import Path; from sdlora.processes.subprocesses import run_apart; "
-        f"run_apart('{worker}', 'save:{tmp_path / 'saved'}', 1, Path('{tmp_path / 'log'}'), "
+        "import sys; from pathlib import Path; from sdlora.processes.subprocesses import run_subprocess; "
+        f"run_subprocess('{worker}', 'save:{tmp_path / 'saved'}', 1, Path('{tmp_path / 'log'}'), "
         "lambda kind, values: kind == 'waiting' and print(values[0], flush=True), gpu=False)"
     )
     with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True) as started:

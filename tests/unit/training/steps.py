@@ -27,7 +27,7 @@ def tiny_batch() -> Batch:
 def batch_of(encoded: EncodedRows, objective: Objective, size: int = 4) -> Batch:
     """One batch of the first images with their first captions."""
     rows = encoded.rows[:size]
-    latents = torch.stack([encoded.views[0].latents[row.sha256] for row in rows])
+    latents = torch.stack([encoded.resolutions[0].latents[row.sha256] for row in rows])
     generator = torch.Generator().manual_seed(0)
     return Batch(
         latents=latents,

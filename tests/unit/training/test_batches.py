@@ -7,8 +7,8 @@ import torch
 
 from sdlora.data.snapshot import SnapshotRow
 from sdlora.diffusion.objectives import DenoisingObjective
-from sdlora.training.inputs.batches import Portion, draw_step
-from sdlora.training.inputs.encoded import EncodedRows, View
+from sdlora.training.inputs.batches import BatchGroup, draw_step
+from sdlora.training.inputs.encoded import EncodedRows, Resolution
 from sdlora.training.inputs.order import EpochOrder
 from tests.unit.training.setting import CONFIG
 
@@ -21,8 +21,8 @@ def encoded():
     captions = ["", *(caption for row in rows for caption in row.captions)]
     return EncodedRows(
         rows,
-        views=(
-            View(
+        resolutions=(
+            Resolution(
                 latents={row.sha256: torch.full((4, 2, 2), float(row.sha256)) for row in rows},
                 mirrored={row.sha256: torch.full((4, 2, 2), -float(row.sha256)) for row in rows},
             ),
@@ -37,7 +37,7 @@ def config(**changes):
 
 def draw_batches(encoded, settings, step, *processes):
     order = EpochOrder(encoded.shapes(), settings.batch_size, settings.seed)
-    return draw_step([Portion(encoded, order)], settings, step, UNIFORM, *processes)
+    return draw_step([BatchGroup(encoded, order)], settings, step, UNIFORM, *processes)
 
 
 def draw_batch(encoded, settings, step, *processes):
@@ -61,11 +61,9 @@ def test_a_batch_depends_on_the_step_alone(encoded):
 @pytest.mark.parametrize("repeats", [None, [3, 1, 6, 1, 2]])
 def test_the_processes_shares_make_up_the_whole_batch(encoded, processes, repeats):
     settings = config(horizontal_flip=True)
-    portion = Portion(encoded, EpochOrder(encoded.shapes(), settings.batch_size, settings.seed, repeats))
-    (whole,) = draw_step([portion], settings, 2, UNIFORM)
-    shares = [
-        batch for rank in range(processes) for batch in draw_step([portion], settings, 2, UNIFORM, rank, processes)
-    ]
+    group = BatchGroup(encoded, EpochOrder(encoded.shapes(), settings.batch_size, settings.seed, repeats))
+    (whole,) = draw_step([group], settings, 2, UNIFORM)
+    shares = [batch for rank in range(processes) for batch in draw_step([group], settings, 2, UNIFORM, rank, processes)]
     for name in ("latents", "noise", "timesteps"):
         assert torch.equal(torch.cat([getattr(share, name) for share in shares]), getattr(whole, name))
     together = torch.cat([share.conditioning["text"] for share in shares])
@@ -107,22 +105,22 @@ def test_a_micro_batch_is_a_part_of_the_same_step(encoded):
     whole = draw_batch(encoded, config(), 2)
     parts = draw_batches(encoded, config(), 2, 0, 1, 3)
     assert [len(part.timesteps) for part in parts] == [3, 1]
-    for name in ("latents", "noise", "timesteps", "shares"):
+    for name in ("latents", "noise", "timesteps", "loss_weights"):
         assert torch.equal(joined(parts, name), getattr(whole, name)), name
-    assert joined(parts, "shares").sum() == pytest.approx(1.0)
+    assert joined(parts, "loss_weights").sum() == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_unlike_shapes_share_a_step_but_never_a_batch(encoded, processes):
-    latents = dict(encoded.views[0].latents) | {
+    latents = dict(encoded.resolutions[0].latents) | {
         "3": torch.full((4, 2, 3), 3.0),
         "4": torch.full((4, 3, 2), 4.0),
     }  # each alone in its bucket
-    mixed = EncodedRows(encoded.rows, (View(latents),), encoded.embeddings)
+    mixed = EncodedRows(encoded.rows, (Resolution(latents),), encoded.embeddings)
     seen = []
     for step in range(5):  # 20 positions: four epochs
         batches = [b for rank in range(processes) for b in draw_batches(mixed, config(), step, rank, processes)]
-        assert joined(batches, "shares").tolist() == [0.25] * 4
+        assert joined(batches, "loss_weights").tolist() == [0.25] * 4
         assert sorted(joined(batches, "timesteps").tolist()) == sorted(
             joined(draw_batches(mixed, config(), step), "timesteps").tolist()
         )

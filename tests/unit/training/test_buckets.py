@@ -80,12 +80,12 @@ def test_latents_have_the_shape_of_their_bucket_and_the_caches_tell_sizes_apart(
     encoded = encode_rows(base, snapshot.rows, store, (64, 48), aspect_buckets=True, mirror=True, device=CPU)
     shapes = [sorted({shape[1:] for shape in of_view}) for of_view in encoded.shapes()]
     assert shapes == [[(12, 20), (16, 16), (20, 12)], [(8, 16), (12, 12), (16, 8)]]
-    for view in encoded.views:
-        for digest, latents in view.latents.items():
-            assert view.mirrored[digest].shape == latents.shape
-            assert not torch.equal(view.mirrored[digest], latents)
+    for resolution in encoded.resolutions:
+        for digest, latents in resolution.latents.items():
+            assert resolution.mirrored[digest].shape == latents.shape
+            assert not torch.equal(resolution.mirrored[digest], latents)
     squares = encode_rows(base, snapshot.rows, store, (64,), device=CPU)
-    assert {tuple(latents.shape[1:]) for latents in squares.views[0].latents.values()} == {(16, 16)}
+    assert {tuple(latents.shape[1:]) for latents in squares.resolutions[0].latents.values()} == {(16, 16)}
 
 
 def test_a_run_on_buckets_and_two_resolutions_trains_on_every_image(base, unlike, run_folder):

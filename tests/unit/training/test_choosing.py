@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sdlora.core.errors import WeightsError
-from sdlora.training.judging.choosing import Chooser, Measurement
+from sdlora.training.judging.choosing import Chooser, ValidationResult
 from tests.settings import filled_training
 
 IMAGES = torch.linspace(0.5, 1.5, 20)
@@ -22,7 +22,7 @@ def weights(value):
 def chooser_of(folder, losses, **changes):
     chooser = Chooser(folder, filled_training(steps=100, **changes))
     for number, shift in enumerate(losses):
-        chooser.consider(Measurement(10 * number, errors(shift)), weights(float(number)))
+        chooser.consider(ValidationResult(10 * number, errors(shift)), weights(float(number)))
     return chooser
 
 
@@ -56,7 +56,7 @@ def test_training_stops_only_after_measurements_that_are_surely_worse(tmp_path):
     assert not chooser_of(tmp_path, [0.9, 0.2, 0.3, 0.4]).should_stop  # nobody asked for it
     unsure = chooser_of(tmp_path, [0.9, 0.2], early_stop_patience=2)
     for step in (20, 30, 40):
-        unsure.consider(Measurement(step, errors(0.21, wobble=0.5)), weights(0.0))
+        unsure.consider(ValidationResult(step, errors(0.21, wobble=0.5)), weights(0.0))
     assert not unsure.should_stop  # the mean is worse, but half of the images are better
     interrupted = chooser_of(tmp_path, [0.9, 0.2, 0.3, 0.1, 0.3], early_stop_patience=2)
     assert not interrupted.should_stop
@@ -69,7 +69,7 @@ def test_a_restored_chooser_goes_on_as_the_first_would_have(tmp_path):
     assert second.state() == first.state()
     assert not second.should_stop
     for chooser in (first, second):
-        chooser.consider(Measurement(40, errors(0.5)), weights(5.0))
+        chooser.consider(ValidationResult(40, errors(0.5)), weights(5.0))
         assert chooser.should_stop
     assert first.choice(40) == second.choice(40)
 
@@ -79,7 +79,7 @@ def test_files_that_a_checkpoint_still_names_are_not_deleted(tmp_path):
     chooser.checkpoint_written()
     saved = chooser.state()
     for step, shift in ((30, 0.3), (40, 0.2)):
-        chooser.consider(Measurement(step, errors(shift)), weights(1.0))
+        chooser.consider(ValidationResult(step, errors(shift)), weights(1.0))
     again = Chooser(tmp_path, chooser.config)  # killed here: the checkpoint's files are all there
     again.restore(saved)
     assert again.weights_of(again.best)["layer"].tolist() == [2.0] * 3
@@ -104,7 +104,7 @@ def test_a_kept_adapter_that_was_damaged_is_refused(tmp_path):
 def test_one_held_out_image_gives_no_interval_and_stops_nothing(tmp_path):
     chooser = Chooser(tmp_path, filled_training(steps=100, early_stop_patience=1))
     for step, value in ((0, 3.0), (10, 1.0), (20, 2.0)):
-        chooser.consider(Measurement(step, torch.tensor([value])), weights(1.0))
+        chooser.consider(ValidationResult(step, torch.tensor([value])), weights(1.0))
     assert not chooser.should_stop
     choice = chooser.choice(20)
     assert (choice.step, choice.against_last) == (10, None)

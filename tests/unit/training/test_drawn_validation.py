@@ -17,7 +17,7 @@ from sdlora.statistics.distances import kid
 from sdlora.training import fine_tune, run_digest
 from sdlora.training.judging.choosing import Chooser
 from sdlora.training.judging.drawn_validation import DrawnValidation
-from sdlora.training.judging.measurement import Measurement
+from sdlora.training.judging.validation_result import ValidationResult
 from tests.settings import filled_lora, filled_training
 from tests.unit.training.setting import CONFIG, LORA, as_snapshot, fill_store
 from tests.unit.training.test_choosing import errors, weights
@@ -109,7 +109,9 @@ def test_a_chooser_by_kid_prefers_the_least_kid_and_stops_on_its_evidence(tmp_pa
     chooser = Chooser(tmp_path, config)
     for number, distance in enumerate([0.9, 0.4, 0.7, 0.8]):
         loss = errors(-0.1 * number)  # the loss falls all the while
-        chooser.consider(Measurement(10 * number, loss, kid=Resampled(distance, distance + spread)), weights(number))
+        chooser.consider(
+            ValidationResult(10 * number, loss, kid=Resampled(distance, distance + spread)), weights(number)
+        )
     assert (chooser.best.step, chooser.runner_up.step) == (10, 20)
     assert chooser.should_stop
     choice = chooser.choice(30)

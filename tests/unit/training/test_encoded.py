@@ -24,7 +24,10 @@ def test_cached_tensors_are_the_encoders_own(base, store, snapshot):
     encoded = encode_rows(base, snapshot.train, store, (64,), mirror=True, device=CPU)
     images = load_images_uint8(store, snapshot.train, 64)
     autoencoder = parts.load_autoencoder(base)
-    for cached, pictures in ((encoded.views[0].latents, images), (encoded.views[0].mirrored, images.flip(-1))):
+    for cached, pictures in (
+        (encoded.resolutions[0].latents, images),
+        (encoded.resolutions[0].mirrored, images.flip(-1)),
+    ):
         for row, latents in zip(snapshot.train, encode_images(autoencoder, pictures), strict=True):
             torch.testing.assert_close(cached[row.sha256], latents, atol=1e-5, rtol=1e-4)
     captions = sorted({"", *(caption for row in snapshot.train for caption in row.captions)})
@@ -53,8 +56,8 @@ def test_only_new_images_are_encoded(base, tmp_path):
 
 def test_another_size_or_another_autoencoder_is_never_answered_from_the_same_entries(base, store, snapshot):
     rows = snapshot.train[:1]
-    small = encode_rows(base, rows, store, (32,), device=CPU).views[0].latents[rows[0].sha256]
-    large = encode_rows(base, rows, store, (64,), device=CPU).views[0].latents[rows[0].sha256]
+    small = encode_rows(base, rows, store, (32,), device=CPU).resolutions[0].latents[rows[0].sha256]
+    large = encode_rows(base, rows, store, (64,), device=CPU).resolutions[0].latents[rows[0].sha256]
     assert small.shape != large.shape
 
 
@@ -79,7 +82,7 @@ def test_latents_do_not_depend_on_how_many_images_arrived_together(base, tmp_pat
     for count in (3, 11):
         with ImageStore.open(tmp_path / str(count)) as store:
             rows = fill_store(store, tmp_path / f"images-{count}", count=count).rows
-            latents.append(encode_rows(base, rows, store, (64,), device=CPU).views[0].latents)
+            latents.append(encode_rows(base, rows, store, (64,), device=CPU).resolutions[0].latents)
     shared = latents[0].keys() & latents[1].keys()
     assert len(shared) == 3
     assert all(torch.equal(latents[0][digest], latents[1][digest]) for digest in shared)

@@ -15,7 +15,7 @@ from sdlora.models.families import family_of
 from sdlora.store import ImageStore
 from sdlora.training import fine_tune
 from sdlora.training.inputs.encoded import encode_rows
-from sdlora.training.learning.frozen_weights import store_as_used
+from sdlora.training.learning.frozen_weights import cast_frozen_weights
 from sdlora.training.learning.loss import DenoisingLoss
 from tests import families
 from tests.settings import filled_lora
@@ -91,8 +91,8 @@ def test_a_base_stored_in_bf16_is_never_held_larger_and_computes_the_same(name, 
     as_stored, as_fp32 = (
         attach_lora(parts.load_denoiser(base, CPU, precision), LORA) for precision in ("bf16", "fp32")
     )
-    store_as_used(as_fp32, "bf16")
-    store_as_used(as_stored, "bf16")
+    cast_frozen_weights(as_fp32, "bf16")
+    cast_frozen_weights(as_stored, "bf16")
     dtypes = [{key: tensor.dtype for key, tensor in model.state_dict().items()} for model in (as_stored, as_fp32)]
     assert dtypes[0] == dtypes[1]
     assert {tensor.dtype for tensor in adapter_parameters(as_stored).values()} == {torch.float32}

@@ -6,7 +6,7 @@ import torch
 from sdlora.lora import attach_lora
 from sdlora.lora.attach import adapter_parameters
 from sdlora.models import parts
-from sdlora.training.learning.frozen_weights import store_as_used
+from sdlora.training.learning.frozen_weights import cast_frozen_weights
 from tests.settings import filled_lora
 from tests.unit.training.steps import loss_and_gradient, moved
 
@@ -15,11 +15,11 @@ from tests.unit.training.steps import loss_and_gradient, moved
 def test_storing_weights_as_they_are_used_changes_no_bit_of_loss_or_gradient(base, precision):
     results, dtypes = [], []
     for stored in (False, True):
-        unet = moved(attach_lora(parts.load_denoiser(base), filled_lora(rank=4)))
+        denoiser = moved(attach_lora(parts.load_denoiser(base), filled_lora(rank=4)))
         if stored:
-            store_as_used(unet, precision)
-        results.append(loss_and_gradient(base, unet, precision))
-        dtypes.append(unet.conv_in.weight.dtype)
-        assert {tensor.dtype for tensor in adapter_parameters(unet).values()} == {torch.float32}
+            cast_frozen_weights(denoiser, precision)
+        results.append(loss_and_gradient(base, denoiser, precision))
+        dtypes.append(denoiser.conv_in.weight.dtype)
+        assert {tensor.dtype for tensor in adapter_parameters(denoiser).values()} == {torch.float32}
     assert all(torch.equal(plain, stored) for plain, stored in zip(*results, strict=True))
     assert dtypes == [torch.float32, torch.bfloat16 if precision == "bf16" else torch.float32]

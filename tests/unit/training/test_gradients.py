@@ -5,7 +5,7 @@ import torch
 
 from sdlora.lora.attach import adapter_parameters, attach_lora
 from sdlora.models import parts
-from sdlora.training.inputs.batches import Portion, draw_step
+from sdlora.training.inputs.batches import BatchGroup, draw_step
 from sdlora.training.inputs.encoded import encode_rows
 from sdlora.training.inputs.order import EpochOrder
 from sdlora.training.learning.loss import DenoisingLoss
@@ -20,14 +20,14 @@ def test_small_batches_add_up_to_the_gradients_of_the_large_one(micro_batch_size
     config = CONFIG.model_copy(update={"batch_size": 7})
     order = EpochOrder(encoded.shapes(), 7, 0)
     loss = DenoisingLoss.of_base(base, 5.0, "fp32", CPU)
-    unet = attach_lora(parts.load_denoiser(base), LORA)
-    tensors = adapter_parameters(unet)
+    denoiser = attach_lora(parts.load_denoiser(base), LORA)
+    tensors = adapter_parameters(denoiser)
 
     def gradients(largest):
-        unet.zero_grad()
-        batches = draw_step([Portion(encoded, order)], config, 3, loss.objective, micro_batch_size=largest)
+        denoiser.zero_grad()
+        batches = draw_step([BatchGroup(encoded, order)], config, 3, loss.objective, micro_batch_size=largest)
         for batch in batches:
-            loss.weighted(unet, batch).backward()
+            loss.weighted(denoiser, batch).backward()
         return len(batches), {name: tensor.grad.clone() for name, tensor in tensors.items()}
 
     passes, whole = gradients(None)

@@ -16,7 +16,7 @@ from sdlora.models import parts, precision
 from sdlora.models.precision import probe_precision
 from sdlora.training import fine_tune
 from sdlora.training.inputs.batches import Batch
-from sdlora.training.learning.frozen_weights import store_as_used
+from sdlora.training.learning.frozen_weights import cast_frozen_weights
 from sdlora.training.learning.learner import Learner, TrainedGroup
 from sdlora.training.learning.loss import DenoisingLoss
 from tests.settings import filled_training
@@ -58,7 +58,7 @@ def test_at_the_same_weights_the_scaled_gradient_of_fp16_is_that_of_fp32_but_for
 
 def gradient_of(base, precision, scale):
     denoiser = perturb_adapter(attach_lora(parts.load_denoiser(base), LORA), scale=0.05)
-    store_as_used(denoiser, precision)
+    cast_frozen_weights(denoiser, precision)
     generator = torch.Generator().manual_seed(0)
     latents, noise = torch.randn((2, 4, 4, 8, 8), generator=generator)
     conditioning = {"encoder_hidden_states": torch.randn((4, 32, 16), generator=generator)}
@@ -70,7 +70,7 @@ def gradient_of(base, precision, scale):
 
 def test_frozen_weights_are_stored_in_fp16_and_the_adapter_is_not(base):
     denoiser = attach_lora(parts.load_denoiser(base), LORA)
-    store_as_used(denoiser, "fp16")
+    cast_frozen_weights(denoiser, "fp16")
     linear = {p.dtype for m in denoiser.modules() if isinstance(m, nn.Linear | nn.Conv2d) for p in m.parameters()}
     assert linear == {torch.float16, torch.float32}
     assert {p.dtype for p in denoiser.parameters() if p.requires_grad} == {torch.float32}

@@ -7,11 +7,11 @@ import pytest
 from safetensors.torch import load_file
 
 from sdlora.core.errors import TrainingError
+from sdlora.core.refs import ADAPTER_WEIGHTS
 from sdlora.data.clean import clean
 from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.data.snapshot import make_snapshot
-from sdlora.lora.formats.diffusers import DIFFUSERS_FILE
 from sdlora.store import ImageStore
 from sdlora.training.launch import FineTuneRequest, fine_tune_request
 from tests.tiny import draw_images
@@ -44,7 +44,7 @@ def curve(folder: Path):
 
 def updates(folder: Path):
     """B A of every layer."""
-    tensors = load_file(folder / DIFFUSERS_FILE)
+    tensors = load_file(folder / ADAPTER_WEIGHTS)
     downs = {name.removesuffix(".lora_A.weight"): tensor for name, tensor in tensors.items() if ".lora_A." in name}
     return {name: tensors[f"{name}.lora_B.weight"].flatten(1) @ down.flatten(1) for name, down in downs.items()}
 

@@ -17,12 +17,12 @@ from tests.unit.training.setting import CONFIG, LORA
 
 
 @pytest.fixture
-def unet(base):
+def denoiser(base):
     return attach_lora(parts.load_denoiser(base), LORA)
 
 
-def learner_of(unet, config):
-    return Learner([TrainedGroup(adapter_parameters(unet), config.learning_rate)], config)
+def learner_of(denoiser, config):
+    return Learner([TrainedGroup(adapter_parameters(denoiser), config.learning_rate)], config)
 
 
 def set_gradients(learner, value):
@@ -30,8 +30,8 @@ def set_gradients(learner, value):
         tensor.grad = torch.full_like(tensor, value)
 
 
-def test_gradients_are_clipped_to_the_limit(unet):
-    learner = learner_of(unet, CONFIG.model_copy(update={"max_grad_norm": 0.5}))
+def test_gradients_are_clipped_to_the_limit(denoiser):
+    learner = learner_of(denoiser, CONFIG.model_copy(update={"max_grad_norm": 0.5}))
     set_gradients(learner, 3.0)
     clipped = []
     learner.optimizer.register_step_pre_hook(lambda *_: clipped.extend(t.grad.flatten() for t in learner.tensors))
@@ -41,8 +41,8 @@ def test_gradients_are_clipped_to_the_limit(unet):
     assert torch.cat(clipped).norm().item() == pytest.approx(0.5, rel=1e-3)
 
 
-def test_gradients_within_the_limit_are_left_alone(unet):
-    learner = learner_of(unet, CONFIG.model_copy(update={"max_grad_norm": 1e6}))
+def test_gradients_within_the_limit_are_left_alone(denoiser):
+    learner = learner_of(denoiser, CONFIG.model_copy(update={"max_grad_norm": 1e6}))
     set_gradients(learner, 0.5)
     seen = []
     learner.optimizer.register_step_pre_hook(lambda *_: seen.extend(t.grad.clone() for t in learner.tensors))
@@ -50,12 +50,12 @@ def test_gradients_within_the_limit_are_left_alone(unet):
     assert all(torch.equal(gradient, torch.full_like(gradient, 0.5)) for gradient in seen)
 
 
-def test_only_the_adapter_moves(unet):
-    before = {name: parameter.clone() for name, parameter in unet.named_parameters()}
-    learner = learner_of(unet, CONFIG)
+def test_only_the_adapter_moves(denoiser):
+    before = {name: parameter.clone() for name, parameter in denoiser.named_parameters()}
+    learner = learner_of(denoiser, CONFIG)
     set_gradients(learner, 1.0)
     learner.update(0)
-    for name, parameter in unet.named_parameters():
+    for name, parameter in denoiser.named_parameters():
         assert torch.equal(parameter, before[name]) != (name in learner.parameters), name
 
 
@@ -64,8 +64,8 @@ def test_a_model_without_adapter_cannot_be_trained(base):
         learner_of(parts.load_denoiser(base), CONFIG)
 
 
-def test_the_average_follows_the_parameters_and_is_only_lent(unet):
-    learner = learner_of(unet, CONFIG.model_copy(update={"ema_decay": 0.5}))
+def test_the_average_follows_the_parameters_and_is_only_lent(denoiser):
+    learner = learner_of(denoiser, CONFIG.model_copy(update={"ema_decay": 0.5}))
     start = [tensor.detach().clone() for tensor in learner.tensors]
     set_gradients(learner, 1.0)
     learner.update(100)  # far enough for the full decay
@@ -115,8 +115,8 @@ def test_each_optimiser_goes_downhill(optimizer):
         assert weight.abs().max() < 1.0
 
 
-def test_schedule_free_lends_its_average_without_changing_what_is_learnt(unet):
-    learner = learner_of(unet, filled_training(optimizer="schedule_free", steps=10))
+def test_schedule_free_lends_its_average_without_changing_what_is_learnt(denoiser):
+    learner = learner_of(denoiser, filled_training(optimizer="schedule_free", steps=10))
     for step in range(4):
         set_gradients(learner, 1.0 - step)
         learner.update(step)

@@ -68,10 +68,10 @@ def test_min_snr_weighs_each_image_by_its_timestep(base, batch):
 def test_validation_repeats_itself_and_notices_a_change(base, store, snapshot):
     loss = DenoisingLoss.of_base(base, 5.0, "fp32", CPU)
     encoded = encode_rows(base, snapshot.held_out, store, (64,), device=CPU)
-    unet = parts.load_denoiser(base)
+    denoiser = parts.load_denoiser(base)
 
     def errors(seed=0, batch_size=4):
-        return FixedNoiseValidation(encoded, loss, seed, batch_size, CPU).measure(unet).tolist()
+        return FixedNoiseValidation(encoded, loss, seed, batch_size, CPU).measure(denoiser).tolist()
 
     first = errors()
     assert len(first) == len(snapshot.held_out)
@@ -79,17 +79,17 @@ def test_validation_repeats_itself_and_notices_a_change(base, store, snapshot):
     assert errors(batch_size=3) == pytest.approx(first, rel=1e-4)
     assert errors(seed=1) != pytest.approx(first, rel=1e-4)
     with torch.no_grad():
-        unet.conv_out.bias.add_(0.5)
+        denoiser.conv_out.bias.add_(0.5)
     assert errors() != pytest.approx(first, rel=1e-3)
 
 
 def test_an_images_validation_noise_does_not_depend_on_the_other_images(base, store, snapshot):
     loss = DenoisingLoss.of_base(base, 5.0, "fp32", CPU)
-    unet = parts.load_denoiser(base)
+    denoiser = parts.load_denoiser(base)
 
     def errors(rows):
         validation = FixedNoiseValidation(encode_rows(base, rows, store, (64,), device=CPU), loss, 0, 4, CPU)
-        return torch.cat([loss.per_image(unet, batch) for batch in validation.batches]).view(len(rows), -1)
+        return torch.cat([loss.per_image(denoiser, batch) for batch in validation.batches]).view(len(rows), -1)
 
     rows = as_snapshot(list(snapshot.held_out)).rows
     with torch.no_grad():

@@ -34,7 +34,7 @@ def encoded(base, tmp_path):
 
 
 def test_the_alpha_channel_becomes_a_mask_at_the_latents_resolution(base, encoded):
-    half, whole = (encoded.views[0].masks[row.sha256] for row in encoded.rows)
+    half, whole = (encoded.resolutions[0].masks[row.sha256] for row in encoded.rows)
     side = 64 // family_of(base.folder).latent_reduction
     assert half.shape == whole.shape == (1, side, side)
     assert whole.min() == 1
@@ -60,7 +60,7 @@ def test_what_is_transparent_teaches_nothing_mirrored_or_not(base, encoded):
         place = [encoded.rows[one.index].sha256 for one in order.images_of(step)].index(transparent)
         weights = batch.position_weights[place, 0]
         seen.add(bool(weights[:, 0].sum() == 0))  # mirrored: the left half is the transparent one
-        latents = encoded.views[0].mirrored if bool(weights[:, 0].sum() == 0) else encoded.views[0].latents
+        latents = encoded.resolutions[0].mirrored if bool(weights[:, 0].sum() == 0) else encoded.resolutions[0].latents
         assert torch.equal(batch.latents[place], latents[transparent])
         outputs = loss.family.predict
 

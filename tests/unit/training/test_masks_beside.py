@@ -16,7 +16,7 @@ from sdlora.models import parts
 from sdlora.models.families import family_of
 from sdlora.store import ImageStore
 from sdlora.training import fine_tune
-from sdlora.training.inputs.batches import Portion, draw_step
+from sdlora.training.inputs.batches import BatchGroup, draw_step
 from sdlora.training.inputs.encoded import encode_rows
 from sdlora.training.inputs.order import EpochOrder
 from sdlora.training.learning.loss import DenoisingLoss
@@ -74,8 +74,8 @@ def test_a_mask_is_scaled_and_cropped_with_its_image(size, buckets, share, base,
     )
     for row in rows:  # as large as its image, or half as large
         encoded = encode_rows(base, [row], store, (64,), aspect_buckets=buckets, masks=True, device=CPU)
-        mask = encoded.views[0].masks[row.sha256]
-        assert mask.shape[1:] == encoded.views[0].latents[row.sha256].shape[1:]
+        mask = encoded.resolutions[0].masks[row.sha256]
+        assert mask.shape[1:] == encoded.resolutions[0].latents[row.sha256].shape[1:]
         assert share_of_columns(mask) == pytest.approx(share, abs=0.02)
 
 
@@ -83,10 +83,13 @@ def test_a_mask_beside_an_image_counts_in_place_of_its_alpha_channel(base, store
     half = Image.new("RGBA", (64, 64), (200, 30, 30, 255))
     ImageDraw.Draw(half).rectangle((32, 0, 63, 63), fill=(0, 0, 0, 0))
     row = row_of(store, (64, 64), light_until(16, (64, 64)), half)
-    views = [
-        encode_rows(base, [one], store, (64,), masks=True, device=CPU).views[0] for one in (replace(row, mask=""), row)
+    resolutions = [
+        encode_rows(base, [one], store, (64,), masks=True, device=CPU).resolutions[0]
+        for one in (replace(row, mask=""), row)
     ]
-    assert [share_of_columns(view.masks[row.sha256]) for view in views] == pytest.approx([0.5, 0.25], abs=0.02)
+    assert [share_of_columns(resolution.masks[row.sha256]) for resolution in resolutions] == pytest.approx(
+        [0.5, 0.25], abs=0.02
+    )
 
 
 def test_an_exchanged_mask_is_read_anew_and_the_latents_are_not_encoded_again(base, store):
@@ -98,7 +101,7 @@ def test_an_exchanged_mask_is_read_anew_and_the_latents_are_not_encoded_again(ba
         encoded = encode_rows(
             base, [one], store, (64,), masks=True, device=CPU, on_progress=lambda *call: told.append(call)
         )
-        shares.append(share_of_columns(encoded.views[0].masks[row.sha256]))
+        shares.append(share_of_columns(encoded.resolutions[0].masks[row.sha256]))
     assert shares == pytest.approx([0.25, 0.75, 0.25], abs=0.02)
     assert [call for call in told if call[0] == "encode images"] == [("encode images", 1, 1)]
 
@@ -108,8 +111,8 @@ def test_gradients_know_nothing_of_what_a_mask_leaves_out(flip, base, store, mon
     row = row_of(store, (64, 64), light_until(32, (64, 64)))
     encoded = encode_rows(base, [row], store, (64,), mirror=True, masks=True, device=CPU)
     loss = DenoisingLoss.of_base(base, 5.0, "fp32", CPU)
-    unet = attach_lora(parts.load_denoiser(base), LORA)
-    tensors = adapter_parameters(unet)
+    denoiser = attach_lora(parts.load_denoiser(base), LORA)
+    tensors = adapter_parameters(denoiser)
     config = MASKED.model_copy(update={"horizontal_flip": True, "batch_size": 1})
     order = EpochOrder(encoded.shapes(), 1, 0)
     side = 64 // family_of(base.folder).latent_reduction
@@ -118,17 +121,17 @@ def test_gradients_know_nothing_of_what_a_mask_leaves_out(flip, base, store, mon
 
     def drawn(mirrored: bool):
         for step in range(32):
-            (batch,) = draw_step([Portion(encoded, order)], config, step, loss.objective)
-            if torch.equal(batch.latents[0], encoded.views[0].mirrored[row.sha256]) == mirrored:
+            (batch,) = draw_step([BatchGroup(encoded, order)], config, step, loss.objective)
+            if torch.equal(batch.latents[0], encoded.resolutions[0].mirrored[row.sha256]) == mirrored:
                 return batch
         raise AssertionError("never drawn")
 
     def gradients(batch, wrong: torch.Tensor):
-        unet.zero_grad()
+        denoiser.zero_grad()
         target = type(loss.objective).target
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(type(loss.objective), "target", lambda *rest: target(*rest) + 9.0 * wrong)
-            loss.weighted(unet, batch).backward()
+            loss.weighted(denoiser, batch).backward()
         return torch.cat([tensor.grad.flatten() for tensor in tensors.values()])
 
     batch = drawn(mirrored=flip)

@@ -8,8 +8,8 @@ from sdlora.lora.attach import adapter_parameters
 from sdlora.lora.layers import adapted_layers
 from sdlora.models import parts
 from sdlora.training.learning import merged_weights
-from sdlora.training.learning.frozen_weights import store_as_used
-from sdlora.training.learning.merged_weights import merge_as_used
+from sdlora.training.learning.frozen_weights import cast_frozen_weights
+from sdlora.training.learning.merged_weights import fuse_lora_in_forward
 from tests.settings import filled_lora
 from tests.unit.training.steps import loss_and_gradient, moved
 
@@ -22,7 +22,7 @@ def attached(base, config):
 def test_merged_layers_have_the_loss_and_the_gradients_of_separate_ones(base, method):
     config = filled_lora(rank=2, alpha=3.0, method=method)
     separate, merged = attached(base, config), attached(base, config)
-    assert merge_as_used(merged) == sum("lora_A" in name for name in adapter_parameters(separate))
+    assert fuse_lora_in_forward(merged) == sum("lora_A" in name for name in adapter_parameters(separate))
     expected_loss, expected = loss_and_gradient(base, separate, "fp32")
     loss, gradient = loss_and_gradient(base, merged, "fp32")
     assert expected.norm() > 0
@@ -35,24 +35,24 @@ def test_in_bf16_the_merged_gradient_is_no_farther_from_the_exact_one(base):
     away = {}
     for merged in (False, True):
         network = attached(base, filled_lora(rank=2))
-        store_as_used(network, "bf16")
+        cast_frozen_weights(network, "bf16")
         if merged:
-            assert merge_as_used(network)
+            assert fuse_lora_in_forward(network)
         away[merged] = float((loss_and_gradient(base, network, "bf16")[1] - exact).norm() / exact.norm())
     assert away[True] < 1.5 * away[False] < 0.2
 
 
 def test_layers_that_need_their_inputs_and_large_networks_stay_as_they_are(base, monkeypatch):
-    assert merge_as_used(attached(base, filled_lora(rank=2, dropout=0.5))) == 0
-    assert merge_as_used(attached(base, filled_lora(rank=2, method="dora"))) == 0
-    assert merge_as_used(attached(base, filled_lora(rank=2, method="loha"))) == 0
+    assert fuse_lora_in_forward(attached(base, filled_lora(rank=2, dropout=0.5))) == 0
+    assert fuse_lora_in_forward(attached(base, filled_lora(rank=2, method="dora"))) == 0
+    assert fuse_lora_in_forward(attached(base, filled_lora(rank=2, method="loha"))) == 0
     monkeypatch.setattr(merged_weights, "MOST_WEIGHTS", 1000)
-    assert merge_as_used(attached(base, filled_lora(rank=2))) == 0
+    assert fuse_lora_in_forward(attached(base, filled_lora(rank=2))) == 0
 
 
 def test_small_layers_are_summed_in_groups_and_their_frozen_weights_held_once(base):
     before, network = attached(base, filled_lora(rank=2)), attached(base, filled_lora(rank=2))
-    merge_as_used(network)
+    fuse_lora_in_forward(network)
     groups = [name for name, _ in network.named_buffers() if name.startswith("merged_frozen_")]
     stacked = {network.get_buffer(name).untyped_storage().data_ptr() for name in groups}
     shared = [layer for layer in adapted_layers(network).values() if _storage(layer) in stacked]
@@ -64,7 +64,7 @@ def test_small_layers_are_summed_in_groups_and_their_frozen_weights_held_once(ba
 
 def test_every_forward_pass_sees_the_weights_of_its_moment(base):
     network = attached(base, filled_lora(rank=2))
-    merge_as_used(network)
+    fuse_lora_in_forward(network)
     first, _ = loss_and_gradient(base, network, "fp32")
     with torch.no_grad():
         for parameter in adapter_parameters(network).values():
@@ -75,7 +75,7 @@ def test_every_forward_pass_sees_the_weights_of_its_moment(base):
 def test_gradient_checkpointing_gives_the_merged_weights_the_same_gradients(base):
     plain, saving = attached(base, filled_lora(rank=2)), attached(base, filled_lora(rank=2))
     for network in (plain, saving):
-        merge_as_used(network)
+        fuse_lora_in_forward(network)
         network.train()
     saving.enable_gradient_checkpointing()
     _, expected = loss_and_gradient(base, plain, "fp32")

@@ -76,9 +76,9 @@ def test_an_image_is_seen_as_often_as_its_repeats_say():
 
 def test_resolutions_take_turns_for_every_image():
     order = EpochOrder([["small"] * 6, ["large"] * 6], 6, 0)
-    views = [{drawn.index: drawn.view for drawn in order.images_of(step)} for step in range(2)]
-    assert set(views[0].values()) == {0, 1}  # both in every epoch
-    assert all(views[0][index] != views[1][index] for index in range(6))
+    resolutions = [{drawn.index: drawn.resolution for drawn in order.images_of(step)} for step in range(2)]
+    assert set(resolutions[0].values()) == {0, 1}  # both in every epoch
+    assert all(resolutions[0][index] != resolutions[1][index] for index in range(6))
 
 
 def test_a_step_does_not_depend_on_the_steps_before():

@@ -21,9 +21,9 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def trained(base, store, snapshot):
-    unet = attach_lora(parts.load_denoiser(base), LORA).train()
+    denoiser = attach_lora(parts.load_denoiser(base), LORA).train()
     return (
-        unet,
+        denoiser,
         DenoisingLoss.of_base(base, 5.0, "fp32", CPU),
         encode_rows(base, snapshot.train, store, (64,), device=CPU),
     )
@@ -34,48 +34,49 @@ def with_memory(monkeypatch, byte_count):
 
 
 def test_the_memory_of_one_image_is_what_autograd_keeps(trained):
-    unet, loss, encoded = trained
-    one = preflight._kept_bytes(unet, loss, preflight._largest([encoded]))
-    four = preflight._kept_bytes(unet, loss, preflight._repeated(preflight._largest([encoded]), 4))
+    denoiser, loss, encoded = trained
+    one = preflight._kept_bytes(denoiser, loss, preflight._largest([encoded]))
+    four = preflight._kept_bytes(denoiser, loss, preflight._repeated(preflight._largest([encoded]), 4))
     assert 3.5 * one < four <= 4.1 * one
-    unet.enable_gradient_checkpointing()
-    assert preflight._kept_bytes(unet, loss, preflight._largest([encoded])) < 0.7 * one
+    denoiser.enable_gradient_checkpointing()
+    assert preflight._kept_bytes(denoiser, loss, preflight._largest([encoded])) < 0.7 * one
 
 
 def test_shapes_alone_tell_what_autograd_keeps_in_fp32(trained):
-    unet, loss, encoded = trained
+    denoiser, loss, encoded = trained
     batch = preflight._repeated(preflight._largest([encoded]), 3)
-    real = preflight._kept_bytes(unet, loss, batch)
+    real = preflight._kept_bytes(denoiser, loss, batch)
     with FlopCounterMode(display=False) as counted:
-        assert 0.99 * real < preflight._most_kept_bytes(unet, loss, batch) < 1.05 * real
-    assert all(tensor.device.type == "cpu" for tensor in unet.parameters())
+        assert 0.99 * real < preflight._most_kept_bytes(denoiser, loss, batch) < 1.05 * real
+    assert all(tensor.device.type == "cpu" for tensor in denoiser.parameters())
     assert counted.get_total_flops() > 0  # the whole network went by
-    unet.register_buffer("quantised", torch.zeros(3, dtype=torch.uint8))
-    assert preflight._most_kept_bytes(unet, loss, batch) == float("inf")
+    denoiser.register_buffer("quantised", torch.zeros(3, dtype=torch.uint8))
+    assert preflight._most_kept_bytes(denoiser, loss, batch) == float("inf")
 
 
 def test_all_images_that_fit_by_their_shapes_go_at_once_unmeasured(trained, monkeypatch):
-    unet, loss, encoded = trained
+    denoiser, loss, encoded = trained
     with_memory(monkeypatch, 2**40)
     monkeypatch.setattr(preflight, "_kept_bytes", None)
-    assert preflight.find_fit(unet, loss, [encoded], 16, CPU) == preflight.Fit(16, 1)
+    assert preflight.max_micro_batch_size(denoiser, loss, [encoded], 16, CPU) == 16
 
 
 def test_all_images_go_at_once_if_they_fit_and_evenly_if_not(trained, monkeypatch, caplog):
-    unet, loss, encoded = trained
-    need = 1.5 * preflight._kept_bytes(unet, loss, preflight._largest([encoded])) / 0.8
+    denoiser, loss, encoded = trained
+    need = 1.5 * preflight._kept_bytes(denoiser, loss, preflight._largest([encoded])) / 0.8
     with_memory(monkeypatch, int(need * 100))
-    assert preflight.find_fit(unet, loss, [encoded], 16, CPU) == preflight.Fit(16, 1)
+    assert preflight.max_micro_batch_size(denoiser, loss, [encoded], 16, CPU) == 16
+    assert not caplog.text  # one pass
     with_memory(monkeypatch, int(need * 7.5))
-    assert preflight.find_fit(unet, loss, [encoded], 16, CPU) == preflight.Fit(6, 3)
+    assert preflight.max_micro_batch_size(denoiser, loss, [encoded], 16, CPU) == 6
     assert "6 at a time, 3 passes per step" in caplog.text
     with_memory(monkeypatch, int(need * 0.5))
     with pytest.raises(TrainingError, match=r"training\.batch_size: not even one image.*gradient_checkpointing"):
-        preflight.find_fit(unet, loss, [encoded], 16, CPU)
+        preflight.max_micro_batch_size(denoiser, loss, [encoded], 16, CPU)
 
 
 def test_a_device_is_tried_with_real_steps_until_one_fits(trained, monkeypatch):
-    unet, loss, encoded = trained
+    denoiser, loss, encoded = trained
     tried = []
 
     def weighted(self, denoiser, batch):
@@ -86,9 +87,9 @@ def test_a_device_is_tried_with_real_steps_until_one_fits(trained, monkeypatch):
 
     monkeypatch.setattr(DenoisingLoss, "weighted", weighted)
     example = preflight._largest([encoded])
-    assert preflight._by_trying(unet, loss, example, 16, CPU) == 4
+    assert preflight._by_trying(denoiser, loss, example, 16, CPU) == 4
     assert tried == [16, 8, 4]
-    assert all(parameter.grad is None for parameter in unet.parameters())
+    assert all(parameter.grad is None for parameter in denoiser.parameters())
 
 
 def test_a_continued_run_keeps_the_division_it_was_begun_with(base, store, snapshot, run_folder, monkeypatch):

@@ -14,8 +14,8 @@ from sdlora.data.snapshot import SnapshotRow
 from sdlora.lora.formats.inspect import inspect_adapter
 from sdlora.models import BaseModelConfig, load_base_model, parts
 from sdlora.training import fine_tune, run_digest
-from sdlora.training.inputs.batches import Portion, draw_step
-from sdlora.training.inputs.encoded import EncodedRows, View
+from sdlora.training.inputs.batches import BatchGroup, draw_step
+from sdlora.training.inputs.encoded import EncodedRows, Resolution
 from sdlora.training.inputs.order import EpochOrder
 from sdlora.training.inputs.prior import encode_prior
 from sdlora.training.inputs.prior_images import draw_prior_images, plan_prior_images
@@ -98,8 +98,8 @@ def test_prior_images_are_encoded_at_every_resolution_with_their_prompt(base, tm
     config = PRIOR.model_copy(update={"resolutions": (64, 48), "horizontal_flip": True})
     encoded = encode_prior(base, config, tmp_path, CPU)
     assert [row.captions for row in encoded.rows[:2]] == [("a red circle",), ("a blue bar",)]
-    assert {tuple(latents.shape) for latents in encoded.views[0].latents.values()} == {(4, 16, 16)}
-    assert {tuple(latents.shape) for latents in encoded.views[1].mirrored.values()} == {(4, 12, 12)}
+    assert {tuple(latents.shape) for latents in encoded.resolutions[0].latents.values()} == {(4, 16, 16)}
+    assert {tuple(latents.shape) for latents in encoded.resolutions[1].mirrored.values()} == {(4, 12, 12)}
     assert encoded.embeddings.keys() == {"", "a red circle", "a blue bar"}
     assert encode_prior(base, CONFIG, tmp_path, CPU) is None
 
@@ -110,8 +110,8 @@ def test_other_families_learn_from_prior_images_too(family, tmp_path):
     config = filled_training(**WEIGHTED, batch_size=2)
     prior = encode_prior(base, config, tmp_path / "home", CPU)
     loss = DenoisingLoss.of_base(base, None, "fp32", CPU)
-    portion = Portion(prior, EpochOrder(prior.shapes(), 2, 0), purpose="prior")
-    (batch,) = draw_step([portion], config, 0, loss.objective)
+    group = BatchGroup(prior, EpochOrder(prior.shapes(), 2, 0), purpose="prior")
+    (batch,) = draw_step([group], config, 0, loss.objective)
     assert loss.weighted(parts.load_denoiser(base), batch).isfinite()
     tokens = encode_prior(base, config, tmp_path / "home", CPU, tokens_only=True).embeddings["a red circle"]
     assert all(ids.dtype == torch.int64 for ids in tokens.values())
@@ -120,36 +120,36 @@ def test_other_families_learn_from_prior_images_too(family, tmp_path):
 def made_up(name: str, count: int, side: int) -> EncodedRows:
     rows = tuple(SnapshotRow(f"{name}{index}", ("",), "train") for index in range(count))
     latents = {row.sha256: torch.full((4, side, side), float(index)) for index, row in enumerate(rows)}
-    return EncodedRows(rows, (View(latents),), {"": {"text": torch.zeros(3, 2)}})
+    return EncodedRows(rows, (Resolution(latents),), {"": {"text": torch.zeros(3, 2)}})
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_a_step_takes_its_images_as_ever_and_prior_images_beside_them(processes):
     config = PRIOR.model_copy(update={"batch_size": 4})
-    portions = [
-        Portion(images := made_up("image", 5, 2), EpochOrder(images.shapes(), 4, 0)),
-        Portion(prior := made_up("prior", 6, 3), EpochOrder(prior.shapes(), 3, 0), 0.5, "prior"),
+    groups = [
+        BatchGroup(images := made_up("image", 5, 2), EpochOrder(images.shapes(), 4, 0)),
+        BatchGroup(prior := made_up("prior", 6, 3), EpochOrder(prior.shapes(), 3, 0), 0.5, "prior"),
     ]
-    (alone,) = draw_step(portions[:1], config, 2, UNIFORM)
-    batches = [batch for rank in range(processes) for batch in draw_step(portions, config, 2, UNIFORM, rank, processes)]
+    (alone,) = draw_step(groups[:1], config, 2, UNIFORM)
+    batches = [batch for rank in range(processes) for batch in draw_step(groups, config, 2, UNIFORM, rank, processes)]
     ours, theirs = ([one for one in batches if one.latents.shape[-1] == side] for side in (2, 3))
     assert torch.equal(torch.cat([one.noise for one in ours]), alone.noise)  # what is learnt of them is the same
     assert torch.equal(torch.cat([one.timesteps for one in ours]), alone.timesteps)
-    assert torch.cat([one.shares for one in ours]).tolist() == [0.25] * 4
-    assert torch.cat([one.shares for one in theirs]).tolist() == pytest.approx([0.5 / 3] * 3)
-    assert torch.cat([one.portions for one in theirs]).tolist() == [1] * 3
+    assert torch.cat([one.loss_weights for one in ours]).tolist() == [0.25] * 4
+    assert torch.cat([one.loss_weights for one in theirs]).tolist() == pytest.approx([0.5 / 3] * 3)
+    assert torch.cat([one.groups for one in theirs]).tolist() == [1] * 3
 
 
 def test_prior_images_without_a_mask_count_everywhere():
     images, prior = made_up("image", 2, 2), made_up("prior", 2, 2)
     masks = {row.sha256: torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]) for row in images.rows}
-    images = EncodedRows(images.rows, (View(images.views[0].latents, masks=masks),), images.embeddings)
+    images = EncodedRows(images.rows, (Resolution(images.resolutions[0].latents, masks=masks),), images.embeddings)
     config = PRIOR.model_copy(update={"batch_size": 2, "prior_batch_size": 2, "masked_weight": 0.0})
-    portions = [
-        Portion(images, EpochOrder(images.shapes(), 2, 0)),
-        Portion(prior, EpochOrder(prior.shapes(), 2, 0), purpose="prior"),
+    groups = [
+        BatchGroup(images, EpochOrder(images.shapes(), 2, 0)),
+        BatchGroup(prior, EpochOrder(prior.shapes(), 2, 0), purpose="prior"),
     ]
-    (batch,) = draw_step(portions, config, 0, UNIFORM)
+    (batch,) = draw_step(groups, config, 0, UNIFORM)
     assert batch.position_weights[0].flatten().tolist() == [4, 0, 0, 0]
     assert batch.position_weights[2].flatten().tolist() == [1, 1, 1, 1]
 

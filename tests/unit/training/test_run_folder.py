@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from sdlora.core.errors import StorageError, TrainingError
-from sdlora.training.run_folder import Curve, claim, exclusive
+from sdlora.training.run_folder import CurveWriter, claim, exclusive
 from tests.unit.training.disk import disk_space
 
 
@@ -47,11 +47,11 @@ def test_a_damaged_record_is_named(tmp_path):
 
 
 def test_the_curve_goes_on_from_the_checkpoints_points(tmp_path):
-    curve = Curve(tmp_path)
+    curve = CurveWriter(tmp_path)
     curve.add(1, {"loss": 0.5})
     saved = list(curve.points)
     curve.add(2, {"loss": 0.4})  # lost: measured after the checkpoint
-    resumed = Curve(tmp_path, saved)
+    resumed = CurveWriter(tmp_path, saved)
     resumed.add(2, {"loss": 0.3})
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert lines == resumed.points == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.3}]
@@ -59,4 +59,4 @@ def test_the_curve_goes_on_from_the_checkpoints_points(tmp_path):
 
 def test_a_full_disk_is_named(tmp_path):
     with disk_space(10), pytest.raises(StorageError, match=str(tmp_path)):
-        Curve(tmp_path).add(1, {"loss": 0.123456789})
+        CurveWriter(tmp_path).add(1, {"loss": 0.123456789})

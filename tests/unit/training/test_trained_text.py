@@ -135,11 +135,11 @@ def test_each_group_has_its_own_rate_and_the_base_encoders_stay_as_they_are(
     assert all(torch.equal(tensor, before[name]) for name, tensor in frozen.items())
     # What validation measures is the adapted encoder.
     with torch.no_grad():
-        adapted = run.validation.measure(run.unet)
+        adapted = run.validation.measure(run.denoiser)
         for name, tensor in run.loss.text.parameters.items():
             if ".lora_B." in name:
                 tensor.zero_()
-        assert not torch.equal(run.validation.measure(run.unet), adapted)
+        assert not torch.equal(run.validation.measure(run.denoiser), adapted)
 
 
 def test_text_embeddings_of_an_untrained_adapter_are_those_of_the_cache(base, store, snapshot, tmp_path):

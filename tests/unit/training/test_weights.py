@@ -50,10 +50,10 @@ def test_an_epoch_has_the_smallest_whole_numbers_in_the_weights_proportion(weigh
 def test_images_are_drawn_in_the_proportion_of_their_weights(base, store, weighted, run_folder, monkeypatch):
     drawn = Counter()
 
-    def counting(portions, config, step, *rest):
-        (own,) = portions
+    def counting(groups, config, step, *rest):
+        (own,) = groups
         drawn.update(own.encoded.rows[one.index].sha256 for one in own.order.images_of(step))
-        return draw_step(portions, config, step, *rest)
+        return draw_step(groups, config, step, *rest)
 
     monkeypatch.setattr(loop_module, "draw_step", counting)
     # 17 draws an epoch (6 + 1 + 5 x 2), and 17 steps of 2 are two of them.
@@ -95,9 +95,9 @@ def test_repeats_ratings_and_masks_of_a_folder_reach_the_loop(base, tmp_path, mo
     settings = DataConfig(min_train_images=4, min_held_out_images=2)
     drawn = Counter()
 
-    def counting(portions, config, step, *rest):
-        batches = draw_step(portions, config, step, *rest)
-        (own,) = portions
+    def counting(groups, config, step, *rest):
+        batches = draw_step(groups, config, step, *rest)
+        (own,) = groups
         drawn.update(own.encoded.rows[one.index].sha256 for one in own.order.images_of(step))
         for batch in batches:
             side = batch.latents.shape[-1]

@@ -15,7 +15,7 @@ from sdlora.training.config import KeepBy
 
 
 @dataclass(frozen=True)
-class Measurement:
+class ValidationResult:
     """The adapter of one step on the held-out images; of each number less is better.
 
     Attributes:
@@ -38,7 +38,7 @@ class Measurement:
         """What the best step has least of; without drawn images that is the loss."""
         return self.kid.value if by == "kid" and self.kid else self.loss
 
-    def less(self, other: Measurement | None, by: KeepBy, seed: int) -> Estimate | None:
+    def less(self, other: ValidationResult | None, by: KeepBy, seed: int) -> Estimate | None:
         """This less the other with its interval, paired by image; None with fewer than two images."""
         if other is None:
             return None
@@ -65,7 +65,7 @@ class Measurement:
         return {"step": self.step, "errors": self.errors.tolist(), "sha256": self.sha256, **kid}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Measurement:
+    def from_json(cls, value: Mapping[str, Any]) -> ValidationResult:
         kid = None
         if "kid" in value:
             of_all, of_resamples = value["kid"]

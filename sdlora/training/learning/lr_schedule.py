@@ -7,7 +7,7 @@ import math
 from sdlora.training.config import ScheduleName
 
 
-def rate_factor(step: int, steps: int, warmup_steps: int, schedule: ScheduleName = "cosine") -> float:
+def lr_schedule(step: int, steps: int, warmup_steps: int, schedule: ScheduleName = "cosine") -> float:
     """Share of the peak rate at `step` in [0, steps): linear warm-up to 1, then as `schedule` says.
 
     "cosine" and "linear" fall to nearly 0; the cosine is that of Loshchilov & Hutter 2017, arXiv:1608.03983.
