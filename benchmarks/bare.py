@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from sdlora.core.refs import BaseModelRef
+from sdlora.core.refs import BaseModelRef, Precision
 from sdlora.lora.attach import adapter_parameters, attach_lora
 from sdlora.lora.config import ResolvedLora
 from sdlora.models import parts
 from sdlora.models.families.layouts import read_json
-from sdlora.models.precision import Precision, autocast
+from sdlora.models.precision import autocast
 from sdlora.training.learning.frozen_weights import cast_frozen_weights
 
 
