@@ -9,7 +9,6 @@ from prefect import task
 
 from sdlora.config import ResolvedConfig
 from sdlora.core.config_base import dotted
-from sdlora.core.lazy import garbage_left
 from sdlora.core.refs import AdapterRef, BaseModelRef, SnapshotRef
 from sdlora.data.snapshot import load_snapshot
 from sdlora.records.choice import load_choice
@@ -35,9 +34,8 @@ def fine_tune_adapter(
     base: BaseModelRef, snapshot: SnapshotRef, config: ResolvedConfig, run: RunRef, home: Path
 ) -> AdapterRef:
     """Train, or go on where an interrupted training stopped, with curves and data lineage in MLflow."""
-    with garbage_left():
-        from sdlora.models.precision import probe_of_this_machine
-        from sdlora.training.launch import FineTuneRequest, fine_tune_request
+    from sdlora.models.precision import probe_of_this_machine
+    from sdlora.training.launch import FineTuneRequest, fine_tune_request
 
     tags = {
         "base_digest": base.digest,

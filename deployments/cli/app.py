@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import logging
 import os
 import signal
@@ -65,4 +67,15 @@ def main() -> None:
         os.environ.setdefault(name, value)
     # Imported by peft where it is installed, it tells of faster kernels that it did not find.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    _collect_garbage_seldom()
     app()
+
+
+def _collect_garbage_seldom() -> None:
+    """Look for reference cycles seldom while the command runs, and never at its end.
+
+    PyTorch, the model libraries and MLflow make half a million objects when they are imported, and keep them. Searching
+    these takes a second of a `sdlora generate` or `sdlora versions`.
+    """
+    gc.set_threshold(100_000)
+    atexit.register(gc.freeze)

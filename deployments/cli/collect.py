@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sdlora.store import ImageStore
 
 
-def told_of(report: CollectReport) -> str:
+def _in_words(report: CollectReport) -> str:
     """What came of a source, with the first files that were passed over and why."""
     lines = [f"[bold]{escape(report.source)}[/]: {report.files:,} images, {report.new:,} new"]
     if report.recaptioned:
@@ -65,7 +65,7 @@ def collect(
             report = collect_source(
                 store, source, settings, on_progress=stages.on_progress, on_metrics=stages.on_metrics
             )
-            stages.note(told_of(report))
+            stages.note(_in_words(report))
         cleaned = clean(store, settings, on_progress=stages.on_progress)
         counts = store.counts()
         page, trouble = home / DATA_PAGE, None

@@ -51,18 +51,18 @@ def compare(
 
             server.wait_ready()
         with Stages() as stages, listening(stages.on_progress, stages.on_metrics):
-            found, page = flow(
+            comparison, page = flow(
                 **STYLE.parameters(settings),
                 methods=ways,
                 full_learning_rate=full_rate,
                 equal="seconds" if equal_seconds else "steps",
                 home=home,
             )
-    show(found)
+    print_comparison(comparison)
     console.print(f"Page: {page}", markup=False, soft_wrap=True)
 
 
-def show(found: Comparison) -> None:
+def print_comparison(comparison: Comparison) -> None:
     """Quality and costs as one table."""
     from rich.markup import escape
     from rich.table import Table
@@ -70,21 +70,21 @@ def show(found: Comparison) -> None:
     from sdlora.records.comparison import title
     from sdlora.release.comparison_page import cost_rows, difference_rows, pair_titles, quality_rows
 
-    table = Table(title=escape(found.budget), title_justify="left", title_style="dim")
+    table = Table(title=escape(comparison.budget), title_justify="left", title_style="dim")
     table.add_column("")
-    for one in found.contenders:
-        table.add_column(title(one.name), justify="right")
-    for rows in (quality_rows(found), cost_rows(found)):
+    for contender in comparison.contenders:
+        table.add_column(title(contender.name), justify="right")
+    for rows in (quality_rows(comparison), cost_rows(comparison)):
         for label, cells in rows:
             table.add_row(label, *map(escape, cells))
         table.add_section()
     console.print(table)
-    for number, pair in enumerate(pair_titles(found)):
-        told: dict[str, list[str]] = {}
-        for label, cells in difference_rows(found):
+    for number, pair in enumerate(pair_titles(comparison)):
+        by_worth: dict[str, list[str]] = {}
+        for label, cells in difference_rows(comparison):
             value, _, worth = cells[number].rpartition(", ")
-            told.setdefault(worth, []).append(f"{label} {value}")
-        words = "; ".join(f"{worth}: {', '.join(values)}" for worth, values in sorted(told.items()))
+            by_worth.setdefault(worth, []).append(f"{label} {value}")
+        words = "; ".join(f"{worth}: {', '.join(values)}" for worth, values in sorted(by_worth.items()))
         console.print(f"[bold]{escape(pair)}[/]: {escape(words)}.", soft_wrap=True)
 
 
@@ -94,8 +94,10 @@ def _checked(ways: tuple[str, ...]) -> tuple[Way, ...]:
     from sdlora.core.errors import ConfigError
     from sdlora.lora.config import Method
 
-    known = (*get_args(Method), "full")
-    wrong = [way for way in ways if way not in known]
-    if wrong or not ways:
-        raise ConfigError(f"--methods: {', '.join(wrong) or 'nothing'} is no way to train. Known: {', '.join(known)}.")
+    methods = (*get_args(Method), "full")
+    unknown = [way for way in ways if way not in methods]
+    if unknown or not ways:
+        raise ConfigError(
+            f"--methods: {', '.join(unknown) or 'nothing'} is no way to train. Known: {', '.join(methods)}."
+        )
     return cast("tuple[Way, ...]", ways)

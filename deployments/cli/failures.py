@@ -66,8 +66,8 @@ def explain(error: BaseException) -> str:
     )
 
 
-def _full(place: str) -> str:
-    return f"The disk is full ({place}). Free some space; the same command continues."
+def _full(where: str) -> str:
+    return f"The disk is full ({where}). Free some space; the same command continues."
 
 
 def _full_disk() -> str:
@@ -83,8 +83,8 @@ def _full_disk() -> str:
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:
-    found: list[BaseException] = []
-    while error is not None and error not in found:
-        found.append(error)
+    causes: list[BaseException] = []
+    while error is not None and error not in causes:
+        causes.append(error)
         error = error.__cause__ or error.__context__
-    return found
+    return causes

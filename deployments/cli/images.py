@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sdlora.store import Verdict
-    from sdlora.store.details import Similar
 
 ImageArgument = Annotated[str, typer.Argument(metavar="ID", help="The first digits of the image, as listed.")]
 ImagesArgument = Annotated[list[str], typer.Argument(metavar="ID...", help="The first digits of images, as listed.")]
@@ -66,19 +65,20 @@ def accept(images: ImagesArgument, why: WhyOption, who: WhoOption = None, home: 
         for image in images:
             sha256 = store.decide(image, "accepted", why, who or account())
             console.print(f"{sha256[:10]} is accepted. Take it back: [bold]sdlora images undo {sha256[:10]}[/]")
-    _say_when()
+    _print_when()
 
 
 def reject(images: ImagesArgument, why: WhyOption, who: WhoOption = None, home: HomeOption = DEFAULT_HOME) -> None:
     """Leave images out whatever the checks say. Their bytes stay; [bold]purge[/] removes them."""
+    from deployments.cli.images_output import print_look_alikes
     from deployments.cli.stores import existing_store
 
     with existing_store(home) as store:
         for image in images:
             sha256 = store.decide(image, "rejected", why, who or account())
             console.print(f"{sha256[:10]} is left out. Take it back: [bold]sdlora images undo {sha256[:10]}[/]")
-            tell_look_alikes(store.details(sha256).similar)
-    _say_when()
+            print_look_alikes(store.details(sha256).similar)
+    _print_when()
 
 
 def undo(
@@ -97,7 +97,7 @@ def undo(
     with existing_store(home) as store:
         for image in images:
             print_undone(undo_decision(store, image, who or account(), settings))
-    _say_when()
+    _print_when()
 
 
 def rate(
@@ -124,7 +124,7 @@ def rate(
             else:
                 sha256 = store.rate(image, stars, who or account(), why)
                 console.print(f"{sha256[:10]} has {stars} of 5 stars of yours.")
-    _say_when()
+    _print_when()
 
 
 def caption(
@@ -157,7 +157,7 @@ def caption(
     console.print(f"{record.sha256[:10]} has these captions now:")
     for text in record.captions or ("(none)",):
         console.print(f"  - {text}", markup=False)
-    _say_when()
+    _print_when()
 
 
 def _caption_all(home: Path, config: Path) -> None:
@@ -172,7 +172,7 @@ def _caption_all(home: Path, config: Path) -> None:
     for sha256, text in list(written.items())[:10]:
         console.print(f"  {sha256[:10]} {text}", markup=False)
     if written:
-        _say_when()
+        _print_when()
 
 
 def purge(
@@ -187,21 +187,21 @@ def purge(
     Their pictures go from caches, pages and grids in the state folder. Tells which snapshots hold them, which versions
     learnt from them, which other images look alike, and what to remove elsewhere.
     """
-    from deployments.cli.images_output import print_purged
+    from deployments.cli.images_output import print_look_alikes, print_purged
     from deployments.cli.stores import existing_store
     from deployments.takedown import clear_copies, copies_elsewhere
 
     with existing_store(home) as store:
-        found = [store.details(image).record.sha256 for image in images]
+        digests = [store.details(image).record.sha256 for image in images]
         if not yes:
-            names = ", ".join(sha256[:10] for sha256 in found)
+            names = ", ".join(sha256[:10] for sha256 in digests)
             if not typer.confirm(f"Remove the bytes of {names} for good? This cannot be undone."):
                 console.print("Nothing was removed.")
                 raise typer.Exit(1)
-        for sha256 in found:
+        for sha256 in digests:
             purged = store.purge(sha256, why, who or account())
             print_purged(purged, clear_copies(home, purged.details), copies_elsewhere(home, purged.details))
-            tell_look_alikes(tuple(one for one in purged.details.similar if one.sha256 not in purged.copies))
+            print_look_alikes(tuple(image for image in purged.details.similar if image.sha256 not in purged.copies))
 
 
 def page(
@@ -230,14 +230,7 @@ def account() -> str:
         return "somebody"
 
 
-def tell_look_alikes(similar: tuple[Similar, ...]) -> None:
-    """Name the images that a decision about one of them does not reach."""
-    if similar:
-        names = ", ".join(f"{one.sha256[:10]} ({one.verdict or 'not judged'})" for one in similar)
-        console.print(f"  These look like it and are not touched: {names}", soft_wrap=True)
-
-
-def _say_when() -> None:
+def _print_when() -> None:
     console.print("It counts from the next [bold]sdlora run[/]; snapshots made before stay as they are.")
 
 

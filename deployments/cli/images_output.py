@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from deployments.takedown import Cleared
     from sdlora.store import ImageRecord, Verdict
     from sdlora.store.curation import Purged
-    from sdlora.store.details import ImageDetails
+    from sdlora.store.details import ImageDetails, Similar
 
 
 def print_images(home: Path, verdict: Verdict | None, reason: str | None, limit: int) -> None:
@@ -42,8 +42,8 @@ def print_images(home: Path, verdict: Verdict | None, reason: str | None, limit:
         table.add_column("caption", no_wrap=True, ratio=1)
         table.add_column("verdict", no_wrap=True)
     for row in rows:
-        told = (row.reason or "",) if verdict == "rejected" else ((row.captions or ("",))[0], _in_brief(row))
-        table.add_row(*(Text(cell) for cell in (row.sha256[:10], (row.files or ("",))[0], *told)))
+        last = (row.reason or "",) if verdict == "rejected" else ((row.captions or ("",))[0], _in_brief(row))
+        table.add_row(*(Text(cell) for cell in (row.sha256[:10], (row.files or ("",))[0], *last)))
     console.print(table)
     checks = ", ".join(f"{count} {check}" for check, count in counts.rejected_by.items())
     console.print(
@@ -66,8 +66,8 @@ def print_details(details: ImageDetails) -> None:
     _line("source", f"{record.source or 'not stated'}, licence: {record.licence or 'not stated'}")
     _line("collected", f"{record.collected_at.astimezone():%Y-%m-%d %H:%M}")
     if details.mask:
-        told = details.mask.problem or f"{details.mask.sha256}, {details.mask.byte_size:,} bytes"
-        _line("mask", f"{details.mask.path}: {told}")
+        text = details.mask.problem or f"{details.mask.sha256}, {details.mask.byte_size:,} bytes"
+        _line("mask", f"{details.mask.path}: {text}")
     _table("seen as", None, [[name] for name in record.files])
     captions = [
         [caption.text, caption.origin, caption.source or "a person", "yes" if caption.counts else "no"]
@@ -79,40 +79,55 @@ def print_details(details: ImageDetails) -> None:
         for check in details.checks
     ]
     _table("checks", ["check", "score", "verdict", "reason"], checks)
-    similar = [[one.sha256[:10], f"{one.difference:.1f}", one.verdict or "not judged"] for one in details.similar]
+    similar = [
+        [image.sha256[:10], f"{image.difference:.1f}", image.verdict or "not judged"] for image in details.similar
+    ]
     _table("looks like", ["image", "grey levels apart", "verdict"], similar)
     people = [
-        [one.verdict, one.who, f"{one.made_at:%Y-%m-%d}", one.why, "taken back" if one.withdrawn_at else "counts"]
-        for one in details.overrides
+        [
+            override.verdict,
+            override.who,
+            f"{override.made_at:%Y-%m-%d}",
+            override.why,
+            "taken back" if override.withdrawn_at else "counts",
+        ]
+        for override in details.overrides
     ]
     _table("people's decisions", ["verdict", "who", "when", "why", ""], people)
     stars = [
         [
-            f"{one.stars} of 5",
-            one.rater,
-            f"{one.rated_at:%Y-%m-%d}",
-            one.why,
-            "taken back" if one.withdrawn_at else "counts",
+            f"{rating.stars} of 5",
+            rating.rater,
+            f"{rating.rated_at:%Y-%m-%d}",
+            rating.why,
+            "taken back" if rating.withdrawn_at else "counts",
         ]
-        for one in details.ratings
+        for rating in details.ratings
     ]
     _table("ratings", ["stars", "who", "when", "why", ""], stars)
     held = [
         [
-            one.snapshot.digest[:10],
-            one.split,
-            f"{one.weight:g}",
-            " | ".join(one.captions),
-            _labels(one.snapshot.versions),
+            seen.snapshot.digest[:10],
+            seen.split,
+            f"{seen.weight:g}",
+            " | ".join(seen.captions),
+            _labels(seen.snapshot.versions),
         ]
-        for one in details.appearances
+        for seen in details.appearances
     ]
     _table("snapshots", ["snapshot", "side", "weight", "captions then", "versions"], held)
-    drawn = [[one.model_version, one.prompt, str(one.seed)] for one in details.generations]
+    drawn = [[image.model_version, image.prompt, str(image.seed)] for image in details.generations]
     _table("drawn by", ["model", "prompt", "seed"], drawn)
     if details.appearances:
         learnt = _labels(details.trained_versions)
         console.print(f"Learnt from it: [bold]{learnt}[/]")
+
+
+def print_look_alikes(similar: tuple[Similar, ...]) -> None:
+    """Name the images that a decision about one of them does not reach."""
+    if similar:
+        names = ", ".join(f"{image.sha256[:10]} ({image.verdict or 'not judged'})" for image in similar)
+        console.print(f"  These look like it and are not touched: {names}", soft_wrap=True)
 
 
 def print_undone(record: ImageRecord) -> None:
@@ -125,8 +140,8 @@ def print_undone(record: ImageRecord) -> None:
             soft_wrap=True,
         )
         return
-    told = Text.assemble(name, " is judged by the checks again: ", _in_brief(record), ": ", record.reason or "")
-    console.print(told, soft_wrap=True)
+    line = Text.assemble(name, " is judged by the checks again: ", _in_brief(record), ": ", record.reason or "")
+    console.print(line, soft_wrap=True)
 
 
 def print_purged(purged: Purged, cleared: Cleared, elsewhere: Sequence[str]) -> None:
@@ -148,10 +163,10 @@ def print_purged(purged: Purged, cleared: Cleared, elsewhere: Sequence[str]) -> 
     if not details.appearances:
         console.print("  No snapshot holds it: no version has seen it.")
     else:
-        digests = ", ".join(one.snapshot.digest[:10] for one in details.appearances)
+        digests = ", ".join(seen.snapshot.digest[:10] for seen in details.appearances)
         console.print(f"  Snapshots that hold it: {digests}")
         console.print(f"  Versions that learnt from it: [bold]{_labels(details.trained_versions)}[/]")
-        measured = [v for one in details.appearances if one.split == "held_out" for v in one.snapshot.versions]
+        measured = [v for seen in details.appearances if seen.split == "held_out" for v in seen.snapshot.versions]
         if measured:
             console.print(f"  Versions that were only measured on it: {_labels(tuple(measured))}")
     _print_left_to_do(details, elsewhere)

@@ -24,10 +24,10 @@ def inspect(
     """
     from sdlora.lora.formats.inspect import inspect_adapter
 
-    show(inspect_adapter(file))
+    print_facts(inspect_adapter(file))
 
 
-def show(facts: AdapterFacts) -> None:
+def print_facts(facts: AdapterFacts) -> None:
     """Print the facts as a table of two columns."""
     from rich.table import Table
     from rich.text import Text

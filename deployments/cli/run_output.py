@@ -27,7 +27,6 @@ SHORT_TABLE = (
     "reconstruction_ssim",
     "seconds_per_image",
 )
-ARROWS = {"lower": "↓", "higher": "↑"}  # the better direction
 TITLES = {"base": "base model", "champion": "champion", "candidate": "this adapter"}
 
 
@@ -82,5 +81,5 @@ def duel_table(duel: Duel) -> Table:
     for key in SHORT_TABLE:
         metric = METRICS[key]
         cells = [escape(metric.format(duel.scores[name].metrics.get(key))) for name in present]
-        table.add_row(f"{metric.label} {ARROWS[metric.better]}", *cells)
+        table.add_row(f"{metric.label} {metric.arrow}", *cells)
     return table

@@ -36,15 +36,17 @@ def list_(home: HomeOption = DEFAULT_HOME, limit: LimitOption = 20) -> None:
     from deployments.cli.stores import existing_store
 
     with existing_store(home) as store:
-        found = store.snapshots(limit)
-    if not found:
+        snapshots = store.snapshots(limit)
+    if not snapshots:
         console.print("No snapshot yet. [bold]sdlora run[/] makes one of the accepted images.")
         return
     table = Table("snapshot", "made", "train", "held out", "since", "versions", box=None)
-    for one in found:
-        parent = (one.parent or "")[:10]
-        versions = ", ".join(version.label for version in one.versions) or "none"
-        table.add_row(one.digest[:10], _when(one), str(one.train_count), str(one.held_out_count), parent, versions)
+    for record in snapshots:
+        parent = (record.parent or "")[:10]
+        versions = ", ".join(version.label for version in record.versions) or "none"
+        table.add_row(
+            record.digest[:10], _when(record), str(record.train_count), str(record.held_out_count), parent, versions
+        )
     console.print(table)
 
 
@@ -88,8 +90,8 @@ def diff(old: DigestArgument, new: DigestArgument, home: HomeOption = DEFAULT_HO
 
     with existing_store(home) as store:
         before, after = (load_snapshot(store, store.snapshot(digest).digest) for digest in (old, new))
-    for one in (before, after):
-        console.print(f"{one.digest[:10]}: {len(one.train)} to train on, {len(one.held_out)} held out")
+    for snapshot in (before, after):
+        console.print(f"{snapshot.digest[:10]}: {len(snapshot.train)} to train on, {len(snapshot.held_out)} held out")
     _print_changes(f"from {before.digest[:10]} to {after.digest[:10]}", before, after, limit)
 
 

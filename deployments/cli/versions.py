@@ -22,9 +22,9 @@ def versions(home: HomeOption = DEFAULT_HOME) -> None:
         from tasks.tracking import Registry
 
         registry = Registry(home)
-        found = [version for name in registry.names() for version in registry.versions(name)]
+        trained = [version for name in registry.names() for version in registry.versions(name)]
     table = Table("name", "version", "aliases", "KID", "base's KID", "images", "decision", "made", box=None)
-    for version in found:
+    for version in trained:
         tags = version.tags
         table.add_row(
             version.name,

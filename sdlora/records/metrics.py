@@ -28,6 +28,11 @@ class Metric(FrozenConfig):
     decimals: int = 3
     unit: str = ""
 
+    @property
+    def arrow(self) -> str:
+        """The better direction."""
+        return "↓" if self.better == "lower" else "↑"
+
     def number(self, value: float, sign: Literal["", "+"] = "") -> str:
         """The digits of a value, without the unit."""
         return f"{value:{sign}.{self.decimals}f}"

@@ -63,8 +63,7 @@ def cost_rows(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
 def quality_rows(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
     """Every metric: label with the better direction, and one cell each with its 95 % interval."""
     for key, metric in COMPARED.items():
-        arrow = "↓" if metric.better == "lower" else "↑"
-        yield f"{metric.label} {arrow}", [metric.format(one.metrics.get(key)) for one in comparison.contenders]
+        yield f"{metric.label} {metric.arrow}", [metric.format(one.metrics.get(key)) for one in comparison.contenders]
 
 
 def pair_titles(comparison: Comparison) -> list[str]:

@@ -36,6 +36,18 @@ def test_the_command_line_imports_nothing_heavy():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
+def test_a_command_looks_for_garbage_seldom_and_not_at_its_end():
+    code = """
+import atexit, gc, sys
+from deployments.cli import main
+atexit.register(lambda: print("frozen", gc.get_freeze_count() > 0, gc.get_threshold()[0]))
+sys.argv = ["sdlora", "--help"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.endswith("frozen True 100000\n"), done.stderr
+
+
 def test_importing_the_library_is_cheap_and_its_names_are_there():
     code = "import sys, sdlora; assert 'torch' not in sys.modules; [getattr(sdlora, name) for name in sdlora.__all__]"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -19,5 +19,9 @@ def test_the_unit_stands_once_before_the_interval_or_in_the_label_of_the_reader(
     assert KID.with_unit("1") == "1"
 
 
+def test_the_arrow_points_where_better_is():
+    assert (KID.arrow, PSNR.arrow) == ("↓", "↑")
+
+
 def test_a_difference_always_has_a_sign():
     assert [KID.number(value, "+") for value in (0.5, -0.5)] == ["+0.5000", "-0.5000"]
