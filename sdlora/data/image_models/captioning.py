@@ -18,7 +18,7 @@ from sdlora.store.intake import chunks, register_source, replace_captions
 from sdlora.store.tables import CaptionTable, ImageTable
 
 _SETTING = "caption_model"
-_BATCH = 8
+_IMAGES_PER_BATCH = 8
 _MAX_TOKENS = 40
 
 
@@ -41,7 +41,7 @@ def write_captions(store: ImageStore, config: DataConfig, on_progress: OnProgres
     if not waiting:
         return written
     captioner = Captioner(config)
-    for batch in chunks(waiting, _BATCH):
+    for batch in chunks(waiting, _IMAGES_PER_BATCH):
         texts = captioner.captions([decode_rgb(store.read_bytes(sha256), config.background) for sha256 in batch])
         said = {sha256: text for sha256, text in zip(batch, texts, strict=True) if text}
         with store.write() as session:
