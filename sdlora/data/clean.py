@@ -27,19 +27,18 @@ from sdlora.data.ledger import (
     rules_digest,
     undecided,
 )
-from sdlora.data.measuring.helpers import Helpers
 from sdlora.data.measuring.measure import ImageScores
-from sdlora.data.measuring.workers import Measurer, measure_all
+from sdlora.data.measuring.workers import Measurer, ParallelMap, measure_all
 from sdlora.store import Counts, ImageStore
 from sdlora.store.intake import CHUNK, chunks
 from sdlora.store.queries import count_images
 from sdlora.store.tables import ImageTable
 
-_SHOWN = 20
-_BATCH = CHUNK  # images recorded at once, at most
+_REJECTIONS_SHOWN = 20
+_IMAGES_PER_BATCH = CHUNK  # recorded at once, at most
 _BATCH_SECONDS = 1.0
 """What is recorded at least so often is not measured again after a kill."""
-_WINDOW = 20_000  # images whose digests are in memory at once
+_IMAGES_IN_MEMORY = 20_000  # by their digests
 
 
 @dataclass(frozen=True)
@@ -116,14 +115,14 @@ def _measure(
 ) -> int:
     """Measure the pending images that lack a score; returns how many those were."""
     measured = 0
-    with Helpers() as helpers:
-        pairs = SimilarPairs(helpers)
-        for start in range(0, len(pending), _WINDOW):
-            unseen = _unseen(store, pending[start : start + _WINDOW], config)
+    with ParallelMap() as parallel_map:
+        pairs = SimilarPairs(parallel_map)
+        for start in range(0, len(pending), _IMAGES_IN_MEMORY):
+            unseen = _unseen(store, pending[start : start + _IMAGES_IN_MEMORY], config)
             for done in _measure_window(store, unseen, pairs, config, measurer):
                 if on_progress:
                     # Images that need no look count as done, once the others of their window are.
-                    end = min(start + _WINDOW, len(pending)) if done == len(unseen) else start + done
+                    end = min(start + _IMAGES_IN_MEMORY, len(pending)) if done == len(unseen) else start + done
                     on_progress("check images", end, len(pending))
             measured += len(unseen)
     return measured
@@ -169,7 +168,7 @@ def _batches(images: Iterator[ImageScores]) -> Iterator[list[ImageScores]]:
     try:
         for one in images:
             batch.append(one)
-            if len(batch) == _BATCH or time.monotonic() - since > _BATCH_SECONDS:
+            if len(batch) == _IMAGES_PER_BATCH or time.monotonic() - since > _BATCH_SECONDS:
                 yield batch
                 batch, since = [], time.monotonic()
     except DataError:  # of an image's bytes; what was measured before stays
@@ -185,7 +184,9 @@ def _first_rejections(session: Session, ids: Ids) -> tuple[Rejection, ...]:
     for _, portion in _portions(ids):
         statement = select(ImageTable.sha256, ImageTable.rejected_by, ImageTable.reason).order_by(ImageTable.id)
         rejected = ImageTable.id.in_(portion) & (ImageTable.verdict == "rejected")
-        found += [Rejection(*row) for row in session.execute(statement.where(rejected).limit(_SHOWN - len(found)))]
-        if len(found) == _SHOWN:
+        found += [
+            Rejection(*row) for row in session.execute(statement.where(rejected).limit(_REJECTIONS_SHOWN - len(found)))
+        ]
+        if len(found) == _REJECTIONS_SHOWN:
             break
     return tuple(found)

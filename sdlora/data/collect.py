@@ -20,10 +20,10 @@ from sdlora.store.intake import SeenFile, find_source, known_files, record_files
 from sdlora.store.masks import Mask, mask_blobs
 from sdlora.store.overrides import tombstones
 
-_BATCH = 500
+_FILES_PER_BATCH = 500
 _BATCH_SECONDS = 5.0
 """What is recorded at least so often is not fetched again after a kill."""
-_SHOWN = 10
+_FILES_SHOWN = 10
 _PROGRESS_SECONDS = 0.1
 
 
@@ -140,12 +140,12 @@ class _Intake:
         self.bytes_read += outcome.bytes_read
         if outcome.seen is None:
             self.skipped_count += 1
-            if len(self.skipped) < _SHOWN:
+            if len(self.skipped) < _FILES_SHOWN:
                 self.skipped.append(SkippedFile(outcome.wanted.item.path, outcome.reason))
         else:
             self.seen += 1
             self.batch.append(outcome)
-        if len(self.batch) >= _BATCH or time.monotonic() - self.recorded_at > _BATCH_SECONDS:
+        if len(self.batch) >= _FILES_PER_BATCH or time.monotonic() - self.recorded_at > _BATCH_SECONDS:
             self._record()
         self._tell()
 
@@ -164,7 +164,7 @@ class _Intake:
             unmatched_count=len(self.source.unmatched),
             new_files=tuple(self.new_files),
             skipped=tuple(self.skipped),
-            unmatched=tuple(self.source.unmatched[:_SHOWN]),
+            unmatched=tuple(self.source.unmatched[:_FILES_SHOWN]),
             bytes_read=self.bytes_read,
         )
 
@@ -174,7 +174,7 @@ class _Intake:
         with self.store.read() as session:
             source_id = find_source(session, self.source.key)
             self.purged = tombstones(session)
-        while batch := list(islice(items, _BATCH)):
+        while batch := list(islice(items, _FILES_PER_BATCH)):
             if source_id is None:
                 known = {}
             else:
@@ -263,7 +263,7 @@ class _Intake:
         self.copies += len(files) - len({file.sha256 for file in files})
         unnamed = set(recorded.new)
         for file in files:
-            if file.sha256 in unnamed and len(self.new_files) < _SHOWN:
+            if file.sha256 in unnamed and len(self.new_files) < _FILES_SHOWN:
                 unnamed.discard(file.sha256)
                 self.new_files.append(file.path)
         self.batch.clear()

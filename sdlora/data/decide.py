@@ -110,7 +110,7 @@ def _decide_copies(session: Session, known: Sequence[Known], config: DataConfig)
     candidates, standing = _candidates(session, sorted(fingerprint_ids))
     copies = find_copies(candidates, pairs, threshold, SkippedPairs(session, pairs).pairs_with)
     in_hand = {one.image_id for one in known}
-    said, changed = {}, {}
+    written, changed = {}, {}
     for candidate in candidates:
         image_id = candidate.image_id
         listed = rulings(copies.get(image_id), config)
@@ -121,8 +121,8 @@ def _decide_copies(session: Session, known: Sequence[Known], config: DataConfig)
         if not keeps_standing and now != before:
             changed[image_id] = now
         if image_id in in_hand or image_id in changed:
-            said[image_id] = listed
-    record_rulings(session, said)
+            written[image_id] = listed
+    record_rulings(session, written)
     record_verdicts(session, changed)
 
 

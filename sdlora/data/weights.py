@@ -23,8 +23,10 @@ def image_weights(session: Session, weight_by: Collection[WeightSource]) -> dict
     """
     weights: dict[int, float] = {}
     if "repeats" in weight_by:
-        said = select(FileTable.image_id, FileTable.repeats).where(FileTable.repeats.is_not(None))
-        weights |= {image_id: float(repeats or 1) for image_id, repeats in session.execute(said.order_by(FileTable.id))}
+        repeated = select(FileTable.image_id, FileTable.repeats).where(FileTable.repeats.is_not(None))
+        weights |= {
+            image_id: float(repeats or 1) for image_id, repeats in session.execute(repeated.order_by(FileTable.id))
+        }
     if "ratings" in weight_by:
         for image_id, stars in mean_stars(session).items():
             weights[image_id] = weights.get(image_id, 1.0) * weight_of_stars(stars)

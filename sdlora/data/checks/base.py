@@ -114,7 +114,9 @@ class RecordCheck:
         """What this check says of each of these images."""
         parameters = self.parameters(config)
         found = self.judge(session, image_ids, config)
-        return {one: Ruling(self.name, self.version, parameters, *said) for one, said in found.items()}
+        return {
+            one: Ruling(self.name, self.version, parameters, score, reason) for one, (score, reason) in found.items()
+        }
 
 
 class Ruling(NamedTuple):

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 DARK_END, BRIGHT_END = 0.05, 0.99
 _WEIGHTS = np.array([0.241, 0.691, 0.068], np.float32)  # of red, green and blue
-_AT_ONCE = 3000  # pixels: their intermediate values fit the processor's cache, and BLAS starts no threads for them
-_SORTED = 1 << 16  # pixels up to which sorting is quicker than two searches; numpy sorts with vector instructions
+_PIXELS_AT_ONCE = 3000  # their values fit the processor's cache, and BLAS starts no threads for them
+_PIXELS_SORTED = 1 << 16  # up to which sorting is quicker than two searches; numpy sorts with vector instructions
 
 
 def bright_end(picture: Picture) -> float | None:
@@ -80,7 +80,7 @@ def _ends(stack: Stack) -> DoubleArray:
     count = len(stack.images)
     squares = _squared_brightness(stack.pixels.reshape(count, -1, 3))
     places = [(squares.shape[1] - 1) * share for share in (DARK_END, BRIGHT_END)]
-    if squares.shape[1] <= _SORTED:
+    if squares.shape[1] <= _PIXELS_SORTED:
         squares.sort(axis=1)
     else:
         _order_around(squares, [math.floor(place) for place in places])
@@ -90,10 +90,10 @@ def _ends(stack: Stack) -> DoubleArray:
 def _squared_brightness(colours: ByteArray) -> FloatArray:
     """(N, P, 3) colours -> (N, P) squares of brightness times 255."""
     result = np.empty(colours.shape[:2], np.float32)
-    for start in range(0, colours.shape[1], _AT_ONCE):
-        part = colours[:, start : start + _AT_ONCE].astype(np.float32)
+    for start in range(0, colours.shape[1], _PIXELS_AT_ONCE):
+        part = colours[:, start : start + _PIXELS_AT_ONCE].astype(np.float32)
         part *= part
-        np.matmul(part, _WEIGHTS, out=result[:, start : start + _AT_ONCE])
+        np.matmul(part, _WEIGHTS, out=result[:, start : start + _PIXELS_AT_ONCE])
     return result
 
 

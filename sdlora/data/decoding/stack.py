@@ -12,7 +12,7 @@ from PIL import Image
 
 Result = TypeVar("Result")
 
-_PIXELS = 1 << 17  # in a stack of several: as floating-point numbers some 1.5 MB, which the processor's cache holds
+_PIXELS_PER_STACK = 1 << 17  # of several images: as floats some 1.5 MB, which the processor's cache holds
 
 
 class Stack:
@@ -48,7 +48,7 @@ def stacks(images: Sequence[Image.Image]) -> Iterator[tuple[list[int], Stack]]:
     for place, image in enumerate(images):
         by_size.setdefault(image.size, []).append(place)
     for (width, height), places in by_size.items():
-        step = max(1, _PIXELS // (width * height))
+        step = max(1, _PIXELS_PER_STACK // (width * height))
         for start in range(0, len(places), step):
             some = places[start : start + step]
             yield some, Stack([images[place] for place in some])

@@ -39,7 +39,7 @@ class Clusters:
     def has_member(self, representative: int, fingerprint_id: int) -> bool:
         return self._representative_of.get(fingerprint_id) == representative
 
-    def settled(self, pairs: IntArray) -> BoolArray:
+    def same_cluster(self, pairs: IntArray) -> BoolArray:
         """(N,) whether both of a pair are members of the same cluster."""
         full = self.full()
         if not full:
@@ -48,8 +48,8 @@ class Clusters:
         nearest = [self._representative_of.get(one, -1) for one in ids.tolist()]
         representatives = np.array([one if one in full else -1 for one in nearest], np.int64)
         sides = representatives[where.reshape(pairs.shape)]
-        settled: BoolArray = (sides[:, 0] == sides[:, 1]) & (sides[:, 0] >= 0)
-        return settled
+        same: BoolArray = (sides[:, 0] == sides[:, 1]) & (sides[:, 0] >= 0)
+        return same
 
 
 class SkippedPairs:

@@ -13,8 +13,8 @@ from sdlora.data.arrays import HashArray, IntArray
 _PIECES = 4
 _BITS = 16
 _CROWDED = 4  # the table is left for a plain scan where it would visit more than a quarter of the hashes
-_VISITS = 2_000_000  # hashes compared at once: some 50 MB
-_SCANNED = 4_000_000
+_VISITS_AT_ONCE = 2_000_000  # of hashes: some 50 MB
+_COMPARISONS_AT_ONCE = 4_000_000
 
 
 class HammingIndex:
@@ -70,7 +70,7 @@ class HammingIndex:
 def scan(hashes: HashArray, queries: HashArray, some: IntArray, distance: int) -> IntArray:
     """(N, 2) pairs of `some` of the queries with hashes at most `distance` bits away, by comparing with each."""
     found = [np.empty((0, 2), np.int64)]
-    step = max(1, _SCANNED // max(1, len(hashes)))
+    step = max(1, _COMPARISONS_AT_ONCE // max(1, len(hashes)))
     for start in range(0, len(some), step):
         asked = some[start : start + step]
         near = np.bitwise_count(queries[asked, None] ^ hashes) <= distance
@@ -83,7 +83,7 @@ def _portions(some: IntArray, visits: IntArray) -> list[IntArray]:
     """Queries in portions that visit some two million hashes each."""
     if not len(some):
         return []
-    return np.split(some, np.flatnonzero(np.diff(np.cumsum(visits[some]) // _VISITS)) + 1)
+    return np.split(some, np.flatnonzero(np.diff(np.cumsum(visits[some]) // _VISITS_AT_ONCE)) + 1)
 
 
 def _pieces(hashes: HashArray) -> list[IntArray]:

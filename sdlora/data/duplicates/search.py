@@ -83,12 +83,12 @@ class SimilarPairs:
         waiting = self._alike(first_new, ~hidden)
         while len(waiting):
             with_representatives = np.isin(waiting[:, 0], list(self._clusters.full()))
-            if with_representatives.any():  # first, as it may settle others
+            if with_representatives.any():  # first, as it may make others needless
                 some, waiting = waiting[with_representatives], waiting[~with_representatives]
             else:
                 some, waiting = waiting[:_PAIRS_AT_ONCE], waiting[_PAIRS_AT_ONCE:]
             self._clusters.learn(compare(session, some, self._apply, self._cache))
-            waiting = waiting[~self._clusters.settled(waiting)]
+            waiting = waiting[~self._clusters.same_cluster(waiting)]
         self._clusters.learn(compare(session, self._alike_in_clusters(first_new, clusters), self._apply, self._cache))
 
     def _alike(self, first_new: int, visible: BoolArray) -> IntArray:

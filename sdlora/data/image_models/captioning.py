@@ -18,7 +18,7 @@ from sdlora.store.intake import chunks, register_source, replace_captions
 from sdlora.store.tables import CaptionTable, ImageTable
 
 _SETTING = "caption_model"
-_BATCH = 8
+_IMAGES_PER_BATCH = 8
 _MAX_TOKENS = 40
 
 
@@ -41,13 +41,13 @@ def write_captions(store: ImageStore, config: DataConfig, on_progress: OnProgres
     if not waiting:
         return written
     captioner = Captioner(config)
-    for batch in chunks(waiting, _BATCH):
+    for batch in chunks(waiting, _IMAGES_PER_BATCH):
         texts = captioner.captions([decode_rgb(store.read_bytes(sha256), config.background) for sha256 in batch])
-        said = {sha256: text for sha256, text in zip(batch, texts, strict=True) if text}
+        captions = {sha256: text for sha256, text in zip(batch, texts, strict=True) if text}
         with store.write() as session:
             source_id = register_source(session, f"model {model_digest(folder)}", f"model {folder.name}")
-            replace_captions(session, source_id, {one: [Caption(text, "automatic")] for one, text in said.items()})
-        written |= said
+            replace_captions(session, source_id, {one: [Caption(text, "automatic")] for one, text in captions.items()})
+        written |= captions
         if on_progress:
             on_progress("write captions", len(written), len(waiting))
     return written
@@ -77,7 +77,7 @@ class Captioner:
 
 
 def _uncaptioned(store: ImageStore) -> list[str]:
-    said = select(CaptionTable.image_id).where(CaptionTable.origin != "file_name")
-    statement = select(ImageTable.sha256).where(ImageTable.verdict == "accepted", ImageTable.id.not_in(said))
+    captioned = select(CaptionTable.image_id).where(CaptionTable.origin != "file_name")
+    statement = select(ImageTable.sha256).where(ImageTable.verdict == "accepted", ImageTable.id.not_in(captioned))
     with store.read() as session:
         return list(session.scalars(statement.order_by(ImageTable.id)))

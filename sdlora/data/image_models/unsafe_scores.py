@@ -19,7 +19,7 @@ from sdlora.store.intake import chunks, insert_or_update
 from sdlora.store.tables import CheckTable, ImageTable
 
 _SETTING = "unsafe_model"
-_BATCH = 16
+_IMAGES_PER_BATCH = 16
 
 
 def score_unsafe(
@@ -40,8 +40,8 @@ def score_unsafe(
     if not waiting:
         return 0
     classifier = Classifier(config)
-    for done in range(0, len(waiting), _BATCH):
-        batch = waiting[done : done + _BATCH]
+    for done in range(0, len(waiting), _IMAGES_PER_BATCH):
+        batch = waiting[done : done + _IMAGES_PER_BATCH]
         images = [decode_rgb(store.read_bytes(sha256), config.background) for _, sha256 in batch]
         rows = [
             {

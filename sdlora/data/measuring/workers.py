@@ -1,4 +1,7 @@
-"""Measure many images on all cores. An image that kills its process, or never ends, costs itself and not the pass."""
+"""Worker processes that measure images on all cores, and do other work.
+
+An image that kills its process, or never ends, costs itself and not the pass.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from functools import lru_cache, partial
 from multiprocessing import forkserver
-from typing import TYPE_CHECKING, Protocol
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from sdlora.data.decoding.decode import Decoded
 from sdlora.data.measuring.measure import ImageScores, measure_many, measured
@@ -21,12 +25,13 @@ from sdlora.data.measuring.measure import ImageScores, measure_many, measured
 if TYPE_CHECKING:
     from sdlora.store.blobs import BlobStore
 
-_SHARD = 64  # images that are measured together; fewer for each would cost small ones more
+_IMAGES_PER_SHARD = 64  # images that are measured together; fewer for each would cost small ones more
 _SHARDS_AHEAD = 12  # per core; results wait in memory until they are taken
 _BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # read when numpy is imported
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _SECONDS_PER_SHARD = 300.0
 _SECONDS_PER_IMAGE = 60.0
+_WORTH_A_POOL = 4  # portions at once: below that, sending them takes longer than it saves
 
 Measure = Callable[[Sequence[str]], Iterable[ImageScores]]
 
@@ -75,7 +80,7 @@ def measure_in_processes(work: Measure, shas: Sequence[str], background: str) ->
     if pool is None:
         yield from work(shas)
         return
-    shards = (shas[start : start + _SHARD] for start in range(0, len(shas), _SHARD))
+    shards = (shas[start : start + _IMAGES_PER_SHARD] for start in range(0, len(shas), _IMAGES_PER_SHARD))
     running: deque[tuple[Sequence[str], Future[list[ImageScores]]]] = deque()
     try:
         while True:
@@ -127,6 +132,39 @@ def _blob_store(url: str) -> BlobStore:
     from sdlora.store.blobs import BlobStore
 
     return BlobStore(url)  # finding the file system of a URL takes as long as decoding an icon
+
+
+class ParallelMap:
+    """`map` in worker processes once there is enough work: the same results in the same order.
+
+    A context manager, which ends its processes.
+    """
+
+    def __init__(self) -> None:
+        self._pool: ProcessPoolExecutor | None = None
+        self._possible = available_cores() > 1 and not multiprocessing.current_process().daemon
+
+    def __call__(self, work: Callable[..., Any], *arguments: Iterable[Any]) -> Iterator[Any]:
+        """Results of `work`, which can be pickled, for each of the portions of its arguments."""
+        columns = [list(values) for values in arguments]
+        if self._possible and len(columns[0]) >= _WORTH_A_POOL:
+            self._pool = self._pool or start_pool()
+            self._possible = self._pool is not None
+            if self._pool is not None:
+                try:
+                    return iter(list(self._pool.map(work, *columns)))
+                except BrokenProcessPool:  # this process can do it as well, if more slowly
+                    self._possible = False
+        return map(work, *columns)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
 
 
 def start_pool(processes: int | None = None) -> ProcessPoolExecutor | None:

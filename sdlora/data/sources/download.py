@@ -97,8 +97,8 @@ class Downloader:
             self._try_later(url, f"HTTP {response.status}", _retry_after(headers.get("retry-after")))
         if response.status != 200:
             raise UnreadableItemError(f"HTTP {response.status}")
-        if self.config.respect_noai and (said := opt_out(headers.get("x-robots-tag", ""))):
-            raise UnreadableItemError(f"its host opts out of training: X-Robots-Tag: {said} (respect_noai)")
+        if self.config.respect_noai and (directive := opt_out(headers.get("x-robots-tag", ""))):
+            raise UnreadableItemError(f"its host opts out of training: X-Robots-Tag: {directive} (respect_noai)")
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind.startswith("text/") or kind in ("application/json", "application/xhtml+xml"):
             raise UnreadableItemError(f"no image but {kind}")

@@ -102,8 +102,8 @@ def file_system(uri: str) -> tuple[Any, str]:
 
 def stamp_of(info: Mapping[str, Any]) -> str | None:
     """What a store says of an object that changes when its bytes do."""
-    said = [str(info[key]) for key in _STAMP_KEYS if info.get(key) is not None]
-    return f"{info.get('size')}-{said[0]}" if said else None
+    stamps = [str(info[key]) for key in _STAMP_KEYS if info.get(key) is not None]
+    return f"{info.get('size')}-{stamps[0]}" if stamps else None
 
 
 def _remote_files(address: str) -> list[SourceFile]:

@@ -207,7 +207,7 @@ def test_a_cluster_of_copies_is_not_compared_each_with_each_and_judged_as_if_it_
     for min_members in (4, 10**6):
         monkeypatch.setattr(clusters, "MIN_MEMBERS", min_members)
         monkeypatch.setattr(search, "_PAIRS_AT_ONCE", 40)
-        monkeypatch.setattr(cleaning, "_BATCH", 20)
+        monkeypatch.setattr(cleaning, "_IMAGES_PER_BATCH", 20)
         with ImageStore.open(tmp_path / str(min_members)) as store:
             _fill_with_copies(store, 50)
             clean(store, CONFIG)
@@ -223,7 +223,7 @@ def test_of_a_cluster_whose_representative_is_purged_one_is_kept_again(
 ) -> None:
     for module in (clusters, curation, store_clusters):
         monkeypatch.setattr(module, "MIN_MEMBERS", 4)
-    monkeypatch.setattr(cleaning, "_BATCH", 5)
+    monkeypatch.setattr(cleaning, "_IMAGES_PER_BATCH", 5)
     with ImageStore.open(tmp_path) as store:
         _fill_with_copies(store, 20)
         clean(store, CONFIG)

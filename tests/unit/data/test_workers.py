@@ -11,14 +11,14 @@ import pytest
 from sdlora.data.duplicates import difference
 from sdlora.data.duplicates.difference import differences
 from sdlora.data.duplicates.fingerprint import fingerprint
-from sdlora.data.measuring import helpers, workers
-from sdlora.data.measuring.helpers import Helpers
+from sdlora.data.measuring import workers
+from sdlora.data.measuring.workers import ParallelMap
 from tests.unit.data import hurtful
 from tests.unit.data.drawing import icon
 
 
 def test_an_image_that_kills_its_process_or_never_ends_costs_only_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_SHARD", 4)
+    monkeypatch.setattr(workers, "_IMAGES_PER_SHARD", 4)
     monkeypatch.setattr(workers, "_SECONDS_PER_SHARD", 20.0)
     monkeypatch.setattr(workers, "_SECONDS_PER_IMAGE", 2.0)
     shas = [f"good {number}" for number in range(70)]
@@ -38,13 +38,13 @@ def test_a_worker_process_loads_no_library_of_a_database() -> None:
     assert said.stdout.split() == ["False", "True"]
 
 
-def test_helpers_do_what_map_does_in_processes_once_there_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(helpers, "available_cores", lambda: 2)
+def test_a_parallel_map_does_what_map_does_in_processes_once_there_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "available_cores", lambda: 2)
     looks = [fingerprint(icon(seed, side_px=side)) for side in (64, 50) for seed in range(12)]
     pairs = np.array(list(combinations(range(24), 2)))
     monkeypatch.setattr(difference, "_PAIRS_AT_ONCE", 5)
     monkeypatch.setattr(difference, "_COARSE_LIMIT", 100.0)
-    with Helpers() as many:
+    with ParallelMap() as many:
         found = differences(looks, pairs, many)
         assert many._pool is not None
         assert list(many(len, [[1, 2], [3]])) == [2, 1]
@@ -52,8 +52,8 @@ def test_helpers_do_what_map_does_in_processes_once_there_is_enough(monkeypatch:
     assert np.isfinite(found).sum() >= 12
 
 
-def test_helpers_that_die_cost_time_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(helpers, "available_cores", lambda: 2)
+def test_processes_of_a_parallel_map_that_die_cost_time_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "available_cores", lambda: 2)
     here = os.getpid()
-    with Helpers() as many:
+    with ParallelMap() as many:
         assert list(many(hurtful.end_other_processes, [here] * 8)) == [here] * 8
