@@ -32,7 +32,7 @@ from sdlora.core.refs import ADAPTER_WEIGHTS, BaseModelRef
 from sdlora.data import Snapshot, load_images_uint8
 from sdlora.models import BaseModelConfig, load_base_model, parts
 from sdlora.store import ImageStore
-from sdlora.training.inputs.encoded import encode_rows
+from sdlora.training.inputs.encoded import Encoding, encode_rows
 from sdlora.training.judging.validation import FixedNoiseValidation
 from sdlora.training.learning.loss import DenoisingLoss
 
@@ -105,7 +105,7 @@ class Judge:
         self.base = load_base_model(BaseModelConfig(), store.home)
         device = torch.device("cpu")
         loss = DenoisingLoss.of_base(self.base, None, "fp32", device)
-        held_out = encode_rows(self.base, snapshot.held_out, store, (SIDE_PX,), device=device)
+        held_out = encode_rows(self.base, snapshot.held_out, store, Encoding((SIDE_PX,)), device=device)
         self.validation = FixedNoiseValidation(held_out, loss, 0, 16, device)
 
     def loss(self, adapter: Path | None) -> float:
