@@ -29,10 +29,9 @@ from sdlora.training.job import TrainingJob
 from sdlora.training.judging.drawn_validation import drawn_validation_of
 from sdlora.training.judging.samples import samples_of
 from sdlora.training.judging.validation import FixedNoiseValidation
-from sdlora.training.learning.frozen_weights import cast_frozen_weights
+from sdlora.training.learning.frozen_weights import cast_frozen_weights, fuse_lora_in_forward
 from sdlora.training.learning.learner import Learner, TrainedGroup
 from sdlora.training.learning.loss import DenoisingLoss
-from sdlora.training.learning.merged_weights import fuse_lora_in_forward
 from sdlora.training.learning.preflight import settled_micro_batch_size
 from sdlora.training.learning.trained_text import TrainedText
 from sdlora.training.loop import Run

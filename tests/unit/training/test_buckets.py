@@ -13,9 +13,8 @@ from sdlora.data import SnapshotRow
 from sdlora.models.families import family_of
 from sdlora.store import ImageStore
 from sdlora.training import fine_tune
-from sdlora.training.inputs.buckets import bucket_sizes, nearest_bucket
 from sdlora.training.inputs.encoded import Encoding, encode_rows
-from sdlora.training.inputs.framing import centre_framing
+from sdlora.training.inputs.framing import bucket_sizes, centre_framing, nearest_bucket
 from sdlora.training.job import TrainingJob
 from tests.unit.training.setting import CONFIG, LORA, as_snapshot
 

@@ -8,7 +8,7 @@ from sdlora.data import SnapshotRow
 from sdlora.models import parts
 from sdlora.models.families import family_of
 from sdlora.store import ImageStore
-from sdlora.training.inputs.batches import Portion, draw_step
+from sdlora.training.inputs.batches import BatchGroup, draw_step
 from sdlora.training.inputs.encoded import Encoding, encode_rows
 from sdlora.training.inputs.masks import mask_weights
 from sdlora.training.inputs.order import EpochOrder
@@ -56,7 +56,7 @@ def test_what_is_transparent_teaches_nothing_mirrored_or_not(base, encoded):
     order, seen = EpochOrder(encoded.shapes(), 2, 0), set()
     transparent = encoded.rows[0].sha256
     for step in range(8):
-        (batch,) = draw_step([Portion(encoded, order)], config, step, loss.objective)
+        (batch,) = draw_step([BatchGroup(encoded, order)], config, step, loss.objective)
         place = [encoded.rows[one.index].sha256 for one in order.images_of(step)].index(transparent)
         weights = batch.position_weights[place, 0]
         seen.add(bool(weights[:, 0].sum() == 0))  # mirrored: the left half is the transparent one
