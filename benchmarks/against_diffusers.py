@@ -33,7 +33,7 @@ from sdlora.data.pixels import load_images_uint8
 from sdlora.data.snapshot import Snapshot
 from sdlora.models import BaseModelConfig, load_base_model, parts
 from sdlora.store import ImageStore
-from sdlora.training.inputs.encoded import encode_rows
+from sdlora.training.inputs.encoded import Encoding, encode_rows
 from sdlora.training.judging.validation import FixedNoiseValidation
 from sdlora.training.learning.loss import DenoisingLoss
 
@@ -106,7 +106,7 @@ class Judge:
         self.base = load_base_model(BaseModelConfig(), store.home)
         device = torch.device("cpu")
         loss = DenoisingLoss.of_base(self.base, None, "fp32", device)
-        held_out = encode_rows(self.base, snapshot.held_out, store, (SIDE_PX,), device=device)
+        held_out = encode_rows(self.base, snapshot.held_out, store, Encoding((SIDE_PX,)), device=device)
         self.validation = FixedNoiseValidation(held_out, loss, 0, 16, device)
 
     def loss(self, adapter: Path | None) -> float:

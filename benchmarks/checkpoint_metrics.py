@@ -23,6 +23,7 @@ from sdlora.models import BaseModelConfig, load_base_model
 from sdlora.records.choice import load_choice
 from sdlora.store import ImageStore
 from sdlora.training import TrainingConfig, fine_tune, resolve_training
+from sdlora.training.job import TrainingJob
 
 
 def main() -> None:
@@ -54,7 +55,7 @@ def _run(options: argparse.Namespace, home: Path) -> None:
             )
             resolved = resolve_training(config, base, store.home)
             folder, began = home / "runs" / str(count), time.process_time()
-            fine_tune(base, snapshot, store, LoraConfig().filled(), resolved, folder)
+            fine_tune(TrainingJob(base, snapshot, LoraConfig().filled(), resolved, folder), store)
             choice = load_choice(folder)
             print(
                 f"{count} drawn: {time.process_time() - began:.0f} s of the processor. {choice and choice.in_words()}"

@@ -16,6 +16,7 @@ from sdlora.lora.config import LoraConfig
 from sdlora.models.config import BaseModelConfig
 from sdlora.store import ImageStore
 from sdlora.training import TrainingConfig, fine_tune, resolve_training
+from sdlora.training.job import TrainingJob
 
 SIDE_PX = 64
 
@@ -41,21 +42,23 @@ def main() -> None:
     with ImageStore.open(options.home) as store:
         base = load_base_model(BaseModelConfig(), store.home)
         fine_tune(
-            base,
-            snapshot_of(store, options.images),
-            store,
-            LoraConfig(rank=options.rank, targets="attention").filled(),
-            resolve_training(
-                TrainingConfig(
-                    steps=options.steps,
-                    batch_size=options.batch_size,
-                    learning_rate=options.rate,
-                    caption_dropout=0,  # the script has none
-                ),
+            TrainingJob(
                 base,
-                store.home,
+                snapshot_of(store, options.images),
+                LoraConfig(rank=options.rank, targets="attention").filled(),
+                resolve_training(
+                    TrainingConfig(
+                        steps=options.steps,
+                        batch_size=options.batch_size,
+                        learning_rate=options.rate,
+                        caption_dropout=0,  # the script has none
+                    ),
+                    base,
+                    store.home,
+                ),
+                options.home / "run",
             ),
-            options.home / "run",
+            store,
         )
 
 

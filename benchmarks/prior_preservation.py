@@ -29,6 +29,7 @@ from sdlora.store import ImageStore
 from sdlora.training import TrainingConfig, fine_tune
 from sdlora.training.defaults import resolve_training
 from sdlora.training.inputs.prior import encode_prior
+from sdlora.training.job import TrainingJob
 
 WAYS: dict[str, dict[str, float | int] | None] = {
     "no prior": None,
@@ -70,7 +71,7 @@ def _run(options: argparse.Namespace, home: Path) -> None:
             drawn = time.monotonic() - began
             folder = home / "runs" / name
             began = time.process_time()
-            adapter = fine_tune(base, snapshot, store, LoraConfig().filled(), config, folder)
+            adapter = fine_tune(TrainingJob(base, snapshot, LoraConfig().filled(), config, folder), store)
             seconds = time.process_time() - began
             trained[name] = Trained(base, adapter, options.steps, 0, seconds, 0, 0, 0)
             choice = load_choice(folder)

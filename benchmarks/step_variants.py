@@ -13,6 +13,7 @@ import argparse
 import gc
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from setting import fill_store, sd15_shaped_base
 from torch import Tensor
 
 import sdlora
+from sdlora.core.progress import Listener
 from sdlora.core.refs import BaseModelRef
 from sdlora.data.clean import clean
 from sdlora.data.collect import collect
@@ -32,12 +34,11 @@ from sdlora.lora import LoraConfig, ResolvedLora
 from sdlora.models import BaseModelConfig, load_base_model
 from sdlora.records.choice import load_choice
 from sdlora.store import ImageStore
-from sdlora.training import ResolvedTraining, TrainingConfig, fine_tune
+from sdlora.training import ResolvedTraining, TrainingConfig, fine_tune, run_digest
 from sdlora.training.defaults import resolve_training
-from sdlora.training.fine_tuning import encode_snapshot, prepare_run
 from sdlora.training.inputs.batches import draw_step
-
-CPU = torch.device("cpu")
+from sdlora.training.job import TrainingJob
+from sdlora.training.setup import prepare_run
 
 
 class Side:
@@ -46,19 +47,17 @@ class Side:
     def __init__(
         self, base: BaseModelRef, lora: ResolvedLora, config: ResolvedTraining, store: ImageStore, snapshot: Snapshot
     ) -> None:
-        folder = store.home / "side"
-        folder.mkdir(exist_ok=True)
-        text = lora.text_encoder_rank is not None
-        encoded, _ = encode_snapshot(base, snapshot, store, config, folder, CPU, None, tokens_only=text)
-        record = {"precision": config.precision}
-        self.run = prepare_run(Accelerator(cpu=True), base, lora, config, record, encoded, None, folder)
-        self.run.unet.train()
+        digest = run_digest(base.digest, snapshot.digest, lora, config, base.quantize)
+        job = TrainingJob(base, snapshot, lora, config, store.home / "sides" / digest)
+        job.folder.mkdir(parents=True, exist_ok=True)
+        self.run = prepare_run(job, store, Accelerator(cpu=True))
+        self.run.denoiser.train()
         self.done = 0
 
     def step(self) -> None:
         run = self.run
         for batch in draw_step(run.groups, run.config, self.done, run.loss.objective):
-            run.learner.scaled(run.loss.weighted(run.unet, batch)).backward()
+            run.learner.scaled(run.loss.weighted(run.denoiser, batch)).backward()
         run.learner.update(self.done)
         self.done += 1
 
@@ -66,7 +65,7 @@ class Side:
     def frozen_bytes(self) -> int:
         """Of the denoiser, with the factors that quantised layers have beside their weights."""
         kept: list[Tensor] = []
-        for module in self.run.unet.modules():
+        for module in self.run.denoiser.modules():
             for parameter in module.parameters(recurse=False):
                 if not parameter.requires_grad:
                     kept += [parameter, *_factors(module, parameter)]
@@ -136,21 +135,27 @@ def _loss(options: argparse.Namespace, home: Path) -> None:
         base = load_base_model(BaseModelConfig(), home)
         for variant in ("plain", *options.variants):
             chosen, lora, config = settings(variant, options, base, home)
-            losses: dict[int, float] = {}
-
-            def note(step: int, values: Any, losses: dict[int, float] = losses) -> None:
-                if "validation_loss" in values:
-                    losses[step] = values["validation_loss"]
-
+            losses = Losses()
             began = time.process_time()
-            fine_tune(chosen, snapshot, store, lora, config, home / "runs" / variant, on_metrics=note)
+            fine_tune(TrainingJob(chosen, snapshot, lora, config, home / "runs" / variant), store, losses)
             choice = load_choice(home / "runs" / variant)
-            curve = ", ".join(f"{step}: {loss:.4f}" for step, loss in losses.items())
+            curve = ", ".join(f"{step}: {loss:.4f}" for step, loss in losses.by_step.items())
             print(
                 f"{variant}: {time.process_time() - began:.0f} s of the processor; held-out loss {curve}; "
                 f"kept {choice and choice.step}",
                 flush=True,
             )
+
+
+class Losses(Listener):
+    """Keeps the losses on held-out images by step."""
+
+    def __init__(self) -> None:
+        self.by_step: dict[int, float] = {}
+
+    def on_metrics(self, step: int, values: Mapping[str, float]) -> None:
+        if "validation_loss" in values:
+            self.by_step[step] = values["validation_loss"]
 
 
 def _base(options: argparse.Namespace, home: Path) -> BaseModelRef:

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -28,12 +29,14 @@ from bare import BareStep
 from pairs import Pairs
 from setting import fill_store, read_snapshot, sd15_shaped_base
 
+from sdlora.core.progress import Listener
 from sdlora.core.refs import BaseModelRef
 from sdlora.lora import LoraConfig
 from sdlora.models import BaseModelConfig, load_base_model
 from sdlora.models.precision import remembered_probe
 from sdlora.store import ImageStore
 from sdlora.training import TrainingConfig, fine_tune, resolve_training
+from sdlora.training.job import TrainingJob
 
 
 def main() -> None:
@@ -53,17 +56,18 @@ def _time(options: argparse.Namespace, scratch: Path) -> None:
         wall, cpu, block = Pairs(), Pairs(), options.block
         resumed = _clocks()
 
-        def take_bare_steps(step: int, values: dict[str, float]) -> None:
-            nonlocal resumed
-            if "loss" in values:
-                began = _clocks()
-                for _ in range(block):
-                    bare()
-                ended = _clocks()
-                if step > block:  # the first block also pays for choosing kernels
-                    for pairs, start, middle, end in zip((wall, cpu), resumed, began, ended, strict=True):
-                        pairs.add((middle - start) / block, (end - middle) / block)
-            resumed = _clocks()
+        class BareSteps(Listener):
+            def on_metrics(self, step: int, values: Mapping[str, float]) -> None:
+                nonlocal resumed
+                if "loss" in values:
+                    began = _clocks()
+                    for _ in range(block):
+                        bare()
+                    ended = _clocks()
+                    if step > block:  # the first block also pays for choosing kernels
+                        for pairs, start, middle, end in zip((wall, cpu), resumed, began, ended, strict=True):
+                            pairs.add((middle - start) / block, (end - middle) / block)
+                resumed = _clocks()
 
         config = TrainingConfig(
             steps=(options.rounds + 1) * block,
@@ -74,13 +78,9 @@ def _time(options: argparse.Namespace, scratch: Path) -> None:
             checkpoint_every_seconds=60,  # half of the clock is the bare step's: one in 30 s of ours, as by default
         )
         fine_tune(
-            base,
-            snapshot,
+            TrainingJob(base, snapshot, lora, resolve_training(config, base, store.home), scratch / "run"),
             store,
-            lora,
-            resolve_training(config, base, store.home),
-            scratch / "run",
-            on_metrics=take_bare_steps,
+            BareSteps(),
         )
         print(
             f"{options.base}, batch {options.batch_size}, rank {options.rank} on {options.targets}, {precision}, "
@@ -126,6 +126,17 @@ def _images(options: argparse.Namespace, scratch: Path) -> None:
     print(pairs.summary((f"{max(found)} images", f"{min(found)} images")))
 
 
+class StepTimes(Listener):
+    """Adds the time of every reported step."""
+
+    def __init__(self, times: list[float]) -> None:
+        self.times = times
+
+    def on_metrics(self, step: int, values: Mapping[str, float]) -> None:
+        if "loss" in values:
+            self.times.append(time.perf_counter())
+
+
 def _one(options: argparse.Namespace, scratch: Path) -> None:
     """A child process: either kind of training, then what it took, as one line of JSON."""
     began = time.perf_counter()
@@ -144,13 +155,9 @@ def _one(options: argparse.Namespace, scratch: Path) -> None:
                 steps=options.block * 6, batch_size=options.batch_size, precision=precision, log_every_steps=1
             )
             fine_tune(
-                base,
-                read_snapshot(home),
+                TrainingJob(base, read_snapshot(home), lora, resolve_training(config, base, home), home / options.run),
                 store,
-                lora,
-                resolve_training(config, base, home),
-                home / options.run,
-                on_metrics=lambda _step, values: times.append(time.perf_counter()) if "loss" in values else None,
+                StepTimes(times),
             )
     steps = [later - earlier for earlier, later in itertools.pairwise(times)][5:]
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

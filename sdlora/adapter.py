@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sdlora.core.errors import WeightsError
-from sdlora.core.progress import OnMetrics, OnProgress
+from sdlora.core.progress import SILENT, Listener
 from sdlora.core.refs import AdapterRef, BaseModelRef
 from sdlora.data.snapshot import Snapshot
 from sdlora.lora.config import LoraConfig
@@ -17,6 +17,7 @@ from sdlora.training.config import TrainingConfig
 from sdlora.training.defaults import resolve_lora, resolve_training
 from sdlora.training.fine_tuning import fine_tune
 from sdlora.training.identity import run_digest
+from sdlora.training.job import TrainingJob
 
 
 class LoRA:
@@ -46,8 +47,7 @@ class LoRA:
         folder: Path | None = None,
         *,
         name: str = "adapter",
-        on_metrics: OnMetrics | None = None,
-        on_progress: OnProgress | None = None,
+        listener: Listener = SILENT,
     ) -> AdapterRef:
         """Train on a snapshot, from where an interrupted call with the same inputs stopped; see `training.fine_tune`.
 
@@ -57,17 +57,8 @@ class LoRA:
         resolved = resolve_training(training or TrainingConfig(), self.base, store.home)
         lora = resolve_lora(self.config, self.base)
         digest = run_digest(self.base.digest, snapshot.digest, lora, resolved, self.base.quantize)
-        self.adapter = fine_tune(
-            self.base,
-            snapshot,
-            store,
-            lora,
-            resolved,
-            folder or store.home / "runs" / digest,
-            name=name,
-            on_metrics=on_metrics,
-            on_progress=on_progress,
-        )
+        job = TrainingJob(self.base, snapshot, lora, resolved, folder or store.home / "runs" / digest, name)
+        self.adapter = fine_tune(job, store, listener)
         return self.adapter
 
     def update_parameters(self, adapter: AdapterRef | None = None) -> StableDiffusion:

@@ -23,9 +23,9 @@ from sdlora.store import ImageStore
 from sdlora.training import ResolvedTraining, resolve_lora, resolve_training, run_digest
 from tasks.markdown import table
 from tasks.pages import Link, links_line
-from tasks.progress import report_metrics, task_progress
+from tasks.progress import TrainingListener, task_progress
 from tasks.retries import is_passing_trouble
-from tasks.run_log import TrainingLog, run_log
+from tasks.run_log import run_log
 from tasks.settings import check_trainable
 from tasks.tracking import tracked_run
 from tasks.versions import code_version
@@ -64,17 +64,15 @@ def encode_once(base: BaseModelRef, snapshot: SnapshotRef, settings: ResolvedCon
     """Fill the cache of latents and embeddings, so that whoever trains first does not pay for all."""
     import torch
 
-    from sdlora.training.fine_tuning import encode_snapshot
-    from sdlora.training.inputs.prior import encode_prior
+    from sdlora.training.job import TrainingJob
+    from sdlora.training.setup import encode_inputs
 
-    training = settings.training
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     folder = home / "comparisons" / settings.name
     folder.mkdir(parents=True, exist_ok=True)
     with ImageStore.open(home) as store:
         frozen = load_snapshot(store, snapshot.digest)
-        encode_snapshot(base, frozen, store, training, folder, device, task_progress())
-        encode_prior(base, training, home, device, task_progress())
+        encode_inputs(TrainingJob(base, frozen, None, settings.training, folder), store, device, task_progress())
 
 
 @task(
@@ -96,7 +94,8 @@ def train_one_way(
     from sdlora.lora.load import open_adapter
     from sdlora.processes.costs import read_costs
     from sdlora.training.full import MODEL_FOLDER, open_model
-    from sdlora.training.launch import FineTuneRequest, train_in_subprocess
+    from sdlora.training.job import TrainingJob
+    from sdlora.training.launch import run_job_in_subprocess
     from sdlora.training.results import ADAPTER_FOLDER
 
     lora, training = settings.lora, settings.training
@@ -105,27 +104,13 @@ def train_one_way(
     parameters = {"way": way, **_parameters(settings)}
     tags = {"base_digest": base.digest, "snapshot_digest": snapshot.digest, "run_digest": digest, "way": way}
     tags["code_version"] = code_version()
-    request = FineTuneRequest(
-        home=home,
-        base=base,
-        snapshot_digest=snapshot.digest,
-        lora=lora,
-        training=training,
-        folder=folder,
-        name=name,
-    )
+    with ImageStore.open(home) as store:
+        job = TrainingJob(base, load_snapshot(store, snapshot.digest), lora, training, folder, name)
     run_log().info("Training %s, run %s", title(way), digest)
     with tracked_run(home, f"{name}-compare", folder, parameters, tags) as record:
-        log = TrainingLog(training.steps)
-
-        def on_metrics(step: int, values: Mapping[str, float]) -> None:
-            record.log_metrics(step, values)
-            report_metrics(step, values)
-            log.report(step, values)
-
         place = folder / (MODEL_FOLDER if lora is None else ADAPTER_FOLDER)
         if not place.is_dir():
-            train_in_subprocess(request, on_metrics=on_metrics, on_progress=task_progress())
+            run_job_in_subprocess(job, home, TrainingListener(record, training.steps))
         model, adapter = (open_model(folder, home), None) if lora is None else (base, open_adapter(place))
         file = _weights(place, adapter is None)
         costs = read_costs(folder)

@@ -6,33 +6,28 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import TaskRunContext
 
-from sdlora.core.progress import OnMetrics, OnProgress
-from tasks.run_log import run_log
+from sdlora.core.progress import Listener, OnProgress
+from tasks.run_log import TrainingLog, run_log
+
+if TYPE_CHECKING:
+    from tasks.tracking import TrackedRun
 
 ARTIFACT_INTERVAL_SECONDS = 3.0
-
-
-@dataclass(frozen=True)
-class Listener:
-    """Whoever wants to hear of the work while it is done."""
-
-    on_progress: OnProgress
-    on_metrics: OnMetrics
 
 
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 @contextmanager
-def listening(on_progress: OnProgress, on_metrics: OnMetrics) -> Iterator[None]:
-    """Hear the progress and the metrics of every task that runs in this process within the block."""
-    token = _listener.set(Listener(on_progress, on_metrics))
+def listening(listener: Listener) -> Iterator[None]:
+    """Have the progress and the metrics of every task that runs in this process within the block passed on."""
+    token = _listener.set(listener)
     try:
         yield
     finally:
@@ -58,6 +53,21 @@ def report_metrics(step: int, values: Mapping[str, float]) -> None:
     listener = _listener.get()
     if listener:
         listener.on_metrics(step, values)
+
+
+class TrainingListener(Listener):
+    """Passes a training on to MLflow, to the run's page and log, and to the listener of this process."""
+
+    def __init__(self, record: TrackedRun, steps: int) -> None:
+        self.record, self.log, self._progress = record, TrainingLog(steps), task_progress()
+
+    def on_progress(self, stage: str, done: int, total: int) -> None:
+        self._progress(stage, done, total)
+
+    def on_metrics(self, step: int, values: Mapping[str, float]) -> None:
+        self.record.log_metrics(step, values)
+        report_metrics(step, values)
+        self.log.report(step, values)
 
 
 class _ProgressPage:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from prefect import task
@@ -14,10 +13,10 @@ from sdlora.data.snapshot import load_snapshot
 from sdlora.records.choice import load_choice
 from sdlora.store import ImageStore
 from tasks.data_page import LOGGED_FOLDER, data_page_file
-from tasks.progress import report_metrics, task_progress
+from tasks.progress import TrainingListener, report_metrics
 from tasks.results import RunRef
 from tasks.retries import is_passing_trouble
-from tasks.run_log import TrainingLog, run_log
+from tasks.run_log import run_log
 from tasks.tracking import tracked_run
 from tasks.version_page import training_description
 from tasks.versions import code_version
@@ -35,7 +34,8 @@ def fine_tune_adapter(
 ) -> AdapterRef:
     """Train, or go on where an interrupted training stopped, with curves and data lineage in MLflow."""
     from sdlora.models.precision import probe_of_this_machine
-    from sdlora.training.launch import FineTuneRequest, fine_tune_request
+    from sdlora.training.job import TrainingJob
+    from sdlora.training.launch import run_job
 
     tags = {
         "base_digest": base.digest,
@@ -61,33 +61,17 @@ def fine_tune_adapter(
         page = data_page_file(home, snapshot.digest)
         if page.is_file():
             record.log_files(page, folder=LOGGED_FOLDER)
-        log = TrainingLog(config.training.steps)
-
-        def on_metrics(step: int, values: Mapping[str, float]) -> None:
-            record.log_metrics(step, values)
-            report_metrics(step, values)
-            log.report(step, values)
-
-        request = FineTuneRequest(
-            home=home,
-            base=base,
-            snapshot_digest=snapshot.digest,
-            lora=config.lora,
-            training=config.training,
-            folder=run.folder,
-            name=config.name,
-        )
-        adapter = fine_tune_request(
-            request,
-            store,
-            on_metrics=on_metrics,
-            on_progress=task_progress(),
-            on_samples=lambda _step, path: record.log_picture(path, "samples"),
-        )
+        job = TrainingJob(base, frozen, config.lora, config.training, run.folder, config.name)
+        adapter = run_job(job, store, _WithPictures(record, config.training.steps))
     choice = load_choice(run.folder)
     if choice:
         run_log().info("%s", choice.in_words())
     return adapter
+
+
+class _WithPictures(TrainingListener):
+    def on_samples(self, step: int, path: Path) -> None:
+        self.record.log_picture(path, "samples")
 
 
 def _parameters(config: ResolvedConfig) -> dict[str, str]:

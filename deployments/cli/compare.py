@@ -50,7 +50,7 @@ def compare(
             from tasks.progress import listening
 
             server.wait_ready()
-        with Stages() as stages, listening(stages.on_progress, stages.on_metrics):
+        with Stages() as stages, listening(stages):
             comparison, page = flow(
                 **STYLE.parameters(settings),
                 methods=ways,

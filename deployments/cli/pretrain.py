@@ -33,7 +33,7 @@ def pretrain(
             from tasks.progress import listening
 
             server.wait_ready()
-        with Stages() as stages, listening(stages.on_progress, stages.on_metrics):
+        with Stages() as stages, listening(stages):
             base = flow(**PLAN.parameters(plan), home=home)
     console.print("The base model is ready. Use it in a configuration:")
     console.print(f"base_model:\n  source: {base.folder}", markup=False, soft_wrap=True)

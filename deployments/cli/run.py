@@ -78,5 +78,5 @@ def _run_flow(config: PipelineConfig, home: Path, force: bool) -> Release:
             from tasks.progress import listening
 
             server.wait_ready()
-        with Stages() as stages, listening(stages.on_progress, stages.on_metrics):
+        with Stages() as stages, listening(stages):
             return retrain(**STYLE.parameters(config), force=force, home=home)

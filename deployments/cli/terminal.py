@@ -22,13 +22,15 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from sdlora.core.progress import Listener
+
 console = Console(highlight=False)
 error_console = Console(stderr=True, highlight=False)
 
 PLAIN_INTERVAL_SECONDS = 20.0
 
 
-class Stages:
+class Stages(Listener):
     """A listener for the library's progress. Where the output is not a terminal, a line now and then.
 
     What the library warns of (images passed over, a damaged checkpoint) is shown, too; the rest stays in the log file.

@@ -11,52 +11,35 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from sdlora.core.errors import StorageError, WeightsError
-from sdlora.core.progress import OnMetrics, OnProgress
+from sdlora.core.progress import SILENT, Listener
 from sdlora.core.refs import BaseModelRef
-from sdlora.data.snapshot import Snapshot
 from sdlora.models import parts
 from sdlora.models.config import BaseModelConfig
 from sdlora.models.families import find_layout
-from sdlora.models.files.sources import load_base_model, verify
+from sdlora.models.files.sources import load_base_model
 from sdlora.models.quiet import no_progress_bars
 from sdlora.records.choice import CHOICE_FILE
 from sdlora.store import ImageStore
-from sdlora.training.config import ResolvedTraining
-from sdlora.training.fine_tuning import encode_snapshot, prepare_run, record_of
-from sdlora.training.identity import run_digest
-from sdlora.training.inputs.prior import PRIOR_SHEET, encode_prior
+from sdlora.training.job import TrainingJob
 from sdlora.training.judging import choosing
-from sdlora.training.judging.drawn_validation import drawn_validation_of
 from sdlora.training.loop import Run
 from sdlora.training.run_folder import claim, exclusive, write_text
-from sdlora.training.suitability import check_rows, check_settings
+from sdlora.training.setup import prepare_run, record_of
+from sdlora.training.suitability import check_rows
 
 MODEL_FOLDER = "model"
 
 
-def fine_tune_fully(
-    base: BaseModelRef,
-    snapshot: Snapshot,
-    store: ImageStore,
-    config: ResolvedTraining,
-    folder: Path,
-    *,
-    on_metrics: OnMetrics | None = None,
-    on_progress: OnProgress | None = None,
-) -> BaseModelRef:
-    """Train all weights of the denoiser and write the model as a diffusers folder, `folder/model`.
+def fine_tune_fully(job: TrainingJob, store: ImageStore, listener: Listener = SILENT) -> BaseModelRef:
+    """Train all weights of the denoiser and write the model as a diffusers folder, `model` in the run's folder.
 
     Everything else is as in `fine_tune`: the same data, batches and noise, checkpoints, choice by measurement and
     exact resume. The autoencoder and the text encoders stay the base's. In one process.
 
     Args:
-        base: where to start.
-        snapshot: what to train and to validate on.
+        job: what to train, with `lora` None; a tenth of an adapter's rate is usual. A finished model is returned.
         store: holds the images' bytes; its `home` holds the caches.
-        config: how long and how fast; a tenth of an adapter's rate is usual.
-        folder: the run's own folder; an unfinished run found there is continued, a finished one returned.
-        on_metrics: as in `fine_tune`.
-        on_progress: as in `fine_tune`.
+        listener: follows the run.
 
     Raises:
         ConfigError: the base is to be quantised.
@@ -65,27 +48,19 @@ def fine_tune_fully(
         StorageError: the disk is full; the last good checkpoint is kept.
         KeyboardInterrupt: after SIGINT or SIGTERM, when the work is saved.
     """
-    digest = run_digest(base.digest, snapshot.digest, None, config)
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
-    check_rows(snapshot, config)
-    check_settings(base, None, config, 1)
-    model = folder / MODEL_FOLDER
-    with exclusive(folder):
-        started = record_of(base, snapshot, None, config, digest, accelerator.device, 1, store.home)
-        record = claim(folder, started)
-        if not model.is_dir():
-            verify(base, store.home)
-            torch.set_num_threads(record["threads"])
-            encoded, held_out = encode_snapshot(base, snapshot, store, config, folder, accelerator.device, on_progress)
-            prior = encode_prior(base, config, store.home, accelerator.device, on_progress, sheet=folder / PRIOR_SHEET)
-            run = prepare_run(accelerator, base, None, config, record, encoded, held_out, folder, prior)
-            run.on_metrics, run.on_progress = on_metrics, on_progress
-            run.drawn_validation = drawn_validation_of(base, snapshot, store, config)
+    check_rows(job.snapshot, job.config)
+    model = job.folder / MODEL_FOLDER
+    with exclusive(job.folder):
+        if model.is_dir():
+            claim(job.folder, record_of(job, accelerator, store.home))  # an error if it is of another run
+        else:
+            run = prepare_run(job, store, accelerator, listener)
             run.train()
-            _write_model(run, base, model)
+            _write_model(run, model)
             for leftover in ("checkpoints", choosing.FOLDER):
-                shutil.rmtree(folder / leftover, ignore_errors=True)
-        return open_model(folder, store.home)
+                shutil.rmtree(job.folder / leftover, ignore_errors=True)
+        return open_model(job.folder, store.home)
 
 
 def open_model(folder: Path, home: Path) -> BaseModelRef:
@@ -97,21 +72,22 @@ def open_model(folder: Path, home: Path) -> BaseModelRef:
     return load_base_model(BaseModelConfig(source=str(folder / MODEL_FOLDER)), home)
 
 
-def _write_model(run: Run, base: BaseModelRef, model: Path) -> None:
+def _write_model(run: Run, model: Path) -> None:
     """The base's folder with the trained denoiser in it; read back before it takes its name."""
     choice = run.chooser.choice(run.done)
     write_text(run.folder / CHOICE_FILE, choice.model_dump_json(indent=2) + "\n")
     if choice.rule == "last":
         with run.learner.averaged():
-            _save(run, base, model)
+            _save(run, model)
         return
     assert run.chooser.best is not None
     weights = run.chooser.weights_of(run.chooser.best)
     run.learner.assign([weights[name] for name in run.learner.parameters])
-    _save(run, base, model)
+    _save(run, model)
 
 
-def _save(run: Run, base: BaseModelRef, model: Path) -> None:
+def _save(run: Run, model: Path) -> None:
+    base = run.job.base
     denoiser_folder = find_layout(base.folder).denoiser
     partial = model.with_name(f".{model.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -16,16 +16,17 @@ from torch import Tensor, nn
 
 from sdlora.core.checkpoints import latest_checkpoint, save_checkpoint
 from sdlora.core.errors import StorageError, TrainingError
-from sdlora.core.progress import OnMetrics, OnProgress
+from sdlora.core.progress import Listener
 from sdlora.diffusion.seeds import step_generator
 from sdlora.processes.memory import freed_memory_kept
 from sdlora.processes.signals import DeferredSignals, Interrupted
 from sdlora.training.config import ResolvedTraining
 from sdlora.training.inputs.batches import BatchGroup, batch_groups, draw_step
-from sdlora.training.inputs.encoded import EncodedRows
+from sdlora.training.inputs.encoded import Inputs
+from sdlora.training.job import TrainingJob
 from sdlora.training.judging.choosing import Chooser
 from sdlora.training.judging.drawn_validation import DrawnValidation
-from sdlora.training.judging.samples import OnSamples, Samples
+from sdlora.training.judging.samples import Samples
 from sdlora.training.judging.validation import FixedNoiseValidation
 from sdlora.training.judging.validation_result import ValidationResult
 from sdlora.training.learning.gradients import sum_over_processes
@@ -40,22 +41,17 @@ Due = Literal["validate", "draw", "save"]
 class Run:
     """One run of the loop over fixed inputs; `train` takes it to its last step."""
 
+    job: TrainingJob
     accelerator: Accelerator
     denoiser: ModelMixin
     learner: Learner
     loss: DenoisingLoss
-    encoded: EncodedRows
+    inputs: Inputs
+    micro_batch_size: int
     validation: FixedNoiseValidation | None
-    config: ResolvedTraining
-    folder: Path
-    micro_batch_size: int | None = None
-    dropout: float = 0.0
-    prior: EncodedRows | None = None
-    drawn_validation: DrawnValidation | None = None
-    samples: Samples | None = None
-    on_metrics: OnMetrics | None = None
-    on_progress: OnProgress | None = None
-    on_samples: OnSamples | None = None
+    drawn_validation: DrawnValidation | None
+    samples: Samples | None
+    listener: Listener
     chooser: Chooser = field(init=False)
     groups: list[BatchGroup] = field(init=False)
     done: int = field(init=False, default=0)
@@ -72,7 +68,15 @@ class Run:
 
     def __post_init__(self) -> None:
         self.chooser = Chooser(self.folder, self.config)
-        self.groups = batch_groups(self.encoded, self.prior, self.config)
+        self.groups = batch_groups(self.inputs.train, self.inputs.prior, self.config)
+
+    @property
+    def config(self) -> ResolvedTraining:
+        return self.job.config
+
+    @property
+    def folder(self) -> Path:
+        return self.job.folder
 
     def train(self) -> None:
         """Run all steps that are left, from the last whole checkpoint if there is one.
@@ -112,7 +116,9 @@ class Run:
     def _step(self, step: int) -> None:
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
         objective, device = self.loss.objective, self.accelerator.device
-        if self.dropout:  # the only thing in the network that draws from the global generator
+        if (
+            self.job.lora is not None and self.job.lora.dropout
+        ):  # the only thing in the network that draws from the global generator
             torch.manual_seed(step_generator(self.config.seed, step, f"dropout-{rank}").initial_seed())
         whole = torch.zeros(len(self.groups), device=device)
         for batch in draw_step(self.groups, self.config, step, objective, rank, processes, self.micro_batch_size):
@@ -174,8 +180,8 @@ class Run:
                 "images_per_second": rate,
             },
         )
-        if self.on_progress and self.accelerator.is_main_process:
-            self.on_progress("train", self.done, self.config.steps)
+        if self.accelerator.is_main_process:
+            self.listener.on_progress("train", self.done, self.config.steps)
 
     def _validate(self) -> None:
         """Measure the adapter on the held-out images; all processes then agree on whether to go on."""
@@ -223,15 +229,13 @@ class Run:
         began = time.monotonic()
         with self.learner.averaged():
             for path in self.samples.draw(self.done, self.denoiser, self._text_encoders, self._signals.check):
-                if self.on_samples:
-                    self.on_samples(self.done, path)
+                self.listener.on_samples(self.done, path)
         self._reported_at += time.monotonic() - began
 
     def _add(self, values: dict[str, float]) -> None:
         if self.accelerator.is_main_process:
             self._curve.add(self.done, values)
-            if self.on_metrics:
-                self.on_metrics(self.done, values)
+            self.listener.on_metrics(self.done, values)
 
     def _save(self) -> None:
         if not self.accelerator.is_main_process:
@@ -263,10 +267,9 @@ class Run:
         points = checkpoint.values["curve"] if checkpoint else []
         if self.accelerator.is_main_process:
             self._curve = CurveWriter(self.folder, points)
-            if self.on_metrics:
-                for point in points:  # the listener may be new: it gets the whole curve
-                    values = {name: value for name, value in point.items() if name != "step"}
-                    self.on_metrics(int(point["step"]), values)
+            for point in points:  # the listener may be new: it gets the whole curve
+                values = {name: value for name, value in point.items() if name != "step"}
+                self.listener.on_metrics(int(point["step"]), values)
         if checkpoint is None:
             self._due = ["validate", "draw"]
             return 0
@@ -292,7 +295,7 @@ class Run:
         step = self.done - len(values) + bad[0] if bad else self.done - 1
         loss, norm = values[bad[0], :2].tolist() if bad else (float("nan"), float("nan"))
         drawn = self.groups[0].order.images_of(step)
-        images = ", ".join(sorted({self.encoded.rows[one.index].sha256[:12] for one in drawn}))
+        images = ", ".join(sorted({self.inputs.train.rows[one.index].sha256[:12] for one in drawn}))
         raise TrainingError(
             f"training: the loss is {loss} and the gradient norm {norm} at step {step}, on the images {images}. "
             f"Nothing after the last good checkpoint was saved. Lower training.learning_rate "

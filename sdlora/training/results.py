@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from sdlora.core.refs import BaseModelRef
-from sdlora.data.snapshot import Snapshot
-from sdlora.lora.config import ResolvedLora
 from sdlora.lora.save import save_adapter
 from sdlora.models import parts
 from sdlora.records.choice import CHOICE_FILE
@@ -14,30 +11,29 @@ from sdlora.training.run_folder import write_text
 ADAPTER_FOLDER, RUNNER_UP_FOLDER = "adapter", "runner-up"
 
 
-def write_adapters(
-    run: Run, base: BaseModelRef, snapshot: Snapshot, lora: ResolvedLora, name: str, digest: str
-) -> None:
+def write_adapters(run: Run) -> None:
     """Write the chosen adapter, before it the runner-up if there is one, and `choice.json` with the evidence."""
-    choice, chooser = run.chooser.choice(run.done), run.chooser
+    job, choice, chooser = run.job, run.chooser.choice(run.done), run.chooser
 
     def write(place: str, step: int) -> None:
+        assert job.lora is not None
         save_adapter(
-            run.folder / place,
+            job.folder / place,
             run.denoiser,
-            lora,
-            base,
-            name=name,
-            snapshot_digest=snapshot.digest,
-            run_digest=digest,
+            job.lora,
+            job.base,
+            name=job.name,
+            snapshot_digest=job.snapshot.digest,
+            run_digest=job.digest,
             prediction_type=run.loss.objective.prediction,
-            resolution_px=parts.native_resolution(base),
-            training=run.config.model_dump(mode="json"),
-            captions=[caption for row in snapshot.train for caption in row.captions],
+            resolution_px=parts.native_resolution(job.base),
+            training=job.config.model_dump(mode="json"),
+            captions=[caption for row in job.snapshot.train for caption in row.captions],
             details=_details(run, step),
             text_encoders=run.loss.text.encoders if run.loss.text else None,
         )
 
-    write_text(run.folder / CHOICE_FILE, choice.model_dump_json(indent=2) + "\n")
+    write_text(job.folder / CHOICE_FILE, choice.model_dump_json(indent=2) + "\n")
     if choice.rule == "last":
         with run.learner.averaged():
             write(ADAPTER_FOLDER, choice.step)
@@ -52,7 +48,7 @@ def write_adapters(
 
 def _details(run: Run, step: int) -> dict[str, str]:
     """The training settings under the names that kohya's tools show."""
-    config = run.config
+    config = run.job.config
     details = {
         "ss_steps": str(step),
         "ss_max_train_steps": str(config.steps),
@@ -66,10 +62,13 @@ def _details(run: Run, step: int) -> dict[str, str]:
         "ss_noise_offset": str(config.noise_offset or None),
         "ss_caption_dropout_rate": f"{config.caption_dropout:g}",
         "ss_max_grad_norm": f"{config.max_grad_norm:g}",
-        "ss_num_train_images": str(len(run.encoded.rows)),
+        "ss_num_train_images": str(len(run.inputs.train.rows)),
     }
     if run.loss.text is not None:
         details["ss_text_encoder_lr"] = f"{config.text_encoder_learning_rate:g}"
-    if run.prior is not None:
-        details |= {"ss_prior_loss_weight": f"{config.prior_weight:g}", "ss_num_reg_images": str(len(run.prior.rows))}
+    if run.inputs.prior is not None:
+        details |= {
+            "ss_prior_loss_weight": f"{config.prior_weight:g}",
+            "ss_num_reg_images": str(len(run.inputs.prior.rows)),
+        }
     return details

@@ -8,6 +8,7 @@ from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 
 from sdlora.core.errors import DataError
+from sdlora.core.progress import Listener
 from tasks.progress import listening, report_metrics, task_progress
 from tasks.retries import is_passing_trouble
 
@@ -62,7 +63,15 @@ def test_progress_of_all_tasks_is_one_bar_on_the_page_of_the_run_and_reaches_the
         return flow_run.id
 
     heard: list[object] = []
-    with listening(lambda *progress: heard.append(progress), lambda *metrics: heard.append(metrics)):
+
+    class Ear(Listener):
+        def on_progress(self, *progress: object) -> None:
+            heard.append(progress)
+
+        def on_metrics(self, *metrics: object) -> None:
+            heard.append(metrics)
+
+    with listening(Ear()):
         run = work()
     assert heard[:2] == [("collect images", 1, 2), ("draw pictures", 0, 50)]
     assert heard[-2:] == [("draw pictures", 50, 50), (50, {"loss": 0.5})]

@@ -5,7 +5,6 @@ An image that kills its process, or never ends, costs itself and not the pass.
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -13,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from functools import lru_cache, partial
 from multiprocessing import forkserver
 from types import TracebackType
@@ -21,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from sdlora.data.decoding.decode import Decoded
 from sdlora.data.measuring.measure import ImageScores, measure_many, measured
+from sdlora.processes.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from sdlora.store.blobs import BlobStore
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 _IMAGES_PER_SHARD = 64  # images that are measured together; fewer for each would cost small ones more
 _SHARDS_AHEAD = 12  # per core; results wait in memory until they are taken
 _BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # read when numpy is imported
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _SECONDS_PER_SHARD = 300.0
 _SECONDS_PER_IMAGE = 60.0
 _WORTH_A_POOL = 4  # portions at once: below that, sending them takes longer than it saves
@@ -203,15 +201,7 @@ def _start_fork_server() -> None:
 def _begin(environment: dict[str, str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the workers
     os.environ.update(environment)  # the fork server has that of its first use; keys of an object store may be new
-    _keep_freed_memory()
-
-
-def _keep_freed_memory() -> None:
-    """Have the C library keep freed memory for the next stack of images: to give it back takes a fifth of the time."""
-    with suppress(OSError, AttributeError):  # another C library than glibc
-        library = ctypes.CDLL(None)
-        library.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
-        library.mallopt(_M_TRIM_THRESHOLD, 64 << 20)
+    keep_freed_memory()  # for the next stack of images: to give it back takes a fifth of the time
 
 
 def _kill(pool: ProcessPoolExecutor) -> None:

@@ -23,8 +23,7 @@ from sdlora.models.families import family_of
 from sdlora.models.families.base import Family, TextPart
 from sdlora.models.files.digests import DigestCache, folder_digest
 from sdlora.store import ImageStore
-from sdlora.training.inputs.buckets import Size
-from sdlora.training.inputs.framing import centre_framing, target_sizes, upright_sizes
+from sdlora.training.inputs.framing import Size, centre_framing, target_sizes, upright_sizes
 from sdlora.training.inputs.image_encoder import ImageEncoder
 from sdlora.training.inputs.lookup import Encode, look_up
 from sdlora.training.inputs.masks import read_masks
@@ -75,6 +74,40 @@ class EncodedRows:
         return [[tuple(resolution.latents[row.sha256].shape) for row in self.rows] for resolution in self.resolutions]
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """All that a run trains and measures on.
+
+    Attributes:
+        train: the training rows.
+        held_out: the held-out rows, if there are any.
+        prior: the prior images, if they are asked for.
+    """
+
+    train: EncodedRows
+    held_out: EncodedRows | None
+    prior: EncodedRows | None
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How images and captions become tensors.
+
+    Attributes:
+        sides_px: sides in pixels of the squares, or of squares as large as the buckets; one resolution each.
+        aspect_buckets: bring each image to the bucket nearest to its proportions, instead of to a square.
+        mirror: encode the mirrored images too.
+        masks: read the masks of the rows too, or the images' alpha channels where they have none.
+        tokens_only: leave captions to text encoders that learn; no embedding is computed.
+    """
+
+    sides_px: tuple[int, ...]
+    aspect_buckets: bool = False
+    mirror: bool = False
+    masks: bool = False
+    tokens_only: bool = False
+
+
 class CaptionEmbeddings(Mapping[str, dict[str, Tensor]]):
     """By caption, what the family makes of the text encoders' outputs.
 
@@ -105,12 +138,8 @@ def encode_rows(
     base: BaseModelRef,
     rows: Sequence[SnapshotRow],
     store: ImageStore,
-    sides_px: Sequence[int],
+    encoding: Encoding,
     *,
-    aspect_buckets: bool = False,
-    mirror: bool = False,
-    masks: bool = False,
-    tokens_only: bool = False,
     device: torch.device,
     on_progress: OnProgress | None = None,
 ) -> EncodedRows:
@@ -120,11 +149,7 @@ def encode_rows(
         base: whose encoders.
         rows: the images and captions.
         store: holds the images' bytes; its `home` holds the caches.
-        sides_px: sides in pixels of the squares, or of squares as large as the buckets.
-        aspect_buckets: bring each image to the bucket nearest to its proportions, instead of to a square.
-        mirror: encode the mirrored images too.
-        masks: read the masks of the rows too, or the images' alpha channels where they have none.
-        tokens_only: leave captions to text encoders that learn; no embedding is computed.
+        encoding: how they become tensors.
         device: where the encoders run.
         on_progress: called with "encode images".
 
@@ -136,33 +161,34 @@ def encode_rows(
     skipped: dict[str, str] = {}
     digests = [row.sha256 for row in rows]
     originals: dict[str, Size] = {}
-    if aspect_buckets or family.shows_framing:
+    if encoding.aspect_buckets or family.shows_framing:
         originals, skipped = upright_sizes(digests, store)
         digests = [digest for digest in digests if digest not in skipped]
     by_digest = {row.sha256: row for row in rows}
     encoder = ImageEncoder(base, store, by_digest, device, on_progress)
     resolutions = []
-    for side_px in sides_px:
-        targets = target_sizes(digests, originals, side_px, family, aspect_buckets)
+    for side_px in encoding.sides_px:
+        targets = target_sizes(digests, originals, side_px, family, encoding.aspect_buckets)
         latents = encoder.latents(targets)
         skipped |= encoder.unreadable
-        mirrored = encoder.latents({digest: targets[digest] for digest in latents}, mirror=True) if mirror else {}
+        mirrored = (
+            encoder.latents({digest: targets[digest] for digest in latents}, mirror=True) if encoding.mirror else {}
+        )
         shown = {
             digest: family.image_conditioning(centre_framing(originals[digest], targets[digest]))
             for digest in (latents if family.shows_framing else ())
         }
         readable = {digest: targets[digest] for digest in latents}
         counting: Mapping[str, Tensor] = {}
-        if masks:
+        if encoding.masks:
             counting, unreadable = read_masks(store, by_digest, readable, family.latent_reduction)
             skipped |= unreadable
         resolutions.append(Resolution(latents, mirrored, shown, counting))
     encoder.close()
     kept = tuple(row for row in rows if row.sha256 not in skipped)
     captions = sorted({""}.union(*(row.captions for row in kept)))
-    return EncodedRows(
-        kept, tuple(resolutions), encode_captions(base, captions, store.home, device, tokens_only), skipped
-    )
+    embeddings = encode_captions(base, captions, store.home, device, encoding.tokens_only)
+    return EncodedRows(kept, tuple(resolutions), embeddings, skipped)
 
 
 def encode_captions(

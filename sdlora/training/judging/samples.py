@@ -25,9 +25,6 @@ _SAMPLED_CAPTIONS = 4
 _FRAME_MILLISECONDS = 600
 _STEP_FILE = re.compile(r"step-(\d{8})\.png")
 
-OnSamples = Callable[[int, Path], None]
-"""Called with the step and the file that was written."""
-
 
 class Samples:
     """Draws the prompts, one seed each, and keeps one row of pictures per sampling point.

@@ -14,7 +14,8 @@ import torch
 
 from sdlora.store import ImageStore
 from sdlora.training import fine_tune
-from tests.unit.training.setting import CONFIG, EVERYTHING, LONG, LORA, LORA_WITH_DROPOUT, read_setting
+from sdlora.training.job import TrainingJob
+from tests.unit.training.setting import CONFIG, EVERYTHING, LONG, LORA, LORA_WITH_DROPOUT, Callbacks, read_setting
 
 KINDS = {
     "everything": (LORA_WITH_DROPOUT, EVERYTHING),
@@ -39,4 +40,4 @@ if __name__ == "__main__":
     base, home, snapshot = read_setting(Path(setting))
     lora, config = KINDS[kind]
     with ImageStore.open(home) as store:
-        fine_tune(base, snapshot, store, lora, config, Path(folder), on_metrics=die)
+        fine_tune(TrainingJob(base, snapshot, lora, config, Path(folder)), store, Callbacks(on_metrics=die))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+from sdlora.core.progress import Listener
 from sdlora.core.refs import BaseModelRef
 from sdlora.data.snapshot import Snapshot, SnapshotRow, snapshot_digest
 from sdlora.store import ImageStore
@@ -44,6 +46,13 @@ LONG = EVERYTHING.model_copy(
     }
 )
 LORA_WITH_DROPOUT = LORA.model_copy(update={"dropout": 0.2})
+
+
+class Callbacks(Listener):
+    """A listener made of functions: `Callbacks(on_metrics=...)`."""
+
+    def __init__(self, **functions: Callable[..., object]) -> None:
+        vars(self).update(functions)
 
 
 def fill_store(store: ImageStore, folder: Path, count: int = 10, seed: int = 0) -> Snapshot:

@@ -13,9 +13,9 @@ from sdlora.data.snapshot import SnapshotRow
 from sdlora.models.families import family_of
 from sdlora.store import ImageStore
 from sdlora.training import fine_tune
-from sdlora.training.inputs.buckets import bucket_sizes, nearest_bucket
-from sdlora.training.inputs.encoded import encode_rows
-from sdlora.training.inputs.framing import centre_framing
+from sdlora.training.inputs.encoded import Encoding, encode_rows
+from sdlora.training.inputs.framing import bucket_sizes, centre_framing, nearest_bucket
+from sdlora.training.job import TrainingJob
 from tests.unit.training.setting import CONFIG, LORA, as_snapshot
 
 CPU = torch.device("cpu")
@@ -77,24 +77,24 @@ def unlike(tmp_path):
 
 def test_latents_have_the_shape_of_their_bucket_and_the_caches_tell_sizes_apart(base, unlike):
     store, snapshot = unlike
-    encoded = encode_rows(base, snapshot.rows, store, (64, 48), aspect_buckets=True, mirror=True, device=CPU)
+    encoded = encode_rows(base, snapshot.rows, store, Encoding((64, 48), aspect_buckets=True, mirror=True), device=CPU)
     shapes = [sorted({shape[1:] for shape in of_view}) for of_view in encoded.shapes()]
     assert shapes == [[(12, 20), (16, 16), (20, 12)], [(8, 16), (12, 12), (16, 8)]]
     for resolution in encoded.resolutions:
         for digest, latents in resolution.latents.items():
             assert resolution.mirrored[digest].shape == latents.shape
             assert not torch.equal(resolution.mirrored[digest], latents)
-    squares = encode_rows(base, snapshot.rows, store, (64,), device=CPU)
+    squares = encode_rows(base, snapshot.rows, store, Encoding((64,)), device=CPU)
     assert {tuple(latents.shape[1:]) for latents in squares.resolutions[0].latents.values()} == {(16, 16)}
 
 
 def test_a_run_on_buckets_and_two_resolutions_trains_on_every_image(base, unlike, run_folder):
     store, snapshot = unlike
     config = CONFIG.model_copy(update={"aspect_buckets": True, "resolutions": (64, 48), "horizontal_flip": True})
-    adapter = fine_tune(base, snapshot, store, LORA, config, run_folder)
-    again = fine_tune(base, snapshot, store, LORA, config, run_folder / "again")
+    adapter = fine_tune(TrainingJob(base, snapshot, LORA, config, run_folder), store)
+    again = fine_tune(TrainingJob(base, snapshot, LORA, config, run_folder / "again"), store)
     assert adapter.digest == again.digest
-    squares = fine_tune(base, snapshot, store, LORA, CONFIG, run_folder / "squares")
+    squares = fine_tune(TrainingJob(base, snapshot, LORA, CONFIG, run_folder / "squares"), store)
     assert squares.digest != adapter.digest
     assert json.loads((run_folder / "config.json").read_text())["training"]["aspect_buckets"] is True
 
@@ -103,4 +103,4 @@ def test_a_resolution_that_does_not_fit_the_network_is_refused(base, store, snap
     multiple = family_of(base.folder).side_multiple_px
     config = CONFIG.model_copy(update={"resolutions": (64, multiple + 1)})
     with pytest.raises(TrainingError, match=rf"training\.resolutions: {multiple + 1} .*multiples of {multiple} px"):
-        fine_tune(base, snapshot, store, LORA, config, run_folder)
+        fine_tune(TrainingJob(base, snapshot, LORA, config, run_folder), store)

@@ -15,11 +15,12 @@ from sdlora.records.choice import Choice
 from sdlora.statistics.bootstrap import Resampled
 from sdlora.statistics.distances import kid
 from sdlora.training import fine_tune, run_digest
+from sdlora.training.job import TrainingJob
 from sdlora.training.judging.choosing import Chooser
 from sdlora.training.judging.drawn_validation import DrawnValidation
 from sdlora.training.judging.validation_result import ValidationResult
 from tests.settings import filled_lora, filled_training
-from tests.unit.training.setting import CONFIG, LORA, as_snapshot, fill_store
+from tests.unit.training.setting import CONFIG, LORA, Callbacks, as_snapshot, fill_store
 from tests.unit.training.test_choosing import errors, weights
 
 DRAWN = CONFIG.model_copy(update={"validation_images": 8, "precision": "fp32", "steps": 4, "validation_every_steps": 2})
@@ -61,12 +62,12 @@ def test_the_distance_is_that_of_images_drawn_from_the_held_out_captions(base, s
 
 def test_measuring_images_changes_nothing_that_is_learnt_and_gives_a_curve(base, store, held_out, run_folder):
     plain = fine_tune(
-        base, held_out, store, LORA, DRAWN.model_copy(update={"validation_images": None}), run_folder / "a"
+        TrainingJob(base, held_out, LORA, DRAWN.model_copy(update={"validation_images": None}), run_folder / "a"), store
     )
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    measured = fine_tune(base, held_out, store, LORA, DRAWN, run_folder / "b")
+    measured = fine_tune(TrainingJob(base, held_out, LORA, DRAWN, run_folder / "b"), store)
     assert torch.equal(torch.rand(1), expected)
     assert measured.digest == plain.digest
     points = curve(run_folder / "b", "validation_kid", "validation_kid_low", "validation_kid_high", "validation_loss")
@@ -83,7 +84,7 @@ def test_the_adapter_kept_by_kid_is_the_one_of_least_kid_however_the_run_was_int
     base, store, held_out, run_folder
 ):
     config = DRAWN.model_copy(update={"keep_by": "kid", "learning_rate": 0.03, "schedule": "constant"})
-    whole = fine_tune(base, held_out, store, LORA, config, run_folder / "whole")
+    whole = fine_tune(TrainingJob(base, held_out, LORA, config, run_folder / "whole"), store)
     choice = Choice.model_validate_json((run_folder / "whole" / "choice.json").read_text())
     distances = {step: value for step, value in curve(run_folder / "whole", "validation_kid") if step}
     assert choice.step == min(distances, key=distances.get)
@@ -95,8 +96,8 @@ def test_the_adapter_kept_by_kid_is_the_one_of_least_kid_however_the_run_was_int
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        fine_tune(base, held_out, store, LORA, config, run_folder / "cut", on_metrics=stop)
-    resumed = fine_tune(base, held_out, store, LORA, config, run_folder / "cut")
+        fine_tune(TrainingJob(base, held_out, LORA, config, run_folder / "cut"), store, Callbacks(on_metrics=stop))
+    resumed = fine_tune(TrainingJob(base, held_out, LORA, config, run_folder / "cut"), store)
     assert resumed.digest == whole.digest
     names = "validation_kid", "validation_kid_low", "validation_loss"
     assert curve(run_folder / "cut", *names) == curve(run_folder / "whole", *names)
@@ -125,7 +126,7 @@ def test_kid_without_images_and_too_few_held_out_images_are_refused(base, store,
     with pytest.raises(ValidationError, match="keep_by: kid is measured on drawn images"):
         filled_training(keep_by="kid")
     with pytest.raises(TrainingError, match=r"training\.validation_images: 8 .* holds out 3, too few"):
-        fine_tune(base, snapshot, store, LORA, DRAWN, run_folder)
+        fine_tune(TrainingJob(base, snapshot, LORA, DRAWN, run_folder), store)
 
 
 def test_drawn_images_name_the_run_only_where_they_choose():

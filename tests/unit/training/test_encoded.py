@@ -6,22 +6,24 @@ import pytest
 import torch
 
 from sdlora.core.errors import TrainingError
+from sdlora.core.progress import SILENT
 from sdlora.data.pixels import load_images_uint8
 from sdlora.models import parts
 from sdlora.models.encode import encode_images, encode_text
 from sdlora.models.families import family_of
 from sdlora.store import ImageStore
-from sdlora.training.fine_tuning import encode_snapshot
 from sdlora.training.inputs import image_encoder
-from sdlora.training.inputs.encoded import encode_rows
+from sdlora.training.inputs.encoded import Encoding, encode_rows
+from sdlora.training.job import TrainingJob
+from sdlora.training.setup import encode_inputs
 from tests.settings import filled_training
-from tests.unit.training.setting import as_snapshot, fill_store
+from tests.unit.training.setting import LORA, as_snapshot, fill_store
 
 CPU = torch.device("cpu")
 
 
 def test_cached_tensors_are_the_encoders_own(base, store, snapshot):
-    encoded = encode_rows(base, snapshot.train, store, (64,), mirror=True, device=CPU)
+    encoded = encode_rows(base, snapshot.train, store, Encoding((64,), mirror=True), device=CPU)
     images = load_images_uint8(store, snapshot.train, 64)
     autoencoder = parts.load_autoencoder(base)
     for cached, pictures in (
@@ -43,21 +45,21 @@ def test_only_new_images_are_encoded(base, tmp_path):
     with ImageStore.open(tmp_path / "home") as store:
         first = fill_store(store, tmp_path / "first", count=4)
         seen = []
-        encode_rows(base, first.rows, store, (64,), device=CPU, on_progress=lambda *call: seen.append(call))
+        encode_rows(base, first.rows, store, Encoding((64,)), device=CPU, on_progress=lambda *call: seen.append(call))
         assert [call for call in seen if call[0] == "encode images"] == [("encode images", 4, 4)]
         seen.clear()
-        encode_rows(base, first.rows, store, (64,), device=CPU, on_progress=lambda *call: seen.append(call))
+        encode_rows(base, first.rows, store, Encoding((64,)), device=CPU, on_progress=lambda *call: seen.append(call))
         assert not seen
         second = fill_store(store, tmp_path / "second", count=3, seed=1)
         both = as_snapshot([*first.rows, *second.rows])
-        encode_rows(base, both.rows, store, (64,), device=CPU, on_progress=lambda *call: seen.append(call))
+        encode_rows(base, both.rows, store, Encoding((64,)), device=CPU, on_progress=lambda *call: seen.append(call))
         assert [call for call in seen if call[0] == "encode images"] == [("encode images", 3, 3)]
 
 
 def test_another_size_or_another_autoencoder_is_never_answered_from_the_same_entries(base, store, snapshot):
     rows = snapshot.train[:1]
-    small = encode_rows(base, rows, store, (32,), device=CPU).resolutions[0].latents[rows[0].sha256]
-    large = encode_rows(base, rows, store, (64,), device=CPU).resolutions[0].latents[rows[0].sha256]
+    small = encode_rows(base, rows, store, Encoding((32,)), device=CPU).resolutions[0].latents[rows[0].sha256]
+    large = encode_rows(base, rows, store, Encoding((64,)), device=CPU).resolutions[0].latents[rows[0].sha256]
     assert small.shape != large.shape
 
 
@@ -71,10 +73,11 @@ def test_a_text_encoder_is_loaded_once_for_training_and_held_out_captions(base, 
             replace(row, captions=(f"picture {n}",), split=split)
             for n, (row, split) in enumerate(zip(rows, ["train", "held_out"] * 3, strict=True))
         ]
-        encoded, held_out = encode_snapshot(base, as_snapshot(halves), store, filled_training(), tmp_path, CPU, None)
+        job = TrainingJob(base, as_snapshot(halves), LORA, filled_training(), tmp_path)
+        inputs = encode_inputs(job, store, CPU, SILENT.on_progress)
     assert loaded == ["text_encoder"]
-    assert "picture 0" in encoded.embeddings
-    assert "picture 1" in held_out.embeddings
+    assert "picture 0" in inputs.train.embeddings
+    assert "picture 1" in inputs.held_out.embeddings
 
 
 def test_latents_do_not_depend_on_how_many_images_arrived_together(base, tmp_path):
@@ -82,7 +85,7 @@ def test_latents_do_not_depend_on_how_many_images_arrived_together(base, tmp_pat
     for count in (3, 11):
         with ImageStore.open(tmp_path / str(count)) as store:
             rows = fill_store(store, tmp_path / f"images-{count}", count=count).rows
-            latents.append(encode_rows(base, rows, store, (64,), device=CPU).resolutions[0].latents)
+            latents.append(encode_rows(base, rows, store, Encoding((64,)), device=CPU).resolutions[0].latents)
     shared = latents[0].keys() & latents[1].keys()
     assert len(shared) == 3
     assert all(torch.equal(latents[0][digest], latents[1][digest]) for digest in shared)
@@ -91,4 +94,4 @@ def test_latents_do_not_depend_on_how_many_images_arrived_together(base, tmp_pat
 def test_images_too_large_for_the_memory_are_refused_before_they_are_read(base, store, snapshot, monkeypatch):
     monkeypatch.setattr(image_encoder, "load_images_uint8", lambda *_: pytest.fail("an image was read"))
     with pytest.raises(TrainingError, match=r"training.resolutions: encoding images of 65536 x 65536 px needs .* GiB"):
-        encode_rows(base, snapshot.train, store, (65536,), device=CPU)
+        encode_rows(base, snapshot.train, store, Encoding((65536,)), device=CPU)

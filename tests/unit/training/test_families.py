@@ -14,12 +14,13 @@ from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model, par
 from sdlora.models.families import family_of
 from sdlora.store import ImageStore
 from sdlora.training import fine_tune
-from sdlora.training.inputs.encoded import encode_rows
+from sdlora.training.inputs.encoded import Encoding, encode_rows
+from sdlora.training.job import TrainingJob
 from sdlora.training.learning.frozen_weights import cast_frozen_weights
 from sdlora.training.learning.loss import DenoisingLoss
 from tests import families
 from tests.settings import filled_lora
-from tests.unit.training.setting import CONFIG, fill_store
+from tests.unit.training.setting import CONFIG, Callbacks, fill_store
 from tests.unit.training.steps import batch_of
 from tests.unit.training.test_fine_tuning import contents, interrupt_at
 
@@ -40,10 +41,12 @@ def bases(tmp_path_factory):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_family_is_trained_resumed_and_drawn_by_the_stock_pipeline(name, bases, store, snapshot, tmp_path):
     base = bases[name]
-    adapter = fine_tune(base, snapshot, store, LORA, STEPS, tmp_path / "whole")
+    adapter = fine_tune(TrainingJob(base, snapshot, LORA, STEPS, tmp_path / "whole"), store)
     with pytest.raises(KeyboardInterrupt):
-        fine_tune(base, snapshot, store, LORA, STEPS, tmp_path / "cut", on_metrics=interrupt_at(1))
-    resumed = fine_tune(base, snapshot, store, LORA, STEPS, tmp_path / "cut")
+        fine_tune(
+            TrainingJob(base, snapshot, LORA, STEPS, tmp_path / "cut"), store, Callbacks(on_metrics=interrupt_at(1))
+        )
+    resumed = fine_tune(TrainingJob(base, snapshot, LORA, STEPS, tmp_path / "cut"), store)
     assert contents(resumed.folder) == contents(adapter.folder)
     points = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     values = torch.tensor([value for point in points for value in point.values()])
@@ -69,7 +72,7 @@ def test_a_step_of_a_family_gives_gradients_to_its_adapter_alone(name, bases, st
             tensor.add_(0.01)
     loss = DenoisingLoss.of_base(base, 5.0, "fp32", CPU)
     # 128 px: at 64, self-attention of version 2's innermost level has one position, and nothing to choose from.
-    encoded = encode_rows(base, snapshot.train, store, (128,), device=CPU)
+    encoded = encode_rows(base, snapshot.train, store, Encoding((128,)), device=CPU)
     loss.weighted(denoiser, batch_of(encoded, loss.objective)).backward()
     gradients = {key: parameter.grad for key, parameter in denoiser.named_parameters() if parameter.grad is not None}
     assert gradients.keys() == adapter_parameters(denoiser).keys()
@@ -87,7 +90,7 @@ def test_a_base_stored_in_bf16_is_never_held_larger_and_computes_the_same(name, 
     pipeline.save_pretrained(tmp_path / "half")
     base = load_base_model(BaseModelConfig(source=str(tmp_path / "half")), tmp_path)
     loss = DenoisingLoss.of_base(base, None, "bf16", CPU)
-    batch = batch_of(encode_rows(base, snapshot.train, store, (64,), device=CPU), loss.objective)
+    batch = batch_of(encode_rows(base, snapshot.train, store, Encoding((64,)), device=CPU), loss.objective)
     as_stored, as_fp32 = (
         attach_lora(parts.load_denoiser(base, CPU, precision), LORA) for precision in ("bf16", "fp32")
     )
@@ -102,7 +105,7 @@ def test_a_base_stored_in_bf16_is_never_held_larger_and_computes_the_same(name, 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_gradient_checkpointing_reaches_every_familys_denoiser(name, bases, store, snapshot):
     loss = DenoisingLoss.of_base(bases[name], None, "fp32", CPU)
-    batch = batch_of(encode_rows(bases[name], snapshot.train, store, (64,), device=CPU), loss.objective)
+    batch = batch_of(encode_rows(bases[name], snapshot.train, store, Encoding((64,)), device=CPU), loss.objective)
     gradients = []
     for checkpointing in (False, True):
         denoiser = attach_lora(parts.load_denoiser(bases[name]), LORA).train()
@@ -129,13 +132,13 @@ def test_text_encoders_are_let_go_one_after_the_other(bases, snapshot, tmp_path,
     monkeypatch.setattr(parts, "load_text_encoder", load)
     with ImageStore.open(tmp_path / "home") as store:
         rows = fill_store(store, tmp_path / "images", count=4).rows
-        encode_rows(bases["sd3"], rows, store, (64,), device=CPU)
+        encode_rows(bases["sd3"], rows, store, Encoding((64,)), device=CPU)
     assert not alive
 
 
 def test_xl_is_told_the_size_that_each_training_image_had(bases, store, snapshot):
     rows = snapshot.train[:2]
-    encoded = encode_rows(bases["sdxl"], rows, store, (32,), device=CPU)
+    encoded = encode_rows(bases["sdxl"], rows, store, Encoding((32,)), device=CPU)
     for row in rows:  # drawn with 64 px
         conditioning = encoded.conditioning(row, 0, row.captions[0])
         assert conditioning["time_ids"].tolist() == [64, 64, 0, 0, 32, 32]

@@ -19,6 +19,7 @@ from sdlora.lora.load import open_adapter
 from sdlora.records.choice import Choice
 from sdlora.store import ImageStore
 from sdlora.training import ResolvedTraining, fine_tune, run_digest
+from sdlora.training.job import TrainingJob
 from tests.settings import filled_lora
 from tests.unit.training.disk import disk_space
 from tests.unit.training.setting import (
@@ -27,6 +28,7 @@ from tests.unit.training.setting import (
     LONG,
     LORA,
     LORA_WITH_DROPOUT,
+    Callbacks,
     as_snapshot,
     fill_store,
     write_setting,
@@ -55,7 +57,7 @@ def uninterrupted(base, filled, tmp_path_factory):
     store, snapshot = filled
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("uninterrupted") / "run"
-    fine_tune(base, snapshot, store, LORA_WITH_DROPOUT, EVERYTHING, folder)
+    fine_tune(TrainingJob(base, snapshot, LORA_WITH_DROPOUT, EVERYTHING, folder), store)
     return folder
 
 
@@ -68,7 +70,7 @@ def test_a_run_killed_at_three_moments_ends_with_the_same_adapter(
     anytime = f"{random.uniform(0.05, 0.6):.3f}s"
     for moment, outcomes in (("1", (-9,)), (anytime, (-9, 0)), ("5", (-9, 0))):
         assert run_module(*child, moment, str(int(signal.SIGKILL))) in outcomes, anytime
-    fine_tune(base, snapshot, store, LORA_WITH_DROPOUT, EVERYTHING, run_folder)
+    fine_tune(TrainingJob(base, snapshot, LORA_WITH_DROPOUT, EVERYTHING, run_folder), store)
     assert contents(run_folder / "adapter") == contents(uninterrupted / "adapter"), anytime
     assert curve(run_folder) == curve(uninterrupted), anytime
 
@@ -77,17 +79,19 @@ def test_a_run_killed_at_three_moments_ends_with_the_same_adapter(
 def test_every_method_trains_in_bf16_and_resumes_to_the_same_bytes(method, base, store, snapshot, tmp_path):
     lora = filled_lora(method=method, rank=2, targets="attention")
     config = CONFIG.model_copy(update={"steps": 3, "precision": "bf16"})
-    whole = fine_tune(base, snapshot, store, lora, config, tmp_path / "whole")
+    whole = fine_tune(TrainingJob(base, snapshot, lora, config, tmp_path / "whole"), store)
     with pytest.raises(KeyboardInterrupt):
-        fine_tune(base, snapshot, store, lora, config, tmp_path / "cut", on_metrics=interrupt_at(1))
-    resumed = fine_tune(base, snapshot, store, lora, config, tmp_path / "cut")
+        fine_tune(
+            TrainingJob(base, snapshot, lora, config, tmp_path / "cut"), store, Callbacks(on_metrics=interrupt_at(1))
+        )
+    resumed = fine_tune(TrainingJob(base, snapshot, lora, config, tmp_path / "cut"), store)
     assert contents(resumed.folder) == contents(whole.folder)
     assert curve(tmp_path / "whole")[-2]["loss"] > 0
 
 
 @pytest.mark.slow
 def test_a_run_killed_at_twenty_random_moments_ends_with_the_same_files(base, store, snapshot, run_folder, tmp_path):
-    fine_tune(base, snapshot, store, LORA_WITH_DROPOUT, LONG, tmp_path / "whole")
+    fine_tune(TrainingJob(base, snapshot, LORA_WITH_DROPOUT, LONG, tmp_path / "whole"), store)
     write_setting(tmp_path / "setting.json", base, store, snapshot)
     moments, kills = random.Random(0), 0
     while kills < 20:
@@ -100,7 +104,7 @@ def test_a_run_killed_at_twenty_random_moments_ends_with_the_same_files(base, st
         if ended == 0:  # it came to its end before: the rest of the kills go to another run of the same inputs
             assert contents(run_folder / "adapter") == contents(tmp_path / "whole" / "adapter")
             shutil.rmtree(run_folder)
-    fine_tune(base, snapshot, store, LORA_WITH_DROPOUT, LONG, run_folder)
+    fine_tune(TrainingJob(base, snapshot, LORA_WITH_DROPOUT, LONG, run_folder), store)
     for folder in ("adapter", "runner-up", "samples"):
         assert contents(run_folder / folder) == contents(tmp_path / "whole" / folder), folder
     assert (run_folder / "choice.json").read_text() == (tmp_path / "whole" / "choice.json").read_text()
@@ -112,11 +116,17 @@ def test_an_interrupted_run_saves_first_and_ends_with_the_same_adapter(
     step, uninterrupted, base, store, snapshot, run_folder
 ):
     with pytest.raises(KeyboardInterrupt):
-        fine_tune(base, snapshot, store, LORA_WITH_DROPOUT, EVERYTHING, run_folder, on_metrics=interrupt_at(step))
+        fine_tune(
+            TrainingJob(base, snapshot, LORA_WITH_DROPOUT, EVERYTHING, run_folder),
+            store,
+            Callbacks(on_metrics=interrupt_at(step)),
+        )
     assert latest_checkpoint(run_folder / "checkpoints").step == step
     seen = []
     fine_tune(
-        base, snapshot, store, LORA_WITH_DROPOUT, EVERYTHING, run_folder, on_metrics=lambda *call: seen.append(call)
+        TrainingJob(base, snapshot, LORA_WITH_DROPOUT, EVERYTHING, run_folder),
+        store,
+        Callbacks(on_metrics=lambda *call: seen.append(call)),
     )
     assert contents(run_folder / "adapter") == contents(uninterrupted / "adapter")
     assert [number for number, values in seen if "loss" in values] == [1, 2, 3, 4, 5, 6]  # the curve has no gap
@@ -128,7 +138,11 @@ def test_sigterm_saves_and_then_reaches_the_handler_it_was_meant_for(base, store
     previous = signal.signal(signal.SIGTERM, lambda number, _frame: received.append(number))
     try:
         with pytest.raises(KeyboardInterrupt):
-            fine_tune(base, snapshot, store, LORA, CONFIG, run_folder, on_metrics=interrupt_at(3, signal.SIGTERM))
+            fine_tune(
+                TrainingJob(base, snapshot, LORA, CONFIG, run_folder),
+                store,
+                Callbacks(on_metrics=interrupt_at(3, signal.SIGTERM)),
+            )
         assert received == [signal.SIGTERM]
         assert latest_checkpoint(run_folder / "checkpoints").step == 3
         signal.raise_signal(signal.SIGTERM)  # the old handler is back
@@ -139,26 +153,25 @@ def test_sigterm_saves_and_then_reaches_the_handler_it_was_meant_for(base, store
 
 def test_a_damaged_checkpoint_costs_the_work_since_the_one_before(uninterrupted, base, store, snapshot, run_folder):
     with pytest.raises(KeyboardInterrupt):
-        fine_tune(base, snapshot, store, LORA_WITH_DROPOUT, EVERYTHING, run_folder, on_metrics=interrupt_at(5))
+        fine_tune(
+            TrainingJob(base, snapshot, LORA_WITH_DROPOUT, EVERYTHING, run_folder),
+            store,
+            Callbacks(on_metrics=interrupt_at(5)),
+        )
     newest = run_folder / "checkpoints" / "step-00000005" / "state.safetensors"
     content = bytearray(newest.read_bytes())
     content[-1] ^= 1
     newest.write_bytes(content)
-    fine_tune(base, snapshot, store, LORA_WITH_DROPOUT, EVERYTHING, run_folder)
+    fine_tune(TrainingJob(base, snapshot, LORA_WITH_DROPOUT, EVERYTHING, run_folder), store)
     assert contents(run_folder / "adapter") == contents(uninterrupted / "adapter")
 
 
 def test_a_finished_run_is_returned_without_training(uninterrupted, base, store, snapshot):
     seen = []
     adapter = fine_tune(
-        base,
-        snapshot,
+        TrainingJob(base, snapshot, LORA_WITH_DROPOUT, EVERYTHING, uninterrupted),
         store,
-        LORA_WITH_DROPOUT,
-        EVERYTHING,
-        uninterrupted,
-        on_metrics=lambda *call: seen.append(call),
-        on_progress=lambda *call: seen.append(call),
+        Callbacks(on_metrics=lambda *call: seen.append(call), on_progress=lambda *call: seen.append(call)),
     )
     assert not seen
     assert adapter.folder == uninterrupted / "adapter"
@@ -168,24 +181,26 @@ def test_a_finished_run_is_returned_without_training(uninterrupted, base, store,
 
 def test_a_finished_adapter_that_was_damaged_is_not_returned(base, store, snapshot, run_folder):
     config = CONFIG.model_copy(update={"steps": 1})
-    fine_tune(base, snapshot, store, LORA, config, run_folder)
+    fine_tune(TrainingJob(base, snapshot, LORA, config, run_folder), store)
     path = run_folder / "adapter" / "adapter.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\1")
     with pytest.raises(WeightsError, match=r"adapter\.safetensors is damaged"):
-        fine_tune(base, snapshot, store, LORA, config, run_folder)
+        fine_tune(TrainingJob(base, snapshot, LORA, config, run_folder), store)
 
 
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_folder_of_other_settings_is_refused(finished, base, store, snapshot, run_folder):
     config = CONFIG.model_copy(update={"steps": 2})
     if finished:
-        fine_tune(base, snapshot, store, LORA, config, run_folder)
+        fine_tune(TrainingJob(base, snapshot, LORA, config, run_folder), store)
     else:
         with pytest.raises(KeyboardInterrupt):
-            fine_tune(base, snapshot, store, LORA, config, run_folder, on_metrics=interrupt_at(1))
+            fine_tune(
+                TrainingJob(base, snapshot, LORA, config, run_folder), store, Callbacks(on_metrics=interrupt_at(1))
+            )
     changed = config.model_copy(update={"learning_rate": 1e-5})
     with pytest.raises(TrainingError, match=str(run_folder)):
-        fine_tune(base, snapshot, store, LORA, changed, run_folder)
+        fine_tune(TrainingJob(base, snapshot, LORA, changed, run_folder), store)
 
 
 def test_training_lowers_the_loss_on_images_it_trains_on(base, store, snapshot, run_folder):
@@ -195,7 +210,7 @@ def test_training_lowers_the_loss_on_images_it_trains_on(base, store, snapshot, 
         update={"steps": 25, "learning_rate": 1e-2, "validation_every_steps": 25, "precision": "fp32"}
     )
     lora = filled_lora(rank=8)
-    fine_tune(base, as_snapshot(rows), store, lora, config, run_folder)
+    fine_tune(TrainingJob(base, as_snapshot(rows), lora, config, run_folder), store)
     losses = [point["validation_loss"] for point in curve(run_folder) if "validation_loss" in point]
     assert losses[-1] < 0.9 * losses[0]
 
@@ -205,7 +220,7 @@ def test_the_adapter_that_measures_best_is_the_one_written(base, store, snapshot
     config = CONFIG.model_copy(
         update={"steps": 12, "schedule": "constant", "learning_rate": 0.03, "validation_every_steps": 3}
     )
-    adapter = fine_tune(base, snapshot, store, LORA, config, run_folder)
+    adapter = fine_tune(TrainingJob(base, snapshot, LORA, config, run_folder), store)
     losses = {point["step"]: point["validation_loss"] for point in curve(run_folder) if "validation_loss" in point}
     choice = Choice.model_validate_json((run_folder / "choice.json").read_text())
     ranked = sorted((loss, step) for step, loss in losses.items() if step)
@@ -213,14 +228,16 @@ def test_the_adapter_that_measures_best_is_the_one_written(base, store, snapshot
     assert choice.validation_loss == pytest.approx(ranked[0][0])
     assert adapter.digest != open_adapter(run_folder / "runner-up").digest
     assert not (run_folder / "kept").exists()
-    last = fine_tune(base, snapshot, store, LORA, config.model_copy(update={"keep": "last"}), run_folder / "last")
+    last = fine_tune(
+        TrainingJob(base, snapshot, LORA, config.model_copy(update={"keep": "last"}), run_folder / "last"), store
+    )
     assert (last.digest == adapter.digest) == (choice.step == 12)
 
 
 def test_a_run_that_has_ceased_to_help_stops_early_and_says_so(base, store, snapshot, run_folder):
     ruinous = {"steps": 40, "learning_rate": 3.0, "schedule": "constant", "warmup_steps": 0}
     config = CONFIG.model_copy(update={**ruinous, "validation_every_steps": 1, "early_stop_patience": 2})
-    adapter = fine_tune(base, snapshot, store, LORA, config, run_folder)
+    adapter = fine_tune(TrainingJob(base, snapshot, LORA, config, run_folder), store)
     choice = Choice.model_validate_json((run_folder / "choice.json").read_text())
     assert choice.stopped_early and choice.step < choice.trained_steps < 40
     assert curve(run_folder)[-1]["step"] == choice.trained_steps
@@ -228,8 +245,8 @@ def test_a_run_that_has_ceased_to_help_stops_early_and_says_so(base, store, snap
     again = run_folder / "again"
     stop = interrupt_at(choice.trained_steps)
     with pytest.raises(KeyboardInterrupt):
-        fine_tune(base, snapshot, store, LORA, config, again, on_metrics=stop)
-    assert fine_tune(base, snapshot, store, LORA, config, again).digest == adapter.digest
+        fine_tune(TrainingJob(base, snapshot, LORA, config, again), store, Callbacks(on_metrics=stop))
+    assert fine_tune(TrainingJob(base, snapshot, LORA, config, again), store).digest == adapter.digest
 
 
 def test_the_curve_holds_what_people_look_for(uninterrupted):
@@ -253,7 +270,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_images_and_saves_
     with pytest.raises(
         TrainingError, match=r"at step \d, on the images ([0-9a-f]{12}(, )?){1,2}.*learning_rate"
     ) as stop:
-        fine_tune(base, snapshot, store, LORA, config, run_folder)
+        fine_tune(TrainingJob(base, snapshot, LORA, config, run_folder), store)
     known = {row.sha256[:12] for row in snapshot.train}
     assert any(name in str(stop.value) for name in known)
     assert not (run_folder / "adapter").exists()
@@ -271,21 +288,25 @@ def test_a_full_disk_at_a_checkpoint_keeps_the_last_good_one(uninterrupted, base
 
     try:
         with pytest.raises(StorageError, match=rf"{run_folder}.*Free some space"):
-            fine_tune(base, snapshot, store, LORA_WITH_DROPOUT, EVERYTHING, run_folder, on_metrics=fill_the_disk_at)
+            fine_tune(
+                TrainingJob(base, snapshot, LORA_WITH_DROPOUT, EVERYTHING, run_folder),
+                store,
+                Callbacks(on_metrics=fill_the_disk_at),
+            )
     finally:
         limited[0].__exit__(None, None, None)
     assert latest_checkpoint(run_folder / "checkpoints").step == 2
-    fine_tune(base, snapshot, store, LORA_WITH_DROPOUT, EVERYTHING, run_folder)
+    fine_tune(TrainingJob(base, snapshot, LORA_WITH_DROPOUT, EVERYTHING, run_folder), store)
     assert contents(run_folder / "adapter") == contents(uninterrupted / "adapter")
 
 
 def test_wrong_settings_are_found_before_anything_is_trained(base, store, snapshot, run_folder):
     for lora in (filled_lora(rank=2, target_modules=("to_q", "to_x")), filled_lora(rank=64)):
         with pytest.raises(TargetModuleError, match="nothing was trained"):
-            fine_tune(base, snapshot, store, lora, CONFIG, run_folder / str(lora.rank))
+            fine_tune(TrainingJob(base, snapshot, lora, CONFIG, run_folder / str(lora.rank)), store)
         assert not (run_folder / str(lora.rank) / "config.json").exists()
     with pytest.raises(TrainingError, match="no training images"):
-        fine_tune(base, as_snapshot(list(snapshot.held_out)), store, LORA, CONFIG, run_folder)
+        fine_tune(TrainingJob(base, as_snapshot(list(snapshot.held_out)), LORA, CONFIG, run_folder), store)
 
 
 def test_an_image_that_cannot_be_read_costs_one_image(base, tmp_path, caplog):
@@ -296,14 +317,14 @@ def test_an_image_that_cannot_be_read_costs_one_image(base, tmp_path, caplog):
             path = next(store.home.rglob(sha256))
             path.chmod(0o600)
             path.write_bytes(path.read_bytes()[:100])
-        fine_tune(base, snapshot, store, LORA, CONFIG, tmp_path / "run")
+        fine_tune(TrainingJob(base, snapshot, LORA, CONFIG, tmp_path / "run"), store)
     assert sorted(json.loads((tmp_path / "run" / "skipped.json").read_text())) == sorted(bad)
     assert "2 of 10 images cannot be used" in caplog.text
 
 
 def test_a_snapshot_without_held_out_images_is_trained_without_validation(base, store, snapshot, run_folder):
     config = CONFIG.model_copy(update={"steps": 1})
-    fine_tune(base, as_snapshot(list(snapshot.train)), store, LORA, config, run_folder)
+    fine_tune(TrainingJob(base, as_snapshot(list(snapshot.train)), LORA, config, run_folder), store)
     assert [point.keys() for point in curve(run_folder)] == [{"step", "loss", "gradient_norm", "learning_rate"}]
 
 

@@ -6,7 +6,7 @@ import torch
 from sdlora.lora.attach import adapter_parameters, attach_lora
 from sdlora.models import parts
 from sdlora.training.inputs.batches import BatchGroup, draw_step
-from sdlora.training.inputs.encoded import encode_rows
+from sdlora.training.inputs.encoded import Encoding, encode_rows
 from sdlora.training.inputs.order import EpochOrder
 from sdlora.training.learning.loss import DenoisingLoss
 from tests.unit.training.setting import CONFIG, LORA
@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("micro_batch_size", [1, 3])
 def test_small_batches_add_up_to_the_gradients_of_the_large_one(micro_batch_size, base, store, snapshot):
-    encoded = encode_rows(base, snapshot.train, store, (64,), device=CPU)
+    encoded = encode_rows(base, snapshot.train, store, Encoding((64,)), device=CPU)
     config = CONFIG.model_copy(update={"batch_size": 7})
     order = EpochOrder(encoded.shapes(), 7, 0)
     loss = DenoisingLoss.of_base(base, 5.0, "fp32", CPU)

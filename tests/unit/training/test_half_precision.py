@@ -16,12 +16,13 @@ from sdlora.models import parts, precision
 from sdlora.models.precision import probe_precision
 from sdlora.training import fine_tune
 from sdlora.training.inputs.batches import Batch
+from sdlora.training.job import TrainingJob
 from sdlora.training.learning.frozen_weights import cast_frozen_weights
 from sdlora.training.learning.learner import Learner, TrainedGroup
 from sdlora.training.learning.loss import DenoisingLoss
 from tests.settings import filled_training
 from tests.unit.lora.perturb import perturb_adapter
-from tests.unit.training.setting import CONFIG, LORA
+from tests.unit.training.setting import CONFIG, LORA, Callbacks
 from tests.unit.training.test_fine_tuning import contents, interrupt_at
 
 FP16 = CONFIG.model_copy(update={"precision": "fp16", "steps": 5, "learning_rate": 0.01})
@@ -32,13 +33,17 @@ def points(folder):
 
 
 def test_a_run_in_fp16_follows_fp32_and_resumes_to_the_byte_with_its_loss_scale(base, store, snapshot, tmp_path):
-    adapter = fine_tune(base, snapshot, store, LORA, FP16, tmp_path / "whole")
-    fine_tune(base, snapshot, store, LORA, FP16.model_copy(update={"precision": "fp32"}), tmp_path / "fp32")
+    adapter = fine_tune(TrainingJob(base, snapshot, LORA, FP16, tmp_path / "whole"), store)
+    fine_tune(
+        TrainingJob(base, snapshot, LORA, FP16.model_copy(update={"precision": "fp32"}), tmp_path / "fp32"), store
+    )
     with pytest.raises(KeyboardInterrupt):
-        fine_tune(base, snapshot, store, LORA, FP16, tmp_path / "cut", on_metrics=interrupt_at(2))
+        fine_tune(
+            TrainingJob(base, snapshot, LORA, FP16, tmp_path / "cut"), store, Callbacks(on_metrics=interrupt_at(2))
+        )
     saved = latest_checkpoint(tmp_path / "cut" / "checkpoints").tensors["loss_scale"]
     assert saved.tolist() == [65536.0, 2.0]  # two steps without an overflow
-    resumed = fine_tune(base, snapshot, store, LORA, FP16, tmp_path / "cut")
+    resumed = fine_tune(TrainingJob(base, snapshot, LORA, FP16, tmp_path / "cut"), store)
     assert contents(resumed.folder) == contents(adapter.folder)
     halves, wholes = ([p for p in points(tmp_path / run) if "loss" in p] for run in ("whole", "fp32"))
     assert [p["loss"] for p in halves] == pytest.approx([p["loss"] for p in wholes], rel=5e-3)
@@ -113,7 +118,7 @@ def test_a_restored_loss_scale_grows_when_the_uninterrupted_one_does(tmp_path):
 def test_a_run_that_only_overflows_is_stopped_with_the_remedy(base, store, snapshot, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.amp.GradScaler, "get_scale", lambda self: 0.5)
     with pytest.raises(TrainingError, match=r"training\.precision: fp16 overflows.*by only 0\.5\..*bf16 or fp32"):
-        fine_tune(base, snapshot, store, LORA, FP16, tmp_path / "run")
+        fine_tune(TrainingJob(base, snapshot, LORA, FP16, tmp_path / "run"), store)
     assert latest_checkpoint(tmp_path / "run" / "checkpoints") is None
 
 

@@ -13,9 +13,10 @@ from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.data.snapshot import make_snapshot
 from sdlora.store import ImageStore
-from sdlora.training.launch import FineTuneRequest, fine_tune_request
+from sdlora.training.job import TrainingJob
+from sdlora.training.launch import run_job
 from tests.tiny import draw_images
-from tests.unit.training.setting import CONFIG, LORA
+from tests.unit.training.setting import CONFIG, LORA, Callbacks
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +30,9 @@ def prepared(tmp_path_factory):
         yield store, make_snapshot(store, config)
 
 
-def request(base, prepared, folder: Path, **changes):
-    store, snapshot = prepared
+def job(base, prepared, folder: Path, **changes):
     training = CONFIG.model_copy(update={"precision": "fp32", **changes})
-    return FineTuneRequest(
-        home=store.home, base=base, snapshot_digest=snapshot.digest, lora=LORA, training=training, folder=folder
-    )
+    return TrainingJob(base, prepared[1], LORA, training, folder)
 
 
 def curve(folder: Path):
@@ -51,8 +49,8 @@ def updates(folder: Path):
 
 def test_one_process_runs_here(base, prepared, tmp_path):
     seen = []
-    adapter = fine_tune_request(
-        request(base, prepared, tmp_path / "run"), prepared[0], on_metrics=lambda *call: seen.append(call)
+    adapter = run_job(
+        job(base, prepared, tmp_path / "run"), prepared[0], Callbacks(on_metrics=lambda *call: seen.append(call))
     )
     assert adapter.folder == tmp_path / "run" / "adapter"
     assert [step for step, values in seen if "loss" in values] == [1, 2, 3, 4, 5, 6]
@@ -64,11 +62,11 @@ def test_two_processes_train_the_adapter_that_one_does(base, prepared, tmp_path)
     # Two shapes of pictures (the second resolution), unequal passes and prior images are shared as well.
     settings = {"batch_size": 4, "resolutions": (64, 48), "early_stop_patience": 50}
     settings |= {"prior_weight": 0.5, "prior_prompts": ("a blue bar",), "prior_images": 4, "prior_batch_size": 3}
-    alone = fine_tune_request(request(base, prepared, tmp_path / "one", **settings), store)
-    pair = fine_tune_request(
-        request(base, prepared, tmp_path / "two", **settings, num_processes=2),
+    alone = run_job(job(base, prepared, tmp_path / "one", **settings), store)
+    pair = run_job(
+        job(base, prepared, tmp_path / "two", **settings, num_processes=2),
         store,
-        on_metrics=lambda *call: seen.append(call),
+        Callbacks(on_metrics=lambda *call: seen.append(call)),
     )
     ours, theirs = (updates(adapter.folder) for adapter in (alone, pair))
     assert ours.keys() == theirs.keys()
@@ -83,7 +81,7 @@ def test_two_processes_train_the_adapter_that_one_does(base, prepared, tmp_path)
 
 @pytest.mark.slow
 def test_the_failure_of_one_process_ends_all_with_its_message(base, prepared, tmp_path):
-    ruinous = request(base, prepared, tmp_path / "run", learning_rate=1e30, warmup_steps=0, num_processes=2)
+    ruinous = job(base, prepared, tmp_path / "run", learning_rate=1e30, warmup_steps=0, num_processes=2)
     with pytest.raises(TrainingError, match=r"the loss is nan.*at step \d.*on the images"):
-        fine_tune_request(ruinous, prepared[0])
+        run_job(ruinous, prepared[0])
     assert not (tmp_path / "run" / "adapter").exists()

@@ -11,7 +11,7 @@ from sdlora.diffusion.targets import training_target
 from sdlora.models import parts
 from sdlora.models.families import family_of
 from sdlora.training.inputs.batches import Batch
-from sdlora.training.inputs.encoded import encode_rows
+from sdlora.training.inputs.encoded import Encoding, encode_rows
 from sdlora.training.judging.validation import FixedNoiseValidation
 from sdlora.training.learning.loss import DenoisingLoss
 from tests.unit.training.setting import as_snapshot
@@ -67,7 +67,7 @@ def test_min_snr_weighs_each_image_by_its_timestep(base, batch):
 
 def test_validation_repeats_itself_and_notices_a_change(base, store, snapshot):
     loss = DenoisingLoss.of_base(base, 5.0, "fp32", CPU)
-    encoded = encode_rows(base, snapshot.held_out, store, (64,), device=CPU)
+    encoded = encode_rows(base, snapshot.held_out, store, Encoding((64,)), device=CPU)
     denoiser = parts.load_denoiser(base)
 
     def errors(seed=0, batch_size=4):
@@ -88,7 +88,7 @@ def test_an_images_validation_noise_does_not_depend_on_the_other_images(base, st
     denoiser = parts.load_denoiser(base)
 
     def errors(rows):
-        validation = FixedNoiseValidation(encode_rows(base, rows, store, (64,), device=CPU), loss, 0, 4, CPU)
+        validation = FixedNoiseValidation(encode_rows(base, rows, store, Encoding((64,)), device=CPU), loss, 0, 4, CPU)
         return torch.cat([loss.per_image(denoiser, batch) for batch in validation.batches]).view(len(rows), -1)
 
     rows = as_snapshot(list(snapshot.held_out)).rows

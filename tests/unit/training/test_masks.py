@@ -9,7 +9,7 @@ from sdlora.models import parts
 from sdlora.models.families import family_of
 from sdlora.store import ImageStore
 from sdlora.training.inputs.batches import BatchGroup, draw_step
-from sdlora.training.inputs.encoded import encode_rows
+from sdlora.training.inputs.encoded import Encoding, encode_rows
 from sdlora.training.inputs.masks import mask_weights
 from sdlora.training.inputs.order import EpochOrder
 from sdlora.training.learning.loss import DenoisingLoss
@@ -30,7 +30,7 @@ def encoded(base, tmp_path):
             SnapshotRow(store.add_image((tmp_path / name).read_bytes(), ("",)), ("",), "train")
             for name in ("half.png", "whole.png")
         ]
-        yield encode_rows(base, rows, store, (64,), mirror=True, masks=True, device=CPU)
+        yield encode_rows(base, rows, store, Encoding((64,), mirror=True, masks=True), device=CPU)
 
 
 def test_the_alpha_channel_becomes_a_mask_at_the_latents_resolution(base, encoded):

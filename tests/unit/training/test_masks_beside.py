@@ -17,8 +17,9 @@ from sdlora.models.families import family_of
 from sdlora.store import ImageStore
 from sdlora.training import fine_tune
 from sdlora.training.inputs.batches import BatchGroup, draw_step
-from sdlora.training.inputs.encoded import encode_rows
+from sdlora.training.inputs.encoded import Encoding, encode_rows
 from sdlora.training.inputs.order import EpochOrder
+from sdlora.training.job import TrainingJob
 from sdlora.training.learning.loss import DenoisingLoss
 from tests.unit.training.setting import CONFIG, LORA, as_snapshot
 
@@ -73,7 +74,7 @@ def test_a_mask_is_scaled_and_cropped_with_its_image(size, buckets, share, base,
         replace(row_of(store, size, light_until(column // 2, (size[0] // 2, size[1] // 2))), sha256=rows[0].sha256)
     )
     for row in rows:  # as large as its image, or half as large
-        encoded = encode_rows(base, [row], store, (64,), aspect_buckets=buckets, masks=True, device=CPU)
+        encoded = encode_rows(base, [row], store, Encoding((64,), aspect_buckets=buckets, masks=True), device=CPU)
         mask = encoded.resolutions[0].masks[row.sha256]
         assert mask.shape[1:] == encoded.resolutions[0].latents[row.sha256].shape[1:]
         assert share_of_columns(mask) == pytest.approx(share, abs=0.02)
@@ -84,7 +85,7 @@ def test_a_mask_beside_an_image_counts_in_place_of_its_alpha_channel(base, store
     ImageDraw.Draw(half).rectangle((32, 0, 63, 63), fill=(0, 0, 0, 0))
     row = row_of(store, (64, 64), light_until(16, (64, 64)), half)
     resolutions = [
-        encode_rows(base, [one], store, (64,), masks=True, device=CPU).resolutions[0]
+        encode_rows(base, [one], store, Encoding((64,), masks=True), device=CPU).resolutions[0]
         for one in (replace(row, mask=""), row)
     ]
     assert [share_of_columns(resolution.masks[row.sha256]) for resolution in resolutions] == pytest.approx(
@@ -99,7 +100,7 @@ def test_an_exchanged_mask_is_read_anew_and_the_latents_are_not_encoded_again(ba
     shares = []
     for one in (row, other, row):
         encoded = encode_rows(
-            base, [one], store, (64,), masks=True, device=CPU, on_progress=lambda *call: told.append(call)
+            base, [one], store, Encoding((64,), masks=True), device=CPU, on_progress=lambda *call: told.append(call)
         )
         shares.append(share_of_columns(encoded.resolutions[0].masks[row.sha256]))
     assert shares == pytest.approx([0.25, 0.75, 0.25], abs=0.02)
@@ -109,7 +110,7 @@ def test_an_exchanged_mask_is_read_anew_and_the_latents_are_not_encoded_again(ba
 @pytest.mark.parametrize("flip", [False, True])
 def test_gradients_know_nothing_of_what_a_mask_leaves_out(flip, base, store, monkeypatch):
     row = row_of(store, (64, 64), light_until(32, (64, 64)))
-    encoded = encode_rows(base, [row], store, (64,), mirror=True, masks=True, device=CPU)
+    encoded = encode_rows(base, [row], store, Encoding((64,), mirror=True, masks=True), device=CPU)
     loss = DenoisingLoss.of_base(base, 5.0, "fp32", CPU)
     denoiser = attach_lora(parts.load_denoiser(base), LORA)
     tensors = adapter_parameters(denoiser)
@@ -147,10 +148,10 @@ def test_gradients_know_nothing_of_what_a_mask_leaves_out(flip, base, store, mon
 def test_lost_bytes_of_a_mask_cost_one_image_and_never_train_it_whole(base, store):
     rows = [row_of(store, (64, 64), light_until(16, (64, 64))), row_of(store, (60, 64), light_until(16, (60, 64)))]
     store.blobs.remove(rows[0].mask)
-    encoded = encode_rows(base, rows, store, (64,), masks=True, device=CPU)
+    encoded = encode_rows(base, rows, store, Encoding((64,), masks=True), device=CPU)
     assert [row.sha256 for row in encoded.rows] == [rows[1].sha256]
     assert f"the mask {rows[0].mask[:12]} of image {rows[0].sha256[:12]}" in encoded.skipped[rows[0].sha256]
-    assert len(encode_rows(base, rows, store, (64,), masks=False, device=CPU).rows) == 2
+    assert len(encode_rows(base, rows, store, Encoding((64,), masks=False), device=CPU).rows) == 2
 
 
 def test_masks_change_what_is_learnt_and_are_spoken_of_where_they_are_not_used(base, store, tmp_path: Path, caplog):
@@ -159,11 +160,11 @@ def test_masks_change_what_is_learnt_and_are_spoken_of_where_they_are_not_used(b
     wide = as_snapshot([replace(row, mask=store.blobs.put(light_until(48, (64, 64)))) for row in rows])
     assert narrow.digest != wide.digest
     learnt = [
-        fine_tune(base, snapshot, store, LORA, MASKED, tmp_path / str(number)).digest
+        fine_tune(TrainingJob(base, snapshot, LORA, MASKED, tmp_path / str(number)), store).digest
         for number, snapshot in enumerate((narrow, wide))
     ]
     assert learnt[0] != learnt[1]
     assert "masked_weight" not in caplog.text
     unmasked = MASKED.model_copy(update={"masked_weight": None})
-    fine_tune(base, narrow, store, LORA, unmasked, tmp_path / "unmasked")
+    fine_tune(TrainingJob(base, narrow, LORA, unmasked, tmp_path / "unmasked"), store)
     assert "2 images have masks, but without training.masked_weight" in caplog.text

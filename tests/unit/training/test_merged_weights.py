@@ -7,9 +7,8 @@ from sdlora.lora import attach_lora
 from sdlora.lora.attach import adapter_parameters
 from sdlora.lora.layers import adapted_layers
 from sdlora.models import parts
-from sdlora.training.learning import merged_weights
-from sdlora.training.learning.frozen_weights import cast_frozen_weights
-from sdlora.training.learning.merged_weights import fuse_lora_in_forward
+from sdlora.training.learning import frozen_weights
+from sdlora.training.learning.frozen_weights import cast_frozen_weights, fuse_lora_in_forward
 from tests.settings import filled_lora
 from tests.unit.training.steps import loss_and_gradient, moved
 
@@ -46,7 +45,7 @@ def test_layers_that_need_their_inputs_and_large_networks_stay_as_they_are(base,
     assert fuse_lora_in_forward(attached(base, filled_lora(rank=2, dropout=0.5))) == 0
     assert fuse_lora_in_forward(attached(base, filled_lora(rank=2, method="dora"))) == 0
     assert fuse_lora_in_forward(attached(base, filled_lora(rank=2, method="loha"))) == 0
-    monkeypatch.setattr(merged_weights, "MOST_WEIGHTS", 1000)
+    monkeypatch.setattr(frozen_weights, "MOST_WEIGHTS", 1000)
     assert fuse_lora_in_forward(attached(base, filled_lora(rank=2))) == 0
 
 

@@ -11,10 +11,11 @@ from sdlora.core.errors import TrainingError
 from sdlora.lora.attach import attach_lora
 from sdlora.models import parts
 from sdlora.training import fine_tune
-from sdlora.training.inputs.encoded import encode_rows
+from sdlora.training.inputs.encoded import Encoding, encode_rows
+from sdlora.training.job import TrainingJob
 from sdlora.training.learning import preflight
 from sdlora.training.learning.loss import DenoisingLoss
-from tests.unit.training.setting import CONFIG, LORA
+from tests.unit.training.setting import CONFIG, LORA, Callbacks
 
 CPU = torch.device("cpu")
 
@@ -25,7 +26,7 @@ def trained(base, store, snapshot):
     return (
         denoiser,
         DenoisingLoss.of_base(base, 5.0, "fp32", CPU),
-        encode_rows(base, snapshot.train, store, (64,), device=CPU),
+        encode_rows(base, snapshot.train, store, Encoding((64,)), device=CPU),
     )
 
 
@@ -99,10 +100,10 @@ def test_a_continued_run_keeps_the_division_it_was_begun_with(base, store, snaps
 
     config = CONFIG.model_copy(update={"batch_size": 6, "precision": "fp32"})
     monkeypatch.setattr(preflight, "_by_measuring", lambda *_: 4)
-    whole = fine_tune(base, snapshot, store, LORA, config, run_folder / "whole")
+    whole = fine_tune(TrainingJob(base, snapshot, LORA, config, run_folder / "whole"), store)
     with pytest.raises(KeyboardInterrupt):
-        fine_tune(base, snapshot, store, LORA, config, run_folder / "stopped", on_metrics=stop)
+        fine_tune(TrainingJob(base, snapshot, LORA, config, run_folder / "stopped"), store, Callbacks(on_metrics=stop))
     monkeypatch.setattr(preflight, "_by_measuring", lambda *_: 6)  # more memory is free now
-    assert fine_tune(base, snapshot, store, LORA, config, run_folder / "stopped").digest == whole.digest
-    other = fine_tune(base, snapshot, store, LORA, config, run_folder / "other")
+    assert fine_tune(TrainingJob(base, snapshot, LORA, config, run_folder / "stopped"), store).digest == whole.digest
+    other = fine_tune(TrainingJob(base, snapshot, LORA, config, run_folder / "other"), store)
     assert other.digest != whole.digest  # the same gradients but for the order of their sums

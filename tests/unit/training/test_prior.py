@@ -19,11 +19,12 @@ from sdlora.training.inputs.encoded import EncodedRows, Resolution
 from sdlora.training.inputs.order import EpochOrder
 from sdlora.training.inputs.prior import encode_prior
 from sdlora.training.inputs.prior_images import draw_prior_images, plan_prior_images
+from sdlora.training.job import TrainingJob
 from sdlora.training.judging.validation import FixedNoiseValidation
 from sdlora.training.learning.loss import DenoisingLoss
 from tests.families import build
 from tests.settings import filled_lora, filled_training
-from tests.unit.training.setting import CONFIG, LORA
+from tests.unit.training.setting import CONFIG, LORA, Callbacks
 from tests.unit.training.test_batches import UNIFORM
 from tests.unit.training.written import contents
 
@@ -156,11 +157,13 @@ def test_prior_images_without_a_mask_count_everywhere():
 
 def test_a_run_with_prior_images_resumes_to_the_same_bytes_and_says_so_in_its_files(base, store, snapshot, run_folder):
     plain = fine_tune(
-        base, snapshot, store, LORA, CONFIG.model_copy(update={"precision": "fp32"}), run_folder / "plain"
+        TrainingJob(base, snapshot, LORA, CONFIG.model_copy(update={"precision": "fp32"}), run_folder / "plain"), store
     )
     pictures = []
     whole = fine_tune(
-        base, snapshot, store, LORA, PRIOR, run_folder / "whole", on_samples=lambda *call: pictures.append(call)
+        TrainingJob(base, snapshot, LORA, PRIOR, run_folder / "whole"),
+        store,
+        Callbacks(on_samples=lambda *call: pictures.append(call)),
     )
     assert pictures == [(0, run_folder / "whole" / "prior-images.png")]
     sheet, images = Image.open(pictures[0][1]), encode_prior(base, PRIOR, store.home, CPU)
@@ -174,8 +177,8 @@ def test_a_run_with_prior_images_resumes_to_the_same_bytes_and_says_so_in_its_fi
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        fine_tune(base, snapshot, store, LORA, PRIOR, run_folder / "cut", on_metrics=stop)
-    resumed = fine_tune(base, snapshot, store, LORA, PRIOR, run_folder / "cut")
+        fine_tune(TrainingJob(base, snapshot, LORA, PRIOR, run_folder / "cut"), store, Callbacks(on_metrics=stop))
+    resumed = fine_tune(TrainingJob(base, snapshot, LORA, PRIOR, run_folder / "cut"), store)
     assert contents(resumed.folder) == contents(whole.folder)
     with safe_open(whole.folder / "adapter.safetensors", framework="pt") as file:
         metadata = file.metadata()
@@ -201,7 +204,7 @@ def test_what_is_learnt_restores_the_prior_images_better_than_without_them(base,
     validation = FixedNoiseValidation(prior, loss, 0, 8, CPU)
     losses = []
     for name, config in (("without", without), ("with", with_prior)):
-        adapter = fine_tune(base, snapshot, store, LORA, config, run_folder / name)
+        adapter = fine_tune(TrainingJob(base, snapshot, LORA, config, run_folder / name), store)
         denoiser = StableDiffusion.from_ref(base, adapter, precision="fp32").denoiser
         losses.append(validation.measure(denoiser).mean().item())
     assert losses[1] < 0.95 * losses[0], losses

@@ -17,7 +17,8 @@ from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.data.snapshot import make_snapshot
 from sdlora.store import ImageStore
-from sdlora.training.launch import FineTuneRequest, fine_tune_request
+from sdlora.training.job import TrainingJob
+from sdlora.training.launch import opened_job, run_job, write_job
 from tests.tiny import draw_images
 from tests.unit.training.setting import CONFIG, LORA
 
@@ -28,34 +29,30 @@ TRAINING = CONFIG.model_copy(update={**SETTINGS, "checkpoint_every_steps": None}
 
 
 @pytest.fixture(scope="module")
-def requested(base, tmp_path_factory):
-    """From a folder to the request to train there."""
+def written(base, tmp_path_factory):
+    """From a folder to the file of the job to train there."""
     home = tmp_path_factory.mktemp("processes")
     config = DataConfig(sources=(str(draw_images(home / "images", 16)),))
     with ImageStore.open(home / "home") as store:
         collect(store, config.sources[0], config)
         clean(store, config)
-        digest = make_snapshot(store, config).digest
-    return lambda folder: FineTuneRequest(
-        home=home / "home", base=base, snapshot_digest=digest, lora=LORA, training=TRAINING, folder=folder
-    )
+        snapshot = make_snapshot(store, config)
+    return lambda folder: write_job(TrainingJob(base, snapshot, LORA, TRAINING, folder), home / "home")
 
 
-def finish(request: FineTuneRequest) -> dict[str, bytes]:
-    with ImageStore.open(request.home) as store:
-        adapter = fine_tune_request(request, store)
+def finish(file: Path) -> dict[str, bytes]:
+    with opened_job(file) as (job, store):
+        adapter = run_job(job, store)
     return {path.name: path.read_bytes() for path in adapter.folder.iterdir()}
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(requested, tmp_path_factory):
-    return finish(requested(tmp_path_factory.mktemp("whole") / "run"))
+def uninterrupted(written, tmp_path_factory):
+    return finish(written(tmp_path_factory.mktemp("whole") / "run"))
 
 
-def start(request: FineTuneRequest, folder: Path) -> subprocess.Popen[str]:
+def start(file: Path) -> subprocess.Popen[str]:
     """Start a parent and return when its processes have trained a few steps."""
-    file = folder / "request.json"
-    file.write_text(request.model_dump_json(exclude_unset=True))
     command = [sys.executable, "-m", "tests.unit.training.parent", str(file)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
     started = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -80,9 +77,9 @@ def wait_for(family: list[psutil.Process]) -> None:
 
 
 @pytest.mark.parametrize("receivers", ["parent", "all", "one worker"])
-def test_sigterm_ends_all_of_them_after_a_checkpoint(receivers, requested, uninterrupted, tmp_path):
-    request = requested(tmp_path / "run")
-    started = start(request, tmp_path)
+def test_sigterm_ends_all_of_them_after_a_checkpoint(receivers, written, uninterrupted, tmp_path):
+    file = written(tmp_path / "run")
+    started = start(file)
     family = family_of(started)
     told = {"parent": [started.pid], "one worker": [family[2].pid]}
     for pid in told.get(receivers, [started.pid, *(process.pid for process in family)]):
@@ -91,24 +88,24 @@ def test_sigterm_ends_all_of_them_after_a_checkpoint(receivers, requested, unint
     wait_for(family)
     assert started.returncode == 130, errors
     assert "Traceback" not in errors
-    checkpoint = latest_checkpoint(request.folder / "checkpoints")
+    checkpoint = latest_checkpoint(file.parent / "checkpoints")
     assert checkpoint is not None and 4 <= checkpoint.step < 60
-    assert finish(request) == uninterrupted
+    assert finish(file) == uninterrupted
 
 
 @pytest.mark.parametrize("killed", ["parent", "launcher", "one worker"])
-def test_a_killed_one_ends_all_of_them_and_the_next_start_works(killed, requested, uninterrupted, tmp_path):
-    request = requested(tmp_path / "run")
-    started = start(request, tmp_path)
+def test_a_killed_one_ends_all_of_them_and_the_next_start_works(killed, written, uninterrupted, tmp_path):
+    file = written(tmp_path / "run")
+    started = start(file)
     family = family_of(started)
     victim = {"parent": started.pid, "launcher": family[0].pid, "one worker": family[1].pid}
     os.kill(victim[killed], signal.SIGKILL)
     if killed == "parent":  # at once: what is still about to end must not be in the way
-        assert finish(request) == uninterrupted
+        assert finish(file) == uninterrupted
     _, errors = started.communicate(timeout=60)
     wait_for(family)
     assert "Traceback" not in errors
     if killed != "parent":
         assert started.returncode == 1
         assert "was killed" in errors and "the same command continues" in errors
-        assert finish(request) == uninterrupted
+        assert finish(file) == uninterrupted

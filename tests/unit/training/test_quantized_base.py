@@ -14,12 +14,13 @@ from sdlora.lora import attach_lora
 from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model, parts
 from sdlora.training import ResolvedTraining, fine_tune, run_digest
 from sdlora.training.full import fine_tune_fully
-from sdlora.training.inputs.encoded import encode_rows
+from sdlora.training.inputs.encoded import Encoding, encode_rows
+from sdlora.training.job import TrainingJob
 from sdlora.training.learning import preflight
 from sdlora.training.learning.loss import DenoisingLoss
 from tests import families
 from tests.settings import filled_lora
-from tests.unit.training.setting import CONFIG, LORA
+from tests.unit.training.setting import CONFIG, LORA, Callbacks
 from tests.unit.training.steps import loss_and_gradient, moved
 from tests.unit.training.test_fine_tuning import contents, curve, interrupt_at
 
@@ -74,7 +75,7 @@ def test_loss_and_gradients_are_those_of_the_weights_up_to_their_rounding(kind, 
 @needs_bitsandbytes
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_preflight_counts_what_images_keep_and_not_the_weights(kind, base, store, snapshot):
-    encoded = encode_rows(base, snapshot.train, store, (64,), device=torch.device("cpu"))
+    encoded = encode_rows(base, snapshot.train, store, Encoding((64,)), device=torch.device("cpu"))
     example, loss = preflight._largest([encoded]), DenoisingLoss.of_base(base, 5.0, "fp32", torch.device("cpu"))
     kept = {
         (kind, count): preflight._kept_bytes(attached(base, kind), loss, preflight._repeated(example, count))
@@ -105,11 +106,15 @@ def test_a_run_learns_resumes_to_the_byte_and_its_files_are_for_the_base_as_it_i
     kind, precision, base, store, snapshot, tmp_path
 ):
     config, quantized = STEPS.model_copy(update={"precision": precision}), base.model_copy(update={"quantize": kind})
-    plain = fine_tune(base, snapshot, store, LORA, config, tmp_path / "plain")
-    adapter = fine_tune(quantized, snapshot, store, LORA, config, tmp_path / "whole")
+    plain = fine_tune(TrainingJob(base, snapshot, LORA, config, tmp_path / "plain"), store)
+    adapter = fine_tune(TrainingJob(quantized, snapshot, LORA, config, tmp_path / "whole"), store)
     with pytest.raises(KeyboardInterrupt):
-        fine_tune(quantized, snapshot, store, LORA, config, tmp_path / "cut", on_metrics=interrupt_at(2))
-    resumed = fine_tune(quantized, snapshot, store, LORA, config, tmp_path / "cut")
+        fine_tune(
+            TrainingJob(quantized, snapshot, LORA, config, tmp_path / "cut"),
+            store,
+            Callbacks(on_metrics=interrupt_at(2)),
+        )
+    resumed = fine_tune(TrainingJob(quantized, snapshot, LORA, config, tmp_path / "cut"), store)
     assert contents(resumed.folder) == contents(adapter.folder)
     assert adapter.run_digest == run_digest(base.digest, snapshot.digest, LORA, _resolved(tmp_path / "whole"), kind)
     assert len({adapter.run_digest, plain.run_digest}) == 2 and adapter.digest != plain.digest
@@ -131,7 +136,9 @@ def _resolved(folder):
 @pytest.mark.parametrize(("kind", "method"), [("int8", "rslora"), ("nf4", "dora")])
 def test_a_transformer_is_trained_too(kind, method, flux, store, snapshot, tmp_path):
     lora = filled_lora(method=method, rank=2, targets="attention+ff")
-    adapter = fine_tune(flux.model_copy(update={"quantize": kind}), snapshot, store, lora, STEPS, tmp_path / "run")
+    adapter = fine_tune(
+        TrainingJob(flux.model_copy(update={"quantize": kind}), snapshot, lora, STEPS, tmp_path / "run"), store
+    )
     losses = [point["loss"] for point in curve(tmp_path / "run") if "loss" in point]
     assert len(losses) == 4 and torch.tensor(losses).isfinite().all()
     drawn = [
@@ -145,7 +152,7 @@ def test_a_missing_library_is_said_before_any_work(base, store, snapshot, tmp_pa
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # as if it were not installed
     quantized = base.model_copy(update={"quantize": "int8"})
     with pytest.raises(ConfigError, match=r"base_model\.quantize: int8 needs .*pip install bitsandbytes.* null"):
-        fine_tune(quantized, snapshot, store, LORA, STEPS, tmp_path / "run")
+        fine_tune(TrainingJob(quantized, snapshot, LORA, STEPS, tmp_path / "run"), store)
     assert not (tmp_path / "run" / "config.json").exists()
 
 
@@ -156,12 +163,12 @@ def test_methods_that_cannot_be_computed_beside_it_are_refused(kind, method, bas
     lora = filled_lora(method=method, rank=2, targets="attention")
     quantized = base.model_copy(update={"quantize": kind})
     with pytest.raises(ConfigError, match=rf"base_model\.quantize: {kind} .* lora\.method {method}: .*to lora"):
-        fine_tune(quantized, snapshot, store, lora, STEPS, tmp_path / "run")
+        fine_tune(TrainingJob(quantized, snapshot, lora, STEPS, tmp_path / "run"), store)
     assert not (tmp_path / "run" / "config.json").exists()
 
 
 def test_regular_fine_tuning_of_a_quantised_base_is_refused(base, store, snapshot, tmp_path):
     quantized = base.model_copy(update={"quantize": "int8"})
     with pytest.raises(ConfigError, match=r"base_model\.quantize: int8 .*regular fine-tuning.*null"):
-        fine_tune_fully(quantized, snapshot, store, STEPS, tmp_path / "run")
+        fine_tune_fully(TrainingJob(quantized, snapshot, None, STEPS, tmp_path / "run"), store)
     assert not (tmp_path / "run" / "config.json").exists()

@@ -4,11 +4,12 @@ import torch
 from PIL import Image
 
 from sdlora.training import fine_tune
-from tests.unit.training.setting import CONFIG, LORA
+from sdlora.training.job import TrainingJob
+from tests.unit.training.setting import CONFIG, LORA, Callbacks
 
 
 def test_pictures_are_drawn_while_training_and_change_nothing_that_is_learnt(base, store, snapshot, run_folder):
-    plain = fine_tune(base, snapshot, store, LORA, CONFIG, run_folder / "plain")
+    plain = fine_tune(TrainingJob(base, snapshot, LORA, CONFIG, run_folder / "plain"), store)
     config = CONFIG.model_copy(
         update={"sample_every_steps": 3, "sample_prompts": ("a red circle", "a blue bar"), "sample_inference_steps": 2}
     )
@@ -17,7 +18,9 @@ def test_pictures_are_drawn_while_training_and_change_nothing_that_is_learnt(bas
     expected = torch.rand(1)
     torch.manual_seed(5)
     with_samples = fine_tune(
-        base, snapshot, store, LORA, config, run_folder / "drawn", on_samples=lambda *call: seen.append(call)
+        TrainingJob(base, snapshot, LORA, config, run_folder / "drawn"),
+        store,
+        Callbacks(on_samples=lambda *call: seen.append(call)),
     )
     assert torch.equal(torch.rand(1), expected)
     assert with_samples.digest == plain.digest

@@ -9,10 +9,11 @@ from safetensors.torch import load_file
 from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model, parts
 from sdlora.release.exporting import export_model
 from sdlora.training import fine_tune
+from sdlora.training.job import TrainingJob
 from tests import comfyui, families, original
 from tests.settings import filled_lora
 from tests.unit.models.test_single_file import settings_of
-from tests.unit.training.setting import CONFIG
+from tests.unit.training.setting import CONFIG, Callbacks
 from tests.unit.training.test_fine_tuning import contents, interrupt_at
 
 LORA = filled_lora(rank=2, alpha=3, targets="attention+ff")
@@ -30,10 +31,14 @@ def test_a_checkpoint_is_trained_resumed_and_comes_back_as_one_with_what_comfyui
 
     with original.flux_of_width(32):
         base = load_base_model(BaseModelConfig(source=str(file), layout=layout), tmp_path / "home")
-        adapter = fine_tune(base, snapshot, store, LORA, STEPS, tmp_path / "whole", name="style")
+        adapter = fine_tune(TrainingJob(base, snapshot, LORA, STEPS, tmp_path / "whole", name="style"), store)
         with pytest.raises(KeyboardInterrupt):
-            fine_tune(base, snapshot, store, LORA, STEPS, tmp_path / "cut", name="style", on_metrics=interrupt_at(1))
-        resumed = fine_tune(base, snapshot, store, LORA, STEPS, tmp_path / "cut", name="style")
+            fine_tune(
+                TrainingJob(base, snapshot, LORA, STEPS, tmp_path / "cut", name="style"),
+                store,
+                Callbacks(on_metrics=interrupt_at(1)),
+            )
+        resumed = fine_tune(TrainingJob(base, snapshot, LORA, STEPS, tmp_path / "cut", name="style"), store)
         merged = export_model(base, adapter, tmp_path / "merged.safetensors")
         again = load_base_model(BaseModelConfig(source=str(merged), layout=layout), tmp_path / "home")
     assert contents(resumed.folder) == contents(adapter.folder)

@@ -11,6 +11,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from sdlora.core.checkpoints import latest_checkpoint
 from sdlora.store import ImageStore
 from sdlora.training import fine_tune
+from sdlora.training.job import TrainingJob
 from sdlora.training.loop import Run
 from tests.unit.training.setting import LONG, LORA_WITH_DROPOUT, fill_store
 from tests.unit.training.written import contents, curve
@@ -37,7 +38,7 @@ def uninterrupted(base, filled, tmp_path_factory):
     store, snapshot = filled
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("whole") / "run"
-    fine_tune(base, snapshot, store, LORA_WITH_DROPOUT, CONFIG, folder)
+    fine_tune(TrainingJob(base, snapshot, LORA_WITH_DROPOUT, CONFIG, folder), store)
     return folder
 
 
@@ -80,12 +81,12 @@ def test_a_run_asked_to_stop_saves_before_the_next_pass_and_loses_nothing(
 ):
     passes.at = at
     with pytest.raises(KeyboardInterrupt):
-        fine_tune(base, snapshot, store, LORA_WITH_DROPOUT, CONFIG, run_folder)
+        fine_tune(TrainingJob(base, snapshot, LORA_WITH_DROPOUT, CONFIG, run_folder), store)
     assert passes.count(at) == 1  # each of these takes several
     assert passes[-1] == at
     assert latest_checkpoint(run_folder / "checkpoints").step == at[1]
     passes.at = None
-    fine_tune(base, snapshot, store, LORA_WITH_DROPOUT, CONFIG, run_folder)
+    fine_tune(TrainingJob(base, snapshot, LORA_WITH_DROPOUT, CONFIG, run_folder), store)
     assert passes.count(at) > 2
     for folder in ("adapter", "runner-up", "samples"):
         assert contents(run_folder / folder) == contents(uninterrupted / folder), folder
@@ -107,12 +108,12 @@ def test_a_run_asked_to_stop_while_it_encodes_stops_at_once_and_keeps_what_is_en
     with ImageStore.open(tmp_path / "home") as store:
         snapshot = fill_store(store, tmp_path / "images")
         with pytest.raises(KeyboardInterrupt):
-            fine_tune(base, snapshot, store, LORA_WITH_DROPOUT, CONFIG, tmp_path / "run")
+            fine_tune(TrainingJob(base, snapshot, LORA_WITH_DROPOUT, CONFIG, tmp_path / "run"), store)
         assert len(seen) == 2
-        fine_tune(base, snapshot, store, LORA_WITH_DROPOUT, CONFIG, tmp_path / "run")
+        fine_tune(TrainingJob(base, snapshot, LORA_WITH_DROPOUT, CONFIG, tmp_path / "run"), store)
         interrupted = len(seen)
         seen.append(None)  # no signal at the second one
     with ImageStore.open(tmp_path / "other") as store:
         snapshot = fill_store(store, tmp_path / "images")
-        fine_tune(base, snapshot, store, LORA_WITH_DROPOUT, CONFIG, tmp_path / "other-run")
+        fine_tune(TrainingJob(base, snapshot, LORA_WITH_DROPOUT, CONFIG, tmp_path / "other-run"), store)
     assert len(seen) - interrupted - 1 == interrupted - 1  # one call was cut short, and none made twice

@@ -13,9 +13,10 @@ from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model, par
 from sdlora.models.families import family_of
 from sdlora.release.exporting import export_model
 from sdlora.training import fine_tune, run_digest
+from sdlora.training.job import TrainingJob
 from sdlora.training.loop import Run
 from tests import comfyui, families
-from tests.unit.training.setting import CONFIG, EVERYTHING, LORA, LORA_WITH_DROPOUT
+from tests.unit.training.setting import CONFIG, EVERYTHING, LORA, LORA_WITH_DROPOUT, Callbacks
 from tests.unit.training.test_fine_tuning import contents, curve, interrupt_at
 
 WITH_TEXT = LORA.model_copy(update={"text_encoder_rank": 3})
@@ -38,7 +39,9 @@ def bases(base, tmp_path_factory):
 def adapters(bases, filled, tmp_path_factory):
     store, snapshot = filled
     home = tmp_path_factory.mktemp("adapters")
-    return {name: fine_tune(bases[name], snapshot, store, WITH_TEXT, STEPS, home / name) for name in LAYERS}
+    return {
+        name: fine_tune(TrainingJob(bases[name], snapshot, WITH_TEXT, STEPS, home / name), store) for name in LAYERS
+    }
 
 
 def draw(model):
@@ -107,10 +110,12 @@ def test_a_resumed_run_over_text_encoders_gives_the_same_bytes(name, bases, stor
     lora, base = LORA_WITH_DROPOUT.model_copy(update={"text_encoder_rank": 3}), bases[name]
     pictures = {"sample_every_steps": 4, "sample_prompts": ("a red circle",), "sample_inference_steps": 1}
     config = EVERYTHING.model_copy(update={"text_encoder_learning_rate": 0.01, **pictures})
-    whole = fine_tune(base, snapshot, store, lora, config, tmp_path / "whole")
+    whole = fine_tune(TrainingJob(base, snapshot, lora, config, tmp_path / "whole"), store)
     with pytest.raises(KeyboardInterrupt):
-        fine_tune(base, snapshot, store, lora, config, tmp_path / "cut", on_metrics=interrupt_at(4))
-    resumed = fine_tune(base, snapshot, store, lora, config, tmp_path / "cut")
+        fine_tune(
+            TrainingJob(base, snapshot, lora, config, tmp_path / "cut"), store, Callbacks(on_metrics=interrupt_at(4))
+        )
+    resumed = fine_tune(TrainingJob(base, snapshot, lora, config, tmp_path / "cut"), store)
     assert contents(resumed.folder) == contents(whole.folder)
 
 
@@ -119,7 +124,7 @@ def test_each_group_has_its_own_rate_and_the_base_encoders_stay_as_they_are(
 ):
     runs, train = [], Run.train
     monkeypatch.setattr(Run, "train", lambda run: (runs.append(run), train(run)))
-    fine_tune(base, snapshot, store, WITH_TEXT, STEPS, tmp_path / "run")
+    fine_tune(TrainingJob(base, snapshot, WITH_TEXT, STEPS, tmp_path / "run"), store)
     (run,) = runs
     assert [group.learning_rate for group in run.learner.groups] == [0.02, 0.05]
     rates = [(p["learning_rate"], p["text_encoder_learning_rate"]) for p in curve(tmp_path / "run") if "loss" in p]
@@ -147,7 +152,11 @@ def test_text_embeddings_of_an_untrained_adapter_are_those_of_the_cache(base, st
     losses = []
     for lora in (LORA, WITH_TEXT):
         seen = {}
-        fine_tune(base, snapshot, store, lora, STEPS, tmp_path / str(len(losses)), on_metrics=seen.setdefault)
+        fine_tune(
+            TrainingJob(base, snapshot, lora, STEPS, tmp_path / str(len(losses))),
+            store,
+            Callbacks(on_metrics=seen.setdefault),
+        )
         losses.append(seen[0]["validation_loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
@@ -176,7 +185,7 @@ def test_settings_of_what_is_not_trained_do_not_name_a_run():
 
 def test_what_cannot_be_adapted_is_refused_before_any_work(bases, store, snapshot, tmp_path):
     with pytest.raises(TargetModuleError, match=r"lora\.text_encoder_rank: 3 .* not for FLUX.1"):
-        fine_tune(bases["flux"], snapshot, store, WITH_TEXT, STEPS, tmp_path / "flux")
+        fine_tune(TrainingJob(bases["flux"], snapshot, WITH_TEXT, STEPS, tmp_path / "flux"), store)
     wide = LORA.model_copy(update={"text_encoder_rank": 17})
     with pytest.raises(TargetModuleError, match=r"lora\.text_encoder_rank: 17 is above the width .* \(16\)"):
-        fine_tune(bases["sd1"], snapshot, store, wide, STEPS, tmp_path / "wide")
+        fine_tune(TrainingJob(bases["sd1"], snapshot, wide, STEPS, tmp_path / "wide"), store)

@@ -19,8 +19,17 @@ from sdlora.training import fine_tune
 from sdlora.training import loop as loop_module
 from sdlora.training.inputs.batches import draw_step
 from sdlora.training.inputs.order import repeats_for
+from sdlora.training.job import TrainingJob
 from tests.unit.data.drawing import drawing
-from tests.unit.training.setting import CONFIG, EVERYTHING, LORA, LORA_WITH_DROPOUT, as_snapshot, write_setting
+from tests.unit.training.setting import (
+    CONFIG,
+    EVERYTHING,
+    LORA,
+    LORA_WITH_DROPOUT,
+    Callbacks,
+    as_snapshot,
+    write_setting,
+)
 from tests.unit.training.test_fine_tuning import contents, curve, run_module
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -58,7 +67,7 @@ def test_images_are_drawn_in_the_proportion_of_their_weights(base, store, weight
     monkeypatch.setattr(loop_module, "draw_step", counting)
     # 17 draws an epoch (6 + 1 + 5 x 2), and 17 steps of 2 are two of them.
     config = CONFIG.model_copy(update={"steps": 17, "validation_every_steps": 17, "precision": "fp32"})
-    fine_tune(base, weighted, store, LORA, config, run_folder)
+    fine_tune(TrainingJob(base, weighted, LORA, config, run_folder), store)
     assert drawn == {row.sha256: 4 * row.weight for row in weighted.train}
 
 
@@ -71,14 +80,16 @@ def test_a_run_stopped_or_killed_in_the_middle_of_a_weighted_epoch_ends_with_the
 
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     write_setting(tmp_path / "setting.json", base, store, weighted)
-    fine_tune(base, weighted, store, LORA_WITH_DROPOUT, EVERYTHING, whole)
+    fine_tune(TrainingJob(base, weighted, LORA_WITH_DROPOUT, EVERYTHING, whole), store)
     with pytest.raises(KeyboardInterrupt):
-        fine_tune(base, weighted, store, LORA_WITH_DROPOUT, EVERYTHING, cut, on_metrics=interrupt)
+        fine_tune(
+            TrainingJob(base, weighted, LORA_WITH_DROPOUT, EVERYTHING, cut), store, Callbacks(on_metrics=interrupt)
+        )
     assert latest_checkpoint(cut / "checkpoints").step == 1
     child = "tests.unit.training.child", "everything", str(tmp_path / "setting.json"), str(cut)
     assert run_module(*child, "3", str(int(signal.SIGKILL))) == -signal.SIGKILL
     assert latest_checkpoint(cut / "checkpoints").step == 2  # of 17 draws an epoch has, 4 were made
-    fine_tune(base, weighted, store, LORA_WITH_DROPOUT, EVERYTHING, cut)
+    fine_tune(TrainingJob(base, weighted, LORA_WITH_DROPOUT, EVERYTHING, cut), store)
     assert contents(cut / "adapter") == contents(whole / "adapter")
     assert curve(cut) == curve(whole)
 
@@ -116,7 +127,7 @@ def test_repeats_ratings_and_masks_of_a_folder_reach_the_loop(base, tmp_path, mo
         config = CONFIG.model_copy(
             update={"steps": epoch, "batch_size": 2, "validation_every_steps": epoch, "masked_weight": 0.0}
         )
-        fine_tune(base, snapshot, own_store, LORA, config, tmp_path / "run")
+        fine_tune(TrainingJob(base, snapshot, LORA, config, tmp_path / "run"), own_store)
         dogs = {image.sha256 for image in own_store.images() if "3_dog" in image.files[0]}
     trained = {row.sha256 for row in snapshot.train}
     assert trained & dogs and liked in trained

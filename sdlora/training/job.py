@@ -1,0 +1,42 @@
+"""A training job: the values that decide what one run trains, on what, and where it keeps its work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdlora.core.refs import BaseModelRef
+from sdlora.data.snapshot import Snapshot
+from sdlora.lora.config import ResolvedLora
+from sdlora.training.config import ResolvedTraining
+from sdlora.training.identity import run_digest
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """What one run trains.
+
+    Attributes:
+        base: the model to adapt; its digest is checked.
+        snapshot: the images to train and to validate on.
+        lora: the adapter's size and layers; None to train all weights of the denoiser.
+        config: how long and how fast.
+        folder: the run's own folder, `runs/<run digest>`; an unfinished run found there is continued.
+        name: name of the kohya file, without suffix.
+    """
+
+    base: BaseModelRef
+    snapshot: Snapshot
+    lora: ResolvedLora | None
+    config: ResolvedTraining
+    folder: Path
+    name: str = "adapter"
+
+    @property
+    def digest(self) -> str:
+        """The run digest."""
+        return run_digest(self.base.digest, self.snapshot.digest, self.lora, self.config, self.base.quantize)
+
+    @property
+    def trains_text_encoders(self) -> bool:
+        return self.lora is not None and self.lora.text_encoder_rank is not None

@@ -1,0 +1,186 @@
+"""Set-up of a run, for adapters and for all weights: settings checked, inputs encoded, networks built."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from diffusers import ModelMixin
+
+from sdlora.core.errors import TrainingError
+from sdlora.core.progress import SILENT, Listener, OnProgress
+from sdlora.core.refs import Precision
+from sdlora.data.snapshot import SnapshotRow
+from sdlora.lora.attach import adapter_parameters, attach_lora
+from sdlora.models import parts
+from sdlora.models.files.sources import verify
+from sdlora.models.precision import remembered_probe
+from sdlora.processes.memory import freed_memory_kept
+from sdlora.store import ImageStore
+from sdlora.training.inputs.encoded import EncodedRows, Encoding, Inputs, encode_captions, encode_rows
+from sdlora.training.inputs.prior import PRIOR_SHEET, encode_prior
+from sdlora.training.job import TrainingJob
+from sdlora.training.judging.drawn_validation import drawn_validation_of
+from sdlora.training.judging.samples import samples_of
+from sdlora.training.judging.validation import FixedNoiseValidation
+from sdlora.training.learning.frozen_weights import cast_frozen_weights, fuse_lora_in_forward
+from sdlora.training.learning.learner import Learner, TrainedGroup
+from sdlora.training.learning.loss import DenoisingLoss
+from sdlora.training.learning.preflight import settled_micro_batch_size
+from sdlora.training.learning.trained_text import TrainedText
+from sdlora.training.loop import Run
+from sdlora.training.run_folder import claim, write_text
+from sdlora.training.suitability import check_settings
+
+_logger = logging.getLogger(__name__)
+
+
+def prepare_run(job: TrainingJob, store: ImageStore, accelerator: Accelerator, listener: Listener = SILENT) -> Run:
+    """Check the settings, record the run in its folder, encode its inputs and build what learns.
+
+    Raises:
+        ConfigError: a library is missing, or the job cannot be trained on a quantised base.
+        TargetModuleError: the adapter does not fit the base model.
+        TrainingError: the folder belongs to another run, or no image can be used.
+        WeightsError: the base model is damaged.
+        StorageError: the disk is full or not writable.
+    """
+    check_settings(job.base, job.lora, job.config, accelerator.num_processes)
+    verify(job.base, store.home)
+    # The first process writes, the others read. Encoding, like a step, frees and takes the same memory again and again.
+    with accelerator.main_process_first(), freed_memory_kept():
+        record = claim(job.folder, record_of(job, accelerator, store.home))
+        # The order of sums depends on them: a continued run keeps those that it was begun with.
+        torch.set_num_threads(record["threads"])
+        sheet = job.folder / PRIOR_SHEET if accelerator.is_main_process else None
+        inputs = encode_inputs(job, store, accelerator.device, listener.on_progress, sheet)
+        if inputs.prior and sheet:
+            listener.on_samples(0, sheet)
+    return _build(job, store, accelerator, record, inputs, listener)
+
+
+def record_of(job: TrainingJob, accelerator: Accelerator, home: Path) -> dict[str, Any]:
+    """The record of what a run is started with."""
+    return {
+        "run_digest": job.digest,
+        "base_digest": job.base.digest,
+        "quantize": job.base.quantize,
+        "snapshot_digest": job.snapshot.digest,
+        "lora": job.lora and job.lora.model_dump(mode="json"),
+        "training": job.config.model_dump(mode="json"),
+        "precision": job.config.precision,
+        "bf16_speedup": remembered_probe(accelerator.device.type, home).speedup,
+        "threads": torch.get_num_threads(),
+        "num_processes": accelerator.num_processes,
+    }
+
+
+def encode_inputs(
+    job: TrainingJob, store: ImageStore, device: torch.device, on_progress: OnProgress, sheet: Path | None = None
+) -> Inputs:
+    """Look up or compute the tensors of the training rows, the held-out rows and the prior images.
+
+    Args:
+        job: `skipped.json` in its folder names the images that cannot be used.
+        store: holds the images' bytes; its `home` holds the caches.
+        device: where the encoders run.
+        on_progress: called with "encode images"; with `prior_weight` also with "draw prior images".
+        sheet: where to put a picture of the prior images, for people.
+
+    Raises:
+        TrainingError: no training image can be used.
+        StorageError: a cache cannot be written; finished parts are kept.
+        WeightsError: an encoder is damaged.
+    """
+    base, snapshot, config, tokens_only = job.base, job.snapshot, job.config, job.trains_text_encoders
+
+    def encode(rows: Sequence[SnapshotRow], mirror: bool, masks: bool) -> EncodedRows:
+        encoding = Encoding(config.resolutions, config.aspect_buckets, mirror, masks, tokens_only)
+        return encode_rows(base, rows, store, encoding, device=device, on_progress=on_progress)
+
+    masked = sum(bool(row.mask) for row in snapshot.train)
+    if masked and config.masked_weight is None:
+        _logger.warning(
+            "%d images have masks, but without training.masked_weight all of each image counts. Set it to 0 to learn "
+            "from what the masks show only.",
+            masked,
+        )
+    if not tokens_only:  # all captions at once: a large text encoder takes minutes to load
+        captions = sorted({""}.union(*(row.captions for row in snapshot.rows)))
+        encode_captions(base, captions, store.home, device)
+    encoded = encode(snapshot.train, config.horizontal_flip, masks=config.masked_weight is not None)
+    if not encoded.rows:
+        reasons = "; ".join(sorted(set(encoded.skipped.values()))[:3])
+        raise TrainingError(f"None of the {len(snapshot.train)} training images can be used: {reasons}")
+    held_out = encode(snapshot.held_out, mirror=False, masks=False)
+    _report_skipped({**encoded.skipped, **held_out.skipped}, len(snapshot.rows), job.folder)
+    prior = encode_prior(base, config, store.home, device, on_progress, tokens_only, sheet)
+    return Inputs(encoded, held_out if held_out.rows else None, prior)
+
+
+def _report_skipped(skipped: Mapping[str, str], count: int, folder: Path) -> None:
+    """Name the images that the run goes without, before hours of training, in the log and in the run folder."""
+    if skipped:
+        write_text(folder / "skipped.json", json.dumps(dict(skipped), indent=2, sort_keys=True) + "\n")
+        first = next(iter(sorted(skipped.values())))
+        _logger.warning("%d of %d images cannot be used and are skipped. The first: %s", len(skipped), count, first)
+
+
+def _build(
+    job: TrainingJob,
+    store: ImageStore,
+    accelerator: Accelerator,
+    record: dict[str, Any],
+    inputs: Inputs,
+    listener: Listener,
+) -> Run:
+    base, lora, config, device = job.base, job.lora, job.config, accelerator.device
+    precision: Precision = record["precision"]
+    denoiser = _denoiser(job, device, precision)
+    loss = DenoisingLoss.of_base(base, config.min_snr_gamma or None, precision, device)
+    groups = [TrainedGroup(adapter_parameters(denoiser), config.learning_rate)]
+    if lora is not None and job.trains_text_encoders:
+        text = TrainedText.of_base(base, lora, config.seed, device)
+        groups.append(TrainedGroup(text.parameters, config.text_encoder_learning_rate, "text_encoder_learning_rate"))
+        loss = replace(loss, text=text)
+    kinds = [inputs.train] if inputs.prior is None else [inputs.train, inputs.prior]
+    micro_batch_size = settled_micro_batch_size(accelerator, denoiser, loss, kinds, config, record, job.folder)
+    validation = None
+    if inputs.held_out is not None:
+        validation = FixedNoiseValidation(inputs.held_out, loss, config.seed, micro_batch_size, device)
+    return Run(
+        job=job,
+        accelerator=accelerator,
+        denoiser=denoiser,
+        learner=Learner(groups, config),
+        loss=loss,
+        inputs=inputs,
+        micro_batch_size=micro_batch_size,
+        validation=validation,
+        drawn_validation=drawn_validation_of(base, job.snapshot, store, config),
+        # Only of adapters: a comparison measures what regular fine-tuning takes, and draws afterwards.
+        samples=samples_of(base, job.snapshot, config, job.folder) if lora is not None else None,
+        listener=listener,
+    )
+
+
+def _denoiser(job: TrainingJob, device: torch.device, precision: Precision) -> ModelMixin:
+    """The base's denoiser: with an adapter on frozen weights, or with all of its weights to be trained."""
+    if job.lora is None:
+        # In fp32: a step of AdamW is often smaller than the last bit of bf16.
+        denoiser = parts.load_denoiser(job.base, device).requires_grad_(True)
+    else:
+        frozen = parts.load_denoiser(job.base, device, precision, job.base.quantize)
+        denoiser = attach_lora(frozen, job.lora, job.config.seed)
+        cast_frozen_weights(denoiser, precision)
+        if job.base.quantize is None:
+            fuse_lora_in_forward(denoiser)
+    if job.config.gradient_checkpointing:
+        denoiser.enable_gradient_checkpointing()
+    return denoiser
