@@ -213,3 +213,19 @@ def test_the_public_face_of_the_library_is_what_it_was():
         "load_config",
     ]
     assert all(getattr(sdlora, name) is not None for name in sdlora.__all__)
+
+
+OTHERS_FILES = {"train_text_to_image_lora.py"}  # of diffusers
+
+
+@pytest.mark.parametrize(
+    "guide", [path for path in GUIDES if path.name != "experiments.md"], ids=lambda path: path.name
+)
+def test_every_file_that_a_guide_names_exists(guide):
+    """The experiments are left out: they speak of the code of their day."""
+    tracked = subprocess.run(["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    files = tracked.splitlines()
+    known = {Path(path).name for path in files} | OTHERS_FILES
+    named = set(re.findall(r"`([\w./-]+\.py)`", guide.read_text()))
+    missing = [name for name in named if name not in files and ("/" in name or name not in known)]
+    assert not missing
