@@ -9,6 +9,10 @@ import os
 from pathlib import Path
 
 PREFECT_PORT, MLFLOW_PORT = 4200, 5000
+POOL = "local"
+PREFECT_FILE = Path(__file__).parent / "prefect.yaml"
+PROJECT = Path(__file__).parent.parent
+"""Where flows/ and tasks/ are, in a checkout and in an installation."""
 _LOOPBACK = ("127.0.0.1", "localhost")
 
 

@@ -24,6 +24,7 @@ from prefect.exceptions import ObjectAlreadyExists
 from prefect.utilities.templating import apply_values
 from prefect.workers.process import ProcessWorker
 
+from deployments.environment import POOL, PREFECT_FILE, PROJECT
 from sdlora.core.errors import ConfigError
 
 _KNOWN = {"name", "entrypoint", "description", "parameters", "work_pool", "concurrency_limit", "schedules"}
@@ -121,8 +122,6 @@ class _PullSteps:
 
 
 if __name__ == "__main__":
-    from deployments.up import POOL, PREFECT_FILE, PROJECT
-
     os.environ.setdefault("SDLORA_PROJECT", str(PROJECT))
     ensure_process_pool(POOL)
     for _deployment in describe(PREFECT_FILE, PROJECT, {}):

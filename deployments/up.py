@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from deployments.credentials import Credentials, credentials_of
-from deployments.environment import environment, prefect_url
+from deployments.environment import POOL, PREFECT_FILE, PROJECT, environment, prefect_url
 from deployments.mlflow_server import MlflowServer
 from deployments.running import announce, only_stack_of
 from deployments.services import Service, require_free_port
@@ -21,9 +21,6 @@ from sdlora.config import PipelineConfig
 from tasks.form import STYLE
 from tasks.private import private_folder
 
-PROJECT = Path(__file__).parent.parent  # where flows/ and tasks/ are, in a checkout and in an installation
-PREFECT_FILE = Path(__file__).parent / "prefect.yaml"
-POOL = "local"
 _STARTING_SECONDS = 30.0  # how long a run from a terminal may take from its first entry to its lock
 
 

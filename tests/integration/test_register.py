@@ -11,8 +11,8 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 
+from deployments.environment import PREFECT_FILE, PROJECT
 from deployments.register import describe, ensure_process_pool
-from deployments.up import PREFECT_FILE, PROJECT
 from sdlora.config import load_config, resolve
 from sdlora.core.errors import ConfigError
 from sdlora.models import load_base_model
