@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sdlora.core.refs import SnapshotRef
 from sdlora.evaluation import Decision, Duel
-from sdlora.records.decision import Check
+from sdlora.records.decision import GateCheck
 from tasks.markdown import fitting, markdown_text, table
 from tasks.scores import LEADING, contestants, score_rows
 from tasks.tracking import MAX_LENGTH, RunPage, version_route
@@ -61,5 +61,5 @@ def training_description(name: str, base: str, snapshot: SnapshotRef) -> str:
     )
 
 
-def _reason(check: Check) -> str:
+def _reason(check: GateCheck) -> str:
     return markdown_text(check.reason)

@@ -21,7 +21,7 @@ import math
 from collections.abc import Iterator
 
 from sdlora.evaluation.config import GateConfig
-from sdlora.records.decision import Check, Decision
+from sdlora.records.decision import Decision, GateCheck
 from sdlora.records.duel import CONTESTANTS, Duel
 from sdlora.records.metrics import METRICS, Estimate, Metric
 
@@ -41,7 +41,7 @@ def decide(duel: Duel, gate: GateConfig) -> Decision:
     )
 
 
-def _missing_metrics(duel: Duel, gate: GateConfig) -> Iterator[Check]:
+def _missing_metrics(duel: Duel, gate: GateConfig) -> Iterator[GateCheck]:
     limits = {
         "denoising_psnr": gate.max_denoising_psnr_drop_db,
         "denoising_ssim": gate.max_denoising_ssim_drop,
@@ -59,21 +59,21 @@ def _missing_metrics(duel: Duel, gate: GateConfig) -> Iterator[Check]:
         yield from _unmeasured(compared, duel.against_champion, "candidate against champion")
 
 
-def _unmeasured(names: set[str], found: dict[str, Estimate], where: str) -> Iterator[Check]:
+def _unmeasured(names: set[str], found: dict[str, Estimate], where: str) -> Iterator[GateCheck]:
     for name in sorted(names):
         if not _is_measured(found.get(name)):
             missing = f"Missing metric {name} ({where})"
             if name in found:
                 missing += ", it is not a number or has no interval, as happens with too few held-out images"
             reason = f"{missing}: nothing is promoted on incomplete evidence."
-            yield Check(name=f"{name} measured ({where})", passed=False, reason=reason)
+            yield GateCheck(name=f"{name} measured ({where})", passed=False, reason=reason)
 
 
 def _is_measured(estimate: Estimate | None) -> bool:
     return estimate is not None and all(map(math.isfinite, (estimate.value, estimate.low, estimate.high)))
 
 
-def _checks(duel: Duel, gate: GateConfig) -> Iterator[Check]:
+def _checks(duel: Duel, gate: GateConfig) -> Iterator[GateCheck]:
     yield _beats_base(duel, gate)
     if duel.champion_digest is not None:
         yield _holds_against_champion(duel, gate)
@@ -89,7 +89,7 @@ def _checks(duel: Duel, gate: GateConfig) -> Iterator[Check]:
         yield _copies_little(duel, gate.max_excess_copies)
 
 
-def _beats_base(duel: Duel, gate: GateConfig) -> Check:
+def _beats_base(duel: Duel, gate: GateConfig) -> GateCheck:
     difference = duel.against_base["kid"]
     needed = 0.0 - gate.min_improvement
     passed = difference.high < needed
@@ -99,24 +99,24 @@ def _beats_base(duel: Duel, gate: GateConfig) -> Check:
         reason = f"Clearly better than the base model: {found}."
     else:
         reason = f"Not clearly better than the base model: {found}; the upper end must be below {needed:g}."
-    return Check(name="better than the base", passed=passed, reason=reason)
+    return GateCheck(name="better than the base", passed=passed, reason=reason)
 
 
-def _holds_against_champion(duel: Duel, gate: GateConfig) -> Check:
+def _holds_against_champion(duel: Duel, gate: GateConfig) -> GateCheck:
     difference = duel.against_champion["kid"]
     base, champion, candidate = (duel.scores[name].metrics["kid"].value for name in CONTESTANTS)
     found = f"KID {candidate:.4f} against the champion's {champion:.4f}, difference {_interval(difference)}"
     if difference.high < 0:
-        return Check(name="against the champion", passed=True, reason=f"Clearly better than the champion: {found}.")
+        return GateCheck(name="against the champion", passed=True, reason=f"Clearly better than the champion: {found}.")
     if gate.rule == "better":
         reason = f"Not clearly better than the champion: {found}; the upper end must be below 0."
-        return Check(name="against the champion", passed=False, reason=reason)
+        return GateCheck(name="against the champion", passed=False, reason=reason)
     if duel.candidate_snapshot_digest == duel.champion_snapshot_digest:
         reason = (
             f"Trained on the same images as the champion, so it must be clearly better, and is not: {found}; "
             "the upper end must be below 0."
         )
-        return Check(name="against the champion", passed=False, reason=reason)
+        return GateCheck(name="against the champion", passed=False, reason=reason)
     margin = gate.max_lost_gain * max(base - champion, 0)
     passed = difference.value <= 0 and difference.high <= margin
     if passed:
@@ -127,10 +127,10 @@ def _holds_against_champion(duel: Duel, gate: GateConfig) -> Check:
             f"{verdict} than the champion: {found}. It must be at most 0 on average with an upper end of at most "
             f"{margin:.4f}, {gate.max_lost_gain:.0%} of the champion's gain over the base."
         )
-    return Check(name="against the champion", passed=passed, reason=reason)
+    return GateCheck(name="against the champion", passed=passed, reason=reason)
 
 
-def _drops_little(duel: Duel, metric: str, limit: float) -> Check:
+def _drops_little(duel: Duel, metric: str, limit: float) -> GateCheck:
     rival, differences = ("base model", duel.against_base)
     if duel.champion_digest is not None:
         rival, differences = ("champion", duel.against_champion)
@@ -140,19 +140,19 @@ def _drops_little(duel: Duel, metric: str, limit: float) -> Check:
     verdict = "within" if passed else "too far below"
     allowed = shape.with_unit(f"{limit:g}")
     reason = f"{found}, {verdict} the allowed drop of {allowed}."
-    return Check(name=shape.label, passed=passed, reason=reason)
+    return GateCheck(name=shape.label, passed=passed, reason=reason)
 
 
-def _is_fast_enough(duel: Duel, limit: float) -> Check:
+def _is_fast_enough(duel: Duel, limit: float) -> GateCheck:
     base, candidate = (duel.scores[name].metrics["seconds_per_image"].value for name in ("base", "candidate"))
     factor = candidate / base if base > 0 else math.inf
     passed = factor <= limit
     allowed = f"{'up to' if passed else 'only'} {limit:g} times is allowed"
     reason = f"{candidate:.3f} s per image, {factor:.2f} times the base model's; {allowed}."
-    return Check(name="time per image", passed=passed, reason=reason)
+    return GateCheck(name="time per image", passed=passed, reason=reason)
 
 
-def _copies_little(duel: Duel, limit: float) -> Check:
+def _copies_little(duel: Duel, limit: float) -> GateCheck:
     share = duel.scores["candidate"].metrics["copied_share"].value
     excess = duel.scores["candidate"].metrics["excess_copies"].value
     passed = excess <= limit
@@ -160,7 +160,7 @@ def _copies_little(duel: Duel, limit: float) -> Check:
         f"{share:.1%} of the samples are nearly a training image; of real images it never saw, "
         f"{duel.held_out_copied_share:.1%} are. {'Up to' if passed else 'Only'} {limit:.1%} more is allowed."
     )
-    return Check(name="near copies", passed=passed, reason=reason)
+    return GateCheck(name="near copies", passed=passed, reason=reason)
 
 
 def _interval(difference: Estimate, metric: Metric = METRICS["kid"]) -> str:

@@ -9,7 +9,7 @@ from sdlora.core.config_base import FrozenConfig
 DECISION_FILE = "decision.json"
 
 
-class Check(FrozenConfig):
+class GateCheck(FrozenConfig):
     """One rule of the gate and what it found, as a sentence."""
 
     name: str
@@ -22,7 +22,7 @@ class Decision(FrozenConfig):
 
     promote: bool
     reasons: tuple[str, ...] = Field(description="why: every check if promoted, else those that failed")
-    checks: tuple[Check, ...]
+    checks: tuple[GateCheck, ...]
     duel_digest: str
     candidate_digest: str
     champion_digest: str | None

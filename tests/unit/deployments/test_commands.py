@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -13,21 +12,26 @@ from deployments.cli.failures import explain, friendly_errors
 from sdlora.core.errors import DataError
 from tests.tiny import draw_images
 
-HELP_CPU_SECONDS = 0.5
+HELP_MODULES = 450
+"""361 in November 2026: what Typer and Rich need to print a help page, and the commands themselves."""
 
 
 def invoke(*arguments: str):
     return CliRunner().invoke(app, list(arguments))
 
 
-def test_help_answers_within_half_a_second_of_work():
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([sys.executable, "-m", "deployments.cli", "--help"], capture_output=True, text=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+def test_help_names_every_command_and_loads_few_modules():
+    code = """
+import atexit, sys
+from deployments.cli import main
+atexit.register(lambda: print(len(sys.modules)))
+sys.argv = ["sdlora", "--help"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0
     assert all(command.__name__ in done.stdout for command in COMMANDS)
-    # Processor time, so that a busy machine does not fail it.
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < HELP_CPU_SECONDS
+    assert int(done.stdout.splitlines()[-1]) < HELP_MODULES
 
 
 def test_the_command_line_imports_nothing_heavy():
