@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from sdlora.core.errors import StorageError, TrainingError
 
@@ -29,28 +29,20 @@ def exclusive(folder: Path, patience_seconds: float = 30.0) -> Iterator[None]:
         TrainingError: another process is training there.
         StorageError: the folder cannot be written.
     """
+    lock = FileLock(folder / ".lock", timeout=patience_seconds, poll_interval=_LOOK_SECONDS)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("w")
+        lock.acquire()
+    except Timeout as error:
+        raise TrainingError(
+            f"Another process is training in {folder}. Wait for it or stop it; its work is kept."
+        ) from error
     except OSError as error:
         raise StorageError(f"Cannot write to the run folder {folder}: {error}.") from error
-    with file:
-        deadline = time.monotonic() + patience_seconds
-        while not _locked(file):
-            if time.monotonic() > deadline:
-                raise TrainingError(
-                    f"Another process is training in {folder}. Wait for it or stop it; its work is kept."
-                )
-            time.sleep(_LOOK_SECONDS)
-        yield
-
-
-def _locked(file: IO[str]) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+        yield
+    finally:
+        lock.release()
 
 
 def claim(folder: Path, run: Mapping[str, Any]) -> dict[str, Any]:
