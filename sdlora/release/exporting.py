@@ -225,7 +225,7 @@ def _written_aside(out: Path) -> Iterator[Path]:
         StorageError: `out` is there already, or cannot be written.
     """
     if out.exists():
-        raise StorageError(f"--out: {out} is there already. Choose another name, or remove it first.")
+        raise StorageError(f"{out} is there already. Choose another name, or remove it first.")
     partial = out.with_name(f".{out.stem}.partial{out.suffix}")
     _remove(partial)
     try:
