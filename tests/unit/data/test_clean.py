@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from sdlora.core.errors import DataError
+from sdlora.data import clean as cleaning
 from sdlora.data.checks import CHECKS
 from sdlora.data.clean import clean
-from sdlora.data.clean import clean as cleaning
 from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.data.duplicates import clusters, search

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from sqlalchemy import event
 
+from sdlora.data import clean as cleaning
 from sdlora.data.checks import RecordCheck
 from sdlora.data.clean import clean
-from sdlora.data.clean import clean as cleaning
 from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.data.duplicates import clusters

@@ -26,7 +26,7 @@ _CLEAN = """
 import sys
 from pathlib import Path
 from sdlora.data.config import DataConfig
-from sdlora.data.clean import clean as cleaning
+from sdlora.data import clean as cleaning
 from sdlora.store import ImageStore
 cleaning.CHUNK = cleaning._IMAGES_PER_BATCH = 8
 print("begin", flush=True)
