@@ -6,11 +6,14 @@ import atexit
 import ipaddress
 import os
 import shutil
+import signal
 import socket
 import tempfile
 
 import pytest
 
+# A shell starts its background jobs with Ctrl-C ignored, and their children inherit it; tests send that signal.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Before anything imports a library that reads its settings at import.
 for _name in [name for name in os.environ if name.startswith(("SDLORA_", "PREFECT_", "MLFLOW_", "HF_"))]:
     del os.environ[_name]
