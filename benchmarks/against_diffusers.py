@@ -31,8 +31,10 @@ from PIL import Image
 from sdlora.core.refs import ADAPTER_WEIGHTS, BaseModelRef
 from sdlora.data.pixels import load_images_uint8
 from sdlora.data.snapshot import Snapshot
-from sdlora.models import BaseModelConfig, load_base_model, parts
-from sdlora.store import ImageStore
+from sdlora.models import parts
+from sdlora.models.config import BaseModelConfig
+from sdlora.models.files.sources import load_base_model
+from sdlora.store.image_store import ImageStore
 from sdlora.training.inputs.encoded import Encoding, encode_rows
 from sdlora.training.judging.validation import FixedNoiseValidation
 from sdlora.training.learning.loss import DenoisingLoss

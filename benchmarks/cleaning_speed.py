@@ -95,7 +95,7 @@ def first_pass(folder: Path) -> dict[str, dict[str, float]]:
     from sdlora.data.collect import collect
     from sdlora.data.config import DataConfig
     from sdlora.data.measuring import workers as _workers  # noqa: F401  # imports are not timed
-    from sdlora.store import ImageStore
+    from sdlora.store.image_store import ImageStore
 
     config = DataConfig()
     with tempfile.TemporaryDirectory() as home, ImageStore.open(Path(home)) as store:

@@ -14,8 +14,10 @@ from sdlora.data.config import DataConfig
 from sdlora.data.snapshot import Snapshot, make_snapshot
 from sdlora.lora.config import LoraConfig
 from sdlora.models.config import BaseModelConfig
-from sdlora.store import ImageStore
-from sdlora.training import TrainingConfig, fine_tune, resolve_training
+from sdlora.store.image_store import ImageStore
+from sdlora.training.config import TrainingConfig
+from sdlora.training.defaults import resolve_training
+from sdlora.training.fine_tuning import fine_tune
 from sdlora.training.job import TrainingJob
 
 SIDE_PX = 64
@@ -29,7 +31,7 @@ def snapshot_of(store: ImageStore, images: Path) -> Snapshot:
 
 
 def main() -> None:
-    from sdlora.models import load_base_model
+    from sdlora.models.files.sources import load_base_model
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True)

@@ -29,7 +29,7 @@ from sdlora.data.duplicates.fingerprint import HASH_COUNT, VERSION, Fingerprint
 from sdlora.data.duplicates.search import SimilarPairs
 from sdlora.data.ledger import rules_digest
 from sdlora.data.snapshot import make_snapshot
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from sdlora.store.tables import CaptionTable, FingerprintTable, ImageTable, SourceTable, utc_now
 
 LOOKED_UP = 1_000

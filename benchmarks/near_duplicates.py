@@ -119,7 +119,7 @@ def ours(copies: Path, home: Path) -> set[Pair]:
     from sdlora.data.collect import collect
     from sdlora.data.config import DataConfig
     from sdlora.data.duplicates.pairs import pairs_below
-    from sdlora.store import ImageStore
+    from sdlora.store.image_store import ImageStore
     from sdlora.store.tables import FileTable, ImageTable
 
     config = DataConfig()

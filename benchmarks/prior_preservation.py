@@ -20,14 +20,16 @@ import torch
 from from_folder import snapshot_of
 
 import sdlora
-from sdlora.evaluation import EvaluationConfig
 from sdlora.evaluation.comparing import Trained, compare
-from sdlora.lora import LoraConfig
-from sdlora.models import BaseModelConfig, load_base_model
+from sdlora.evaluation.config import EvaluationConfig
+from sdlora.lora.config import LoraConfig
+from sdlora.models.config import BaseModelConfig
+from sdlora.models.files.sources import load_base_model
 from sdlora.records.choice import load_choice
-from sdlora.store import ImageStore
-from sdlora.training import TrainingConfig, fine_tune
+from sdlora.store.image_store import ImageStore
+from sdlora.training.config import TrainingConfig
 from sdlora.training.defaults import resolve_training
+from sdlora.training.fine_tuning import fine_tune
 from sdlora.training.inputs.prior import encode_prior
 from sdlora.training.job import TrainingJob
 

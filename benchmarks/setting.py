@@ -15,9 +15,10 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from sdlora.core.refs import BaseModelRef
 from sdlora.data.snapshot import Snapshot, SnapshotRow, snapshot_digest
-from sdlora.models import BaseModelConfig, load_base_model
+from sdlora.models.config import BaseModelConfig
+from sdlora.models.files.sources import load_base_model
 from sdlora.pretraining.unet import build_scheduler
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 
 # runwayml/stable-diffusion-v1-5, unet/config.json: 860 million parameters.
 SD15_UNET = {

@@ -30,12 +30,15 @@ from sdlora.data.clean import clean
 from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.data.snapshot import Snapshot, make_snapshot
-from sdlora.lora import LoraConfig, ResolvedLora
-from sdlora.models import BaseModelConfig, load_base_model
+from sdlora.lora.config import LoraConfig, ResolvedLora
+from sdlora.models.config import BaseModelConfig
+from sdlora.models.files.sources import load_base_model
 from sdlora.records.choice import load_choice
-from sdlora.store import ImageStore
-from sdlora.training import ResolvedTraining, TrainingConfig, fine_tune, run_digest
+from sdlora.store.image_store import ImageStore
+from sdlora.training.config import ResolvedTraining, TrainingConfig
 from sdlora.training.defaults import resolve_training
+from sdlora.training.fine_tuning import fine_tune
+from sdlora.training.identity import run_digest
 from sdlora.training.inputs.batches import draw_step
 from sdlora.training.job import TrainingJob
 from sdlora.training.setup import prepare_run

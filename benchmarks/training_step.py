@@ -31,11 +31,14 @@ from setting import fill_store, read_snapshot, sd15_shaped_base
 
 from sdlora.core.progress import Listener
 from sdlora.core.refs import BaseModelRef
-from sdlora.lora import LoraConfig
-from sdlora.models import BaseModelConfig, load_base_model
+from sdlora.lora.config import LoraConfig
+from sdlora.models.config import BaseModelConfig
+from sdlora.models.files.sources import load_base_model
 from sdlora.models.precision import remembered_probe
-from sdlora.store import ImageStore
-from sdlora.training import TrainingConfig, fine_tune, resolve_training
+from sdlora.store.image_store import ImageStore
+from sdlora.training.config import TrainingConfig
+from sdlora.training.defaults import resolve_training
+from sdlora.training.fine_tuning import fine_tune
 from sdlora.training.job import TrainingJob
 
 

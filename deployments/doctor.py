@@ -108,7 +108,7 @@ def _login(home: Path) -> Finding:
 
 def _images(home: Path) -> Finding:
     from sdlora.core.errors import StorageError
-    from sdlora.store import ImageStore
+    from sdlora.store.image_store import ImageStore
     from sdlora.store.location import StoreLocation
 
     location = StoreLocation.of_home(home)
@@ -160,7 +160,8 @@ def _torch(home: Path) -> Finding:
 
 
 def _base_model(home: Path) -> Finding:
-    from sdlora.models import BaseModelConfig, load_base_model
+    from sdlora.models.config import BaseModelConfig
+    from sdlora.models.files.sources import load_base_model
 
     base = load_base_model(BaseModelConfig(), home)
     size = sum(path.stat().st_size for path in base.folder.rglob("*") if path.is_file()) / 2**20

@@ -1,32 +1,32 @@
 """sdlora keeps a Stable Diffusion LoRA up to date with a growing collection of images.
 
-Names are loaded when first used, so `import sdlora` costs nothing.
+Names are loaded on first use (PEP 562), so `import sdlora` costs nothing. This is the only package with a lazy face.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from sdlora.core.lazy import names_on_first_use
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sdlora.adapter import LoRA
     from sdlora.config import PipelineConfig, load_config
     from sdlora.core.errors import SdloraError
     from sdlora.core.refs import AdapterRef, BaseModelRef, SnapshotRef
-    from sdlora.models import StableDiffusion, load_base_model
-    from sdlora.store import ImageStore
+    from sdlora.models.files.sources import load_base_model
+    from sdlora.models.stable_diffusion import StableDiffusion
+    from sdlora.store.image_store import ImageStore
 
-_HOMES = {
+_MODULES = {
     "AdapterRef": "sdlora.core.refs",
     "BaseModelRef": "sdlora.core.refs",
-    "ImageStore": "sdlora.store",
+    "ImageStore": "sdlora.store.image_store",
     "LoRA": "sdlora.adapter",
     "PipelineConfig": "sdlora.config",
     "SdloraError": "sdlora.core.errors",
     "SnapshotRef": "sdlora.core.refs",
-    "StableDiffusion": "sdlora.models",
-    "load_base_model": "sdlora.models",
+    "StableDiffusion": "sdlora.models.stable_diffusion",
+    "load_base_model": "sdlora.models.files.sources",
     "load_config": "sdlora.config",
 }
 
@@ -44,7 +44,16 @@ __all__ = [
     "load_config",
 ]
 
-__getattr__ = names_on_first_use(__name__, _HOMES)
+
+def __getattr__(name: str) -> Any:
+    """The public name, its module imported now.
+
+    Raises:
+        AttributeError: sdlora has no such name.
+    """
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -12,7 +12,7 @@ from sdlora.lora.config import LoraConfig
 from sdlora.lora.load import load_adapter, merge
 from sdlora.models.adapter_weights import merge_text_adapters
 from sdlora.models.stable_diffusion import StableDiffusion
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from sdlora.training.config import TrainingConfig
 from sdlora.training.defaults import resolve_lora, resolve_training
 from sdlora.training.fine_tuning import fine_tune

@@ -18,9 +18,9 @@ from sdlora.core.config_base import FrozenConfig
 from sdlora.core.errors import ConfigError
 from sdlora.core.refs import BaseModelRef
 from sdlora.data.config import DataConfig
-from sdlora.evaluation import EvaluationConfig, GateConfig
+from sdlora.evaluation.config import EvaluationConfig, GateConfig
 from sdlora.lora.config import LoraConfig, ResolvedLora
-from sdlora.models import BaseModelConfig
+from sdlora.models.config import BaseModelConfig
 from sdlora.pretraining.plan import PretrainPlan
 from sdlora.training.config import ResolvedTraining, TrainingConfig
 from sdlora.training.defaults import BaseTraits, resolve_lora, resolve_training, training_fillings

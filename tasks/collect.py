@@ -10,7 +10,7 @@ from prefect.artifacts import create_markdown_artifact
 from sdlora.data.clean import CleanReport, clean
 from sdlora.data.collect import CollectReport, collect
 from sdlora.data.config import DataConfig
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from tasks.fan_out import measurer
 from tasks.pages import data_page
 from tasks.progress import task_progress

@@ -16,11 +16,12 @@ from sdlora.core.config_base import dotted
 from sdlora.core.errors import ConfigError
 from sdlora.core.refs import ADAPTER_WEIGHTS, BaseModelRef, SnapshotRef
 from sdlora.data.snapshot import load_snapshot
-from sdlora.lora import ResolvedLora
-from sdlora.lora.config import LoraConfig, Method
+from sdlora.lora.config import LoraConfig, Method, ResolvedLora
 from sdlora.records.comparison import COMPARISON_GRID, Comparison, title
-from sdlora.store import ImageStore
-from sdlora.training import ResolvedTraining, resolve_lora, resolve_training, run_digest
+from sdlora.store.image_store import ImageStore
+from sdlora.training.config import ResolvedTraining
+from sdlora.training.defaults import resolve_lora, resolve_training
+from sdlora.training.identity import run_digest
 from tasks.markdown import table
 from tasks.pages import Link, links_line
 from tasks.progress import TrainingListener, task_progress

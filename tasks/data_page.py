@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sdlora.core.errors import SdloraError
 from sdlora.data.config import DataConfig
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from tasks.run_log import log_text, run_log
 
 LOGGED_FOLDER = "data"
@@ -22,7 +22,7 @@ def data_page_file(home: Path, snapshot_digest: str | None = None) -> Path:
 
 def publish_data_page(store: ImageStore, config: DataConfig, home: Path, snapshot_digest: str | None = None) -> None:
     """Write the page and name it in the log. A run goes on without it: a picture of the work is not the work."""
-    from sdlora.release import write_data_page
+    from sdlora.release.data_page import write_data_page
 
     path = data_page_file(home, snapshot_digest)
     try:

@@ -6,8 +6,9 @@ from collections import Counter
 
 from sdlora.core.errors import DataError
 from sdlora.data.snapshot import load_snapshot
-from sdlora.release import DataSummary, RejectedImage
-from sdlora.store import ImageRecord, ImageStore
+from sdlora.release.record import DataSummary, RejectedImage
+from sdlora.store.image_store import ImageStore
+from sdlora.store.records import ImageRecord
 
 SHOWN_REJECTED = 48  # the report shows them as thumbnails
 UNKNOWN = "not stated"

@@ -11,8 +11,8 @@ from PIL import Image
 from sdlora.core.errors import ConfigError
 from sdlora.core.progress import OnProgress
 from sdlora.core.refs import AdapterRef, BaseModelRef
-from sdlora.models import BaseModelConfig
-from sdlora.store import ImageStore
+from sdlora.models.config import BaseModelConfig
+from sdlora.store.image_store import ImageStore
 from tasks.tracking import AdapterVersion, Registry, has_records
 
 _NO_ADAPTERS = "There are no adapters in {home} yet. Train one (sdlora demo), or draw with --base."
@@ -48,7 +48,7 @@ def find_model(which: str, name: str | None, home: Path) -> Model:
     Raises:
         ConfigError: nothing is known under these words.
     """
-    from sdlora.models import load_base_model
+    from sdlora.models.files.sources import load_base_model
 
     if which != "base" and not has_records(home):  # a misspelt folder is not made
         raise ConfigError(_NO_ADAPTERS.format(home=home))
@@ -71,7 +71,7 @@ def find_model(which: str, name: str | None, home: Path) -> Model:
 
 def draw(model: Model, drawing: Drawing, out: Path, home: Path, on_progress: OnProgress | None = None) -> list[Path]:
     """Draw `count` images with seeds counting up, write them as PNG, and record them in the image database."""
-    from sdlora.models import StableDiffusion
+    from sdlora.models.stable_diffusion import StableDiffusion
 
     seeds = list(range(drawing.seed, drawing.seed + drawing.count))
     images = StableDiffusion.from_ref(model.base, model.adapter).generate(

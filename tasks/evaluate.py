@@ -10,9 +10,11 @@ from sdlora.config import ResolvedConfig
 from sdlora.core.errors import ConfigError
 from sdlora.core.refs import AdapterRef, BaseModelRef, SnapshotRef
 from sdlora.data.snapshot import load_snapshot
-from sdlora.evaluation import Decision, Duel, GateConfig
-from sdlora.evaluation import decide as decide_by_rule
-from sdlora.store import ImageStore
+from sdlora.evaluation.config import GateConfig
+from sdlora.evaluation.gate import decide as decide_by_rule
+from sdlora.records.decision import Decision
+from sdlora.records.duel import Duel
+from sdlora.store.image_store import ImageStore
 from tasks.progress import task_progress
 from tasks.results import RunRef
 from tasks.run_log import run_log

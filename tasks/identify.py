@@ -9,7 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from sdlora.config import ResolvedConfig
 from sdlora.core.refs import BaseModelRef, SnapshotRef
-from sdlora.training import run_digest
+from sdlora.training.identity import run_digest
 from tasks.pages import Link, known_page
 from tasks.progress import task_progress
 from tasks.results import Release, RunRef

@@ -10,7 +10,8 @@ from prefect import task
 
 from sdlora.core.config_base import dotted
 from sdlora.core.refs import BaseModelRef, SnapshotRef
-from sdlora.models import BaseModelConfig, load_base_model
+from sdlora.models.config import BaseModelConfig
+from sdlora.models.files.sources import load_base_model
 from sdlora.pretraining.launch import PretrainRequest, pretrain_snapshot
 from sdlora.pretraining.plan import PretrainPlan
 from tasks.progress import task_progress

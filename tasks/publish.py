@@ -12,12 +12,13 @@ from prefect.artifacts import create_markdown_artifact
 from sdlora.config import ResolvedConfig
 from sdlora.core.errors import EvaluationError
 from sdlora.core.refs import AdapterRef, BaseModelRef, SnapshotRef
-from sdlora.evaluation import Decision, Duel
 from sdlora.records.choice import CHOICE_FILE, load_choice
-from sdlora.records.duel import DUEL_FILE, Contestant
+from sdlora.records.decision import Decision
+from sdlora.records.duel import DUEL_FILE, Contestant, Duel
 from sdlora.records.metrics import METRICS
-from sdlora.release import Curve, VersionRecord, write_release
-from sdlora.store import ImageStore
+from sdlora.release.folder import write_release
+from sdlora.release.record import Curve, VersionRecord
+from sdlora.store.image_store import ImageStore
 from tasks.data_page import LOGGED_FOLDER, data_page_file, logged_data_page
 from tasks.data_summary import summarise_data
 from tasks.pages import Link, result_page

@@ -9,8 +9,8 @@ from prefect import task
 
 from sdlora.config import PipelineConfig, ResolvedConfig, resolve
 from sdlora.core.refs import BaseModelRef
-from sdlora.lora import ResolvedLora
-from sdlora.training import ResolvedTraining
+from sdlora.lora.config import ResolvedLora
+from sdlora.training.config import ResolvedTraining
 
 
 @task(name="resolve settings", persist_result=False)

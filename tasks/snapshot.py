@@ -13,7 +13,7 @@ from sdlora.data.clean import CleanReport
 from sdlora.data.config import DataConfig
 from sdlora.data.snapshot import Snapshot, latest_snapshot
 from sdlora.data.snapshot import make_snapshot as make
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from tasks.data_page import publish_data_page
 from tasks.run_log import run_log
 from tasks.run_names import add_to_name, count_of

@@ -11,7 +11,7 @@ from sdlora.core.config_base import dotted
 from sdlora.core.refs import AdapterRef, BaseModelRef, SnapshotRef
 from sdlora.data.snapshot import load_snapshot
 from sdlora.records.choice import load_choice
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from tasks.data_page import LOGGED_FOLDER, data_page_file
 from tasks.progress import TrainingListener, report_metrics
 from tasks.results import RunRef

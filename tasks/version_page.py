@@ -6,8 +6,8 @@ MLflow cleans descriptions: links and pictures of its own server stay, sizes of 
 from __future__ import annotations
 
 from sdlora.core.refs import SnapshotRef
-from sdlora.evaluation import Decision, Duel
-from sdlora.records.decision import GateCheck
+from sdlora.records.decision import Decision, GateCheck
+from sdlora.records.duel import Duel
 from tasks.markdown import fitting, markdown_text, table
 from tasks.scores import LEADING, contestants, score_rows
 from tasks.tracking import MAX_LENGTH, RunPage, version_route

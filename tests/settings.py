@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from sdlora.config import PipelineConfig
-from sdlora.lora import LoraConfig, ResolvedLora
-from sdlora.training import ResolvedTraining, TrainingConfig
+from sdlora.lora.config import LoraConfig, ResolvedLora
+from sdlora.training.config import ResolvedTraining, TrainingConfig
 from sdlora.training.defaults import BaseTraits, fill_training
 from tasks.form import STYLE
 

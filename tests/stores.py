@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from sdlora.store.location import StoreLocation
 from tests.servers import migrated, new_database, new_folder, postgres, s3
 

@@ -14,7 +14,7 @@ def checks(home: HomeOption = DEFAULT_HOME, config: ConfigOption = DEMO_CONFIG) 
 
     from sdlora.config import load_config
     from sdlora.data.check_list import list_checks
-    from sdlora.store import ImageStore
+    from sdlora.store.image_store import ImageStore
 
     counts = None
     if has_store(home):

@@ -14,7 +14,7 @@ from deployments.cli.terminal import Stages, console
 if TYPE_CHECKING:
     from sdlora.data.collect import CollectReport
     from sdlora.data.config import DataConfig
-    from sdlora.store import ImageStore
+    from sdlora.store.image_store import ImageStore
 
 
 def _in_words(report: CollectReport) -> str:
@@ -56,7 +56,7 @@ def collect(
     from sdlora.config import load_config
     from sdlora.data.clean import clean
     from sdlora.data.collect import collect as collect_source
-    from sdlora.store import ImageStore
+    from sdlora.store.image_store import ImageStore
 
     settings = load_config(config).data
     with ImageStore.open(home) as store, Stages() as stages:
@@ -85,7 +85,7 @@ def collect(
 def _write_page(store: ImageStore, settings: DataConfig, page: Path) -> str | None:
     """Write the data page; what is amiss with it, or None. Collecting does not fail for a picture of its work."""
     from sdlora.core.errors import SdloraError
-    from sdlora.release import write_data_page
+    from sdlora.release.data_page import write_data_page
 
     try:
         written = write_data_page(store, settings, page, title="Images")

@@ -61,9 +61,10 @@ def _from_folder(
 ) -> tuple[AdapterRef | None, BaseModelRef | None]:
     """An adapter's folder, a run's or release's folder that has one inside, or a diffusers model."""
     from sdlora.core.errors import WeightsError
-    from sdlora.lora import open_adapter
+    from sdlora.lora.load import open_adapter
     from sdlora.lora.manifest import MANIFEST_FILE
-    from sdlora.models import BaseModelConfig, load_base_model
+    from sdlora.models.config import BaseModelConfig
+    from sdlora.models.files.sources import load_base_model
 
     if (source / "model_index.json").is_file():
         return None, load_base_model(BaseModelConfig(source=str(source)), home)

@@ -16,7 +16,7 @@ from deployments.cli.terminal import Stages, console
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sdlora.store import Verdict
+    from sdlora.store.records import Verdict
 
 ImageArgument = Annotated[str, typer.Argument(metavar="ID", help="The first digits of the image, as listed.")]
 ImagesArgument = Annotated[list[str], typer.Argument(metavar="ID...", help="The first digits of images, as listed.")]
@@ -212,7 +212,7 @@ def page(
     """Write the data page: what was left out and why, near duplicates side by side, what is new."""
     from deployments.cli.stores import existing_store
     from sdlora.config import load_config
-    from sdlora.release import write_data_page
+    from sdlora.release.data_page import write_data_page
 
     settings = load_config(config).data
     with existing_store(home) as store:

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from deployments.takedown import Cleared
-    from sdlora.store import ImageRecord, Verdict
     from sdlora.store.curation import Purged
     from sdlora.store.details import ImageDetails, Similar
+    from sdlora.store.records import ImageRecord, Verdict
 
 
 def print_images(home: Path, verdict: Verdict | None, reason: str | None, limit: int) -> None:

@@ -44,7 +44,7 @@ def run(
 def _show_config(config_file: Path, home: Path, flags: Sequence[str]) -> None:
     from deployments.cli.run_output import settings_table
     from sdlora.config import explain, load_config, parse_flags
-    from sdlora.models import load_base_model
+    from sdlora.models.files.sources import load_base_model
 
     given = parse_flags(flags)
     config = load_config(config_file, given)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sdlora.store import ImageStore
+    from sdlora.store.image_store import ImageStore
 
 
 @contextmanager
@@ -19,7 +19,7 @@ def existing_store(home: Path) -> Iterator[ImageStore]:
         DataError: nothing was ever collected there.
     """
     from sdlora.core.errors import DataError
-    from sdlora.store import ImageStore
+    from sdlora.store.image_store import ImageStore
 
     if not has_store(home):
         raise DataError(f"No images yet in {home}. Collect some: sdlora collect FOLDER")

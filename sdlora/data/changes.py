@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sdlora.data.config import DataConfig
 from sdlora.data.snapshot import Snapshot, SnapshotRow, latest_snapshot
 from sdlora.data.weights import image_weights
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from sdlora.store.masks import masks_of
 from sdlora.store.queries import captions_of
 from sdlora.store.tables import ImageTable

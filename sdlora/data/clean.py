@@ -29,9 +29,10 @@ from sdlora.data.ledger import (
 )
 from sdlora.data.measuring.measure import ImageScores
 from sdlora.data.measuring.workers import Measurer, ParallelMap, measure_all
-from sdlora.store import Counts, ImageStore
+from sdlora.store.image_store import ImageStore
 from sdlora.store.intake import CHUNK, chunks
 from sdlora.store.queries import count_images
+from sdlora.store.records import Counts
 from sdlora.store.tables import ImageTable
 
 _REJECTIONS_SHOWN = 20

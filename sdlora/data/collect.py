@@ -15,7 +15,7 @@ from sdlora.data.decoding.mask import mask_problem
 from sdlora.data.sources import Item, Source, SourceContext, UnreadableItemError, open_source
 from sdlora.data.sources.captions import caption_stamp, find_captions, repeats_of
 from sdlora.data.threads import in_lanes, in_order
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from sdlora.store.intake import SeenFile, find_source, known_files, record_files, register_source
 from sdlora.store.masks import Mask, mask_blobs
 from sdlora.store.overrides import tombstones

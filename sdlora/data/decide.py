@@ -26,11 +26,13 @@ from sdlora.data.ledger import (
     verdict_of,
 )
 from sdlora.data.split import LEAK
-from sdlora.store import ImageRecord, ImageStore, curation
+from sdlora.store import curation
+from sdlora.store.image_store import ImageStore
 from sdlora.store.intake import chunks
 from sdlora.store.intake import image_ids as ids_of
 from sdlora.store.overrides import Override, overrides_of
 from sdlora.store.queries import find_image
+from sdlora.store.records import ImageRecord
 from sdlora.store.tables import ImageTable
 
 

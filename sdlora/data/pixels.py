@@ -12,7 +12,7 @@ from torch import Tensor
 from sdlora.core.errors import DataError
 from sdlora.data.decoding.decode import UnreadableError, decode_rgb
 from sdlora.data.snapshot import SnapshotRow
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 
 
 def load_images_uint8(

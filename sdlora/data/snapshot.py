@@ -21,10 +21,11 @@ from sdlora.data.duplicates.pairs import pairs_below
 from sdlora.data.ledger import count_undecided, record_rulings, record_verdicts, rules_digest, verdict_of
 from sdlora.data.split import LEAK, Member, Sides, assign_sides
 from sdlora.data.weights import image_weights
-from sdlora.store import ImageStore, Split
+from sdlora.store.image_store import ImageStore
 from sdlora.store.intake import chunks, insert_or_ignore
 from sdlora.store.masks import masks_of
 from sdlora.store.queries import captions_of, count_images
+from sdlora.store.records import Split
 from sdlora.store.tables import ImageTable, SnapshotImageTable, SnapshotTable
 
 _CANDIDATES = or_(ImageTable.verdict == "accepted", ImageTable.rejected_by == LEAK)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sdlora.data.config import DataConfig
-from sdlora.store import Split
+from sdlora.store.records import Split
 
 LEAK = "split_leak"
 """The check that turns down an image whose look-alikes lie on both sides already."""

@@ -39,7 +39,7 @@ from sdlora.records.comparison import (
 )
 from sdlora.records.metrics import Estimate
 from sdlora.statistics.bootstrap import estimate, resample_counts, resampled_means
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 
 COMPARING_VERSION = 3
 

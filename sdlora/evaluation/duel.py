@@ -29,7 +29,7 @@ from sdlora.models import parts
 from sdlora.models.features import ImageFeatures
 from sdlora.models.stable_diffusion import StableDiffusion
 from sdlora.records.duel import DUEL_FILE, Contestant, Duel, Sample, Scores, load_duel
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 
 EVALUATION_VERSION = 1  # raise it when the same images give other numbers
 

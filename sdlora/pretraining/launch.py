@@ -18,7 +18,7 @@ from sdlora.data.snapshot import load_snapshot
 from sdlora.pretraining.config import PretrainConfig
 from sdlora.pretraining.pretrain import OnStageMetrics, pretrain
 from sdlora.processes.subprocesses import report, run_subprocess, worker_main
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 
 
 class PretrainRequest(FrozenConfig):

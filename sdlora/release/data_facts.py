@@ -12,7 +12,7 @@ from sdlora.data.check_list import ListedCheck, list_checks
 from sdlora.data.config import DataConfig
 from sdlora.data.duplicates.groups import NEAR
 from sdlora.data.snapshot import load_snapshot
-from sdlora.store import Counts, ImageRecord, ImageStore
+from sdlora.store.image_store import ImageStore
 from sdlora.store.lineage import SnapshotRecord
 from sdlora.store.overview import (
     Decided,
@@ -25,6 +25,7 @@ from sdlora.store.overview import (
     size_figures,
     source_figures,
 )
+from sdlora.store.records import Counts, ImageRecord
 
 _PER_CHECK = 12
 _PAIRS = 18

@@ -22,8 +22,9 @@ from sdlora.release.histograms import bar_chart, binned, column_chart
 from sdlora.release.pages import style, templates
 from sdlora.release.thumbnails import Thumbnails
 from sdlora.release.tiles import Tile
-from sdlora.store import ImageRecord, ImageStore
+from sdlora.store.image_store import ImageStore
 from sdlora.store.overrides import PURGED
+from sdlora.store.records import ImageRecord
 
 _MOST_WEIGHTS = 8
 _WEIGHTS = (1, 2, 3, 5, 10, 20, 50, 100)

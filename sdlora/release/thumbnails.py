@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from sdlora.core.errors import DataError, StorageError
 from sdlora.release.images import data_uri
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 
 BUDGET_BYTES = 4 * 2**20
 SIDE_PX = 160

@@ -12,7 +12,7 @@ from sdlora.core.errors import TrainingError
 from sdlora.core.progress import SILENT, Listener
 from sdlora.core.refs import AdapterRef
 from sdlora.lora.load import open_adapter
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from sdlora.training.job import TrainingJob
 from sdlora.training.judging import choosing
 from sdlora.training.results import ADAPTER_FOLDER, write_adapters

@@ -19,7 +19,7 @@ from sdlora.models.families import find_layout
 from sdlora.models.files.sources import load_base_model
 from sdlora.models.quiet import no_progress_bars
 from sdlora.records.choice import CHOICE_FILE
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from sdlora.training.job import TrainingJob
 from sdlora.training.judging import choosing
 from sdlora.training.loop import Run

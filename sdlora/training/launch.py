@@ -23,7 +23,7 @@ from sdlora.data.snapshot import load_snapshot
 from sdlora.lora.load import open_adapter
 from sdlora.processes.costs import costs_of
 from sdlora.processes.subprocesses import report, run_subprocess, worker_main
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from sdlora.training.fine_tuning import fine_tune
 from sdlora.training.full import fine_tune_fully
 from sdlora.training.job import TrainingJob

@@ -22,7 +22,7 @@ from sdlora.models import parts
 from sdlora.models.files.sources import verify
 from sdlora.models.precision import remembered_probe
 from sdlora.processes.memory import freed_memory_kept
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from sdlora.training.inputs.encoded import EncodedRows, Encoding, Inputs, encode_captions, encode_rows
 from sdlora.training.inputs.prior import PRIOR_SHEET, encode_prior
 from sdlora.training.job import TrainingJob

@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 from flows.collect import collect
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 
 
 def test_every_source_is_collected_and_judged(tmp_path: Path, first_images: Path, later_images: Path) -> None:

@@ -16,7 +16,9 @@ from flows.retrain import retrain
 from sdlora.config import PipelineConfig
 from sdlora.core.errors import ConfigError, TargetModuleError
 from sdlora.core.files import file_sha256
-from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model
+from sdlora.models.config import BaseModelConfig
+from sdlora.models.files.sources import load_base_model
+from sdlora.models.stable_diffusion import StableDiffusion
 from sdlora.records.comparison import COMPARED, load_comparison
 from tasks.compare import resolve_ways
 from tests.settings import run_flow

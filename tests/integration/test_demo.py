@@ -12,7 +12,7 @@ import yaml
 from deployments.cli.options import CONFIGS
 from sdlora.assets import DEMO_FOLDER
 from sdlora.records.duel import load_duel
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 
 
 def sdlora(*arguments: str) -> str:

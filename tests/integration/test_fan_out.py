@@ -19,7 +19,7 @@ from sdlora.data.clean import clean
 from sdlora.data.config import DataConfig
 from sdlora.data.measuring import shards as shard_files
 from sdlora.data.measuring.shards import Shard, ShardResults
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from tasks import collect, fan_out
 from tests.unit.data.drawing import drawing, encoded, icon
 

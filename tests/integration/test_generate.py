@@ -6,7 +6,7 @@ from PIL import Image
 from flows.generate import generate
 from flows.retrain import retrain
 from sdlora.core.errors import ConfigError
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from sdlora.store.tables import GenerationTable
 from tests.settings import run_flow
 

@@ -25,7 +25,7 @@ from flows.retrain import retrain
 from sdlora.config import PipelineConfig
 from sdlora.core.errors import ConfigError
 from sdlora.data.snapshot import latest_snapshot
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from tasks.results import Release
 from tasks.run_log import run_log
 from tasks.run_names import add_to_name

@@ -11,12 +11,13 @@ from sdlora.config import resolve
 from sdlora.core.errors import EvaluationError
 from sdlora.core.refs import SnapshotRef
 from sdlora.data.snapshot import latest_snapshot
-from sdlora.evaluation import GateConfig, decide
-from sdlora.lora import open_adapter
-from sdlora.models import load_base_model
+from sdlora.evaluation.config import GateConfig
+from sdlora.evaluation.gate import decide
+from sdlora.lora.load import open_adapter
+from sdlora.models.files.sources import load_base_model
 from sdlora.records.duel import load_duel
 from sdlora.records.metrics import Estimate
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from tasks.publish import publish
 from tasks.tracking import Registry
 from tests.settings import run_flow

@@ -15,7 +15,7 @@ from deployments.environment import PREFECT_FILE, PROJECT
 from deployments.register import describe, ensure_process_pool
 from sdlora.config import load_config, resolve
 from sdlora.core.errors import ConfigError
-from sdlora.models import load_base_model
+from sdlora.models.files.sources import load_base_model
 from sdlora.training import defaults
 from tasks.form import STYLE
 from tests.families import build

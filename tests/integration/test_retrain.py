@@ -12,9 +12,9 @@ from prefect.client.orchestration import get_client
 from flows.retrain import retrain
 from sdlora.config import PipelineConfig, resolve
 from sdlora.core.errors import ConfigError, TrainingError
-from sdlora.models import load_base_model
+from sdlora.models.files.sources import load_base_model
 from sdlora.records.duel import load_duel
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from tasks.lock import training_lock
 from tasks.results import Release
 from tasks.tracking import Registry, tracking_uri

@@ -7,7 +7,8 @@ from typer.testing import CliRunner
 
 from sdlora.config import explain, load_config, parse_flags
 from sdlora.core.errors import ConfigError
-from sdlora.models import BaseModelConfig, load_base_model
+from sdlora.models.config import BaseModelConfig
+from sdlora.models.files.sources import load_base_model
 
 
 def settings_of(tmp_path: Path, text: str, *flags: str) -> dict[str, tuple[object, str]]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # the processes that measure need none of them, and start the
     from sqlalchemy.orm import Session
 
     from sdlora.data.config import DataConfig
-    from sdlora.store import Verdict
+    from sdlora.store.records import Verdict
 
 Statistic = Callable[[Stack], DoubleArray]
 """One number for each picture of a stack, (N,)."""

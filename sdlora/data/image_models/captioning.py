@@ -13,8 +13,9 @@ from sdlora.core.progress import OnProgress
 from sdlora.data.config import DataConfig
 from sdlora.data.decoding.decode import decode_rgb
 from sdlora.data.image_models.loading import load_parts, model_digest, model_folder, usual_device
-from sdlora.store import Caption, ImageStore
+from sdlora.store.image_store import ImageStore
 from sdlora.store.intake import chunks, register_source, replace_captions
+from sdlora.store.records import Caption
 from sdlora.store.tables import CaptionTable, ImageTable
 
 _SETTING = "caption_model"

@@ -9,8 +9,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from sdlora.data.config import DataConfig
-from sdlora.store import Caption, ImageStore
 from sdlora.store.addresses import redacted_url
+from sdlora.store.image_store import ImageStore
+from sdlora.store.records import Caption
 
 CAPTION_KEYS = ("text", "caption", "captions", "prompt")
 """Names under which metadata and data sets keep captions, the first one found counts."""

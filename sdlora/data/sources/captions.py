@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from sdlora.data.sources.base import Item, SidecarInfo, one_line
 from sdlora.data.sources.embedded import embedded_captions
-from sdlora.store import Caption
+from sdlora.store.records import Caption
 
 RULES = "1"
 """Raised when these rules change, so that recorded captions are found again."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from sdlora.data.sources.base import one_line
-from sdlora.store import Caption
+from sdlora.store.records import Caption
 
 MAX_TEXT_BYTES = 256 * 2**10
 """More than this, packed or unpacked, is no caption and is not looked at."""

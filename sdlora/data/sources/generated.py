@@ -17,8 +17,9 @@ from sdlora.data.sources.base import (
     address_key,
     already_read,
 )
-from sdlora.store import Caption, ImageStore
+from sdlora.store.image_store import ImageStore
 from sdlora.store.ratings import RatedGeneration, liked_generations
+from sdlora.store.records import Caption
 
 SCHEME = "generated"
 DEFAULT_STARS = 4.0

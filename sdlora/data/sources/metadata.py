@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from sdlora.core.errors import DataError
 from sdlora.data.sources.base import CAPTION_KEYS, SidecarInfo, caption_texts, one_line, text_or_none
-from sdlora.store import Caption, Origin
+from sdlora.store.records import Caption, Origin
 
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
 SIDECAR_SUFFIXES = (".txt", ".caption", ".json")

@@ -22,7 +22,7 @@ from sdlora.models.encode import encode_text
 from sdlora.models.families import family_of
 from sdlora.models.families.base import Family, TextPart
 from sdlora.models.files.digests import DigestCache, folder_digest
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from sdlora.training.inputs.framing import Size, centre_framing, target_sizes, upright_sizes
 from sdlora.training.inputs.image_encoder import ImageEncoder
 from sdlora.training.inputs.lookup import Encode, look_up

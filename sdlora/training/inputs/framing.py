@@ -12,7 +12,7 @@ import torch
 
 from sdlora.data.decoding.decode import UnreadableError, decode_rgb
 from sdlora.models.families.base import Family, Framing
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from sdlora.training.inputs.tensor_cache import TensorCache
 
 Size = tuple[int, int]

@@ -18,7 +18,7 @@ from sdlora.models import parts
 from sdlora.models.encode import encode_images
 from sdlora.models.families.base import free
 from sdlora.models.files.digests import DigestCache, folder_digest
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from sdlora.training.inputs.framing import Size
 from sdlora.training.inputs.lookup import ONLY, Encode, look_up
 from sdlora.training.inputs.tensor_cache import TensorCache

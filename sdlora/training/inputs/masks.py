@@ -14,7 +14,7 @@ from sdlora.core.errors import DataError
 from sdlora.data.decoding.decode import UnreadableError, decode_alpha
 from sdlora.data.decoding.mask import decode_mask
 from sdlora.data.snapshot import SnapshotRow
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from sdlora.training.inputs.framing import Size
 from sdlora.training.inputs.lookup import ONLY, Encode, look_up
 from sdlora.training.inputs.tensor_cache import TensorCache

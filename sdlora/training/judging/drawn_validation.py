@@ -14,7 +14,7 @@ from sdlora.models import parts
 from sdlora.models.features import ImageFeatures
 from sdlora.models.stable_diffusion import StableDiffusion
 from sdlora.statistics.bootstrap import Resampled, resample_counts
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from sdlora.training.config import ResolvedTraining
 
 # Fewer steps than the duel's: the trend over a run is wanted, not a picture to look at.

@@ -15,7 +15,7 @@ import pytest
 from sdlora.core.errors import DataError
 from sdlora.data.collect import CollectReport, collect
 from sdlora.data.config import DataConfig
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from tests.unit.data.drawing import drawing, encoded
 
 CONFIG = DataConfig()

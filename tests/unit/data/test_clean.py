@@ -14,8 +14,10 @@ from sdlora.data.clean import clean
 from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.data.duplicates import clusters, search
-from sdlora.store import ImageRecord, ImageStore, curation
 from sdlora.store import clusters as store_clusters
+from sdlora.store import curation
+from sdlora.store.image_store import ImageStore
+from sdlora.store.records import ImageRecord
 from tests.stores import lose_all_bytes, servers_when_patient
 from tests.unit.data.drawing import drawing, encoded, fill_folder, icon
 

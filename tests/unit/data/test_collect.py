@@ -13,7 +13,7 @@ import pytest
 from sdlora.core.errors import DataError
 from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from sdlora.store.location import StoreLocation
 from tests.stores import lose_all_bytes, servers_when_patient
 from tests.unit.data.drawing import drawing, encoded, fill_folder

@@ -19,8 +19,8 @@ from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.data.decoding.decode import decode, decode_rgb
 from sdlora.data.measuring.measure import measure
-from sdlora.release import write_data_page
-from sdlora.store import ImageStore
+from sdlora.release.data_page import write_data_page
+from sdlora.store.image_store import ImageStore
 from tests.unit.data.damage import damaged, whole_pictures
 from tests.unit.data.drawing import drawing, encoded
 

@@ -12,8 +12,9 @@ from sdlora.core.errors import DataError, WeightsError
 from sdlora.data.clean import clean
 from sdlora.data.config import DataConfig
 from sdlora.data.image_models.captioning import write_captions
-from sdlora.store import Caption, ImageStore
+from sdlora.store.image_store import ImageStore
 from sdlora.store.intake import register_source, replace_captions
+from sdlora.store.records import Caption
 from tests.unit.data.drawing import drawing, encoded
 from tests.unit.data.image_models import WORDS, blip, classifier, vision_encoder_decoder
 

@@ -19,7 +19,7 @@ from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.data.duplicates import clusters
 from sdlora.data.measuring.measure import ImageScores, measure
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from sdlora.store.location import StoreLocation
 from tests.stores import servers_when_patient
 from tests.unit.data.drawing import drawing, encoded, fill_folder, icon

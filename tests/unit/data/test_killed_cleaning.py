@@ -15,7 +15,7 @@ import pytest
 
 from sdlora.data.clean import clean
 from sdlora.data.config import DataConfig
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from tests.unit.data.drawing import drawing, encoded, icon
 
 CONFIG = DataConfig()
@@ -27,7 +27,7 @@ import sys
 from pathlib import Path
 from sdlora.data.config import DataConfig
 from sdlora.data import clean as cleaning
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 cleaning.CHUNK = cleaning._IMAGES_PER_BATCH = 8
 print("begin", flush=True)
 with ImageStore.open(Path(sys.argv[1])) as store:

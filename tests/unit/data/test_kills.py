@@ -17,7 +17,7 @@ from sqlalchemy import select
 
 from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from sdlora.store.tables import CaptionTable, FileTable, ImageTable, SourceTable
 from tests.unit.data.drawing import drawing, encoded
 from tests.unit.data.test_archives import write_zip

@@ -17,7 +17,7 @@ from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.data.decoding.mask import decode_mask, mask_problem
 from sdlora.data.snapshot import Snapshot, load_snapshot, make_snapshot
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from tests.stores import both_places
 from tests.unit.data.drawing import drawing, encoded
 from tests.unit.data.test_archives import reasons, write_tar, write_zip

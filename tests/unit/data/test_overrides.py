@@ -12,7 +12,7 @@ from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.data.decide import undo_decision
 from sdlora.data.snapshot import make_snapshot
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from tests.stores import both_places
 from tests.unit.data.drawing import drawing, fill_folder
 

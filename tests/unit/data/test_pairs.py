@@ -10,7 +10,7 @@ from sdlora.data.config import DataConfig
 from sdlora.data.duplicates import pairs as pairs_module
 from sdlora.data.duplicates.fingerprint import VERSION, Fingerprint, fingerprint
 from sdlora.data.duplicates.pairs import FingerprintCache, compare
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from sdlora.store.tables import FingerprintTable, SimilarPairTable
 from tests.unit.data.drawing import icon
 

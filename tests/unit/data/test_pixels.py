@@ -9,7 +9,7 @@ from PIL import Image
 from sdlora.core.errors import DataError
 from sdlora.data.pixels import load_images_uint8
 from sdlora.data.snapshot import SnapshotRow
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from tests.unit.data.drawing import encoded
 
 

@@ -8,7 +8,7 @@ from sdlora.data.checks import RECORD_CHECKS
 from sdlora.data.checks.captions import garbling
 from sdlora.data.clean import clean
 from sdlora.data.config import DataConfig
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from tests.unit.data.drawing import drawing, encoded
 
 CONFIG = DataConfig()

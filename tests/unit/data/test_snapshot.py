@@ -20,7 +20,7 @@ from sdlora.data.decoding.decode import decode_rgb
 from sdlora.data.duplicates.difference import differences
 from sdlora.data.duplicates.fingerprint import HASH_DISTANCE, SEARCHES, fingerprint
 from sdlora.data.snapshot import SnapshotRow, latest_snapshot, load_snapshot, make_snapshot, snapshot_digest
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from tests.unit.data.drawing import drawing, encoded, fill_folder, icon
 
 CONFIG = DataConfig(min_train_images=4, min_held_out_images=2)

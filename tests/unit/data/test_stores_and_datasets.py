@@ -14,7 +14,7 @@ from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.data.sources.datasets import streamed
 from sdlora.data.sources.source_file import expand
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from tests.unit.data.drawing import drawing, encoded, fill_folder
 
 CONFIG = DataConfig()

@@ -19,7 +19,7 @@ from sdlora.data.config import DataConfig
 from sdlora.data.sources import UnreadableItemError, download, internet
 from sdlora.data.sources.download import Downloader, checked_url, opt_out
 from sdlora.data.sources.internet import is_public, resolve
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from tests.unit.data.drawing import drawing, encoded
 from tests.unit.data.web import Answer, Web, serving
 

@@ -13,7 +13,7 @@ from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.data.snapshot import Snapshot, load_snapshot, make_snapshot, snapshot_digest
 from sdlora.data.weights import weight_of_stars
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from tests.stores import both_places
 from tests.unit.data.drawing import drawing, encoded
 

@@ -6,7 +6,7 @@ from deployments.cli.app import app
 from sdlora.data.checks import CHECKS
 from sdlora.data.clean import clean
 from sdlora.data.config import DataConfig
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from tests.unit.data.drawing import drawing, encoded
 
 

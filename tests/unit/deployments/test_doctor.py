@@ -7,7 +7,7 @@ import pytest
 
 from deployments import doctor
 from deployments.doctor import examine
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from tests.tiny import draw_images
 
 

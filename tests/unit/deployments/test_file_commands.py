@@ -5,8 +5,10 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from deployments.cli.app import app
-from sdlora.lora import attach_lora
-from sdlora.models import BaseModelConfig, load_base_model, parts
+from sdlora.lora.attach import attach_lora
+from sdlora.models import parts
+from sdlora.models.config import BaseModelConfig
+from sdlora.models.files.sources import load_base_model
 from tests.settings import filled_lora
 from tests.tiny import tiny_base_model
 from tests.unit.lora.perturb import perturb_adapter

@@ -13,7 +13,7 @@ from sdlora.data.clean import clean
 from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.data.snapshot import make_snapshot
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from sdlora.training.inputs.tensor_cache import TensorCache
 from tests.tiny import draw_images
 

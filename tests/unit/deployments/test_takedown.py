@@ -17,13 +17,16 @@ from sdlora.data.clean import clean
 from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.data.snapshot import make_snapshot
-from sdlora.evaluation import GateConfig, decide
 from sdlora.evaluation.blanking import GREY
+from sdlora.evaluation.config import GateConfig
+from sdlora.evaluation.gate import decide
 from sdlora.records.comparison import Comparison, load_comparison
 from sdlora.records.duel import load_duel
-from sdlora.release import RejectedImage, write_data_page, write_release
 from sdlora.release.comparison_page import write_comparison_page
-from sdlora.store import ImageStore
+from sdlora.release.data_page import write_data_page
+from sdlora.release.folder import write_release
+from sdlora.release.record import RejectedImage
+from sdlora.store.image_store import ImageStore
 from tests.tiny import draw_images
 from tests.unit.release.made_record import FULL_DATA, made_record, png
 

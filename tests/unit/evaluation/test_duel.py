@@ -16,13 +16,17 @@ from sdlora.data.clean import clean
 from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.data.snapshot import Snapshot, make_snapshot
-from sdlora.evaluation import Duel, EvaluationConfig, GateConfig, decide, load_duel, run_duel
-from sdlora.lora import attach_lora, save_adapter
-from sdlora.lora.attach import adapter_parameters
-from sdlora.models import BaseModelConfig, load_base_model
+from sdlora.evaluation.config import EvaluationConfig, GateConfig
+from sdlora.evaluation.duel import run_duel
+from sdlora.evaluation.gate import decide
+from sdlora.lora.attach import adapter_parameters, attach_lora
+from sdlora.lora.save import save_adapter
+from sdlora.models.config import BaseModelConfig
+from sdlora.models.files.sources import load_base_model
 from sdlora.models.parts import load_denoiser
+from sdlora.records.duel import Duel, load_duel
 from sdlora.records.metrics import METRICS
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from tests.settings import filled_lora
 from tests.tiny import draw_images, tiny_base_model
 

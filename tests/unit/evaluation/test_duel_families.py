@@ -10,13 +10,18 @@ from sdlora.data.clean import clean
 from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.data.snapshot import Snapshot, make_snapshot
-from sdlora.evaluation import GateConfig, decide, run_duel
-from sdlora.lora import attach_lora, save_adapter
+from sdlora.evaluation.config import GateConfig
+from sdlora.evaluation.duel import run_duel
+from sdlora.evaluation.gate import decide
+from sdlora.lora.attach import attach_lora
+from sdlora.lora.save import save_adapter
 from sdlora.lora.text import attach_to_text_encoder
-from sdlora.models import BaseModelConfig, load_base_model, parts
+from sdlora.models import parts
+from sdlora.models.config import BaseModelConfig
 from sdlora.models.families import family_of
+from sdlora.models.files.sources import load_base_model
 from sdlora.records.metrics import METRICS
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from tests import families
 from tests.settings import filled_lora
 from tests.tiny import draw_images, tiny_base_model

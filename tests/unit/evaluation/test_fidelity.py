@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from sdlora.evaluation.fidelity import psnr_per_image, reconstruct, renoise_and_denoise, ssim_per_image
-from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model
+from sdlora.models.config import BaseModelConfig
+from sdlora.models.files.sources import load_base_model
+from sdlora.models.stable_diffusion import StableDiffusion
 from tests.tiny import tiny_base_model
 
 

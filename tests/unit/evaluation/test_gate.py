@@ -5,7 +5,10 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from sdlora.evaluation import Decision, Duel, GateConfig, decide
+from sdlora.evaluation.config import GateConfig
+from sdlora.evaluation.gate import decide
+from sdlora.records.decision import Decision
+from sdlora.records.duel import Duel
 from sdlora.records.metrics import Estimate
 from tests.unit.evaluation.made_duel import BASE, CANDIDATE, CHAMPION, around, made_duel
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from sdlora.core.refs import BaseModelRef
-from sdlora.models import BaseModelConfig, load_base_model
+from sdlora.models.config import BaseModelConfig
+from sdlora.models.files.sources import load_base_model
 from tests.tiny import tiny_base_model
 
 

@@ -5,8 +5,8 @@ import torch
 from pydantic import ValidationError
 
 from sdlora.core.errors import TargetModuleError
-from sdlora.lora import LoraConfig, ResolvedLora, attach_lora
-from sdlora.lora.attach import adapter_parameters
+from sdlora.lora.attach import adapter_parameters, attach_lora
+from sdlora.lora.config import LoraConfig, ResolvedLora
 from sdlora.lora.layers import collect_updates
 from sdlora.lora.targets import find_targets
 from sdlora.models import parts

@@ -6,11 +6,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sdlora.lora import attach_lora, merge
+from sdlora.lora.attach import attach_lora
 from sdlora.lora.formats.joining import join
+from sdlora.lora.load import merge
 from sdlora.lora.updates import LowRankUpdate
-from sdlora.models import BaseModelConfig, load_base_model, parts
+from sdlora.models import parts
+from sdlora.models.config import BaseModelConfig
 from sdlora.models.families.dit_names import flux_place
+from sdlora.models.files.sources import load_base_model
 from tests import comfyui, families
 from tests.original import denoiser_rows, flux_tensors, original_weights
 from tests.settings import filled_lora

@@ -6,8 +6,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from sdlora.lora import attach_lora, load_adapter, open_adapter
-from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model
+from sdlora.lora.attach import attach_lora
+from sdlora.lora.load import load_adapter, open_adapter
+from sdlora.models.config import BaseModelConfig
+from sdlora.models.files.sources import load_base_model
+from sdlora.models.stable_diffusion import StableDiffusion
 from tests import families
 from tests.settings import filled_lora
 from tests.unit.lora.perturb import perturb_adapter

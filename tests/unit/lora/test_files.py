@@ -12,10 +12,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from sdlora.core.errors import StorageError, WeightsError
-from sdlora.lora import attach_lora, load_adapter, merge, open_adapter, save_adapter
+from sdlora.lora.attach import attach_lora
 from sdlora.lora.formats.tensor_file import write_tensor_file
 from sdlora.lora.layers import collect_updates
-from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model, parts
+from sdlora.lora.load import load_adapter, merge, open_adapter
+from sdlora.lora.save import save_adapter
+from sdlora.models import parts
+from sdlora.models.config import BaseModelConfig
+from sdlora.models.files.sources import load_base_model
+from sdlora.models.stable_diffusion import StableDiffusion
 from tests.settings import filled_lora
 from tests.tiny import tiny_base_model
 from tests.unit.lora.perturb import perturb_adapter

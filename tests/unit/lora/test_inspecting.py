@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from sdlora.core.errors import WeightsError
-from sdlora.lora import attach_lora
+from sdlora.lora.attach import attach_lora
 from sdlora.lora.formats.inspect import inspect_adapter
 from sdlora.models import parts
 from tests.settings import filled_lora

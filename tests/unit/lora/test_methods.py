@@ -7,11 +7,13 @@ import torch
 from safetensors.torch import load_file
 
 from sdlora.core.errors import TargetModuleError
-from sdlora.lora import LoraConfig, attach_lora, load_adapter, merge
-from sdlora.lora.attach import adapter_parameters
+from sdlora.lora.attach import adapter_parameters, attach_lora
+from sdlora.lora.config import LoraConfig
 from sdlora.lora.formats.kohya import read_kohya_file
 from sdlora.lora.layers import base_weights, collect_updates
-from sdlora.models import StableDiffusion, parts
+from sdlora.lora.load import load_adapter, merge
+from sdlora.models import parts
+from sdlora.models.stable_diffusion import StableDiffusion
 from tests.settings import filled_lora
 from tests.unit.lora.perturb import perturb_adapter
 from tests.unit.lora.test_files import draw, save

@@ -8,10 +8,12 @@ import torch
 from diffusers import DDIMScheduler
 
 from sdlora.core.errors import WeightsError
-from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model
+from sdlora.models.config import BaseModelConfig
 from sdlora.models.families import find_layout
 from sdlora.models.families.base import Framing
 from sdlora.models.families.flux import image_positions, pack, unpack
+from sdlora.models.files.sources import load_base_model
+from sdlora.models.stable_diffusion import StableDiffusion
 from tests import families
 
 

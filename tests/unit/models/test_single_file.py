@@ -10,10 +10,12 @@ import torch
 from safetensors.torch import save_file
 
 from sdlora.core.errors import WeightsError
-from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model
+from sdlora.models.config import BaseModelConfig
 from sdlora.models.files import single_file
 from sdlora.models.files.checkpoint_keys import recognise
 from sdlora.models.files.single_file import clip_tokenizer
+from sdlora.models.files.sources import load_base_model
+from sdlora.models.stable_diffusion import StableDiffusion
 from tests import families, original
 
 WRITERS = {

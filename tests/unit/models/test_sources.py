@@ -11,8 +11,10 @@ import torch
 from pydantic import ValidationError
 
 from sdlora.core.errors import WeightsError
-from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model, verify
+from sdlora.models.config import BaseModelConfig
 from sdlora.models.files.digests import DigestCache, folder_digest
+from sdlora.models.files.sources import load_base_model, verify
+from sdlora.models.stable_diffusion import StableDiffusion
 from tests.original import write_original_checkpoint
 
 

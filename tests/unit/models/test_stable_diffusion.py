@@ -7,9 +7,9 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from sdlora.core.errors import WeightsError
-from sdlora.models import StableDiffusion
 from sdlora.models.encode import decode_latents, encode_images, encode_text
 from sdlora.models.precision import probe_precision, remembered_probe
+from sdlora.models.stable_diffusion import StableDiffusion
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,8 @@ def test_weights_stored_in_fp16_are_loaded_as_fp32(base, tmp_path):
     folder = tmp_path / "half"
     pipeline = StableDiffusionPipeline.from_pretrained(base.folder, safety_checker=None, local_files_only=True)
     pipeline.to(dtype=torch.float16).save_pretrained(folder)
-    from sdlora.models import BaseModelConfig, load_base_model
+    from sdlora.models.config import BaseModelConfig
+    from sdlora.models.files.sources import load_base_model
 
     half = StableDiffusion.from_ref(load_base_model(BaseModelConfig(source=str(folder)), tmp_path))
     modules = (half.denoiser, half.autoencoder, *half.text_encoders.values())

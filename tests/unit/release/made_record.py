@@ -9,8 +9,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from sdlora.evaluation import GateConfig, decide
-from sdlora.release import Curve, DataSummary, NearDuplicate, RejectedImage, VersionRecord
+from sdlora.evaluation.config import GateConfig
+from sdlora.evaluation.gate import decide
+from sdlora.release.record import Curve, DataSummary, NearDuplicate, RejectedImage, VersionRecord
 from tests.unit.evaluation.made_duel import made_duel
 
 

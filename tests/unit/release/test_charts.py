@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdlora.records.metrics import Estimate
-from sdlora.release import Curve
 from sdlora.release.charts import interval_plot, loss_chart, smoothed, ticks
+from sdlora.release.record import Curve
 
 
 def test_ticks_are_round_numbers_around_the_range() -> None:

@@ -11,9 +11,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from sdlora.core.errors import StorageError, WeightsError
-from sdlora.lora import attach_lora
+from sdlora.lora.attach import attach_lora
 from sdlora.lora.formats.kohya import read_kohya_file
-from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model, parts
+from sdlora.models import parts
+from sdlora.models.config import BaseModelConfig
+from sdlora.models.files.sources import load_base_model
+from sdlora.models.stable_diffusion import StableDiffusion
 from sdlora.release.exporting import export_adapter, export_model
 from tests import families
 from tests.original import (

@@ -8,7 +8,7 @@ import pytest
 from sdlora.core.errors import EvaluationError, StorageError, WeightsError
 from sdlora.records.decision import Decision
 from sdlora.records.duel import load_duel
-from sdlora.release import write_release
+from sdlora.release.folder import write_release
 from tests.unit.evaluation.made_duel import made_duel
 from tests.unit.release.made_record import made_record
 

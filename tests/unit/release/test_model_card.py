@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sdlora.release import DataSummary, write_model_card
-from sdlora.release.model_card import front_matter, licence_metadata, render_model_card
-from sdlora.release.record import caption_pattern
+from sdlora.release.model_card import front_matter, licence_metadata, render_model_card, write_model_card
+from sdlora.release.record import DataSummary, caption_pattern
 from sdlora.release.report import render_report
 from tests.unit.evaluation.made_duel import made_duel
 from tests.unit.release.made_record import FULL_DATA, made_record

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from sdlora.evaluation import GateConfig, decide
+from sdlora.evaluation.config import GateConfig
+from sdlora.evaluation.gate import decide
 from sdlora.records.choice import Choice
 from sdlora.records.metrics import Estimate
-from sdlora.release import DataSummary, RejectedImage, write_report
-from sdlora.release.report import render_report
+from sdlora.release.record import DataSummary, RejectedImage
+from sdlora.release.report import render_report, write_report
 from tests.unit.evaluation.made_duel import CANDIDATE, around, made_duel
 from tests.unit.release.made_record import FULL_DATA, made_record
 

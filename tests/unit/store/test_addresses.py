@@ -9,10 +9,12 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import select
 
-from sdlora.store import Caption, ImageStore, database
+from sdlora.store import database
 from sdlora.store.addresses import redacted_url
+from sdlora.store.image_store import ImageStore
 from sdlora.store.intake import SeenFile, record_files, register_source
 from sdlora.store.location import StoreLocation
+from sdlora.store.records import Caption
 from sdlora.store.tables import CaptionTable, FileTable
 from tests.stores import both_places
 

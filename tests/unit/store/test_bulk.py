@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 from sqlalchemy import bindparam, select, update
 
-from sdlora.store import ImageStore
 from sdlora.store.bulk import execute_many
+from sdlora.store.image_store import ImageStore
 from sdlora.store.intake import insert_or_ignore, insert_or_update
 from sdlora.store.tables import ImageTable, SnapshotImageTable, SnapshotTable
 

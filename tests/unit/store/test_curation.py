@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import func, select
 
 from sdlora.core.errors import DataError
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from sdlora.store.overrides import PURGED
 from sdlora.store.tables import CaptionTable, FingerprintTable
 from tests.stores import both_places

@@ -14,7 +14,8 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from sdlora.core.errors import StorageError
-from sdlora.store import ImageStore, database
+from sdlora.store import database
+from sdlora.store.image_store import ImageStore
 from sdlora.store.tables import Base
 
 
@@ -50,7 +51,7 @@ def test_opening_an_up_to_date_store_is_quick_and_needs_no_alembic(tmp_path: Pat
     assert fastest < 0.05
     code = f"""
 import sys
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 ImageStore.open({str(tmp_path)!r})
 print("alembic" in sys.modules)
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sdlora.core.errors import DataError
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from sdlora.store.tables import GenerationTable, SourceTable
 from tests.stores import both_places
 

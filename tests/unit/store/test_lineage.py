@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from sdlora.core.errors import DataError
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from sdlora.store.intake import image_ids
 from sdlora.store.tables import SnapshotImageTable, SnapshotTable
 from tests.stores import both_places

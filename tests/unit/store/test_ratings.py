@@ -9,7 +9,8 @@ from alembic import command
 from alembic.config import Config
 
 from sdlora.core.errors import DataError
-from sdlora.store import ImageStore, database
+from sdlora.store import database
+from sdlora.store.image_store import ImageStore
 from sdlora.store.ratings import liked_generations, mean_stars
 from tests.servers import new_database
 from tests.stores import both_places

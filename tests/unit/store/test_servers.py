@@ -15,9 +15,9 @@ from alembic.migration import MigrationContext
 from sqlalchemy import func, select
 
 from sdlora.core.errors import DataError, StorageError
-from sdlora.store import ImageStore
 from sdlora.store.blobs import BlobStore
 from sdlora.store.database import open_database
+from sdlora.store.image_store import ImageStore
 from sdlora.store.intake import register_source
 from sdlora.store.location import StoreLocation
 from sdlora.store.tables import Base, ImageTable, SourceTable

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from sdlora.store import ImageStore
-from sdlora.training import fine_tune
+from sdlora.store.image_store import ImageStore
+from sdlora.training.fine_tuning import fine_tune
 from sdlora.training.job import TrainingJob
 from tests.unit.training.setting import CONFIG, EVERYTHING, LONG, LORA, LORA_WITH_DROPOUT, Callbacks, read_setting
 

@@ -8,8 +8,9 @@ import torch
 
 from sdlora.core.refs import BaseModelRef
 from sdlora.data.snapshot import Snapshot
-from sdlora.models import BaseModelConfig, load_base_model
-from sdlora.store import ImageStore
+from sdlora.models.config import BaseModelConfig
+from sdlora.models.files.sources import load_base_model
+from sdlora.store.image_store import ImageStore
 from tests.tiny import tiny_base_model
 from tests.unit.training.setting import fill_store
 

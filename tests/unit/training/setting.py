@@ -9,7 +9,7 @@ from pathlib import Path
 from sdlora.core.progress import Listener
 from sdlora.core.refs import BaseModelRef
 from sdlora.data.snapshot import Snapshot, SnapshotRow, snapshot_digest
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from tests.settings import filled_lora, filled_training
 from tests.tiny import draw_images
 

@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw
 from sdlora.core.errors import TrainingError
 from sdlora.data.snapshot import SnapshotRow
 from sdlora.models.families import family_of
-from sdlora.store import ImageStore
-from sdlora.training import fine_tune
+from sdlora.store.image_store import ImageStore
+from sdlora.training.fine_tuning import fine_tune
 from sdlora.training.inputs.encoded import Encoding, encode_rows
 from sdlora.training.inputs.framing import bucket_sizes, centre_framing, nearest_bucket
 from sdlora.training.job import TrainingJob

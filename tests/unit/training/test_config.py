@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from sdlora.training import ResolvedTraining, TrainingConfig, run_digest
+from sdlora.training.config import ResolvedTraining, TrainingConfig
+from sdlora.training.identity import run_digest
 from tests.settings import filled_lora, filled_training
 
 

@@ -3,9 +3,12 @@ from __future__ import annotations
 import pytest
 
 from sdlora.config import PipelineConfig, ResolvedConfig, explain, resolve
-from sdlora.lora import LoraConfig
-from sdlora.models import BaseModelConfig, load_base_model
-from sdlora.training import TrainingConfig, defaults, resolve_lora, resolve_training
+from sdlora.lora.config import LoraConfig
+from sdlora.models.config import BaseModelConfig
+from sdlora.models.files.sources import load_base_model
+from sdlora.training import defaults
+from sdlora.training.config import TrainingConfig
+from sdlora.training.defaults import resolve_lora, resolve_training
 from tests.families import build
 from tests.settings import filled_lora, filled_training
 

@@ -14,7 +14,8 @@ from sdlora.models.features import ImageFeatures
 from sdlora.records.choice import Choice
 from sdlora.statistics.bootstrap import Resampled
 from sdlora.statistics.distances import kid
-from sdlora.training import fine_tune, run_digest
+from sdlora.training.fine_tuning import fine_tune
+from sdlora.training.identity import run_digest
 from sdlora.training.job import TrainingJob
 from sdlora.training.judging.choosing import Chooser
 from sdlora.training.judging.drawn_validation import DrawnValidation

@@ -11,7 +11,7 @@ from sdlora.data.pixels import load_images_uint8
 from sdlora.models import parts
 from sdlora.models.encode import encode_images, encode_text
 from sdlora.models.families import family_of
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from sdlora.training.inputs import image_encoder
 from sdlora.training.inputs.encoded import Encoding, encode_rows
 from sdlora.training.job import TrainingJob

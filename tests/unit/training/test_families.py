@@ -8,12 +8,14 @@ import weakref
 import pytest
 import torch
 
-from sdlora.lora import attach_lora
-from sdlora.lora.attach import adapter_parameters
-from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model, parts
+from sdlora.lora.attach import adapter_parameters, attach_lora
+from sdlora.models import parts
+from sdlora.models.config import BaseModelConfig
 from sdlora.models.families import family_of
-from sdlora.store import ImageStore
-from sdlora.training import fine_tune
+from sdlora.models.files.sources import load_base_model
+from sdlora.models.stable_diffusion import StableDiffusion
+from sdlora.store.image_store import ImageStore
+from sdlora.training.fine_tuning import fine_tune
 from sdlora.training.inputs.encoded import Encoding, encode_rows
 from sdlora.training.job import TrainingJob
 from sdlora.training.learning.frozen_weights import cast_frozen_weights

@@ -17,8 +17,10 @@ from sdlora.core.checkpoints import latest_checkpoint
 from sdlora.core.errors import StorageError, TargetModuleError, TrainingError, WeightsError
 from sdlora.lora.load import open_adapter
 from sdlora.records.choice import Choice
-from sdlora.store import ImageStore
-from sdlora.training import ResolvedTraining, fine_tune, run_digest
+from sdlora.store.image_store import ImageStore
+from sdlora.training.config import ResolvedTraining
+from sdlora.training.fine_tuning import fine_tune
+from sdlora.training.identity import run_digest
 from sdlora.training.job import TrainingJob
 from tests.settings import filled_lora
 from tests.unit.training.disk import disk_space

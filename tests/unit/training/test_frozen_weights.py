@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sdlora.lora import attach_lora
-from sdlora.lora.attach import adapter_parameters
+from sdlora.lora.attach import adapter_parameters, attach_lora
 from sdlora.models import parts
 from sdlora.training.learning.frozen_weights import cast_frozen_weights
 from tests.settings import filled_lora

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from sdlora.core.errors import TrainingError, WeightsError
-from sdlora.models import StableDiffusion
+from sdlora.models.stable_diffusion import StableDiffusion
 from sdlora.processes.costs import costs_of, read_costs
 from sdlora.training.full import fine_tune_fully
 from sdlora.training.job import TrainingJob

@@ -11,10 +11,10 @@ from torch import nn
 
 from sdlora.core.checkpoints import latest_checkpoint, save_checkpoint
 from sdlora.core.errors import TrainingError
-from sdlora.lora import attach_lora
+from sdlora.lora.attach import attach_lora
 from sdlora.models import parts, precision
 from sdlora.models.precision import probe_precision
-from sdlora.training import fine_tune
+from sdlora.training.fine_tuning import fine_tune
 from sdlora.training.inputs.batches import Batch
 from sdlora.training.job import TrainingJob
 from sdlora.training.learning.frozen_weights import cast_frozen_weights

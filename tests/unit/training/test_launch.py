@@ -12,7 +12,7 @@ from sdlora.data.clean import clean
 from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.data.snapshot import make_snapshot
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from sdlora.training.job import TrainingJob
 from sdlora.training.launch import run_job
 from tests.tiny import draw_images

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 from sdlora.data.snapshot import SnapshotRow
 from sdlora.models import parts
 from sdlora.models.families import family_of
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from sdlora.training.inputs.batches import BatchGroup, draw_step
 from sdlora.training.inputs.encoded import Encoding, encode_rows
 from sdlora.training.inputs.masks import mask_weights

@@ -14,8 +14,8 @@ from sdlora.data.snapshot import SnapshotRow
 from sdlora.lora.attach import adapter_parameters, attach_lora
 from sdlora.models import parts
 from sdlora.models.families import family_of
-from sdlora.store import ImageStore
-from sdlora.training import fine_tune
+from sdlora.store.image_store import ImageStore
+from sdlora.training.fine_tuning import fine_tune
 from sdlora.training.inputs.batches import BatchGroup, draw_step
 from sdlora.training.inputs.encoded import Encoding, encode_rows
 from sdlora.training.inputs.order import EpochOrder

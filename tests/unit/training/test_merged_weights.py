@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sdlora.lora import attach_lora
-from sdlora.lora.attach import adapter_parameters
+from sdlora.lora.attach import adapter_parameters, attach_lora
 from sdlora.lora.layers import adapted_layers
 from sdlora.models import parts
 from sdlora.training.learning import frozen_weights

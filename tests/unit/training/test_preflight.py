@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sdlora.core.errors import TrainingError
 from sdlora.lora.attach import attach_lora
 from sdlora.models import parts
-from sdlora.training import fine_tune
+from sdlora.training.fine_tuning import fine_tune
 from sdlora.training.inputs.encoded import Encoding, encode_rows
 from sdlora.training.job import TrainingJob
 from sdlora.training.learning import preflight

@@ -12,8 +12,11 @@ from safetensors import safe_open
 from sdlora import StableDiffusion
 from sdlora.data.snapshot import SnapshotRow
 from sdlora.lora.formats.inspect import inspect_adapter
-from sdlora.models import BaseModelConfig, load_base_model, parts
-from sdlora.training import fine_tune, run_digest
+from sdlora.models import parts
+from sdlora.models.config import BaseModelConfig
+from sdlora.models.files.sources import load_base_model
+from sdlora.training.fine_tuning import fine_tune
+from sdlora.training.identity import run_digest
 from sdlora.training.inputs.batches import BatchGroup, draw_step
 from sdlora.training.inputs.encoded import EncodedRows, Resolution
 from sdlora.training.inputs.order import EpochOrder

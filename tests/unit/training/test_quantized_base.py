@@ -10,10 +10,15 @@ import pytest
 import torch
 
 from sdlora.core.errors import ConfigError
-from sdlora.lora import attach_lora
-from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model, parts
-from sdlora.training import ResolvedTraining, fine_tune, run_digest
+from sdlora.lora.attach import attach_lora
+from sdlora.models import parts
+from sdlora.models.config import BaseModelConfig
+from sdlora.models.files.sources import load_base_model
+from sdlora.models.stable_diffusion import StableDiffusion
+from sdlora.training.config import ResolvedTraining
+from sdlora.training.fine_tuning import fine_tune
 from sdlora.training.full import fine_tune_fully
+from sdlora.training.identity import run_digest
 from sdlora.training.inputs.encoded import Encoding, encode_rows
 from sdlora.training.job import TrainingJob
 from sdlora.training.learning import preflight

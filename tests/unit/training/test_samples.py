@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from PIL import Image
 
-from sdlora.training import fine_tune
+from sdlora.training.fine_tuning import fine_tune
 from sdlora.training.job import TrainingJob
 from tests.unit.training.setting import CONFIG, LORA, Callbacks
 

@@ -6,9 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model, parts
+from sdlora.models import parts
+from sdlora.models.config import BaseModelConfig
+from sdlora.models.files.sources import load_base_model
+from sdlora.models.stable_diffusion import StableDiffusion
 from sdlora.release.exporting import export_model
-from sdlora.training import fine_tune
+from sdlora.training.fine_tuning import fine_tune
 from sdlora.training.job import TrainingJob
 from tests import comfyui, families, original
 from tests.settings import filled_lora

@@ -9,8 +9,8 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from sdlora.core.checkpoints import latest_checkpoint
-from sdlora.store import ImageStore
-from sdlora.training import fine_tune
+from sdlora.store.image_store import ImageStore
+from sdlora.training.fine_tuning import fine_tune
 from sdlora.training.job import TrainingJob
 from sdlora.training.loop import Run
 from tests.unit.training.setting import LONG, LORA_WITH_DROPOUT, fill_store

@@ -9,10 +9,14 @@ from safetensors.torch import load_file
 from sdlora.adapter import LoRA
 from sdlora.core.errors import TargetModuleError
 from sdlora.lora.formats.inspect import inspect_adapter
-from sdlora.models import BaseModelConfig, StableDiffusion, load_base_model, parts
+from sdlora.models import parts
+from sdlora.models.config import BaseModelConfig
 from sdlora.models.families import family_of
+from sdlora.models.files.sources import load_base_model
+from sdlora.models.stable_diffusion import StableDiffusion
 from sdlora.release.exporting import export_model
-from sdlora.training import fine_tune, run_digest
+from sdlora.training.fine_tuning import fine_tune
+from sdlora.training.identity import run_digest
 from sdlora.training.job import TrainingJob
 from sdlora.training.loop import Run
 from tests import comfyui, families

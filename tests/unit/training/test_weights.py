@@ -14,9 +14,9 @@ from sdlora.data.clean import clean
 from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.data.snapshot import Snapshot, make_snapshot
-from sdlora.store import ImageStore
-from sdlora.training import fine_tune
+from sdlora.store.image_store import ImageStore
 from sdlora.training import loop as loop_module
+from sdlora.training.fine_tuning import fine_tune
 from sdlora.training.inputs.batches import draw_step
 from sdlora.training.inputs.order import repeats_for
 from sdlora.training.job import TrainingJob
