@@ -3,6 +3,9 @@
 Prefect can start such a server by itself, but only when the flow is called, and it imports the server into this
 process as well. Started here as a child process at the very beginning, it comes up while the libraries of the flow
 are being imported.
+
+Runs once used the servers of a running `sdlora up`. After those were stopped, MLflow's client retried for four minutes
+in every report of a step and ignored Ctrl-C. A server of the run's own costs only the seconds that it takes to start.
 """
 
 from __future__ import annotations
