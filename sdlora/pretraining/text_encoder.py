@@ -1,7 +1,7 @@
 """A contrastive start for the text encoder (Radford et al. 2021, arXiv:2103.00020).
 
 Captions learn to find the features of their own image among those of the batch. It gives the denoiser words
-that already differ where the pictures differ; measured effect in docs/experiments.md.
+that already differ where the pictures differ. Its effect on the denoiser was not measured (docs/experiments.md).
 """
 
 from __future__ import annotations
