@@ -27,8 +27,8 @@ from PIL import Image, ImageDraw
 from sdlora.data.config import DataConfig
 from sdlora.data.duplicates.fingerprint import HASH_COUNT, VERSION, Fingerprint
 from sdlora.data.duplicates.search import SimilarPairs
-from sdlora.data.ledger import rules_digest
 from sdlora.data.snapshot import make_snapshot
+from sdlora.data.verdicts import rules_digest
 from sdlora.store.image_store import ImageStore
 from sdlora.store.tables import CaptionTable, FingerprintTable, ImageTable, SourceTable, utc_now
 

@@ -22,7 +22,7 @@ from sqlalchemy import func, select, text
 from sdlora.data.check_list import list_checks
 from sdlora.data.config import DataConfig
 from sdlora.data.duplicates.fingerprint import HASH_COUNT, THUMBNAIL_SIDE_PX, VERSION
-from sdlora.data.ledger import rules_digest
+from sdlora.data.verdicts import rules_digest
 from sdlora.store.database import Database, open_database
 from sdlora.store.tables import (
     Base,

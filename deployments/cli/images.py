@@ -91,7 +91,7 @@ def undo(
     from deployments.cli.images_output import print_undone
     from deployments.cli.stores import existing_store
     from sdlora.config import load_config
-    from sdlora.data.decide import undo_decision
+    from sdlora.data.decide_images import undo_decision
 
     settings = load_config(config).data
     with existing_store(home) as store:

@@ -13,10 +13,12 @@ from sdlora.core.errors import DataError
 from sdlora.core.progress import OnProgress
 from sdlora.data.checks import RECORD_CHECKS
 from sdlora.data.config import DataConfig
-from sdlora.data.decide import decide_images
+from sdlora.data.decide_images import decide_images
 from sdlora.data.duplicates.search import SimilarPairs
 from sdlora.data.image_models.unsafe_scores import score_unsafe
-from sdlora.data.ledger import (
+from sdlora.data.measuring.measure import ImageScores
+from sdlora.data.measuring.workers import Measurer, ParallelMap, measure_all
+from sdlora.data.verdicts import (
     Ids,
     Known,
     forget_decisions,
@@ -27,8 +29,6 @@ from sdlora.data.ledger import (
     rules_digest,
     undecided,
 )
-from sdlora.data.measuring.measure import ImageScores
-from sdlora.data.measuring.workers import Measurer, ParallelMap, measure_all
 from sdlora.store.image_store import ImageStore
 from sdlora.store.intake import CHUNK, chunks
 from sdlora.store.queries import count_images

@@ -18,8 +18,8 @@ from sdlora.data.config import DataConfig
 from sdlora.data.decoding.decode import background_of
 from sdlora.data.duplicates.fingerprint import VERSION
 from sdlora.data.duplicates.pairs import pairs_below
-from sdlora.data.ledger import count_undecided, record_rulings, record_verdicts, rules_digest, verdict_of
 from sdlora.data.split import LEAK, Member, Sides, assign_sides
+from sdlora.data.verdicts import count_undecided, record_rulings, record_verdicts, rules_digest, verdict_of
 from sdlora.data.weights import image_weights
 from sdlora.store.image_store import ImageStore
 from sdlora.store.intake import chunks, insert_or_ignore

@@ -244,7 +244,7 @@ def test_checks_on_records_reach_images_that_were_decided_before(
         settings=(),
         affects=lambda session, ids, _: everybody,
     )
-    for module in ("decide", "ledger", "clean"):
+    for module in ("decide_images", "verdicts", "clean"):
         monkeypatch.setattr(f"sdlora.data.{module}.RECORD_CHECKS", (crowded,))
     fill_folder(folder, range(3))
     collect(store, str(folder), CONFIG)

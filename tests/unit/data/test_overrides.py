@@ -10,7 +10,7 @@ from sdlora.core.errors import DataError
 from sdlora.data.clean import clean
 from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
-from sdlora.data.decide import undo_decision
+from sdlora.data.decide_images import undo_decision
 from sdlora.data.snapshot import make_snapshot
 from sdlora.store.image_store import ImageStore
 from tests.stores import both_places

@@ -13,7 +13,8 @@ from sdlora.data.config import DataConfig
 from sdlora.data.duplicates.clusters import SkippedPairs
 from sdlora.data.duplicates.groups import EXACT, NEAR, Candidate, find_copies, rulings
 from sdlora.data.duplicates.pairs import group_around
-from sdlora.data.ledger import (
+from sdlora.data.split import LEAK
+from sdlora.data.verdicts import (
     ImageVerdict,
     Judge,
     Known,
@@ -25,7 +26,6 @@ from sdlora.data.ledger import (
     verdict_by,
     verdict_of,
 )
-from sdlora.data.split import LEAK
 from sdlora.store import curation
 from sdlora.store.image_store import ImageStore
 from sdlora.store.intake import chunks
