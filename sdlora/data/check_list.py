@@ -23,14 +23,14 @@ class ListedCheck:
 
 def list_checks(config: DataConfig) -> list[ListedCheck]:
     """Every check in the order in which they speak: on pixels, on records, for copies, for leaks across the split."""
-    copies = (
+    pair_checks = (
         (EXACT, "1 if another image shows the same pixels and is kept, else 0.", ()),
         (NEAR, "Difference from the image that is kept, in grey levels of 255.", ("near_duplicate_difference",)),
         (LEAK, "Difference from an image on the other side of the split.", ("suspect_difference",)),
     )
     checks: tuple[Check | RecordCheck, ...] = (*CHECKS, *RECORD_CHECKS)
     rows = [(check.name, check.version, check.measures, check.settings) for check in checks]
-    rows += [(name, fingerprint.VERSION, measures, settings) for name, measures, settings in copies]
+    rows += [(name, fingerprint.VERSION, measures, settings) for name, measures, settings in pair_checks]
     return [
         ListedCheck(name, version, measures, {setting: getattr(config, setting) for setting in settings})
         for name, version, measures, settings in rows

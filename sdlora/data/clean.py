@@ -20,10 +20,10 @@ from sdlora.data.measuring.measure import ImageScores
 from sdlora.data.measuring.workers import Measurer, ParallelMap, measure_all
 from sdlora.data.verdicts import (
     Ids,
-    Known,
+    ImageState,
     forget_decisions,
     forget_scores,
-    known_of,
+    image_states,
     needs_measuring,
     record_measurements,
     rules_digest,
@@ -37,9 +37,9 @@ from sdlora.store.tables import ImageTable
 
 _REJECTIONS_SHOWN = 20
 _IMAGES_PER_BATCH = CHUNK  # recorded at once, at most
-_BATCH_SECONDS = 1.0
+_SECONDS_PER_BATCH = 1.0
 """What is recorded at least so often is not measured again after a kill."""
-_IMAGES_IN_MEMORY = 20_000  # by their digests
+_IMAGES_PER_WINDOW = 20_000  # by their digests
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,9 @@ def clean(
     pending = _pending(store, rules, config)
     decoded = _measure(store, pending, config, measurer, on_progress)
     score_unsafe(store, pending.tolist(), config, on_progress)
-    for done, portion in _portions(pending):
+    for done, chunk in _id_chunks(pending):
         with store.write() as session:
-            decide_images(session, portion, rules, config)
+            decide_images(session, chunk, rules, config)
         if on_progress:
             on_progress("decide", done, len(pending))
     with store.read() as session:
@@ -104,10 +104,10 @@ def _pending(store: ImageStore, rules: str, config: DataConfig) -> Ids:
     if not affecting or not len(pending):
         return pending
     with store.write() as session:
-        for _, portion in _portions(pending):
+        for _, chunk in _id_chunks(pending):
             for affects in affecting:
-                for others in chunks(sorted(affects(session, portion, config))):
-                    forget_decisions(session, others)
+                for affected_ids in chunks(sorted(affects(session, chunk, config))):
+                    forget_decisions(session, affected_ids)
         return undecided(session, rules)
 
 
@@ -118,60 +118,64 @@ def _measure(
     measured = 0
     with ParallelMap() as parallel_map:
         pairs = SimilarPairs(parallel_map)
-        for start in range(0, len(pending), _IMAGES_IN_MEMORY):
-            unseen = _unseen(store, pending[start : start + _IMAGES_IN_MEMORY], config)
-            for done in _measure_window(store, unseen, pairs, config, measurer):
+        for start in range(0, len(pending), _IMAGES_PER_WINDOW):
+            unmeasured = _unmeasured(store, pending[start : start + _IMAGES_PER_WINDOW], config)
+            for done in _measure_window(store, unmeasured, pairs, config, measurer):
                 if on_progress:
                     # Images that need no look count as done, once the others of their window are.
-                    end = min(start + _IMAGES_IN_MEMORY, len(pending)) if done == len(unseen) else start + done
+                    end = min(start + _IMAGES_PER_WINDOW, len(pending)) if done == len(unmeasured) else start + done
                     on_progress("check images", end, len(pending))
-            measured += len(unseen)
+            measured += len(unmeasured)
     return measured
 
 
 def _measure_window(
-    store: ImageStore, unseen: Mapping[str, Known], pairs: SimilarPairs, config: DataConfig, measurer: Measurer
+    store: ImageStore, unmeasured: Mapping[str, ImageState], pairs: SimilarPairs, config: DataConfig, measurer: Measurer
 ) -> Iterator[int]:
     """Measure these images and record what is found; yields how many that were so far."""
-    sizes = {sha256: known.byte_size for sha256, known in unseen.items()}
+    sizes = {sha256: state.byte_size for sha256, state in unmeasured.items()}
     done = 0
     for batch in _batches(measurer(store.blobs, sizes, config.max_pixels, config.background)):
-        looks = {one.pixels_sha256: one.fingerprint for one in batch if one.pixels_sha256 and one.fingerprint}
-        known = {unseen[one.sha256].image_id: one for one in batch}
+        fingerprints_by_pixels = {
+            image.pixels_sha256: image.fingerprint for image in batch if image.pixels_sha256 and image.fingerprint
+        }
+        scores_by_id = {unmeasured[image.sha256].image_id: image for image in batch}
         with store.write() as session:
-            fingerprint_ids = pairs.add(session, looks)
-            forget_scores(session, [unseen[one.sha256].image_id for one in batch if unseen[one.sha256].scores])
-            record_measurements(session, known, fingerprint_ids, config)
+            fingerprint_ids = pairs.add(session, fingerprints_by_pixels)
+            forget_scores(
+                session, [unmeasured[image.sha256].image_id for image in batch if unmeasured[image.sha256].scores]
+            )
+            record_measurements(session, scores_by_id, fingerprint_ids, config)
         done += len(batch)
         yield done
 
 
-def _unseen(store: ImageStore, ids: Ids, config: DataConfig) -> dict[str, Known]:
+def _unmeasured(store: ImageStore, ids: Ids, config: DataConfig) -> dict[str, ImageState]:
     """Those of the images that have to be looked at, by SHA-256."""
-    unseen: dict[str, Known] = {}
+    unmeasured: dict[str, ImageState] = {}
     with store.read() as session:
-        for _, portion in _portions(ids):
-            lacking = (known for known in known_of(session, portion) if needs_measuring(known, config))
-            unseen.update((known.sha256, known) for known in lacking)
-    return unseen
+        for _, chunk in _id_chunks(ids):
+            lacking_scores = (state for state in image_states(session, chunk) if needs_measuring(state, config))
+            unmeasured.update((state.sha256, state) for state in lacking_scores)
+    return unmeasured
 
 
-def _portions(ids: Ids) -> Iterator[tuple[int, list[int]]]:
+def _id_chunks(ids: Ids) -> Iterator[tuple[int, list[int]]]:
     """Image ids in chunks, each with the number of ids up to its end."""
     for start in range(0, len(ids), CHUNK):
-        portion: list[int] = ids[start : start + CHUNK].tolist()
-        yield start + len(portion), portion
+        chunk: list[int] = ids[start : start + CHUNK].tolist()
+        yield start + len(chunk), chunk
 
 
 def _batches(images: Iterator[ImageScores]) -> Iterator[list[ImageScores]]:
     batch: list[ImageScores] = []
-    since = time.monotonic()
+    started = time.monotonic()
     try:
-        for one in images:
-            batch.append(one)
-            if len(batch) == _IMAGES_PER_BATCH or time.monotonic() - since > _BATCH_SECONDS:
+        for image in images:
+            batch.append(image)
+            if len(batch) == _IMAGES_PER_BATCH or time.monotonic() - started > _SECONDS_PER_BATCH:
                 yield batch
-                batch, since = [], time.monotonic()
+                batch, started = [], time.monotonic()
     except DataError:  # of an image's bytes; what was measured before stays
         if batch:
             yield batch
@@ -181,13 +185,14 @@ def _batches(images: Iterator[ImageScores]) -> Iterator[list[ImageScores]]:
 
 
 def _first_rejections(session: Session, ids: Ids) -> tuple[Rejection, ...]:
-    found: list[Rejection] = []
-    for _, portion in _portions(ids):
+    rejections: list[Rejection] = []
+    for _, chunk in _id_chunks(ids):
         statement = select(ImageTable.sha256, ImageTable.rejected_by, ImageTable.reason).order_by(ImageTable.id)
-        rejected = ImageTable.id.in_(portion) & (ImageTable.verdict == "rejected")
-        found += [
-            Rejection(*row) for row in session.execute(statement.where(rejected).limit(_REJECTIONS_SHOWN - len(found)))
+        rejected = ImageTable.id.in_(chunk) & (ImageTable.verdict == "rejected")
+        rejections += [
+            Rejection(*row)
+            for row in session.execute(statement.where(rejected).limit(_REJECTIONS_SHOWN - len(rejections)))
         ]
-        if len(found) == _REJECTIONS_SHOWN:
+        if len(rejections) == _REJECTIONS_SHOWN:
             break
-    return tuple(found)
+    return tuple(rejections)

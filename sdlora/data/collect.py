@@ -21,7 +21,7 @@ from sdlora.store.masks import Mask, mask_blobs
 from sdlora.store.overrides import tombstones
 
 _FILES_PER_BATCH = 500
-_BATCH_SECONDS = 5.0
+_SECONDS_PER_BATCH = 5.0
 """What is recorded at least so often is not fetched again after a kill."""
 _FILES_SHOWN = 10
 _PROGRESS_SECONDS = 0.1
@@ -92,17 +92,17 @@ def collect(
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class _PendingItem:
     """An item whose bytes or captions are not known as they are now. `number` is its place in the source."""
 
     number: int
     item: Item
-    known: SeenFile | None
+    seen_before: SeenFile | None
 
 
 @dataclass(frozen=True)
 class _Outcome:
-    wanted: _Wanted
+    pending: _PendingItem
     seen: SeenFile | None
     reason: str = ""
     bytes_read: int = 0
@@ -117,7 +117,7 @@ class _Intake:
     config: DataConfig
     on_progress: OnProgress | None
     on_metrics: OnMetrics | None
-    purged: dict[str, str] = field(default_factory=dict)  # why, by SHA-256
+    purged: dict[str, str] = field(default_factory=dict)  # the reason, by SHA-256
     batch: list[_Outcome] = field(default_factory=list)
     new_files: list[str] = field(default_factory=list)
     skipped: list[SkippedFile] = field(default_factory=list)
@@ -128,31 +128,31 @@ class _Intake:
     recaptioned: int = 0
     bytes_read: int = 0
     recorded_at: float = field(default_factory=time.monotonic)
-    told_at: float = 0.0
+    reported_at: float = 0.0
 
     def outcomes(self) -> Iterator[_Outcome]:
         if self.source.per_lane is None:
-            return in_order(self._wanted(), self._ingest, self.source.workers)
-        lane_of = lambda wanted: wanted.item.lane or ""  # noqa: E731
-        return in_lanes(self._wanted(), self._ingest, lane_of, self.source.workers, self.source.per_lane)
+            return in_order(self._pending_items(), self._ingest, self.source.workers)
+        lane_of = lambda pending: pending.item.lane or ""  # noqa: E731
+        return in_lanes(self._pending_items(), self._ingest, lane_of, self.source.workers, self.source.per_lane)
 
     def take(self, outcome: _Outcome) -> None:
         self.bytes_read += outcome.bytes_read
         if outcome.seen is None:
             self.skipped_count += 1
             if len(self.skipped) < _FILES_SHOWN:
-                self.skipped.append(SkippedFile(outcome.wanted.item.path, outcome.reason))
+                self.skipped.append(SkippedFile(outcome.pending.item.path, outcome.reason))
         else:
             self.seen += 1
             self.batch.append(outcome)
-        if len(self.batch) >= _FILES_PER_BATCH or time.monotonic() - self.recorded_at > _BATCH_SECONDS:
+        if len(self.batch) >= _FILES_PER_BATCH or time.monotonic() - self.recorded_at > _SECONDS_PER_BATCH:
             self._record()
-        self._tell()
+        self._report_progress()
 
     def finish(self) -> CollectReport:
         self._record()
         self.store.blobs.sweep()
-        self._tell(last=True)
+        self._report_progress(final=True)
         return CollectReport(
             source=self.source.name,
             files=self.seen + self.skipped_count,
@@ -168,7 +168,7 @@ class _Intake:
             bytes_read=self.bytes_read,
         )
 
-    def _wanted(self) -> Iterator[_Wanted]:
+    def _pending_items(self) -> Iterator[_PendingItem]:
         """Items that have changed, or are new; the others are counted and passed over."""
         items, number = self.source.items(), 0
         with self.store.read() as session:
@@ -176,38 +176,44 @@ class _Intake:
             self.purged = tombstones(session)
         while batch := list(islice(items, _FILES_PER_BATCH)):
             if source_id is None:
-                known = {}
+                seen_files = {}
             else:
                 with self.store.read() as session:
                     paths = [item.path for item in batch]
-                    known, masks = known_files(session, source_id, paths), mask_blobs(session, source_id, paths)
-                here = [(seen.sha256, seen.byte_size) for seen in known.values() if seen.sha256 not in self.purged]
-                lost = self.store.blobs.missing([*here, *masks.values()])
-                known = {path: seen for path, seen in known.items() if seen.sha256 not in lost}
-                known = {path: seen for path, seen in known.items() if masks.get(path, ("",))[0] not in lost}
+                    seen_files, masks = known_files(session, source_id, paths), mask_blobs(session, source_id, paths)
+                stored_blobs = [
+                    (seen.sha256, seen.byte_size) for seen in seen_files.values() if seen.sha256 not in self.purged
+                ]
+                missing_blobs = self.store.blobs.missing([*stored_blobs, *masks.values()])
+                seen_files = {path: seen for path, seen in seen_files.items() if seen.sha256 not in missing_blobs}
+                seen_files = {
+                    path: seen for path, seen in seen_files.items() if masks.get(path, ("",))[0] not in missing_blobs
+                }
             for item in batch:
                 number += 1
-                seen = known.get(item.path)
-                if seen and self._as_recorded(item, seen):
+                seen = seen_files.get(item.path)
+                if seen and self._is_recorded(item, seen):
                     self.seen += 1
                 else:
-                    yield _Wanted(number, item, seen)
-            self._tell()
+                    yield _PendingItem(number, item, seen)
+            self._report_progress()
 
-    def _as_recorded(self, item: Item, seen: SeenFile) -> bool:
-        return _unchanged(item, seen) and seen.caption_stamp == caption_stamp(item) and seen.sha256 not in self.purged
+    def _is_recorded(self, item: Item, seen: SeenFile) -> bool:
+        return (
+            _has_same_bytes(item, seen) and seen.caption_stamp == caption_stamp(item) and seen.sha256 not in self.purged
+        )
 
-    def _ingest(self, wanted: _Wanted) -> _Outcome:
+    def _ingest(self, pending: _PendingItem) -> _Outcome:
         """Read one item and keep its bytes. Runs in any thread."""
-        item, known = wanted.item, wanted.known
+        item, seen_before = pending.item, pending.seen_before
         try:
-            unchanged = known is not None and _unchanged(item, known)
-            content = None if unchanged else item.read(known.stamp if known else None)
-            if known and content is None:
-                self._refuse_purged(known.sha256)
+            unchanged = seen_before is not None and _has_same_bytes(item, seen_before)
+            content = None if unchanged else item.read(seen_before.stamp if seen_before else None)
+            if seen_before and content is None:
+                self._refuse_purged(seen_before.sha256)
                 sidecar = item.sidecar()
-                file, count = known, 0
-                bytes_of = lambda: self.store.blobs.get(known.sha256)  # noqa: E731
+                file, bytes_read = seen_before, 0
+                bytes_of = lambda: self.store.blobs.get(seen_before.sha256)  # noqa: E731
             elif content is None:
                 raise UnreadableItemError("its host says that it has not changed, but it was never seen")
             else:
@@ -215,10 +221,10 @@ class _Intake:
                     self._refuse_purged(hashlib.sha256(content.data).hexdigest())
                 sidecar = item.sidecar()
                 bytes_of = lambda: content.data  # noqa: E731
-                count = len(content.data)
-                file = SeenFile(item.path, self.store.blobs.put(content.data), count, content.stamp)
+                bytes_read = len(content.data)
+                file = SeenFile(item.path, self.store.blobs.put(content.data), bytes_read, content.stamp)
         except UnreadableItemError as error:
-            return _Outcome(wanted, None, str(error))
+            return _Outcome(pending, None, str(error))
         seen = SeenFile(
             file.path,
             file.sha256,
@@ -231,7 +237,7 @@ class _Intake:
             captions=find_captions(item, sidecar, bytes_of),
             mask=self._read_mask(item, bytes_of),
         )
-        return _Outcome(wanted, seen, bytes_read=count)
+        return _Outcome(pending, seen, bytes_read=bytes_read)
 
     def _read_mask(self, item: Item, image: Callable[[], bytes]) -> Mask | None:
         """Keep the bytes of the mask beside an item, if there is one; what is wrong with it, a check tells later."""
@@ -252,7 +258,7 @@ class _Intake:
         self.recorded_at = time.monotonic()
         if not self.batch:
             return
-        self.batch.sort(key=lambda outcome: outcome.wanted.number)
+        self.batch.sort(key=lambda outcome: outcome.pending.number)
         files = [outcome.seen for outcome in self.batch if outcome.seen]
         # One transaction: an image that is there has its captions, wherever a run is killed.
         with self.store.write() as session:
@@ -268,17 +274,17 @@ class _Intake:
                 self.new_files.append(file.path)
         self.batch.clear()
 
-    def _tell(self, last: bool = False) -> None:
+    def _report_progress(self, final: bool = False) -> None:
         now = time.monotonic()
-        if not last and now - self.told_at < _PROGRESS_SECONDS:
+        if not final and now - self.reported_at < _PROGRESS_SECONDS:
             return
-        self.told_at = now
+        self.reported_at = now
         done = self.seen + self.skipped_count
         if self.on_progress:
-            self.on_progress("collect images", done, done if last else self.source.count or 0)
+            self.on_progress("collect images", done, done if final else self.source.count or 0)
         if self.on_metrics:
             self.on_metrics(done, {"bytes": self.bytes_read})
 
 
-def _unchanged(item: Item, seen: SeenFile) -> bool:
+def _has_same_bytes(item: Item, seen: SeenFile) -> bool:
     return item.keep or (item.stamp is not None and item.stamp == seen.stamp)

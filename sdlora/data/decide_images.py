@@ -15,10 +15,10 @@ from sdlora.data.duplicates.groups import EXACT, NEAR, Candidate, find_copies, r
 from sdlora.data.duplicates.pairs import group_around
 from sdlora.data.split import LEAK
 from sdlora.data.verdicts import (
+    ImageState,
     ImageVerdict,
     Judge,
-    Known,
-    known_of,
+    image_states,
     needs_measuring,
     record_rulings,
     record_verdicts,
@@ -46,13 +46,16 @@ def decide_images(session: Session, image_ids: Sequence[int], rules: str, config
         session: holds the write lock, so that no group changes meanwhile.
         rules: digest of the rules that `config` makes, recorded with the verdicts.
     """
-    known = known_of(session, image_ids)
-    single = _judge_alone(session, known, config)
+    states = image_states(session, image_ids)
+    rulings_by_image = _single_image_rulings(session, states, config)
     overrides = overrides_of(session, image_ids)
-    verdicts = {one.image_id: _with_override(verdict_of(single[one.image_id]), one, overrides) for one in known}
-    record_rulings(session, {one.image_id: _unwritten(single[one.image_id], one) for one in known})
+    verdicts = {
+        state.image_id: _with_override(verdict_of(rulings_by_image[state.image_id]), state, overrides)
+        for state in states
+    }
+    record_rulings(session, {state.image_id: _unrecorded(rulings_by_image[state.image_id], state) for state in states})
     record_verdicts(session, verdicts, rules)
-    _decide_copies(session, known, config)
+    _decide_copies(session, states, config)
 
 
 def undo_decision(store: ImageStore, sha256: str, who: str, config: DataConfig) -> ImageRecord:
@@ -70,68 +73,72 @@ def undo_decision(store: ImageStore, sha256: str, who: str, config: DataConfig) 
     """
     rules = rules_digest(config)
     with store.write() as session:
-        full = curation.undo_decision(session, sha256, who)
-        image_id = ids_of(session, [full])[full]
-        if _suffices(session, image_id, rules, config):
+        full_sha256 = curation.undo_decision(session, sha256, who)
+        image_id = ids_of(session, [full_sha256])[full_sha256]
+        if _can_decide_now(session, image_id, rules, config):
             decide_images(session, [image_id], rules, config)
         session.expire_all()
-        return find_image(session, full)
+        return find_image(session, full_sha256)
 
 
-def _judge_alone(session: Session, known: Sequence[Known], config: DataConfig) -> dict[int, list[Ruling]]:
+def _single_image_rulings(
+    session: Session, states: Sequence[ImageState], config: DataConfig
+) -> dict[int, list[Ruling]]:
     """What the checks on single images say, those of the pixels first."""
     judge = Judge(config)
-    single = {one.image_id: judge.rulings(one.scores, one.problem) for one in known}
+    rulings_by_image = {state.image_id: judge.rulings(state.scores, state.problem) for state in states}
     for check in RECORD_CHECKS:
-        for image_id, ruling in check.rulings(session, list(single), config).items():
-            single[image_id].append(ruling)
-    return single
+        for image_id, ruling in check.rulings(session, list(rulings_by_image), config).items():
+            rulings_by_image[image_id].append(ruling)
+    return rulings_by_image
 
 
-def _with_override(verdict: ImageVerdict, known: Known, overrides: Mapping[int, Override]) -> ImageVerdict:
-    override = overrides.get(known.image_id)
+def _with_override(verdict: ImageVerdict, state: ImageState, overrides: Mapping[int, Override]) -> ImageVerdict:
+    override = overrides.get(state.image_id)
     if override is None:
         return verdict
-    if override.verdict == "accepted" and known.fingerprint_id is None:
+    if override.verdict == "accepted" and state.fingerprint_id is None:
         # There are no pixels to train on, whatever a person says.
         return ImageVerdict(verdict.rejected_by, f"{verdict.reason} ({override.reason})")
     return verdict_by(override)
 
 
-def _unwritten(listed: Sequence[Ruling], known: Known) -> list[Ruling]:
+def _unrecorded(image_rulings: Sequence[Ruling], state: ImageState) -> list[Ruling]:
     """Rulings that are not in the ledger yet. One on records can change under the same key, so it is written anew."""
     on_records = {check.name for check in RECORD_CHECKS}
-    return [one for one in listed if one.check in on_records or one.key not in known.ruled]
+    return [ruling for ruling in image_rulings if ruling.check in on_records or ruling.key not in state.ruling_keys]
 
 
-def _decide_copies(session: Session, known: Sequence[Known], config: DataConfig) -> None:
+def _decide_copies(session: Session, states: Sequence[ImageState], config: DataConfig) -> None:
     """Look for the best of each group that has one of these images, and write what that changes."""
     threshold = config.near_duplicate_difference
-    own = {one.fingerprint_id for one in known if one.fingerprint_id is not None}
-    fingerprint_ids, pairs = group_around(session, own, threshold)
-    candidates, standing = _candidates(session, sorted(fingerprint_ids))
+    own_fingerprint_ids = {state.fingerprint_id for state in states if state.fingerprint_id is not None}
+    fingerprint_ids, pairs = group_around(session, own_fingerprint_ids, threshold)
+    candidates, current_verdicts = _candidates(session, sorted(fingerprint_ids))
     copies = find_copies(candidates, pairs, threshold, SkippedPairs(session, pairs).pairs_with)
-    in_hand = {one.image_id for one in known}
-    written, changed = {}, {}
+    given_ids = {state.image_id for state in states}
+    rulings_to_record, changed_verdicts = {}, {}
     for candidate in candidates:
         image_id = candidate.image_id
-        listed = rulings(copies.get(image_id), config)
-        before = standing[image_id]
-        now = verdict_of(listed)
+        image_rulings = rulings(copies.get(image_id), config)
+        old_verdict = current_verdicts[image_id]
+        new_verdict = verdict_of(image_rulings)
         # An image that only the split turned down stays so until the next snapshot, which alone can tell.
-        keeps_standing = candidate.kept_by_person or (now.rejected_by is None and before.rejected_by == LEAK)
-        if not keeps_standing and now != before:
-            changed[image_id] = now
-        if image_id in in_hand or image_id in changed:
-            written[image_id] = listed
-    record_rulings(session, written)
-    record_verdicts(session, changed)
+        keeps_verdict = candidate.kept_by_person or (
+            new_verdict.rejected_by is None and old_verdict.rejected_by == LEAK
+        )
+        if not keeps_verdict and new_verdict != old_verdict:
+            changed_verdicts[image_id] = new_verdict
+        if image_id in given_ids or image_id in changed_verdicts:
+            rulings_to_record[image_id] = image_rulings
+    record_rulings(session, rulings_to_record)
+    record_verdicts(session, changed_verdicts)
 
 
 def _candidates(session: Session, fingerprint_ids: Sequence[int]) -> tuple[list[Candidate], dict[int, ImageVerdict]]:
     """Images with these fingerprints that have passed every check on single images, and what is decided of them now."""
-    found: list[Candidate] = []
-    standing: dict[int, ImageVerdict] = {}
+    candidates: list[Candidate] = []
+    current_verdicts: dict[int, ImageVerdict] = {}
     passed = or_(ImageTable.verdict == "accepted", ImageTable.rejected_by.in_((EXACT, NEAR, LEAK)))
     for chunk in chunks(fingerprint_ids):
         rows = session.execute(
@@ -147,22 +154,22 @@ def _candidates(session: Session, fingerprint_ids: Sequence[int]) -> tuple[list[
             .where(passed)
         ).all()
         overrides: dict[int, Override] = {}
-        for some in chunks([row[0] for row in rows]):
-            overrides.update(overrides_of(session, some))
+        for image_ids in chunks([row[0] for row in rows]):
+            overrides.update(overrides_of(session, image_ids))
         for image_id, sha256, fingerprint_id, pixels, rejected_by, reason in rows:
-            kept = image_id in overrides and overrides[image_id].verdict == "accepted"
-            found.append(Candidate(image_id, sha256, fingerprint_id, pixels, kept_by_person=kept))
-            standing[image_id] = ImageVerdict(rejected_by, reason)
-    return found, standing
+            kept_by_person = image_id in overrides and overrides[image_id].verdict == "accepted"
+            candidates.append(Candidate(image_id, sha256, fingerprint_id, pixels, kept_by_person=kept_by_person))
+            current_verdicts[image_id] = ImageVerdict(rejected_by, reason)
+    return candidates, current_verdicts
 
 
-def _suffices(session: Session, image_id: int, rules: str, config: DataConfig) -> bool:
+def _can_decide_now(session: Session, image_id: int, rules: str, config: DataConfig) -> bool:
     """Whether cleaning with these settings would decide the image unseen."""
     if session.scalars(select(ImageTable.id).where(ImageTable.rules == rules).limit(1)).first() is None:
         return False  # a verdict under rules that nobody else is judged by would mislead
-    (known,) = known_of(session, [image_id])
-    if needs_measuring(known, config):
+    (state,) = image_states(session, [image_id])
+    if needs_measuring(state, config):
         return False
     # Without pixels a model has nothing to say, and the image is turned down anyway.
-    needs_model = bool(config.unsafe_model) and known.fingerprint_id is not None
+    needs_model = bool(config.unsafe_model) and state.fingerprint_id is not None
     return not needs_model or bool(UNSAFE.judge(session, [image_id], config))

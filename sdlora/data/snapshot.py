@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import cast
 
 from sqlalchemy import bindparam, delete, or_, select, update
@@ -91,9 +92,11 @@ def make_snapshot(store: ImageStore, config: DataConfig) -> Snapshot:
         DataError: an image has no verdict under these settings, or too few images are accepted. Nothing is recorded.
     """
     with store.write() as session:
-        waiting = count_undecided(session, rules_digest(config))
-        if waiting:
-            raise DataError(f"{waiting} images have no verdict under these settings yet. Run clean() with them first.")
+        undecided_count = count_undecided(session, rules_digest(config))
+        if undecided_count:
+            raise DataError(
+                f"{undecided_count} images have no verdict under these settings yet. Run clean() with them first."
+            )
         members = _members(session)
         sides = assign_sides(members, _look_alikes(session, config), config)
         _record_sides(session, members, sides, config)
@@ -127,12 +130,12 @@ def load_snapshot(store: ImageStore, digest: str) -> Snapshot:
         DataError: there is none, there are several, or its rows do not have this digest.
     """
     with store.read() as session:
-        starts = SnapshotTable.digest.startswith(digest, autoescape=True)
-        found = session.scalars(select(SnapshotTable).where(starts).limit(3)).all()
-        if len(found) != 1 or not digest:
-            names = ", ".join(one.digest[:16] for one in found) or "none"
+        has_prefix = SnapshotTable.digest.startswith(digest, autoescape=True)
+        matches = session.scalars(select(SnapshotTable).where(has_prefix).limit(3)).all()
+        if len(matches) != 1 or not digest:
+            names = ", ".join(match.digest[:16] for match in matches) or "none"
             raise DataError(f"Snapshot {digest!r}: expected the first digits of one snapshot's digest, found {names}.")
-        return _undamaged(session, found[0])
+        return _open_snapshot(session, matches[0])
 
 
 def latest_snapshot(store: ImageStore) -> Snapshot | None:
@@ -143,7 +146,7 @@ def latest_snapshot(store: ImageStore) -> Snapshot | None:
     """
     with store.read() as session:
         newest = session.scalars(select(SnapshotTable).order_by(SnapshotTable.id.desc()).limit(1)).first()
-        return _undamaged(session, newest) if newest else None
+        return _open_snapshot(session, newest) if newest else None
 
 
 def _members(session: Session) -> list[Member]:
@@ -161,33 +164,35 @@ def _backgrounds(session: Session) -> dict[int, str]:
 def _look_alikes(session: Session, config: DataConfig) -> list[tuple[int, int]]:
     pairs = pairs_below(session, config.suspect_difference)
     statement = select(ImageTable.fingerprint_id, ImageTable.id).where(_CANDIDATES)
-    images: dict[int, list[int]] = {}
-    for chunk in chunks(sorted({identity for first, second, _ in pairs for identity in (first, second)})):
+    images_by_fingerprint: dict[int, list[int]] = {}
+    for chunk in chunks(sorted({fingerprint_id for *pair, _ in pairs for fingerprint_id in pair})):
         for fingerprint_id, image_id in session.execute(statement.where(ImageTable.fingerprint_id.in_(chunk))):
-            images.setdefault(fingerprint_id, []).append(image_id)
+            images_by_fingerprint.setdefault(fingerprint_id, []).append(image_id)
     return [
-        (one, other) for first, second, _ in pairs for one in images.get(first, ()) for other in images.get(second, ())
+        image_ids
+        for first_id, second_id, _ in pairs
+        for image_ids in product(images_by_fingerprint.get(first_id, ()), images_by_fingerprint.get(second_id, ()))
     ]
 
 
 def _record_sides(session: Session, members: Sequence[Member], sides: Sides, config: DataConfig) -> None:
-    fresh = [
+    new_sides = [
         {"image": member.image_id, "side": sides.splits[member.image_id]}
         for member in members
         if member.split is None and member.image_id in sides.splits
     ]
-    if fresh:
-        given = update(ImageTable).where(ImageTable.id == bindparam("image")).values(split=bindparam("side"))
-        session.connection().execute(given, fresh)
-    turned_down = select(ImageTable.id).where(ImageTable.rejected_by == LEAK)
+    if new_sides:
+        statement = update(ImageTable).where(ImageTable.id == bindparam("image")).values(split=bindparam("side"))
+        session.connection().execute(statement, new_sides)
+    rejected_before = select(ImageTable.id).where(ImageTable.rejected_by == LEAK)
     parameters = parameters_digest({"suspect_difference": config.suspect_difference})
-    changed = set(session.scalars(turned_down)) | set(sides.leaks)
+    changed_ids = set(session.scalars(rejected_before)) | set(sides.leaks)
     rulings = {
         image_id: [Ruling(LEAK, VERSION, parameters, None, _leak_reason(sides.leaks.get(image_id), config))]
-        for image_id in changed
+        for image_id in changed_ids
     }
     record_rulings(session, rulings)
-    record_verdicts(session, {image_id: verdict_of(listed) for image_id, listed in rulings.items()})
+    record_verdicts(session, {image_id: verdict_of(image_rulings) for image_id, image_rulings in rulings.items()})
 
 
 def _leak_reason(other: Member | None, config: DataConfig) -> str | None:
@@ -214,23 +219,23 @@ def _require_enough(session: Session, snapshot: Snapshot, config: DataConfig) ->
 
 
 def _record_snapshot(session: Session, snapshot: Snapshot, by_id: Mapping[int, SnapshotRow]) -> None:
-    made = session.scalars(select(SnapshotTable).where(SnapshotTable.digest == snapshot.digest)).one_or_none()
-    if made is None:
-        made = SnapshotTable(
+    record = session.scalars(select(SnapshotTable).where(SnapshotTable.digest == snapshot.digest)).one_or_none()
+    if record is None:
+        record = SnapshotTable(
             digest=snapshot.digest,
             parent_id=session.scalars(select(SnapshotTable.id).order_by(SnapshotTable.id.desc()).limit(1)).first(),
             train_count=len(snapshot.train),
             held_out_count=len(snapshot.held_out),
         )
-        session.add(made)
+        session.add(record)
         session.flush()
-    elif _whole_rows(session, made) is not None:
+    elif _intact_rows(session, record) is not None:
         return
     else:  # its digest says what its rows were, so damage is mended by writing them again
-        session.execute(delete(SnapshotImageTable).where(SnapshotImageTable.snapshot_id == made.id))
+        session.execute(delete(SnapshotImageTable).where(SnapshotImageTable.snapshot_id == record.id))
     images = [
         {
-            "snapshot_id": made.id,
+            "snapshot_id": record.id,
             "image_id": image_id,
             "split": row.split,
             "captions": list(row.captions),
@@ -243,24 +248,24 @@ def _record_snapshot(session: Session, snapshot: Snapshot, by_id: Mapping[int, S
     insert_or_ignore(session, SnapshotImageTable, images)
 
 
-def _undamaged(session: Session, found: SnapshotTable) -> Snapshot:
-    rows = _whole_rows(session, found)
+def _open_snapshot(session: Session, record: SnapshotTable) -> Snapshot:
+    rows = _intact_rows(session, record)
     if rows is None:
         raise DataError(
-            f"Snapshot {found.digest[:16]} is damaged: its rows in the image database are not those that its digest "
+            f"Snapshot {record.digest[:16]} is damaged: its rows in the image database are not those that its digest "
             "was taken over. Put a backup of the database in its place, or go on without: `sdlora run` writes a "
             "snapshot of the images as they are today, which does not need this one."
         )
-    return Snapshot(found.digest, rows)
+    return Snapshot(record.digest, rows)
 
 
-def _whole_rows(session: Session, found: SnapshotTable) -> tuple[SnapshotRow, ...] | None:
+def _intact_rows(session: Session, record: SnapshotTable) -> tuple[SnapshotRow, ...] | None:
     """The rows of a snapshot; None if they are not those that its digest was taken over."""
     try:
-        rows = _rows_of(session, found.id)
+        rows = _rows_of(session, record.id)
     except (ValueError, TypeError):  # captions that are no JSON, or no list
         return None
-    return rows if snapshot_digest(rows) == found.digest else None
+    return rows if snapshot_digest(rows) == record.digest else None
 
 
 def _rows_of(session: Session, snapshot_id: int) -> tuple[SnapshotRow, ...]:

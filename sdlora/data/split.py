@@ -41,11 +41,11 @@ def assign_sides(members: Iterable[Member], look_alikes: Sequence[tuple[int, int
     Args:
         look_alikes: pairs of image ids.
     """
-    by_id = {member.image_id: member for member in sorted(members, key=lambda one: one.image_id)}
+    by_id = {member.image_id: member for member in sorted(members, key=lambda member: member.image_id)}
     edges = _adjacency(look_alikes, by_id)
     splits: dict[int, Split] = {image_id: member.split for image_id, member in by_id.items() if member.split}
     new_groups = []
-    for group in _groups([image_id for image_id in by_id if image_id not in splits], edges):
+    for group in _connected_groups([image_id for image_id in by_id if image_id not in splits], edges):
         sides = {by_id[other].split for image_id in group for other in edges.get(image_id, ())} - {None}
         if not sides:
             new_groups.append(group)
@@ -57,17 +57,17 @@ def assign_sides(members: Iterable[Member], look_alikes: Sequence[tuple[int, int
 
 
 def _split_by_hash(
-    groups: Sequence[Sequence[int]], by_id: Mapping[int, Member], others: Sequence[Split], config: DataConfig
+    groups: Sequence[Sequence[int]], by_id: Mapping[int, Member], assigned: Sequence[Split], config: DataConfig
 ) -> dict[int, Split]:
     """New groups by a hash in [0, 1): those below `held_out_fraction` are held out.
 
     A handful of images seldom falls as its fraction says. Where that leaves a side below its minimum, the limit
     moves to the next hash until both minima are met; only images that no snapshot holds are concerned.
     """
-    ordered = sorted((_unit_hash(min(by_id[one].sha256 for one in group)), group) for group in groups)
+    ordered = sorted((_unit_hash(min(by_id[image_id].sha256 for image_id in group)), group) for group in groups)
     cut = sum(value < config.held_out_fraction for value, _ in ordered)
-    held_out = others.count("held_out") + sum(len(group) for _, group in ordered[:cut])
-    train = others.count("train") + sum(len(group) for _, group in ordered[cut:])
+    held_out = assigned.count("held_out") + sum(len(group) for _, group in ordered[:cut])
+    train = assigned.count("train") + sum(len(group) for _, group in ordered[cut:])
     while held_out < config.min_held_out_images and cut < len(ordered):
         size = len(ordered[cut][1])
         if train - size < config.min_train_images:
@@ -88,38 +88,40 @@ def _unit_hash(sha256: str) -> float:
     return int.from_bytes(hashlib.sha256(f"split {sha256}".encode()).digest()[:6]) / 2**48
 
 
-def _adjacency(pairs: Sequence[tuple[int, int]], known: Mapping[int, Member]) -> dict[int, list[int]]:
+def _adjacency(pairs: Sequence[tuple[int, int]], by_id: Mapping[int, Member]) -> dict[int, list[int]]:
     edges: dict[int, list[int]] = {}
-    for first, second in sorted(pairs):
-        if first in known and second in known:
-            edges.setdefault(first, []).append(second)
-            edges.setdefault(second, []).append(first)
+    for first_id, second_id in sorted(pairs):
+        if first_id in by_id and second_id in by_id:
+            edges.setdefault(first_id, []).append(second_id)
+            edges.setdefault(second_id, []).append(first_id)
     return edges
 
 
-def _groups(image_ids: Sequence[int], edges: Mapping[int, Sequence[int]]) -> list[list[int]]:
+def _connected_groups(image_ids: Sequence[int], edges: Mapping[int, Sequence[int]]) -> list[list[int]]:
     """Connected groups among these images, each in the order they were collected."""
-    left = set(image_ids)
+    ungrouped = set(image_ids)
     groups = []
     for start in image_ids:
-        if start not in left:
+        if start not in ungrouped:
             continue
-        left.discard(start)
+        ungrouped.discard(start)
         group = [start]
         for image_id in group:  # grows while it is read
-            reached = [other for other in edges.get(image_id, ()) if other in left]
-            left.difference_update(reached)
+            reached = [other for other in edges.get(image_id, ()) if other in ungrouped]
+            ungrouped.difference_update(reached)
             group += reached
         groups.append(sorted(group))
     return groups
 
 
 def _join_neighbours(group: Sequence[int], edges: Mapping[int, Sequence[int]], splits: dict[int, Split]) -> None:
-    waiting = list(group)
-    while waiting:
-        image_id = next(one for one in waiting if any(other in splits for other in edges[one]))
+    unassigned = list(group)
+    while unassigned:
+        image_id = next(
+            candidate_id for candidate_id in unassigned if any(other in splits for other in edges[candidate_id])
+        )
         splits[image_id] = next(splits[other] for other in edges[image_id] if other in splits)
-        waiting.remove(image_id)
+        unassigned.remove(image_id)
 
 
 def _leaks(
@@ -128,7 +130,7 @@ def _leaks(
     """Images left out, in favour of those that were on a side before, then of those collected earlier."""
     leaks: dict[int, Member] = {}
     placed: set[int] = set()
-    for image_id in sorted(by_id, key=lambda one: (by_id[one].split is None, one)):
+    for image_id in sorted(by_id, key=lambda image_id: (by_id[image_id].split is None, image_id)):
         across = [other for other in edges.get(image_id, ()) if other in placed and splits[other] != splits[image_id]]
         if across:
             leaks[image_id] = by_id[across[0]]

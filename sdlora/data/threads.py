@@ -11,10 +11,10 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-AHEAD = 4
+ITEMS_AHEAD_PER_WORKER = 4
 """Items per worker that wait for their turn."""
 
-_TICK_SECONDS = 0.2
+_POLL_SECONDS = 0.2
 """How often paused lanes are looked at."""
 
 
@@ -36,7 +36,7 @@ def in_order(items: Iterator[T], work: Callable[[T], R], workers: int) -> Iterat
         waiting: deque[Future[R]] = deque()
         for item in items:
             waiting.append(pool.submit(work, item))
-            if len(waiting) > AHEAD * workers:
+            if len(waiting) > ITEMS_AHEAD_PER_WORKER * workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
@@ -62,7 +62,7 @@ def in_lanes(
 class _Lanes(Generic[T, R]):
     """Items that wait, by lane, and work that is being done."""
 
-    LOOK_AHEAD = 1000
+    MAX_WAITING = 1000
     """How many items may wait: among them should be one whose lane has room."""
 
     def __init__(
@@ -72,38 +72,38 @@ class _Lanes(Generic[T, R]):
         self.items, self.work, self.lane_of = items, work, lane_of
         self.workers, self.per_lane = workers, per_lane
         self.waiting: dict[str, deque[T]] = {}
-        self.count = 0
+        self.waiting_count = 0
         self.active: Counter[str] = Counter()
         self.paused_until: dict[str, float] = {}
         self.running: dict[Future[R], T] = {}
 
     def results(self) -> Iterator[R]:
-        more = True
-        while more or self.count or self.running:
-            more = more and self._look_ahead()
+        has_more = True
+        while has_more or self.waiting_count or self.running:
+            has_more = has_more and self._fill_queues()
             self._start()
             if not self.running:  # all lanes that have items are paused
-                time.sleep(_TICK_SECONDS)
+                time.sleep(_POLL_SECONDS)
                 continue
-            done, _ = wait(self.running, timeout=_TICK_SECONDS, return_when=FIRST_COMPLETED)
+            done, _ = wait(self.running, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
             for future in done:
                 item = self.running.pop(future)
                 self.active[self.lane_of(item)] -= 1
                 try:
                     result = future.result()
-                except TryLaterError as later:
-                    self._put_back(item, later.seconds)
+                except TryLaterError as try_later:
+                    self._put_back(item, try_later.seconds)
                     continue
                 yield result
 
-    def _look_ahead(self) -> bool:
+    def _fill_queues(self) -> bool:
         """Take items until enough wait; whether there may be more."""
-        while self.count < self.LOOK_AHEAD:
+        while self.waiting_count < self.MAX_WAITING:
             item = next(self.items, None)
             if item is None:
                 return False
             self.waiting.setdefault(self.lane_of(item), deque()).append(item)
-            self.count += 1
+            self.waiting_count += 1
         return True
 
     def _start(self) -> None:
@@ -120,7 +120,7 @@ class _Lanes(Generic[T, R]):
                 item = self.waiting[lane].popleft()
                 if not self.waiting[lane]:
                     del self.waiting[lane]
-                self.count -= 1
+                self.waiting_count -= 1
                 self.active[lane] += 1
                 self.running[self.pool.submit(self.work, item)] = item
                 started = True
@@ -129,4 +129,4 @@ class _Lanes(Generic[T, R]):
         lane = self.lane_of(item)
         self.paused_until[lane] = max(self.paused_until.get(lane, 0.0), time.monotonic() + seconds)
         self.waiting.setdefault(lane, deque()).appendleft(item)
-        self.count += 1
+        self.waiting_count += 1

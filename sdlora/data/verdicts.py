@@ -28,12 +28,12 @@ Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Known:
+class ImageState:
     """What is recorded of one image: enough to decide without looking at it.
 
     Attributes:
         scores: by check name, of the checks' present versions.
-        ruled: (check, version, parameters) of the rulings that are written already.
+        ruling_keys: (check, version, parameters) of the rulings that are written already.
         decoded_as: how the measured pixels came about; see `sdlora.data.decoding.decode.Decoded`.
         fingerprint_id: None where nothing was decoded, or an older version made it.
     """
@@ -43,7 +43,7 @@ class Known:
     byte_size: int
     problem: str | None
     scores: Mapping[str, float]
-    ruled: Collection[tuple[str, int, str]]
+    ruling_keys: Collection[tuple[str, int, str]]
     decoded_as: str | None
     fingerprint_id: int | None
 
@@ -58,10 +58,10 @@ class ImageVerdict:
 
 def rules_digest(config: DataConfig) -> str:
     """Digest of all checks and the settings that decide: a verdict under other rules is no verdict."""
-    alone: dict[str, object] = {f"{check.name} {check.version}": check.parameters(config) for check in CHECKS}
-    records = {f"{check.name} {check.version}": check.parameters(config) for check in RECORD_CHECKS}
-    others = {f"copies {VERSION}": near_parameters(config), "pixels": current_decodings(config.background)}
-    return parameters_digest(alone | records | others)
+    pixel_rules: dict[str, object] = {f"{check.name} {check.version}": check.parameters(config) for check in CHECKS}
+    record_rules = {f"{check.name} {check.version}": check.parameters(config) for check in RECORD_CHECKS}
+    other_rules = {f"copies {VERSION}": near_parameters(config), "pixels": current_decodings(config.background)}
+    return parameters_digest(pixel_rules | record_rules | other_rules)
 
 
 def undecided(session: Session, rules: str) -> Ids:
@@ -75,19 +75,19 @@ def count_undecided(session: Session, rules: str) -> int:
     return session.execute(select(func.count()).select_from(_undecided(rules).subquery())).scalar_one()
 
 
-def known_of(session: Session, image_ids: Sequence[int]) -> list[Known]:
+def image_states(session: Session, image_ids: Sequence[int]) -> list[ImageState]:
     """What is recorded of these images (at most a chunk of them)."""
-    current = {check.name: check.version for check in CHECKS}
+    current_versions = {check.name: check.version for check in CHECKS}
     scores: defaultdict[int, dict[str, float]] = defaultdict(dict)
-    ruled: defaultdict[int, set[tuple[str, int, str]]] = defaultdict(set)
+    ruling_keys: defaultdict[int, set[tuple[str, int, str]]] = defaultdict(set)
     table = CheckTable
     of_images = select(table.image_id, table.name, table.version, table.parameters, table.score)
     # On the connection: these are a dozen rows an image, and the session would look at each of them.
     for image_id, name, version, parameters, score in session.connection().execute(
         of_images.where(table.image_id.in_(image_ids))
     ):
-        ruled[image_id].add((name, version, parameters))
-        if score is not None and current.get(name) == version:
+        ruling_keys[image_id].add((name, version, parameters))
+        if score is not None and current_versions.get(name) == version:
             scores[image_id][name] = score
     images = session.execute(
         select(
@@ -106,13 +106,13 @@ def known_of(session: Session, image_ids: Sequence[int]) -> list[Known]:
         .order_by(ImageTable.id)
     )
     return [
-        Known(
+        ImageState(
             image_id,
             sha256,
             size,
             problem,
             scores.get(image_id, {}),
-            ruled.get(image_id, ()),
+            ruling_keys.get(image_id, ()),
             decoded_as,
             fingerprint_id,
         )
@@ -129,28 +129,28 @@ class Judge:
 
     def rulings(self, scores: Mapping[str, float], problem: str | None) -> list[Ruling]:
         """What they say of an image, from its scores; one without a score says nothing."""
-        result = []
+        rulings = []
         for check, parameters in self._parameters:
             score = scores.get(check.name)
             if score is not None:
                 reason = check.rejects(score, self._config)
                 if reason and check.tells_problem:
                     reason = f"{reason}: {problem}"
-                result.append(Ruling(check.name, check.version, parameters, score, reason))
-        return result
+                rulings.append(Ruling(check.name, check.version, parameters, score, reason))
+        return rulings
 
 
-def needs_measuring(known: Known, config: DataConfig) -> bool:
+def needs_measuring(state: ImageState, config: DataConfig) -> bool:
     """Whether a score is missing that no earlier rejection makes needless, or was taken of other pixels."""
-    if known.decoded_as not in current_decodings(config.background):
+    if state.decoded_as not in current_decodings(config.background):
         return True
     for check in CHECKS:
-        score = known.scores.get(check.name)
+        score = state.scores.get(check.name)
         if score is None:
             return True
         if check.ends and check.rejects(score, config):
             return False
-    return known.fingerprint_id is None
+    return state.fingerprint_id is None
 
 
 def verdict_of(rulings: Sequence[Ruling]) -> ImageVerdict:
@@ -174,18 +174,24 @@ def record_measurements(
     facts = [
         {
             "image": image_id,
-            "format": one.header.format or None if one.header else None,
-            "width": one.header.width or None if one.header else None,
-            "height": one.header.height or None if one.header else None,
-            "problem": one.problem,
-            "decoded_as": one.decoded_as,
-            "fingerprint_id": fingerprint_ids[one.pixels_sha256] if one.pixels_sha256 else None,
+            "format": image_scores.header.format or None if image_scores.header else None,
+            "width": image_scores.header.width or None if image_scores.header else None,
+            "height": image_scores.header.height or None if image_scores.header else None,
+            "problem": image_scores.problem,
+            "decoded_as": image_scores.decoded_as,
+            "fingerprint_id": fingerprint_ids[image_scores.pixels_sha256] if image_scores.pixels_sha256 else None,
         }
-        for image_id, one in measured.items()
+        for image_id, image_scores in measured.items()
     ]
     _update_images(session, facts)
     judge = Judge(config)
-    record_rulings(session, {image_id: judge.rulings(one.scores, one.problem) for image_id, one in measured.items()})
+    record_rulings(
+        session,
+        {
+            image_id: judge.rulings(image_scores.scores, image_scores.problem)
+            for image_id, image_scores in measured.items()
+        },
+    )
 
 
 def record_rulings(session: Session, rulings: Mapping[int, Sequence[Ruling]]) -> None:
@@ -200,8 +206,8 @@ def record_rulings(session: Session, rulings: Mapping[int, Sequence[Ruling]]) ->
             "verdict": ruling.verdict,
             "reason": ruling.reason or "",
         }
-        for image_id, listed in rulings.items()
-        for ruling in listed
+        for image_id, image_rulings in rulings.items()
+        for ruling in image_rulings
     ]
     insert_or_update(session, CheckTable, rows, keys=("image_id", "name", "version", "parameters"))
 
@@ -244,6 +250,6 @@ def forget_decisions(session: Session, image_ids: Sequence[int]) -> None:
 
 def _undecided(rules: str) -> Select[tuple[int]]:
     # Not `!=`: each of these three terms can be answered from the index alone.
-    other = or_(ImageTable.rules.is_(None), ImageTable.rules < rules, ImageTable.rules > rules)
+    other_rules = or_(ImageTable.rules.is_(None), ImageTable.rules < rules, ImageTable.rules > rules)
     # Of a purged image there is nothing left to look at, and nothing to decide.
-    return select(ImageTable.id).where(other, ImageTable.rejected_by.is_distinct_from(PURGED))
+    return select(ImageTable.id).where(other_rules, ImageTable.rejected_by.is_distinct_from(PURGED))

@@ -33,15 +33,15 @@ def image_weights(session: Session, weight_by: Collection[WeightSource]) -> dict
     return {image_id: weight for image_id, weight in weights.items() if weight != 1}
 
 
-def weight_of_stars(mean: float) -> float:
+def weight_of_stars(stars: float) -> float:
     """What a rating multiplies an image's weight by: each star above three doubles it, each below halves it.
 
     So 1 to 5 stars give 1/4, 1/2, 1, 2, 4: five stars show an image as often as four copies of it would, and one star
     still shows it; to leave it out is `sdlora images reject`. Powers of two, because they are exact in any arithmetic.
 
     Args:
-        mean: of all people's stars, 1 to 5; halfway between two stars the one nearer to three counts.
+        stars: mean of all people's stars, 1 to 5; halfway between two stars the one nearer to three counts.
     """
-    distance = mean - NEUTRAL_STARS
-    whole = math.ceil(abs(distance) - 0.5)
-    return math.ldexp(1.0, whole if distance > 0 else -whole)
+    distance = stars - NEUTRAL_STARS
+    exponent = math.ceil(abs(distance) - 0.5)
+    return math.ldexp(1.0, exponent if distance > 0 else -exponent)

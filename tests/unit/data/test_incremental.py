@@ -153,7 +153,7 @@ def _clean_in_portions(
             if len(portions) > 1:
                 patch.setattr(clusters, "MIN_MEMBERS", min_members)  # in the one pass every pair is compared
                 patch.setattr(cleaning, "CHUNK", portion)
-                patch.setattr(cleaning, "_IMAGES_IN_MEMORY", 3 * portion)
+                patch.setattr(cleaning, "_IMAGES_PER_WINDOW", 3 * portion)
             start = 0
             for number, end in enumerate(portions):
                 _fill(store, contents[start:end], decoder, family)
