@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from prefect import flow, task
 
 from sdlora.core.errors import ConfigError
-from sdlora.data.measuring.shards import SHARD, Shard, ShardResults, measure_shard
+from sdlora.data.measuring.shards import IMAGES_PER_SHARD, Shard, ShardResults, measure_shard
 from sdlora.data.measuring.workers import Measurer, measure_all
 from sdlora.store.blobs import BlobStore
 from sdlora.store.intake import chunks
@@ -44,7 +44,9 @@ def measure_on_dask(address: str) -> Measurer:
     def measure(
         blobs: BlobStore, sizes: Mapping[str, int], max_pixels: int, background: str = "white"
     ) -> Iterator[ImageScores]:
-        shards = [Shard(blobs.url, tuple(some), max_pixels, background) for some in chunks(list(sizes), SHARD)]
+        shards = [
+            Shard(blobs.url, tuple(some), max_pixels, background) for some in chunks(list(sizes), IMAGES_PER_SHARD)
+        ]
         if not shards:
             return
         _require(address)

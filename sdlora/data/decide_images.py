@@ -11,7 +11,7 @@ from sdlora.data.checks import RECORD_CHECKS, Ruling
 from sdlora.data.checks.unsafe import UNSAFE
 from sdlora.data.config import DataConfig
 from sdlora.data.duplicates.clusters import SkippedPairs
-from sdlora.data.duplicates.groups import EXACT, NEAR, Candidate, find_copies, rulings
+from sdlora.data.duplicates.groups import EXACT, NEAR, Candidate, copy_rulings, find_copies
 from sdlora.data.duplicates.pairs import group_around
 from sdlora.data.split import LEAK
 from sdlora.data.verdicts import (
@@ -120,7 +120,7 @@ def _decide_copies(session: Session, states: Sequence[ImageState], config: DataC
     rulings_to_record, changed_verdicts = {}, {}
     for candidate in candidates:
         image_id = candidate.image_id
-        image_rulings = rulings(copies.get(image_id), config)
+        image_rulings = copy_rulings(copies.get(image_id), config)
         old_verdict = current_verdicts[image_id]
         new_verdict = verdict_of(image_rulings)
         # An image that only the split turned down stays so until the next snapshot, which alone can tell.

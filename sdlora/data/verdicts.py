@@ -134,7 +134,7 @@ class Judge:
             score = scores.get(check.name)
             if score is not None:
                 reason = check.rejects(score, self._config)
-                if reason and check.tells_problem:
+                if reason and check.appends_problem:
                     reason = f"{reason}: {problem}"
                 rulings.append(Ruling(check.name, check.version, parameters, score, reason))
         return rulings
@@ -148,7 +148,7 @@ def needs_measuring(state: ImageState, config: DataConfig) -> bool:
         score = state.scores.get(check.name)
         if score is None:
             return True
-        if check.ends and check.rejects(score, config):
+        if check.ends_decoding and check.rejects(score, config):
             return False
     return state.fingerprint_id is None
 

@@ -99,7 +99,7 @@ def test_a_cluster_finds_what_this_machine_finds_and_a_lost_worker_loses_nothing
     with _fill(tmp_path / "here", 60) as here:
         clean(here, CONFIG)
         expected = _verdicts(here)
-    monkeypatch.setattr(fan_out, "SHARD", 5)
+    monkeypatch.setattr(fan_out, "IMAGES_PER_SHARD", 5)
     monkeypatch.setenv(fan_out.ADDRESS, cluster.address)
     with _fill(tmp_path / "there", 60) as there:
         killed: list[float] = []

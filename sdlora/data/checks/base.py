@@ -32,17 +32,17 @@ class Picture:
         header: None where the bytes are no picture at all.
         problem: why decoding failed, in words.
         stack: the decoded picture, among others of its size; None where decoding failed, or was not tried.
-        place: which of them it is.
+        position: which of them it is.
     """
 
     header: Header | None
     problem: str | None
     stack: Stack | None = None
-    place: int = 0
+    position: int = 0
 
     def of_pixels(self, statistic: Statistic) -> float | None:
         """What a statistic, computed for all pictures of the stack at once, says of this one; None without pixels."""
-        return None if self.stack is None else float(self.stack.computed(statistic)[self.place])
+        return None if self.stack is None else float(self.stack.computed(statistic)[self.position])
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Check:
         score: of a picture; None where it cannot be had (nothing was decoded).
         settings: the fields of DataConfig that decide.
         rejects: (score, config) -> the reason in words, or None if the image passes.
-        ends: a rejected image is not decoded, so later checks may have no score.
-        tells_problem: the reason is followed by why decoding failed.
+        ends_decoding: a rejected image is not decoded, so later checks may have no score.
+        appends_problem: the reason is followed by why decoding failed.
     """
 
     name: str
@@ -62,8 +62,8 @@ class Check:
     score: Callable[[Picture], float | None]
     settings: tuple[str, ...]
     rejects: Callable[[float, DataConfig], str | None]
-    ends: bool = False
-    tells_problem: bool = False
+    ends_decoding: bool = False
+    appends_problem: bool = False
 
     @property
     def measures(self) -> str:
@@ -107,15 +107,16 @@ class RecordCheck:
     def parameters(self, config: DataConfig) -> str:
         """Digest of the settings that decide: the key under which a verdict is recorded."""
         digest = digest_of(self.settings, config)
-        also = self.depends_on(config) if self.depends_on else ""
-        return parameters_digest({"settings": digest, "also": also}) if also else digest
+        dependency = self.depends_on(config) if self.depends_on else ""
+        return parameters_digest({"settings": digest, "also": dependency}) if dependency else digest
 
     def rulings(self, session: Session, image_ids: Sequence[int], config: DataConfig) -> dict[int, Ruling]:
         """What this check says of each of these images."""
         parameters = self.parameters(config)
-        found = self.judge(session, image_ids, config)
+        findings = self.judge(session, image_ids, config)
         return {
-            one: Ruling(self.name, self.version, parameters, score, reason) for one, (score, reason) in found.items()
+            image_id: Ruling(self.name, self.version, parameters, score, reason)
+            for image_id, (score, reason) in findings.items()
         }
 
 
@@ -145,8 +146,8 @@ def digest_of(settings: tuple[str, ...], config: DataConfig) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _cached_digest(settings: tuple[tuple[str, Hashable, type], ...]) -> str:  # asked for once per image and check
-    return parameters_digest({name: value for name, value, _ in settings})
+def _cached_digest(typed_settings: tuple[tuple[str, Hashable, type], ...]) -> str:  # asked for once per image and check
+    return parameters_digest({name: value for name, value, _ in typed_settings})
 
 
 def parameters_digest(settings: dict[str, object]) -> str:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from sdlora.data.config import DataConfig
 
 _SIDE_PX = 64
-_FEW_LEVELS = 0.18
-_LIGHTNESS = np.array([19595, 38470, 7471], np.float32)  # Pillow's weights of red, green and blue, of 65536
+_MIN_FLATNESS = 0.18
+_CHANNEL_WEIGHTS = np.array([19595, 38470, 7471], np.float32)  # Pillow's weights of red, green and blue, of 65536
 
 
 def sharpness(picture: Picture) -> float | None:
@@ -35,13 +35,13 @@ def sharpness(picture: Picture) -> float | None:
 def _sharpness(stack: Stack) -> DoubleArray:
     greys = _small_greys(stack)
     deviations = zip(_edge_deviations(greys).tolist(), _level_deviations(greys).tolist(), strict=True)
-    return np.array([_score(*both) for both in deviations])
+    return np.array([_score(edges, levels) for edges, levels in deviations])
 
 
 def _score(edge_deviation: float, level_deviation: float) -> float:
     edges = 1 - math.exp(-edge_deviation / 100)
     few_levels = 1 - math.exp(-level_deviation / 100)
-    return min(edges + (few_levels if few_levels > _FEW_LEVELS else 0.0), 1.0)
+    return min(edges + (few_levels if few_levels > _MIN_FLATNESS else 0.0), 1.0)
 
 
 def _small_greys(stack: Stack) -> ByteArray:
@@ -49,33 +49,35 @@ def _small_greys(stack: Stack) -> ByteArray:
     ratio = max(stack.size) / _SIDE_PX
     if ratio <= 1:
         # As Pillow does it, to the bit: all sums are whole numbers below 2^24.
-        red, green, blue = (stack.pixels[..., channel] * _LIGHTNESS[channel] for channel in range(3))
+        red, green, blue = (stack.pixels[..., channel] * _CHANNEL_WEIGHTS[channel] for channel in range(3))
         grey: ByteArray = ((red + green + blue + np.float32(32768)) / np.float32(65536)).astype(np.uint8)
         return grey
     width, height = (max(int(side // ratio), 1) for side in stack.size)
-    small = [
+    reduced = [
         image.convert("L").resize((width, height), Image.Resampling.BICUBIC, reducing_gap=4.0) for image in stack.images
     ]
-    return np.stack([np.asarray(image) for image in small])
+    return np.stack([np.asarray(image) for image in reduced])
 
 
 def _edge_deviations(greys: ByteArray) -> DoubleArray:
     """(N,) standard deviations of each picture after Pillow's FIND_EDGES, which leaves the outermost pixels alone."""
     edges = greys.astype(np.int16)
-    rows = edges[:, :-2] + edges[:, 1:-1] + edges[:, 2:]
-    squares = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]  # sums over 3x3 pixels
+    column_sums = edges[:, :-2] + edges[:, 1:-1] + edges[:, 2:]
+    squares = column_sums[:, :, :-2] + column_sums[:, :, 1:-1] + column_sums[:, :, 2:]  # sums over 3x3 pixels
     edges[:, 1:-1, 1:-1] = (9 * edges[:, 1:-1, 1:-1] - squares).clip(0, 255)
     values = edges.reshape(len(edges), -1).astype(np.float64)
     means = values.mean(axis=1)
-    result: DoubleArray = np.sqrt(np.maximum((values * values).mean(axis=1) - means**2, 0.0))
-    return result
+    deviations: DoubleArray = np.sqrt(np.maximum((values * values).mean(axis=1) - means**2, 0.0))
+    return deviations
 
 
 def _level_deviations(greys: ByteArray) -> DoubleArray:
     """(N,) standard deviations of how often each grey level occurs."""
     count = len(greys)
-    filed = greys.reshape(count, -1) + 256 * np.arange(count)[:, None]
-    deviations: DoubleArray = np.bincount(filed.ravel(), minlength=256 * count).reshape(count, 256).std(axis=1)
+    levels_by_picture = greys.reshape(count, -1) + 256 * np.arange(count)[:, None]
+    deviations: DoubleArray = (
+        np.bincount(levels_by_picture.ravel(), minlength=256 * count).reshape(count, 256).std(axis=1)
+    )
     return deviations
 
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 DARK_END, BRIGHT_END = 0.05, 0.99
-_WEIGHTS = np.array([0.241, 0.691, 0.068], np.float32)  # of red, green and blue
-_PIXELS_AT_ONCE = 3000  # their values fit the processor's cache, and BLAS starts no threads for them
-_PIXELS_SORTED = 1 << 16  # up to which sorting is quicker than two searches; numpy sorts with vector instructions
+_CHANNEL_WEIGHTS = np.array([0.241, 0.691, 0.068], np.float32)  # of red, green and blue
+_PIXELS_PER_PRODUCT = 3000  # their values fit the processor's cache, and BLAS starts no threads for them
+_MAX_PIXELS_SORTED = 1 << 16  # up to which sorting is quicker than two searches; numpy sorts with vector instructions
 
 
 def bright_end(picture: Picture) -> float | None:
@@ -79,42 +79,42 @@ def _ends(stack: Stack) -> DoubleArray:
     """
     count = len(stack.images)
     squares = _squared_brightness(stack.pixels.reshape(count, -1, 3))
-    places = [(squares.shape[1] - 1) * share for share in (DARK_END, BRIGHT_END)]
-    if squares.shape[1] <= _PIXELS_SORTED:
+    positions = [(squares.shape[1] - 1) * share for share in (DARK_END, BRIGHT_END)]
+    if squares.shape[1] <= _MAX_PIXELS_SORTED:
         squares.sort(axis=1)
     else:
-        _order_around(squares, [math.floor(place) for place in places])
-    return np.stack([_at(squares, place) for place in places], axis=1)
+        _order_around(squares, [math.floor(position) for position in positions])
+    return np.stack([_brightness_at(squares, position) for position in positions], axis=1)
 
 
 def _squared_brightness(colours: ByteArray) -> FloatArray:
     """(N, P, 3) colours -> (N, P) squares of brightness times 255."""
-    result = np.empty(colours.shape[:2], np.float32)
-    for start in range(0, colours.shape[1], _PIXELS_AT_ONCE):
-        part = colours[:, start : start + _PIXELS_AT_ONCE].astype(np.float32)
-        part *= part
-        np.matmul(part, _WEIGHTS, out=result[:, start : start + _PIXELS_AT_ONCE])
-    return result
+    squares = np.empty(colours.shape[:2], np.float32)
+    for start in range(0, colours.shape[1], _PIXELS_PER_PRODUCT):
+        chunk = colours[:, start : start + _PIXELS_PER_PRODUCT].astype(np.float32)
+        chunk *= chunk
+        np.matmul(chunk, _CHANNEL_WEIGHTS, out=squares[:, start : start + _PIXELS_PER_PRODUCT])
+    return squares
 
 
-def _order_around(squares: FloatArray, places: list[int]) -> None:
+def _order_around(squares: FloatArray, positions: list[int]) -> None:
     """Bring the values that would be at these places, and right after them, there; only what lies beyond is searched.
 
     For one place at a time: numpy takes several times as long for two.
     """
-    passed = 0
-    for place in places:
-        for target in (place, place + 1):
+    ordered_count = 0
+    for position in positions:
+        for target in (position, position + 1):
             if target < squares.shape[1]:
-                squares[:, passed:].partition(target - passed, axis=1)
-                passed = target + 1
+                squares[:, ordered_count:].partition(target - ordered_count, axis=1)
+                ordered_count = target + 1
 
 
-def _at(squares: FloatArray, place: float) -> DoubleArray:
+def _brightness_at(squares: FloatArray, position: float) -> DoubleArray:
     """(N,) brightness at a place, counted from 0, in the order of the values."""
-    whole = math.floor(place)
+    before = math.floor(position)
     low, high = (
-        np.sqrt(squares[:, min(one, squares.shape[1] - 1)].astype(np.float64)) / 255 for one in (whole, whole + 1)
+        np.sqrt(squares[:, min(index, squares.shape[1] - 1)].astype(np.float64)) / 255 for index in (before, before + 1)
     )
-    result: DoubleArray = low + (high - low) * (place - whole)
-    return result
+    brightness: DoubleArray = low + (high - low) * (position - before)
+    return brightness

@@ -23,7 +23,7 @@ def caption_count(session: Session, image_ids: Sequence[int], config: DataConfig
     if not config.require_captions:
         return {}
     captions = captions_of(session, image_ids)
-    return {one: _judge_missing(len(captions.get(one, ()))) for one in image_ids}
+    return {image_id: _judge_missing(len(captions.get(image_id, ()))) for image_id in image_ids}
 
 
 def _judge_missing(count: int) -> tuple[float, str | None]:
@@ -37,7 +37,7 @@ def longest_caption(session: Session, image_ids: Sequence[int], config: DataConf
     """Characters of the longest caption that counts; images without one are no concern of this check."""
     if not config.min_caption_chars:
         return {}
-    return {one: _judge_short(captions, config) for one, captions in captions_of(session, image_ids).items()}
+    return {image_id: _judge_short(captions, config) for image_id, captions in captions_of(session, image_ids).items()}
 
 
 def _judge_short(captions: Sequence[str], config: DataConfig) -> tuple[float, str | None]:
@@ -55,7 +55,7 @@ def garbled_captions(session: Session, image_ids: Sequence[int], config: DataCon
     """Captions with replacement or control characters, or that ftfy takes for text read with the wrong encoding."""
     if config.allow_garbled_captions:
         return {}
-    return {one: _judge_garbled(captions) for one, captions in captions_of(session, image_ids).items()}
+    return {image_id: _judge_garbled(captions) for image_id, captions in captions_of(session, image_ids).items()}
 
 
 def _judge_garbled(captions: Sequence[str]) -> tuple[float, str | None]:
@@ -88,9 +88,11 @@ def images_per_caption(session: Session, image_ids: Sequence[int], config: DataC
     if not config.max_images_per_caption:
         return {}
     captions = captions_of(session, image_ids)
-    counts = _counts(session, {text for listed in captions.values() for text in listed})
-    rarest = {one: min((counts[text], text) for text in listed) for one, listed in captions.items()}
-    return {one: _judge_shared(*both, config) for one, both in rarest.items()}
+    counts = _counts(session, {text for image_captions in captions.values() for text in image_captions})
+    rarest = {
+        image_id: min((counts[text], text) for text in image_captions) for image_id, image_captions in captions.items()
+    }
+    return {image_id: _judge_shared(*count_and_text, config) for image_id, count_and_text in rarest.items()}
 
 
 def _judge_shared(count: int, text: str, config: DataConfig) -> tuple[float, str | None]:
@@ -105,28 +107,36 @@ def _affected(session: Session, image_ids: Sequence[int], config: DataConfig) ->
     limit = config.max_images_per_caption
     if not limit:
         return ()
-    texts = {text for listed in captions_of(session, image_ids).values() for text in listed}
+    texts = {text for image_captions in captions_of(session, image_ids).values() for text in image_captions}
     common = [text for text, count in _counts(session, texts).items() if count > limit]
     accepted = select(ImageTable.id).join(CaptionTable).where(ImageTable.rejected_by.is_distinct_from(_SHARED))
-    joining = {one for chunk in chunks(common) for one in session.scalars(accepted.where(CaptionTable.text.in_(chunk)))}
-    turned_down = list(session.scalars(select(ImageTable.id).where(ImageTable.rejected_by == _SHARED)))
-    leaving = {one for chunk in chunks(turned_down) for one in _no_longer_common(session, chunk, limit)}
+    joining = {
+        image_id
+        for chunk in chunks(common)
+        for image_id in session.scalars(accepted.where(CaptionTable.text.in_(chunk)))
+    }
+    rejected_ids = list(session.scalars(select(ImageTable.id).where(ImageTable.rejected_by == _SHARED)))
+    leaving = {image_id for chunk in chunks(rejected_ids) for image_id in _no_longer_common(session, chunk, limit)}
     return joining | leaving
 
 
 def _no_longer_common(session: Session, image_ids: Sequence[int], limit: int) -> set[int]:
     captions = captions_of(session, image_ids)
-    counts = _counts(session, {text for listed in captions.values() for text in listed})
-    return {one for one in image_ids if min((counts[text] for text in captions.get(one, ())), default=0) <= limit}
+    counts = _counts(session, {text for image_captions in captions.values() for text in image_captions})
+    return {
+        image_id
+        for image_id in image_ids
+        if min((counts[text] for text in captions.get(image_id, ())), default=0) <= limit
+    }
 
 
 def _counts(session: Session, texts: Collection[str]) -> Mapping[str, int]:
     """On how many images each of these captions is."""
     counted = select(CaptionTable.text, func.count(CaptionTable.image_id.distinct())).group_by(CaptionTable.text)
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for chunk in chunks(sorted(texts)):
-        found.update((text, count) for text, count in session.execute(counted.where(CaptionTable.text.in_(chunk))))
-    return found
+        counts.update((text, count) for text, count in session.execute(counted.where(CaptionTable.text.in_(chunk))))
+    return counts
 
 
 CAPTION_SHARED = RecordCheck(_SHARED, 1, images_per_caption, ("max_images_per_caption",), _affected)

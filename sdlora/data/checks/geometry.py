@@ -21,7 +21,7 @@ def _rejects_pixel_count(score: float, config: DataConfig) -> str | None:
     return f"the header promises {score:,.0f} pixels, more than max_pixels = {config.max_pixels:,}; it was not decoded"
 
 
-PIXEL_COUNT = Check("pixel_count", 1, pixel_count, ("max_pixels",), _rejects_pixel_count, ends=True)
+PIXEL_COUNT = Check("pixel_count", 1, pixel_count, ("max_pixels",), _rejects_pixel_count, ends_decoding=True)
 
 
 def shorter_side(picture: Picture) -> float | None:

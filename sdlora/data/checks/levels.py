@@ -51,8 +51,8 @@ def information(picture: Picture) -> float | None:
 
 def _information(stack: Stack) -> DoubleArray:
     counts = stack.computed(histograms)
-    result: DoubleArray = np.minimum(entropies(counts.reshape(len(counts), -1)) / 10, 1.0)
-    return result
+    information: DoubleArray = np.minimum(entropies(counts.reshape(len(counts), -1)) / 10, 1.0)
+    return information
 
 
 def _rejects_low_information(score: float, config: DataConfig) -> str | None:
@@ -78,12 +78,12 @@ def deviations(histograms: DoubleArray) -> DoubleArray:
     """(..., 256) counts of each value -> (...) standard deviations of the values."""
     totals = histograms.sum(axis=-1)
     means = histograms @ _VALUES / totals
-    result: DoubleArray = np.sqrt(np.maximum(histograms @ _SQUARES / totals - means**2, 0.0))
-    return result
+    spread: DoubleArray = np.sqrt(np.maximum(histograms @ _SQUARES / totals - means**2, 0.0))
+    return spread
 
 
 def entropies(counts: DoubleArray) -> DoubleArray:
     """(N, M) how often each value occurs -> (N,) bits per value."""
     shares = counts / counts.sum(axis=1, keepdims=True)
-    result: DoubleArray = -(shares * np.log2(np.where(shares > 0, shares, 1.0))).sum(axis=1)
-    return result
+    bits: DoubleArray = -(shares * np.log2(np.where(shares > 0, shares, 1.0))).sum(axis=1)
+    return bits

@@ -25,8 +25,8 @@ def _judge(licence: str | None, config: DataConfig) -> tuple[float, str | None]:
     name = (licence or "").strip().casefold()
     if any(fnmatchcase(name, pattern.strip().casefold()) for pattern in config.allowed_licences if name):
         return 1.0, None
-    found = f"licence {licence!r} is" if name else "no licence is recorded, so it is"
-    return 0.0, f"{found} not among allowed_licences = {', '.join(config.allowed_licences)}"
+    subject = f"licence {licence!r} is" if name else "no licence is recorded, so it is"
+    return 0.0, f"{subject} not among allowed_licences = {', '.join(config.allowed_licences)}"
 
 
 LICENCE = RecordCheck("licence", 1, licence_allowed, ("allowed_licences",))

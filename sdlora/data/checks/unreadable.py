@@ -19,4 +19,4 @@ def _rejects(score: float, _: DataConfig) -> str | None:
     return "cannot be read" if score < 1 else None
 
 
-UNREADABLE = Check("unreadable", 1, readable, (), _rejects, ends=True, tells_problem=True)
+UNREADABLE = Check("unreadable", 1, readable, (), _rejects, ends_decoding=True, appends_problem=True)

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageCms
 
-_UNNOTICED = 2
+_SRGB_TOLERANCE_LEVELS = 2
 """Grey levels by which a profile may change colours and still count as sRGB."""
 
 
@@ -61,13 +61,13 @@ def _to_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
         return _apply(_from_lab(), image)
     if image.mode in ("La", "RGBa"):
         image = image.convert("RGBA")
-    plain = {"1": "L", "LA": "L", "L": "L", "CMYK": "CMYK"}.get(image.mode, "RGB")
-    if image.mode != plain:
-        image = image.convert(plain)
-    transform = _to_srgb_transform(profile, plain) if profile else None
+    plain_mode = {"1": "L", "LA": "L", "L": "L", "CMYK": "CMYK"}.get(image.mode, "RGB")
+    if image.mode != plain_mode:
+        image = image.convert(plain_mode)
+    transform = _to_srgb_transform(profile, plain_mode) if profile else None
     if transform:
         return _apply(transform, image)
-    return image if plain == "RGB" else image.convert("RGB")
+    return image if plain_mode == "RGB" else image.convert("RGB")
 
 
 def _apply(transform: ImageCms.ImageCmsTransform, image: Image.Image) -> Image.Image:
@@ -94,7 +94,7 @@ def _is_srgb(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
     cube = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(16, 256, 3)
     colours = Image.fromarray(cube) if mode == "RGB" else Image.fromarray(steps[None])
     before = np.asarray(colours.convert("RGB"), np.int16)
-    return bool(np.abs(np.asarray(_apply(transform, colours), np.int16) - before).max() <= _UNNOTICED)
+    return bool(np.abs(np.asarray(_apply(transform, colours), np.int16) - before).max() <= _SRGB_TOLERANCE_LEVELS)
 
 
 @lru_cache(maxsize=1)

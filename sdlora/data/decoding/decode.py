@@ -25,7 +25,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM
 _ANIMATED_FORMATS = ("GIF", "PNG", "WEBP", "AVIF")  # several pages of a TIFF or pictures of an MPO are no animation
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _ORIENTATION = 0x0112
-_ON_ITS_SIDE = (5, 6, 7, 8)
+_SIDEWAYS_ORIENTATIONS = (5, 6, 7, 8)
 _JPEG_PASS = b"\xff\xda"
 _MAX_JPEG_PASSES = 200  # common encoders use 10; previews inside the file count as well
 
@@ -98,7 +98,7 @@ def upright_size(content: bytes) -> tuple[int, int]:
     try:
         with opened(content) as image:
             width, height = image.size
-            return (height, width) if _orientation(image) in _ON_ITS_SIDE else (width, height)
+            return (height, width) if _orientation(image) in _SIDEWAYS_ORIENTATIONS else (width, height)
     except Exception as error:  # damaged files raise nearly everything
         raise UnreadableError(_explain(error, content)) from error
 
@@ -150,8 +150,8 @@ def decode(content: bytes, max_pixels: int | None = None, background: str = "whi
             return Decoded(header, rgb, None, transparent)
     except Image.DecompressionBombError as error:
         # Pillow refuses before it tells the sides; its message has their product.
-        found = re.search(r"\((\d+) pixels\)", str(error))
-        return Decoded(Header("", 0, 0, int(found[1]) if found else 2**31, animated=False))
+        match = re.search(r"\((\d+) pixels\)", str(error))
+        return Decoded(Header("", 0, 0, int(match[1]) if match else 2**31, animated=False))
     except Exception as error:  # noqa: BLE001  # damaged files raise nearly everything: struct.error, KeyError, ...
         return Decoded(header, None, _explain(error, content))
 
@@ -218,7 +218,7 @@ def _explain(error: Exception, content: bytes) -> str:
     if not content:
         return "the file is empty"
     if isinstance(error, UnidentifiedImageError):
-        if kind := _unread_kind(content):
+        if kind := _unsupported_kind(content):
             return f"the bytes are {kind}, which is not read here; save it as PNG or JPEG and collect it again"
         if b"\0" not in content[:512] and _is_text(content[:512]):
             return "the bytes are text, not a picture"
@@ -228,19 +228,19 @@ def _explain(error: Exception, content: bytes) -> str:
     return f"the file is damaged ({' '.join(str(error).split()) or type(error).__name__})"
 
 
-_UNREAD = {b"8BPS": "a Photoshop file", b"%PDF": "a PDF", b"%!PS": "PostScript", b"\xff\x0a": "JPEG XL"}
-_UNREAD_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+_UNSUPPORTED = {b"8BPS": "a Photoshop file", b"%PDF": "a PDF", b"%!PS": "PostScript", b"\xff\x0a": "JPEG XL"}
+_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 
 
-def _unread_kind(content: bytes) -> str | None:
+def _unsupported_kind(content: bytes) -> str | None:
     """What people take for a picture, and programs do, but this one cannot read."""
-    if content[4:8] == b"ftyp" and content[8:12] in _UNREAD_BRANDS:
+    if content[4:8] == b"ftyp" and content[8:12] in _HEIC_BRANDS:
         return "HEIC, as phones write it"
     if content[4:8] == b"JXL ":
         return "JPEG XL"
     if b"<svg" in content[:1024]:
         return "an SVG drawing"
-    return next((kind for start, kind in _UNREAD.items() if content.startswith(start)), None)
+    return next((kind for start, kind in _UNSUPPORTED.items() if content.startswith(start)), None)
 
 
 def _is_text(start: bytes) -> bool:

@@ -44,8 +44,8 @@ def mask_problem(content: bytes, image: bytes, max_pixels: int) -> str | None:
 
 
 def _fits(mask: tuple[int, int], image: tuple[int, int]) -> bool:
-    (width, height), (whole_width, whole_height) = mask, image
+    (width, height), (image_width, image_height) = mask, image
     return (
-        abs(width - height * whole_width / whole_height) <= MAX_ASPECT_PX
-        or abs(height - width * whole_height / whole_width) <= MAX_ASPECT_PX
+        abs(width - height * image_width / image_height) <= MAX_ASPECT_PX
+        or abs(height - width * image_height / image_width) <= MAX_ASPECT_PX
     )

@@ -45,10 +45,10 @@ class Stack:
 def stacks(images: Sequence[Image.Image]) -> Iterator[tuple[list[int], Stack]]:
     """The pictures in stacks, each with the places of its pictures; large ones are alone."""
     by_size: dict[tuple[int, int], list[int]] = {}
-    for place, image in enumerate(images):
-        by_size.setdefault(image.size, []).append(place)
-    for (width, height), places in by_size.items():
-        step = max(1, _PIXELS_PER_STACK // (width * height))
-        for start in range(0, len(places), step):
-            some = places[start : start + step]
-            yield some, Stack([images[place] for place in some])
+    for position, image in enumerate(images):
+        by_size.setdefault(image.size, []).append(position)
+    for (width, height), positions in by_size.items():
+        images_per_stack = max(1, _PIXELS_PER_STACK // (width * height))
+        for start in range(0, len(positions), images_per_stack):
+            chunk = positions[start : start + images_per_stack]
+            yield chunk, Stack([images[position] for position in chunk])

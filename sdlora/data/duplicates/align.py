@@ -9,28 +9,28 @@ from sdlora.data.arrays import FloatArray, IntArray
 GAINS = (0.7, 1.43)
 """Brightness of one image over the other, within which they may be copies."""
 
-_FOOT = 0.16  # share of the height that a caption may cover
+_FOOT_SHARE = 0.16  # share of the height that a caption may cover
 _LONGEST_STEP = 0.1  # of a scale or a shift
-_BELOW, _ABOVE = 1, 2  # pixels beyond either end that a place at that end would read as well
-_FOUR: IntArray = np.arange(-1, 3).reshape(4, 1, 1)
+_PADDING_BELOW, _PADDING_ABOVE = 1, 2  # pixels beyond either end that a place at that end would read as well
+_NEIGHBOURS: IntArray = np.arange(-1, 3).reshape(4, 1, 1)
 
 
-def refine(first: FloatArray, second: FloatArray, maps: FloatArray, steps: int) -> tuple[FloatArray, FloatArray]:
+def refine(fixed: FloatArray, moving: FloatArray, maps: FloatArray, steps: int) -> tuple[FloatArray, FloatArray]:
     """Improve maps under which second images look like first ones.
 
     Args:
-        first: (M, S, S) grey levels; so is `second`.
+        fixed: (M, S, S) grey levels; so is `moving`.
         maps: (M, 4) the first image's coordinates to the second's, see `sdlora.data.duplicates.difference.STARTS`.
 
     Returns:
         (M, 4) the best map on the way, and (M,) the root mean square difference under it, without the foot.
     """
     best, least = maps, np.full(len(maps), np.inf, np.float32)
-    for left in range(steps, -1, -1):
-        warp = Warp(first, second, maps)
+    for steps_left in range(steps, -1, -1):
+        warp = Warp(fixed, moving, maps)
         better = warp.errors < least
         best, least = np.where(better[:, None], maps, best), np.where(better, warp.errors, least)
-        if left:
+        if steps_left:
             maps = maps + warp.step()
     return best, least
 
@@ -44,8 +44,8 @@ class Warp:
         errors: (M,) root mean square of what is left of the first, where both images are, but for the foot.
     """
 
-    def __init__(self, first: FloatArray, second: FloatArray, maps: FloatArray) -> None:
-        side = first.shape[1]
+    def __init__(self, fixed: FloatArray, moving: FloatArray, maps: FloatArray) -> None:
+        side = fixed.shape[1]
         axis = _centres(side)
         self._horizontal = maps[:, 0:1] * axis + maps[:, 1:2]  # (M, S)
         self._vertical = maps[:, 2:3] * axis + maps[:, 3:4]
@@ -54,12 +54,12 @@ class Warp:
         self._rows[:, side - foot_of(side) :] = 0
         # What lies outside is made 0 by the matrices themselves: (4, M, S) values are fewer than (M, S, S).
         self._reading_across = self.across.right(self.across.weights() * self._columns)
-        self._second = second
-        self._lines = self.down.left(self.down.weights() * self._rows) @ second  # (M, S, S)
+        self._moving = moving
+        self._lines = self.down.left(self.down.weights() * self._rows) @ moving  # (M, S, S)
         moved: FloatArray = np.matmul(self._lines, self._reading_across)
-        here = first * self._rows[:, :, None] * self._columns[:, None, :]
-        self.gains = matching_gains(here, moved)
-        self._residuals = np.subtract(here, self.gains[:, None, None] * moved, out=here)
+        visible = fixed * self._rows[:, :, None] * self._columns[:, None, :]
+        self.gains = matching_gains(visible, moved)
+        self._residuals = np.subtract(visible, self.gains[:, None, None] * moved, out=visible)
         area = np.maximum(self._rows.sum(axis=1) * self._columns.sum(axis=1), 1)
         self.errors: FloatArray = np.sqrt(_products(self._residuals, self._residuals) / area)
 
@@ -70,21 +70,21 @@ class Warp:
 
     def step(self) -> FloatArray:
         """(M, 4) the Gauss-Newton step of the maps, none longer than is safe."""
-        axis = _centres(self._second.shape[1])
+        axis = _centres(self._moving.shape[1])
         gains = self.gains[:, None, None]
         across: FloatArray = np.matmul(self._lines, self.across.right(self.across.slopes() * self._columns))
         across *= gains
-        lines = self.down.left(self.down.slopes() * self._rows) @ self._second
+        lines = self.down.left(self.down.slopes() * self._rows) @ self._moving
         down: FloatArray = np.matmul(lines, self._reading_across)
         down *= gains
         slopes: list[FloatArray] = [np.multiply(across, axis), across, np.multiply(down, axis[:, None]), down]
         count = len(self.gains)
         normal, towards = np.empty((count, 4, 4), np.float32), np.empty((count, 4, 1), np.float32)
-        for row, one in enumerate(slopes):
-            towards[:, row, 0] = _products(one, self._residuals)
+        for row, slope in enumerate(slopes):
+            towards[:, row, 0] = _products(slope, self._residuals)
             # Product by product: as (4, S * S) @ (S * S, 4) matrices they take several times as long.
-            for column, other in enumerate(slopes[: row + 1]):
-                normal[:, row, column] = normal[:, column, row] = _products(one, other)
+            for column, other_slope in enumerate(slopes[: row + 1]):
+                normal[:, row, column] = normal[:, column, row] = _products(slope, other_slope)
         # Damped, so that plain images, whose slopes tell nothing, stay where they are.
         normal += np.eye(4, dtype=np.float32) * (1e-3 * np.trace(normal, axis1=1, axis2=2) + 1e-2)[:, None, None]
         steps: FloatArray = np.linalg.solve(normal, towards)[..., 0].clip(-_LONGEST_STEP, _LONGEST_STEP)
@@ -93,19 +93,19 @@ class Warp:
 
 def foot_of(side: int) -> int:
     """How many of so many rows, the lowest ones, a caption may cover."""
-    return round(_FOOT * side)
+    return round(_FOOT_SHARE * side)
 
 
-def matching_gains(first: FloatArray, moved: FloatArray) -> FloatArray:
+def matching_gains(fixed: FloatArray, moved: FloatArray) -> FloatArray:
     """(M,) least squares of first - gain * moved over (M, S, S); 1 where there is nothing to go by."""
-    prior = 0.02 * 128.0**2 * first.shape[1] * first.shape[2]
-    gains: FloatArray = ((_products(first, moved) + prior) / (_products(moved, moved) + prior)).clip(*GAINS)
+    prior = 0.02 * 128.0**2 * fixed.shape[1] * fixed.shape[2]
+    gains: FloatArray = ((_products(fixed, moved) + prior) / (_products(moved, moved) + prior)).clip(*GAINS)
     return gains
 
 
-def _products(one: FloatArray, other: FloatArray) -> FloatArray:
+def _products(images: FloatArray, other_images: FloatArray) -> FloatArray:
     """(M,) inner products of (M, S, S) with (M, S, S)."""
-    products: FloatArray = np.vecdot(one.reshape(len(one), -1), other.reshape(len(other), -1))
+    products: FloatArray = np.vecdot(images.reshape(len(images), -1), other_images.reshape(len(other_images), -1))
     return products
 
 
@@ -126,49 +126,49 @@ class _AxisReader:
     def __init__(self, coordinates: FloatArray) -> None:
         self._shape = coordinates.shape
         side = coordinates.shape[1]
-        places = (((coordinates + 1) * side - 1) / 2).clip(0, side - 1)
-        before = np.floor(places)
-        self._part: FloatArray = places - before  # of the way from the pixel before to the next one
-        self._pixels: IntArray = before.astype(np.int64) + _FOUR  # (4, M, S)
+        positions = (((coordinates + 1) * side - 1) / 2).clip(0, side - 1)
+        before = np.floor(positions)
+        self._fractions: FloatArray = positions - before  # of the way from the pixel before to the next one
+        self._pixels: IntArray = before.astype(np.int64) + _NEIGHBOURS  # (4, M, S)
 
     def weights(self) -> FloatArray:
         """(4, M, S) of the four pixels around each place; they add up to 1."""
-        part = self._part
-        square = part * part
+        fraction = self._fractions
+        square = fraction * fraction
         weights = np.empty((4, *self._shape), np.float32)
-        weights[0] = ((1 - 0.5 * part) * part - 0.5) * part
-        weights[1] = (1.5 * part - 2.5) * square + 1
-        weights[2] = ((2 - 1.5 * part) * part + 0.5) * part
-        weights[3] = (0.5 * part - 0.5) * square
+        weights[0] = ((1 - 0.5 * fraction) * fraction - 0.5) * fraction
+        weights[1] = (1.5 * fraction - 2.5) * square + 1
+        weights[2] = ((2 - 1.5 * fraction) * fraction + 0.5) * fraction
+        weights[3] = (0.5 * fraction - 0.5) * square
         weights *= (self._pixels >= 0) & (self._pixels < self._shape[1])
         weights /= weights.sum(axis=0)
         return weights
 
     def slopes(self) -> FloatArray:
         """(4, M, S) how they change with the coordinate."""
-        part = self._part
+        fraction = self._fractions
         slopes = np.empty((4, *self._shape), np.float32)
-        slopes[0] = (2 - 1.5 * part) * part - 0.5
-        slopes[1] = (4.5 * part - 5) * part
-        slopes[2] = (4 - 4.5 * part) * part + 0.5
-        slopes[3] = (1.5 * part - 1) * part
+        slopes[0] = (2 - 1.5 * fraction) * fraction - 0.5
+        slopes[1] = (4.5 * fraction - 5) * fraction
+        slopes[2] = (4 - 4.5 * fraction) * fraction + 0.5
+        slopes[3] = (1.5 * fraction - 1) * fraction
         slopes *= np.float32(self._shape[1] / 2)
         return slopes
 
     def left(self, values: FloatArray) -> FloatArray:
         """(M, S, S) matrices that read an image's columns when they are multiplied with it from the left."""
         count, side = self._shape
-        wide = _BELOW + side + _ABOVE
-        matrices = np.zeros((count, side, wide), np.float32)
-        rows = np.arange(count * side).reshape(count, side) * wide + _BELOW
+        padded_side = _PADDING_BELOW + side + _PADDING_ABOVE
+        matrices = np.zeros((count, side, padded_side), np.float32)
+        rows = np.arange(count * side).reshape(count, side) * padded_side + _PADDING_BELOW
         matrices.reshape(-1)[rows + self._pixels] = values
-        return matrices[..., _BELOW:-_ABOVE]
+        return matrices[..., _PADDING_BELOW:-_PADDING_ABOVE]
 
     def right(self, values: FloatArray) -> FloatArray:
         """(M, S, S) matrices that read its rows from the right: the others transposed."""
         count, side = self._shape
-        wide = _BELOW + side + _ABOVE
-        matrices = np.zeros((count, wide, side), np.float32)
-        columns = np.arange(count)[:, None] * (wide * side) + np.arange(side) + _BELOW * side
+        padded_side = _PADDING_BELOW + side + _PADDING_ABOVE
+        matrices = np.zeros((count, padded_side, side), np.float32)
+        columns = np.arange(count)[:, None] * (padded_side * side) + np.arange(side) + _PADDING_BELOW * side
         matrices.reshape(-1)[columns + side * self._pixels] = values
-        return matrices[:, _BELOW:-_ABOVE]
+        return matrices[:, _PADDING_BELOW:-_PADDING_ABOVE]

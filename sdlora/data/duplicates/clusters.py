@@ -27,14 +27,18 @@ class Clusters:
 
     def learn(self, pairs: Iterable[Pair]) -> None:
         """Take in compared pairs, by their second id."""
-        for first, second, difference in sorted(pairs, key=lambda pair: (pair[1], pair[0])):
-            if difference < SAME_DIFFERENCE and self._representative_of.keys().isdisjoint((first, second)):
-                self._representative_of[second] = first
-                self._members.setdefault(first, []).append(second)
+        for first_id, second_id, difference in sorted(pairs, key=lambda pair: (pair[1], pair[0])):
+            if difference < SAME_DIFFERENCE and self._representative_of.keys().isdisjoint((first_id, second_id)):
+                self._representative_of[second_id] = first_id
+                self._members.setdefault(first_id, []).append(second_id)
 
     def full(self) -> dict[int, list[int]]:
         """Members by representative, where they are enough for a cluster."""
-        return {first: list(members) for first, members in self._members.items() if len(members) >= MIN_MEMBERS}
+        return {
+            representative: list(members)
+            for representative, members in self._members.items()
+            if len(members) >= MIN_MEMBERS
+        }
 
     def has_member(self, representative: int, fingerprint_id: int) -> bool:
         return self._representative_of.get(fingerprint_id) == representative
@@ -44,10 +48,12 @@ class Clusters:
         full = self.full()
         if not full:
             return np.zeros(len(pairs), np.bool_)
-        ids, where = np.unique(pairs, return_inverse=True)
-        nearest = [self._representative_of.get(one, -1) for one in ids.tolist()]
-        representatives = np.array([one if one in full else -1 for one in nearest], np.int64)
-        sides = representatives[where.reshape(pairs.shape)]
+        ids, inverse = np.unique(pairs, return_inverse=True)
+        nearest = [self._representative_of.get(fingerprint_id, -1) for fingerprint_id in ids.tolist()]
+        representatives = np.array(
+            [representative if representative in full else -1 for representative in nearest], np.int64
+        )
+        sides = representatives[inverse.reshape(pairs.shape)]
         same: BoolArray = (sides[:, 0] == sides[:, 1]) & (sides[:, 0] >= 0)
         return same
 
@@ -63,33 +69,37 @@ class SkippedPairs:
 
     def __init__(self, session: Session, pairs: Sequence[Pair]) -> None:
         self._session = session
-        same: defaultdict[int, set[int]] = defaultdict(set)
-        for first, second, difference in pairs:
+        neighbours: defaultdict[int, set[int]] = defaultdict(set)
+        for first_id, second_id, difference in pairs:
             if difference < SAME_DIFFERENCE:
-                same[first].add(second)
-                same[second].add(first)
-        clusters = [members | {first} for first, members in same.items() if len(members) >= MIN_MEMBERS]
+                neighbours[first_id].add(second_id)
+                neighbours[second_id].add(first_id)
+        clusters = [members | {first_id} for first_id, members in neighbours.items() if len(members) >= MIN_MEMBERS]
         self._clusters_of: defaultdict[int, list[set[int]]] = defaultdict(list)
         for cluster in clusters:
-            for one in cluster:
-                self._clusters_of[one].append(cluster)
+            for member in cluster:
+                self._clusters_of[member].append(cluster)
 
-    def pairs_with(self, fingerprint_id: int, known: Iterable[int]) -> list[Pair]:
+    def pairs_with(self, fingerprint_id: int, paired_ids: Iterable[int]) -> list[Pair]:
         """Compare a fingerprint with all of its clusters but those that it is known to look like."""
         if fingerprint_id not in self._clusters_of:
             return []
-        others = set().union(*self._clusters_of[fingerprint_id]) - set(known) - {fingerprint_id}
-        fingerprints = read_fingerprints(self._session, others | {fingerprint_id})
-        if fingerprint_id not in fingerprints or not others:
+        other_ids = set().union(*self._clusters_of[fingerprint_id]) - set(paired_ids) - {fingerprint_id}
+        fingerprints = read_fingerprints(self._session, other_ids | {fingerprint_id})
+        if fingerprint_id not in fingerprints or not other_ids:
             return []
         own = np.array(fingerprints.pop(fingerprint_id).hashes, np.uint64)
-        close = _are_close(own, np.array([one.hashes for one in fingerprints.values()], np.uint64))
-        pairs = [sorted((one, fingerprint_id)) for one, is_close in zip(fingerprints, close, strict=True) if is_close]
+        close = _are_close(own, np.array([fingerprint.hashes for fingerprint in fingerprints.values()], np.uint64))
+        pairs = [
+            sorted((other_id, fingerprint_id))
+            for other_id, is_close in zip(fingerprints, close, strict=True)
+            if is_close
+        ]
         return compare(self._session, np.array(pairs, np.int64).reshape(-1, 2))
 
 
 def _are_close(own: HashArray, others: HashArray) -> Sequence[bool]:
     """Whether each row of hashes is near enough to be compared with these, as in a search."""
-    bits = [np.bitwise_count(others[:, other] ^ own[one]) for one, other in SEARCHES]
-    close: list[bool] = (np.min(bits, axis=0) <= HASH_DISTANCE).tolist()
+    distances = [np.bitwise_count(others[:, other_column] ^ own[own_column]) for own_column, other_column in SEARCHES]
+    close: list[bool] = (np.min(distances, axis=0) <= HASH_DISTANCE).tolist()
     return close

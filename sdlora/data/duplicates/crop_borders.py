@@ -12,13 +12,13 @@ import numpy.typing as npt
 
 from sdlora.data.arrays import BoolArray, ByteArray, FloatArray, IntArray
 
-_FAINT_INK = 0.25
+_MIN_INK_SHARE = 0.25
 _MIN_CONTENT_LINES = 4
-_BAR_SHARE = (0.04, 0.3)  # of the height
-_SAME_COLOUR = 32  # grey levels
-_PLAIN_BORDER = 12
-_PLAIN = 0.95  # share of a row that has the bar's colour, beside the text
-_BAR_COLOUR = 0.4  # share of the bar that has its colour, text included
+_BAR_SHARE_RANGE = (0.04, 0.3)  # of the height
+_SAME_COLOUR_LEVELS = 32  # grey levels
+_PLAIN_BORDER_LEVELS = 12
+_PLAIN_SHARE = 0.95  # share of a row that has the bar's colour, beside the text
+_BAR_COLOUR_SHARE = 0.4  # share of the bar that has its colour, text included
 
 Colours = npt.NDArray[np.int16]
 _Number = TypeVar("_Number", np.uint8, np.int16)
@@ -50,32 +50,32 @@ def content_boxes(pixels: ByteArray) -> FloatArray:
     left, right = _content_spans(by_column)
     top, bottom = _content_spans(by_row)
     result = np.stack([left, top, right, bottom], axis=1)
-    framed = _has_colour(border, usual, _PLAIN_BORDER).mean(axis=1) >= 0.4
+    framed = _has_colour(border, usual, _PLAIN_BORDER_LEVELS).mean(axis=1) >= 0.4
     return np.where(framed[:, None], result, np.array([0, 0, width, height], np.float32))
 
 
 def _bar_rows(pixels: ByteArray) -> IntArray:
     """(N,) height of the bar at the bottom of each image, 0 without one."""
     count, height = pixels.shape[:2]
-    lowest, highest = round(_BAR_SHARE[0] * height), round(_BAR_SHARE[1] * height)
+    lowest, highest = round(_BAR_SHARE_RANGE[0] * height), round(_BAR_SHARE_RANGE[1] * height)
     result = np.zeros(count, np.int64)
     if lowest < 2:  # rows: it could not be told from a border
         return result
     colours = _medians(pixels[:, -1])
-    plain = np.flatnonzero(_has_colour(pixels[:, -1], colours, _SAME_COLOUR).mean(axis=1) >= _PLAIN)
+    plain = np.flatnonzero(_has_colour(pixels[:, -1], colours, _SAME_COLOUR_LEVELS).mean(axis=1) >= _PLAIN_SHARE)
     sides = pixels[plain, : height - highest][:, :, [0, -1]].reshape(len(plain), 2 * (height - highest), 3)
-    goes_on = _has_colour(sides, colours[plain], _SAME_COLOUR).mean(axis=1) > 0.5  # the border, up the sides
-    for one in plain[~goes_on]:
-        strip = pixels[one, height - highest - 1 :]
-        result[one] = _rows_of_bar(strip, np.broadcast_to(colours[one], (len(strip), 3)), lowest)
+    continues = _has_colour(sides, colours[plain], _SAME_COLOUR_LEVELS).mean(axis=1) > 0.5  # the border, up the sides
+    for index in plain[~continues]:
+        strip = pixels[index, height - highest - 1 :]
+        result[index] = _rows_of_bar(strip, np.broadcast_to(colours[index], (len(strip), 3)), lowest)
     return result
 
 
 def _rows_of_bar(strip: ByteArray, colour: Colours, lowest: int) -> int:
-    share = _has_colour(strip, colour, _SAME_COLOUR).mean(axis=1)  # per row
+    share = _has_colour(strip, colour, _SAME_COLOUR_LEVELS).mean(axis=1)  # per row
     for start in range(1, len(strip) - max(lowest, 3) + 1):
         # The bar begins with a plain row under one that is clearly something else.
-        if share[start] >= _PLAIN and share[start - 1] < 0.6 and share[start:].mean() >= _BAR_COLOUR:
+        if share[start] >= _PLAIN_SHARE and share[start - 1] < 0.6 and share[start:].mean() >= _BAR_COLOUR_SHARE:
             return len(strip) - start
     return 0
 
@@ -88,9 +88,9 @@ def _medians(colours: ByteArray) -> Colours:
     return middle
 
 
-def _has_colour(colours: ByteArray, wanted: Colours, within: int) -> BoolArray:
+def _has_colour(colours: ByteArray, target: Colours, within: int) -> BoolArray:
     """(N, M) which of (N, M, 3) are within so many grey levels of (N, 3)."""
-    near: BoolArray = _largest_channel(np.abs(colours - wanted[:, None])) <= within
+    near: BoolArray = _largest_channel(np.abs(colours - target[:, None])) <= within
     return near
 
 
@@ -107,12 +107,12 @@ def _content_spans(ink: ByteArray) -> tuple[FloatArray, FloatArray]:
     """
     count, length = ink.shape
     share = ink / np.maximum(ink.max(axis=1, keepdims=True), 1).astype(np.float32)
-    inked = share > _FAINT_INK
-    first, last = inked.argmax(axis=1), length - 1 - inked[:, ::-1].argmax(axis=1)
+    inked = share > _MIN_INK_SHARE
+    first_line, last_line = inked.argmax(axis=1), length - 1 - inked[:, ::-1].argmax(axis=1)
     padded = np.pad(share, ((0, 0), (1, 1)))
-    each = np.arange(count)
+    image_indices = np.arange(count)
     # The ink in an edge's two lines tells how much of a pixel the content covers there.
-    start = first + 1 - np.minimum(1, padded[each, first + 1] + padded[each, first])
-    end = last + np.minimum(1, padded[each, last + 1] + padded[each, last + 2])
+    start = first_line + 1 - np.minimum(1, padded[image_indices, first_line + 1] + padded[image_indices, first_line])
+    end = last_line + np.minimum(1, padded[image_indices, last_line + 1] + padded[image_indices, last_line + 2])
     thin = inked.sum(axis=1) < _MIN_CONTENT_LINES
     return np.where(thin, 0, start).astype(np.float32), np.where(thin, length, end).astype(np.float32)

@@ -19,37 +19,37 @@ _STARTS_TRIED = 4  # the most promising of all
 _MIN_OVERLAP = 0.72  # share of either image that the other must show
 _MAX_STRETCH = 1.12  # of the one's width over its height, when both are laid over each other
 _ROUGH_LIMIT = 22.0  # grey levels of the rough alignment above which nothing finer is tried
-_WITHOUT_FOOT = 2.2  # how much more a difference counts that is taken of the rest alone
-_BLOCK = 4  # thumbnail pixels; the worst square of so many counts
-_BRIGHTEST = 248.0  # thumbnail values from here on may have been cut off by brightening
-_PAIRS_AT_ONCE = 64  # aligned: some 8 MB
+_FOOTLESS_FACTOR = 2.2  # how much more a difference counts that is taken of the rest alone
+_BLOCK_SIDE_PX = 4  # thumbnail pixels; the worst square of so many counts
+_SATURATED_LEVEL = 248.0  # thumbnail values from here on may have been cut off by brightening
+_PAIRS_PER_ALIGNMENT = 64  # aligned: some 8 MB
 
-_CELLS = 8
-_PAIRS_MATCHED_AT_ONCE = 2048  # coarsely: some 12 MB
+_CELLS_PER_SIDE = 8
+_PAIRS_PER_COARSE_MATCH = 2048  # coarsely: some 12 MB
 
 # Parts of an image that a copy may be left with, as spans of both axes: all of it, the inner 90 %, the upper 88 %, the
 # upper 94 %.
 _PARTS = (((0.0, 1.0), (0.0, 1.0)), ((0.05, 0.95), (0.05, 0.95)), ((0.0, 1.0), (0.0, 0.88)), ((0.0, 1.0), (0.0, 0.94)))
 
 # (part of the first image, part of the second) that are laid over each other.
-_LAID_OVER = ((0, 0), (0, 1), (1, 0), (0, 2), (2, 0), (0, 3), (3, 0))
+_PART_PAIRS = ((0, 0), (0, 1), (1, 0), (0, 2), (2, 0), (0, 3), (3, 0))
 
 Apply = Callable[..., Iterable[FloatArray]]
 
 
-def _map_between(first: int, second: int) -> list[float]:
+def _map_between(first_part: int, second_part: int) -> list[float]:
     """The first image's coordinates to the second's when those parts of them coincide."""
     result = []
     for axis in (0, 1):
         (from_low, from_high), (to_low, to_high) = (
-            tuple(2 * end - 1 for end in _PARTS[part][axis]) for part in (first, second)
+            tuple(2 * end - 1 for end in _PARTS[part][axis]) for part in (first_part, second_part)
         )
         scale = (to_high - to_low) / (from_high - from_low)
         result += [scale, to_low - scale * from_low]
     return result
 
 
-STARTS: FloatArray = np.array([_map_between(*parts) for parts in _LAID_OVER], np.float32)
+STARTS: FloatArray = np.array([_map_between(*parts) for parts in _PART_PAIRS], np.float32)
 """(K, 4) maps of the first image's coordinates to the second's, both spanning [-1, 1]: scale x, shift x, scale y, shift
 y. The reverse of each is there as well."""
 
@@ -77,20 +77,24 @@ def differences(
     if not len(pairs):
         return result
     rgb = _thumbnails(fingerprints)
-    aspects = np.log([one.aspect for one in fingerprints]).astype(np.float32)
+    aspects = np.log([fingerprint.aspect for fingerprint in fingerprints]).astype(np.float32)
     # In an order that does not depend on how a pair is given: aligning is not symmetric to the last digit.
     rank = np.empty(len(fingerprints), np.int64)
-    rank[sorted(range(len(fingerprints)), key=lambda one: fingerprints[one].thumbnail)] = np.arange(len(fingerprints))
+    rank[sorted(range(len(fingerprints)), key=lambda index: fingerprints[index].thumbnail)] = np.arange(
+        len(fingerprints)
+    )
     pairs = np.where((rank[pairs[:, 0]] > rank[pairs[:, 1]])[:, None], pairs[:, ::-1], pairs)
     errors = coarse_match(_cells_of(rgb) if cells is None else cells, pairs, GAINS)  # (N, starts)
-    chosen = np.flatnonzero(errors.min(axis=1) < _COARSE_LIMIT)
+    plausible = np.flatnonzero(errors.min(axis=1) < _COARSE_LIMIT)
     starts = np.argsort(errors, axis=1, kind="stable")[:, :_STARTS_TRIED]
-    portions = [chosen[begin : begin + _PAIRS_AT_ONCE] for begin in range(0, len(chosen), _PAIRS_AT_ONCE)]
-    both = (rgb[pairs[portion]] for portion in portions)  # (M, 2, S, S, 3) each
-    stretches = (aspects[pairs[portion, 0]] - aspects[pairs[portion, 1]] for portion in portions)
-    maps = (STARTS[starts[portion]] for portion in portions)
-    for portion, found in zip(portions, apply(_differences, both, stretches, maps), strict=True):
-        result[portion] = found
+    pair_chunks = [
+        plausible[begin : begin + _PAIRS_PER_ALIGNMENT] for begin in range(0, len(plausible), _PAIRS_PER_ALIGNMENT)
+    ]
+    thumbnails = (rgb[pairs[chunk]] for chunk in pair_chunks)  # (M, 2, S, S, 3) each
+    stretches = (aspects[pairs[chunk, 0]] - aspects[pairs[chunk, 1]] for chunk in pair_chunks)
+    maps = (STARTS[starts[chunk]] for chunk in pair_chunks)
+    for chunk, chunk_differences in zip(pair_chunks, apply(_differences, thumbnails, stretches, maps), strict=True):
+        result[chunk] = chunk_differences
     return result
 
 
@@ -102,7 +106,9 @@ def coarse_cells(fingerprints: Sequence[Fingerprint]) -> FloatArray:
 def _thumbnails(fingerprints: Sequence[Fingerprint]) -> ByteArray:
     """(M, S, S, 3) thumbnails."""
     side = THUMBNAIL_SIDE_PX
-    return np.frombuffer(b"".join(one.thumbnail for one in fingerprints), np.uint8).reshape(-1, side, side, 3)
+    return np.frombuffer(b"".join(fingerprint.thumbnail for fingerprint in fingerprints), np.uint8).reshape(
+        -1, side, side, 3
+    )
 
 
 def _differences(pixels: ByteArray, stretch: FloatArray, starts: FloatArray) -> FloatArray:
@@ -125,29 +131,29 @@ def _differences(pixels: ByteArray, stretch: FloatArray, starts: FloatArray) -> 
 
 def _align_roughly(grey: FloatArray, stretch: FloatArray, starts: FloatArray) -> tuple[FloatArray, FloatArray]:
     """The best map of each pair, (M, 4), and its root mean square error; infinite where no map is possible."""
-    tried = starts.shape[1]
-    first, second = (np.repeat(grey[:, which], tried, axis=0) for which in (0, 1))  # (M * K, S, S)
-    maps, errors = refine(first, second, starts.reshape(-1, 4), steps=6)
-    errors = np.where(_is_possible(maps, np.repeat(stretch, tried)), errors, np.inf)
-    best = errors.reshape(-1, tried).argmin(axis=1) + tried * np.arange(len(grey))
+    start_count = starts.shape[1]
+    fixed, moving = (np.repeat(grey[:, side], start_count, axis=0) for side in (0, 1))  # (M * K, S, S)
+    maps, errors = refine(fixed, moving, starts.reshape(-1, 4), steps=6)
+    errors = np.where(_is_possible(maps, np.repeat(stretch, start_count)), errors, np.inf)
+    best = errors.reshape(-1, start_count).argmin(axis=1) + start_count * np.arange(len(grey))
     return maps[best], errors[best]
 
 
 def _worst_squares(rgb: FloatArray, grey: FloatArray, maps: FloatArray) -> FloatArray:
     """(N,) root mean square of the worst square of the part that both images of a pair show."""
     warp = Warp(grey[:, 0], grey[:, 1], maps)
-    first, second = rgb[:, 0], rgb[:, 1]
+    fixed, moving = rgb[:, 0], rgb[:, 1]
     rows, columns = warp.down.left(warp.down.weights()), warp.across.right(warp.across.weights())
-    count, side = second.shape[:2]
-    lines = (rows @ second.reshape(count, side, -1)).reshape(second.shape)
+    count, side = moving.shape[:2]
+    lines = (rows @ moving.reshape(count, side, -1)).reshape(moving.shape)
     moved = columns.transpose(0, 2, 1)[:, None] @ lines  # (N, 1, S, S) @ (N, S, S, 3)
     inner = _within(warp, 1 - 2.0 / side)  # at the rim a neighbour is missing
     inner[:, [0, -1], :] = inner[:, :, [0, -1]] = 0
     # Where brightening has cut off the brightest tones, only the others tell by how much it was.
     moved_grey: FloatArray = np.matmul(rows @ grey[:, 1], columns)
-    unsaturated = _without_foot(_within(warp, 1 + 0.5 / side)) * (np.maximum(grey[:, 0], moved_grey) < _BRIGHTEST)
-    others = matching_gains(unsaturated * grey[:, 0], unsaturated * moved_grey)
-    worst = [_worst_square(first, moved, inner, gains) for gains in (warp.gains, others)]
+    unsaturated = _without_foot(_within(warp, 1 + 0.5 / side)) * (np.maximum(grey[:, 0], moved_grey) < _SATURATED_LEVEL)
+    unsaturated_gains = matching_gains(unsaturated * grey[:, 0], unsaturated * moved_grey)
+    worst = [_worst_square(fixed, moved, inner, gains) for gains in (warp.gains, unsaturated_gains)]
     least: FloatArray = np.minimum(*worst)
     return least
 
@@ -158,13 +164,13 @@ def _within(warp: Warp, edge: float) -> FloatArray:
     return rows[:, :, None] * columns[:, None, :]
 
 
-def _worst_square(first: FloatArray, moved: FloatArray, weights: FloatArray, gains: FloatArray) -> FloatArray:
+def _worst_square(fixed: FloatArray, moved: FloatArray, weights: FloatArray, gains: FloatArray) -> FloatArray:
     matched = gains[:, None, None, None] * moved
-    error = first - matched
-    cut_off = ((moved >= _BRIGHTEST) & (error > 0)) | ((first >= _BRIGHTEST) & (error < 0))
+    error = fixed - matched
+    cut_off = ((moved >= _SATURATED_LEVEL) & (error > 0)) | ((fixed >= _SATURATED_LEVEL) & (error < 0))
     squares = _mean_of_colours(np.where(cut_off, 0, error**2))  # (N, S, S)
     least: FloatArray = np.minimum(
-        _worst_mean(squares, weights), _WITHOUT_FOOT * _worst_mean(squares, _without_foot(weights))
+        _worst_mean(squares, weights), _FOOTLESS_FACTOR * _worst_mean(squares, _without_foot(weights))
     )
     return least
 
@@ -177,11 +183,11 @@ def _mean_of_colours(values: FloatArray) -> FloatArray:
 
 def _worst_mean(squares: FloatArray, weights: FloatArray) -> FloatArray:
     """(N,) root of the largest mean of (N, S, S) values over a square block of them."""
-    count, side = len(squares), squares.shape[1] // _BLOCK
-    shape = (count, side, _BLOCK, side, _BLOCK)
+    count, side = len(squares), squares.shape[1] // _BLOCK_SIDE_PX
+    shape = (count, side, _BLOCK_SIDE_PX, side, _BLOCK_SIDE_PX)
     area = weights.reshape(shape).sum(axis=(2, 4))
     mean = (weights * squares).reshape(shape).sum(axis=(2, 4)) / np.maximum(area, 1)
-    mean[area < _BLOCK * _BLOCK / 2] = 0
+    mean[area < _BLOCK_SIDE_PX * _BLOCK_SIDE_PX / 2] = 0
     worst: FloatArray = np.sqrt(mean.max(axis=(1, 2)))
     return worst
 
@@ -221,15 +227,15 @@ def coarse_match(cells: FloatArray, pairs: IntArray, gains: tuple[float, float])
         (N, K)
     """
     energies = np.einsum("mpd,mpd->mp", cells, cells)
-    result = np.empty((len(pairs), len(_LAID_OVER)), np.float32)
-    for start in range(0, len(pairs), _PAIRS_MATCHED_AT_ONCE):
-        first, second = pairs[start : start + _PAIRS_MATCHED_AT_ONCE].T
-        for column, (one, other) in enumerate(_LAID_OVER):
-            products = np.einsum("nd,nd->n", cells[first, one], cells[second, other])
-            ours, theirs = energies[first, one], energies[second, other]
-            gain = (products / np.maximum(theirs, 1)).clip(*gains)
-            squares = ours - 2 * gain * products + gain * gain * theirs
-            result[start : start + _PAIRS_MATCHED_AT_ONCE, column] = np.sqrt(squares.clip(0) / cells.shape[-1])
+    result = np.empty((len(pairs), len(_PART_PAIRS)), np.float32)
+    for start in range(0, len(pairs), _PAIRS_PER_COARSE_MATCH):
+        first, second = pairs[start : start + _PAIRS_PER_COARSE_MATCH].T
+        for column, (first_part, second_part) in enumerate(_PART_PAIRS):
+            products = np.einsum("nd,nd->n", cells[first, first_part], cells[second, second_part])
+            first_energies, second_energies = energies[first, first_part], energies[second, second_part]
+            gain = (products / np.maximum(second_energies, 1)).clip(*gains)
+            squares = first_energies - 2 * gain * products + gain * gain * second_energies
+            result[start : start + _PAIRS_PER_COARSE_MATCH, column] = np.sqrt(squares.clip(0) / cells.shape[-1])
     return result
 
 
@@ -242,8 +248,8 @@ def _cells_of(rgb: ByteArray) -> FloatArray:
     count, side = rgb.shape[:2]
     planes = np.ascontiguousarray(rgb.transpose(0, 3, 1, 2), dtype=np.float32)  # (M, 3, S, S)
     rows = np.concatenate([_averages(side, *down) for _, down in _PARTS])  # (parts * 8, S)
-    lines = (rows @ planes).reshape(count, 3, len(_PARTS), _CELLS, side)
-    result = np.empty((count, len(_PARTS), 3 * (_CELLS - 1) * _CELLS), np.float32)
+    lines = (rows @ planes).reshape(count, 3, len(_PARTS), _CELLS_PER_SIDE, side)
+    result = np.empty((count, len(_PARTS), 3 * (_CELLS_PER_SIDE - 1) * _CELLS_PER_SIDE), np.float32)
     for part, (across, _) in enumerate(_PARTS):
         cells = np.ascontiguousarray(lines[:, :, part, :-1]) @ _averages(side, *across).T  # (M, 3, 7, 8)
         result[:, part] = cells.reshape(count, -1)
@@ -252,7 +258,7 @@ def _cells_of(rgb: ByteArray) -> FloatArray:
 
 def _averages(side: int, low: float, high: float) -> FloatArray:
     """(8, S) weights of the pixels of one axis in each of 8 equal stretches of a span."""
-    edges = np.linspace(low * side, high * side, _CELLS + 1)
+    edges = np.linspace(low * side, high * side, _CELLS_PER_SIDE + 1)
     pixels = np.arange(side)
     covered = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
     return (covered.clip(0) / np.diff(edges)[:, None]).astype(np.float32)

@@ -17,11 +17,11 @@ VERSION = 4
 
 THUMBNAIL_SIDE_PX = 32
 _WORKING_SIDE_PX = 256
-_SOFTNESS = 0.8  # thumbnail pixels: resampling and half a pixel of movement change little, a different mouth much
+_SOFTNESS_CELLS = 0.8  # thumbnail pixels: resampling and half a pixel of movement change little, a different mouth much
 _LANCZOS_LOBES = 3
-_MULTIPLICATIONS = 1 << 18  # in one product of matrices; from there on BLAS starts threads
-_FINEST = 0.5  # pixels: a narrower bell would show single pixels where an axis is enlarged
-_LIGHTNESS = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue
+_MULTIPLICATIONS_PER_PRODUCT = 1 << 18  # in one product of matrices; from there on BLAS starts threads
+_MIN_BELL_PX = 0.5  # pixels: a narrower bell would show single pixels where an axis is enlarged
+_CHANNEL_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue
 
 Span = tuple[float, float]
 Part = tuple[Span, Span]
@@ -65,14 +65,14 @@ def fingerprints(stack: Stack) -> list[Fingerprint]:
     factor = max(1, max(stack.size) // _WORKING_SIDE_PX)
     if factor > 1:
         stack = Stack([image.reduce(factor) for image in stack.images])
-    rows = [tuple(some) for some in without_bars(stack.pixels).tolist()]
-    found: dict[int, Fingerprint] = {}
+    rows = [tuple(span) for span in without_bars(stack.pixels).tolist()]
+    by_position: dict[int, Fingerprint] = {}
     for top, bottom in dict.fromkeys(rows):
-        which = [place for place, some in enumerate(rows) if some == (top, bottom)]
-        pixels = stack.pixels if len(which) == len(rows) else stack.pixels[which]
+        positions = [position for position, span in enumerate(rows) if span == (top, bottom)]
+        pixels = stack.pixels if len(positions) == len(rows) else stack.pixels[positions]
         # Cut off, not left out by the spans below: shrinking looks a little beyond a span.
-        found.update(zip(which, _fingerprints_of(pixels[:, top:bottom]), strict=True))
-    return [found[place] for place in range(len(rows))]
+        by_position.update(zip(positions, _fingerprints_of(pixels[:, top:bottom]), strict=True))
+    return [by_position[position] for position in range(len(rows))]
 
 
 def _fingerprints_of(pixels: ByteArray) -> list[Fingerprint]:
@@ -97,8 +97,8 @@ def _thumbnails(values: FloatArray, horizontal: FloatArray, vertical: FloatArray
     """(N, 32, 32, 3) of (N, H, W, 3), of the spans (2, N) of each image."""
     count, height, width, _ = values.shape
     side = THUMBNAIL_SIDE_PX
-    down = _gaussian_weights(height, vertical, side, _SOFTNESS)
-    across = _gaussian_weights(width, horizontal, side, _SOFTNESS)
+    down = _gaussian_weights(height, vertical, side, _SOFTNESS_CELLS)
+    across = _gaussian_weights(width, horizontal, side, _SOFTNESS_CELLS)
     # Products of matrices image by image: the sums of one must not depend on the number of images.
     lines = _product(down, values.reshape(count, height, width * 3)).reshape(count, side, width, 3)
     columns = lines.transpose(0, 2, 1, 3).reshape(count, width, side * 3)
@@ -113,7 +113,7 @@ def _difference_hashes(values: FloatArray, *parts: Part) -> HashArray:
     columns = np.concatenate([_lanczos_weights(width, *across, cells=9) for across, _ in parts])
     # Both parts in one product, of which the mixed quarters are dropped: to read the pixels twice takes longer.
     lines = _product(rows, values.reshape(count, height, width * 3))
-    cells = _product(lines, np.kron(columns, _LIGHTNESS).T)
+    cells = _product(lines, np.kron(columns, _CHANNEL_WEIGHTS).T)
     result = []
     for number in range(len(parts)):
         levels = np.rint(cells[:, 8 * number : 8 * number + 8, 9 * number : 9 * number + 9])  # of grey
@@ -133,10 +133,10 @@ def _gaussian_weights(side: int, spans: FloatArray, cells: int, softness: float)
     low, high = spans
     size = (high - low) / cells  # of a cell, in pixels
     centres = low[:, None] + size[:, None] * (np.arange(cells, dtype=np.float32) + np.float32(0.5))  # (N, cells)
-    width = np.maximum(np.float32(softness) * size, np.float32(_FINEST))[:, None, None]
-    away = (np.arange(side, dtype=np.float32) + np.float32(0.5) - centres[..., None]) / width
+    width = np.maximum(np.float32(softness) * size, np.float32(_MIN_BELL_PX))[:, None, None]
+    distance = (np.arange(side, dtype=np.float32) + np.float32(0.5) - centres[..., None]) / width
     # Not below e^-20: numbers too small to be normal ones make the products that follow ten times as slow.
-    weights: FloatArray = np.exp(np.maximum(away * away * np.float32(-0.5), np.float32(-20)))
+    weights: FloatArray = np.exp(np.maximum(distance * distance * np.float32(-0.5), np.float32(-20)))
     weights /= weights.sum(axis=-1, keepdims=True)
     return weights
 
@@ -147,18 +147,18 @@ def _lanczos_weights(side: int, low: float, high: float, cells: int) -> FloatArr
     size = (high - low) * side / cells
     centres = low * side + size * (np.arange(cells) + 0.5)
     reach = max(size, 1.0)
-    away = (np.arange(side) + 0.5 - centres[:, None]) / reach
-    weights = np.where(np.abs(away) < _LANCZOS_LOBES, np.sinc(away) * np.sinc(away / _LANCZOS_LOBES), 0.0)
+    distance = (np.arange(side) + 0.5 - centres[:, None]) / reach
+    weights = np.where(np.abs(distance) < _LANCZOS_LOBES, np.sinc(distance) * np.sinc(distance / _LANCZOS_LOBES), 0.0)
     weights /= weights.sum(axis=1, keepdims=True)
     return weights.astype(np.float32)
 
 
-def _product(first: FloatArray, second: FloatArray) -> FloatArray:
+def _product(left: FloatArray, right: FloatArray) -> FloatArray:
     """first @ second, (..., A, B) and (..., B, C), in portions too small for BLAS to start threads.
 
     Its threads wait for one another longer than so little work takes, and each core may have a worker already.
     """
-    step = max(1, _MULTIPLICATIONS // (first.shape[-2] * first.shape[-1]))
-    starts = range(0, second.shape[-1], step)
-    parts: list[FloatArray] = [first @ second[..., start : start + step] for start in starts]
+    step = max(1, _MULTIPLICATIONS_PER_PRODUCT // (left.shape[-2] * left.shape[-1]))
+    starts = range(0, right.shape[-1], step)
+    parts: list[FloatArray] = [left @ right[..., start : start + step] for start in starts]
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)

@@ -57,10 +57,10 @@ def find_copies(
     neighbours: defaultdict[int, list[tuple[float, int]]] = defaultdict(list)
 
     def join(pairs: Iterable[tuple[int, int, float]]) -> None:
-        for first, second, difference in pairs:
+        for first_id, second_id, difference in pairs:
             if difference < threshold:
-                neighbours[first].append((difference, second))
-                neighbours[second].append((difference, first))
+                neighbours[first_id].append((difference, second_id))
+                neighbours[second_id].append((difference, first_id))
 
     def keep(candidate: Candidate) -> None:
         if candidate.fingerprint_id not in kept:
@@ -71,7 +71,9 @@ def find_copies(
     kept: dict[int, Candidate] = {}
     seen: dict[int, Candidate] = {}
     copies: dict[int, Copy] = {}
-    for candidate in sorted(candidates, key=lambda one: (not one.kept_by_person, -one.pixels, one.image_id)):
+    for candidate in sorted(
+        candidates, key=lambda candidate: (not candidate.kept_by_person, -candidate.pixels, candidate.image_id)
+    ):
         twin = seen.setdefault(candidate.fingerprint_id, candidate)
         if candidate.kept_by_person:
             keep(candidate)
@@ -80,16 +82,18 @@ def find_copies(
             # What a near copy's twin copies is the image that was kept instead of both.
             copies[candidate.image_id] = copies.get(twin.image_id, Copy(twin, 0.0, exact=True))
             continue
-        near = [(found, kept[other]) for found, other in neighbours[candidate.fingerprint_id] if other in kept]
-        if near:
-            found, original = min(near, key=lambda pair: (pair[0], pair[1].image_id))
-            copies[candidate.image_id] = Copy(original, found, exact=False)
+        near_originals = [
+            (difference, kept[other]) for difference, other in neighbours[candidate.fingerprint_id] if other in kept
+        ]
+        if near_originals:
+            difference, original = min(near_originals, key=lambda pair: (pair[0], pair[1].image_id))
+            copies[candidate.image_id] = Copy(original, difference, exact=False)
         else:
             keep(candidate)
     return copies
 
 
-def rulings(copy: Copy | None, config: DataConfig) -> Sequence[Ruling]:
+def copy_rulings(copy: Copy | None, config: DataConfig) -> Sequence[Ruling]:
     """What the two checks for copies say of an image."""
     exact = near = None
     if copy is not None and copy.exact:

@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 from sdlora.data.arrays import HashArray, IntArray
 
-_PIECES = 4
-_BITS = 16
-_CROWDED = 4  # the table is left for a plain scan where it would visit more than a quarter of the hashes
-_VISITS_AT_ONCE = 2_000_000  # of hashes: some 50 MB
-_COMPARISONS_AT_ONCE = 4_000_000
+_PIECES_PER_HASH = 4
+_BITS_PER_PIECE = 16
+_SCAN_FACTOR = 4  # the table is left for a plain scan where it would visit more than a quarter of the hashes
+_VISITS_PER_CHUNK = 2_000_000  # of hashes: some 50 MB
+_COMPARISONS_PER_CHUNK = 4_000_000
 
 
 class HammingIndex:
@@ -32,7 +32,7 @@ class HammingIndex:
         for piece in _pieces(self._hashes):
             # A stable sort of 16-bit numbers is a radix sort.
             self._order.append(np.argsort(piece, kind="stable").astype(np.int32))
-            counts = np.bincount(piece, minlength=1 << _BITS)
+            counts = np.bincount(piece, minlength=1 << _BITS_PER_PIECE)
             self._starts.append(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
 
     def within(self, queries: HashArray, distance: int) -> tuple[IntArray, IntArray]:
@@ -41,60 +41,75 @@ class HammingIndex:
         Raises:
             ValueError: `distance` is above 11.
         """
-        if distance >= _PIECES * 3:
+        if distance >= _PIECES_PER_HASH * 3:
             raise ValueError(f"The index finds hashes that differ in at most 11 bits, not {distance}.")
-        piece_distance = distance // _PIECES
+        piece_distance = distance // _PIECES_PER_HASH
         values = np.stack(_pieces(queries), axis=1)[:, :, None] ^ _near_zero(piece_distance)  # (Q, 4, V)
-        sizes = np.stack([np.diff(starts)[values[:, k]] for k, starts in enumerate(self._starts)], axis=1)
+        sizes = np.stack([np.diff(starts)[values[:, piece]] for piece, starts in enumerate(self._starts)], axis=1)
         visits = sizes.sum(axis=(1, 2))
-        crowded = visits * _CROWDED > len(self._hashes)
-        found = [scan(self._hashes, queries, np.flatnonzero(crowded), distance)]
-        for some in _portions(np.flatnonzero(~crowded), visits):
-            found += [self._visit(k, queries, some, values[some, k], sizes[some, k], distance) for k in range(_PIECES)]
-        pairs = np.unique(np.concatenate(found), axis=0)
+        needs_scan = visits * _SCAN_FACTOR > len(self._hashes)
+        pair_chunks = [scan(self._hashes, queries, np.flatnonzero(needs_scan), distance)]
+        for chunk in _query_chunks(np.flatnonzero(~needs_scan), visits):
+            pair_chunks += [
+                self._visit(piece, queries, chunk, values[chunk, piece], sizes[chunk, piece], distance)
+                for piece in range(_PIECES_PER_HASH)
+            ]
+        pairs = np.unique(np.concatenate(pair_chunks), axis=0)
         return pairs[:, 0], pairs[:, 1]
 
     def _visit(
-        self, k: int, queries: HashArray, some: IntArray, values: IntArray, sizes: IntArray, distance: int
+        self,
+        piece: int,
+        queries: HashArray,
+        query_positions: IntArray,
+        values: IntArray,
+        sizes: IntArray,
+        distance: int,
     ) -> IntArray:
-        """(N, 2) pairs found in the buckets `values` of piece `k`."""
-        sizes, starts = sizes.ravel(), self._starts[k][values].ravel()
+        """(N, 2) pairs found in the buckets `values` of piece `piece`."""
+        sizes, starts = sizes.ravel(), self._starts[piece][values].ravel()
         # The positions starts[b], starts[b] + 1, ... of every bucket b, one after the other.
         offsets = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        members = self._order[k][np.repeat(starts, sizes) + offsets]
-        who = np.repeat(np.repeat(some, values.shape[1]), sizes)
-        near = np.bitwise_count(self._hashes[members] ^ queries[who]) <= distance
-        return np.stack([who[near], members[near]], axis=1).astype(np.int64)
+        members = self._order[piece][np.repeat(starts, sizes) + offsets]
+        query_of_member = np.repeat(np.repeat(query_positions, values.shape[1]), sizes)
+        near = np.bitwise_count(self._hashes[members] ^ queries[query_of_member]) <= distance
+        return np.stack([query_of_member[near], members[near]], axis=1).astype(np.int64)
 
 
-def scan(hashes: HashArray, queries: HashArray, some: IntArray, distance: int) -> IntArray:
-    """(N, 2) pairs of `some` of the queries with hashes at most `distance` bits away, by comparing with each."""
-    found = [np.empty((0, 2), np.int64)]
-    step = max(1, _COMPARISONS_AT_ONCE // max(1, len(hashes)))
-    for start in range(0, len(some), step):
-        asked = some[start : start + step]
-        near = np.bitwise_count(queries[asked, None] ^ hashes) <= distance
-        who, member = np.divmod(np.flatnonzero(near), max(1, len(hashes)))  # numpy's nonzero is slow in two dimensions
-        found.append(np.stack([asked[who], member], axis=1))
-    return np.concatenate(found)
+def scan(hashes: HashArray, queries: HashArray, query_positions: IntArray, distance: int) -> IntArray:
+    """(N, 2) pairs of these queries with hashes at most `distance` bits away, by comparing with each."""
+    pair_chunks = [np.empty((0, 2), np.int64)]
+    step = max(1, _COMPARISONS_PER_CHUNK // max(1, len(hashes)))
+    for start in range(0, len(query_positions), step):
+        chunk = query_positions[start : start + step]
+        near = np.bitwise_count(queries[chunk, None] ^ hashes) <= distance
+        row, member = np.divmod(np.flatnonzero(near), max(1, len(hashes)))  # numpy's nonzero is slow in two dimensions
+        pair_chunks.append(np.stack([chunk[row], member], axis=1))
+    return np.concatenate(pair_chunks)
 
 
-def _portions(some: IntArray, visits: IntArray) -> list[IntArray]:
+def _query_chunks(query_positions: IntArray, visits: IntArray) -> list[IntArray]:
     """Queries in portions that visit some two million hashes each."""
-    if not len(some):
+    if not len(query_positions):
         return []
-    return np.split(some, np.flatnonzero(np.diff(np.cumsum(visits[some]) // _VISITS_AT_ONCE)) + 1)
+    return np.split(
+        query_positions, np.flatnonzero(np.diff(np.cumsum(visits[query_positions]) // _VISITS_PER_CHUNK)) + 1
+    )
 
 
 def _pieces(hashes: HashArray) -> list[IntArray]:
-    mask = np.uint64((1 << _BITS) - 1)
-    return [((hashes >> np.uint64(_BITS * k)) & mask).astype(np.uint16) for k in range(_PIECES)]
+    mask = np.uint64((1 << _BITS_PER_PIECE) - 1)
+    return [((hashes >> np.uint64(_BITS_PER_PIECE * k)) & mask).astype(np.uint16) for k in range(_PIECES_PER_HASH)]
 
 
 @cache
 def _near_zero(distance: int) -> npt.NDArray[np.uint16]:
     """All 16-bit numbers with at most `distance` bits set."""
     return np.array(
-        [sum(1 << bit for bit in bits) for size in range(distance + 1) for bits in combinations(range(_BITS), size)],
+        [
+            sum(1 << bit for bit in bits)
+            for size in range(distance + 1)
+            for bits in combinations(range(_BITS_PER_PIECE), size)
+        ],
         np.uint16,
     )

@@ -20,8 +20,8 @@ from sdlora.store.tables import FingerprintTable, SimilarPairTable
 Pair = tuple[int, int, float]
 """Two fingerprint ids, the smaller first, and how much the two differ."""
 
-_PAIRS_AT_ONCE = 4_096  # pairs compared at once: their thumbnails take some 25 MB
-_CACHED = 8_192  # fingerprints that stay in memory: some 50 MB
+_PAIRS_PER_COMPARISON = 4_096  # pairs compared at once: their thumbnails take some 25 MB
+_MAX_CACHED_FINGERPRINTS = 8_192  # fingerprints that stay in memory: some 50 MB
 
 
 @dataclass
@@ -34,56 +34,67 @@ class FingerprintCache:
     _recent: dict[int, tuple[Fingerprint, FloatArray]] = field(default_factory=dict)
     _pixels: dict[int, str] = field(default_factory=dict)
 
-    def read(self, session: Session, identities: list[int]) -> dict[int, tuple[Fingerprint, FloatArray]]:
+    def read(self, session: Session, fingerprint_ids: list[int]) -> dict[int, tuple[Fingerprint, FloatArray]]:
         """Those of the ids that are recorded; an image that was purged since its hashes were read has none."""
         table = FingerprintTable
-        statements = (select(table.id, table.pixels_sha256).where(table.id.in_(chunk)) for chunk in chunks(identities))
-        recorded = {identity: pixels for one in statements for identity, pixels in session.execute(one)}
+        statements = (
+            select(table.id, table.pixels_sha256).where(table.id.in_(chunk)) for chunk in chunks(fingerprint_ids)
+        )
+        recorded = {
+            fingerprint_id: pixels for statement in statements for fingerprint_id, pixels in session.execute(statement)
+        }
         # SQLite gives the id of a purged image to the next one.
-        kept = [one for one in identities if one in self._recent and self._pixels[one] == recorded.get(one)]
-        found = {identity: self._recent.pop(identity) for identity in kept}
-        fresh = read_fingerprints(session, recorded.keys() - found.keys())
+        cached_ids = [
+            fingerprint_id
+            for fingerprint_id in fingerprint_ids
+            if fingerprint_id in self._recent and self._pixels[fingerprint_id] == recorded.get(fingerprint_id)
+        ]
+        cached = {fingerprint_id: self._recent.pop(fingerprint_id) for fingerprint_id in cached_ids}
+        fresh = read_fingerprints(session, recorded.keys() - cached.keys())
         if fresh:
             coarse = coarse_cells(list(fresh.values()))
-            found.update(zip(fresh, zip(fresh.values(), coarse, strict=True), strict=True))
+            cached.update(zip(fresh, zip(fresh.values(), coarse, strict=True), strict=True))
         self._pixels.update(recorded)
-        self._recent.update(found)  # behind all others
-        for oldest in list(self._recent)[: max(0, len(self._recent) - _CACHED)]:
+        self._recent.update(cached)  # behind all others
+        for oldest in list(self._recent)[: max(0, len(self._recent) - _MAX_CACHED_FINGERPRINTS)]:
             del self._recent[oldest], self._pixels[oldest]
-        return found
+        return cached
 
 
 def compare(session: Session, ids: IntArray, apply: Apply = map, cache: FingerprintCache | None = None) -> list[Pair]:
     """Compare (N, 2) pairs of fingerprint ids, record those that look alike at all, and return these."""
     cache = cache or FingerprintCache()
     alike: list[Pair] = []
-    for some in np.split(ids, range(_PAIRS_AT_ONCE, len(ids), _PAIRS_AT_ONCE)):
-        found = cache.read(session, np.unique(some).tolist())
-        present = some[np.isin(some, list(found)).all(axis=1)]
-        if not len(present):
+    for chunk in np.split(ids, range(_PAIRS_PER_COMPARISON, len(ids), _PAIRS_PER_COMPARISON)):
+        cached = cache.read(session, np.unique(chunk).tolist())
+        present_pairs = chunk[np.isin(chunk, list(cached)).all(axis=1)]
+        if not len(present_pairs):
             continue
-        pairs = np.searchsorted(np.array(sorted(found)), present)
-        fingerprints, cells = zip(*(found[identity] for identity in sorted(found)), strict=True)
-        result = differences(fingerprints, pairs, apply, np.stack(cells)).tolist()
+        pairs = np.searchsorted(np.array(sorted(cached)), present_pairs)
+        fingerprints, cells = zip(*(cached[fingerprint_id] for fingerprint_id in sorted(cached)), strict=True)
+        chunk_differences = differences(fingerprints, pairs, apply, np.stack(cells)).tolist()
         alike += [
-            (first, second, difference)
-            for (first, second), difference in zip(present.tolist(), result, strict=True)
+            (first_id, second_id, difference)
+            for (first_id, second_id), difference in zip(present_pairs.tolist(), chunk_differences, strict=True)
             if difference <= MAX_DIFFERENCE
         ]
-    rows = [{"first_id": first, "second_id": second, "difference": found} for first, second, found in alike]
+    rows = [
+        {"first_id": first_id, "second_id": second_id, "difference": difference}
+        for first_id, second_id, difference in alike
+    ]
     insert_or_ignore(session, SimilarPairTable, rows)
     return alike
 
 
-def read_fingerprints(session: Session, identities: Iterable[int]) -> dict[int, Fingerprint]:
+def read_fingerprints(session: Session, fingerprint_ids: Iterable[int]) -> dict[int, Fingerprint]:
     """Fingerprints by their ids, in the order of these; there may be none of an image that was purged."""
-    found: dict[int, Fingerprint] = {}
+    fingerprints: dict[int, Fingerprint] = {}
     table = FingerprintTable
-    for chunk in chunks(sorted(identities)):
+    for chunk in chunks(sorted(fingerprint_ids)):
         statement = select(table.id, table.hashes, table.aspect, table.thumbnail).where(table.id.in_(chunk))
-        for identity, hashes, aspect, thumbnail in session.connection().execute(statement.order_by(table.id)):
-            found[identity] = Fingerprint(tuple(np.frombuffer(hashes, ">u8").tolist()), aspect, thumbnail)
-    return found
+        for fingerprint_id, hashes, aspect, thumbnail in session.connection().execute(statement.order_by(table.id)):
+            fingerprints[fingerprint_id] = Fingerprint(tuple(np.frombuffer(hashes, ">u8").tolist()), aspect, thumbnail)
+    return fingerprints
 
 
 def same_pairs(session: Session, after: int) -> list[Pair]:
@@ -91,7 +102,7 @@ def same_pairs(session: Session, after: int) -> list[Pair]:
     table = SimilarPairTable
     statement = select(table.first_id, table.second_id, table.difference)
     same = statement.where(table.second_id > after, table.difference < SAME_DIFFERENCE)
-    return [(first, second, found) for first, second, found in session.connection().execute(same)]
+    return [(first_id, second_id, difference) for first_id, second_id, difference in session.connection().execute(same)]
 
 
 def group_around(session: Session, fingerprint_ids: Set[int], threshold: float) -> tuple[set[int], list[Pair]]:
@@ -108,12 +119,12 @@ def group_around(session: Session, fingerprint_ids: Set[int], threshold: float) 
         reached: set[int] = set()
         for chunk in chunks(fresh):
             for end in (table.first_id, table.second_id):
-                for first, second, found in session.connection().execute(below.where(end.in_(chunk))):
-                    pairs[first, second] = found
-                    reached |= {first, second}
+                for first_id, second_id, difference in session.connection().execute(below.where(end.in_(chunk))):
+                    pairs[first_id, second_id] = difference
+                    reached |= {first_id, second_id}
         fresh = sorted(reached - group)
         group |= reached
-    return group, [(first, second, found) for (first, second), found in pairs.items()]
+    return group, [(first_id, second_id, difference) for (first_id, second_id), difference in pairs.items()]
 
 
 def pairs_below(session: Session, threshold: float) -> list[Pair]:

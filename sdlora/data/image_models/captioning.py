@@ -37,20 +37,22 @@ def write_captions(store: ImageStore, config: DataConfig, on_progress: OnProgres
             "data.caption_model is not set. Name a folder with an image-to-text model, or owner/name@commit."
         )
     folder = model_folder(config.caption_model, _SETTING)
-    waiting = _uncaptioned(store)
+    uncaptioned = _uncaptioned(store)
     written: dict[str, str] = {}
-    if not waiting:
+    if not uncaptioned:
         return written
     captioner = Captioner(config)
-    for batch in chunks(waiting, _IMAGES_PER_BATCH):
+    for batch in chunks(uncaptioned, _IMAGES_PER_BATCH):
         texts = captioner.captions([decode_rgb(store.read_bytes(sha256), config.background) for sha256 in batch])
         captions = {sha256: text for sha256, text in zip(batch, texts, strict=True) if text}
         with store.write() as session:
             source_id = register_source(session, f"model {model_digest(folder)}", f"model {folder.name}")
-            replace_captions(session, source_id, {one: [Caption(text, "automatic")] for one, text in captions.items()})
+            replace_captions(
+                session, source_id, {sha256: [Caption(text, "automatic")] for sha256, text in captions.items()}
+            )
         written |= captions
         if on_progress:
-            on_progress("write captions", len(written), len(waiting))
+            on_progress("write captions", len(written), len(uncaptioned))
     return written
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from sdlora.core.errors import DataError, WeightsError
 
 _HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})")
-_FILES = ("*.json", "*.txt", "*.safetensors")  # no code, no pickles
+_FILE_PATTERNS = ("*.json", "*.txt", "*.safetensors")  # no code, no pickles
 
 
 def model_folder(source: str, setting: str) -> Path:
@@ -23,8 +23,8 @@ def model_folder(source: str, setting: str) -> Path:
     """
     if Path(source).is_dir():
         return Path(source)
-    found = _HUB_ID.fullmatch(source)
-    if not found:
+    hub_id = _HUB_ID.fullmatch(source)
+    if not hub_id:
         raise DataError(
             f"data.{setting}: {source!r} is neither a folder nor a hub id with its commit. "
             "Give a folder in the transformers layout, or owner/name@ and the 40 hexadecimal digits of a commit."
@@ -32,7 +32,7 @@ def model_folder(source: str, setting: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(found[1], revision=found[2], allow_patterns=list(_FILES)))
+        return Path(snapshot_download(hub_id[1], revision=hub_id[2], allow_patterns=list(_FILE_PATTERNS)))
     # Offline, a wrong id and a wrong commit all arrive as different exceptions of httpx and huggingface_hub.
     except Exception as error:
         raise DataError(
@@ -43,7 +43,7 @@ def model_folder(source: str, setting: str) -> Path:
 
 def model_digest(folder: Path) -> str:
     """SHA-256 over the model's files, by name; read again only when one of them has changed."""
-    files = sorted(path for pattern in _FILES for path in folder.glob(pattern))
+    files = sorted(path for pattern in _FILE_PATTERNS for path in folder.glob(pattern))
     stamps = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
     return _digest(stamps)
 
@@ -71,12 +71,12 @@ def load_parts(folder: Path, setting: str, parts: Sequence[str]) -> list[Any]:
             "convert them with the model's save_pretrained()."
         )
     logging = transformers.utils.logging
-    shown = logging.is_progress_bar_enabled()
+    had_progress_bar = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # how progress is shown is our caller's business
     try:
         return [_load(folder, setting, part) for part in parts]
     finally:
-        if shown:
+        if had_progress_bar:
             logging.enable_progress_bar()
 
 

@@ -36,12 +36,12 @@ def score_unsafe(
     if not config.unsafe_model:
         return 0
     key = score_key(config)
-    waiting = [row for chunk in chunks(image_ids) for row in _without_score(store, chunk, key)]
-    if not waiting:
+    unscored = [row for chunk in chunks(image_ids) for row in _without_score(store, chunk, key)]
+    if not unscored:
         return 0
     classifier = Classifier(config)
-    for done in range(0, len(waiting), _IMAGES_PER_BATCH):
-        batch = waiting[done : done + _IMAGES_PER_BATCH]
+    for done in range(0, len(unscored), _IMAGES_PER_BATCH):
+        batch = unscored[done : done + _IMAGES_PER_BATCH]
         images = [decode_rgb(store.read_bytes(sha256), config.background) for _, sha256 in batch]
         rows = [
             {
@@ -58,8 +58,8 @@ def score_unsafe(
         with store.write() as session:
             insert_or_update(session, CheckTable, rows, keys=("image_id", "name", "version", "parameters"))
         if on_progress:
-            on_progress("look for unsafe content", done + len(batch), len(waiting))
-    return len(waiting)
+            on_progress("look for unsafe content", done + len(batch), len(unscored))
+    return len(unscored)
 
 
 class Classifier:
@@ -71,13 +71,14 @@ class Classifier:
         self._processor: Any = parts[0]
         self._device = usual_device()
         self._model: Any = parts[1].eval().to(self._device)
-        known = {str(label).casefold(): index for index, label in self._model.config.id2label.items()}
-        wanted = [label.casefold() for label in config.unsafe_labels]
-        if missing := [label for label in wanted if label not in known]:
+        column_of = {str(label).casefold(): index for index, label in self._model.config.id2label.items()}
+        unsafe_labels = [label.casefold() for label in config.unsafe_labels]
+        if missing := [label for label in unsafe_labels if label not in column_of]:
             raise DataError(
-                f"data.unsafe_labels: {folder} has no label {', '.join(missing)}; it has {', '.join(sorted(known))}."
+                f"data.unsafe_labels: {folder} has no label {', '.join(missing)}; "
+                f"it has {', '.join(sorted(column_of))}."
             )
-        self._columns = [known[label] for label in wanted]
+        self._columns = [column_of[label] for label in unsafe_labels]
 
     def scores(self, images: Sequence[Image.Image]) -> list[float]:
         """For each RGB image the probability of the labels that count, together."""
@@ -86,8 +87,8 @@ class Classifier:
         pixels = self._processor(images=list(images), return_tensors="pt")["pixel_values"].to(self._device)
         with torch.inference_mode():
             probabilities = self._model(pixel_values=pixels).logits.float().softmax(dim=-1)  # (B, labels)
-        found: list[float] = probabilities[:, self._columns].sum(dim=1).tolist()
-        return found
+        summed: list[float] = probabilities[:, self._columns].sum(dim=1).tolist()
+        return summed
 
 
 def _without_score(store: ImageStore, image_ids: Sequence[int], key: str) -> list[tuple[int, str]]:

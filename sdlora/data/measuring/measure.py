@@ -12,7 +12,7 @@ from sdlora.data.decoding.decode import Decoded, Header, decode
 from sdlora.data.decoding.stack import Stack, stacks
 from sdlora.data.duplicates.fingerprint import Fingerprint, fingerprints
 
-_PIXELS_AT_ONCE = 1 << 20  # decoded before any is measured: some 10 MB
+_PIXELS_PER_BATCH = 1 << 20  # decoded before any is measured: some 10 MB
 
 
 @dataclass(frozen=True)
@@ -44,43 +44,47 @@ def measure_many(
         DataError: `images` does, because bytes are missing; those before it are measured first.
     """
     shas: list[str] = []
-    lot: list[Decoded] = []
+    decoded_images: list[Decoded] = []
     pixels = 0
     try:
         for sha256, content in images:
-            decoded = decode(content, max_pixels, background)
+            decoded_image = decode(content, max_pixels, background)
             shas.append(sha256)
-            lot.append(decoded)
-            pixels += decoded.rgb.width * decoded.rgb.height if decoded.rgb else 0
-            if pixels >= _PIXELS_AT_ONCE:
-                yield from measured(shas, lot, background)
-                shas, lot, pixels = [], [], 0
+            decoded_images.append(decoded_image)
+            pixels += decoded_image.rgb.width * decoded_image.rgb.height if decoded_image.rgb else 0
+            if pixels >= _PIXELS_PER_BATCH:
+                yield from score_decoded(shas, decoded_images, background)
+                shas, decoded_images, pixels = [], [], 0
     except DataError:  # of the next image's bytes; what was decoded before it is not lost
-        yield from measured(shas, lot, background)
+        yield from score_decoded(shas, decoded_images, background)
         raise
-    yield from measured(shas, lot, background)
+    yield from score_decoded(shas, decoded_images, background)
 
 
-def measured(shas: Sequence[str], decoded: Sequence[Decoded], background: str) -> list[ImageScores]:
+def score_decoded(shas: Sequence[str], decoded_images: Sequence[Decoded], background: str) -> list[ImageScores]:
     """Score what became of images' bytes by all checks."""
-    places = [place for place, one in enumerate(decoded) if one.rgb is not None]
-    found = {place: _measured(shas[place], one, background) for place, one in enumerate(decoded) if one.rgb is None}
-    for some, stack in stacks([image for one in decoded if (image := one.rgb) is not None]):
-        for number, (some_place, look) in enumerate(zip(some, fingerprints(stack), strict=True)):
-            place = places[some_place]
-            found[place] = _measured(shas[place], decoded[place], background, stack, number, look)
-    return [found[place] for place in range(len(decoded))]
+    readable = [index for index, image in enumerate(decoded_images) if image.rgb is not None]
+    scores_by_index = {
+        index: _score(shas[index], image, background) for index, image in enumerate(decoded_images) if image.rgb is None
+    }
+    for positions, stack in stacks([rgb for image in decoded_images if (rgb := image.rgb) is not None]):
+        for stack_position, (position, fingerprint) in enumerate(zip(positions, fingerprints(stack), strict=True)):
+            index = readable[position]
+            scores_by_index[index] = _score(
+                shas[index], decoded_images[index], background, stack, stack_position, fingerprint
+            )
+    return [scores_by_index[index] for index in range(len(decoded_images))]
 
 
-def _measured(
+def _score(
     sha256: str,
     decoded: Decoded,
     background: str,
     stack: Stack | None = None,
-    number: int = 0,
-    look: Fingerprint | None = None,
+    stack_position: int = 0,
+    fingerprint: Fingerprint | None = None,
 ) -> ImageScores:
-    picture = Picture(decoded.header, decoded.problem, stack, number)
+    picture = Picture(decoded.header, decoded.problem, stack, stack_position)
     scores = [(check.name, check.score(picture)) for check in CHECKS]
     return ImageScores(
         sha256=sha256,
@@ -88,14 +92,14 @@ def _measured(
         problem=decoded.problem,
         scores={name: score for name, score in scores if score is not None},
         decoded_as=decoded.decoded_as(background),
-        pixels_sha256=_pixels_sha256(stack, number) if stack else None,
-        fingerprint=look,
+        pixels_sha256=_pixels_sha256(stack, stack_position) if stack else None,
+        fingerprint=fingerprint,
     )
 
 
-def _pixels_sha256(stack: Stack, number: int) -> str:
+def _pixels_sha256(stack: Stack, stack_position: int) -> str:
     """Digest of the size and every pixel: equal for two files that show exactly the same."""
     width, height = stack.size
     digest = hashlib.sha256(f"{width}x{height} RGB ".encode())
-    digest.update(stack.pixels[number].data)
+    digest.update(stack.pixels[stack_position].data)
     return digest.hexdigest()

@@ -22,7 +22,7 @@ from sdlora.data.duplicates.fingerprint import VERSION, Fingerprint
 from sdlora.data.measuring.measure import ImageScores
 from sdlora.data.measuring.workers import measure_blobs
 
-SHARD = 1_000
+IMAGES_PER_SHARD = 1_000
 """Images per shard: some seconds of work, a result of a few megabytes."""
 
 
@@ -53,8 +53,8 @@ def measure_shard(shard: Shard) -> str:
     """
     results = ShardResults(shard.blobs_url)
     if results.read(shard) is None:
-        found = list(measure_blobs(shard.blobs_url, shard.max_pixels, shard.background, shard.shas))
-        results.write(shard, found)
+        images = list(measure_blobs(shard.blobs_url, shard.max_pixels, shard.background, shard.shas))
+        results.write(shard, images)
     return shard.digest
 
 
@@ -68,7 +68,7 @@ class ShardResults:
 
     def write(self, shard: Shard, images: Sequence[ImageScores]) -> None:
         """Leave the images of a shard, in the order of its images."""
-        lines = json.dumps([_to_json(one) for one in images]).encode()
+        lines = json.dumps([_to_json(image) for image in images]).encode()
         # The file's own digest comes first, so that a torn one is known.
         content = hashlib.sha256(lines).hexdigest().encode() + gzip.compress(lines, compresslevel=1, mtime=0)
         partial = f"{self._folder}/.partial-{uuid.uuid4().hex}"
@@ -104,7 +104,9 @@ def _to_json(image: ImageScores) -> dict[str, Any]:
 
 
 def _from_json(values: dict[str, Any]) -> ImageScores:
-    header, look = values["header"], values["fingerprint"]
-    if look:
-        look = Fingerprint(tuple(look["hashes"]), look["aspect"], base64.b64decode(look["thumbnail"]))
-    return ImageScores(**{**values, "header": Header(**header) if header else None, "fingerprint": look})
+    header, fingerprint = values["header"], values["fingerprint"]
+    if fingerprint:
+        fingerprint = Fingerprint(
+            tuple(fingerprint["hashes"]), fingerprint["aspect"], base64.b64decode(fingerprint["thumbnail"])
+        )
+    return ImageScores(**{**values, "header": Header(**header) if header else None, "fingerprint": fingerprint})

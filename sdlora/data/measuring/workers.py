@@ -18,18 +18,18 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from sdlora.data.decoding.decode import Decoded
-from sdlora.data.measuring.measure import ImageScores, measure_many, measured
+from sdlora.data.measuring.measure import ImageScores, measure_many, score_decoded
 from sdlora.processes.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from sdlora.store.blobs import BlobStore
 
-_IMAGES_PER_SHARD = 64  # images that are measured together; fewer for each would cost small ones more
-_SHARDS_AHEAD = 12  # per core; results wait in memory until they are taken
+_IMAGES_PER_CHUNK = 64  # images that are measured together; fewer for each would cost small ones more
+_CHUNKS_AHEAD_PER_CORE = 12  # per core; results wait in memory until they are taken
 _BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # read when numpy is imported
-_SECONDS_PER_SHARD = 300.0
+_SECONDS_PER_CHUNK = 300.0
 _SECONDS_PER_IMAGE = 60.0
-_WORTH_A_POOL = 4  # portions at once: below that, sending them takes longer than it saves
+_MIN_CALLS_FOR_POOL = 4  # portions at once: below that, sending them takes longer than it saves
 
 Measure = Callable[[Sequence[str]], Iterable[ImageScores]]
 
@@ -57,7 +57,7 @@ def measure_all(
         DataError: the bytes of an image are missing or damaged.
     """
     work = partial(measure_blobs, blobs.url, max_pixels, background)
-    if _worth_a_pool(sizes.values()):
+    if _is_worth_a_pool(sizes.values()):
         yield from measure_in_processes(work, list(sizes), background)
     else:
         yield from work(list(sizes))
@@ -78,26 +78,26 @@ def measure_in_processes(work: Measure, shas: Sequence[str], background: str) ->
     if pool is None:
         yield from work(shas)
         return
-    shards = (shas[start : start + _IMAGES_PER_SHARD] for start in range(0, len(shas), _IMAGES_PER_SHARD))
+    image_chunks = (shas[start : start + _IMAGES_PER_CHUNK] for start in range(0, len(shas), _IMAGES_PER_CHUNK))
     running: deque[tuple[Sequence[str], Future[list[ImageScores]]]] = deque()
     try:
         while True:
-            for shard in shards:
-                running.append((shard, pool.submit(_measure_shard, work, shard)))
-                if len(running) >= _SHARDS_AHEAD * available_cores():
+            for chunk in image_chunks:
+                running.append((chunk, pool.submit(_measure_chunk, work, chunk)))
+                if len(running) >= _CHUNKS_AHEAD_PER_CORE * available_cores():
                     break
             if not running:
                 return
             try:
-                results = running[0][1].result(timeout=_SECONDS_PER_SHARD)
+                results = running[0][1].result(timeout=_SECONDS_PER_CHUNK)
             except (BrokenProcessPool, TimeoutError):
-                _kill(pool)
+                _kill_workers(pool)
                 # One of the running shards did it. All that are not done go one by one, so that it is found.
-                for shard, future in running:
-                    done = future.done() and future.exception() is None
-                    yield from future.result() if done else _one_by_one(work, shard, background)
+                for chunk, future in running:
+                    is_done = future.done() and future.exception() is None
+                    yield from future.result() if is_done else _one_by_one(work, chunk, background)
                 running.clear()
-                pool = start_pool() or _never()
+                pool = start_pool() or _raise_no_pool()
                 continue
             running.popleft()
             yield from results
@@ -106,22 +106,22 @@ def measure_in_processes(work: Measure, shas: Sequence[str], background: str) ->
 
 
 def _one_by_one(work: Measure, shas: Sequence[str], background: str) -> Iterator[ImageScores]:
-    pool = start_pool(1) or _never()
+    pool = start_pool(1) or _raise_no_pool()
     for sha256 in shas:
         try:
-            yield from pool.submit(_measure_shard, work, [sha256]).result(timeout=_SECONDS_PER_IMAGE)
+            yield from pool.submit(_measure_chunk, work, [sha256]).result(timeout=_SECONDS_PER_IMAGE)
         except (BrokenProcessPool, TimeoutError) as error:
-            _kill(pool)
-            pool = start_pool(1) or _never()
+            _kill_workers(pool)
+            pool = start_pool(1) or _raise_no_pool()
             if isinstance(error, TimeoutError):
                 problem = f"decoding takes longer than {_SECONDS_PER_IMAGE:.0f} s"
             else:
                 problem = "decoding ends the process: a crash of the image library, or more memory than there is"
-            yield from measured([sha256], [Decoded(None, None, problem)], background)
+            yield from score_decoded([sha256], [Decoded(None, None, problem)], background)
     pool.shutdown()
 
 
-def _measure_shard(work: Measure, shas: Sequence[str]) -> list[ImageScores]:
+def _measure_chunk(work: Measure, shas: Sequence[str]) -> list[ImageScores]:
     return list(work(shas))
 
 
@@ -140,19 +140,19 @@ class ParallelMap:
 
     def __init__(self) -> None:
         self._pool: ProcessPoolExecutor | None = None
-        self._possible = available_cores() > 1 and not multiprocessing.current_process().daemon
+        self._can_start_pool = available_cores() > 1 and not multiprocessing.current_process().daemon
 
     def __call__(self, work: Callable[..., Any], *arguments: Iterable[Any]) -> Iterator[Any]:
         """Results of `work`, which can be pickled, for each of the portions of its arguments."""
         columns = [list(values) for values in arguments]
-        if self._possible and len(columns[0]) >= _WORTH_A_POOL:
+        if self._can_start_pool and len(columns[0]) >= _MIN_CALLS_FOR_POOL:
             self._pool = self._pool or start_pool()
-            self._possible = self._pool is not None
+            self._can_start_pool = self._pool is not None
             if self._pool is not None:
                 try:
                     return iter(list(self._pool.map(work, *columns)))
                 except BrokenProcessPool:  # this process can do it as well, if more slowly
-                    self._possible = False
+                    self._can_start_pool = False
         return map(work, *columns)
 
     def __enter__(self) -> Self:
@@ -173,7 +173,7 @@ def start_pool(processes: int | None = None) -> ProcessPoolExecutor | None:
     context.set_forkserver_preload([__name__])
     _start_fork_server()
     count = processes or available_cores()
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(dict(os.environ),))
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_init_worker, initargs=(dict(os.environ),))
     try:
         # One call for each, so that all of them start at once.
         for started in [pool.submit(os.getpid) for _ in range(count)]:
@@ -186,35 +186,35 @@ def start_pool(processes: int | None = None) -> ProcessPoolExecutor | None:
 
 def _start_fork_server() -> None:
     """Without threads of numpy's own: every core has a worker, and threads that wait for one another take more time."""
-    before = {name: os.environ.get(name) for name in _BLAS_THREADS}
+    environment_before = {name: os.environ.get(name) for name in _BLAS_THREADS}
     os.environ.update(dict.fromkeys(_BLAS_THREADS, "1"))
     try:
         forkserver.ensure_running()
     finally:
-        for name, value in before.items():
+        for name, value in environment_before.items():
             if value is None:
                 del os.environ[name]
             else:
                 os.environ[name] = value
 
 
-def _begin(environment: dict[str, str]) -> None:
+def _init_worker(environment: dict[str, str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the workers
     os.environ.update(environment)  # the fork server has that of its first use; keys of an object store may be new
     keep_freed_memory()  # for the next stack of images: to give it back takes a fifth of the time
 
 
-def _kill(pool: ProcessPoolExecutor) -> None:
+def _kill_workers(pool: ProcessPoolExecutor) -> None:
     for process in list((getattr(pool, "_processes", None) or {}).values()):  # kill_workers() of Python 3.14
         process.kill()
     pool.shutdown(cancel_futures=True)
 
 
-def _never() -> ProcessPoolExecutor:
+def _raise_no_pool() -> ProcessPoolExecutor:
     raise RuntimeError("Worker processes could be started before and cannot any more: the system may lack memory.")
 
 
-def _worth_a_pool(sizes: Collection[int]) -> bool:
+def _is_worth_a_pool(sizes: Collection[int]) -> bool:
     # About 0.25 ms an image and 75 ns a byte on one core; workers take half a second to start.
     seconds = 0.00025 * len(sizes) + 75e-9 * sum(sizes)
     return seconds > 2 and available_cores() > 1 and not multiprocessing.current_process().daemon

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 
 from sdlora.data.decoding.decode import Decoded
-from sdlora.data.measuring.measure import ImageScores, measured
+from sdlora.data.measuring.measure import ImageScores, score_decoded
 
 
 def work(shas: Sequence[str]) -> list[ImageScores]:
@@ -16,7 +16,7 @@ def work(shas: Sequence[str]) -> list[ImageScores]:
         os.kill(os.getpid(), signal.SIGSEGV)
     if any(sha256.startswith("hang") for sha256 in shas):
         time.sleep(600)
-    return measured(shas, [Decoded(None, None, "looked at") for _ in shas], "white")
+    return score_decoded(shas, [Decoded(None, None, "looked at") for _ in shas], "white")
 
 
 def end_other_processes(here: int) -> int:

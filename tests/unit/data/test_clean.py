@@ -208,7 +208,7 @@ def test_a_cluster_of_copies_is_not_compared_each_with_each_and_judged_as_if_it_
     found = []
     for min_members in (4, 10**6):
         monkeypatch.setattr(clusters, "MIN_MEMBERS", min_members)
-        monkeypatch.setattr(search, "_PAIRS_AT_ONCE", 40)
+        monkeypatch.setattr(search, "_PAIRS_PER_COMPARISON", 40)
         monkeypatch.setattr(cleaning, "_IMAGES_PER_BATCH", 20)
         with ImageStore.open(tmp_path / str(min_members)) as store:
             _fill_with_copies(store, 50)
@@ -280,7 +280,7 @@ def test_many_images_are_measured_by_processes_with_the_same_result(
         store.add_image(encoded(drawing(number)))
     sizes = {image.sha256: image.byte_size for image in store.images()}
     alone = list(workers.measure_all(store.blobs, sizes, 10**6))
-    monkeypatch.setattr(workers, "_worth_a_pool", lambda _: True)
+    monkeypatch.setattr(workers, "_is_worth_a_pool", lambda _: True)
     assert list(workers.measure_all(store.blobs, sizes, 10**6)) == alone
 
 

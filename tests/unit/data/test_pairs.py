@@ -45,7 +45,7 @@ def test_looks_that_are_kept_in_memory_find_the_pairs_that_read_ones_do(
         read = compare(session, pairs)
     assert {(first, second) for first, second, difference in read if difference < LIMIT} == expected
     for kept in (100, 2):
-        monkeypatch.setattr(pairs_module, "_CACHED", kept)
+        monkeypatch.setattr(pairs_module, "_MAX_CACHED_FINGERPRINTS", kept)
         cache = FingerprintCache()
         with store.write() as session:
             one_by_one = [found for pair in pairs for found in compare(session, pair[None], cache=cache)]

@@ -18,8 +18,8 @@ from tests.unit.data.drawing import icon
 
 
 def test_an_image_that_kills_its_process_or_never_ends_costs_only_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_IMAGES_PER_SHARD", 4)
-    monkeypatch.setattr(workers, "_SECONDS_PER_SHARD", 20.0)
+    monkeypatch.setattr(workers, "_IMAGES_PER_CHUNK", 4)
+    monkeypatch.setattr(workers, "_SECONDS_PER_CHUNK", 20.0)
     monkeypatch.setattr(workers, "_SECONDS_PER_IMAGE", 2.0)
     shas = [f"good {number}" for number in range(70)]
     shas[5], shas[20] = "crash", "hang"
@@ -42,7 +42,7 @@ def test_a_parallel_map_does_what_map_does_in_processes_once_there_is_enough(mon
     monkeypatch.setattr(workers, "available_cores", lambda: 2)
     looks = [fingerprint(icon(seed, side_px=side)) for side in (64, 50) for seed in range(12)]
     pairs = np.array(list(combinations(range(24), 2)))
-    monkeypatch.setattr(difference, "_PAIRS_AT_ONCE", 5)
+    monkeypatch.setattr(difference, "_PAIRS_PER_ALIGNMENT", 5)
     monkeypatch.setattr(difference, "_COARSE_LIMIT", 100.0)
     with ParallelMap() as many:
         found = differences(looks, pairs, many)
