@@ -1,1 +1,1 @@
-"""Collect images, clean them, and freeze snapshots of them."""
+"""Collection and cleaning of images, and frozen snapshots."""

@@ -1,4 +1,4 @@
-"""Types of numpy arrays, one name for each type of number."""
+"""Type aliases of numpy arrays, one per dtype."""
 
 from typing import TypeAlias
 

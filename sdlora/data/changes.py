@@ -1,4 +1,4 @@
-"""What is different between two snapshots, or between the newest one and the images of today."""
+"""Differences between two snapshots, or between the newest snapshot and the current images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sdlora.store.tables import ImageTable
 
 @dataclass(frozen=True)
 class SnapshotChanges:
-    """Images by SHA-256, sorted: those that came or went, those with other captions, another weight or mask."""
+    """Added, removed and changed images: sorted SHA-256s, by what changed (captions, weight, mask)."""
 
     added: tuple[str, ...]
     removed: tuple[str, ...]
@@ -33,15 +33,15 @@ class SnapshotChanges:
 
 
 def compare_snapshots(old: Snapshot | None, new: Snapshot) -> SnapshotChanges:
-    """What `new` has that `old` has not, and the other way round; without an old one all is new."""
+    """Compare two snapshots; without `old`, every image counts as added."""
     return _compare(_trained_as(old.rows if old else ()), _trained_as(new.rows))
 
 
 def changes_since_snapshot(store: ImageStore, config: DataConfig | None = None) -> SnapshotChanges:
-    """What a snapshot made now would change over the newest one; images that are not cleaned yet do not count.
+    """Compare the newest snapshot with the one that would be made now. Images without a verdict do not count.
 
     Args:
-        config: whose `weight_by` tells the weights of today; by default the defaults'.
+        config: its `weight_by` sets the current weights; None stands for the default settings.
     """
     config = config or DataConfig()
     newest = latest_snapshot(store)
@@ -64,7 +64,7 @@ def changes_since_snapshot(store: ImageStore, config: DataConfig | None = None) 
 
 
 class _TrainedAs(NamedTuple):
-    """How an image is trained on: all that a snapshot has about it but its side of the split."""
+    """Training data of one image: every column of its snapshot row except the side of the split."""
 
     captions: tuple[str, ...]
     weight: float

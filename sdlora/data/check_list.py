@@ -1,4 +1,4 @@
-"""All checks as a person reads of them: what each measures, and by which settings it decides."""
+"""List of all checks for display: the measure and the settings of each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sdlora.data.split import LEAK
 
 @dataclass(frozen=True)
 class ListedCheck:
-    """One check. `settings` has the present values of the fields of DataConfig that decide."""
+    """One check of the list. `settings` holds the current values of the DataConfig fields that decide."""
 
     name: str
     version: int
@@ -22,7 +22,7 @@ class ListedCheck:
 
 
 def list_checks(config: DataConfig) -> list[ListedCheck]:
-    """Every check in the order in which they speak: on pixels, on records, for copies, for leaks across the split."""
+    """List every check in the order of evaluation: pixels, records, copies, leaks across the split."""
     pair_checks = (
         (EXACT, "1 if another image shows the same pixels and is kept, else 0.", ()),
         (NEAR, "Difference from the image that is kept, in grey levels of 255.", ("near_duplicate_difference",)),

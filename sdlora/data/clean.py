@@ -1,4 +1,7 @@
-"""Give every image a verdict with a reason. An image is decoded once; later rounds decide from its recorded scores."""
+"""Cleaning: a verdict with a reason for every image.
+
+An image is decoded once. Later cleanings decide from its recorded scores.
+"""
 
 from __future__ import annotations
 
@@ -36,15 +39,15 @@ from sdlora.store.records import Counts
 from sdlora.store.tables import ImageTable
 
 _REJECTIONS_SHOWN = 20
-_IMAGES_PER_BATCH = CHUNK  # recorded at once, at most
+_IMAGES_PER_BATCH = CHUNK  # upper limit of images per transaction
 _SECONDS_PER_BATCH = 1.0
-"""What is recorded at least so often is not measured again after a kill."""
-_IMAGES_PER_WINDOW = 20_000  # by their digests
+"""Interval of recording. A killed run measures at most this much work again."""
+_IMAGES_PER_WINDOW = 20_000  # only their digests and states are in memory
 
 
 @dataclass(frozen=True)
 class Rejection:
-    """One image that a check turned down, by the check's name and in words."""
+    """One rejected image: the name of the check and the reason in words."""
 
     sha256: str
     check: str
@@ -53,13 +56,13 @@ class Rejection:
 
 @dataclass(frozen=True)
 class CleanReport:
-    """What cleaning decided.
+    """Outcome of one cleaning.
 
     Attributes:
-        decoded: images that had to be looked at.
-        decided: images that had no verdict under these settings before.
+        decoded: number of images that were decoded.
+        decided: number of images that had no verdict under these settings before.
         counts: all images of the store by verdict and check.
-        rejected: those of the decided images that were turned down (the first ones).
+        rejected: the first 20 of the decided images that were rejected.
     """
 
     decoded: int
@@ -71,13 +74,13 @@ class CleanReport:
 def clean(
     store: ImageStore, config: DataConfig, on_progress: OnProgress | None = None, measurer: Measurer = measure_all
 ) -> CleanReport:
-    """Decide over every image that has no verdict under these settings. Nothing is deleted.
+    """Decide every image that has no verdict under these settings. Nothing is deleted.
 
-    Only images without recorded scores are decoded. Work is recorded in portions: a run that is killed keeps what it
-    has measured and decided, and the next one ends where an undisturbed one would have.
+    Only images without recorded scores are decoded. Results are recorded in batches, so a killed run keeps its finished
+    batches. The next run reaches the same verdicts as an uninterrupted one.
 
     Args:
-        measurer: who looks at the images: this machine, or a cluster.
+        measurer: measures the images, on this machine or on a cluster.
 
     Raises:
         DataError: the bytes of an image are missing or damaged.
@@ -97,7 +100,7 @@ def clean(
 
 
 def _pending(store: ImageStore, rules: str, config: DataConfig) -> Ids:
-    """Ids of the images to be decided, with those whose records speak of one another."""
+    """Return the ids of undecided images, together with the images that their records affect."""
     with store.read() as session:
         pending = undecided(session, rules)
     affecting = [check.affects for check in RECORD_CHECKS if check.affects]
@@ -114,7 +117,7 @@ def _pending(store: ImageStore, rules: str, config: DataConfig) -> Ids:
 def _measure(
     store: ImageStore, pending: Ids, config: DataConfig, measurer: Measurer, on_progress: OnProgress | None
 ) -> int:
-    """Measure the pending images that lack a score; returns how many those were."""
+    """Measure the pending images that lack a score; return their number."""
     measured = 0
     with ParallelMap() as parallel_map:
         pairs = SimilarPairs(parallel_map)
@@ -122,7 +125,7 @@ def _measure(
             unmeasured = _unmeasured(store, pending[start : start + _IMAGES_PER_WINDOW], config)
             for done in _measure_window(store, unmeasured, pairs, config, measurer):
                 if on_progress:
-                    # Images that need no look count as done, once the others of their window are.
+                    # Images with recorded scores count as done once the rest of their window is measured.
                     end = min(start + _IMAGES_PER_WINDOW, len(pending)) if done == len(unmeasured) else start + done
                     on_progress("check images", end, len(pending))
             measured += len(unmeasured)
@@ -132,7 +135,7 @@ def _measure(
 def _measure_window(
     store: ImageStore, unmeasured: Mapping[str, ImageState], pairs: SimilarPairs, config: DataConfig, measurer: Measurer
 ) -> Iterator[int]:
-    """Measure these images and record what is found; yields how many that were so far."""
+    """Measure and record these images; yield the number of images done so far."""
     sizes = {sha256: state.byte_size for sha256, state in unmeasured.items()}
     done = 0
     for batch in _batches(measurer(store.blobs, sizes, config.max_pixels, config.background)):
@@ -151,7 +154,7 @@ def _measure_window(
 
 
 def _unmeasured(store: ImageStore, ids: Ids, config: DataConfig) -> dict[str, ImageState]:
-    """Those of the images that have to be looked at, by SHA-256."""
+    """Return the images that need measuring, by SHA-256."""
     unmeasured: dict[str, ImageState] = {}
     with store.read() as session:
         for _, chunk in _id_chunks(ids):
@@ -161,7 +164,7 @@ def _unmeasured(store: ImageStore, ids: Ids, config: DataConfig) -> dict[str, Im
 
 
 def _id_chunks(ids: Ids) -> Iterator[tuple[int, list[int]]]:
-    """Image ids in chunks, each with the number of ids up to its end."""
+    """Yield image ids in chunks, each with the number of ids up to its end."""
     for start in range(0, len(ids), CHUNK):
         chunk: list[int] = ids[start : start + CHUNK].tolist()
         yield start + len(chunk), chunk
@@ -176,7 +179,7 @@ def _batches(images: Iterator[ImageScores]) -> Iterator[list[ImageScores]]:
             if len(batch) == _IMAGES_PER_BATCH or time.monotonic() - started > _SECONDS_PER_BATCH:
                 yield batch
                 batch, started = [], time.monotonic()
-    except DataError:  # of an image's bytes; what was measured before stays
+    except DataError:  # an image's bytes are missing; images measured before it are still recorded
         if batch:
             yield batch
         raise

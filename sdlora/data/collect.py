@@ -1,4 +1,4 @@
-"""Bring the images of a source into the image database. Nothing is decoded here."""
+"""Collection of the images of a source into the image database, without decoding them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from sdlora.store.overrides import tombstones
 
 _FILES_PER_BATCH = 500
 _SECONDS_PER_BATCH = 5.0
-"""What is recorded at least so often is not fetched again after a kill."""
+"""Interval of recording. A killed run fetches at most this much again."""
 _FILES_SHOWN = 10
 _PROGRESS_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
 class SkippedFile:
-    """A file whose bytes could not be taken, and why."""
+    """Skipped file: its path and the reason."""
 
     path: str
     reason: str
@@ -37,16 +37,17 @@ class SkippedFile:
 
 @dataclass(frozen=True)
 class CollectReport:
-    """What collecting one source brought.
+    """Outcome of collecting one source.
 
     Attributes:
-        files: image files that the source has.
-        new: images that the database did not have; `new_files` names the first of them.
-        known: files whose bytes it had, among them `copies`: bytes that came under more than one name in this pass.
-        recaptioned: known images of which the source now says something else, or has another mask.
-        skipped: files that could not be read (the first ones; `skipped_count` has all).
-        unmatched: files that the metadata speaks of but that are not there (the first ones, and their count).
-        bytes_read: bytes of the files that were read, as they were neither known nor unchanged.
+        files: number of image files in the source.
+        new: number of images added to the database; `new_files` holds the first paths.
+        known: number of files whose bytes the database had already.
+        copies: number of those that occurred under more than one path in this pass.
+        recaptioned: number of known images with another caption, licence, source or mask than before.
+        skipped: the first files that could not be read; `skipped_count` counts all.
+        unmatched: the first files that the metadata names but the source lacks; `unmatched_count` counts all.
+        bytes_read: bytes of all files that were read; unchanged files are not read.
     """
 
     source: str
@@ -70,17 +71,17 @@ def collect(
     on_progress: OnProgress | None = None,
     on_metrics: OnMetrics | None = None,
 ) -> CollectReport:
-    """Record every image of a source: its bytes, its captions, and where it was seen.
+    """Record every image of a source with its bytes, captions and path.
 
-    Known bytes are kept once. What has not changed since it was seen is not even read. A run that is killed leaves
-    whole images only; the next one goes on.
+    Equal bytes are stored once. Files unchanged since the last collection are not read. A killed run leaves only
+    complete images, and the next run continues from there.
 
     Args:
-        uri: a folder, an archive, a list of URLs, a dataset, or anything else that `open_source` knows.
-        on_progress: hears of items done; the total is 0 while it is not known.
-        on_metrics: hears of the `bytes` read so far.
+        uri: a folder, an archive, a list of URLs, a dataset, or another kind of source known to `open_source`.
+        on_progress: called with the number of items done; the total is 0 while unknown.
+        on_metrics: called with the `bytes` read so far.
     Raises:
-        DataError: nothing is there, there is no image in it, or its metadata cannot be understood.
+        DataError: the source does not exist, holds no image, or has metadata that cannot be parsed.
         StorageError: the disk is full or not writable.
     """
     source = open_source(uri, SourceContext(config, store))
@@ -93,7 +94,7 @@ def collect(
 
 @dataclass(frozen=True)
 class _PendingItem:
-    """An item whose bytes or captions are not known as they are now. `number` is its place in the source."""
+    """New or changed item. `number` is its position in the source, from 1."""
 
     number: int
     item: Item
@@ -169,7 +170,7 @@ class _Intake:
         )
 
     def _pending_items(self) -> Iterator[_PendingItem]:
-        """Items that have changed, or are new; the others are counted and passed over."""
+        """Yield new and changed items. Unchanged items are only counted."""
         items, number = self.source.items(), 0
         with self.store.read() as session:
             source_id = find_source(session, self.source.key)
@@ -204,7 +205,7 @@ class _Intake:
         )
 
     def _ingest(self, pending: _PendingItem) -> _Outcome:
-        """Read one item and keep its bytes. Runs in any thread."""
+        """Read one item and store its bytes. Runs in any thread."""
         item, seen_before = pending.item, pending.seen_before
         try:
             unchanged = seen_before is not None and _has_same_bytes(item, seen_before)
@@ -215,7 +216,7 @@ class _Intake:
                 file, bytes_read = seen_before, 0
                 bytes_of = lambda: self.store.blobs.get(seen_before.sha256)  # noqa: E731
             elif content is None:
-                raise UnreadableItemError("its host says that it has not changed, but it was never seen")
+                raise UnreadableItemError("its host reports it as unchanged, but it was never collected before")
             else:
                 if self.purged:
                     self._refuse_purged(hashlib.sha256(content.data).hexdigest())
@@ -240,7 +241,7 @@ class _Intake:
         return _Outcome(pending, seen, bytes_read=bytes_read)
 
     def _read_mask(self, item: Item, image: Callable[[], bytes]) -> Mask | None:
-        """Keep the bytes of the mask beside an item, if there is one; what is wrong with it, a check tells later."""
+        """Store the mask of an item, if it has one. A problem is recorded for the check of masks."""
         if item.mask is None:
             return None
         try:
@@ -252,7 +253,7 @@ class _Intake:
 
     def _refuse_purged(self, sha256: str) -> None:
         if sha256 in self.purged:
-            raise UnreadableItemError(f"{self.purged[sha256]}; it is not taken again")
+            raise UnreadableItemError(f"{self.purged[sha256]}; it is not collected again")
 
     def _record(self) -> None:
         self.recorded_at = time.monotonic()
@@ -260,7 +261,7 @@ class _Intake:
             return
         self.batch.sort(key=lambda outcome: outcome.pending.number)
         files = [outcome.seen for outcome in self.batch if outcome.seen]
-        # One transaction: an image that is there has its captions, wherever a run is killed.
+        # One transaction: a killed run never leaves an image without its captions.
         with self.store.write() as session:
             source_id = register_source(session, self.source.key, self.source.name)
             recorded = record_files(session, source_id, files)
