@@ -1,4 +1,4 @@
-"""Verdicts on a handful of images and on the groups of look-alikes they belong to, from what is recorded."""
+"""Verdicts on images and their groups of look-alikes, decided from recorded scores without opening a file."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ from sdlora.store.tables import ImageTable
 
 
 def decide_images(session: Session, image_ids: Sequence[int], rules: str, config: DataConfig) -> None:
-    """Give a verdict to each of these images (at most a chunk of them), and a new one to others that it concerns.
+    """Decide these images (at most a chunk of them), and decide again every look-alike whose verdict changes.
 
-    Which of a group of look-alikes is kept depends on all of the group, so all of it is looked at again. The outcome
-    therefore does not depend on the order or the portions in which images are decided.
+    Each group of look-alikes is decided as a whole, because the image it keeps depends on all its members. The outcome
+    therefore does not depend on the order of images or the size of chunks.
 
     Args:
-        session: holds the write lock, so that no group changes meanwhile.
-        rules: digest of the rules that `config` makes, recorded with the verdicts.
+        session: must hold the write lock, so that no group changes meanwhile.
+        rules: `rules_digest(config)`, recorded with the verdicts.
     """
     states = image_states(session, image_ids)
     rulings_by_image = _single_image_rulings(session, states, config)
@@ -59,17 +59,18 @@ def decide_images(session: Session, image_ids: Sequence[int], rules: str, config
 
 
 def undo_decision(store: ImageStore, sha256: str, who: str, config: DataConfig) -> ImageRecord:
-    """Take a person's verdict on an image back; returns the image with the verdict it has now.
+    """Withdraw a person's verdict on an image; return the image with its new verdict.
 
-    The checks decide at once, over it and its look-alikes, and no file is opened. Where they cannot, because scores
-    are missing or other images were judged under other settings, the verdict is None until the next cleaning.
+    The checks decide the image and its look-alikes immediately, and no file is opened. The verdict is None until the
+    next cleaning if scores are missing, or if the other images were decided under other settings.
 
     Args:
-        sha256: the first digits suffice.
-        config: the settings that images are cleaned under.
+        sha256: digest of the image, or its first digits.
+        who: the person, as recorded in the history.
+        config: settings under which the images were cleaned.
 
     Raises:
-        DataError: no such image, nobody has decided of it, or it was purged.
+        DataError: there is no such image, no person has decided it, or it was purged.
     """
     rules = rules_digest(config)
     with store.write() as session:
@@ -84,7 +85,7 @@ def undo_decision(store: ImageStore, sha256: str, who: str, config: DataConfig) 
 def _single_image_rulings(
     session: Session, states: Sequence[ImageState], config: DataConfig
 ) -> dict[int, list[Ruling]]:
-    """What the checks on single images say, those of the pixels first."""
+    """Return the rulings of all checks on single images by image id, checks on pixels first."""
     judge = Judge(config)
     rulings_by_image = {state.image_id: judge.rulings(state.scores, state.problem) for state in states}
     for check in RECORD_CHECKS:
@@ -98,19 +99,19 @@ def _with_override(verdict: ImageVerdict, state: ImageState, overrides: Mapping[
     if override is None:
         return verdict
     if override.verdict == "accepted" and state.fingerprint_id is None:
-        # There are no pixels to train on, whatever a person says.
+        # Without pixels an image cannot be trained on, even if a person accepts it.
         return ImageVerdict(verdict.rejected_by, f"{verdict.reason} ({override.reason})")
     return verdict_by(override)
 
 
 def _unrecorded(image_rulings: Sequence[Ruling], state: ImageState) -> list[Ruling]:
-    """Rulings that are not in the ledger yet. One on records can change under the same key, so it is written anew."""
+    """Return the rulings to be written. Rulings on records are always written: they can change under the same key."""
     on_records = {check.name for check in RECORD_CHECKS}
     return [ruling for ruling in image_rulings if ruling.check in on_records or ruling.key not in state.ruling_keys]
 
 
 def _decide_copies(session: Session, states: Sequence[ImageState], config: DataConfig) -> None:
-    """Look for the best of each group that has one of these images, and write what that changes."""
+    """Find the copies in the groups of these images, and record the changed verdicts."""
     threshold = config.near_duplicate_difference
     own_fingerprint_ids = {state.fingerprint_id for state in states if state.fingerprint_id is not None}
     fingerprint_ids, pairs = group_around(session, own_fingerprint_ids, threshold)
@@ -123,7 +124,7 @@ def _decide_copies(session: Session, states: Sequence[ImageState], config: DataC
         image_rulings = copy_rulings(copies.get(image_id), config)
         old_verdict = current_verdicts[image_id]
         new_verdict = verdict_of(image_rulings)
-        # An image that only the split turned down stays so until the next snapshot, which alone can tell.
+        # Split leaks are decided again by the next snapshot only.
         keeps_verdict = candidate.kept_by_person or (
             new_verdict.rejected_by is None and old_verdict.rejected_by == LEAK
         )
@@ -136,7 +137,7 @@ def _decide_copies(session: Session, states: Sequence[ImageState], config: DataC
 
 
 def _candidates(session: Session, fingerprint_ids: Sequence[int]) -> tuple[list[Candidate], dict[int, ImageVerdict]]:
-    """Images with these fingerprints that have passed every check on single images, and what is decided of them now."""
+    """Return images with these fingerprints that passed all single-image checks, and their current verdicts."""
     candidates: list[Candidate] = []
     current_verdicts: dict[int, ImageVerdict] = {}
     passed = or_(ImageTable.verdict == "accepted", ImageTable.rejected_by.in_((EXACT, NEAR, LEAK)))
@@ -164,12 +165,12 @@ def _candidates(session: Session, fingerprint_ids: Sequence[int]) -> tuple[list[
 
 
 def _can_decide_now(session: Session, image_id: int, rules: str, config: DataConfig) -> bool:
-    """Whether cleaning with these settings would decide the image unseen."""
+    """Return whether cleaning with these settings would decide the image without decoding it."""
     if session.scalars(select(ImageTable.id).where(ImageTable.rules == rules).limit(1)).first() is None:
-        return False  # a verdict under rules that nobody else is judged by would mislead
+        return False  # a verdict under rules that no other image has would mislead
     (state,) = image_states(session, [image_id])
     if needs_measuring(state, config):
         return False
-    # Without pixels a model has nothing to say, and the image is turned down anyway.
+    # An image without pixels gets no score from the model, and is rejected anyway.
     needs_model = bool(config.unsafe_model) and state.fingerprint_id is not None
     return not needs_model or bool(UNSAFE.judge(session, [image_id], config))

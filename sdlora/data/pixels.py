@@ -1,4 +1,4 @@
-"""The images of a snapshot as tensors."""
+"""Loading of snapshot images as tensors."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from sdlora.store.image_store import ImageStore
 def load_images_uint8(
     store: ImageStore, rows: Sequence[SnapshotRow], side_px: int, width_px: int | None = None
 ) -> Tensor:
-    """Images in the order of the rows: upright, on their background, scaled to cover the size, cropped to its centre.
+    """Load images in the order of the rows: upright, on their background, scaled to cover the size, centre-cropped.
 
     Args:
-        store: holds the images' bytes.
-        rows: which images.
+        store: image store that holds the bytes.
+        rows: snapshot rows of the images.
         side_px: height of the result, H.
-        width_px: its width, W; the height if not given.
+        width_px: width of the result, W; equal to the height if None.
 
     Returns:
         (N, 3, H, W) uint8 in [0, 255].

@@ -1,4 +1,4 @@
-"""Freeze the accepted images into a list that a model can be trained on, known by the digest of its rows."""
+"""Snapshots: frozen lists of the accepted images for training, identified by a digest of their rows."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _CANDIDATES = or_(ImageTable.verdict == "accepted", ImageTable.rejected_by == LE
 
 @dataclass(frozen=True)
 class SnapshotRow:
-    """One image of a snapshot. There is always a caption: the empty one where nobody has written any.
+    """One image of a snapshot. `captions` is never empty: an image without captions has one empty caption.
 
     Attributes:
-        background: what its transparent parts lie on, empty where it has none or they lie on white.
-        weight: how often an epoch shows it beside the others; held-out images weigh 1.
-        mask: SHA-256 of the picture that says which parts of a training image count; empty where there is none.
+        background: colour behind transparent parts; empty for white and for opaque images.
+        weight: relative frequency of the image in an epoch; held-out images have 1.
+        mask: SHA-256 of the mask that weights the pixels of a training image; empty without one.
     """
 
     sha256: str
@@ -52,7 +52,7 @@ class SnapshotRow:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A frozen list of images. Equal rows give an equal digest on any machine."""
+    """Frozen list of images. Equal rows give an equal digest on any machine."""
 
     digest: str
     rows: tuple[SnapshotRow, ...]
@@ -67,9 +67,9 @@ class Snapshot:
 
 
 def snapshot_digest(rows: Iterable[SnapshotRow]) -> str:
-    """SHA-256 over one JSON line [sha256, captions, split(, background)(, {...})] per row, in order of the SHA-256s.
+    """SHA-256 over one JSON line [sha256, captions, split(, background)(, {...})] per row, sorted by SHA-256.
 
-    The object holds what few rows have (`weight`, `mask`), so that snapshots from before it keep their digests.
+    The optional object holds `weight` and `mask`. Few rows have it, and rows without it keep their digests from before.
     """
     digest = hashlib.sha256()
     for row in sorted(rows, key=lambda row: row.sha256):
@@ -83,13 +83,13 @@ def snapshot_digest(rows: Iterable[SnapshotRow]) -> str:
 
 
 def make_snapshot(store: ImageStore, config: DataConfig) -> Snapshot:
-    """Freeze the accepted images; the same images, captions and weights give the snapshot that is there already.
+    """Freeze the accepted images. Unchanged images, captions and weights give the existing snapshot.
 
-    An image keeps the side of the split that its first snapshot gave it. Look-alikes (`data.suspect_difference`)
-    are never on both sides: one that would be is rejected by the check "split_leak".
+    An image keeps the side of the split from its first snapshot. Look-alikes (`data.suspect_difference`) are never on
+    both sides: the check "split_leak" rejects an image that would break this rule.
 
     Raises:
-        DataError: an image has no verdict under these settings, or too few images are accepted. Nothing is recorded.
+        DataError: an image has no verdict under these settings, or too few are accepted. Nothing is recorded then.
     """
     with store.write() as session:
         undecided_count = count_undecided(session, rules_digest(config))
@@ -124,10 +124,10 @@ def make_snapshot(store: ImageStore, config: DataConfig) -> Snapshot:
 
 
 def load_snapshot(store: ImageStore, digest: str) -> Snapshot:
-    """A snapshot by its digest, or the first digits of it.
+    """Load a snapshot by its digest, or by the first digits.
 
     Raises:
-        DataError: there is none, there are several, or its rows do not have this digest.
+        DataError: no snapshot matches, several match, or the rows do not have this digest.
     """
     with store.read() as session:
         has_prefix = SnapshotTable.digest.startswith(digest, autoescape=True)
@@ -139,10 +139,10 @@ def load_snapshot(store: ImageStore, digest: str) -> Snapshot:
 
 
 def latest_snapshot(store: ImageStore) -> Snapshot | None:
-    """The snapshot made last, or None if there is none.
+    """Load the newest snapshot, or return None if there is none.
 
     Raises:
-        DataError: its rows do not have its digest.
+        DataError: the rows do not have the recorded digest.
     """
     with store.read() as session:
         newest = session.scalars(select(SnapshotTable).order_by(SnapshotTable.id.desc()).limit(1)).first()
@@ -150,13 +150,13 @@ def latest_snapshot(store: ImageStore) -> Snapshot | None:
 
 
 def _members(session: Session) -> list[Member]:
-    """Accepted images, and those that only the split turned down before: it may have room for them now."""
+    """Return accepted images and split leaks. A leak may fit on a side now."""
     rows = session.execute(select(ImageTable.id, ImageTable.sha256, ImageTable.split).where(_CANDIDATES))
     return [Member(row.id, row.sha256, cast("Split | None", row.split)) for row in rows]
 
 
 def _backgrounds(session: Session) -> dict[int, str]:
-    """What the transparent parts of images lie on, where that is not white."""
+    """Return the colour behind transparent parts by image id, where the colour is not white."""
     rows = session.execute(select(ImageTable.id, ImageTable.decoded_as).where(ImageTable.decoded_as.contains(" ")))
     return {image_id: background_of(decoded_as) for image_id, decoded_as in rows}
 
@@ -231,7 +231,7 @@ def _record_snapshot(session: Session, snapshot: Snapshot, by_id: Mapping[int, S
         session.flush()
     elif _intact_rows(session, record) is not None:
         return
-    else:  # its digest says what its rows were, so damage is mended by writing them again
+    else:  # equal digests mean equal rows, so writing the rows again repairs the damage
         session.execute(delete(SnapshotImageTable).where(SnapshotImageTable.snapshot_id == record.id))
     images = [
         {
@@ -252,18 +252,18 @@ def _open_snapshot(session: Session, record: SnapshotTable) -> Snapshot:
     rows = _intact_rows(session, record)
     if rows is None:
         raise DataError(
-            f"Snapshot {record.digest[:16]} is damaged: its rows in the image database are not those that its digest "
-            "was taken over. Put a backup of the database in its place, or go on without: `sdlora run` writes a "
-            "snapshot of the images as they are today, which does not need this one."
+            f"Snapshot {record.digest[:16]} is damaged: its rows in the image database do not have this digest. "
+            "Restore a backup of the database, or continue without this snapshot: `sdlora run` writes a new one "
+            "from the current images."
         )
     return Snapshot(record.digest, rows)
 
 
 def _intact_rows(session: Session, record: SnapshotTable) -> tuple[SnapshotRow, ...] | None:
-    """The rows of a snapshot; None if they are not those that its digest was taken over."""
+    """Return the rows of a snapshot, or None if they do not have the recorded digest."""
     try:
         rows = _rows_of(session, record.id)
-    except (ValueError, TypeError):  # captions that are no JSON, or no list
+    except (ValueError, TypeError):  # damaged captions: no JSON, or no list
         return None
     return rows if snapshot_digest(rows) == record.digest else None
 

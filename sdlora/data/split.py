@@ -1,4 +1,4 @@
-"""Which images are kept from training: stable as the collection grows, and never on both sides with a look-alike."""
+"""Split into training and held-out images, stable as the collection grows. Look-alikes share a side."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from sdlora.data.config import DataConfig
 from sdlora.store.records import Split
 
 LEAK = "split_leak"
-"""The check that turns down an image whose look-alikes lie on both sides already."""
+"""Name of the check that rejects an image whose look-alikes are on both sides already."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """An image to be put on a side; `split` is the side an earlier snapshot gave it, which it keeps."""
+    """Image to be assigned to a side. A side from an earlier snapshot (`split`) is kept."""
 
     image_id: int
     sha256: str
@@ -24,19 +24,19 @@ class Member:
 
 @dataclass(frozen=True)
 class Sides:
-    """The outcome: the side of each image, and each image that fits on neither with the one it would leak to."""
+    """Outcome of the split: side by image id, and for each leaking image a look-alike on the other side."""
 
     splits: Mapping[int, Split]
     leaks: Mapping[int, Member]
 
 
 def assign_sides(members: Iterable[Member], look_alikes: Sequence[tuple[int, int]], config: DataConfig) -> Sides:
-    """Put every image on a side.
+    """Assign every image to a side of the split.
 
-    Images that look alike, also by way of others, form a group. A group whose members have no side yet goes where a
-    hash of its smallest SHA-256 sends it; new members of a group that has a side join that side. Where old members
-    of a group lie on both sides, each new one joins an old look-alike of its own. At last every pair is checked: of
-    two look-alikes on different sides the one collected later is left out.
+    Images connected by a chain of look-alikes form a group. A hash of its smallest SHA-256 decides the side of a group
+    without a side. New members of a group join the side of its old members. If old members are on both sides, each
+    new member joins one of its own look-alikes. Finally every pair is checked: of two look-alikes on different sides
+    the image collected later is left out.
 
     Args:
         look_alikes: pairs of image ids.
@@ -59,10 +59,10 @@ def assign_sides(members: Iterable[Member], look_alikes: Sequence[tuple[int, int
 def _split_by_hash(
     groups: Sequence[Sequence[int]], by_id: Mapping[int, Member], assigned: Sequence[Split], config: DataConfig
 ) -> dict[int, Split]:
-    """New groups by a hash in [0, 1): those below `held_out_fraction` are held out.
+    """Assign new groups by a hash in [0, 1): groups with a hash below `held_out_fraction` are held out.
 
-    A handful of images seldom falls as its fraction says. Where that leaves a side below its minimum, the limit
-    moves to the next hash until both minima are met; only images that no snapshot holds are concerned.
+    Few images seldom match the fraction. If a side is below its minimum, the limit moves to the next hash until both
+    minima are met. Only images outside every snapshot are affected.
     """
     ordered = sorted((_unit_hash(min(by_id[image_id].sha256 for image_id in group)), group) for group in groups)
     cut = sum(value < config.held_out_fraction for value, _ in ordered)
@@ -98,7 +98,7 @@ def _adjacency(pairs: Sequence[tuple[int, int]], by_id: Mapping[int, Member]) ->
 
 
 def _connected_groups(image_ids: Sequence[int], edges: Mapping[int, Sequence[int]]) -> list[list[int]]:
-    """Connected groups among these images, each in the order they were collected."""
+    """Return the connected groups among these images, each in the order of collection."""
     ungrouped = set(image_ids)
     groups = []
     for start in image_ids:
@@ -106,7 +106,7 @@ def _connected_groups(image_ids: Sequence[int], edges: Mapping[int, Sequence[int
             continue
         ungrouped.discard(start)
         group = [start]
-        for image_id in group:  # grows while it is read
+        for image_id in group:  # the list grows during iteration
             reached = [other for other in edges.get(image_id, ()) if other in ungrouped]
             ungrouped.difference_update(reached)
             group += reached
@@ -127,7 +127,7 @@ def _join_neighbours(group: Sequence[int], edges: Mapping[int, Sequence[int]], s
 def _leaks(
     by_id: Mapping[int, Member], edges: Mapping[int, Sequence[int]], splits: Mapping[int, Split]
 ) -> dict[int, Member]:
-    """Images left out, in favour of those that were on a side before, then of those collected earlier."""
+    """Return the images to leave out. Images with an earlier side take precedence, then images collected earlier."""
     leaks: dict[int, Member] = {}
     placed: set[int] = set()
     for image_id in sorted(by_id, key=lambda image_id: (by_id[image_id].split is None, image_id)):

@@ -1,4 +1,4 @@
-"""Doing slow work on many items at once: in order, or a few at a time from each lane."""
+"""Concurrent slow work on many items in threads: in order, or limited per lane."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 ITEMS_AHEAD_PER_WORKER = 4
-"""Items per worker that wait for their turn."""
+"""Queued items per worker."""
 
 _POLL_SECONDS = 0.2
-"""How often paused lanes are looked at."""
+"""Interval between looks at paused lanes."""
 
 
 class TryLaterError(Exception):
-    """The work has to wait, and all other work of its lane with it."""
+    """Signal from work that its whole lane must pause for `seconds`."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(seconds)
@@ -27,7 +27,7 @@ class TryLaterError(Exception):
 
 
 def in_order(items: Iterator[T], work: Callable[[T], R], workers: int) -> Iterator[R]:
-    """What `work` makes of each item, in the order of the items. Few items are held at a time."""
+    """Yield the result of `work` for each item, in the order of the items. Few items are held at a time."""
     if workers == 1:
         yield from map(work, items)
         return
@@ -47,10 +47,10 @@ def in_order(items: Iterator[T], work: Callable[[T], R], workers: int) -> Iterat
 def in_lanes(
     items: Iterator[T], work: Callable[[T], R], lane_of: Callable[[T], str], workers: int, per_lane: int
 ) -> Iterator[R]:
-    """What `work` makes of each item, as it comes; at most `per_lane` of a lane are worked on at the same time.
+    """Yield the result of `work` for each item as soon as it is done, with at most `per_lane` items of a lane at once.
 
     Args:
-        work: may raise TryLaterError, and is then called again for the item once the time is over.
+        work: may raise TryLaterError; it is called again for the item after the pause.
     """
     lanes = _Lanes(items, work, lane_of, workers, per_lane)
     try:
@@ -60,10 +60,10 @@ def in_lanes(
 
 
 class _Lanes(Generic[T, R]):
-    """Items that wait, by lane, and work that is being done."""
+    """Queues of waiting items by lane, and the running work."""
 
     MAX_WAITING = 1000
-    """How many items may wait: among them should be one whose lane has room."""
+    """Limit of waiting items. A high limit makes it likely that one of them has a free lane."""
 
     def __init__(
         self, items: Iterator[T], work: Callable[[T], R], lane_of: Callable[[T], str], workers: int, per_lane: int
@@ -82,7 +82,7 @@ class _Lanes(Generic[T, R]):
         while has_more or self.waiting_count or self.running:
             has_more = has_more and self._fill_queues()
             self._start()
-            if not self.running:  # all lanes that have items are paused
+            if not self.running:  # every lane with items is paused
                 time.sleep(_POLL_SECONDS)
                 continue
             done, _ = wait(self.running, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
@@ -97,7 +97,7 @@ class _Lanes(Generic[T, R]):
                 yield result
 
     def _fill_queues(self) -> bool:
-        """Take items until enough wait; whether there may be more."""
+        """Queue items up to the limit; return whether more may follow."""
         while self.waiting_count < self.MAX_WAITING:
             item = next(self.items, None)
             if item is None:
@@ -107,7 +107,7 @@ class _Lanes(Generic[T, R]):
         return True
 
     def _start(self) -> None:
-        """Give idle workers what may be worked on, one item of each lane in turn."""
+        """Start work on idle workers, one item of each lane in turn."""
         now = time.monotonic()
         started = True
         while started and len(self.running) < self.workers:

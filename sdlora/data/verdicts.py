@@ -1,4 +1,4 @@
-"""The ledger of cleaning in the database: what was measured of images, and what was decided of them."""
+"""Scores, rulings and verdicts of cleaning, as recorded in the database."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ Ids = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ImageState:
-    """What is recorded of one image: enough to decide without looking at it.
+    """Recorded state of one image, enough to decide it without decoding.
 
     Attributes:
-        scores: by check name, of the checks' present versions.
-        ruling_keys: (check, version, parameters) of the rulings that are written already.
-        decoded_as: how the measured pixels came about; see `sdlora.data.decoding.decode.Decoded`.
-        fingerprint_id: None where nothing was decoded, or an older version made it.
+        scores: by check name, for the current version of each check.
+        ruling_keys: (check, version, parameters) of each recorded ruling.
+        decoded_as: decoding of the measured pixels; see `sdlora.data.decoding.decode.Decoded`.
+        fingerprint_id: None if nothing was decoded, or an older version computed the fingerprint.
     """
 
     image_id: int
@@ -50,14 +50,14 @@ class ImageState:
 
 @dataclass(frozen=True)
 class ImageVerdict:
-    """The verdict on one image: the first ruling that rejects it, or none."""
+    """Verdict on one image. `rejected_by` names the first check that rejects it, or is None."""
 
     rejected_by: str | None
     reason: str
 
 
 def rules_digest(config: DataConfig) -> str:
-    """Digest of all checks and the settings that decide: a verdict under other rules is no verdict."""
+    """Digest of all checks and their settings. A verdict under another digest counts as missing."""
     pixel_rules: dict[str, object] = {f"{check.name} {check.version}": check.parameters(config) for check in CHECKS}
     record_rules = {f"{check.name} {check.version}": check.parameters(config) for check in RECORD_CHECKS}
     other_rules = {f"copies {VERSION}": near_parameters(config), "pixels": current_decodings(config.background)}
@@ -65,24 +65,24 @@ def rules_digest(config: DataConfig) -> str:
 
 
 def undecided(session: Session, rules: str) -> Ids:
-    """Ids of the images that have no verdict under these rules, in the order they were collected."""
+    """Return the ids of images without a verdict under these rules, in the order of collection."""
     rows = session.execute(_undecided(rules).order_by(ImageTable.id).execution_options(yield_per=10_000))
     return np.fromiter((image_id for (image_id,) in rows), np.int64)
 
 
 def count_undecided(session: Session, rules: str) -> int:
-    """How many images have no verdict under these rules."""
+    """Count the images without a verdict under these rules."""
     return session.execute(select(func.count()).select_from(_undecided(rules).subquery())).scalar_one()
 
 
 def image_states(session: Session, image_ids: Sequence[int]) -> list[ImageState]:
-    """What is recorded of these images (at most a chunk of them)."""
+    """Read the recorded state of these images (at most a chunk of them), ordered by id."""
     current_versions = {check.name: check.version for check in CHECKS}
     scores: defaultdict[int, dict[str, float]] = defaultdict(dict)
     ruling_keys: defaultdict[int, set[tuple[str, int, str]]] = defaultdict(set)
     table = CheckTable
     of_images = select(table.image_id, table.name, table.version, table.parameters, table.score)
-    # On the connection: these are a dozen rows an image, and the session would look at each of them.
+    # On the connection, because the session would process each of a dozen rows per image.
     for image_id, name, version, parameters, score in session.connection().execute(
         of_images.where(table.image_id.in_(image_ids))
     ):
@@ -121,14 +121,14 @@ def image_states(session: Session, image_ids: Sequence[int]) -> list[ImageState]
 
 
 class Judge:
-    """The checks on single images under some settings, whose digests are taken once for all images."""
+    """Checks on pixels under one set of settings. Digests of settings are computed once for all images."""
 
     def __init__(self, config: DataConfig) -> None:
         self._config = config
         self._parameters = [(check, check.parameters(config)) for check in CHECKS]
 
     def rulings(self, scores: Mapping[str, float], problem: str | None) -> list[Ruling]:
-        """What they say of an image, from its scores; one without a score says nothing."""
+        """Return the rulings on an image. A check without a score gives no ruling."""
         rulings = []
         for check, parameters in self._parameters:
             score = scores.get(check.name)
@@ -141,7 +141,10 @@ class Judge:
 
 
 def needs_measuring(state: ImageState, config: DataConfig) -> bool:
-    """Whether a score is missing that no earlier rejection makes needless, or was taken of other pixels."""
+    """Return whether a needed score is missing or was measured on other pixels.
+
+    Scores after a rejection that ends decoding are not needed.
+    """
     if state.decoded_as not in current_decodings(config.background):
         return True
     for check in CHECKS:
@@ -154,7 +157,7 @@ def needs_measuring(state: ImageState, config: DataConfig) -> bool:
 
 
 def verdict_of(rulings: Sequence[Ruling]) -> ImageVerdict:
-    """Let the first ruling that rejects decide; without one the image is accepted."""
+    """Return the verdict of the first ruling that rejects; without one the image is accepted."""
     for ruling in rulings:
         if ruling.reason:
             return ImageVerdict(ruling.check, ruling.reason)
@@ -162,7 +165,7 @@ def verdict_of(rulings: Sequence[Ruling]) -> ImageVerdict:
 
 
 def verdict_by(override: Override) -> ImageVerdict:
-    """The verdict on an image of which a person has decided; it wins over every check."""
+    """Return a person's verdict, which takes precedence over every check."""
     rejected_by = {"accepted": None, "rejected": PERSON, "purged": PURGED}[override.verdict]
     return ImageVerdict(rejected_by, override.reason)
 
@@ -170,7 +173,7 @@ def verdict_by(override: Override) -> ImageVerdict:
 def record_measurements(
     session: Session, measured: Mapping[int, ImageScores], fingerprint_ids: Mapping[str, int], config: DataConfig
 ) -> None:
-    """Record facts and scores by image id; the verdict on the image itself comes later, with all others in view."""
+    """Record facts and scores by image id. Verdicts follow later, once all images are measured."""
     facts = [
         {
             "image": image_id,
@@ -195,7 +198,7 @@ def record_measurements(
 
 
 def record_rulings(session: Session, rulings: Mapping[int, Sequence[Ruling]]) -> None:
-    """Write rulings by image id; one under the same check, version and parameters is replaced."""
+    """Write rulings by image id. A ruling with the same check, version and parameters is replaced."""
     rows = [
         {
             "image_id": image_id,
@@ -213,7 +216,7 @@ def record_rulings(session: Session, rulings: Mapping[int, Sequence[Ruling]]) ->
 
 
 def record_verdicts(session: Session, verdicts: Mapping[int, ImageVerdict], rules: str | None = None) -> None:
-    """Write verdicts by image id, and under which rules they were found; None leaves those as they are."""
+    """Write verdicts by image id and the digest of their rules; None leaves the recorded digest unchanged."""
     if not verdicts:
         return
     rows = [
@@ -230,26 +233,26 @@ def record_verdicts(session: Session, verdicts: Mapping[int, ImageVerdict], rule
 
 
 def _update_images(session: Session, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write columns of images; `image` in each row is the id of one, the other names are those of the columns."""
+    """Update images. Each row holds an image id under `image` and new values by column name."""
     table = cast(Table, ImageTable.__table__)
     values: dict[str, BindParameter[object]] = {name: bindparam(name) for name in rows[0] if name != "image"}
     execute_many(session, update(table).where(table.c.id == bindparam("image")).values(values), rows)
 
 
 def forget_scores(session: Session, image_ids: Sequence[int]) -> None:
-    """Remove what is recorded of pixels that are no longer what the image shows (of at most a chunk of images)."""
+    """Delete the scores measured on outdated pixels (of at most a chunk of images)."""
     if image_ids:
         of_pixels = CheckTable.name.in_([check.name for check in CHECKS])
         session.execute(delete(CheckTable).where(CheckTable.image_id.in_(image_ids), of_pixels))
 
 
 def forget_decisions(session: Session, image_ids: Sequence[int]) -> None:
-    """Let the next cleaning decide these images again (at most a chunk of them)."""
+    """Mark these images as undecided (at most a chunk of them), so that the next cleaning decides them."""
     session.execute(update(ImageTable).where(ImageTable.id.in_(image_ids)).values(rules=None))
 
 
 def _undecided(rules: str) -> Select[tuple[int]]:
     # Not `!=`: each of these three terms can be answered from the index alone.
     other_rules = or_(ImageTable.rules.is_(None), ImageTable.rules < rules, ImageTable.rules > rules)
-    # Of a purged image there is nothing left to look at, and nothing to decide.
+    # A purged image has no bytes left and is never decided again.
     return select(ImageTable.id).where(other_rules, ImageTable.rejected_by.is_distinct_from(PURGED))

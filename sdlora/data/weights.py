@@ -1,4 +1,4 @@
-"""How often an epoch shows an image beside the others: what its folder asks for, times what people think of it."""
+"""Image weights: relative frequency in an epoch, from folder repeats and ratings."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from sdlora.store.ratings import mean_stars
 from sdlora.store.tables import FileTable
 
 NEUTRAL_STARS = 3
-"""An image with as many stars counts like one that nobody rated."""
+"""Rating with the same weight as no rating."""
 
 
 def image_weights(session: Session, weight_by: Collection[WeightSource]) -> dict[int, float]:
-    """Weights by image id; images that are left out weigh 1.
+    """Return weights by image id; missing images weigh 1.
 
-    Repeats are those of the newest file that says any (`10_name/x.png`: 10), so that a renamed folder counts.
+    The repeats (`10_name/x.png`: 10) come from the newest file that has any, so that a renamed folder counts.
     """
     weights: dict[int, float] = {}
     if "repeats" in weight_by:
@@ -34,13 +34,13 @@ def image_weights(session: Session, weight_by: Collection[WeightSource]) -> dict
 
 
 def weight_of_stars(stars: float) -> float:
-    """What a rating multiplies an image's weight by: each star above three doubles it, each below halves it.
+    """Return the factor of a rating: each star above three doubles the weight, each below halves it.
 
-    So 1 to 5 stars give 1/4, 1/2, 1, 2, 4: five stars show an image as often as four copies of it would, and one star
-    still shows it; to leave it out is `sdlora images reject`. Powers of two, because they are exact in any arithmetic.
+    So 1 to 5 stars give 1/4, 1/2, 1, 2, 4. Five stars equal four copies of an image, and one star still shows it;
+    `sdlora images reject` leaves it out. The factors are powers of two, because these are exact in any arithmetic.
 
     Args:
-        stars: mean of all people's stars, 1 to 5; halfway between two stars the one nearer to three counts.
+        stars: mean over all people, 1 to 5, rounded to whole stars; halves round towards three.
     """
     distance = stars - NEUTRAL_STARS
     exponent = math.ceil(abs(distance) - 0.5)
