@@ -1,11 +1,11 @@
-"""The checks on single images, in the order in which they speak: the first that rejects gives the reason.
+"""Checks on single images, in the order of evaluation. The first check that rejects an image gives the reason.
 
-A new check joins the file of its subject, or is a new file, and adds its name to a tuple. The score of one on pixels is
-taken from the decoded image once and recorded; raise `version` when the same image would get another score. One on
-records (captions, licence) is judged whenever the image is decided, which a change of those records brings about; where
-a setting turns it off it is silent.
+To add a check, write it in the file of its subject or in a new file, and add its name to a tuple. A check on pixels
+(`CHECKS`) computes its score once from the decoded image, and the score is recorded. Raise the check's `version` if the
+same image would get another score. A check on records (`RECORD_CHECKS`: captions, licence, mask) runs whenever an image
+is decided, and a changed record makes the image undecided. A check that is off gives no ruling.
 
-Those on records are imported when they are first asked for: the processes that measure have no use for a database.
+Checks on records are imported on first use, because worker processes that measure need no database.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Is it an animation, whose one frame may mean little?"""
+"""Animation check: the first frame of an animation may mean little."""
 
 from __future__ import annotations
 

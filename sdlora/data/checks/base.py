@@ -1,4 +1,4 @@
-"""What a check on single images is."""
+"""Base types of checks on single images: `Check` on pixels, `RecordCheck` on records."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from sdlora.data.arrays import DoubleArray
 from sdlora.data.decoding.decode import Header
 from sdlora.data.decoding.stack import Stack
 
-if TYPE_CHECKING:  # the processes that measure need none of them, and start the sooner
+if TYPE_CHECKING:  # worker processes need none of these, and start sooner without
     from sqlalchemy.orm import Session
 
     from sdlora.data.config import DataConfig
     from sdlora.store.records import Verdict
 
 Statistic = Callable[[Stack], DoubleArray]
-"""One number for each picture of a stack, (N,)."""
+"""Function from a stack to one number for each of its pictures, (N,)."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One image as the checks see it.
+    """Input of the checks on pixels: one decoded image.
 
     Attributes:
-        header: None where the bytes are no picture at all.
-        problem: why decoding failed, in words.
-        stack: the decoded picture, among others of its size; None where decoding failed, or was not tried.
-        position: which of them it is.
+        header: None if the bytes are no picture.
+        problem: the reason in words if decoding failed.
+        stack: decoded pictures of one size, this one among them; None if decoding failed or was not tried.
+        position: index of this picture in the stack.
     """
 
     header: Header | None
@@ -41,20 +41,21 @@ class Picture:
     position: int = 0
 
     def of_pixels(self, statistic: Statistic) -> float | None:
-        """What a statistic, computed for all pictures of the stack at once, says of this one; None without pixels."""
+        """Return the value of a statistic for this picture, or None without pixels. It is computed once per stack."""
         return None if self.stack is None else float(self.stack.computed(statistic)[self.position])
 
 
 @dataclass(frozen=True)
 class Check:
-    """One cleaning rule: a score that is taken once, and what the settings make of it.
+    """Cleaning rule on pixels: a score that is computed once, and its limit from the settings.
 
     Attributes:
-        score: of a picture; None where it cannot be had (nothing was decoded).
-        settings: the fields of DataConfig that decide.
+        version: raised when the same image would get another score.
+        score: score of a picture; None if it cannot be computed (nothing was decoded).
+        settings: names of the DataConfig fields that decide.
         rejects: (score, config) -> the reason in words, or None if the image passes.
         ends_decoding: a rejected image is not decoded, so later checks may have no score.
-        appends_problem: the reason is followed by why decoding failed.
+        appends_problem: the reason is followed by the problem of decoding.
     """
 
     name: str
@@ -67,29 +68,29 @@ class Check:
 
     @property
     def measures(self) -> str:
-        """What the score is, in one sentence."""
+        """Description of the score in one sentence."""
         return _first_line(self.score)
 
     def parameters(self, config: DataConfig) -> str:
-        """Digest of the settings that decide: the key under which a verdict is recorded."""
+        """Return the digest of the deciding settings, under which a ruling is recorded."""
         return digest_of(self.settings, config)
 
 
 Findings = Mapping[int, tuple[float | None, str | None]]
-"""Score, and reason or None, by image id; images that a check has nothing to say of are left out."""
+"""Score, and reason or None, by image id. Images without a ruling of the check are left out."""
 
 
 @dataclass(frozen=True)
 class RecordCheck:
-    """A cleaning rule on what is recorded of an image (captions, licence), read anew whenever the image is decided.
+    """Cleaning rule on records of an image (captions, licence), read again whenever the image is decided.
 
-    Whoever changes such a record empties `images.rules` of the image, so that the next cleaning decides it again.
+    Code that changes such a record must clear `images.rules` of the image, so that the next cleaning decides it again.
 
     Attributes:
-        judge: (session, image ids, config) -> (score, reason or None) of each image; at most a chunk of them at once.
-        settings: the fields of DataConfig that decide.
-        depends_on: what else decides, such as the digest of a model that a setting only names.
-        affects: (session, image ids, config) -> other images whose ruling may change because these are there.
+        judge: (session, image ids, config) -> (score, reason or None) of each image; at most a chunk of ids.
+        settings: names of the DataConfig fields that decide.
+        depends_on: (config) -> further input of the digest, such as the digest of a model that a setting names.
+        affects: (session, image ids, config) -> ids of other images whose ruling these images may change.
     """
 
     name: str
@@ -101,17 +102,17 @@ class RecordCheck:
 
     @property
     def measures(self) -> str:
-        """What the score is, in one sentence."""
+        """Description of the score in one sentence."""
         return _first_line(self.judge)
 
     def parameters(self, config: DataConfig) -> str:
-        """Digest of the settings that decide: the key under which a verdict is recorded."""
+        """Return the digest of the deciding settings, under which a ruling is recorded."""
         digest = digest_of(self.settings, config)
         dependency = self.depends_on(config) if self.depends_on else ""
         return parameters_digest({"settings": digest, "also": dependency}) if dependency else digest
 
     def rulings(self, session: Session, image_ids: Sequence[int], config: DataConfig) -> dict[int, Ruling]:
-        """What this check says of each of these images."""
+        """Return the rulings of this check by image id."""
         parameters = self.parameters(config)
         findings = self.judge(session, image_ids, config)
         return {
@@ -121,7 +122,7 @@ class RecordCheck:
 
 
 class Ruling(NamedTuple):
-    """What one check decided of one image. A tuple, as a dozen are made of every image that is decided."""
+    """Result of one check on one image. A tuple for speed: every decided image gets a dozen of them."""
 
     check: str
     version: int
@@ -131,7 +132,7 @@ class Ruling(NamedTuple):
 
     @property
     def key(self) -> tuple[str, int, str]:
-        """Under which the ledger has it, beside the image."""
+        """Key of the ruling among those of its image in the database."""
         return self.check, self.version, self.parameters
 
     @property
@@ -140,18 +141,18 @@ class Ruling(NamedTuple):
 
 
 def digest_of(settings: tuple[str, ...], config: DataConfig) -> str:
-    """Digest of these settings as `config` has them."""
+    """Return the digest of these settings and their values in `config`."""
     values = (getattr(config, name) for name in settings)
     return _cached_digest(tuple((name, value, type(value)) for name, value in zip(settings, values, strict=True)))
 
 
 @lru_cache(maxsize=1024)
-def _cached_digest(typed_settings: tuple[tuple[str, Hashable, type], ...]) -> str:  # asked for once per image and check
+def _cached_digest(typed_settings: tuple[tuple[str, Hashable, type], ...]) -> str:  # called once per image and check
     return parameters_digest({name: value for name, value, _ in typed_settings})
 
 
 def parameters_digest(settings: dict[str, object]) -> str:
-    """16 hexadecimal digits that name these settings."""
+    """Return 16 hexadecimal digits that identify these settings."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -1,4 +1,4 @@
-"""Is everything in it out of focus?"""
+"""Sharpness check: reject images without sharp edges."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ _CHANNEL_WEIGHTS = np.array([19595, 38470, 7471], np.float32)  # Pillow's weight
 
 
 def sharpness(picture: Picture) -> float | None:
-    """How strong the edges are when the longer side has 64 px, 0 (none) to 1.
+    """Edge strength at 64 px on the longer side, 0 (none) to 1.
 
-    One minus exp(-s / 100), where s is the standard deviation after a Laplacian filter. Pictures of few grey levels
-    gain the same expression of their histogram's standard deviation: flat drawings have few edges and are not blurred.
+    The score is 1 - exp(-s / 100), where s is the standard deviation after a Laplacian filter. For pictures of few grey
+    levels, the same expression of the histogram's standard deviation is added: flat drawings have few edges but are not
+    blurred.
 
-    Source: cleanvision 0.3.7, blurry_score. Colours are dropped before the reduction, not after it, and large pictures
-    are reduced in two steps: eight times as fast, and scores differ by less than 0.005.
+    Source: cleanvision 0.3.7, blurry_score. Unlike there, colours are dropped before the reduction, and large
+    pictures are reduced in two steps. This is eight times as fast, and scores differ by less than 0.005.
     """
     return picture.of_pixels(_sharpness)
 
@@ -45,10 +46,10 @@ def _score(edge_deviation: float, level_deviation: float) -> float:
 
 
 def _small_greys(stack: Stack) -> ByteArray:
-    """(N, H, W) without colour, the longer side 64 px at most."""
+    """Return grey pictures (N, H, W) with a longer side of at most 64 px."""
     ratio = max(stack.size) / _SIDE_PX
     if ratio <= 1:
-        # As Pillow does it, to the bit: all sums are whole numbers below 2^24.
+        # Bit-identical to Pillow: all sums are whole numbers below 2^24.
         red, green, blue = (stack.pixels[..., channel] * _CHANNEL_WEIGHTS[channel] for channel in range(3))
         grey: ByteArray = ((red + green + blue + np.float32(32768)) / np.float32(65536)).astype(np.uint8)
         return grey
@@ -60,7 +61,7 @@ def _small_greys(stack: Stack) -> ByteArray:
 
 
 def _edge_deviations(greys: ByteArray) -> DoubleArray:
-    """(N,) standard deviations of each picture after Pillow's FIND_EDGES, which leaves the outermost pixels alone."""
+    """Return the standard deviation (N,) after Pillow's FIND_EDGES, which keeps the outermost pixels unchanged."""
     edges = greys.astype(np.int16)
     column_sums = edges[:, :-2] + edges[:, 1:-1] + edges[:, 2:]
     squares = column_sums[:, :, :-2] + column_sums[:, :, 1:-1] + column_sums[:, :, 2:]  # sums over 3x3 pixels
@@ -72,7 +73,7 @@ def _edge_deviations(greys: ByteArray) -> DoubleArray:
 
 
 def _level_deviations(greys: ByteArray) -> DoubleArray:
-    """(N,) standard deviations of how often each grey level occurs."""
+    """Return the standard deviation (N,) of the counts of grey levels."""
     count = len(greys)
     levels_by_picture = greys.reshape(count, -1) + 256 * np.arange(count)[:, None]
     deviations: DoubleArray = (

@@ -1,4 +1,4 @@
-"""Brightness of the dark and of the bright end: an image in which nothing is bright, or nothing is dark."""
+"""Brightness checks: reject images without bright parts, or without dark parts."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 DARK_END, BRIGHT_END = 0.05, 0.99
 _CHANNEL_WEIGHTS = np.array([0.241, 0.691, 0.068], np.float32)  # of red, green and blue
-_PIXELS_PER_PRODUCT = 3000  # their values fit the processor's cache, and BLAS starts no threads for them
-_MAX_PIXELS_SORTED = 1 << 16  # up to which sorting is quicker than two searches; numpy sorts with vector instructions
+_PIXELS_PER_PRODUCT = 3000  # small enough for the processor's cache, and for BLAS to start no threads
+_MAX_PIXELS_SORTED = 1 << 16  # sorting is faster than two partitions up to here: numpy sorts with vector instructions
 
 
 def bright_end(picture: Picture) -> float | None:
-    """The brightness that 99 % of the pixels do not exceed, 0 (black) to 1 (white).
+    """Brightness that 99 % of the pixels do not exceed, 0 (black) to 1 (white).
 
     Source: cleanvision 0.3.7, dark_score.
     """
@@ -41,10 +41,10 @@ DARK = Check("dark", 1, bright_end, ("dark_threshold",), _rejects_dark)
 
 
 def dark_end(picture: Picture) -> float | None:
-    """One minus the brightness that 95 % of the pixels reach: 0 for white, 1 for black.
+    """Distance from white that 95 % of the pixels do not exceed: 0 for white, 1 for black.
 
-    A line drawing whose ink covers less than 5 % of white paper has 0, as an overexposed photograph has. So the check
-    is off by default; cleanvision's threshold for photographs is 0.05.
+    A line drawing with ink on less than 5 % of white paper scores 0, like an overexposed photograph. The check is
+    therefore off by default; cleanvision's threshold for photographs is 0.05.
 
     Source: cleanvision 0.3.7, light_score.
     """
@@ -62,20 +62,20 @@ LIGHT = Check("light", 1, dark_end, ("light_threshold",), _rejects_light)
 
 
 def dark_ends(stack: Stack) -> DoubleArray:
-    """(N,) the brightness that 5 % of each picture's pixels do not exceed, from 0 (black) to 1 (white)."""
+    """Return the brightness (N,) that 5 % of each picture's pixels do not exceed, from 0 (black) to 1 (white)."""
     return stack.computed(_ends)[:, 0]
 
 
 def bright_ends(stack: Stack) -> DoubleArray:
-    """(N,) the brightness that 99 % of each picture's pixels do not exceed."""
+    """Return the brightness (N,) that 99 % of each picture's pixels do not exceed."""
     return stack.computed(_ends)[:, 1]
 
 
 def _ends(stack: Stack) -> DoubleArray:
-    """(N, 2) the two percentiles of brightness.
+    """Return the 5th and 99th percentile of brightness, (N, 2).
 
-    Brightness is the root of the weighted mean square of the colours, as cleanvision has it (after Finley's HSP).
-    Percentiles lie between two pixels' values as numpy's do, but the root is taken of those few values only.
+    Brightness is the root of the weighted mean square of the colours, as in cleanvision (after Finley's HSP).
+    Percentiles are interpolated as in numpy, but the root is taken of the few values at the percentiles only.
     """
     count = len(stack.images)
     squares = _squared_brightness(stack.pixels.reshape(count, -1, 3))
@@ -88,7 +88,7 @@ def _ends(stack: Stack) -> DoubleArray:
 
 
 def _squared_brightness(colours: ByteArray) -> FloatArray:
-    """(N, P, 3) colours -> (N, P) squares of brightness times 255."""
+    """Return squares (N, P) of 255 times the brightness of colours (N, P, 3)."""
     squares = np.empty(colours.shape[:2], np.float32)
     for start in range(0, colours.shape[1], _PIXELS_PER_PRODUCT):
         chunk = colours[:, start : start + _PIXELS_PER_PRODUCT].astype(np.float32)
@@ -98,9 +98,10 @@ def _squared_brightness(colours: ByteArray) -> FloatArray:
 
 
 def _order_around(squares: FloatArray, positions: list[int]) -> None:
-    """Bring the values that would be at these places, and right after them, there; only what lies beyond is searched.
+    """Partition each row in place so that the values at these positions and the next ones are in sorted order.
 
-    For one place at a time: numpy takes several times as long for two.
+    One position at a time, because numpy's partition takes several times as long for two. Only the part after the last
+    ordered position is partitioned.
     """
     ordered_count = 0
     for position in positions:
@@ -111,7 +112,7 @@ def _order_around(squares: FloatArray, positions: list[int]) -> None:
 
 
 def _brightness_at(squares: FloatArray, position: float) -> DoubleArray:
-    """(N,) brightness at a place, counted from 0, in the order of the values."""
+    """Return the brightness (N,) at a fractional position, from 0, among the ordered values."""
     before = math.floor(position)
     low, high = (
         np.sqrt(squares[:, min(index, squares.shape[1] - 1)].astype(np.float64)) / 255 for index in (before, before + 1)

@@ -1,4 +1,4 @@
-"""Captions: a missing one, a short one, a garbled one, one that too many images share."""
+"""Caption checks: missing, short, garbled, or shared by too many images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHARED = "caption_shared"
 
 
 def caption_count(session: Session, image_ids: Sequence[int], config: DataConfig) -> Findings:
-    """How many captions count for the image."""
+    """Number of captions of the image."""
     if not config.require_captions:
         return {}
     captions = captions_of(session, image_ids)
@@ -34,7 +34,7 @@ CAPTION_MISSING = RecordCheck("caption_missing", 1, caption_count, ("require_cap
 
 
 def longest_caption(session: Session, image_ids: Sequence[int], config: DataConfig) -> Findings:
-    """Characters of the longest caption that counts; images without one are no concern of this check."""
+    """Characters of the longest caption; images without captions get no ruling."""
     if not config.min_caption_chars:
         return {}
     return {image_id: _judge_short(captions, config) for image_id, captions in captions_of(session, image_ids).items()}
@@ -52,7 +52,7 @@ CAPTION_SHORT = RecordCheck("caption_short", 1, longest_caption, ("min_caption_c
 
 
 def garbled_captions(session: Session, image_ids: Sequence[int], config: DataConfig) -> Findings:
-    """Captions with replacement or control characters, or that ftfy takes for text read with the wrong encoding."""
+    """Number of captions with replacement or control characters, or with the wrong encoding according to ftfy."""
     if config.allow_garbled_captions:
         return {}
     return {image_id: _judge_garbled(captions) for image_id, captions in captions_of(session, image_ids).items()}
@@ -63,12 +63,12 @@ def _judge_garbled(captions: Sequence[str]) -> tuple[float, str | None]:
     if not garbled:
         return 0.0, None
     text, why = garbled[0]
-    # In ASCII: the reason is shown on terminals and pages, where control characters do harm.
+    # In ASCII, because control characters do harm on the terminals and pages that show the reason.
     return float(len(garbled)), f"garbled caption {text[:_CHARS_SHOWN]!a}: {why}; allow_garbled_captions would keep it"
 
 
 def garbling(text: str) -> str | None:
-    """What is wrong with the characters of a text, in words."""
+    """Describe what is wrong with the characters of a text; None if nothing is."""
     if "\N{REPLACEMENT CHARACTER}" in text:
         return "it has characters that could not be decoded"
     if any(unicodedata.category(character) in ("Cc", "Cs") and character not in "\t\n\r" for character in text):
@@ -84,7 +84,7 @@ CAPTION_GARBLED = RecordCheck("caption_garbled", 1, garbled_captions, ("allow_ga
 
 
 def images_per_caption(session: Session, image_ids: Sequence[int], config: DataConfig) -> Findings:
-    """On how many images its rarest caption was, whatever else was said of those, when this was last decided."""
+    """Number of images with its rarest caption, as counted when the image was last decided."""
     if not config.max_images_per_caption:
         return {}
     captions = captions_of(session, image_ids)
@@ -98,12 +98,12 @@ def images_per_caption(session: Session, image_ids: Sequence[int], config: DataC
 def _judge_shared(count: int, text: str, config: DataConfig) -> tuple[float, str | None]:
     if count <= config.max_images_per_caption:
         return float(count), None
-    # The count is not part of the reason: it goes on changing, and the verdict is not written anew each time.
+    # The reason omits the count, because the count keeps changing and the verdict is not rewritten each time.
     return float(count), f"{text!r} is on more images than max_images_per_caption = {config.max_images_per_caption}"
 
 
 def _affected(session: Session, image_ids: Sequence[int], config: DataConfig) -> Iterable[int]:
-    """Images that share a caption with these and are now too many, or were too many and no longer are."""
+    """Return images whose ruling may change: their captions are now too common, or no longer too common."""
     limit = config.max_images_per_caption
     if not limit:
         return ()
@@ -131,7 +131,7 @@ def _no_longer_common(session: Session, image_ids: Sequence[int], limit: int) ->
 
 
 def _counts(session: Session, texts: Collection[str]) -> Mapping[str, int]:
-    """On how many images each of these captions is."""
+    """Count the images with each of these captions."""
     counted = select(CaptionTable.text, func.count(CaptionTable.image_id.distinct())).group_by(CaptionTable.text)
     counts: dict[str, int] = {}
     for chunk in chunks(sorted(texts)):

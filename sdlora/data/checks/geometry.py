@@ -1,4 +1,4 @@
-"""Size and shape by the header: a decompression bomb, an image too small, a strip."""
+"""Size and shape checks by the header: decompression bombs, small images, strips."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def pixel_count(picture: Picture) -> float:
-    """Width times height by the header; 0 where there is none."""
+    """Width times height by the header, 0 without a header."""
     return float(picture.header.pixels) if picture.header else 0.0
 
 
@@ -25,7 +25,7 @@ PIXEL_COUNT = Check("pixel_count", 1, pixel_count, ("max_pixels",), _rejects_pix
 
 
 def shorter_side(picture: Picture) -> float | None:
-    """The shorter side in pixels."""
+    """Shorter side in pixels."""
     return float(min(picture.header.width, picture.header.height)) if picture.header else None
 
 
@@ -39,7 +39,7 @@ TOO_SMALL = Check("too_small", 1, shorter_side, ("min_side_px",), _rejects_too_s
 
 
 def aspect_ratio(picture: Picture) -> float | None:
-    """The shorter side over the longer one, in (0, 1].
+    """Shorter side over longer side, in (0, 1].
 
     Source: cleanvision 0.3.7, odd_aspect_ratio_score.
     """

@@ -1,4 +1,4 @@
-"""Variety of the pixel values: an image of one colour, or of little else."""
+"""Contrast and entropy checks: reject blank images and images with little information."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ BLANK = Check("blank", 1, contrast, ("min_contrast",), _rejects_blank)
 
 
 def information(picture: Picture) -> float | None:
-    """A tenth of the entropy of all colour values together, in bits, at most 1.
+    """Entropy of all colour values in bits, divided by 10, at most 1.
 
-    One plain colour has 0.158 (a third of the values each in three bins), a hairline on white paper 0.162, the demo's
-    icons have 0.26 to 0.48, photographs mostly 0.7 to 0.95.
+    One plain colour scores 0.158 (a third of the values in each of three bins), a hairline on white paper 0.162. The
+    demo's icons score 0.26 to 0.48, and photographs mostly 0.7 to 0.95.
 
     Source: cleanvision 0.3.7, low_information_score, of the image as RGB.
     """
@@ -68,14 +68,14 @@ LOW_INFORMATION = Check("low_information", 2, information, ("low_information_thr
 
 
 def histograms(stack: Stack) -> DoubleArray:
-    """(N, 3, 256) how many pixels of each picture have each value of red, green and blue."""
-    # By way of the bytes: numpy takes twice as long to look at each number of a list.
+    """Return pixel counts (N, 3, 256) of each value of red, green and blue, per picture."""
+    # Through bytes, because numpy takes twice as long to convert a list.
     counts = b"".join([pack(f"{3 * 256}q", *image.histogram()) for image in stack.images])
     return np.frombuffer(counts, np.int64).reshape(-1, 3, 256).astype(np.float64)
 
 
 def deviations(histograms: DoubleArray) -> DoubleArray:
-    """(..., 256) counts of each value -> (...) standard deviations of the values."""
+    """Return standard deviations (...) of values from their counts (..., 256)."""
     totals = histograms.sum(axis=-1)
     means = histograms @ _VALUES / totals
     spread: DoubleArray = np.sqrt(np.maximum(histograms @ _SQUARES / totals - means**2, 0.0))
@@ -83,7 +83,7 @@ def deviations(histograms: DoubleArray) -> DoubleArray:
 
 
 def entropies(counts: DoubleArray) -> DoubleArray:
-    """(N, M) how often each value occurs -> (N,) bits per value."""
+    """Return entropies (N,) in bits per value from the counts of each value, (N, M)."""
     shares = counts / counts.sum(axis=1, keepdims=True)
     bits: DoubleArray = -(shares * np.log2(np.where(shares > 0, shares, 1.0))).sum(axis=1)
     return bits

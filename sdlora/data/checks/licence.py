@@ -1,4 +1,4 @@
-"""May it be used?"""
+"""Licence check against the list of allowed licences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the picture beside it that says which parts count fit?"""
+"""Mask check: the mask must be readable and have the proportions of its image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sdlora.store.masks import Mask, masks_of
 
 
 def mask_fits(session: Session, image_ids: Sequence[int], config: DataConfig) -> Findings:
-    """1 if the mask beside the image can be used, else 0; images without a mask are no concern of this check."""
+    """1 if the mask of the image can be used, else 0; images without a mask get no ruling."""
     if config.allow_unfit_masks:
         return {}
     return {image_id: _judge(mask) for image_id, mask in masks_of(session, image_ids).items()}
@@ -21,7 +21,7 @@ def mask_fits(session: Session, image_ids: Sequence[int], config: DataConfig) ->
 def _judge(mask: Mask) -> tuple[float, str | None]:
     if mask.problem is None:
         return 1.0, None
-    return 0.0, f"its mask {mask.path} cannot be used: {mask.problem}; allow_unfit_masks would do without it"
+    return 0.0, f"its mask {mask.path} cannot be used: {mask.problem}; allow_unfit_masks would keep the image"
 
 
 MASK = RecordCheck("mask", 1, mask_fits, ("allow_unfit_masks",))

@@ -1,4 +1,4 @@
-"""The checks on what is recorded of an image, in the order in which they speak."""
+"""Checks on records of an image, in the order of evaluation."""
 
 from sdlora.data.checks.base import RecordCheck
 from sdlora.data.checks.captions import CAPTION_GARBLED, CAPTION_MISSING, CAPTION_SHARED, CAPTION_SHORT

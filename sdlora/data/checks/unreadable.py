@@ -1,4 +1,4 @@
-"""Is it a whole picture?"""
+"""Readability check: the image must decode to its end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def readable(picture: Picture) -> float | None:
-    """1 for a picture that was decoded to the end, 0 for one that could not be; None where nobody tried."""
+    """1 for a picture that decodes to its end, 0 otherwise; no score if decoding was not tried."""
     return None if picture.stack is None and picture.problem is None else float(picture.stack is not None)
 
 

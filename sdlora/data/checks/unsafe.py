@@ -1,4 +1,4 @@
-"""Does a classifier take it for unsafe content? Off until a model is named."""
+"""Unsafe content check by a classifier, off until a model is set."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sdlora.data.image_models.loading import model_digest, model_folder
 from sdlora.store.tables import CheckTable
 
 SCORE = "unsafe_score"
-"""Under this name the ledger has what a model said, whatever the threshold (`image_models.unsafe_scores`)."""
+"""Name under which the score of a model is recorded, independent of the threshold; see `image_models.unsafe_scores`."""
 
 
 def unsafe_probability(session: Session, image_ids: Sequence[int], config: DataConfig) -> Findings:
-    """Probability, by the model of unsafe_model, that the image has one of unsafe_labels."""
+    """Probability, by the model of unsafe_model, of one of unsafe_labels."""
     if not config.unsafe_model:
         return {}
     table = CheckTable
@@ -27,7 +27,7 @@ def unsafe_probability(session: Session, image_ids: Sequence[int], config: DataC
 
 
 def score_key(config: DataConfig) -> str:
-    """Names what a score depends on: the model's files, and the labels that count."""
+    """Return the digest of what a score depends on: model files, unsafe labels and background."""
     folder = model_folder(config.unsafe_model, "unsafe_model")
     labels = sorted(label.casefold() for label in config.unsafe_labels)
     return parameters_digest({"model": model_digest(folder), "labels": labels, "background": config.background})
