@@ -1,1 +1,1 @@
-"""Bytes of strangers to the pixels that a person sees."""
+"""Decoding of untrusted bytes to the pixels that a person sees."""

@@ -1,4 +1,4 @@
-"""Any colour mode to 8-bit sRGB on a background: what a careful viewer shows."""
+"""Colour conversion: any mode and profile to 8-bit sRGB on a background."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 from PIL import Image, ImageCms
 
 _SRGB_TOLERANCE_LEVELS = 2
-"""Grey levels by which a profile may change colours and still count as sRGB."""
+"""Largest change of colours, in grey levels, by a profile that counts as sRGB."""
 
 
 def to_srgb(image: Image.Image, background: str) -> tuple[Image.Image, bool]:
-    """A loaded image as RGB, and whether the background shows through anywhere.
+    """Convert a loaded image to sRGB; also return whether the background shows through anywhere.
 
-    Colour profiles are followed; one that is damaged, or of another kind than the image, is ignored. 16 bits and
-    floating point (0 to 1) are scaled to 8 bits.
+    Colour profiles are applied, unless they are damaged or for another mode. 16-bit and floating-point values (0 to 1)
+    are scaled to 8 bits.
 
     Args:
-        background: what transparent pixels are laid on, a colour name or #rrggbb.
+        background: colour behind transparent pixels, a colour name or #rrggbb.
     """
     if image.mode == "RGB" and not image.info:  # most images of a large set
         return image, False
@@ -43,7 +43,7 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
     else:
         scale = 255.0 / 65535.0 if values.max(initial=0) > 255 or image.mode.startswith("I;16") else 1.0
     grey = Image.fromarray((values * scale).round().clip(0, 255).astype(np.uint8))
-    if "transparency" in image.info:  # one grey value; scaled to 8 bits it would take its neighbours along
+    if "transparency" in image.info:  # one grey value; after scaling to 8 bits its neighbours would equal it
         grey.putalpha(Image.fromarray(np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)))
     return grey
 
@@ -72,13 +72,13 @@ def _to_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 def _apply(transform: ImageCms.ImageCmsTransform, image: Image.Image) -> Image.Image:
     converted = ImageCms.applyTransform(image, transform)
-    assert converted is not None  # it is None only when done in place
+    assert converted is not None  # None only for conversion in place
     return converted
 
 
 @lru_cache(maxsize=32)
 def _to_srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """None where the profile cannot be used, or changes nothing to speak of."""
+    """Build the transform from a profile to sRGB; None if the profile is unusable or practically sRGB."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         transform = _transform(source, mode)
@@ -103,7 +103,7 @@ def _from_lab() -> ImageCms.ImageCmsTransform:
 
 
 def _transform(source: ImageCms.ImageCmsProfile, mode: str) -> ImageCms.ImageCmsTransform:
-    # As browsers do it: colours that sRGB has stay the same, and black stays black.
+    # As in browsers: colours inside sRGB are kept, and black stays black.
     return ImageCms.buildTransform(
         source,
         ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")),

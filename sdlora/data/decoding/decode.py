@@ -1,4 +1,4 @@
-"""Bytes to pixels as a person sees them: upright, on a background, 8 bits per colour, sRGB."""
+"""Decoding of images to pixels as a person sees them: upright, on a background, 8-bit sRGB."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from PIL import Image, ImageOps, UnidentifiedImageError, _imaging
 from sdlora.data.decoding.colour import to_srgb
 
 VERSION = 2
-"""Raised when the same bytes would give other pixels."""
+"""Version of the decoding. Raise it when the same bytes would give other pixels."""
 
 # Formats whose readers only unpack pixels. Pillow's EPS reader, for one, starts Ghostscript.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "TGA", "QOI")
-_ANIMATED_FORMATS = ("GIF", "PNG", "WEBP", "AVIF")  # several pages of a TIFF or pictures of an MPO are no animation
+_ANIMATED_FORMATS = ("GIF", "PNG", "WEBP", "AVIF")  # not TIFF or MPO: their pages are no animation
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _ORIENTATION = 0x0112
 _SIDEWAYS_ORIENTATIONS = (5, 6, 7, 8)
 _JPEG_PASS = b"\xff\xda"
-_MAX_JPEG_PASSES = 200  # common encoders use 10; previews inside the file count as well
+_MAX_JPEG_PASSES = 200  # common encoders use 10; passes of embedded previews count as well
 
 
 class UnreadableError(ValueError):
-    """These bytes are not a whole picture; the message says why in words."""
+    """Error for bytes that are not a complete picture. The message holds the reason in words."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What the first bytes of a picture promise. `format` is empty where they promise too many pixels to go on."""
+    """Format and size from the first bytes of a picture. `format` is empty if Pillow refused the number of pixels."""
 
     format: str
     width: int
@@ -47,13 +47,13 @@ class Header:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What became of some bytes.
+    """Result of decoding.
 
     Attributes:
-        header: None where they are no picture of a known format.
-        rgb: the (first) picture; None where decoding failed, or was not tried.
-        problem: why decoding failed, in words.
-        transparent: the background shows through.
+        header: None if the bytes are no picture of a known format.
+        rgb: the picture, or the first frame; None if decoding failed or was not tried.
+        problem: the reason in words if decoding failed.
+        transparent: whether the background shows through.
     """
 
     header: Header | None = None
@@ -62,23 +62,23 @@ class Decoded:
     transparent: bool = False
 
     def decoded_as(self, background: str) -> str:
-        """How the pixels came about: they are still those as long as this is one of `current_decodings`."""
+        """Return the name of this decoding. The pixels are up to date while `current_decodings` contains it."""
         return current_decodings(background)[self.transparent]
 
 
 def current_decodings(background: str) -> tuple[str, str]:
-    """What `Decoded.decoded_as` is now for an image without transparent parts, and for one with them."""
+    """Return the current values of `Decoded.decoded_as` for opaque and for transparent images."""
     return f"{VERSION}", f"{VERSION} {background}"
 
 
 def background_of(decoded_as: str | None) -> str:
-    """What the transparent parts of an image were laid on; empty where it has none, or they lie on white."""
+    """Return the background from a `decoded_as` value, empty for opaque images and for white."""
     background = (decoded_as or "").partition(" ")[2]
     return "" if background == "white" else background
 
 
 def read_header(content: bytes) -> Header:
-    """Format, size and animation, without decoding a pixel.
+    """Read format, size and animation without decoding pixels.
 
     Raises:
         UnreadableError: the bytes are no picture of a known format.
@@ -90,7 +90,7 @@ def read_header(content: bytes) -> Header:
 
 
 def upright_size(content: bytes) -> tuple[int, int]:
-    """(width, height) of the picture as `decode` turns it, without decoding a pixel.
+    """Read (width, height) after the rotation by EXIF, without decoding pixels.
 
     Raises:
         UnreadableError: the bytes are no picture of a known format.
@@ -99,12 +99,14 @@ def upright_size(content: bytes) -> tuple[int, int]:
         with opened(content) as image:
             width, height = image.size
             return (height, width) if _orientation(image) in _SIDEWAYS_ORIENTATIONS else (width, height)
-    except Exception as error:  # damaged files raise nearly everything
+    except Exception as error:  # damaged files raise almost any exception
         raise UnreadableError(_explain(error, content)) from error
 
 
 def decode_rgb(content: bytes, background: str = "white") -> Image.Image:
-    """The (first) picture as 8-bit RGB. The caller has compared `read_header(content).pixels` with a limit.
+    """Decode the picture, or its first frame, to 8-bit RGB, without a limit on pixels.
+
+    The caller must have compared `read_header(content).pixels` with a limit.
 
     Raises:
         UnreadableError: the bytes are damaged or cut short.
@@ -116,7 +118,7 @@ def decode_rgb(content: bytes, background: str = "white") -> Image.Image:
 
 
 def decode_alpha(content: bytes) -> Image.Image | None:
-    """How opaque each pixel is, upright, 8-bit grey; None if the format or the picture has no transparency.
+    """Decode the alpha channel, upright, 8-bit grey; None if the format or the picture has no transparency.
 
     Raises:
         UnreadableError: the bytes are damaged or cut short.
@@ -126,15 +128,15 @@ def decode_alpha(content: bytes) -> Image.Image | None:
             if not image.has_transparency_data:
                 return None
             return ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")
-    except Exception as error:  # damaged files raise nearly everything
+    except Exception as error:  # damaged files raise almost any exception
         raise UnreadableError(_explain(error, content)) from error
 
 
 def decode(content: bytes, max_pixels: int | None = None, background: str = "white") -> Decoded:
-    """Read a picture: turned upright by EXIF, colours in sRGB, transparent parts on the background.
+    """Decode a picture: upright by EXIF, colours in sRGB, transparent parts on the background. Never raises.
 
     Args:
-        max_pixels: a picture whose header promises more is not unpacked; None: any is.
+        max_pixels: a picture with more pixels by its header is not decoded; None means no limit.
         background: a colour name or #rrggbb.
     """
     header = None
@@ -149,18 +151,18 @@ def decode(content: bytes, max_pixels: int | None = None, background: str = "whi
             rgb, transparent = to_srgb(upright(image), background)
             return Decoded(header, rgb, None, transparent)
     except Image.DecompressionBombError as error:
-        # Pillow refuses before it tells the sides; its message has their product.
+        # Pillow refuses before the sides are known; its message holds their product.
         match = re.search(r"\((\d+) pixels\)", str(error))
         return Decoded(Header("", 0, 0, int(match[1]) if match else 2**31, animated=False))
-    except Exception as error:  # noqa: BLE001  # damaged files raise nearly everything: struct.error, KeyError, ...
+    except Exception as error:  # noqa: BLE001  # damaged files raise almost any exception: struct.error, KeyError, ...
         return Decoded(header, None, _explain(error, content))
 
 
 @contextmanager
 def opened(content: bytes) -> Iterator[Image.Image]:
-    """The picture, not yet loaded; what its decoder remarks is not heard."""
+    """Open the picture without loading pixels, and silence the warnings of its decoder."""
     _silence_decoders()
-    # Pillow warns of large pictures and odd metadata; the checks say what is to be said.
+    # Pillow warns of large pictures and odd metadata; the checks report both.
     with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content), formats=FORMATS) as image:
         yield image
 
@@ -171,7 +173,7 @@ def _header(image: Image.Image) -> Header:
 
 
 def _compare_png_checksums(content: bytes) -> None:
-    """Pillow's PNG decoder alone lets damaged pixels through."""
+    """Raise UnreadableError for a damaged PNG: Pillow's PNG decoder accepts wrong checksums."""
     if not content.startswith(_PNG_START):
         return
     view, start = memoryview(content), len(_PNG_START)
@@ -189,7 +191,7 @@ def _compare_png_checksums(content: bytes) -> None:
 
 
 def _count_jpeg_passes(content: bytes) -> None:
-    """A progressive JPEG is painted in passes over the whole picture; thousands of them would take hours."""
+    """Raise UnreadableError for a progressive JPEG of too many passes: thousands would take hours."""
     passes = content.count(_JPEG_PASS) if content.startswith(b"\xff\xd8") else 0
     if passes > _MAX_JPEG_PASSES:
         raise UnreadableError(f"it is painted in {passes} passes, more than {_MAX_JPEG_PASSES}")
@@ -198,19 +200,19 @@ def _count_jpeg_passes(content: bytes) -> None:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # noqa: BLE001  # damaged EXIF data is no reason to lose the picture
+    except Exception:  # noqa: BLE001  # damaged EXIF data must not lose the picture
         return 1
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The loaded picture turned as its EXIF data says, if that can be read."""
+    """Rotate the loaded picture by its EXIF data, if readable."""
     if image.format == "PNG" and not image.info:
-        return image  # without looking for EXIF data, which takes a tenth as long as decoding an icon
+        return image  # looking for EXIF data takes a tenth of the time of decoding an icon
     try:
         if image.getexif().get(_ORIENTATION, 1) == 1:
-            return image  # without the copy that exif_transpose makes
+            return image  # avoids the copy by exif_transpose
         return ImageOps.exif_transpose(image)
-    except Exception:  # noqa: BLE001  # damaged EXIF data is no reason to lose the picture
+    except Exception:  # noqa: BLE001  # damaged EXIF data must not lose the picture
         return image
 
 
@@ -233,7 +235,7 @@ _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 
 
 def _unsupported_kind(content: bytes) -> str | None:
-    """What people take for a picture, and programs do, but this one cannot read."""
+    """Name the kind of a common image file that is not supported, or return None."""
     if content[4:8] == b"ftyp" and content[8:12] in _HEIC_BRANDS:
         return "HEIC, as phones write it"
     if content[4:8] == b"JXL ":
@@ -253,13 +255,13 @@ def _is_text(start: bytes) -> bool:
 
 @lru_cache(maxsize=1)
 def _silence_decoders() -> None:
-    """Keep libtiff and Pillow's log from writing to the terminal of this process; a log that was set up still hears.
+    """Stop libtiff and Pillow's log from writing to the terminal. Configured log handlers still get all records.
 
-    Pillow raises the failure anyway.
+    Pillow raises an exception for every failure anyway.
     """
-    logging.getLogger("PIL").addHandler(logging.NullHandler())  # else Python prints what nobody listens to
-    # libtiff writes past Python. A Pillow that is built without it, or hides its names, cannot be told.
+    logging.getLogger("PIL").addHandler(logging.NullHandler())  # without a handler Python prints to stderr
+    # libtiff writes directly to stderr. This has no effect on a Pillow without libtiff, or with hidden symbols.
     with suppress(OSError, AttributeError):
-        library = ctypes.CDLL(_imaging.__file__)  # what it is linked with is found through it
+        library = ctypes.CDLL(_imaging.__file__)  # finds the symbols of the libtiff that it is linked with
         library.TIFFSetErrorHandler(None)
         library.TIFFSetWarningHandler(None)

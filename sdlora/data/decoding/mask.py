@@ -1,4 +1,4 @@
-"""Masks: light where an image counts, dark where it does not."""
+"""Decoding of masks, which weight the pixels of an image: white counts fully, black not at all."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from PIL import Image
 from sdlora.data.decoding.decode import UnreadableError, decode, upright_size
 
 MAX_ASPECT_PX = 1
-"""A mask may be smaller than its image, so each of its sides may be rounded by as many of its pixels."""
+"""Allowed rounding of a mask's sides, in its own pixels, because a mask may be smaller than its image."""
 
 
 def decode_mask(content: bytes, max_pixels: int | None = None) -> Image.Image:
-    """How much each pixel counts, 8-bit grey, upright; colours by their brightness, transparent parts as black.
+    """Decode a mask to weights as 8-bit grey, upright. Colours count by brightness, transparent parts as black.
 
     Args:
-        max_pixels: a mask whose header promises more is not unpacked; None: any is.
+        max_pixels: a mask with more pixels by its header is not decoded; None means no limit.
     Raises:
-        UnreadableError: the bytes are damaged, or promise too many pixels.
+        UnreadableError: the bytes are damaged, or have too many pixels by their header.
     """
     decoded = decode(content, max_pixels, background="black")
     if decoded.rgb is None:
@@ -26,10 +26,7 @@ def decode_mask(content: bytes, max_pixels: int | None = None) -> Image.Image:
 
 
 def mask_problem(content: bytes, image: bytes, max_pixels: int) -> str | None:
-    """Why these bytes cannot be the mask of that image, in words; None if they can.
-
-    Nothing is said of an image that cannot be read itself.
-    """
+    """Describe why these bytes cannot be the mask of an image; None if they can, or if the image is unreadable."""
     try:
         mask = decode_mask(content, max_pixels)
     except UnreadableError as error:

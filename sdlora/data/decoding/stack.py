@@ -1,4 +1,4 @@
-"""Pictures of one size side by side in one array, so that many small ones cost as few calls as one large one."""
+"""Stacks of equally large pictures in one array, so that many small pictures need few calls."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from PIL import Image
 
 Result = TypeVar("Result")
 
-_PIXELS_PER_STACK = 1 << 17  # of several images: as floats some 1.5 MB, which the processor's cache holds
+_PIXELS_PER_STACK = 1 << 17  # limit for several images: as floats some 1.5 MB, which fit the processor's cache
 
 
 class Stack:
-    """RGB pictures of one size, at least one. What is computed of each must not depend on its neighbours."""
+    """RGB pictures of one size, at least one. A result for one picture must not depend on its neighbours."""
 
     def __init__(self, images: Sequence[Image.Image]) -> None:
         self.images = images
@@ -29,13 +29,13 @@ class Stack:
 
     @cached_property
     def pixels(self) -> npt.NDArray[np.uint8]:
-        """(N, H, W, 3); Pillow copies them, so it is done once."""
+        """Pixels (N, H, W, 3), cached because Pillow copies them."""
         width, height = self.size
         content = b"".join([image.tobytes() for image in self.images])
         return np.frombuffer(content, np.uint8).reshape(len(self.images), height, width, 3)
 
     def computed(self, statistic: Callable[[Stack], Result]) -> Result:
-        """What a function makes of the stack; it is called once, however many ask."""
+        """Return the cached result of a function of the stack."""
         if statistic not in self._computed:
             self._computed[statistic] = statistic(self)
         result: Result = self._computed[statistic]
@@ -43,7 +43,7 @@ class Stack:
 
 
 def stacks(images: Sequence[Image.Image]) -> Iterator[tuple[list[int], Stack]]:
-    """The pictures in stacks, each with the places of its pictures; large ones are alone."""
+    """Yield stacks with the positions of their pictures. Large pictures get a stack of their own."""
     by_size: dict[tuple[int, int], list[int]] = {}
     for position, image in enumerate(images):
         by_size.setdefault(image.size, []).append(position)

@@ -1,1 +1,1 @@
-"""Which images show the same: fingerprints, an index that finds likely pairs, and the comparison that decides."""
+"""Near-duplicate search: fingerprints, an index of likely pairs, and the comparison that decides."""

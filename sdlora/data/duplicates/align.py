@@ -1,4 +1,4 @@
-"""Laying one image over another: Gauss-Newton steps towards the map under which the two differ least."""
+"""Image alignment by Gauss-Newton steps: the map from a fixed to a moving image with the least difference."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ import numpy as np
 from sdlora.data.arrays import FloatArray, IntArray
 
 GAINS = (0.7, 1.43)
-"""Brightness of one image over the other, within which they may be copies."""
+"""Range of brightness ratios within which two images may be copies."""
 
 _FOOT_SHARE = 0.16  # share of the height that a caption may cover
 _LONGEST_STEP = 0.1  # of a scale or a shift
-_PADDING_BELOW, _PADDING_ABOVE = 1, 2  # pixels beyond either end that a place at that end would read as well
+_PADDING_BELOW, _PADDING_ABOVE = 1, 2  # pixels beyond either end that a position at that end reads
 _NEIGHBOURS: IntArray = np.arange(-1, 3).reshape(4, 1, 1)
 
 
 def refine(fixed: FloatArray, moving: FloatArray, maps: FloatArray, steps: int) -> tuple[FloatArray, FloatArray]:
-    """Improve maps under which second images look like first ones.
+    """Refine the maps that align moving images with fixed images.
 
     Args:
-        fixed: (M, S, S) grey levels; so is `moving`.
-        maps: (M, 4) the first image's coordinates to the second's, see `sdlora.data.duplicates.difference.STARTS`.
+        fixed, moving: (M, S, S) grey levels.
+        maps: (M, 4) from fixed to moving coordinates, see `sdlora.data.duplicates.difference.STARTS`.
+        steps: number of Gauss-Newton steps.
 
     Returns:
-        (M, 4) the best map on the way, and (M,) the root mean square difference under it, without the foot.
+        (M, 4) the best map of all steps, and (M,) the root mean square difference under it, without the foot.
     """
     best, least = maps, np.full(len(maps), np.inf, np.float32)
     for steps_left in range(steps, -1, -1):
@@ -36,12 +37,12 @@ def refine(fixed: FloatArray, moving: FloatArray, maps: FloatArray, steps: int) 
 
 
 class Warp:
-    """Second images under maps, beside the first ones.
+    """Moving images warped by maps, and their residuals against fixed images.
 
     Attributes:
-        across, down: readers of the second image's rows and columns.
-        gains: (M,) brightness of the first over the second.
-        errors: (M,) root mean square of what is left of the first, where both images are, but for the foot.
+        across, down: interpolation along the moving image's rows and columns.
+        gains: (M,) brightness of the fixed over the moving image.
+        errors: (M,) root mean square residual in the overlap of both images, without the foot.
     """
 
     def __init__(self, fixed: FloatArray, moving: FloatArray, maps: FloatArray) -> None:
@@ -52,7 +53,7 @@ class Warp:
         self.across, self.down = _AxisReader(self._horizontal), _AxisReader(self._vertical)
         self._columns, self._rows = self.inside(1.0 + 0.5 / side)
         self._rows[:, side - foot_of(side) :] = 0
-        # What lies outside is made 0 by the matrices themselves: (4, M, S) values are fewer than (M, S, S).
+        # The weights zero all pixels outside the overlap: (4, M, S) values are fewer than (M, S, S).
         self._reading_across = self.across.right(self.across.weights() * self._columns)
         self._moving = moving
         self._lines = self.down.left(self.down.weights() * self._rows) @ moving  # (M, S, S)
@@ -64,12 +65,12 @@ class Warp:
         self.errors: FloatArray = np.sqrt(_products(self._residuals, self._residuals) / area)
 
     def inside(self, edge: float) -> tuple[FloatArray, FloatArray]:
-        """(M, S) columns, and rows, where the second image has something within `edge` of its middle: 1, else 0."""
+        """Return masks (M, S) of columns and rows that map to within `edge` of the moving image's centre: 1, else 0."""
         columns, rows = np.abs(self._horizontal) <= edge, np.abs(self._vertical) <= edge
         return columns.astype(np.float32), rows.astype(np.float32)
 
     def step(self) -> FloatArray:
-        """(M, 4) the Gauss-Newton step of the maps, none longer than is safe."""
+        """Compute the Gauss-Newton step (M, 4) of the maps, clipped to a safe length."""
         axis = _centres(self._moving.shape[1])
         gains = self.gains[:, None, None]
         across: FloatArray = np.matmul(self._lines, self.across.right(self.across.slopes() * self._columns))
@@ -82,45 +83,44 @@ class Warp:
         normal, towards = np.empty((count, 4, 4), np.float32), np.empty((count, 4, 1), np.float32)
         for row, slope in enumerate(slopes):
             towards[:, row, 0] = _products(slope, self._residuals)
-            # Product by product: as (4, S * S) @ (S * S, 4) matrices they take several times as long.
+            # Separate products: one (4, S * S) @ (S * S, 4) matrix product takes several times as long.
             for column, other_slope in enumerate(slopes[: row + 1]):
                 normal[:, row, column] = normal[:, column, row] = _products(slope, other_slope)
-        # Damped, so that plain images, whose slopes tell nothing, stay where they are.
+        # Damping keeps plain images, which have no slopes, in place.
         normal += np.eye(4, dtype=np.float32) * (1e-3 * np.trace(normal, axis1=1, axis2=2) + 1e-2)[:, None, None]
         steps: FloatArray = np.linalg.solve(normal, towards)[..., 0].clip(-_LONGEST_STEP, _LONGEST_STEP)
         return steps
 
 
 def foot_of(side: int) -> int:
-    """How many of so many rows, the lowest ones, a caption may cover."""
+    """Return the number of lowest rows, of `side` rows, that a caption may cover (the foot)."""
     return round(_FOOT_SHARE * side)
 
 
 def matching_gains(fixed: FloatArray, moved: FloatArray) -> FloatArray:
-    """(M,) least squares of first - gain * moved over (M, S, S); 1 where there is nothing to go by."""
+    """Return the gains (M,) that minimise |fixed - gain * moved|^2 over (M, S, S), pulled towards 1 for dark images."""
     prior = 0.02 * 128.0**2 * fixed.shape[1] * fixed.shape[2]
     gains: FloatArray = ((_products(fixed, moved) + prior) / (_products(moved, moved) + prior)).clip(*GAINS)
     return gains
 
 
 def _products(images: FloatArray, other_images: FloatArray) -> FloatArray:
-    """(M,) inner products of (M, S, S) with (M, S, S)."""
+    """Return inner products (M,) of images (M, S, S)."""
     products: FloatArray = np.vecdot(images.reshape(len(images), -1), other_images.reshape(len(other_images), -1))
     return products
 
 
 def _centres(side: int) -> FloatArray:
-    """(S,) coordinates of an axis's pixels, the whole of it spanning [-1, 1]."""
+    """Return the pixel centres (S,) of an axis that spans [-1, 1]."""
     return (2 * (np.arange(side, dtype=np.float32) + 0.5) / side - 1).astype(np.float32)
 
 
 class _AxisReader:
-    """Reader of a row of pixels between its pixels, by matrices: of the values, and of how fast they change.
+    """Catmull-Rom interpolation along one axis, as matrices for values and for slopes.
 
-    It reads an axis of S pixels at (M, S) coordinates in [-1, 1]; beyond the edge the outermost pixel goes on.
-
-    Catmull-Rom, as images are resized; linear ones are quicker, but lose a fifth of the drawings cropped at one side.
-    Four pixels have a say in each place, and only their weights are computed.
+    The axis of S pixels is read at (M, S) coordinates in [-1, 1]; beyond the edge the outermost pixel is repeated. Each
+    position depends on four pixels, and only their weights are computed. Linear interpolation is faster, but misses a
+    fifth of the drawings cropped at one side.
     """
 
     def __init__(self, coordinates: FloatArray) -> None:
@@ -128,11 +128,11 @@ class _AxisReader:
         side = coordinates.shape[1]
         positions = (((coordinates + 1) * side - 1) / 2).clip(0, side - 1)
         before = np.floor(positions)
-        self._fractions: FloatArray = positions - before  # of the way from the pixel before to the next one
+        self._fractions: FloatArray = positions - before  # of the distance from the pixel before to the next pixel
         self._pixels: IntArray = before.astype(np.int64) + _NEIGHBOURS  # (4, M, S)
 
     def weights(self) -> FloatArray:
-        """(4, M, S) of the four pixels around each place; they add up to 1."""
+        """Return the weights (4, M, S) of the four pixels around each position; they sum to 1."""
         fraction = self._fractions
         square = fraction * fraction
         weights = np.empty((4, *self._shape), np.float32)
@@ -145,7 +145,7 @@ class _AxisReader:
         return weights
 
     def slopes(self) -> FloatArray:
-        """(4, M, S) how they change with the coordinate."""
+        """Return the derivatives (4, M, S) of the weights by the coordinate."""
         fraction = self._fractions
         slopes = np.empty((4, *self._shape), np.float32)
         slopes[0] = (2 - 1.5 * fraction) * fraction - 0.5
@@ -156,7 +156,7 @@ class _AxisReader:
         return slopes
 
     def left(self, values: FloatArray) -> FloatArray:
-        """(M, S, S) matrices that read an image's columns when they are multiplied with it from the left."""
+        """Return matrices (M, S, S) that interpolate an image's columns by multiplication from the left."""
         count, side = self._shape
         padded_side = _PADDING_BELOW + side + _PADDING_ABOVE
         matrices = np.zeros((count, side, padded_side), np.float32)
@@ -165,7 +165,7 @@ class _AxisReader:
         return matrices[..., _PADDING_BELOW:-_PADDING_ABOVE]
 
     def right(self, values: FloatArray) -> FloatArray:
-        """(M, S, S) matrices that read its rows from the right: the others transposed."""
+        """Return matrices (M, S, S) that interpolate rows from the right: the transpose of `left`."""
         count, side = self._shape
         padded_side = _PADDING_BELOW + side + _PADDING_ABOVE
         matrices = np.zeros((count, padded_side, side), np.float32)

@@ -1,4 +1,4 @@
-"""Clusters of copies in memory: pairs that need not be compared when they come in, and those compared after all."""
+"""Clusters of copies in memory: their members need not be compared with each other."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from sdlora.store.clusters import MIN_MEMBERS, SAME_DIFFERENCE
 
 
 class Clusters:
-    """The representative of each fingerprint that is the same as an earlier one. A representative has none itself.
+    """Representative of each fingerprint that equals an earlier one. A representative has none itself.
 
-    Only pairs of two members of one cluster are ever skipped. Each of the two has been compared with the
-    representative, so that a chain of recorded pairs leads from one to the other.
+    Only pairs of two members of one cluster are skipped. Both members have been compared with the representative, so a
+    chain of recorded pairs connects them.
     """
 
     def __init__(self) -> None:
@@ -26,14 +26,14 @@ class Clusters:
         self._members: dict[int, list[int]] = {}
 
     def learn(self, pairs: Iterable[Pair]) -> None:
-        """Take in compared pairs, by their second id."""
+        """Add compared pairs, in order of their second id."""
         for first_id, second_id, difference in sorted(pairs, key=lambda pair: (pair[1], pair[0])):
             if difference < SAME_DIFFERENCE and self._representative_of.keys().isdisjoint((first_id, second_id)):
                 self._representative_of[second_id] = first_id
                 self._members.setdefault(first_id, []).append(second_id)
 
     def full(self) -> dict[int, list[int]]:
-        """Members by representative, where they are enough for a cluster."""
+        """Return the members of each cluster by representative, if they are at least MIN_MEMBERS."""
         return {
             representative: list(members)
             for representative, members in self._members.items()
@@ -44,7 +44,7 @@ class Clusters:
         return self._representative_of.get(fingerprint_id) == representative
 
     def same_cluster(self, pairs: IntArray) -> BoolArray:
-        """(N,) whether both of a pair are members of the same cluster."""
+        """Return (N,) whether both members of a pair are in one cluster."""
         full = self.full()
         if not full:
             return np.zeros(len(pairs), np.bool_)
@@ -59,7 +59,7 @@ class Clusters:
 
 
 class SkippedPairs:
-    """Compares each kept image with the cluster members that were skipped earlier.
+    """Later comparison of kept images with the cluster members that were skipped earlier.
 
     Only pairs with a kept image decide which images are copies.
 
@@ -81,7 +81,7 @@ class SkippedPairs:
                 self._clusters_of[member].append(cluster)
 
     def pairs_with(self, fingerprint_id: int, paired_ids: Iterable[int]) -> list[Pair]:
-        """Compare a fingerprint with all of its clusters but those that it is known to look like."""
+        """Compare a fingerprint with all members of its clusters except `paired_ids`."""
         if fingerprint_id not in self._clusters_of:
             return []
         other_ids = set().union(*self._clusters_of[fingerprint_id]) - set(paired_ids) - {fingerprint_id}
@@ -99,7 +99,7 @@ class SkippedPairs:
 
 
 def _are_close(own: HashArray, others: HashArray) -> Sequence[bool]:
-    """Whether each row of hashes is near enough to be compared with these, as in a search."""
+    """Return whether each row of hashes is near enough for a comparison, as in a search."""
     distances = [np.bitwise_count(others[:, other_column] ^ own[own_column]) for own_column, other_column in SEARCHES]
     close: list[bool] = (np.min(distances, axis=0) <= HASH_DISTANCE).tolist()
     return close

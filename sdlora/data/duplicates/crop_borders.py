@@ -1,6 +1,6 @@
-"""Which part of an image is its content: without a caption bar, without a plain border.
+"""Content box of an image, without caption bars and plain borders.
 
-Of many images of one size at once, (N, H, W, 3): the integers and comparisons of each do not depend on its neighbours.
+Works on many images of one size, (N, H, W, 3). The results for one image do not depend on its neighbours.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _MIN_CONTENT_LINES = 4
 _BAR_SHARE_RANGE = (0.04, 0.3)  # of the height
 _SAME_COLOUR_LEVELS = 32  # grey levels
 _PLAIN_BORDER_LEVELS = 12
-_PLAIN_SHARE = 0.95  # share of a row that has the bar's colour, beside the text
+_PLAIN_SHARE = 0.95  # share of a row of the bar, outside the text, that has its colour
 _BAR_COLOUR_SHARE = 0.4  # share of the bar that has its colour, text included
 
 Colours = npt.NDArray[np.int16]
@@ -25,24 +25,25 @@ _Number = TypeVar("_Number", np.uint8, np.int16)
 
 
 def without_bars(pixels: ByteArray) -> IntArray:
-    """(N, 2) the rows (from, to) of each image that lie between caption bars, if it has any.
+    """Find the rows (N, 2), from and to, between the caption bars of each image, or all rows without bars.
 
-    A bar is a strip over the full width, at the top or the bottom, of one colour that the image's border does not
-    have, with or without text on it.
+    A bar is a strip over the full width, at the top or the bottom, with or without text. It has one colour, which the
+    image's border does not have.
     """
     return np.stack([_bar_rows(pixels[:, ::-1]), pixels.shape[1] - _bar_rows(pixels)], axis=1)
 
 
 def content_boxes(pixels: ByteArray) -> FloatArray:
-    """(N, 4) left, top, right, bottom of each image without its plain border. Photographs mostly have none.
+    """Find the box (N, 4) of each image without its plain border: left, top, right, bottom.
 
-    In fractions of a pixel: on small images a whole one more or less moves and scales all of the content.
+    Photographs mostly have no border. Edges are fractions of a pixel, because on small images one whole pixel moves and
+    scales all of the content.
     """
     count, height, width, _ = pixels.shape
     border = np.concatenate([pixels[:, 0], pixels[:, -1], pixels[:, :, 0], pixels[:, :, -1]], axis=1)
     usual = _medians(border)
     lines = pixels.reshape(count, height, width * 3)
-    # Ink: the largest distance in any channel from the border's usual colour, as a share of the largest of all.
+    # Ink: the largest distance in any channel from the median colour of the border.
     colour = np.tile(usual.astype(np.uint8), width)[:, None]  # (N, 1, W * 3)
     ink = np.maximum(lines, colour) - np.minimum(lines, colour)
     by_column = _largest_channel(ink.max(axis=1).reshape(count, width, 3))
@@ -55,11 +56,11 @@ def content_boxes(pixels: ByteArray) -> FloatArray:
 
 
 def _bar_rows(pixels: ByteArray) -> IntArray:
-    """(N,) height of the bar at the bottom of each image, 0 without one."""
+    """Return the height (N,) of the bar at the bottom of each image, 0 without a bar."""
     count, height = pixels.shape[:2]
     lowest, highest = round(_BAR_SHARE_RANGE[0] * height), round(_BAR_SHARE_RANGE[1] * height)
     result = np.zeros(count, np.int64)
-    if lowest < 2:  # rows: it could not be told from a border
+    if lowest < 2:  # rows: not distinguishable from a border
         return result
     colours = _medians(pixels[:, -1])
     plain = np.flatnonzero(_has_colour(pixels[:, -1], colours, _SAME_COLOUR_LEVELS).mean(axis=1) >= _PLAIN_SHARE)
@@ -74,36 +75,36 @@ def _bar_rows(pixels: ByteArray) -> IntArray:
 def _rows_of_bar(strip: ByteArray, colour: Colours, lowest: int) -> int:
     share = _has_colour(strip, colour, _SAME_COLOUR_LEVELS).mean(axis=1)  # per row
     for start in range(1, len(strip) - max(lowest, 3) + 1):
-        # The bar begins with a plain row under one that is clearly something else.
+        # The bar begins with a plain row below a clearly different row.
         if share[start] >= _PLAIN_SHARE and share[start - 1] < 0.6 and share[start:].mean() >= _BAR_COLOUR_SHARE:
             return len(strip) - start
     return 0
 
 
 def _medians(colours: ByteArray) -> Colours:
-    """(N, 3) of (N, M, 3); of an even number the upper one."""
-    # 16-bit numbers in a row each: numpy sorts them with vector instructions, and those of 8 bits without.
+    """Return median colours (N, 3) of (N, M, 3); the upper median for an even M."""
+    # As contiguous 16-bit numbers, because numpy sorts 8-bit numbers without vector instructions.
     ordered = np.sort(np.ascontiguousarray(colours.transpose(0, 2, 1), dtype=np.int16), axis=2)
     middle: Colours = ordered[..., colours.shape[1] // 2]
     return middle
 
 
 def _has_colour(colours: ByteArray, target: Colours, within: int) -> BoolArray:
-    """(N, M) which of (N, M, 3) are within so many grey levels of (N, 3)."""
+    """Return (N, M) whether colours (N, M, 3) are within so many grey levels of the target (N, 3)."""
     near: BoolArray = _largest_channel(np.abs(colours - target[:, None])) <= within
     return near
 
 
 def _largest_channel(values: npt.NDArray[_Number]) -> npt.NDArray[_Number]:
-    """(..., 3) to (...); numpy's own maximum over so short an axis takes several times as long."""
+    """Reduce (..., 3) to (...) by maximum; numpy's own takes several times as long on so short an axis."""
     largest: npt.NDArray[_Number] = np.maximum(np.maximum(values[..., 0], values[..., 1]), values[..., 2])
     return largest
 
 
 def _content_spans(ink: ByteArray) -> tuple[FloatArray, FloatArray]:
-    """(N,) where content starts and ends along one axis, given the most ink in each line (N, L).
+    """Find start and end (N,) of the content along one axis from the most ink of each line (N, L).
 
-    All of the axis where the content is too thin.
+    The span is the whole axis if the content is too thin.
     """
     count, length = ink.shape
     share = ink / np.maximum(ink.max(axis=1, keepdims=True), 1).astype(np.float32)
@@ -111,7 +112,7 @@ def _content_spans(ink: ByteArray) -> tuple[FloatArray, FloatArray]:
     first_line, last_line = inked.argmax(axis=1), length - 1 - inked[:, ::-1].argmax(axis=1)
     padded = np.pad(share, ((0, 0), (1, 1)))
     image_indices = np.arange(count)
-    # The ink in an edge's two lines tells how much of a pixel the content covers there.
+    # The ink in the two lines of an edge is the share of a pixel that the content covers there.
     start = first_line + 1 - np.minimum(1, padded[image_indices, first_line + 1] + padded[image_indices, first_line])
     end = last_line + np.minimum(1, padded[image_indices, last_line + 1] + padded[image_indices, last_line + 2])
     thin = inked.sum(axis=1) < _MIN_CONTENT_LINES

@@ -1,6 +1,6 @@
-"""The difference of two images laid over each other: moved, scaled, cropped and as bright as need be.
+"""Difference of two images after alignment: moved, scaled, cropped, and matched in brightness.
 
-A coarse match at 8x8 pixels says which pairs cannot be copies, and where the alignment of the others starts.
+A coarse match at 8x8 pixels excludes most pairs, and gives the starts of the alignment for the remaining pairs.
 """
 
 from __future__ import annotations
@@ -17,28 +17,27 @@ from sdlora.data.duplicates.fingerprint import THUMBNAIL_SIDE_PX, Fingerprint
 _COARSE_LIMIT = 26.0  # grey levels; of true copies 1 % differ more, of other pairs with like hashes 80 %
 _STARTS_TRIED = 4  # the most promising of all
 _MIN_OVERLAP = 0.72  # share of either image that the other must show
-_MAX_STRETCH = 1.12  # of the one's width over its height, when both are laid over each other
-_ROUGH_LIMIT = 22.0  # grey levels of the rough alignment above which nothing finer is tried
-_FOOTLESS_FACTOR = 2.2  # how much more a difference counts that is taken of the rest alone
-_BLOCK_SIDE_PX = 4  # thumbnail pixels; the worst square of so many counts
-_SATURATED_LEVEL = 248.0  # thumbnail values from here on may have been cut off by brightening
-_PAIRS_PER_ALIGNMENT = 64  # aligned: some 8 MB
+_MAX_STRETCH = 1.12  # largest change of width over height by the alignment
+_ROUGH_LIMIT = 22.0  # grey levels after the rough alignment; above it no finer alignment is tried
+_FOOTLESS_FACTOR = 2.2  # factor of a difference that is measured without the foot
+_BLOCK_SIDE_PX = 4  # side of the squares, the worst of which counts
+_SATURATED_LEVEL = 248.0  # thumbnail values from here on may be clipped by brightening
+_PAIRS_PER_ALIGNMENT = 64  # some 8 MB
 
 _CELLS_PER_SIDE = 8
-_PAIRS_PER_COARSE_MATCH = 2048  # coarsely: some 12 MB
+_PAIRS_PER_COARSE_MATCH = 2048  # some 12 MB
 
-# Parts of an image that a copy may be left with, as spans of both axes: all of it, the inner 90 %, the upper 88 %, the
-# upper 94 %.
+# Parts of an image that a copy may show, as spans of both axes: all, the inner 90 %, the upper 88 %, the upper 94 %.
 _PARTS = (((0.0, 1.0), (0.0, 1.0)), ((0.05, 0.95), (0.05, 0.95)), ((0.0, 1.0), (0.0, 0.88)), ((0.0, 1.0), (0.0, 0.94)))
 
-# (part of the first image, part of the second) that are laid over each other.
+# (part of the first image, part of the second image) that are aligned.
 _PART_PAIRS = ((0, 0), (0, 1), (1, 0), (0, 2), (2, 0), (0, 3), (3, 0))
 
 Apply = Callable[..., Iterable[FloatArray]]
 
 
 def _map_between(first_part: int, second_part: int) -> list[float]:
-    """The first image's coordinates to the second's when those parts of them coincide."""
+    """Return the map from the first image's coordinates to the second's under which these parts coincide."""
     result = []
     for axis in (0, 1):
         (from_low, from_high), (to_low, to_high) = (
@@ -50,35 +49,36 @@ def _map_between(first_part: int, second_part: int) -> list[float]:
 
 
 STARTS: FloatArray = np.array([_map_between(*parts) for parts in _PART_PAIRS], np.float32)
-"""(K, 4) maps of the first image's coordinates to the second's, both spanning [-1, 1]: scale x, shift x, scale y, shift
-y. The reverse of each is there as well."""
+"""(K, 4) maps from the first image's coordinates to the second's, both in [-1, 1]: scale x, shift x, scale y, shift y.
+
+The inverse of each map is included."""
 
 
 def differences(
     fingerprints: Sequence[Fingerprint], pairs: IntArray, apply: Apply = map, cells: FloatArray | None = None
 ) -> FloatArray:
-    """How much the images of each pair differ where they differ most, in grey levels of 255: 0 for the same look.
+    """Compute the difference of each pair at its worst square, in grey levels of 255: 0 for equal images.
 
-    One is laid over the other: moved, scaled and its brightness matched, by Gauss-Newton steps on a rough picture from
-    several starts, then on the thumbnails. The root mean square of the worst square of the shared part counts; the
-    average over the whole image would call two faces alike that differ in their mouths alone. The foot, where captions
-    are, is left out where all above it agrees much better. Infinite where too little is shared, or the one would have
-    to be stretched.
+    One image is moved, scaled and matched in brightness to fit the other. Gauss-Newton steps do this on reduced images
+    from several starts, then on the thumbnails. The result is the root mean square of the worst square of the overlap.
+    The average over the whole image would miss that two faces differ only in their mouths. The foot, where captions
+    are, is left out if all above it agrees much better. The result is infinite if the overlap is too small, or if the
+    alignment would stretch the image.
 
     Args:
         pairs: (N, 2) positions in `fingerprints`.
-        apply: does what `map` does, perhaps in several processes.
-        cells: what `coarse_cells` made of the fingerprints, if it is at hand.
+        apply: a `map`, possibly in several processes.
+        cells: `coarse_cells(fingerprints)` if already computed.
 
     Returns:
-        (N,) the same for a pair and its reverse.
+        (N,) differences, equal for a pair and its reverse.
     """
     result = np.full(len(pairs), np.inf, np.float32)
     if not len(pairs):
         return result
     rgb = _thumbnails(fingerprints)
     aspects = np.log([fingerprint.aspect for fingerprint in fingerprints]).astype(np.float32)
-    # In an order that does not depend on how a pair is given: aligning is not symmetric to the last digit.
+    # Order each pair by content, because the alignment is not symmetric to the last digit.
     rank = np.empty(len(fingerprints), np.int64)
     rank[sorted(range(len(fingerprints)), key=lambda index: fingerprints[index].thumbnail)] = np.arange(
         len(fingerprints)
@@ -99,12 +99,12 @@ def differences(
 
 
 def coarse_cells(fingerprints: Sequence[Fingerprint]) -> FloatArray:
-    """(M, ...) what a coarse match compares of each, the same to the bit whatever other fingerprints there are."""
+    """Compute the input (M, parts, D) of a coarse match, bit-identical whatever other fingerprints are given."""
     return _cells_of(_thumbnails(fingerprints))
 
 
 def _thumbnails(fingerprints: Sequence[Fingerprint]) -> ByteArray:
-    """(M, S, S, 3) thumbnails."""
+    """Return the thumbnails as (M, S, S, 3)."""
     side = THUMBNAIL_SIDE_PX
     return np.frombuffer(b"".join(fingerprint.thumbnail for fingerprint in fingerprints), np.uint8).reshape(
         -1, side, side, 3
@@ -112,7 +112,10 @@ def _thumbnails(fingerprints: Sequence[Fingerprint]) -> ByteArray:
 
 
 def _differences(pixels: ByteArray, stretch: FloatArray, starts: FloatArray) -> FloatArray:
-    """As above for (M, 2, S, S, 3) thumbnails, from (M, K, 4) starts; `stretch` is the log ratio of their aspects."""
+    """Compute differences (M,) of thumbnails (M, 2, S, S, 3) from starts (M, K, 4).
+
+    `stretch` (M,) is the logarithm of the ratio of their aspects.
+    """
     rgb = pixels.astype(np.float32)
     grey = _mean_of_colours(rgb)  # (M, 2, S, S)
     half = rgb.shape[2] // 2
@@ -130,7 +133,7 @@ def _differences(pixels: ByteArray, stretch: FloatArray, starts: FloatArray) -> 
 
 
 def _align_roughly(grey: FloatArray, stretch: FloatArray, starts: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """The best map of each pair, (M, 4), and its root mean square error; infinite where no map is possible."""
+    """Find the best map (M, 4) of each pair and its root mean square error (M,), infinite without a possible map."""
     start_count = starts.shape[1]
     fixed, moving = (np.repeat(grey[:, side], start_count, axis=0) for side in (0, 1))  # (M * K, S, S)
     maps, errors = refine(fixed, moving, starts.reshape(-1, 4), steps=6)
@@ -140,16 +143,16 @@ def _align_roughly(grey: FloatArray, stretch: FloatArray, starts: FloatArray) ->
 
 
 def _worst_squares(rgb: FloatArray, grey: FloatArray, maps: FloatArray) -> FloatArray:
-    """(N,) root mean square of the worst square of the part that both images of a pair show."""
+    """Return the root mean square (N,) of the worst square in the overlap of each pair."""
     warp = Warp(grey[:, 0], grey[:, 1], maps)
     fixed, moving = rgb[:, 0], rgb[:, 1]
     rows, columns = warp.down.left(warp.down.weights()), warp.across.right(warp.across.weights())
     count, side = moving.shape[:2]
     lines = (rows @ moving.reshape(count, side, -1)).reshape(moving.shape)
     moved = columns.transpose(0, 2, 1)[:, None] @ lines  # (N, 1, S, S) @ (N, S, S, 3)
-    inner = _within(warp, 1 - 2.0 / side)  # at the rim a neighbour is missing
+    inner = _within(warp, 1 - 2.0 / side)  # pixels at the rim lack a neighbour
     inner[:, [0, -1], :] = inner[:, :, [0, -1]] = 0
-    # Where brightening has cut off the brightest tones, only the others tell by how much it was.
+    # If brightening has clipped the brightest tones, only the other tones show its factor.
     moved_grey: FloatArray = np.matmul(rows @ grey[:, 1], columns)
     unsaturated = _without_foot(_within(warp, 1 + 0.5 / side)) * (np.maximum(grey[:, 0], moved_grey) < _SATURATED_LEVEL)
     unsaturated_gains = matching_gains(unsaturated * grey[:, 0], unsaturated * moved_grey)
@@ -159,7 +162,7 @@ def _worst_squares(rgb: FloatArray, grey: FloatArray, maps: FloatArray) -> Float
 
 
 def _within(warp: Warp, edge: float) -> FloatArray:
-    """(N, S, S) 1 where the second image has something within `edge` of its middle, else 0."""
+    """Return a mask (N, S, S) of pixels that map to within `edge` of the moving image's centre: 1, else 0."""
     columns, rows = warp.inside(edge)
     return rows[:, :, None] * columns[:, None, :]
 
@@ -176,13 +179,13 @@ def _worst_square(fixed: FloatArray, moved: FloatArray, weights: FloatArray, gai
 
 
 def _mean_of_colours(values: FloatArray) -> FloatArray:
-    """(..., 3) to (...); numpy's own mean over so short an axis takes several times as long."""
+    """Reduce (..., 3) to (...) by mean; numpy's own takes several times as long on so short an axis."""
     mean: FloatArray = (values[..., 0] + values[..., 1] + values[..., 2]) / np.float32(3)
     return mean
 
 
 def _worst_mean(squares: FloatArray, weights: FloatArray) -> FloatArray:
-    """(N,) root of the largest mean of (N, S, S) values over a square block of them."""
+    """Return the root (N,) of the largest mean of values (N, S, S) over a square block."""
     count, side = len(squares), squares.shape[1] // _BLOCK_SIDE_PX
     shape = (count, side, _BLOCK_SIDE_PX, side, _BLOCK_SIDE_PX)
     area = weights.reshape(shape).sum(axis=(2, 4))
@@ -200,7 +203,7 @@ def _without_foot(weights: FloatArray) -> FloatArray:
 
 
 def _is_possible(maps: FloatArray, stretch: FloatArray) -> BoolArray:
-    """Whether enough of both images is shared, and neither is stretched or mirrored."""
+    """Return (N,) whether the overlap is large enough and the map neither stretches nor mirrors."""
     scales = maps[:, [0, 2]]
     shifts = maps[:, [1, 3]]
     positive = ((scales > 0.5) & (scales < 2)).all(axis=1)
@@ -216,15 +219,15 @@ def _is_possible(maps: FloatArray, stretch: FloatArray) -> BoolArray:
 
 
 def coarse_match(cells: FloatArray, pairs: IntArray, gains: tuple[float, float]) -> FloatArray:
-    """Root mean square difference of each pair at 8x8 pixels, under each of STARTS, in grey levels.
+    """Compute the root mean square difference of each pair at 8x8 pixels, under each of STARTS, in grey levels.
 
     Args:
-        cells: (M, parts, D) by `_cells_of`.
-        pairs: (N, 2) positions of them.
-        gains: least and most brightness of the first over the second.
+        cells: (M, parts, D) by `coarse_cells`.
+        pairs: (N, 2) positions in `cells`.
+        gains: smallest and largest brightness of the first image over the second.
 
     Returns:
-        (N, K)
+        (N, K) differences.
     """
     energies = np.einsum("mpd,mpd->mp", cells, cells)
     result = np.empty((len(pairs), len(_PART_PAIRS)), np.float32)
@@ -240,10 +243,10 @@ def coarse_match(cells: FloatArray, pairs: IntArray, gains: tuple[float, float])
 
 
 def _cells_of(rgb: ByteArray) -> FloatArray:
-    """(M, S, S, 3) thumbnails to (M, parts, 3 * 7 * 8) mean colours of the cells of each part.
+    """Compute mean colours (M, parts, 3 * 7 * 8) of the cells of each part of thumbnails (M, S, S, 3).
 
-    The lowest row of cells is left out, because captions are there. An image's cells are the same to the bit whatever
-    images are beside it: all products are of one image's matrices.
+    The lowest row of cells is left out, because captions are there. The cells of one image are bit-identical whatever
+    other images are given, because each matrix product is of one image.
     """
     count, side = rgb.shape[:2]
     planes = np.ascontiguousarray(rgb.transpose(0, 3, 1, 2), dtype=np.float32)  # (M, 3, S, S)
@@ -257,7 +260,7 @@ def _cells_of(rgb: ByteArray) -> FloatArray:
 
 
 def _averages(side: int, low: float, high: float) -> FloatArray:
-    """(8, S) weights of the pixels of one axis in each of 8 equal stretches of a span."""
+    """Return weights (8, S) that average the pixels of one axis over 8 equal parts of a span."""
     edges = np.linspace(low * side, high * side, _CELLS_PER_SIDE + 1)
     pixels = np.arange(side)
     covered = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)

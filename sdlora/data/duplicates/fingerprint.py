@@ -1,4 +1,4 @@
-"""What an image looks like, small enough to keep for every image: four hashes to find it by, a thumbnail to compare."""
+"""Fingerprint of an image: four hashes for the search, and a thumbnail for the comparison."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from sdlora.data.decoding.stack import Stack
 from sdlora.data.duplicates.crop_borders import content_boxes, without_bars
 
 VERSION = 4
-"""Raised when the same pixels would get another fingerprint, or pairs another difference."""
+"""Version of fingerprints. Raise it when the same pixels would get another fingerprint or difference."""
 
 THUMBNAIL_SIDE_PX = 32
 _WORKING_SIDE_PX = 256
-_SOFTNESS_CELLS = 0.8  # thumbnail pixels: resampling and half a pixel of movement change little, a different mouth much
+_SOFTNESS_CELLS = 0.8  # thumbnail pixels: hides resampling and half a pixel of movement, but not a different mouth
 _LANCZOS_LOBES = 3
-_MULTIPLICATIONS_PER_PRODUCT = 1 << 18  # in one product of matrices; from there on BLAS starts threads
-_MIN_BELL_PX = 0.5  # pixels: a narrower bell would show single pixels where an axis is enlarged
+_MULTIPLICATIONS_PER_PRODUCT = 1 << 18  # larger matrix products start threads of BLAS
+_MIN_BELL_PX = 0.5  # a narrower bell would show single pixels where an axis is enlarged
 _CHANNEL_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue
 
 Span = tuple[float, float]
 Part = tuple[Span, Span]
-"""Of the width and of the height, as shares of them."""
+"""Horizontal and vertical span, as shares of width and height."""
 
 _ALL: Part = ((0.0, 1.0), (0.0, 1.0))
 _INNER: Part = ((0.05, 0.95), (0.05, 0.95))
@@ -33,19 +33,19 @@ _UPPER: Part = ((0.0, 1.0), (0.0, 0.88))
 
 HASH_COUNT = 4
 HASH_DISTANCE = 10
-"""Pairs whose hashes differ in more of the 64 bits are not compared further."""
+"""Largest Hamming distance, of 64 bits, of pairs that are compared further."""
 
 SEARCHES = ((0, 0), (1, 1), (0, 2), (2, 0), (1, 3), (3, 1))
-"""Which of two images' hashes are compared: (of the one, of the other). See `Fingerprint.hashes`."""
+"""Pairs of hashes that are compared, as positions in `Fingerprint.hashes` of either image."""
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """The look of one image.
+    """Fingerprint of one image.
 
     Attributes:
-        hashes: four unsigned 64-bit difference hashes: of the content, of the whole image, of the upper part of the
-            content (what a caption bar over its bottom leaves), of the inner part of the image (what cropping leaves).
+        hashes: four unsigned 64-bit difference hashes of: the content, the whole image, the upper part of the content
+            (visible above a caption bar), the inner part of the image (visible after cropping).
         aspect: width / height of the content.
         thumbnail: 32x32 RGB bytes of the content.
     """
@@ -56,12 +56,12 @@ class Fingerprint:
 
 
 def fingerprint(image: Image.Image) -> Fingerprint:
-    """Fingerprint of an RGB image."""
+    """Compute the fingerprint of an RGB image."""
     return fingerprints(Stack([image]))[0]
 
 
 def fingerprints(stack: Stack) -> list[Fingerprint]:
-    """Fingerprint of each image: the same, to the bit, whatever others are in the stack."""
+    """Compute the fingerprint of each image, bit-identical whatever other images are in the stack."""
     factor = max(1, max(stack.size) // _WORKING_SIDE_PX)
     if factor > 1:
         stack = Stack([image.reduce(factor) for image in stack.images])
@@ -70,13 +70,13 @@ def fingerprints(stack: Stack) -> list[Fingerprint]:
     for top, bottom in dict.fromkeys(rows):
         positions = [position for position, span in enumerate(rows) if span == (top, bottom)]
         pixels = stack.pixels if len(positions) == len(rows) else stack.pixels[positions]
-        # Cut off, not left out by the spans below: shrinking looks a little beyond a span.
+        # Cut off here, because shrinking a span reads a little beyond the span.
         by_position.update(zip(positions, _fingerprints_of(pixels[:, top:bottom]), strict=True))
     return [by_position[position] for position in range(len(rows))]
 
 
 def _fingerprints_of(pixels: ByteArray) -> list[Fingerprint]:
-    """Of (N, H, W, 3) images without caption bars."""
+    """Compute the fingerprints of images (N, H, W, 3) without caption bars."""
     left, top, right, bottom = content_boxes(pixels).T
     values = pixels.astype(np.float32)
     thumbnails = _thumbnails(values, np.stack([left, right]), np.stack([top, bottom]))
@@ -94,12 +94,12 @@ def _fingerprints_of(pixels: ByteArray) -> list[Fingerprint]:
 
 
 def _thumbnails(values: FloatArray, horizontal: FloatArray, vertical: FloatArray) -> ByteArray:
-    """(N, 32, 32, 3) of (N, H, W, 3), of the spans (2, N) of each image."""
+    """Compute thumbnails (N, 32, 32, 3) of the spans (2, N) of images (N, H, W, 3)."""
     count, height, width, _ = values.shape
     side = THUMBNAIL_SIDE_PX
     down = _gaussian_weights(height, vertical, side, _SOFTNESS_CELLS)
     across = _gaussian_weights(width, horizontal, side, _SOFTNESS_CELLS)
-    # Products of matrices image by image: the sums of one must not depend on the number of images.
+    # One matrix product per image, so that its sums do not depend on the number of images.
     lines = _product(down, values.reshape(count, height, width * 3)).reshape(count, side, width, 3)
     columns = lines.transpose(0, 2, 1, 3).reshape(count, width, side * 3)
     cells = np.rint(_product(across, columns)).astype(np.uint8)  # (N, 32 across, 32 down * 3)
@@ -107,11 +107,14 @@ def _thumbnails(values: FloatArray, horizontal: FloatArray, vertical: FloatArray
 
 
 def _difference_hashes(values: FloatArray, *parts: Part) -> HashArray:
-    """(parts, N) of (N, H, W, 3): is each cell of an 8x8 grid brighter than its left neighbour? As imagehash.dhash."""
+    """Compute difference hashes (parts, N) of images (N, H, W, 3), as imagehash.dhash does.
+
+    Each bit states whether a cell of a grid of 8 x 9 is brighter than its left neighbour.
+    """
     count, height, width, _ = values.shape
     rows = np.concatenate([_lanczos_weights(height, *down, cells=8) for _, down in parts])  # (parts * 8, H)
     columns = np.concatenate([_lanczos_weights(width, *across, cells=9) for across, _ in parts])
-    # Both parts in one product, of which the mixed quarters are dropped: to read the pixels twice takes longer.
+    # One product for both parts, with unused mixed quarters: reading the pixels twice takes longer.
     lines = _product(rows, values.reshape(count, height, width * 3))
     cells = _product(lines, np.kron(columns, _CHANNEL_WEIGHTS).T)
     result = []
@@ -123,7 +126,7 @@ def _difference_hashes(values: FloatArray, *parts: Part) -> HashArray:
 
 
 def _gaussian_weights(side: int, spans: FloatArray, cells: int, softness: float) -> FloatArray:
-    """(N, cells, side) weights that read each span by Gaussian bells.
+    """Compute weights (N, cells, side) that sample each span with Gaussian bells.
 
     Args:
         side: pixels of the axis.
@@ -135,7 +138,7 @@ def _gaussian_weights(side: int, spans: FloatArray, cells: int, softness: float)
     centres = low[:, None] + size[:, None] * (np.arange(cells, dtype=np.float32) + np.float32(0.5))  # (N, cells)
     width = np.maximum(np.float32(softness) * size, np.float32(_MIN_BELL_PX))[:, None, None]
     distance = (np.arange(side, dtype=np.float32) + np.float32(0.5) - centres[..., None]) / width
-    # Not below e^-20: numbers too small to be normal ones make the products that follow ten times as slow.
+    # Not below e^-20: subnormal numbers make the following products ten times as slow.
     weights: FloatArray = np.exp(np.maximum(distance * distance * np.float32(-0.5), np.float32(-20)))
     weights /= weights.sum(axis=-1, keepdims=True)
     return weights
@@ -143,7 +146,7 @@ def _gaussian_weights(side: int, spans: FloatArray, cells: int, softness: float)
 
 @lru_cache(maxsize=256)
 def _lanczos_weights(side: int, low: float, high: float, cells: int) -> FloatArray:
-    """(cells, side) weights that read one span, from `low` to `high` as shares of the axis; Pillow's LANCZOS."""
+    """Compute weights (cells, side) of Pillow's LANCZOS for one span, `low` to `high` as shares of the axis."""
     size = (high - low) * side / cells
     centres = low * side + size * (np.arange(cells) + 0.5)
     reach = max(size, 1.0)
@@ -154,9 +157,9 @@ def _lanczos_weights(side: int, low: float, high: float, cells: int) -> FloatArr
 
 
 def _product(left: FloatArray, right: FloatArray) -> FloatArray:
-    """first @ second, (..., A, B) and (..., B, C), in portions too small for BLAS to start threads.
+    """Compute left @ right, (..., A, B) and (..., B, C), in products too small for BLAS to start threads.
 
-    Its threads wait for one another longer than so little work takes, and each core may have a worker already.
+    BLAS threads wait for each other longer than such small work takes, and each core may have a worker already.
     """
     step = max(1, _MULTIPLICATIONS_PER_PRODUCT // (left.shape[-2] * left.shape[-1]))
     starts = range(0, right.shape[-1], step)

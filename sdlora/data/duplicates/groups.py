@@ -1,4 +1,4 @@
-"""Copies: which image of each group is kept, and why the others are not. Nothing is deleted."""
+"""Selection of the image to keep from each group of copies, with a reason for every other image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LookCloser = Callable[[int, Iterable[int]], Iterable[tuple[int, int, float]]]
 
 @dataclass(frozen=True)
 class Candidate:
-    """An image that passed every check on single images."""
+    """Image that passed every check on single images."""
 
     image_id: int
     sha256: str
@@ -30,7 +30,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Copy:
-    """What an image is a copy of, and by how much the two differ, in grey levels (0: the same pixels)."""
+    """Copy of a kept image. `difference` is in grey levels, 0 for the same pixels."""
 
     kept: Candidate
     difference: float
@@ -43,16 +43,16 @@ def find_copies(
     threshold: float,
     look_closer: LookCloser = lambda fingerprint_id, known: (),
 ) -> dict[int, Copy]:
-    """The candidates that are copies of a better one, by image id.
+    """Find the candidates that are copies of a better candidate, by image id.
 
-    The best is the one that a person keeps, then the largest, then the one collected first. An image is a copy of a
-    kept one only, so that a chain of small changes does not swallow its two ends.
+    The best candidate is one that a person keeps, then the largest, then the earliest collected. Only a copy of a kept
+    image is rejected, so that a chain of small changes keeps both of its ends.
 
     Args:
         pairs: (fingerprint id, fingerprint id, difference).
         threshold: pairs that differ less are copies.
-        look_closer: called once for each fingerprint that is kept, with those it is paired with; returns pairs that
-            are lacking. Only pairs with a kept image decide, so that of a cluster few have to be known.
+        look_closer: (fingerprint id, ids paired with it) -> missing pairs; called once per kept fingerprint. Only pairs
+            with a kept image decide, so most pairs of a cluster are never needed.
     """
     neighbours: defaultdict[int, list[tuple[float, int]]] = defaultdict(list)
 
@@ -79,7 +79,7 @@ def find_copies(
             keep(candidate)
             continue
         if twin is not candidate:
-            # What a near copy's twin copies is the image that was kept instead of both.
+            # If the twin is a near copy itself, this image copies the image kept for both.
             copies[candidate.image_id] = copies.get(twin.image_id, Copy(twin, 0.0, exact=True))
             continue
         near_originals = [
@@ -94,7 +94,7 @@ def find_copies(
 
 
 def copy_rulings(copy: Copy | None, config: DataConfig) -> Sequence[Ruling]:
-    """What the two checks for copies say of an image."""
+    """Return the rulings of the two checks for copies on one image."""
     exact = near = None
     if copy is not None and copy.exact:
         exact = f"shows the same pixels as image {copy.kept.sha256[:12]}, which is kept"
@@ -111,5 +111,5 @@ def copy_rulings(copy: Copy | None, config: DataConfig) -> Sequence[Ruling]:
 
 
 def near_parameters(config: DataConfig) -> str:
-    """Digest of the settings under which near duplicates are found."""
+    """Return the digest of the settings for near duplicates."""
     return digest_of(("near_duplicate_difference",), config)

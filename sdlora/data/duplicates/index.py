@@ -1,4 +1,4 @@
-"""Exact search of 64-bit hashes by Hamming distance, quick at millions of them."""
+"""Exact search of 64-bit hashes by Hamming distance, fast for millions of hashes."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from sdlora.data.arrays import HashArray, IntArray
 
 _PIECES_PER_HASH = 4
 _BITS_PER_PIECE = 16
-_SCAN_FACTOR = 4  # the table is left for a plain scan where it would visit more than a quarter of the hashes
+_SCAN_FACTOR = 4  # a query that would visit more than a quarter of the hashes scans all of them instead
 _VISITS_PER_CHUNK = 2_000_000  # of hashes: some 50 MB
 _COMPARISONS_PER_CHUNK = 4_000_000
 
 
 class HammingIndex:
-    """Multi-index hashing: hashes filed under each of their four 16-bit pieces.
+    """Index by multi-index hashing: each hash is filed under its four 16-bit pieces.
 
-    Two hashes that differ in at most 11 bits differ in at most 2 bits in one of the pieces at least, so that looking up
-    the 137 nearest values of each piece finds all of them. A million hashes take 32 MB.
+    If two hashes differ in at most 11 bits, at least one of their pieces differs in at most 2 bits. Lookup of the 137
+    nearest values of each piece therefore finds every match. A million hashes take 32 MB.
 
     Source: Norouzi, Punjani, Fleet 2012, "Fast search in Hamming space with multi-index hashing".
     """
@@ -36,7 +36,7 @@ class HammingIndex:
             self._starts.append(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
 
     def within(self, queries: HashArray, distance: int) -> tuple[IntArray, IntArray]:
-        """All (position in queries, position in the index) whose hashes differ in at most `distance` bits.
+        """Find all (position in queries, position in the index) whose hashes differ in at most `distance` bits.
 
         Raises:
             ValueError: `distance` is above 11.
@@ -66,7 +66,7 @@ class HammingIndex:
         sizes: IntArray,
         distance: int,
     ) -> IntArray:
-        """(N, 2) pairs found in the buckets `values` of piece `piece`."""
+        """Return the pairs (N, 2) found in the buckets `values` of one piece."""
         sizes, starts = sizes.ravel(), self._starts[piece][values].ravel()
         # The positions starts[b], starts[b] + 1, ... of every bucket b, one after the other.
         offsets = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
@@ -77,19 +77,19 @@ class HammingIndex:
 
 
 def scan(hashes: HashArray, queries: HashArray, query_positions: IntArray, distance: int) -> IntArray:
-    """(N, 2) pairs of these queries with hashes at most `distance` bits away, by comparing with each."""
+    """Find the pairs (N, 2) of these queries with hashes at most `distance` bits away, by comparing all."""
     pair_chunks = [np.empty((0, 2), np.int64)]
     step = max(1, _COMPARISONS_PER_CHUNK // max(1, len(hashes)))
     for start in range(0, len(query_positions), step):
         chunk = query_positions[start : start + step]
         near = np.bitwise_count(queries[chunk, None] ^ hashes) <= distance
-        row, member = np.divmod(np.flatnonzero(near), max(1, len(hashes)))  # numpy's nonzero is slow in two dimensions
+        row, member = np.divmod(np.flatnonzero(near), max(1, len(hashes)))  # numpy's nonzero is slow in 2-D
         pair_chunks.append(np.stack([chunk[row], member], axis=1))
     return np.concatenate(pair_chunks)
 
 
 def _query_chunks(query_positions: IntArray, visits: IntArray) -> list[IntArray]:
-    """Queries in portions that visit some two million hashes each."""
+    """Split queries into chunks that visit some two million hashes each."""
     if not len(query_positions):
         return []
     return np.split(
@@ -104,7 +104,7 @@ def _pieces(hashes: HashArray) -> list[IntArray]:
 
 @cache
 def _near_zero(distance: int) -> npt.NDArray[np.uint16]:
-    """All 16-bit numbers with at most `distance` bits set."""
+    """Return all 16-bit numbers with at most `distance` bits set."""
     return np.array(
         [
             sum(1 << bit for bit in bits)

@@ -1,4 +1,4 @@
-"""Pairs of fingerprints that look alike: compared, recorded and read."""
+"""Pairs of similar fingerprints: comparison, recording and reading."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from sdlora.store.intake import chunks, insert_or_ignore
 from sdlora.store.tables import FingerprintTable, SimilarPairTable
 
 Pair = tuple[int, int, float]
-"""Two fingerprint ids, the smaller first, and how much the two differ."""
+"""(smaller fingerprint id, larger fingerprint id, difference in grey levels)."""
 
-_PAIRS_PER_COMPARISON = 4_096  # pairs compared at once: their thumbnails take some 25 MB
-_MAX_CACHED_FINGERPRINTS = 8_192  # fingerprints that stay in memory: some 50 MB
+_PAIRS_PER_COMPARISON = 4_096  # thumbnails of so many pairs take some 25 MB
+_MAX_CACHED_FINGERPRINTS = 8_192  # some 50 MB
 
 
 @dataclass
 class FingerprintCache:
-    """Fingerprints by id with what a coarse match compares of them, the latest of which stay in memory.
+    """Cache of the latest fingerprints and their cells for a coarse match, by fingerprint id.
 
-    An image whose hashes are close to many others' is asked for again and again while a collection comes in.
+    While a collection comes in, an image with hashes close to many others is read again and again.
     """
 
     _recent: dict[int, tuple[Fingerprint, FloatArray]] = field(default_factory=dict)
     _pixels: dict[int, str] = field(default_factory=dict)
 
     def read(self, session: Session, fingerprint_ids: list[int]) -> dict[int, tuple[Fingerprint, FloatArray]]:
-        """Those of the ids that are recorded; an image that was purged since its hashes were read has none."""
+        """Read the recorded ones of these ids. An image purged since its hashes were read is missing."""
         table = FingerprintTable
         statements = (
             select(table.id, table.pixels_sha256).where(table.id.in_(chunk)) for chunk in chunks(fingerprint_ids)
@@ -43,7 +43,7 @@ class FingerprintCache:
         recorded = {
             fingerprint_id: pixels for statement in statements for fingerprint_id, pixels in session.execute(statement)
         }
-        # SQLite gives the id of a purged image to the next one.
+        # SQLite reuses the id of a purged image.
         cached_ids = [
             fingerprint_id
             for fingerprint_id in fingerprint_ids
@@ -55,14 +55,14 @@ class FingerprintCache:
             coarse = coarse_cells(list(fresh.values()))
             cached.update(zip(fresh, zip(fresh.values(), coarse, strict=True), strict=True))
         self._pixels.update(recorded)
-        self._recent.update(cached)  # behind all others
+        self._recent.update(cached)  # moves them behind all others
         for oldest in list(self._recent)[: max(0, len(self._recent) - _MAX_CACHED_FINGERPRINTS)]:
             del self._recent[oldest], self._pixels[oldest]
         return cached
 
 
 def compare(session: Session, ids: IntArray, apply: Apply = map, cache: FingerprintCache | None = None) -> list[Pair]:
-    """Compare (N, 2) pairs of fingerprint ids, record those that look alike at all, and return these."""
+    """Compare pairs (N, 2) of fingerprint ids; record and return pairs that differ by at most MAX_DIFFERENCE."""
     cache = cache or FingerprintCache()
     alike: list[Pair] = []
     for chunk in np.split(ids, range(_PAIRS_PER_COMPARISON, len(ids), _PAIRS_PER_COMPARISON)):
@@ -87,7 +87,7 @@ def compare(session: Session, ids: IntArray, apply: Apply = map, cache: Fingerpr
 
 
 def read_fingerprints(session: Session, fingerprint_ids: Iterable[int]) -> dict[int, Fingerprint]:
-    """Fingerprints by their ids, in the order of these; there may be none of an image that was purged."""
+    """Read fingerprints by id, in ascending order of ids. A purged image has none."""
     fingerprints: dict[int, Fingerprint] = {}
     table = FingerprintTable
     for chunk in chunks(sorted(fingerprint_ids)):
@@ -98,7 +98,7 @@ def read_fingerprints(session: Session, fingerprint_ids: Iterable[int]) -> dict[
 
 
 def same_pairs(session: Session, after: int) -> list[Pair]:
-    """Recorded pairs that are the same, the second of them behind an id."""
+    """Read the recorded pairs of equal fingerprints whose second id is greater than `after`."""
     table = SimilarPairTable
     statement = select(table.first_id, table.second_id, table.difference)
     same = statement.where(table.second_id > after, table.difference < SAME_DIFFERENCE)
@@ -106,9 +106,9 @@ def same_pairs(session: Session, after: int) -> list[Pair]:
 
 
 def group_around(session: Session, fingerprint_ids: Set[int], threshold: float) -> tuple[set[int], list[Pair]]:
-    """The fingerprints that are joined to these by a chain of pairs below the threshold, and all such pairs.
+    """Find the fingerprints connected to these by a chain of pairs below the threshold, and all such pairs.
 
-    Pairs within a cluster may be lacking; where the threshold is low, the chain goes by way of its representative.
+    Pairs within a cluster may be missing. At a low threshold, the chain runs through the representative of a cluster.
     """
     group, fresh = set(fingerprint_ids), sorted(fingerprint_ids)
     pairs: dict[tuple[int, int], float] = {}
@@ -128,6 +128,6 @@ def group_around(session: Session, fingerprint_ids: Set[int], threshold: float) 
 
 
 def pairs_below(session: Session, threshold: float) -> list[Pair]:
-    """(fingerprint id, fingerprint id, difference) of all pairs that differ less than the threshold."""
+    """Read all pairs that differ less than the threshold."""
     statement = select(SimilarPairTable.first_id, SimilarPairTable.second_id, SimilarPairTable.difference)
     return [tuple(row) for row in session.execute(statement.where(SimilarPairTable.difference < threshold))]

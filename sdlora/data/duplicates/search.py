@@ -1,4 +1,4 @@
-"""Search for the images that look like a new one: pairs are found and recorded once, when an image is first decoded."""
+"""Search for similar images. Pairs are found and recorded once, when an image is first decoded."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from sdlora.data.duplicates.pairs import FingerprintCache, compare, same_pairs
 from sdlora.store.intake import chunks, insert_or_ignore
 from sdlora.store.tables import FingerprintTable
 
-_MAX_UNINDEXED = 16_384  # hashes that are compared one by one before they are filed in the index
-_ROWS_PER_READ = 50_000  # read at once
-_PAIRS_PER_COMPARISON = 4_096  # pairs compared before it is looked whether a cluster makes others needless
+_MAX_UNINDEXED = 16_384  # hashes that are scanned before they enter the index
+_ROWS_PER_READ = 50_000
+_PAIRS_PER_COMPARISON = 4_096  # after so many pairs, clusters may make other comparisons needless
 
 
 class SimilarPairs:
-    """The recorded hashes in memory, 40 bytes an image and 64 more in an index, for an exact search.
+    """Exact search over all recorded hashes in memory: 40 bytes per image, and 64 more in the index.
 
     Args:
-        apply: does what `map` does; the comparing of pairs is left to it.
+        apply: a `map`, possibly in several processes, that compares pairs.
     """
 
     def __init__(self, apply: Apply = map) -> None:
@@ -39,11 +39,11 @@ class SimilarPairs:
         self._cache = FingerprintCache()
 
     def add(self, session: Session, fingerprints: Mapping[str, Fingerprint]) -> dict[str, int]:
-        """Record fingerprints and all the pairs that they make; returns fingerprint ids by digest of the pixels.
+        """Record fingerprints and their similar pairs; return fingerprint ids by digest of the pixels.
 
-        `session` holds the write lock, so that no fingerprint of another process slips in uncompared.
+        `session` must hold the write lock, so that no fingerprint of another process stays uncompared.
         """
-        self._read_new(session)  # what other processes have added, and compared, since
+        self._read_new(session)  # fingerprints that other processes have added and compared since
         rows = [
             {
                 "pixels_sha256": pixels,
@@ -60,7 +60,7 @@ class SimilarPairs:
         return self._ids_by_pixels(session, list(fingerprints))
 
     def _read_new(self, session: Session) -> int:
-        """Take in the fingerprints that were added since the last look; returns the position of the first."""
+        """Read the fingerprints added since the last call; return the position of the first."""
         known_count = len(self._ids)
         statement = select(FingerprintTable.id, FingerprintTable.hashes).order_by(FingerprintTable.id)
         statement = statement.where(FingerprintTable.version == VERSION)
@@ -77,13 +77,13 @@ class SimilarPairs:
         return known_count
 
     def _record_pairs(self, session: Session, first_new: int) -> None:
-        """Compare the fingerprints from a position on with all before them, and with one another."""
+        """Compare the fingerprints from a position on with all earlier ones, and with each other."""
         clusters = self._clusters.full()
         is_hidden = np.isin(self._ids, [member for members in clusters.values() for member in members])
         pending = self._alike(first_new, ~is_hidden)
         while len(pending):
             with_representatives = np.isin(pending[:, 0], list(self._clusters.full()))
-            if with_representatives.any():  # first, as it may make others needless
+            if with_representatives.any():  # first, because this may make other comparisons needless
                 chunk, pending = pending[with_representatives], pending[~with_representatives]
             else:
                 chunk, pending = pending[:_PAIRS_PER_COMPARISON], pending[_PAIRS_PER_COMPARISON:]
@@ -92,7 +92,7 @@ class SimilarPairs:
         self._clusters.learn(compare(session, self._alike_in_clusters(first_new, clusters), self._apply, self._cache))
 
     def _alike(self, first_new: int, visible: BoolArray) -> IntArray:
-        """(N, 2) ids of visible fingerprints with close hashes, one of them new, ordered by the second, larger id."""
+        """Find pairs (N, 2) of close visible fingerprints, at least one of them new, by their second, larger id."""
         self._update_index(first_new)
         fresh = self._hashes[first_new:]
         if not len(fresh):
@@ -110,7 +110,7 @@ class SimilarPairs:
         return self._pairs_of_ids(pair_chunks)
 
     def _alike_in_clusters(self, first_new: int, clusters: Mapping[int, Sequence[int]]) -> IntArray:
-        """As above, of new fingerprints and the members of other clusters, which were left out there."""
+        """Find pairs of new fingerprints and members of other clusters, which `_alike` leaves out."""
         pair_chunks = [np.empty((0, 2), np.int64)]
         fresh = self._ids[first_new:].tolist()
         for representative, ids in clusters.items():
@@ -125,14 +125,14 @@ class SimilarPairs:
         return self._pairs_of_ids(pair_chunks)
 
     def _pairs_of_ids(self, pair_chunks: Sequence[IntArray]) -> IntArray:
-        """Each pair of positions once, as ids, the smaller first."""
+        """Convert pairs of positions to unique pairs of ids, the smaller first."""
         pairs = np.sort(np.concatenate(pair_chunks), axis=1)
         pairs = np.unique(pairs[pairs[:, 0] != pairs[:, 1]][:, ::-1], axis=0)[:, ::-1]
         ids: IntArray = self._ids[pairs]
         return ids
 
     def _update_index(self, end: int) -> None:
-        """Put the hashes before `end` into the index, once they are many enough to be worth a new one."""
+        """Rebuild the index over the hashes before `end`, once enough of them are missing from it."""
         if end - self._indexed_count > max(_MAX_UNINDEXED, self._indexed_count // 8):
             self._indexes = [HammingIndex(self._hashes[:end, column]) for column in range(HASH_COUNT)]
             self._indexed_count = end

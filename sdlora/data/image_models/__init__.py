@@ -1,1 +1,1 @@
-"""Models that look at images, where a person asks for them: captions and unsafe content."""
+"""Optional image models: captioning and scores of unsafe content."""

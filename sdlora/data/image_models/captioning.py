@@ -1,4 +1,4 @@
-"""Let a model write captions where nobody has; a person's and a source's stand before them."""
+"""Automatic captions by a model. Captions of a person or a source take precedence."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _MAX_TOKENS = 40
 
 
 def write_captions(store: ImageStore, config: DataConfig, on_progress: OnProgress | None = None) -> dict[str, str]:
-    """Caption every accepted image of which only its file name speaks; returns the captions by SHA-256.
+    """Caption every accepted image that has no caption, or only its file name; return captions by SHA-256.
 
-    A run that is killed keeps what it has written, and the next one goes on.
+    A killed run keeps its recorded captions, and the next run continues from there.
 
     Raises:
-        DataError: there is no such model, or the setting names none.
+        DataError: the model does not exist, or the setting is empty.
         WeightsError: the model is damaged or of another kind.
     """
     if not config.caption_model:
@@ -57,7 +57,7 @@ def write_captions(store: ImageStore, config: DataConfig, on_progress: OnProgres
 
 
 class Captioner:
-    """An image-to-text model of transformers: BLIP, GIT, a vision encoder with a text decoder, and their like."""
+    """Image-to-text model of transformers, such as BLIP, GIT, or a vision encoder with a text decoder."""
 
     def __init__(self, config: DataConfig) -> None:
         folder = model_folder(config.caption_model, _SETTING)
@@ -69,7 +69,7 @@ class Captioner:
         self._model: Any = parts[2].eval().to(self._device)
 
     def captions(self, images: Sequence[Image.Image]) -> list[str]:
-        """One line of text for each RGB image, the most probable one; empty where the model says nothing."""
+        """Generate one line of text per RGB image by greedy search; empty if the model generates nothing."""
         import torch
 
         pixels = self._processor(images=list(images), return_tensors="pt")["pixel_values"].to(self._device)

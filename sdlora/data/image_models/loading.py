@@ -1,4 +1,4 @@
-"""Models that look at images: a classifier, or one that writes captions; from a folder or the hub."""
+"""Loading of image models (classifiers, captioning models) from a folder or the hub."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _FILE_PATTERNS = ("*.json", "*.txt", "*.safetensors")  # no code, no pickles
 
 
 def model_folder(source: str, setting: str) -> Path:
-    """The model on this machine, downloaded if it is a hub id `owner/name@commit`.
+    """Return the folder of a model, downloaded first if `source` is a hub id `owner/name@commit`.
 
     Raises:
-        DataError: there is no such model; `setting` is what the user typed it into.
+        DataError: the model does not exist; the message names `setting`.
     """
     if Path(source).is_dir():
         return Path(source)
@@ -33,7 +33,7 @@ def model_folder(source: str, setting: str) -> Path:
 
     try:
         return Path(snapshot_download(hub_id[1], revision=hub_id[2], allow_patterns=list(_FILE_PATTERNS)))
-    # Offline, a wrong id and a wrong commit all arrive as different exceptions of httpx and huggingface_hub.
+    # No network, a wrong id and a wrong commit raise different exceptions of httpx and huggingface_hub.
     except Exception as error:
         raise DataError(
             f"data.{setting}: {source!r} cannot be downloaded ({type(error).__name__}). Check the id, the commit and "
@@ -42,7 +42,7 @@ def model_folder(source: str, setting: str) -> Path:
 
 
 def model_digest(folder: Path) -> str:
-    """SHA-256 over the model's files, by name; read again only when one of them has changed."""
+    """SHA-256 over the model's files, ordered by path. It is cached until a size or modification time changes."""
     files = sorted(path for pattern in _FILE_PATTERNS for path in folder.glob(pattern))
     stamps = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
     return _digest(stamps)
@@ -58,10 +58,10 @@ def _digest(stamps: tuple[tuple[str, int, int], ...]) -> str:
 
 
 def load_parts(folder: Path, setting: str, parts: Sequence[str]) -> list[Any]:
-    """Objects of these `transformers` classes ("AutoTokenizer", ...) from a folder: safetensors, no code of theirs.
+    """Load objects of these `transformers` classes ("AutoTokenizer", ...) from safetensors, without remote code.
 
     Raises:
-        WeightsError: a part is missing, damaged, or of another kind.
+        WeightsError: a part is missing, damaged or of another kind.
     """
     import transformers
 
@@ -72,7 +72,7 @@ def load_parts(folder: Path, setting: str, parts: Sequence[str]) -> list[Any]:
         )
     logging = transformers.utils.logging
     had_progress_bar = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # how progress is shown is our caller's business
+    logging.disable_progress_bar()  # the caller shows progress
     try:
         return [_load(folder, setting, part) for part in parts]
     finally:
@@ -83,7 +83,7 @@ def load_parts(folder: Path, setting: str, parts: Sequence[str]) -> list[Any]:
 def _load(folder: Path, setting: str, part: str) -> Any:
     import transformers
 
-    # Image processors and tokenizers have no weights, and refuse to be told how to read them.
+    # Image processors and tokenizers have no weights, and reject this option.
     options = {"use_safetensors": True} if "Model" in part else {}
     try:
         return getattr(transformers, part).from_pretrained(

@@ -1,4 +1,4 @@
-"""Score images with a classifier of unsafe content; the scores lie in the ledger under the model's digest."""
+"""Scores of unsafe content by a classifier, recorded under the digest of the model."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _IMAGES_PER_BATCH = 16
 def score_unsafe(
     store: ImageStore, image_ids: Sequence[int], config: DataConfig, on_progress: OnProgress | None = None
 ) -> int:
-    """Score those images that can be decoded and have no score of this model yet; returns how many those were.
+    """Score the decodable images without a score of this model; return their number.
 
-    Without `unsafe_model` in the settings nothing is done.
+    Does nothing if the setting `unsafe_model` is empty.
 
     Raises:
-        DataError: there is no such model, or it knows none of `unsafe_labels`.
+        DataError: the model does not exist, or lacks one of `unsafe_labels`.
         WeightsError: the model is damaged or of another kind.
     """
     if not config.unsafe_model:
@@ -63,7 +63,7 @@ def score_unsafe(
 
 
 class Classifier:
-    """An image classifier and which of its labels count."""
+    """Image classifier and the labels that count as unsafe."""
 
     def __init__(self, config: DataConfig) -> None:
         folder = model_folder(config.unsafe_model, _SETTING)
@@ -81,7 +81,7 @@ class Classifier:
         self._columns = [column_of[label] for label in unsafe_labels]
 
     def scores(self, images: Sequence[Image.Image]) -> list[float]:
-        """For each RGB image the probability of the labels that count, together."""
+        """Return the total probability of the unsafe labels for each RGB image."""
         import torch
 
         pixels = self._processor(images=list(images), return_tensors="pt")["pixel_values"].to(self._device)
@@ -92,7 +92,7 @@ class Classifier:
 
 
 def _without_score(store: ImageStore, image_ids: Sequence[int], key: str) -> list[tuple[int, str]]:
-    """(id, SHA-256) of those of these images that have pixels and no score under this key."""
+    """Return (id, SHA-256) of the images with a fingerprint and no score under this key."""
     scored = exists().where(
         CheckTable.image_id == ImageTable.id, CheckTable.name == SCORE, CheckTable.parameters == key
     )

@@ -1,1 +1,1 @@
-"""Scores and fingerprints of many images, in worker processes or on other machines."""
+"""Measuring of many images (scores, fingerprints) in worker processes or on other machines."""

@@ -1,4 +1,4 @@
-"""The only place that looks at images for cleaning: bytes in, scores and a fingerprint out."""
+"""Measuring of images for cleaning: from bytes to scores and a fingerprint."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from sdlora.data.decoding.decode import Decoded, Header, decode
 from sdlora.data.decoding.stack import Stack, stacks
 from sdlora.data.duplicates.fingerprint import Fingerprint, fingerprints
 
-_PIXELS_PER_BATCH = 1 << 20  # decoded before any is measured: some 10 MB
+_PIXELS_PER_BATCH = 1 << 20  # decoded images in memory at once: some 10 MB
 
 
 @dataclass(frozen=True)
 class ImageScores:
-    """Scores and fingerprint of one image. `scores` are by check name; a check that had nothing to see has none."""
+    """Scores and fingerprint of one image. `scores` holds a score per check name; some checks may have none."""
 
     sha256: str
     header: Header | None
@@ -29,19 +29,19 @@ class ImageScores:
 
 
 def measure(sha256: str, content: bytes, max_pixels: int, background: str = "white") -> ImageScores:
-    """Score one image by all checks; nothing is decoded if the header promises more than `max_pixels`."""
+    """Score one image by all checks. It is not decoded if it has more than `max_pixels` by its header."""
     return next(measure_many([(sha256, content)], max_pixels, background))
 
 
 def measure_many(
     images: Iterable[tuple[str, bytes]], max_pixels: int, background: str = "white"
 ) -> Iterator[ImageScores]:
-    """The same of many images by SHA-256 and bytes, in their order. Small ones of one size are measured together.
+    """Score images, given as (SHA-256, bytes), in their order. Small images of one size are measured together.
 
-    What is measured of an image does not depend, to the bit, on the others.
+    The results for one image are bit-identical whatever other images are measured with it.
 
     Raises:
-        DataError: `images` does, because bytes are missing; those before it are measured first.
+        DataError: raised by `images` if bytes are missing; the images before are yielded first.
     """
     shas: list[str] = []
     decoded_images: list[Decoded] = []
@@ -55,14 +55,14 @@ def measure_many(
             if pixels >= _PIXELS_PER_BATCH:
                 yield from score_decoded(shas, decoded_images, background)
                 shas, decoded_images, pixels = [], [], 0
-    except DataError:  # of the next image's bytes; what was decoded before it is not lost
+    except DataError:  # the next image's bytes are missing; images decoded before it are still yielded
         yield from score_decoded(shas, decoded_images, background)
         raise
     yield from score_decoded(shas, decoded_images, background)
 
 
 def score_decoded(shas: Sequence[str], decoded_images: Sequence[Decoded], background: str) -> list[ImageScores]:
-    """Score what became of images' bytes by all checks."""
+    """Score decoded images by all checks, also those that could not be decoded."""
     readable = [index for index, image in enumerate(decoded_images) if image.rgb is not None]
     scores_by_index = {
         index: _score(shas[index], image, background) for index, image in enumerate(decoded_images) if image.rgb is None
@@ -98,7 +98,7 @@ def _score(
 
 
 def _pixels_sha256(stack: Stack, stack_position: int) -> str:
-    """Digest of the size and every pixel: equal for two files that show exactly the same."""
+    """Return the digest of size and pixels, equal for two files with the same pixels."""
     width, height = stack.size
     digest = hashlib.sha256(f"{width}x{height} RGB ".encode())
     digest.update(stack.pixels[stack_position].data)

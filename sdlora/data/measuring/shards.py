@@ -1,4 +1,4 @@
-"""Measuring on other machines: a shard of digests goes out, one small file comes back by way of the blob store."""
+"""Measuring on other machines: shards of digests, and their results as small files in the blob store."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from sdlora.data.measuring.measure import ImageScores
 from sdlora.data.measuring.workers import measure_blobs
 
 IMAGES_PER_SHARD = 1_000
-"""Images per shard: some seconds of work, a result of a few megabytes."""
+"""Images per shard, for some seconds of work and a result of a few megabytes."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Some images to be measured, by what is needed to do so and nothing else: no pixels, no open files."""
+    """Images to be measured on another machine. It holds no pixels and no open files."""
 
     blobs_url: str
     shas: tuple[str, ...]
@@ -37,16 +37,16 @@ class Shard:
 
     @cached_property
     def digest(self) -> str:
-        """Names the work: the same images measured by the same code under the same settings."""
+        """Digest of the work: the images, the versions of the code, and the settings."""
         code = [[check.name, check.version] for check in CHECKS] + [VERSION, *current_decodings(self.background)]
         work = [code, self.max_pixels, self.background, self.shas]
         return hashlib.sha256(json.dumps(work).encode()).hexdigest()
 
 
 def measure_shard(shard: Shard) -> str:
-    """Measure every image of a shard and leave the result beside the blobs; returns the shard's digest.
+    """Measure every image of a shard and store the result next to the blobs; return the digest of the shard.
 
-    A result that is there already, of a run that was cut off, is not made again.
+    An existing result, for example of a killed run, is not computed again.
 
     Raises:
         DataError: the bytes of an image are missing or damaged.
@@ -59,7 +59,7 @@ def measure_shard(shard: Shard) -> str:
 
 
 class ShardResults:
-    """Results on their way back: `<blobs>/measured/<shard digest>`, each whole or not at all."""
+    """Storage of results in `<blobs>/measured/<shard digest>`, each written atomically."""
 
     def __init__(self, blobs_url: str) -> None:
         self._fs: AbstractFileSystem
@@ -67,9 +67,9 @@ class ShardResults:
         self._folder = f"{root}/measured"
 
     def write(self, shard: Shard, images: Sequence[ImageScores]) -> None:
-        """Leave the images of a shard, in the order of its images."""
+        """Store the scores of a shard, in the order of its images."""
         lines = json.dumps([_to_json(image) for image in images]).encode()
-        # The file's own digest comes first, so that a torn one is known.
+        # The digest of the content comes first, so that a torn file is detected.
         content = hashlib.sha256(lines).hexdigest().encode() + gzip.compress(lines, compresslevel=1, mtime=0)
         partial = f"{self._folder}/.partial-{uuid.uuid4().hex}"
         self._fs.makedirs(self._folder, exist_ok=True)
@@ -77,7 +77,7 @@ class ShardResults:
         self._fs.mv(partial, self._path(shard))
 
     def read(self, shard: Shard) -> list[ImageScores] | None:
-        """The images of a shard; None if there are none, or they are damaged."""
+        """Load the scores of a shard; None if there is no result, or a damaged one."""
         try:
             content: bytes = self._fs.cat_file(self._path(shard))
             lines = gzip.decompress(content[64:])
@@ -88,7 +88,7 @@ class ShardResults:
         return [_from_json(one) for one in json.loads(lines)]
 
     def remove(self, shard: Shard) -> None:
-        """Delete the result of a shard that has been recorded."""
+        """Delete the result of a shard, after it has been recorded."""
         with suppress(FileNotFoundError):
             self._fs.rm_file(self._path(shard))
 

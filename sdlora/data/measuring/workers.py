@@ -1,6 +1,6 @@
-"""Worker processes that measure images on all cores, and do other work.
+"""Worker processes for measuring images on all cores, and for other parallel work.
 
-An image that kills its process, or never ends, costs itself and not the pass.
+An image that crashes or hangs its process gets a problem of its own; all other images are measured.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from sdlora.processes.memory import keep_freed_memory
 if TYPE_CHECKING:
     from sdlora.store.blobs import BlobStore
 
-_IMAGES_PER_CHUNK = 64  # images that are measured together; fewer for each would cost small ones more
-_CHUNKS_AHEAD_PER_CORE = 12  # per core; results wait in memory until they are taken
-_BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # read when numpy is imported
+_IMAGES_PER_CHUNK = 64  # measured in one call; smaller chunks cost more per small image
+_CHUNKS_AHEAD_PER_CORE = 12  # results wait in memory until they are consumed
+_BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # read by numpy at import
 _SECONDS_PER_CHUNK = 300.0
 _SECONDS_PER_IMAGE = 60.0
-_MIN_CALLS_FOR_POOL = 4  # portions at once: below that, sending them takes longer than it saves
+_MIN_CALLS_FOR_POOL = 4  # for fewer calls, sending them takes longer than it saves
 
 Measure = Callable[[Sequence[str]], Iterable[ImageScores]]
 
 
 class Measurer(Protocol):
-    """Whatever measures the images of a blob store, given their sizes by SHA-256, in the given order."""
+    """Function that measures the images of a blob store, given their sizes by SHA-256, in the given order."""
 
     def __call__(
         self, blobs: BlobStore, sizes: Mapping[str, int], max_pixels: int, background: str = "white"
@@ -45,13 +45,13 @@ class Measurer(Protocol):
 def measure_all(
     blobs: BlobStore, sizes: Mapping[str, int], max_pixels: int, background: str = "white"
 ) -> Iterator[ImageScores]:
-    """Measure images in the given order, in worker processes where there is much to do.
+    """Measure images in the given order, in worker processes if there is enough work.
 
     Args:
-        blobs: where the bytes are.
+        blobs: store of the bytes.
         sizes: bytes of each image by SHA-256.
-        max_pixels: images whose header promises more are not decoded.
-        background: what transparent parts are laid on.
+        max_pixels: images with more pixels by their header are not decoded.
+        background: colour behind transparent parts.
 
     Raises:
         DataError: the bytes of an image are missing or damaged.
@@ -64,15 +64,15 @@ def measure_all(
 
 
 def measure_blobs(url: str, max_pixels: int, background: str, shas: Sequence[str]) -> Iterator[ImageScores]:
-    """Measure images whose bytes lie in the blob store at `url`, in the given order."""
+    """Measure images of the blob store at `url`, in the given order."""
     blobs = _blob_store(url)
     return measure_many(((sha256, blobs.get(sha256)) for sha256 in shas), max_pixels, background)
 
 
 def measure_in_processes(work: Measure, shas: Sequence[str], background: str) -> Iterator[ImageScores]:
-    """Apply `work`, which can be pickled, to the SHA-256s in worker processes; results come in the same order.
+    """Apply `work`, which must be picklable, to the SHA-256s in worker processes; yield results in the same order.
 
-    Where no process can be started (the caller's script has no `__main__` guard), this one does all of it.
+    This process does all the work if no other can be started (the caller's script has no `__main__` guard).
     """
     pool = start_pool()
     if pool is None:
@@ -92,7 +92,7 @@ def measure_in_processes(work: Measure, shas: Sequence[str], background: str) ->
                 results = running[0][1].result(timeout=_SECONDS_PER_CHUNK)
             except (BrokenProcessPool, TimeoutError):
                 _kill_workers(pool)
-                # One of the running shards did it. All that are not done go one by one, so that it is found.
+                # One of the running chunks caused it. Unfinished chunks are measured image by image, to find the cause.
                 for chunk, future in running:
                     is_done = future.done() and future.exception() is None
                     yield from future.result() if is_done else _one_by_one(work, chunk, background)
@@ -129,13 +129,13 @@ def _measure_chunk(work: Measure, shas: Sequence[str]) -> list[ImageScores]:
 def _blob_store(url: str) -> BlobStore:
     from sdlora.store.blobs import BlobStore
 
-    return BlobStore(url)  # finding the file system of a URL takes as long as decoding an icon
+    return BlobStore(url)  # cached: finding the file system of a URL takes as long as decoding an icon
 
 
 class ParallelMap:
-    """`map` in worker processes once there is enough work: the same results in the same order.
+    """Parallel `map` in worker processes if there is enough work: the same results in the same order.
 
-    A context manager, which ends its processes.
+    A context manager that stops its processes on exit.
     """
 
     def __init__(self) -> None:
@@ -143,7 +143,7 @@ class ParallelMap:
         self._can_start_pool = available_cores() > 1 and not multiprocessing.current_process().daemon
 
     def __call__(self, work: Callable[..., Any], *arguments: Iterable[Any]) -> Iterator[Any]:
-        """Results of `work`, which can be pickled, for each of the portions of its arguments."""
+        """Apply `work`, which must be picklable, to each set of arguments."""
         columns = [list(values) for values in arguments]
         if self._can_start_pool and len(columns[0]) >= _MIN_CALLS_FOR_POOL:
             self._pool = self._pool or start_pool()
@@ -151,7 +151,7 @@ class ParallelMap:
             if self._pool is not None:
                 try:
                     return iter(list(self._pool.map(work, *columns)))
-                except BrokenProcessPool:  # this process can do it as well, if more slowly
+                except BrokenProcessPool:  # this process does the work instead, more slowly
                     self._can_start_pool = False
         return map(work, *columns)
 
@@ -166,16 +166,16 @@ class ParallelMap:
 
 
 def start_pool(processes: int | None = None) -> ProcessPoolExecutor | None:
-    """Worker processes, one a core unless told otherwise; None where no process can be started."""
-    # A forked child of a process that runs PyTorch's threads can hang. The fork server is a process of its own, which
-    # loads the libraries once for all workers, and in which nothing runs.
+    """Start a pool of worker processes, by default one per core; None if no process can be started."""
+    # A child forked from a process with PyTorch's threads can hang. The fork server is a separate process without
+    # threads, which loads the libraries once for all workers.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     _start_fork_server()
     count = processes or available_cores()
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_init_worker, initargs=(dict(os.environ),))
     try:
-        # One call for each, so that all of them start at once.
+        # One call per process, so that all of them start at the same time.
         for started in [pool.submit(os.getpid) for _ in range(count)]:
             started.result()
     except BrokenProcessPool:
@@ -185,7 +185,10 @@ def start_pool(processes: int | None = None) -> ProcessPoolExecutor | None:
 
 
 def _start_fork_server() -> None:
-    """Without threads of numpy's own: every core has a worker, and threads that wait for one another take more time."""
+    """Start the fork server without BLAS threads.
+
+    Every core has a worker already, and threads that wait for each other take more time.
+    """
     environment_before = {name: os.environ.get(name) for name in _BLAS_THREADS}
     os.environ.update(dict.fromkeys(_BLAS_THREADS, "1"))
     try:
@@ -199,13 +202,13 @@ def _start_fork_server() -> None:
 
 
 def _init_worker(environment: dict[str, str]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the workers
-    os.environ.update(environment)  # the fork server has that of its first use; keys of an object store may be new
-    keep_freed_memory()  # for the next stack of images: to give it back takes a fifth of the time
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the workers
+    os.environ.update(environment)  # the fork server has an older one, perhaps without new keys of an object store
+    keep_freed_memory()  # for the next stack of images: returning memory takes a fifth of the time
 
 
 def _kill_workers(pool: ProcessPoolExecutor) -> None:
-    for process in list((getattr(pool, "_processes", None) or {}).values()):  # kill_workers() of Python 3.14
+    for process in list((getattr(pool, "_processes", None) or {}).values()):  # Python 3.14 has kill_workers()
         process.kill()
     pool.shutdown(cancel_futures=True)
 
@@ -221,5 +224,5 @@ def _is_worth_a_pool(sizes: Collection[int]) -> bool:
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
