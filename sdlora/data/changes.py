@@ -29,6 +29,7 @@ class SnapshotChanges:
 
     @property
     def any(self) -> bool:
+        """Whether anything changed."""
         return any((self.added, self.removed, self.recaptioned, self.reweighted, self.remasked))
 
 
@@ -41,7 +42,7 @@ def changes_since_snapshot(store: ImageStore, config: DataConfig | None = None) 
     """Compare the newest snapshot with the one that would be made now. Images without a verdict do not count.
 
     Args:
-        config: its `weight_by` sets the current weights; None stands for the default settings.
+        config: its `weight_by` sets the current weights; None means the default settings.
     """
     config = config or DataConfig()
     newest = latest_snapshot(store)
@@ -72,6 +73,7 @@ class _TrainedAs(NamedTuple):
 
 
 def _trained_as(rows: Iterable[SnapshotRow]) -> dict[str, _TrainedAs]:
+    """Return training data by SHA-256."""
     return {row.sha256: _TrainedAs(row.captions, row.weight, row.mask) for row in rows}
 
 

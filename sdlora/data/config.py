@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from sdlora.core.config_base import FrozenConfig
 
 MAX_DIFFERENCE = 60.0
-"""Pairs that differ more than this are not recorded, so no threshold may lie above it."""
+"""Largest recorded difference of a pair, in grey levels, and so the upper limit of every threshold."""
 
 WeightSource = Literal["repeats", "ratings"]
 
@@ -17,9 +17,9 @@ BACKGROUND = "^(white|black|grey|#[0-9a-f]{6})$"
 
 
 class DataConfig(FrozenConfig):
-    """Where images come from, which of them are kept, and how they are split.
+    """Settings of the `data` section: sources, cleaning and the split.
 
-    Changing a threshold decides again from recorded scores; no image is decoded for it.
+    After a change of a threshold, images are decided again from recorded scores, without decoding.
     """
 
     sources: tuple[str, ...] = Field(
@@ -53,8 +53,8 @@ class DataConfig(FrozenConfig):
         4.0, ge=0, le=128, description="standard deviation of brightness below which it is blank"
     )
     min_aspect_ratio: float = Field(0.35, ge=0, le=1, description="the least the shorter side may be of the longer one")
-    # Scores as cleanvision measures them; 0 turns a check off. Thresholds differ from cleanvision's where those would
-    # throw out drawings on white: 3 % of the demo's icons have low information by 0.3, fine lines on white are light.
+    # Scores as in cleanvision; 0 turns a check off. Some thresholds are lower than cleanvision's, which would reject
+    # drawings on white: 3 % of the demo's icons have information below 0.3, and fine lines on white count as light.
     dark_threshold: float = Field(
         0.32, ge=0, le=1, description="dark if 99 % of the pixels are less bright than this (0 black, 1 white)"
     )
@@ -65,7 +65,7 @@ class DataConfig(FrozenConfig):
     low_information_threshold: float = Field(
         0.16, ge=0, le=1, description="entropy below which it is one plain colour, 0 to 1; cleanvision has 0.3"
     )
-    # On what is said of an image. Styles are learnt without captions too, so little is asked for by default.
+    # Checks on records. Defaults are lenient, because styles are learnt without captions too.
     require_captions: bool = Field(False, description="reject images that nothing is said of")
     min_caption_chars: int = Field(0, ge=0, description="characters the longest caption of an image needs; 0: any")
     allow_garbled_captions: bool = Field(False, description="keep captions that were read with the wrong encoding")

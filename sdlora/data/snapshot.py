@@ -59,10 +59,12 @@ class Snapshot:
 
     @cached_property
     def train(self) -> tuple[SnapshotRow, ...]:
+        """Rows of the training images."""
         return tuple(row for row in self.rows if row.split == "train")
 
     @cached_property
     def held_out(self) -> tuple[SnapshotRow, ...]:
+        """Rows of the held-out images."""
         return tuple(row for row in self.rows if row.split == "held_out")
 
 
@@ -162,6 +164,7 @@ def _backgrounds(session: Session) -> dict[int, str]:
 
 
 def _look_alikes(session: Session, config: DataConfig) -> list[tuple[int, int]]:
+    """Return pairs of ids of candidates that differ by less than `suspect_difference`."""
     pairs = pairs_below(session, config.suspect_difference)
     statement = select(ImageTable.fingerprint_id, ImageTable.id).where(_CANDIDATES)
     images_by_fingerprint: dict[int, list[int]] = {}
@@ -176,6 +179,7 @@ def _look_alikes(session: Session, config: DataConfig) -> list[tuple[int, int]]:
 
 
 def _record_sides(session: Session, members: Sequence[Member], sides: Sides, config: DataConfig) -> None:
+    """Record new sides, and the rulings and verdicts of current and earlier split leaks."""
     new_sides = [
         {"image": member.image_id, "side": sides.splits[member.image_id]}
         for member in members

@@ -115,6 +115,7 @@ def _connected_groups(image_ids: Sequence[int], edges: Mapping[int, Sequence[int
 
 
 def _join_neighbours(group: Sequence[int], edges: Mapping[int, Sequence[int]], splits: dict[int, Split]) -> None:
+    """Assign each image of a group to the side of a neighbour that has one."""
     unassigned = list(group)
     while unassigned:
         image_id = next(

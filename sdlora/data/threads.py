@@ -47,7 +47,7 @@ def in_order(items: Iterator[T], work: Callable[[T], R], workers: int) -> Iterat
 def in_lanes(
     items: Iterator[T], work: Callable[[T], R], lane_of: Callable[[T], str], workers: int, per_lane: int
 ) -> Iterator[R]:
-    """Yield the result of `work` for each item as soon as it is done, with at most `per_lane` items of a lane at once.
+    """Yield the result of `work` for each item as soon as it is done, at most `per_lane` items of a lane in parallel.
 
     Args:
         work: may raise TryLaterError; it is called again for the item after the pause.

@@ -252,7 +252,7 @@ def forget_decisions(session: Session, image_ids: Sequence[int]) -> None:
 
 
 def _undecided(rules: str) -> Select[tuple[int]]:
-    # Not `!=`: each of these three terms can be answered from the index alone.
+    # Not `!=`: the index can answer each of these three terms.
     other_rules = or_(ImageTable.rules.is_(None), ImageTable.rules < rules, ImageTable.rules > rules)
     # A purged image has no bytes left and is never decided again.
     return select(ImageTable.id).where(other_rules, ImageTable.rejected_by.is_distinct_from(PURGED))

@@ -41,6 +41,7 @@ class Clusters:
         }
 
     def has_member(self, representative: int, fingerprint_id: int) -> bool:
+        """Return whether a fingerprint is a member of the cluster of this representative."""
         return self._representative_of.get(fingerprint_id) == representative
 
     def same_cluster(self, pairs: IntArray) -> BoolArray:

@@ -99,7 +99,7 @@ def differences(
 
 
 def coarse_cells(fingerprints: Sequence[Fingerprint]) -> FloatArray:
-    """Compute the input (M, parts, D) of a coarse match, bit-identical whatever other fingerprints are given."""
+    """Compute the input (M, parts, D) of a coarse match, bit-identical for any set of other fingerprints."""
     return _cells_of(_thumbnails(fingerprints))
 
 
@@ -203,7 +203,7 @@ def _without_foot(weights: FloatArray) -> FloatArray:
 
 
 def _is_possible(maps: FloatArray, stretch: FloatArray) -> BoolArray:
-    """Return (N,) whether the overlap is large enough and the map neither stretches nor mirrors."""
+    """Return (N,) whether the overlap is large enough and the map does not stretch or mirror."""
     scales = maps[:, [0, 2]]
     shifts = maps[:, [1, 3]]
     positive = ((scales > 0.5) & (scales < 2)).all(axis=1)
@@ -245,8 +245,8 @@ def coarse_match(cells: FloatArray, pairs: IntArray, gains: tuple[float, float])
 def _cells_of(rgb: ByteArray) -> FloatArray:
     """Compute mean colours (M, parts, 3 * 7 * 8) of the cells of each part of thumbnails (M, S, S, 3).
 
-    The lowest row of cells is left out, because captions are there. The cells of one image are bit-identical whatever
-    other images are given, because each matrix product is of one image.
+    The lowest row of cells is left out, because captions are there. The cells of one image do not depend on the
+    other images, to the bit, because each matrix product is of one image.
     """
     count, side = rgb.shape[:2]
     planes = np.ascontiguousarray(rgb.transpose(0, 3, 1, 2), dtype=np.float32)  # (M, 3, S, S)

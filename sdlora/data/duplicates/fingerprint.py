@@ -44,8 +44,8 @@ class Fingerprint:
     """Fingerprint of one image.
 
     Attributes:
-        hashes: four unsigned 64-bit difference hashes of: the content, the whole image, the upper part of the content
-            (visible above a caption bar), the inner part of the image (visible after cropping).
+        hashes: four unsigned 64-bit difference hashes. In order: the content, the whole image, the upper part of the
+            content (visible above a caption bar), the inner part of the image (visible after cropping).
         aspect: width / height of the content.
         thumbnail: 32x32 RGB bytes of the content.
     """
@@ -61,7 +61,7 @@ def fingerprint(image: Image.Image) -> Fingerprint:
 
 
 def fingerprints(stack: Stack) -> list[Fingerprint]:
-    """Compute the fingerprint of each image, bit-identical whatever other images are in the stack."""
+    """Compute the fingerprint of each image. It does not depend on the rest of the stack, to the bit."""
     factor = max(1, max(stack.size) // _WORKING_SIDE_PX)
     if factor > 1:
         stack = Stack([image.reduce(factor) for image in stack.images])

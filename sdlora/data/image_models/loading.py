@@ -94,6 +94,7 @@ def _load(folder: Path, setting: str, part: str) -> Any:
 
 
 def usual_device() -> str:
+    """Return "cuda" if a GPU is available, else "cpu"."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -12,7 +12,7 @@ from sdlora.data.decoding.decode import Decoded, Header, decode
 from sdlora.data.decoding.stack import Stack, stacks
 from sdlora.data.duplicates.fingerprint import Fingerprint, fingerprints
 
-_PIXELS_PER_BATCH = 1 << 20  # decoded images in memory at once: some 10 MB
+_PIXELS_PER_BATCH = 1 << 20  # limit of decoded pixels in memory: some 10 MB
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def measure_many(
 ) -> Iterator[ImageScores]:
     """Score images, given as (SHA-256, bytes), in their order. Small images of one size are measured together.
 
-    The results for one image are bit-identical whatever other images are measured with it.
+    The results for one image do not depend on the other images, to the bit.
 
     Raises:
         DataError: raised by `images` if bytes are missing; the images before are yielded first.
