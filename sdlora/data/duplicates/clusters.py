@@ -99,8 +99,11 @@ class SkippedPairs:
         return compare(self._session, np.array(pairs, np.int64).reshape(-1, 2))
 
 
-def _are_close(own: HashArray, others: HashArray) -> Sequence[bool]:
+def _are_close(own_hashes: HashArray, candidate_hashes: HashArray) -> Sequence[bool]:
     """Return whether each row of hashes is near enough for a comparison, as in a search."""
-    distances = [np.bitwise_count(others[:, other_column] ^ own[own_column]) for own_column, other_column in SEARCHES]
+    distances = [
+        np.bitwise_count(candidate_hashes[:, other_column] ^ own_hashes[own_column])
+        for own_column, other_column in SEARCHES
+    ]
     close: list[bool] = (np.min(distances, axis=0) <= HASH_DISTANCE).tolist()
     return close

@@ -50,26 +50,26 @@ def content_boxes(pixels: ByteArray) -> FloatArray:
     by_row = ink.max(axis=2)
     left, right = _content_spans(by_column)
     top, bottom = _content_spans(by_row)
-    result = np.stack([left, top, right, bottom], axis=1)
+    boxes = np.stack([left, top, right, bottom], axis=1)
     framed = _has_colour(border, usual, _PLAIN_BORDER_LEVELS).mean(axis=1) >= 0.4
-    return np.where(framed[:, None], result, np.array([0, 0, width, height], np.float32))
+    return np.where(framed[:, None], boxes, np.array([0, 0, width, height], np.float32))
 
 
 def _bar_rows(pixels: ByteArray) -> IntArray:
     """Return the height (N,) of the bar at the bottom of each image, 0 without a bar."""
     count, height = pixels.shape[:2]
     lowest, highest = round(_BAR_SHARE_RANGE[0] * height), round(_BAR_SHARE_RANGE[1] * height)
-    result = np.zeros(count, np.int64)
+    bar_heights = np.zeros(count, np.int64)
     if lowest < 2:  # rows: not distinguishable from a border
-        return result
+        return bar_heights
     colours = _medians(pixels[:, -1])
     plain = np.flatnonzero(_has_colour(pixels[:, -1], colours, _SAME_COLOUR_LEVELS).mean(axis=1) >= _PLAIN_SHARE)
     sides = pixels[plain, : height - highest][:, :, [0, -1]].reshape(len(plain), 2 * (height - highest), 3)
     continues = _has_colour(sides, colours[plain], _SAME_COLOUR_LEVELS).mean(axis=1) > 0.5  # the border, up the sides
     for index in plain[~continues]:
         strip = pixels[index, height - highest - 1 :]
-        result[index] = _rows_of_bar(strip, np.broadcast_to(colours[index], (len(strip), 3)), lowest)
-    return result
+        bar_heights[index] = _rows_of_bar(strip, np.broadcast_to(colours[index], (len(strip), 3)), lowest)
+    return bar_heights
 
 
 def _rows_of_bar(strip: ByteArray, colour: Colours, lowest: int) -> int:

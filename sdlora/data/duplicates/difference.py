@@ -38,14 +38,14 @@ Apply = Callable[..., Iterable[FloatArray]]
 
 def _map_between(first_part: int, second_part: int) -> list[float]:
     """Return the map from the first image's coordinates to the second's under which these parts coincide."""
-    result = []
+    scales_and_shifts = []
     for axis in (0, 1):
         (from_low, from_high), (to_low, to_high) = (
             tuple(2 * end - 1 for end in _PARTS[part][axis]) for part in (first_part, second_part)
         )
         scale = (to_high - to_low) / (from_high - from_low)
-        result += [scale, to_low - scale * from_low]
-    return result
+        scales_and_shifts += [scale, to_low - scale * from_low]
+    return scales_and_shifts
 
 
 STARTS: FloatArray = np.array([_map_between(*parts) for parts in _PART_PAIRS], np.float32)
@@ -73,9 +73,9 @@ def differences(
     Returns:
         (N,) differences, equal for a pair and its reverse.
     """
-    result = np.full(len(pairs), np.inf, np.float32)
+    all_differences = np.full(len(pairs), np.inf, np.float32)
     if not len(pairs):
-        return result
+        return all_differences
     rgb = _thumbnails(fingerprints)
     aspects = np.log([fingerprint.aspect for fingerprint in fingerprints]).astype(np.float32)
     # Order each pair by content, because the alignment is not symmetric to the last digit.
@@ -94,8 +94,8 @@ def differences(
     stretches = (aspects[pairs[chunk, 0]] - aspects[pairs[chunk, 1]] for chunk in pair_chunks)
     maps = (STARTS[starts[chunk]] for chunk in pair_chunks)
     for chunk, chunk_differences in zip(pair_chunks, apply(_differences, thumbnails, stretches, maps), strict=True):
-        result[chunk] = chunk_differences
-    return result
+        all_differences[chunk] = chunk_differences
+    return all_differences
 
 
 def coarse_cells(fingerprints: Sequence[Fingerprint]) -> FloatArray:
@@ -121,15 +121,15 @@ def _differences(pixels: ByteArray, stretch: FloatArray, starts: FloatArray) -> 
     half = rgb.shape[2] // 2
     rough = grey.reshape(-1, 2, half, 2, half, 2).mean(axis=(3, 5))
     maps, errors = _align_roughly(rough, stretch, starts)
-    result = np.full(len(rgb), np.inf, np.float32)
+    all_differences = np.full(len(rgb), np.inf, np.float32)
     chosen = np.flatnonzero(errors < _ROUGH_LIMIT)
     if len(chosen):
         fine, _ = refine(grey[chosen, 0], grey[chosen, 1], maps[chosen], steps=3)
         possible = _is_possible(fine, stretch[chosen])
         chosen, fine = chosen[possible], fine[possible]
     if len(chosen):
-        result[chosen] = _worst_squares(rgb[chosen], grey[chosen], fine)
-    return result
+        all_differences[chosen] = _worst_squares(rgb[chosen], grey[chosen], fine)
+    return all_differences
 
 
 def _align_roughly(grey: FloatArray, stretch: FloatArray, starts: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -212,10 +212,10 @@ def _is_possible(maps: FloatArray, stretch: FloatArray) -> BoolArray:
     shared = (ends.clip(0) / 2).prod(axis=1)
     of_first = shared / safe.prod(axis=1)
     pulled = np.abs(np.log(safe[:, 0] / safe[:, 1]) - stretch)
-    result: BoolArray = (
+    possible: BoolArray = (
         positive & (shared >= _MIN_OVERLAP) & (of_first >= _MIN_OVERLAP) & (pulled <= math.log(_MAX_STRETCH))
     )
-    return result
+    return possible
 
 
 def coarse_match(cells: FloatArray, pairs: IntArray, gains: tuple[float, float]) -> FloatArray:
@@ -230,16 +230,19 @@ def coarse_match(cells: FloatArray, pairs: IntArray, gains: tuple[float, float])
         (N, K) differences.
     """
     energies = np.einsum("mpd,mpd->mp", cells, cells)
-    result = np.empty((len(pairs), len(_PART_PAIRS)), np.float32)
+    errors = np.empty((len(pairs), len(_PART_PAIRS)), np.float32)
     for start in range(0, len(pairs), _PAIRS_PER_COARSE_MATCH):
-        first, second = pairs[start : start + _PAIRS_PER_COARSE_MATCH].T
+        first_positions, second_positions = pairs[start : start + _PAIRS_PER_COARSE_MATCH].T
         for column, (first_part, second_part) in enumerate(_PART_PAIRS):
-            products = np.einsum("nd,nd->n", cells[first, first_part], cells[second, second_part])
-            first_energies, second_energies = energies[first, first_part], energies[second, second_part]
+            products = np.einsum("nd,nd->n", cells[first_positions, first_part], cells[second_positions, second_part])
+            first_energies, second_energies = (
+                energies[first_positions, first_part],
+                energies[second_positions, second_part],
+            )
             gain = (products / np.maximum(second_energies, 1)).clip(*gains)
             squares = first_energies - 2 * gain * products + gain * gain * second_energies
-            result[start : start + _PAIRS_PER_COARSE_MATCH, column] = np.sqrt(squares.clip(0) / cells.shape[-1])
-    return result
+            errors[start : start + _PAIRS_PER_COARSE_MATCH, column] = np.sqrt(squares.clip(0) / cells.shape[-1])
+    return errors
 
 
 def _cells_of(rgb: ByteArray) -> FloatArray:
@@ -252,11 +255,11 @@ def _cells_of(rgb: ByteArray) -> FloatArray:
     planes = np.ascontiguousarray(rgb.transpose(0, 3, 1, 2), dtype=np.float32)  # (M, 3, S, S)
     rows = np.concatenate([_averages(side, *down) for _, down in _PARTS])  # (parts * 8, S)
     lines = (rows @ planes).reshape(count, 3, len(_PARTS), _CELLS_PER_SIDE, side)
-    result = np.empty((count, len(_PARTS), 3 * (_CELLS_PER_SIDE - 1) * _CELLS_PER_SIDE), np.float32)
+    colours = np.empty((count, len(_PARTS), 3 * (_CELLS_PER_SIDE - 1) * _CELLS_PER_SIDE), np.float32)
     for part, (across, _) in enumerate(_PARTS):
         cells = np.ascontiguousarray(lines[:, :, part, :-1]) @ _averages(side, *across).T  # (M, 3, 7, 8)
-        result[:, part] = cells.reshape(count, -1)
-    return result
+        colours[:, part] = cells.reshape(count, -1)
+    return colours
 
 
 def _averages(side: int, low: float, high: float) -> FloatArray:

@@ -117,12 +117,12 @@ def _difference_hashes(values: FloatArray, *parts: Part) -> HashArray:
     # One product for both parts, with unused mixed quarters: reading the pixels twice takes longer.
     lines = _product(rows, values.reshape(count, height, width * 3))
     cells = _product(lines, np.kron(columns, _CHANNEL_WEIGHTS).T)
-    result = []
+    hashes = []
     for number in range(len(parts)):
         levels = np.rint(cells[:, 8 * number : 8 * number + 8, 9 * number : 9 * number + 9])  # of grey
         bits = levels[..., 1:] > levels[..., :-1]
-        result.append(np.packbits(bits.reshape(count, 64), axis=1).view(">u8")[:, 0])
-    return np.stack(result).astype(np.uint64)
+        hashes.append(np.packbits(bits.reshape(count, 64), axis=1).view(">u8")[:, 0])
+    return np.stack(hashes).astype(np.uint64)
 
 
 def _gaussian_weights(side: int, spans: FloatArray, cells: int, softness: float) -> FloatArray:

@@ -85,7 +85,7 @@ class ShardResults:
             return None
         if hashlib.sha256(lines).hexdigest().encode() != content[:64]:
             return None
-        return [_from_json(one) for one in json.loads(lines)]
+        return [_from_json(image_json) for image_json in json.loads(lines)]
 
     def remove(self, shard: Shard) -> None:
         """Delete the result of a shard, after it has been recorded."""
