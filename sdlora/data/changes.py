@@ -29,7 +29,7 @@ class SnapshotChanges:
 
     @property
     def any(self) -> bool:
-        """Whether anything changed."""
+        """True if any image changed."""
         return any((self.added, self.removed, self.recaptioned, self.reweighted, self.remasked))
 
 
