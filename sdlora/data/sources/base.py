@@ -138,7 +138,7 @@ class SourceContext:
     """The settings, and the store that a source is collected into."""
 
     config: DataConfig
-    store: ImageStore | None = None
+    store: ImageStore
 
 
 Opener = Callable[[str, SourceContext], Source | None]

@@ -38,8 +38,6 @@ def open_generated(uri: str, context: SourceContext) -> Source | None:
         return None
     min_stars, version = _options(uri)
     store = context.store
-    if store is None:
-        raise DataError(f"data.sources: {uri!r} needs the image database that it is collected into.")
     with store.read() as session:
         liked = liked_generations(session, min_stars, version)
     if not liked:

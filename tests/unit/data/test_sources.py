@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import datasets
@@ -12,22 +13,26 @@ from sdlora.data.config import DataConfig
 from sdlora.data.sources import Item, Source, SourceContext
 from sdlora.data.sources import open_source as open_source_within
 from sdlora.data.sources.captions import find_captions
+from sdlora.store import ImageStore
 from tests.unit.data.drawing import drawing, encoded
 
+OpenSource = Callable[[str], Source]
 
-def open_source(uri: str) -> Source:
-    return open_source_within(uri, SourceContext(DataConfig()))
+
+@pytest.fixture
+def open_source(store: ImageStore) -> OpenSource:
+    return lambda uri: open_source_within(uri, SourceContext(DataConfig(), store))
 
 
 def _texts(item: Item) -> tuple[str, ...]:
     return tuple(caption.text for caption in find_captions(item, item.sidecar(), lambda: item.read().data))
 
 
-def _captions(folder: Path) -> dict[str, tuple[str, ...]]:
-    return {item.path: _texts(item) for item in open_source(str(folder)).items()}
+def _captions(source: Source) -> dict[str, tuple[str, ...]]:
+    return {item.path: _texts(item) for item in source.items()}
 
 
-def test_a_folder_is_read_with_all_folders_in_it_but_hidden_ones(folder: Path) -> None:
+def test_a_folder_is_read_with_all_folders_in_it_but_hidden_ones(open_source: OpenSource, folder: Path) -> None:
     for name in ("b.png", "a/z.JPG", "a/deep/er/x.webp", ".hidden.png", ".git/y.png", "notes.md"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"")
@@ -36,7 +41,7 @@ def test_a_folder_is_read_with_all_folders_in_it_but_hidden_ones(folder: Path) -
     assert (source.name, source.count) == ("pictures", 3)
 
 
-def test_captions_come_from_metadata_then_a_text_file_then_the_name(folder: Path) -> None:
+def test_captions_come_from_metadata_then_a_text_file_then_the_name(open_source: OpenSource, folder: Path) -> None:
     for name in ("one.png", "two.png", "red-apple_3.png", "four.png"):
         (folder / name).write_bytes(b"")
     rows = [
@@ -47,7 +52,7 @@ def test_captions_come_from_metadata_then_a_text_file_then_the_name(folder: Path
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     (folder / "one.txt").write_text("hidden by the metadata")
     (folder / "two.txt").write_bytes("\ufeffa tree\n\n  in  the\tsnow\n".encode())
-    assert _captions(folder) == {
+    assert _captions(open_source(str(folder))) == {
         "one.png": ("first", "second"),
         "two.png": ("a tree", "in the snow"),
         "red-apple_3.png": ("red apple 3",),
@@ -59,13 +64,13 @@ def test_captions_come_from_metadata_then_a_text_file_then_the_name(folder: Path
     assert (one.sidecar().licence, one.sidecar().origin) == ("CC0", "me")
 
 
-def test_metadata_of_a_folder_further_in_knows_better(folder: Path) -> None:
+def test_metadata_of_a_folder_further_in_knows_better(open_source: OpenSource, folder: Path) -> None:
     (folder / "in").mkdir()
     (folder / "in" / "x.png").write_bytes(b"")
     (folder / "metadata.jsonl").write_text('{"file_name": "in/x.png", "text": "from outside"}\n')
-    assert _captions(folder) == {"in/x.png": ("from outside",)}
+    assert _captions(open_source(str(folder))) == {"in/x.png": ("from outside",)}
     (folder / "in" / "metadata.csv").write_text('file_name,text\nx.png,"from inside, with a comma"\n')
-    assert _captions(folder) == {"in/x.png": ("from inside, with a comma",)}
+    assert _captions(open_source(str(folder))) == {"in/x.png": ("from inside, with a comma",)}
 
 
 @pytest.mark.parametrize(
@@ -79,7 +84,7 @@ def test_metadata_of_a_folder_further_in_knows_better(folder: Path) -> None:
     ],
 )
 def test_metadata_that_cannot_be_understood_is_named_by_file_and_line(
-    folder: Path, name: str, content: bytes, words: str
+    open_source: OpenSource, folder: Path, name: str, content: bytes, words: str
 ) -> None:
     (folder / "a.png").write_bytes(b"")
     (folder / name).write_bytes(content)
@@ -88,7 +93,9 @@ def test_metadata_that_cannot_be_understood_is_named_by_file_and_line(
     assert name in str(caught.value)
 
 
-def test_names_that_are_not_utf8_or_hold_control_characters_are_shown_safely(folder: Path) -> None:
+def test_names_that_are_not_utf8_or_hold_control_characters_are_shown_safely(
+    open_source: OpenSource, folder: Path
+) -> None:
     (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(b"1")
     (folder / "line\nbreak\x1b[31m.png").write_bytes(b"2")
     items = {item.path: item for item in open_source(str(folder)).items()}
@@ -97,7 +104,9 @@ def test_names_that_are_not_utf8_or_hold_control_characters_are_shown_safely(fol
     assert _texts(broken)[0] == "line break [31m"
 
 
-def test_a_missing_folder_a_file_and_a_folder_without_images_are_named_with_the_remedy(folder: Path) -> None:
+def test_a_missing_folder_a_file_and_a_folder_without_images_are_named_with_the_remedy(
+    open_source: OpenSource, folder: Path
+) -> None:
     with pytest.raises(DataError, match=r"data\.sources.*nowhere.*nothing there.*Correct the path"):
         open_source(str(folder / "nowhere"))
     (folder / "notes.md").write_text("x")
@@ -112,7 +121,7 @@ def test_a_missing_folder_a_file_and_a_folder_without_images_are_named_with_the_
         open_source("gopher://host/x")
 
 
-def test_a_file_uri_is_a_path(folder: Path) -> None:
+def test_a_file_uri_is_a_path(open_source: OpenSource, folder: Path) -> None:
     (folder / "a b.png").write_bytes(b"")
     assert [item.path for item in open_source(folder.as_uri()).items()] == ["a b.png"]
 
@@ -121,7 +130,7 @@ def _dataset(rows: dict[str, list[object]]) -> datasets.Dataset:
     return datasets.Dataset.from_dict(rows).cast_column("picture", datasets.Image())
 
 
-def test_a_saved_dataset_gives_undecoded_bytes_and_captions(folder: Path) -> None:
+def test_a_saved_dataset_gives_undecoded_bytes_and_captions(open_source: OpenSource, folder: Path) -> None:
     contents = [encoded(drawing(seed)) for seed in range(3)]
     rows = {
         "id": [1, 2, 3, 4],
@@ -146,13 +155,15 @@ def test_a_saved_dataset_gives_undecoded_bytes_and_captions(folder: Path) -> Non
     ]
 
 
-def test_a_dataset_without_an_image_column_is_refused_with_what_was_found(folder: Path) -> None:
+def test_a_dataset_without_an_image_column_is_refused_with_what_was_found(
+    open_source: OpenSource, folder: Path
+) -> None:
     datasets.Dataset.from_dict({"text": ["a"]}).save_to_disk(folder / "saved")
     with pytest.raises(DataError, match=r"no image column, found text \(Value\)"):
         open_source(str(folder / "saved"))
 
 
-def test_a_damaged_dataset_is_refused(folder: Path) -> None:
+def test_a_damaged_dataset_is_refused(open_source: OpenSource, folder: Path) -> None:
     (folder / "state.json").write_text("{")
     with pytest.raises(DataError, match="cannot be loaded"):
         open_source(str(folder))
