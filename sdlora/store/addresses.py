@@ -75,6 +75,7 @@ def redacted_url(url: str) -> RedactedUrl:
     if not any(letter in url for letter in "?@#"):
         return RedactedUrl(url, url)
     try:
+        # Not httpx.URL: it rewrites what it reads (/a/../b, ä, :80), and a name that changes is fetched again.
         parts = urlsplit(url)
     except ValueError:  # not to be fetched either
         bare = re.sub(r"//[^/]*@", "//", re.split("[?#]", url)[0])

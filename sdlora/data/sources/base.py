@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -177,7 +178,8 @@ def printable(path: str) -> str:
     """A path in letters that every database and terminal takes."""
     if path.isascii() and path.isprintable():
         return path
-    path = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    with suppress(UnicodeEncodeError):  # names from JSON may hold half a surrogate pair, which repr shows
+        path = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in path)
 
 

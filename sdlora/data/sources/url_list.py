@@ -91,7 +91,8 @@ def _items(rows: Iterator[Row], column: str, shared: SharedNames, downloader: Do
 
 
 def _url(row: Row, column: str) -> str:
-    return str(row.get(column) or "").strip()
+    url = str(row.get(column) or "").strip()
+    return url.encode("utf-8", "backslashreplace").decode()  # JSON may hold half a surrogate pair
 
 
 def _read(downloader: Downloader, urls: Sequence[str], known_stamp: str | None = None) -> Content | None:

@@ -13,7 +13,7 @@ from sdlora.data.config import DataConfig
 from sdlora.data.sources import Item, Source, SourceContext
 from sdlora.data.sources import open_source as open_source_within
 from sdlora.data.sources.captions import find_captions
-from sdlora.store import ImageStore
+from sdlora.store.image_store import ImageStore
 from tests.unit.data.drawing import drawing, encoded
 
 OpenSource = Callable[[str], Source]

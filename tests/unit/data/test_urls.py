@@ -167,8 +167,9 @@ def test_with_recheck_only_what_changed_is_sent_again(store: ImageStore, folder:
     assert collect(store, path, CONFIG).new == 1
     report = collect(store, path, again)
     assert (report.known, report.bytes_read, web.asked["/a.png"]) == (1, 0, 2)
-    state.update(etag='"two"', seed=2)
+    state.update(etag='"zwölf"', seed=2)
     assert collect(store, path, again).new == 1
+    assert collect(store, path, again).files == 1  # though a request's headers are ASCII
 
 
 def test_tomorrows_signature_is_the_same_file_and_no_signature_is_recorded(
@@ -307,17 +308,70 @@ def test_the_address_that_was_checked_is_the_one_that_is_used(web: Web, monkeypa
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://host/a.png", "file:///a.png", "http://", "a.png", "http://a b/", "http://u:p@host/", "http://[::1"]
+    "url",
+    [
+        *("ftp://host/a.png", "file:///a.png", "http://", "http:///a.png", "http:host/a.png", "a.png", "//host/a.png"),
+        *("http://a b/", "http://a\tb/", "http://host/a\n.png", "http://host/\x7f.png", "http://host\xa0/a.png"),
+        *("http://u:p@host/", "http://u@host/", "http://host:80@other/", "http://a\\@b/", "http://user:S3cr3t"),
+        *("http://[::1", "http://[::1]x/", "http://[v1.x]/", "http://1.2.3.256/", "http://h\u2100.example/"),
+        *("http://host:99999/", "http://host:1_0/", "http://host:-1/", "http://host:+80/", "http://host:\u0663/"),
+        *("http://host/\ud800.png", f"http://{'a' * 70}é.example/"),
+    ],
 )
 def test_what_is_no_web_address_is_refused(url: str) -> None:
-    with pytest.raises(UnreadableItemError):
+    with pytest.raises(UnreadableItemError) as caught:
         checked_url(url)
+    assert "S3cr3t" not in str(caught.value)
 
 
-def test_addresses_are_sent_in_ascii() -> None:
-    assert checked_url("https://bücher.example/ä b.png#x".replace(" ", "%20")) == (
-        "https://xn--bcher-kva.example/%C3%A4%20b.png"
-    )
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [
+        ("https://bücher.example/ä%20b.png#x", "https://xn--bcher-kva.example/%C3%A4%20b.png"),
+        ("HTTP://Host:80/%C3%A4?q=ä|b", "http://host/%C3%A4?q=%C3%A4|b"),
+        ("http://host/a/../b;v=2.png?x=%2F", "http://host/b;v=2.png?x=%2F"),
+        ("http://[2606:4700::1111]:8080/a", "http://[2606:4700::1111]:8080/a"),
+    ],
+)
+def test_addresses_are_sent_in_ascii(url: str, sent: str) -> None:
+    assert str(checked_url(url)) == sent
+    assert checked_url(sent) == checked_url(url)
+
+
+def test_the_whole_address_is_asked_for_under_its_hosts_name(store: ImageStore, folder: Path, web: Web) -> None:
+    hosts: list[str | None] = []
+
+    def page(handler: BaseHTTPRequestHandler) -> Answer:
+        hosts.append(handler.headers.get("Host"))
+        return picture(1)
+
+    web.pages = {"/a;v=2.png?x=%2F&y": page}  # `urlparse` would cut the `;v=2.png` off
+    report = collect(store, str(url_list(folder, web.url("/a;v=2.png?x=%2F&y#top"))), CONFIG)
+    assert (report.new, hosts) == (1, [f"127.0.0.1:{web.port}"])
+
+
+def test_a_redirect_in_utf8_is_followed_and_one_to_nowhere_refused(store: ImageStore, folder: Path, web: Web) -> None:
+    targets = {"/a.png": "http://[::1", "/b.png": "http://host:1_0/", "/c.png": "/ä.png".encode().decode("latin-1")}
+    targets["/d.png"] = f"http://user:S3cr3t@127.0.0.1:{web.port}/%C3%A4.png"
+    web.pages = {path: (302, {"Location": target}, b"") for path, target in targets.items()}
+    web.pages["/%C3%A4.png"] = picture(1)
+    report = collect(store, str(url_list(folder, *map(web.url, targets))), CONFIG)
+    assert report.new == 1
+    assert reasons(report) == {
+        "a.png": "no URL: its host or port cannot be understood",
+        "b.png": "no URL: its host or port cannot be understood",
+        "d.png": "it carries a user name or password",
+    }
+    assert web.asked["/%C3%A4.png"] == 1
+
+
+def test_a_letter_that_no_encoding_has_is_the_problem_of_its_row(store: ImageStore, folder: Path, web: Web) -> None:
+    web.pages = {"/a.png": picture(1)}
+    rows = [{"url": web.url("/\ud800.png")}, {"url": web.url("/a.png")}]
+    (folder / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    report = collect(store, str(folder / "list.jsonl"), CONFIG)
+    assert (report.new, report.skipped_count) == (1, 1)
+    assert report.skipped[0].path.endswith("/\\ud800.png")
 
 
 def test_numbers_in_odd_spellings_are_read_before_they_are_judged() -> None:
