@@ -72,8 +72,17 @@ def test_exif_describes_an_image_unless_the_camera_wrote_it() -> None:
     assert said(encoded(drawing(1), "JPEG", exif=exif(description="OLYMPUS DIGITAL CAMERA"))) == []
 
 
+def test_text_behind_the_pixels_of_a_png_counts_too() -> None:
+    content = png(Description="a drawing")
+    start, pixels = content.index(b"tEXt") - 4, content.index(b"IDAT") - 4
+    moved = content[:start] + content[pixels:-12] + content[start:pixels] + content[-12:]  # before IEND
+    assert moved.index(b"tEXt") > moved.index(b"IDAT")
+    assert said(moved) == [("a drawing", "png_text")]
+
+
 def test_text_that_would_unpack_or_expand_to_too_much_is_not_looked_at() -> None:
     assert said(png(parameters="x" * 50_000_000)) == []
+    assert said(png(parameters="x" * 50_000_000, Description="a drawing")) == [("a drawing", "png_text")]
     bomb = '<!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;">]>' + XMP.format(DESCRIBED.replace("tree", "&b;"))
     assert said(encoded(drawing(1), "JPEG", xmp=bomb.encode())) == []
 

@@ -1,0 +1,178 @@
+"""`collect` of a folder: our readers of folders and headers, each in turn with a library's on the same files.
+
+    python benchmarks/collecting.py captions FOLDER [--rounds 15] [--count 10000] [--unpacked]
+    python benchmarks/collecting.py folders FOLDER [--rounds 15] [--count 10000]
+    python benchmarks/collecting.py write FOLDER [--count 10000] [--seed 0] [--texts]
+
+`captions` reads captions inside images with Pillow, without the text after a PNG's pixels; --unpacked reads that text
+too, which takes the pixels with it. It also counts the files of FOLDER in which both find the same.
+`folders` lists and reads the folder with fsspec's local file system, as remote stores are; its second passes find
+nothing new. `write` draws the JPEG pictures of noise that the figures in docs/experiments.md come from, in ten folders.
+The ratio is the library's processor or wall time by ours, pair by pair; every first pass fills a store of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import io
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+from pairs import Pairs
+from PIL import Image
+
+from sdlora.data.collect import collect
+from sdlora.data.config import DataConfig
+from sdlora.data.sources import Source, SourceContext, embedded, folder, remote
+from sdlora.data.sources.base import address_key
+from sdlora.data.sources.tree import tree_items
+from sdlora.store.image_store import ImageStore
+
+PER_FOLDER = 10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["captions", "folders", "write"])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--texts", action="store_true", help="a .txt beside each picture")
+    parser.add_argument("--unpacked", action="store_true")
+    options = parser.parse_args()
+    if options.what == "write":
+        write_pictures(options.folder, options.count, options.seed, texts=options.texts)
+    elif options.what == "captions":
+        headers = partial(pillow_headers, unpacked=options.unpacked)
+        compare_captions(options.folder, headers)
+        patched = mock.patch.object(embedded, "_texts", headers)
+        compare(options.folder, options.rounds, "Pillow", lambda: patched, passes=1)
+    else:
+        patched = mock.patch.object(folder, "open_folder", open_by_fsspec)
+        compare(options.folder, options.rounds, "fsspec", lambda: patched, passes=2)
+
+
+def write_pictures(out: Path, count: int, seed: int, *, texts: bool) -> None:
+    """Write JPEG pictures of noise, 48 px."""
+    random = np.random.default_rng(seed)
+    for number in range(count):
+        place = out / f"{number * PER_FOLDER // count:02d}" / f"{number:05d}.jpg"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (48, 48, 3), dtype=np.uint8)).save(place, quality=90)
+        if texts:
+            place.with_suffix(".txt").write_text(f"picture {number}")
+
+
+def compare(pictures: Path, rounds: int, library: str, patched: Callable[[], Any], passes: int) -> None:
+    """Time `collect` with our own code and with a library's, in turn; print the ratios of each pass."""
+    names = ["first pass", "second pass"][:passes]
+    wall, cpu = {name: Pairs() for name in names}, {name: Pairs() for name in names}
+    for number in range(-1, rounds):  # the first round warms caches and is not counted
+        results = {}
+        for ours in (True, False) if number % 2 else (False, True):
+            with patched() if not ours else mock.MagicMock():
+                results[ours] = timed_passes(pictures, passes)
+        for name, own, other in zip(names, results[True], results[False], strict=True):
+            if number >= 0:
+                wall[name].add(other[0], own[0])
+                cpu[name].add(other[1], own[1])
+    for name in names:
+        print(f"{name}, wall: {wall[name].summary((library, 'ours'))}")
+        print(f"{name}, processor: {cpu[name].summary((library, 'ours'))}")
+
+
+def timed_passes(pictures: Path, passes: int) -> list[tuple[float, float]]:
+    """(wall, processor) seconds of each pass over the pictures into one new store."""
+    times = []
+    with new_store() as store:
+        for number in range(passes):
+            gc.collect()
+            wall, cpu = time.perf_counter(), time.process_time()
+            report = collect(store, str(pictures), DataConfig())
+            times.append((time.perf_counter() - wall, time.process_time() - cpu))
+            if (number == 0) != (report.bytes_read > 0):
+                raise SystemExit(f"pass {number + 1} read {report.bytes_read:,} bytes")
+    return times
+
+
+@contextmanager
+def new_store() -> Iterator[ImageStore]:
+    home = Path(tempfile.mkdtemp(prefix="sdlora-collecting-"))
+    try:
+        with ImageStore.open(home) as store:
+            yield store
+    finally:
+        shutil.rmtree(home)
+
+
+def compare_captions(pictures: Path, headers: Callable[[bytes], Any]) -> None:
+    """Print in how many files both readers find the same captions, and name the first others."""
+    same, captioned, others = 0, 0, []
+    for path in sorted(path for path in pictures.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        own = embedded.embedded_captions(content)
+        with mock.patch.object(embedded, "_texts", headers):
+            equal = embedded.embedded_captions(content) == own
+        same, captioned = same + equal, captioned + bool(own)
+        if not equal:
+            others.append(path.name)
+    print(f"{same} of {same + len(others)} files alike, {captioned} with captions inside; not alike: {others[:5]}")
+
+
+def pillow_headers(content: bytes, unpacked: bool) -> Any:
+    """What Pillow finds in a file's headers; with `unpacked` also behind the pixels."""
+    try:
+        with (
+            embedded._QUIET,
+            warnings.catch_warnings(action="ignore"),
+            Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "WEBP", "TIFF")) as image,
+        ):
+            if image.format == "TIFF":
+                return embedded._Texts(exif=content)
+            if unpacked and image.format == "PNG":
+                image.load()
+            texts = {key: value for key, value in image.info.items() if isinstance(value, str)}
+            xmp = image.info.get("xmp", b"")
+            return embedded._Texts(
+                xmp=xmp.encode() if isinstance(xmp, str) else xmp,
+                exif=image.info.get("exif", b""),
+                png=texts if image.format == "PNG" else {},
+            )
+    except Exception:  # noqa: BLE001  # damaged files raise whatever struct, bytes and zlib raise
+        return embedded._Texts()
+
+
+def open_by_fsspec(uri: str, context: SourceContext) -> Source:
+    """A local folder as remote ones are read; without the number of its files, which would be one more listing."""
+    from fsspec.implementations.local import LocalFileSystem
+
+    fs, root = LocalFileSystem(), str(Path(uri).resolve())
+    unmatched: list[str] = []
+    return Source(
+        name=Path(root).name,
+        key=address_key(root),
+        count=None,
+        items=lambda: tree_items(
+            remote._listings(fs, root, remote._Told(uri)),
+            lambda entry, size: remote._read(fs, entry, size),
+            context.config.max_file_bytes,
+            unmatched,
+        ),
+        workers=folder.WORKERS,
+        unmatched=unmatched,
+    )
+
+
+if __name__ == "__main__":
+    main()
