@@ -107,6 +107,22 @@ def test_a_file_that_cannot_be_read_is_reported_and_the_others_come_in(store: Im
     assert "max_file_bytes = 1,000,000" in reasons["huge.png"]
 
 
+def test_a_link_to_a_file_is_that_file_and_one_to_a_folder_is_passed_over(store: ImageStore, folder: Path) -> None:
+    outside = folder.parent / "outside"
+    outside.mkdir()
+    (outside / "a.png").write_bytes(encoded(drawing(1)))
+    (outside / "b.png").write_bytes(encoded(drawing(2)))
+    (folder / "link.png").symlink_to(outside / "a.png")
+    (folder / "folder.png").symlink_to(outside)
+    report = collect(store, str(folder), CONFIG)
+    assert (report.files, report.new, report.skipped) == (1, 1, ())
+    status = (outside / "a.png").stat()
+    same_size = encoded(drawing(3)).ljust(status.st_size, b"\0")[: status.st_size]
+    (outside / "a.png").write_bytes(same_size)
+    os.utime(outside / "a.png", ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000))
+    assert collect(store, str(folder), CONFIG).new == 1
+
+
 def test_an_image_that_was_taken_down_does_not_come_back(store: ImageStore, folder: Path) -> None:
     fill_folder(folder, range(2))
     collect(store, str(folder), CONFIG)
