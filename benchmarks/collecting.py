@@ -1,7 +1,7 @@
 """`collect` of a folder: our readers of folders and headers, each in turn with a library's on the same files.
 
-    python benchmarks/collecting.py captions FOLDER [--rounds 15] [--count 10000] [--unpacked]
-    python benchmarks/collecting.py folders FOLDER [--rounds 15] [--count 10000]
+    python benchmarks/collecting.py captions FOLDER [--rounds 15] [--unpacked]
+    python benchmarks/collecting.py folders FOLDER [--rounds 15]
     python benchmarks/collecting.py write FOLDER [--count 10000] [--seed 0] [--texts]
 
 `captions` reads captions inside images with Pillow, without the text after a PNG's pixels; --unpacked reads that text
@@ -9,6 +9,7 @@ too, which takes the pixels with it. It also counts the files of FOLDER in which
 `folders` lists and reads the folder with fsspec's local file system, as remote stores are; its second passes find
 nothing new. `write` draws the JPEG pictures of noise that the figures in docs/experiments.md come from, in ten folders.
 The ratio is the library's processor or wall time by ours, pair by pair; every first pass fills a store of its own.
+On busy cores short pairs tell more: give one of the ten folders and more rounds.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from sdlora.data.sources.base import address_key
 from sdlora.data.sources.tree import tree_items
 from sdlora.store.image_store import ImageStore
 
-PER_FOLDER = 10
+FOLDERS = 10
 
 
 def main() -> None:
@@ -67,7 +68,7 @@ def write_pictures(out: Path, count: int, seed: int, *, texts: bool) -> None:
     """Write JPEG pictures of noise, 48 px."""
     random = np.random.default_rng(seed)
     for number in range(count):
-        place = out / f"{number * PER_FOLDER // count:02d}" / f"{number:05d}.jpg"
+        place = out / f"{number * FOLDERS // count:02d}" / f"{number:05d}.jpg"
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(random.integers(0, 256, (48, 48, 3), dtype=np.uint8)).save(place, quality=90)
         if texts:
