@@ -1,4 +1,7 @@
-"""Captions inside image files: XMP, PNG text, EXIF. Read from the containers' headers; no pixel is decoded."""
+"""Captions inside image files: XMP, PNG text, EXIF. Read from the containers' headers; no pixel is decoded.
+
+Pillow finds text behind the pixels of a PNG only by decoding them (docs/experiments.md).
+"""
 
 from __future__ import annotations
 
