@@ -1,4 +1,4 @@
-"""What the network is asked to predict, and how a prediction turns back into latents."""
+"""Training targets: what the network is asked to predict."""
 
 from __future__ import annotations
 
@@ -33,22 +33,4 @@ def training_target(latents: Tensor, noise: Tensor, alphas_cumprod: Tensor, pred
         return level.sqrt() * noise - (1 - level).sqrt() * latents
     if prediction_type == "sample":
         return latents
-    raise ValueError(f"prediction_type must be one of {PREDICTION_TYPES}, got {prediction_type!r}.")
-
-
-def predicted_latents(
-    prediction: Tensor, noisy_latents: Tensor, alphas_cumprod: Tensor, prediction_type: PredictionType
-) -> Tensor:
-    """The clean latents x_0 that a prediction implies; the inverse of `training_target`.
-
-    Raises:
-        ValueError: an unknown prediction type.
-    """
-    level = per_image(alphas_cumprod, noisy_latents)
-    if prediction_type == "epsilon":
-        return (noisy_latents - (1 - level).sqrt() * prediction) / level.sqrt()
-    if prediction_type == "v_prediction":
-        return level.sqrt() * noisy_latents - (1 - level).sqrt() * prediction
-    if prediction_type == "sample":
-        return prediction
     raise ValueError(f"prediction_type must be one of {PREDICTION_TYPES}, got {prediction_type!r}.")

@@ -35,17 +35,6 @@ class RejectedImage:
 
 
 @dataclass(frozen=True)
-class NearDuplicate:
-    """An image that was left out because it is nearly the one that was kept."""
-
-    kept_name: str
-    kept: bytes
-    rejected_name: str
-    rejected: bytes
-    reason: str = ""
-
-
-@dataclass(frozen=True)
 class DataSummary:
     """What the images were and what became of them."""
 
@@ -56,7 +45,6 @@ class DataSummary:
     reasons: Mapping[str, int] = field(default_factory=dict)
     """Rejected images by reason."""
     rejected: Sequence[RejectedImage] = ()
-    near_duplicates: Sequence[NearDuplicate] = ()
     licences: Mapping[str, int] = field(default_factory=dict)
     """Training images by licence, as their sources state it."""
     sources: Mapping[str, int] = field(default_factory=dict)
@@ -88,8 +76,6 @@ class VersionRecord:
     samples: Path | None = None
     """One picture of what was drawn while training: prompts as rows, steps as columns."""
     code_version: str = ""
-    links: Mapping[str, str] = field(default_factory=dict)
-    """Label to http(s) address."""
     data_page: Path | None = None
     """The data page of the snapshot; it goes with the release if it is there."""
 

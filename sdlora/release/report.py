@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from markupsafe import Markup
 
@@ -60,13 +59,9 @@ def render_report(record: VersionRecord) -> str:
         chart=loss_chart(record.curves),
         samples=record.samples and file_data_uri(record.samples),
         rejected=[(image, image.content and data_uri(image.content, 96)) for image in _head(record.data.rejected)],
-        near_duplicates=[
-            (pair, data_uri(pair.kept, 96), data_uri(pair.rejected, 96)) for pair in _head(record.data.near_duplicates)
-        ],
         rejected_count=max(len(record.data.rejected), record.data.verdicts.get("rejected", 0)),
         example=json.dumps(record.duel.samples[0].prompt if record.duel.samples else "a prompt", ensure_ascii=False),
         settings=[(name, _setting(value)) for name, value in dotted(record.settings).items()],
-        links={label: url for label, url in record.links.items() if urlsplit(url).scheme in {"http", "https"}},
         data_page=DATA_PAGE if record.data_page and record.data_page.is_file() else None,
         pattern=caption_pattern(record.data.captions),
         diffusers_weights=ADAPTER_WEIGHTS,

@@ -11,7 +11,7 @@ from PIL import Image
 
 from sdlora.evaluation.config import GateConfig
 from sdlora.evaluation.gate import decide
-from sdlora.release.record import Curve, DataSummary, NearDuplicate, RejectedImage, VersionRecord
+from sdlora.release.record import Curve, DataSummary, RejectedImage, VersionRecord
 from tests.unit.evaluation.made_duel import made_duel
 
 
@@ -30,7 +30,6 @@ FULL_DATA = DataSummary(
         RejectedImage("torn.png", "unreadable: the file ends early", b"\x89PNG"),
         RejectedImage("b", "blank", png()),
     ],
-    near_duplicates=[NearDuplicate("a.png", png(), "a-copy.png", png(), "differ by 2 of 255")],
     licences={"MIT (Some Icons)": 1392},
     sources={"folder": 1392},
     captions=["an icon of a cat", "an icon of a dog", "an icon of two birds"],
@@ -60,6 +59,5 @@ def made_record(folder: Path, *, champion: bool = True, **changes: object) -> Ve
         ],
         settings={"lora": {"rank": 16, "target_modules": ["to_q", "to_k"]}, "seed": None},
         code_version="0.1.0",
-        links={"MLflow": "http://127.0.0.1:5000/#/models/icons"},
     )
     return replace(record, **changes)
