@@ -25,9 +25,8 @@ from sdlora.models.files.digests import DigestCache, folder_digest
 from sdlora.store.image_store import ImageStore
 from sdlora.training.inputs.framing import Size, centre_framing, target_sizes, upright_sizes
 from sdlora.training.inputs.image_encoder import ImageEncoder
-from sdlora.training.inputs.lookup import Encode, look_up
 from sdlora.training.inputs.masks import read_masks
-from sdlora.training.inputs.tensor_cache import TensorCache
+from sdlora.training.inputs.tensor_cache import Encode, TensorCache, look_up
 from sdlora.training.learning.trained_text import caption_tokens
 
 

@@ -20,8 +20,7 @@ from sdlora.models.families.base import free
 from sdlora.models.files.digests import DigestCache, folder_digest
 from sdlora.store.image_store import ImageStore
 from sdlora.training.inputs.framing import Size
-from sdlora.training.inputs.lookup import ONLY, Encode, look_up
-from sdlora.training.inputs.tensor_cache import TensorCache
+from sdlora.training.inputs.tensor_cache import ONLY, Encode, TensorCache, look_up
 
 _TRANSFORM = "centre-crop-v3"  # raised when load_images_uint8, encode_images or its batches change the results
 # On a CPU few images at once stay in its caches (8 of 64 px: a fifth less time than 32) and need less memory.

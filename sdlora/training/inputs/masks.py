@@ -16,8 +16,7 @@ from sdlora.data.decoding.mask import decode_mask
 from sdlora.data.snapshot import SnapshotRow
 from sdlora.store.image_store import ImageStore
 from sdlora.training.inputs.framing import Size
-from sdlora.training.inputs.lookup import ONLY, Encode, look_up
-from sdlora.training.inputs.tensor_cache import TensorCache
+from sdlora.training.inputs.tensor_cache import ONLY, Encode, TensorCache, look_up
 
 # Raised when the same bytes would give another mask.
 _ALPHA = "alpha-v1"

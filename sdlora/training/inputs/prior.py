@@ -25,9 +25,8 @@ from sdlora.models.files.digests import DigestCache, folder_digest
 from sdlora.training.config import ResolvedTraining
 from sdlora.training.inputs.encoded import EncodedRows, Resolution, encode_captions
 from sdlora.training.inputs.framing import centre_framing
-from sdlora.training.inputs.lookup import ONLY, Encode, look_up
 from sdlora.training.inputs.prior_images import draw_prior_images, plan_prior_images, write_sheet
-from sdlora.training.inputs.tensor_cache import TensorCache
+from sdlora.training.inputs.tensor_cache import ONLY, Encode, TensorCache, look_up
 
 PRIOR_SHEET = "prior-images.png"
 
