@@ -26,7 +26,7 @@ from sdlora.store.image_store import ImageStore
 from sdlora.training.inputs.framing import Size, centre_framing, target_sizes, upright_sizes
 from sdlora.training.inputs.image_encoder import ImageEncoder
 from sdlora.training.inputs.masks import read_masks
-from sdlora.training.inputs.tensor_cache import Encode, TensorCache, look_up
+from sdlora.training.inputs.tensor_cache import Encode, TensorCache
 from sdlora.training.learning.trained_text import caption_tokens
 
 
@@ -213,18 +213,23 @@ def _cached_text(
     """One encoder's outputs by caption and name; bases that share an encoder share its entries."""
     digests = DigestCache.of_home(home)
     folders = (base.folder / part.folder, base.folder / part.tokenizer_folder)
-    maker = "".join(folder_digest(folder, digests) for folder in folders)
-    cache = TensorCache(home / "cache" / "text" / f"{hashlib.sha256(maker.encode()).hexdigest()[:16]}-{part.name}")
+    digest = "".join(folder_digest(folder, digests) for folder in folders)
+    cache = TensorCache(home / "cache" / "text" / f"{hashlib.sha256(digest.encode()).hexdigest()[:16]}-{part.name}")
     by_key = {hashlib.sha256(caption.encode()).hexdigest(): caption for caption in captions}
 
-    def encoder_of_text() -> Encode:
+    def make_encoder() -> Encode:
         tokenizer, encoder = parts.load_tokenizer(base, part), parts.load_text_encoder(base, part, device)
 
-        def encode(keys: Sequence[str]) -> dict[str, dict[str, Tensor]]:
+        def encode(keys: Sequence[str]) -> dict[str, Tensor]:
             outputs = encode_text(part, tokenizer, encoder, [by_key[key] for key in keys])
-            return {key: {name: tensors[index] for name, tensors in outputs.items()} for index, key in enumerate(keys)}
+            return {
+                f"{key}.{name}": outputs[name][index] for index, key in enumerate(keys) for name in part.output_names
+            }
 
         return encode
 
-    found = look_up(cache, list(by_key), encoder_of_text, None, "encode captions", device, part.output_names)
-    return {by_key[key]: tensors for key, tensors in found.items()}
+    suffixes = [f".{name}" for name in part.output_names]
+    entries = cache.load_or_encode(
+        list(by_key), make_encoder, device=device, stage="encode captions", suffixes=suffixes
+    )
+    return {caption: {name: entries[f"{key}.{name}"] for name in part.output_names} for key, caption in by_key.items()}

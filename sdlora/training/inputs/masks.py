@@ -16,11 +16,11 @@ from sdlora.data.decoding.mask import decode_mask
 from sdlora.data.snapshot import SnapshotRow
 from sdlora.store.image_store import ImageStore
 from sdlora.training.inputs.framing import Size
-from sdlora.training.inputs.tensor_cache import ONLY, Encode, TensorCache, look_up
+from sdlora.training.inputs.tensor_cache import Encode, TensorCache
 
 # Raised when the same bytes would give another mask.
 _ALPHA = "alpha-v1"
-_BESIDE = "beside-v1"
+_MASK_FILES = "beside-v1"
 
 
 def read_masks(
@@ -41,14 +41,14 @@ def read_masks(
         UnreadableError: the bytes of an image are damaged.
         StorageError: the cache cannot be written.
     """
-    found: dict[str, Tensor] = {}
+    masks: dict[str, Tensor] = {}
     unusable: dict[str, str] = {}
     for size in sorted(set(targets.values())):
-        of_size = [rows[digest] for digest, target in targets.items() if target == size]
+        rows_of_size = [rows[digest] for digest, target in targets.items() if target == size]
         reader = _Reader(store, size, latent_reduction)
-        found |= reader.alpha([row.sha256 for row in of_size if not row.mask])
-        found |= reader.beside({f"{row.sha256}.{row.mask}": row for row in of_size if row.mask}, unusable)
-    return found, unusable
+        masks |= reader.alpha([row.sha256 for row in rows_of_size if not row.mask])
+        masks |= reader.mask_files({f"{row.sha256}.{row.mask}": row for row in rows_of_size if row.mask}, unusable)
+    return masks, unusable
 
 
 @dataclass(frozen=True)
@@ -60,31 +60,30 @@ class _Reader:
     latent_reduction: int
 
     def alpha(self, digests: Sequence[str]) -> dict[str, Tensor]:
-        def encode(keys: Sequence[str]) -> dict[str, dict[str, Tensor]]:
-            return {key: {ONLY: self._positions(decode_alpha(self.store.read_bytes(key)))} for key in keys}
+        def encode(keys: Sequence[str]) -> dict[str, Tensor]:
+            return {key: self._positions(decode_alpha(self.store.read_bytes(key))) for key in keys}
 
-        return self._look_up(_ALPHA, digests, encode)
+        return self._cached(_ALPHA, digests, encode)
 
-    def beside(self, rows: Mapping[str, SnapshotRow], unusable: dict[str, str]) -> dict[str, Tensor]:
+    def mask_files(self, rows: Mapping[str, SnapshotRow], unusable: dict[str, str]) -> dict[str, Tensor]:
         """By image; the keys name image and mask, so that an exchanged mask is another entry."""
 
-        def encode(keys: Sequence[str]) -> dict[str, dict[str, Tensor]]:
-            read = {}
+        def encode(keys: Sequence[str]) -> dict[str, Tensor]:
+            masks = {}
             for key in keys:
                 row = rows[key]
                 try:
-                    read[key] = {ONLY: self._positions(decode_mask(self.store.read_bytes(row.mask)))}
+                    masks[key] = self._positions(decode_mask(self.store.read_bytes(row.mask)))
                 except (DataError, UnreadableError) as error:
                     unusable[row.sha256] = f"the mask {row.mask[:12]} of image {row.sha256[:12]}: {error}"
-            return read
+            return masks
 
-        return {rows[key].sha256: mask for key, mask in self._look_up(_BESIDE, list(rows), encode).items()}
+        return {rows[key].sha256: mask for key, mask in self._cached(_MASK_FILES, list(rows), encode).items()}
 
-    def _look_up(self, version: str, keys: Sequence[str], encode: Encode) -> dict[str, Tensor]:
+    def _cached(self, version: str, keys: Sequence[str], encode: Encode) -> dict[str, Tensor]:
         transform = f"{version}-{self.size[1]}x{self.size[0]}px-over-{self.latent_reduction}"
         cache = TensorCache(self.store.home / "cache" / "masks" / transform)
-        found = look_up(cache, keys, lambda: encode, None, "read masks", torch.device("cpu"))
-        return {key: tensors[ONLY] for key, tensors in found.items()}
+        return cache.load_or_encode(keys, lambda: encode, device=torch.device("cpu"), stage="read masks")
 
     def _positions(self, mask: Image.Image | None) -> Tensor:
         height, width = self.size[0] // self.latent_reduction, self.size[1] // self.latent_reduction

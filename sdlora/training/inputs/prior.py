@@ -26,7 +26,7 @@ from sdlora.training.config import ResolvedTraining
 from sdlora.training.inputs.encoded import EncodedRows, Resolution, encode_captions
 from sdlora.training.inputs.framing import centre_framing
 from sdlora.training.inputs.prior_images import draw_prior_images, plan_prior_images, write_sheet
-from sdlora.training.inputs.tensor_cache import ONLY, Encode, TensorCache, look_up
+from sdlora.training.inputs.tensor_cache import Encode, TensorCache
 
 PRIOR_SHEET = "prior-images.png"
 
@@ -81,27 +81,28 @@ def _resolution(
 ) -> Resolution:
     """The images at one resolution of the run: squares, which is the bucket that square images get."""
     family = family_of(base.folder)
-    maker = folder_digest(base.folder / "vae", DigestCache.of_home(home))[:16]
+    encoder_digest = folder_digest(base.folder / "vae", DigestCache.of_home(home))[:16]
 
     def latents(mirrored: bool) -> dict[str, Tensor]:
-        def encoder() -> Encode:
+        def make_encoder() -> Encode:
             autoencoder = parts.load_autoencoder(base, device)
 
-            def encode(keys: Sequence[str]) -> dict[str, dict[str, Tensor]]:
+            def encode(keys: Sequence[str]) -> dict[str, Tensor]:
                 pixels = _scaled(torch.stack([images[key] for key in keys]), side_px)
                 encoded = encode_images(autoencoder, pixels.flip(-1) if mirrored else pixels)
-                return {key: {ONLY: each} for key, each in zip(keys, encoded, strict=True)}
+                return dict(zip(keys, encoded, strict=True))
 
             return encode
 
-        folder = f"{maker}-prior-{side_px}px" + ("-mirrored" if mirrored else "")
+        folder = f"{encoder_digest}-prior-{side_px}px" + ("-mirrored" if mirrored else "")
         cache = TensorCache(home / "cache" / "latents" / folder)
-        found = look_up(cache, list(images), encoder, on_progress, "encode prior images", device)
-        return {key: tensors[ONLY] for key, tensors in found.items()}
+        return cache.load_or_encode(
+            list(images), make_encoder, device=device, stage="encode prior images", on_progress=on_progress
+        )
 
-    whole = centre_framing((side_px, side_px), (side_px, side_px))
-    shown = {key: family.image_conditioning(whole) for key in (images if family.shows_framing else ())}
-    return Resolution(latents(mirrored=False), latents(mirrored=True) if mirror else {}, shown)
+    framing = centre_framing((side_px, side_px), (side_px, side_px))
+    image_conditioning = {key: family.image_conditioning(framing) for key in (images if family.shows_framing else ())}
+    return Resolution(latents(mirrored=False), latents(mirrored=True) if mirror else {}, image_conditioning)
 
 
 def _scaled(images_uint8: Tensor, side_px: int) -> Tensor:

@@ -7,7 +7,7 @@ its content: one that was damaged does not match its name, is deleted, and costs
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -20,12 +20,10 @@ from sdlora.core.files import file_sha256
 from sdlora.core.progress import OnProgress
 from sdlora.models.families.base import free
 
-_CHUNK = 64
-ONLY = ""
-"""The name of the output of an encoder that has one."""
+_KEYS_PER_FILE = 64
 
-Encode = Callable[[Sequence[str]], dict[str, dict[str, Tensor]]]
-"""From the keys of one chunk to the outputs of each by name; a key that cannot be encoded is left out."""
+Encode = Callable[[Sequence[str]], Mapping[str, Tensor]]
+"""Makes the entries of some keys; leaves out a key that cannot be encoded."""
 
 
 class TensorCache:
@@ -36,21 +34,63 @@ class TensorCache:
 
     def load(self, keys: Collection[str]) -> dict[str, Tensor]:
         """Those of `keys` that are present and undamaged."""
-        wanted = set(keys)
-        found: dict[str, Tensor] = {}
+        requested = set(keys)
+        entries: dict[str, Tensor] = {}
         for path in sorted(self.folder.glob("*.safetensors")):
-            if not wanted - found.keys():
+            if not requested - entries.keys():
                 break
             try:
                 with safe_open(path, framework="pt") as file:
-                    present = wanted.intersection(file.keys())
-                    whole = not present or file_sha256(path) == path.stem
-                    found |= {key: file.get_tensor(key) for key in present if whole}
+                    present = requested.intersection(file.keys())
+                    is_intact = not present or file_sha256(path) == path.stem
+                    entries |= {key: file.get_tensor(key) for key in present if is_intact}
             except (OSError, SafetensorError):
-                whole = False
-            if not whole:
+                is_intact = False
+            if not is_intact:
                 path.unlink(missing_ok=True)
-        return found
+        return entries
+
+    def load_or_encode(
+        self,
+        keys: Sequence[str],
+        make_encoder: Callable[[], Encode],
+        *,
+        device: torch.device,
+        stage: str,
+        on_progress: OnProgress | None = None,
+        suffixes: Sequence[str] = ("",),
+    ) -> dict[str, Tensor]:
+        """Load the entries of all keys; encode and add missing ones first.
+
+        Args:
+            keys: what the tensors are made from. A key that cannot be encoded is absent from the result.
+            make_encoder: called only if an entry is missing, to load the encoder.
+            device: where the encoder runs; its memory is freed afterwards.
+            stage: name of the work for `on_progress`.
+            on_progress: called after every file with the keys done and the number of missing keys.
+            suffixes: one per output of the encoder: a key has the entries `key + suffix`.
+
+        Raises:
+            StorageError: the disk is full or not writable; finished files are kept.
+        """
+        entries_of = {key: {key + suffix for suffix in suffixes} for key in keys}
+        requested = [key + suffix for key in keys for suffix in suffixes]
+        entries = self.load(requested)
+        missing = [key for key in keys if not entries_of[key] <= entries.keys()]
+        if missing:
+            encode = make_encoder()
+            for start in range(0, len(missing), _KEYS_PER_FILE):
+                chunk = missing[start : start + _KEYS_PER_FILE]
+                encoded = encode(chunk)
+                if encoded:
+                    self.add(encoded)
+                if on_progress:
+                    on_progress(stage, start + len(chunk), len(missing))
+            del encode
+            free(device)
+            # Read back, so that this run trains on the same tensors as the next one.
+            entries = self.load(requested)
+        return {entry: entries[entry] for entry in requested if entry in entries}
 
     def add(self, tensors: Mapping[str, Tensor]) -> None:
         """Write one file with these entries.
@@ -70,42 +110,3 @@ class TensorCache:
                 f"Cannot write to the cache {self.folder}: {error}. Free some space and run again; "
                 "finished parts are kept."
             ) from error
-
-
-def look_up(
-    cache: TensorCache,
-    keys: Sequence[str],
-    make_encoder: Callable[[], Encode],
-    on_progress: OnProgress | None,
-    stage: str,
-    device: torch.device,
-    outputs: Sequence[str] = (ONLY,),
-) -> dict[str, dict[str, Tensor]]:
-    """By key and output, from the cache; what is missing is computed first. What cannot be encoded is left out."""
-    entries = {key: {name: f"{key}.{name}" if name else key for name in outputs} for key in keys}
-    wanted = [entry for of_key in entries.values() for entry in of_key.values()]
-    found = cache.load(wanted)
-    missing = [key for key in keys if not found.keys() >= set(entries[key].values())]
-    if missing:
-        encode = make_encoder()
-        for done, chunk in _chunks(missing):
-            encoded = encode(chunk)
-            if encoded:
-                cache.add({entries[key][name]: tensors[name] for key, tensors in encoded.items() for name in outputs})
-            if on_progress:
-                on_progress(stage, done, len(missing))
-        del encode
-        free(device)
-        # Read back, not kept from above: what is trained on is what the next run will find.
-        found = cache.load(wanted)
-    return {
-        key: {name: found[entry] for name, entry in of_key.items()}
-        for key, of_key in entries.items()
-        if found.keys() >= set(of_key.values())
-    }
-
-
-def _chunks(keys: Sequence[str]) -> Iterable[tuple[int, Sequence[str]]]:
-    for start in range(0, len(keys), _CHUNK):
-        chunk = keys[start : start + _CHUNK]
-        yield start + len(chunk), chunk
