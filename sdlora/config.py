@@ -121,8 +121,8 @@ def explain(config: PipelineConfig, base: BaseModelRef, home: Path, flags: Colle
             if isinstance(value, BaseModel):
                 yield from walk(value, getattr(resolved, key), f"{name}.")
                 continue
-            given = key in section.model_fields_set and (value is not None or name not in origins)
-            origin = "flag" if name in flags else "file" if given else origins.get(name, "default")
+            is_set = key in section.model_fields_set and (value is not None or name not in origins)
+            origin = "flag" if name in flags else "file" if is_set else origins.get(name, "default")
             yield Setting(name, getattr(resolved, key), origin, field.description or "")
 
     return list(walk(config, resolve(config, base, home), ""))
@@ -162,8 +162,10 @@ def load_file(path: Path, model: type[ConfigFile], flags: Mapping[str, Any] | No
     if not isinstance(settings, dict):
         raise ConfigError(f"{path} must hold settings by name, such as `name: my-style`; found {settings!r}.")
     for name, value in (flags or {}).items():
-        _put(settings, name, value)
-    return parse_settings(_absolute(settings, path.parent), model, str(path) + (" and --set" if flags else ""))
+        _set_by_name(settings, name, value)
+    return parse_settings(
+        _with_absolute_paths(settings, path.parent), model, str(path) + (" and --set" if flags else "")
+    )
 
 
 def parse_flags(texts: Sequence[str]) -> dict[str, Any]:
@@ -184,7 +186,7 @@ def parse_flags(texts: Sequence[str]) -> dict[str, Any]:
     return flags
 
 
-def _put(settings: dict[str, Any], name: str, value: Any) -> None:
+def _set_by_name(settings: dict[str, Any], name: str, value: Any) -> None:
     *sections, key = name.split(".")
     for section in sections:
         inner = settings.setdefault(section, {})
@@ -212,9 +214,9 @@ def _describe(model: type[BaseModel], problem: Any) -> str:
     key = ".".join(map(str, location))
     if problem["type"] != "extra_forbidden":
         return f"{key}: {problem['msg']}; found {problem['input']!r}."
-    known = _known_keys(model, location[:-1])
-    nearest = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
-    remedy = f"Did you mean {nearest[0]!r}?" if nearest else f"Known here: {', '.join(known)}."
+    known_keys = _known_keys(model, location[:-1])
+    nearest = difflib.get_close_matches(str(location[-1]), known_keys, n=1, cutoff=0.5)
+    remedy = f"Did you mean {nearest[0]!r}?" if nearest else f"Known here: {', '.join(known_keys)}."
     return f"{key}: unknown setting. {remedy}"
 
 
@@ -234,46 +236,46 @@ def without_empty(settings: Any, model: type[BaseModel]) -> Any:
     """
     if not isinstance(settings, dict):
         return settings
-    kept = {}
+    filled: dict[str, Any] = {}
     for key, value in settings.items():
         field = model.model_fields.get(key)
         section = _section(field)
         if field is None or value is not None:
-            kept[key] = without_empty(value, section) if section else value
+            filled[key] = without_empty(value, section) if section else value
         elif field.default is not None and type(None) in get_args(field.annotation):
-            kept[key] = None
-    return kept
+            filled[key] = None
+    return filled
 
 
 def _section(field: FieldInfo | None) -> type[BaseModel] | None:
-    kind = field.annotation if field else None
-    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+    annotation = field.annotation if field else None
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
-def _absolute(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _with_absolute_paths(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The settings with relative paths resolved against the file's folder: a worker runs in another one."""
     settings = {key: dict(value) if isinstance(value, dict) else value for key, value in settings.items()}
     data = settings.get("data")
     if isinstance(data, dict) and isinstance(data.get("sources"), list):
-        data["sources"] = [_beside(folder, source) for source in data["sources"]]
+        data["sources"] = [_source_beside(folder, source) for source in data["sources"]]
     for section, key in _MODEL_PATHS:
         values = settings.get(section)
         if isinstance(values, dict) and key in values:
-            values[key] = _existing(folder, values[key])
+            values[key] = _existing_path(folder, values[key])
     return settings
 
 
-def _beside(folder: Path, source: Any) -> Any:
+def _source_beside(folder: Path, source: Any) -> Any:
     if not isinstance(source, str) or ":" in source.split("/", 1)[0]:  # a scheme such as hf: or https:
         return source
     return str((folder / Path(source).expanduser()).resolve())
 
 
-def _existing(folder: Path, value: Any) -> Any:
+def _existing_path(folder: Path, value: Any) -> Any:
     """The path in full if there is such a file or folder; else the value, such as the id of a model."""
     if not isinstance(value, str):
         return value
-    for place in (folder, Path.cwd()):
-        if value and (path := place / Path(value).expanduser()).exists():
+    for parent in (folder, Path.cwd()):
+        if value and (path := parent / Path(value).expanduser()).exists():
             return str(path.resolve())
     return value

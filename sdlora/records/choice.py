@@ -37,16 +37,15 @@ class Choice(FrozenConfig):
         stop = f"Training stopped at step {self.trained_steps}: it had ceased to help. " if self.stopped_early else ""
         if self.validation_loss is None:
             return f"{stop}The adapter of the last step, {self.step}, was kept; there was nothing to measure it on."
-        measured = [f"validation loss {self.validation_loss:.4g}"]
+        measurements = [f"validation loss {self.validation_loss:.4g}"]
         if self.validation_kid is not None:
-            of_kid = self.validation_kid
-            measured.append(f"KID of drawn captions {of_kid.value:.3g} [{of_kid.low:.3g}, {of_kid.high:.3g}]")
+            kid = self.validation_kid
+            measurements.append(f"KID of drawn captions {kid.value:.3g} [{kid.low:.3g}, {kid.high:.3g}]")
         if self.by == "loss":
-            measured.reverse()  # what was chosen by is said last, before its differences
+            measurements.reverse()  # what was chosen by is said last, before its differences
         rule = f"{self.rule} by KID" if self.by == "kid" and self.rule == "best" else self.rule
-        words = (
-            f"{stop}The adapter of step {self.step} of {self.trained_steps} was kept ({rule}): {', '.join(measured)}"
-        )
+        words = f"{stop}The adapter of step {self.step} of {self.trained_steps} was kept ({rule}): "
+        words += ", ".join(measurements)
         for rival, difference in (
             ("the base model", self.against_start),
             ("the last step", self.against_last),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sdlora.core.files import replace_file
 
-_NAMED = 'data-image="'
+_IMAGE_ATTRIBUTE = 'data-image="'
 _PURGED = '<div class="blank">purged</div>'
 
 
@@ -30,8 +30,8 @@ def blank_in_page(path: Path, sha256: str | None) -> bool:
     page = path.read_text(encoding="utf-8")
     if sha256 is None:
         pattern = r"<img[^>]*>"
-    elif _NAMED in page:
-        pattern = rf'<img[^>]*{_NAMED}{image_name(sha256)}"[^>]*>'
+    elif _IMAGE_ATTRIBUTE in page:
+        pattern = rf'<img[^>]*{_IMAGE_ATTRIBUTE}{image_name(sha256)}"[^>]*>'
     else:
         pattern = r'<img class="framed"[^>]*>'
     blanked, count = re.subn(pattern, _PURGED, page)

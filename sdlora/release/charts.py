@@ -14,8 +14,8 @@ from sdlora.release.record import Curve
 
 _WIDTH, _HEIGHT = 1024, 330
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, _WIDTH - 16, 14, _HEIGHT - 40
-_COLOURS = 3
-_MANY_POINTS = 40
+_COLOUR_COUNT = 3
+_MAX_UNSMOOTHED_POINTS = 40
 
 Points = Sequence[tuple[int, float]]
 
@@ -27,21 +27,21 @@ class _Frame:
     steps: tuple[float, float]
     loss_ticks: Sequence[float]
 
-    def place(self, step: float, loss: float) -> tuple[float, float]:
+    def to_pixels(self, step: float, loss: float) -> tuple[float, float]:
         low, high = self.loss_ticks[0], self.loss_ticks[-1]
         across = (step - self.steps[0]) / (self.steps[1] - self.steps[0])
         return _LEFT + across * (_RIGHT - _LEFT), _BOTTOM - (loss - low) / (high - low) * (_BOTTOM - _TOP)
 
     def path(self, points: Points) -> str:
-        return "M" + " L".join("{:.1f} {:.1f}".format(*self.place(step, loss)) for step, loss in points)
+        return "M" + " L".join("{:.1f} {:.1f}".format(*self.to_pixels(step, loss)) for step, loss in points)
 
     def axes(self) -> Iterator[str]:
         for loss in self.loss_ticks:
-            _, y = self.place(self.steps[0], loss)
+            _, y = self.to_pixels(self.steps[0], loss)
             yield f'<line class="rule" x1="{_LEFT}" x2="{_RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
             yield f'<text class="tick" x="{_LEFT - 10}" y="{y + 4:.1f}" text-anchor="end">{loss:.4g}</text>'
         for step in ticks(*self.steps):
-            x, _ = self.place(step, self.loss_ticks[0])
+            x, _ = self.to_pixels(step, self.loss_ticks[0])
             if self.steps[0] <= step <= self.steps[1]:
                 yield f'<text class="tick" x="{x:.1f}" y="{_BOTTOM + 20}" text-anchor="middle">{step:g}</text>'
         middle = (_LEFT + _RIGHT) / 2
@@ -68,8 +68,8 @@ def loss_chart(curves: Sequence[Curve]) -> Markup | None:
         *frame.axes(),
     ]
     for index, name, points in lines:
-        drawing = f'class="line-{index % _COLOURS}" clip-path="url(#frame)"'
-        if len(points) > _MANY_POINTS:
+        drawing = f'class="line-{index % _COLOUR_COUNT}" clip-path="url(#frame)"'
+        if len(points) > _MAX_UNSMOOTHED_POINTS:
             parts.append(f'<path {drawing} opacity="0.28" d="{frame.path(points)}"/>')
         parts.append(f'<path {drawing} d="{frame.path(smoothed(points))}"><title>{escape(name)}</title></path>')
     return Markup("".join([*parts, "</svg>"]))  # noqa: S704 -- names are escaped above, the rest are numbers
@@ -81,7 +81,7 @@ def interval_plot(estimates: Mapping[Contestant, Estimate]) -> Markup:
     low = min(estimate.low for estimate in estimates.values())
     high = max(estimate.high for estimate in estimates.values())
 
-    def place(value: float) -> float:
+    def to_x(value: float) -> float:
         return pad + (value - low) / (high - low) * (width - 2 * pad) if high > low else width / 2
 
     height = row * len(estimates) + 2
@@ -90,7 +90,7 @@ def interval_plot(estimates: Mapping[Contestant, Estimate]) -> Markup:
     ]
     for index, (name, estimate) in enumerate(estimates.items()):
         y = row * (index + 0.5) + 1
-        left, middle, right = (round(place(v), 1) for v in (estimate.low, estimate.value, estimate.high))
+        left, middle, right = (round(to_x(v), 1) for v in (estimate.low, estimate.value, estimate.high))
         parts.append(f'<line class="rule" x1="{pad}" x2="{width - pad}" y1="{y}" y2="{y}"/>')
         parts.append(f'<line class="span {name}" x1="{left}" x2="{right}" y1="{y}" y2="{y}"/>')
         parts.append(f'<circle class="dot {name}" cx="{middle}" cy="{y}" r="4"/>')
@@ -105,14 +105,14 @@ def smoothed(points: Points) -> list[tuple[int, float]]:
     return [(step, sum(window) / len(window)) for (step, _), window in zip(points, windows, strict=True)]
 
 
-def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Round numbers (1, 2 or 5 times a power of ten apart) whose ends enclose [low, high]."""
     span = max(high - low, 1e-6 * abs(high), 1e-12)  # a flat curve still needs a scale
-    raw = span / wanted
+    raw = span / count
     magnitude = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * magnitude for factor in (1, 2, 5, 10) if factor * magnitude >= raw)
-    first, last = math.floor(low / step), math.ceil(high / step)
-    return [index * step for index in range(first, max(last, first + 1) + 1)]
+    lowest, highest = math.floor(low / step), math.ceil(high / step)
+    return [index * step for index in range(lowest, max(highest, lowest + 1) + 1)]
 
 
 def _finite(points: Points) -> list[tuple[int, float]]:

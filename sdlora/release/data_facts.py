@@ -27,11 +27,11 @@ from sdlora.store.overview import (
 )
 from sdlora.store.records import Counts, ImageRecord
 
-_PER_CHECK = 12
-_PAIRS = 18
-_NEW = 36
-_RECAPTIONED = 12
-_DECISIONS = 24
+_IMAGES_PER_CHECK = 12
+_MAX_PAIRS = 18
+_MAX_NEW_IMAGES = 36
+_MAX_RECAPTIONED = 12
+_MAX_DECISIONS = 24
 
 
 @dataclass(frozen=True)
@@ -100,17 +100,17 @@ def gather_facts(store: ImageStore, config: DataConfig, snapshot_digest: str | N
     if now:
         captions = {row.sha256: row.captions for row in now.rows}
     else:
-        captions = {sha256: store.image(sha256).captions for sha256 in changes.recaptioned[:_RECAPTIONED]}
+        captions = {sha256: store.image(sha256).captions for sha256 in changes.recaptioned[:_MAX_RECAPTIONED]}
     old = {row.sha256: row.captions for row in before.rows} if before else {}
     counts = store.counts()
     listed = list_checks(config)
     with store.read() as session:
-        pairs = like_pairs(session, NEAR, _PAIRS)
-        shown = {sha256 for pair in pairs for sha256 in (pair.kept, pair.left_out)}
+        pairs = like_pairs(session, NEAR, _MAX_PAIRS)
+        named = {sha256 for pair in pairs for sha256 in (pair.kept, pair.left_out)}
         figures = size_figures(session), caption_figures(session), source_figures(session), licence_figures(session)
-        decided = decided_by_people(session, _DECISIONS)
-    known = now or before
-    order = {check.name: place for place, check in enumerate(listed)}
+        decided = decided_by_people(session, _MAX_DECISIONS)
+    snapshot = now or before
+    order = {check.name: position for position, check in enumerate(listed)}
     names = sorted(counts.rejected_by, key=lambda name: order.get(name, len(order)))
     sizes, caption_words, sources, licences = figures
     return DataFacts(
@@ -119,21 +119,23 @@ def gather_facts(store: ImageStore, config: DataConfig, snapshot_digest: str | N
         since=since,
         trouble=trouble,
         changes=changes,
-        new=[store.image(sha256) for sha256 in changes.added[:_NEW]],
+        new=[store.image(sha256) for sha256 in changes.added[:_MAX_NEW_IMAGES]],
         recaptioned=[
             Recaptioned(sha256, old.get(sha256, ()), captions.get(sha256, ()))
-            for sha256 in changes.recaptioned[:_RECAPTIONED]
+            for sha256 in changes.recaptioned[:_MAX_RECAPTIONED]
         ],
-        rejected={name: store.images("rejected", rejected_by=name, limit=_PER_CHECK) for name in names if name != NEAR},
+        rejected={
+            name: store.images("rejected", rejected_by=name, limit=_IMAGES_PER_CHECK) for name in names if name != NEAR
+        },
         pairs=pairs,
-        files={sha256: file_name(store.image(sha256)) for sha256 in shown | {one.sha256 for one in decided}},
+        files={sha256: file_name(store.image(sha256)) for sha256 in named | {decision.sha256 for decision in decided}},
         sizes=sizes,
         caption_words=caption_words,
         sources=sources,
         licences=licences,
         decided=decided,
         checks=listed,
-        weights=Counter(row.weight for row in known.train) if known else {},
+        weights=Counter(row.weight for row in snapshot.train) if snapshot else {},
     )
 
 

@@ -26,12 +26,12 @@ from sdlora.store.image_store import ImageStore
 from sdlora.store.overrides import PURGED
 from sdlora.store.records import ImageRecord
 
-_MOST_WEIGHTS = 8
-_WEIGHTS = (1, 2, 3, 5, 10, 20, 50, 100)
-_SIDES = (64, 128, 256, 512, 768, 1024, 2048)
-_ASPECTS = (0.5, 0.7, 0.9, 1.12, 1.43, 2.0)
+_MAX_WEIGHT_COLUMNS = 8
+_WEIGHT_EDGES = (1, 2, 3, 5, 10, 20, 50, 100)
+_SIDE_EDGES = (64, 128, 256, 512, 768, 1024, 2048)
+_ASPECT_EDGES = (0.5, 0.7, 0.9, 1.12, 1.43, 2.0)
 _ASPECT_NAMES = ("tall", "1:2", "3:4", "square", "4:3", "2:1", "wide")
-_WORDS = (1, 2, 4, 7, 11, 21, 51)
+_WORD_EDGES = (1, 2, 4, 7, 11, 21, 51)
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,8 @@ def _tiles(facts: DataFacts) -> Iterator[Tile]:
     yield Tile("Accepted", f"{counts.accepted:,}", f"of {counts.total:,} images{waiting}")
     share = f"{counts.rejected / counts.total:.1%} of all" if counts.total else "of none"
     purged = counts.rejected_by.get(PURGED, 0)
-    kept = f"{purged:,} purged, the others kept" if purged else "none of them deleted"
-    yield Tile("Left out", f"{counts.rejected:,}", f"{share}, {kept}")
+    detail = f"{purged:,} purged, the others kept" if purged else "none of them deleted"
+    yield Tile("Left out", f"{counts.rejected:,}", f"{share}, {detail}")
     detail = f"{len(facts.changes.removed):,} went, {len(facts.changes.recaptioned):,} have other captions"
     detail += f", {len(facts.changes.reweighted):,} another weight" if facts.changes.reweighted else ""
     detail += f", {len(facts.changes.remasked):,} another mask" if facts.changes.remasked else ""
@@ -131,8 +131,8 @@ def _verdicts(facts: DataFacts) -> Mapping[str, int]:
 
 def _groups(facts: DataFacts) -> Iterator[Group]:
     checks = {check.name: check for check in facts.checks}
-    for name, shown in facts.rejected.items():
-        yield Group(name, checks.get(name), facts.counts.rejected_by[name], shown)
+    for name, images in facts.rejected.items():
+        yield Group(name, checks.get(name), facts.counts.rejected_by[name], images)
 
 
 def _distributions(facts: DataFacts) -> Iterator[Distribution]:
@@ -142,14 +142,14 @@ def _distributions(facts: DataFacts) -> Iterator[Distribution]:
         sides[min(width, height)] = sides.get(min(width, height), 0) + count
         aspects[width / height] = aspects.get(width / height, 0) + count
     if sides:
-        chart = column_chart("Images by shorter side", _names(_SIDES), binned(sides, _SIDES))
+        chart = column_chart("Images by shorter side", _names(_SIDE_EDGES), binned(sides, _SIDE_EDGES))
         yield Distribution("Shorter side", chart, f"pixels; from {min(sides):,.0f} to {max(sides):,.0f}")
-        chart = column_chart("Images by width over height", _ASPECT_NAMES, binned(aspects, _ASPECTS))
+        chart = column_chart("Images by width over height", _ASPECT_NAMES, binned(aspects, _ASPECT_EDGES))
         yield Distribution("Shape", chart, f"width : height; from {min(aspects):.2f} to {max(aspects):.2f}")
     if facts.caption_words:
         words = {float(number): count for number, count in facts.caption_words.items()}
         labels = ["none", "1", "2–3", "4–6", "7–10", "11–20", "21–50", "more"]
-        chart = column_chart("Captions by number of words", labels, binned(words, _WORDS))
+        chart = column_chart("Captions by number of words", labels, binned(words, _WORD_EDGES))
         yield Distribution("Words in a caption", chart, "all captions that any source states of accepted images")
     yield from _weight_chart(facts)
 
@@ -159,11 +159,13 @@ def _weight_chart(facts: DataFacts) -> Iterator[Distribution]:
     if len(facts.weights) < 2:
         return
     weights = sorted(facts.weights)
-    shown = sum(weight * count for weight, count in facts.weights.items())
-    few = len(weights) <= _MOST_WEIGHTS
-    names = [f"{weight:g}" for weight in weights] if few else _names(_WEIGHTS)
-    chart = column_chart("Training images by weight", names, binned(facts.weights, weights[1:] if few else _WEIGHTS))
-    share = weights[-1] * facts.weights[weights[-1]] / shown
+    total = sum(weight * count for weight, count in facts.weights.items())
+    few = len(weights) <= _MAX_WEIGHT_COLUMNS
+    names = [f"{weight:g}" for weight in weights] if few else _names(_WEIGHT_EDGES)
+    chart = column_chart(
+        "Training images by weight", names, binned(facts.weights, weights[1:] if few else _WEIGHT_EDGES)
+    )
+    share = weights[-1] * facts.weights[weights[-1]] / total
     note = f"from {weights[0]:g} to {weights[-1]:g}; the heaviest make up {share:.0%} of what training sees"
     yield Distribution("Weight in training", chart, note)
 

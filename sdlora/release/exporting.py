@@ -114,9 +114,9 @@ def export_model(base: BaseModelRef, adapter: AdapterRef | None, out: Path, dtyp
                 str(partial), torch_dtype=DTYPES[dtype], local_files_only=True, **family.pipeline_extras
             )
         for name, state in states.items():
-            wrong = _differences(state, getattr(loaded, name).state_dict())
-            if wrong:
-                raise WeightsError(f"{out.name} read back has another {name}: {wrong[:3]} differ. It was removed.")
+            differing = _differing_names(state, getattr(loaded, name).state_dict())
+            if differing:
+                raise WeightsError(f"{out.name} read back has another {name}: {differing[:3]} differ. It was removed.")
     return out
 
 
@@ -140,39 +140,41 @@ def _for_comfyui(tensors: Mapping[str, Tensor], adapter: AdapterRef, base: BaseM
                 f"--for comfyui: {layer} joins several layers of {family.layout.title}, which is not computed for a "
                 "DoRA. Export it merged, or with the rule of LyCORIS."
             )
-        found = {part: tensors[key] for part, key in keys.items() if part != "dora_scale"}
-        change = change_of(found)
+        factors = {part: tensors[key] for part, key in keys.items() if part != "dora_scale"}
+        change = change_of(factors)
         assert change is not None
         weight = weights[layer].detach()
-        before, turned = weight.flatten(1).norm(dim=1), (weight + change(weight)).flatten(1).norm(dim=1)
+        base_norms, changed_norms = weight.flatten(1).norm(dim=1), (weight + change(weight)).flatten(1).norm(dim=1)
         scale = tensors[keys["dora_scale"]]
-        result[keys["dora_scale"]] = scale * (before / turned).view(scale.shape)
+        result[keys["dora_scale"]] = scale * (base_norms / changed_norms).view(scale.shape)
     return result
 
 
-def _require_same_changes(path: Path, meant: Mapping[str, Tensor], dtype: DtypeName) -> None:
+def _require_same_changes(path: Path, expected: Mapping[str, Tensor], dtype: DtypeName) -> None:
     """The file's change of each layer, as other tools compute it, is the one meant up to the precision's rounding."""
     with safe_open(path, framework="pt") as file:
         groups = group_by_layer(file.keys())
-        if {key for keys in groups.values() for key in keys.values()} != meant.keys():
+        if {key for keys in groups.values() for key in keys.values()} != expected.keys():
             raise WeightsError(f"{path.name} does not hold the tensors that were meant. It was removed.")
         for layer, keys in groups.items():
             for part, key in keys.items():
-                limit = _ROUNDING[dtype] * max(meant[key].abs().max().item(), 1e-6)
-                if (file.get_tensor(key).float() - meant[key]).abs().max().item() > limit:
+                limit = _ROUNDING[dtype] * max(expected[key].abs().max().item(), 1e-6)
+                if (file.get_tensor(key).float() - expected[key]).abs().max().item() > limit:
                     raise WeightsError(f"{path.name}: {part} of {layer} is not what was meant. It was removed.")
 
 
-def _require_tensors(path: Path, meant: Mapping[str, Tensor]) -> None:
+def _require_tensors(path: Path, expected: Mapping[str, Tensor]) -> None:
     with safe_open(path, framework="pt") as file:
-        if set(file.keys()) != meant.keys() or any(not torch.equal(file.get_tensor(key), meant[key]) for key in meant):
+        if set(file.keys()) != expected.keys() or any(
+            not torch.equal(file.get_tensor(key), expected[key]) for key in expected
+        ):
             raise WeightsError(f"{path.name} does not hold the tensors that were meant. It was removed.")
 
 
-def _differences(meant: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+def _differing_names(written: Mapping[str, Tensor], loaded: Mapping[str, Tensor]) -> list[str]:
     # What a reader did not find in the file stays without storage, on the device "meta".
-    return sorted(meant.keys() ^ found.keys()) or [
-        name for name in meant if found[name].is_meta or not torch.equal(meant[name], found[name])
+    return sorted(written.keys() ^ loaded.keys()) or [
+        name for name in written if loaded[name].is_meta or not torch.equal(written[name], loaded[name])
     ]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from markupsafe import Markup, escape
 
 _WIDTH, _HEIGHT, _FLOOR, _TOP = 320, 170, 132, 18
-_BAR_ROW, _BAR_WIDTH, _NAMES, _NUMBERS = 28, 1024, 220, 70
+_BAR_ROW, _BAR_WIDTH, _NAME_WIDTH, _NUMBER_WIDTH = 28, 1024, 220, 70
 
 
 def binned(counts: Mapping[float, int], edges: Sequence[float]) -> list[int]:
@@ -29,10 +29,10 @@ def column_chart(title: str, labels: Sequence[str], counts: Sequence[int]) -> Ma
         middle = (index + 0.5) * slot
         height = max(count / highest * (_FLOOR - _TOP), 1.5 if count else 0)
         if count:
-            shown = f"{escape(label)}: {count:,}"
+            tooltip = f"{escape(label)}: {count:,}"
             parts.append(
                 f'<rect class="column" x="{middle - 0.36 * slot:.1f}" y="{_FLOOR - height:.1f}" '
-                f'width="{0.72 * slot:.1f}" height="{height:.1f}" rx="2"><title>{shown}</title></rect>'
+                f'width="{0.72 * slot:.1f}" height="{height:.1f}" rx="2"><title>{tooltip}</title></rect>'
             )
             parts.append(_text(middle, _FLOOR - height - 5, "count", short(count)))
         parts.append(_text(middle, _FLOOR + 17, "tick", label))
@@ -42,18 +42,18 @@ def column_chart(title: str, labels: Sequence[str], counts: Sequence[int]) -> Ma
 def bar_chart(title: str, counts: Mapping[str, int]) -> Markup:
     """One bar per name, the number behind it."""
     height = _BAR_ROW * len(counts)
-    most = max([*counts.values(), 1])
-    room = _BAR_WIDTH - _NAMES - _NUMBERS
+    highest = max([*counts.values(), 1])
+    bar_room = _BAR_WIDTH - _NAME_WIDTH - _NUMBER_WIDTH
     parts = [f'<svg class="bars" viewBox="0 0 {_BAR_WIDTH} {height}" role="img" aria-label="{escape(title)}">']
     for index, (name, count) in enumerate(counts.items()):
         y = index * _BAR_ROW
-        width = max(count / most * room, 2)
+        width = max(count / highest * bar_room, 2)
         parts.append(f'<text class="name" x="0" y="{y + 18}">{escape(name)}</text>')
         parts.append(
-            f'<rect class="bar {"kept" if name == "accepted" else ""}" x="{_NAMES}" y="{y + 5}" width="{width:.1f}" '
-            'height="18" rx="3"/>'
+            f'<rect class="bar {"kept" if name == "accepted" else ""}" x="{_NAME_WIDTH}" y="{y + 5}" '
+            f'width="{width:.1f}" height="18" rx="3"/>'
         )
-        parts.append(f'<text class="number" x="{_NAMES + width + 9:.1f}" y="{y + 18}">{count:,}</text>')
+        parts.append(f'<text class="number" x="{_NAME_WIDTH + width + 9:.1f}" y="{y + 18}">{count:,}</text>')
     return Markup("".join([*parts, "</svg>"]))  # noqa: S704 -- names are escaped, the rest are numbers
 
 
@@ -66,5 +66,5 @@ def short(count: int) -> str:
     return str(count)
 
 
-def _text(x: float, y: float, kind: str, words: str) -> str:
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{escape(words)}</text>'
+def _text(x: float, y: float, css_class: str, words: str) -> str:
+    return f'<text class="{css_class}" x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{escape(words)}</text>'

@@ -33,9 +33,9 @@ def data_uri(content: bytes, max_side_px: int = 256) -> str | None:
         return None
     image.thumbnail((max_side_px, max_side_px))
     buffer = io.BytesIO()
-    kind = "PNG" if max(image.size) <= _LOSSLESS_PX else "JPEG"
-    image.save(buffer, kind, optimize=True, **({"quality": 88} if kind == "JPEG" else {}))
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    file_format = "PNG" if max(image.size) <= _LOSSLESS_PX else "JPEG"
+    image.save(buffer, file_format, optimize=True, **({"quality": 88} if file_format == "JPEG" else {}))
+    return f"data:image/{file_format.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def file_data_uri(path: Path, max_side_px: int = 256) -> str | None:

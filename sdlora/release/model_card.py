@@ -52,7 +52,7 @@ def render_model_card(record: VersionRecord) -> str:
         decision=record.decision,
         data=record.data,
         rows=[
-            (metric, [_cell(duel.scores[who].metrics.get(name), metric) for who in duel.contestants])
+            (metric, [_cell(duel.scores[contestant].metrics.get(name), metric) for contestant in duel.contestants])
             for name, metric in METRICS.items()
         ],
         pattern=caption_pattern(record.data.captions),
@@ -86,9 +86,9 @@ def licence_metadata(licences: Mapping[str, int]) -> dict[str, str]:
     if not names:
         return {"license": "unknown"}
     matches = [_LICENCE.fullmatch(name.strip()) for name in names]
-    known = {_HUB_LICENCES.get(match[1].lower()) if match else None for match in matches}
-    if len(known) == 1 and (only := known.pop()):
-        return {"license": only}
+    identifiers = {_HUB_LICENCES.get(match[1].lower()) if match else None for match in matches}
+    if len(identifiers) == 1 and (identifier := identifiers.pop()):
+        return {"license": identifier}
     return {"license": "other", "license_name": "licences-of-the-training-images"}
 
 

@@ -20,7 +20,7 @@ from sdlora.lora.formats.diffusers import METADATA_KEY
 from sdlora.lora.formats.tensor_file import write_tensor_file
 
 WEIGHTS_FILE = "adapter_model.safetensors"
-_KINDS = {".hada_": peft.LoHaConfig, ".lokr_": peft.LoKrConfig}
+_CONFIG_CLASSES = {".hada_": peft.LoHaConfig, ".lokr_": peft.LoKrConfig}
 
 
 def write_peft_files(folder: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bool:
@@ -37,12 +37,16 @@ def write_peft_files(folder: Path, tensors: Mapping[str, Tensor], metadata: Mapp
     Raises:
         WeightsError: the file read back is not what was meant.
     """
-    kind = next((kind for mark, kind in _KINDS.items() if any(mark in key for key in tensors)), None)
-    if kind is None:
+    config_class = next(
+        (config_class for mark, config_class in _CONFIG_CLASSES.items() if any(mark in key for key in tensors)), None
+    )
+    if config_class is None:
         return False
-    part = next(key.split(".", 1)[0] for key in tensors if any(mark in key for mark in _KINDS))
+    part = next(key.split(".", 1)[0] for key in tensors if any(mark in key for mark in _CONFIG_CLASSES))
     settings = json.loads(metadata[METADATA_KEY])
-    config = kind(**{key.removeprefix(f"{part}."): v for key, v in settings.items() if key.startswith(f"{part}.")})
+    config = config_class(
+        **{key.removeprefix(f"{part}."): v for key, v in settings.items() if key.startswith(f"{part}.")}
+    )
     config.inference_mode = True
     config.save_pretrained(str(folder))
     named = {
@@ -51,7 +55,7 @@ def write_peft_files(folder: Path, tensors: Mapping[str, Tensor], metadata: Mapp
         if key.startswith(f"{part}.")
     }
     write_tensor_file(folder / WEIGHTS_FILE, named, {"format": "pt"})
-    found = load_file(folder / WEIGHTS_FILE)
-    if found.keys() != named.keys() or any(not found[key].equal(named[key]) for key in named):
+    written = load_file(folder / WEIGHTS_FILE)
+    if written.keys() != named.keys() or any(not written[key].equal(named[key]) for key in named):
         raise WeightsError(f"{WEIGHTS_FILE} does not hold the tensors that were meant. It was removed.")
     return True

@@ -101,11 +101,11 @@ class VersionRecord:
         training = self.settings.get("training")
         if not isinstance(training, Mapping) or training.get("prior_weight") is None:
             return ""
-        shown = "; ".join(str(prompt) for prompt in training["prior_prompts"])
+        prompts = "; ".join(str(prompt) for prompt in training["prior_prompts"])
         return (
-            f"While it learnt, {training['prior_images']} images that the base model itself drew of “{shown}” were in "
-            f"the loss with weight {training['prior_weight']:g} (prior preservation), so that it keeps what the base "
-            "knew of them. They are not counted here."
+            f"While it learnt, {training['prior_images']} images that the base model itself drew of “{prompts}” were "
+            f"in the loss with weight {training['prior_weight']:g} (prior preservation), so that it keeps what the "
+            "base knew of them. They are not counted here."
         )
 
     @property

@@ -54,11 +54,13 @@ def render_report(record: VersionRecord) -> str:
         css=Markup(css),  # noqa: S704 -- the package's own style sheet
         style_hash=base64.b64encode(hashlib.sha256(css.encode()).digest()).decode(),
         tiles=list(_tiles(record)),
-        rows=list(_rows(record.duel)),
-        shown=list(_shown(record)),
+        rows=list(_metric_rows(record.duel)),
+        shown=list(_shown_rows(record)),
         chart=loss_chart(record.curves),
         samples=record.samples and file_data_uri(record.samples),
-        rejected=[(image, image.content and data_uri(image.content, 96)) for image in _head(record.data.rejected)],
+        rejected=[
+            (image, image.content and data_uri(image.content, 96)) for image in _first_items(record.data.rejected)
+        ],
         rejected_count=max(len(record.data.rejected), record.data.verdicts.get("rejected", 0)),
         example=json.dumps(record.duel.samples[0].prompt if record.duel.samples else "a prompt", ensure_ascii=False),
         settings=[(name, _setting(value)) for name, value in dotted(record.settings).items()],
@@ -69,7 +71,7 @@ def render_report(record: VersionRecord) -> str:
 
 
 @dataclass(frozen=True)
-class Row:
+class MetricRow:
     """One metric across the contestants, with the candidate's paired differences."""
 
     metric: Metric
@@ -80,7 +82,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownRow:
     """One row of the image grids as data URIs."""
 
     prompt: str
@@ -112,21 +114,23 @@ def _tiles(record: VersionRecord) -> Iterator[Tile]:
         )
 
 
-def _rows(duel: Duel) -> Iterator[Row]:
+def _metric_rows(duel: Duel) -> Iterator[MetricRow]:
     for name, metric in METRICS.items():
         estimates = {
             contestant: duel.scores[contestant].metrics[name]
             for contestant in duel.contestants
             if name in duel.scores[contestant].metrics
         }
-        finite = {who: e for who, e in estimates.items() if all(map(math.isfinite, (e.value, e.low, e.high)))}
+        finite = {
+            contestant: e for contestant, e in estimates.items() if all(map(math.isfinite, (e.value, e.low, e.high)))
+        }
         if not finite:
             continue
         pairs = {"base": duel.against_base, "champion": duel.against_champion}
         differences = {
             rival: (table[name], _standing(table[name], metric)) for rival, table in pairs.items() if name in table
         }
-        yield Row(metric, estimates, interval_plot(finite), differences)
+        yield MetricRow(metric, estimates, interval_plot(finite), differences)
 
 
 def _standing(difference: Estimate, metric: Metric) -> str:
@@ -137,12 +141,12 @@ def _standing(difference: Estimate, metric: Metric) -> str:
     return "better" if (difference.value < 0) == (metric.better == "lower") else "worse"
 
 
-def _shown(record: VersionRecord) -> Iterator[Shown]:
+def _shown_rows(record: VersionRecord) -> Iterator[ShownRow]:
     for row, sample in zip(record.duel.shown, record.duel.samples, strict=False):
         names = {"real": row.real, "base": row.base, "champion": row.champion, "candidate": row.candidate}
-        yield Shown(
+        yield ShownRow(
             prompt=row.prompt,
-            images={who: file_data_uri(record.duel_folder / name) for who, name in names.items() if name},
+            images={column: file_data_uri(record.duel_folder / name) for column, name in names.items() if name},
             candidate=file_data_uri(record.duel_folder / row.candidate),
             nearest=file_data_uri(record.duel_folder / row.nearest_training),
             held_out_sha256=sample.held_out_sha256,
@@ -152,7 +156,7 @@ def _shown(record: VersionRecord) -> Iterator[Shown]:
         )
 
 
-def _head(items: Any) -> list[Any]:
+def _first_items(items: Any) -> list[Any]:
     return list(items[:_MAX_THUMBNAILS])
 
 

@@ -17,21 +17,21 @@ class Thumbnails:
     """Data URIs by SHA-256, each made once. When the budget is spent, no more are made."""
 
     store: ImageStore
-    left_bytes: int = BUDGET_BYTES
-    made: dict[str, str | None] = field(default_factory=dict)
+    budget_left_bytes: int = BUDGET_BYTES
+    uris: dict[str, str | None] = field(default_factory=dict)
 
     def of(self, sha256: str) -> str | None:
         """The picture; None if it cannot be read, its bytes are gone, or the page has enough of them."""
-        if sha256 not in self.made:
-            self.made[sha256] = self._make(sha256)
-        return self.made[sha256]
+        if sha256 not in self.uris:
+            self.uris[sha256] = self._encode(sha256)
+        return self.uris[sha256]
 
-    def _make(self, sha256: str) -> str | None:
-        if self.left_bytes <= 0:
+    def _encode(self, sha256: str) -> str | None:
+        if self.budget_left_bytes <= 0:
             return None
         try:
             uri = data_uri(self.store.read_bytes(sha256), SIDE_PX)
         except (DataError, StorageError):  # what is known of the image can be told without its picture
             return None
-        self.left_bytes -= len(uri or "")
+        self.budget_left_bytes -= len(uri or "")
         return uri

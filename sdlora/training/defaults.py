@@ -103,13 +103,13 @@ class Filling:
 def training_fillings(config: TrainingConfig, traits: BaseTraits) -> dict[str, Filling]:
     """A value for every training setting that can be left empty; `precision` is measured and not among them."""
 
-    def given(name: str, otherwise: Any) -> Any:
+    def set_or(name: str, default: Any) -> Any:
         value = getattr(config, name)
-        return otherwise if value is None else value
+        return default if value is None else value
 
-    suited, finds_its_rate = traits.defaults, config.optimizer == "prodigy"
-    steps, batch_size = given("steps", suited.steps[config.preset]), given("batch_size", suited.batch_size)
-    learning_rate = given("learning_rate", 1.0 if finds_its_rate else suited.learning_rate)
+    defaults, finds_its_rate = traits.defaults, config.optimizer == "prodigy"
+    steps, batch_size = set_or("steps", defaults.steps[config.preset]), set_or("batch_size", defaults.batch_size)
+    learning_rate = set_or("learning_rate", 1.0 if finds_its_rate else defaults.learning_rate)
     family, preset, optimizer = f"family {traits.family}", f"preset {config.preset}", "follows optimizer"
     return {
         "steps": Filling(steps, preset),
@@ -121,9 +121,9 @@ def training_fillings(config: TrainingConfig, traits: BaseTraits) -> dict[str, F
         "text_encoder_learning_rate": Filling(learning_rate / (1 if finds_its_rate else 2), "follows learning_rate"),
         "schedule": Filling("cosine" if config.optimizer.startswith("adamw") else "constant", optimizer),
         "warmup_steps": Filling(0 if finds_its_rate else max(1, steps // 20), "follows steps"),
-        "max_grad_norm": Filling(suited.max_grad_norm, family),
-        "caption_dropout": Filling(suited.caption_dropout, family),
-        "min_snr_gamma": Filling(suited.min_snr_gamma, family),
+        "max_grad_norm": Filling(defaults.max_grad_norm, family),
+        "caption_dropout": Filling(defaults.caption_dropout, family),
+        "min_snr_gamma": Filling(defaults.min_snr_gamma, family),
         # DreamBooth takes as many as images; a quarter kept as much of the base, see docs/experiments.md.
         "prior_batch_size": Filling(max(1, batch_size // 4), "follows batch_size"),
         "validation_every_steps": Filling(VALIDATION_EVERY_STEPS[config.preset], preset),

@@ -21,33 +21,33 @@ def forget_in_caches(cache: Path, sha256: str) -> int:
     Raises:
         StorageError: a file cannot be changed.
     """
-    touched = 0
+    changed_count = 0
     try:
         for path in sorted(cache.rglob("*.safetensors")):
             if path.relative_to(cache).parts[0] in SETS_OF_IMAGES:
                 path.unlink()
-                touched += 1
+                changed_count += 1
             else:
-                touched += _without(path, sha256)
+                changed_count += _remove_entries(path, sha256)
     except OSError as error:
         raise StorageError(
             f"{cache} cannot be changed: {error}. Delete the folder; all of it is made again when it is needed."
         ) from error
-    return touched
+    return changed_count
 
 
-def _without(path: Path, sha256: str) -> bool:
+def _remove_entries(path: Path, sha256: str) -> bool:
     """Write the file anew without the entries of this image; returns whether it had any."""
     try:
         with safe_open(path, framework="pt") as file:
             names = list(file.keys())
-            kept = {name: file.get_tensor(name) for name in names if sha256 not in name}
+            other_entries = {name: file.get_tensor(name) for name in names if sha256 not in name}
     except SafetensorError:  # damaged: its reader would delete it too
         path.unlink()
         return True
-    if len(kept) == len(names):
+    if len(other_entries) == len(names):
         return False
-    if kept:
-        TensorCache(path.parent).add(kept)
+    if other_entries:
+        TensorCache(path.parent).add(other_entries)
     path.unlink()
     return True

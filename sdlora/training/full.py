@@ -93,14 +93,14 @@ def _save(run: Run, model: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     try:
         shutil.copytree(
-            base.folder, partial, ignore=lambda place, _: _skipped(Path(place), base.folder, denoiser_folder)
+            base.folder, partial, ignore=lambda folder, _: _skipped(Path(folder), base.folder, denoiser_folder)
         )
         with no_progress_bars():
             run.denoiser.save_pretrained(partial / denoiser_folder, safe_serialization=True)
         written = parts.load_denoiser(BaseModelRef(name=base.name, folder=partial, digest=""))
-        wrong = _differences(run.denoiser.state_dict(), written.state_dict())
-        if wrong:
-            raise WeightsError(f"The trained model read back differs in {wrong[:3]}. Check the disk.")
+        differing = _differing_names(run.denoiser.state_dict(), written.state_dict())
+        if differing:
+            raise WeightsError(f"The trained model read back differs in {differing[:3]}. Check the disk.")
         partial.rename(model)
     except (OSError, SafetensorError) as error:
         raise StorageError(
@@ -110,13 +110,13 @@ def _save(run: Run, model: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _skipped(place: Path, base: Path, denoiser: str) -> set[str]:
+def _skipped(folder: Path, base_folder: Path, denoiser_folder: str) -> set[str]:
     """The base's own denoiser weights, and what is no part of a model: hidden files and documents."""
-    names = {path.name for path in place.iterdir() if path.name.startswith(".") or path.suffix == ".md"}
-    return names | ({denoiser} if place == base else set())
+    names = {path.name for path in folder.iterdir() if path.name.startswith(".") or path.suffix == ".md"}
+    return names | ({denoiser_folder} if folder == base_folder else set())
 
 
-def _differences(meant: dict[str, Tensor], found: dict[str, Tensor]) -> list[str]:
-    return sorted(meant.keys() ^ found.keys()) or [
-        name for name in meant if not torch.equal(meant[name].cpu(), found[name].cpu())
+def _differing_names(trained: dict[str, Tensor], written: dict[str, Tensor]) -> list[str]:
+    return sorted(trained.keys() ^ written.keys()) or [
+        name for name in trained if not torch.equal(trained[name].cpu(), written[name].cpu())
     ]

@@ -43,10 +43,10 @@ def run_digest(
         without_effect |= {"validation_every_steps", "keep_by"}  # else they decide which step is chosen
     if config.keep_by == "loss" or "keep_by" in without_effect:
         without_effect |= {"keep_by", "validation_images"}
-    of_text = set()
+    lora_without_effect = set()
     if lora is None or lora.text_encoder_rank is None:
         # What is not trained does not name the run, so runs from before these settings keep their names.
-        of_text.add("text_encoder_rank")
+        lora_without_effect.add("text_encoder_rank")
         without_effect.add("text_encoder_learning_rate")
     if config.prior_weight is None:
         without_effect |= {"prior_weight", "prior_prompts", "prior_images", "prior_batch_size"}
@@ -56,7 +56,7 @@ def run_digest(
         "trainer": TRAINER_VERSION,
         "base": base_digest,
         "snapshot": snapshot_digest,
-        "lora": lora.model_dump(mode="json", exclude=of_text) if lora else "all weights",
+        "lora": lora.model_dump(mode="json", exclude=lora_without_effect) if lora else "all weights",
         "training": training,
     }
     if config.prior_weight is not None:

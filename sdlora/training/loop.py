@@ -116,20 +116,19 @@ class Run:
     def _step(self, step: int) -> None:
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
         objective, device = self.loss.objective, self.accelerator.device
-        if (
-            self.job.lora is not None and self.job.lora.dropout
-        ):  # the only thing in the network that draws from the global generator
+        # Dropout alone draws from the global generator.
+        if self.job.lora is not None and self.job.lora.dropout:
             torch.manual_seed(step_generator(self.config.seed, step, f"dropout-{rank}").initial_seed())
-        whole = torch.zeros(len(self.groups), device=device)
+        group_losses = torch.zeros(len(self.groups), device=device)
         for batch in draw_step(self.groups, self.config, step, objective, rank, processes, self.micro_batch_size):
             if processes == 1:  # several have to agree: they do after the step
                 self._signals.check()
             losses = self.loss.by_group(self.denoiser, batch.to(device), len(self.groups))
             self.accelerator.backward(self.learner.scaled(losses.sum()))
-            whole += losses.detach()
+            group_losses += losses.detach()
         sum_over_processes(self.accelerator, self.learner.tensors)
         norm = self.learner.update(step)
-        self._recent.append(torch.cat((whole[:1], norm[None], whole[1:])))
+        self._recent.append(torch.cat((group_losses[:1], norm[None], group_losses[1:])))
 
     def _due_after_step(self) -> list[Due]:
         config = self.config
@@ -150,13 +149,13 @@ class Run:
                             self._due.insert(1, "draw")
                     case "draw":
                         self._draw_samples()
-                    case "save" if self._shall_save():
+                    case "save" if self._must_save():
                         self._save()
                 self._due = self._due[1:]
         except Interrupted:
             pass
 
-    def _shall_save(self) -> bool:
+    def _must_save(self) -> bool:
         config = self.config
         overdue = time.monotonic() - self._saved_at >= config.checkpoint_every_seconds
         asked = config.checkpoint_every_steps is not None and self.done % config.checkpoint_every_steps == 0
@@ -166,7 +165,7 @@ class Run:
         self._require_finite()
         mean = torch.stack(self._recent).mean(0)
         # Every process holds its own images' share of the loss; the gradient norm is already the whole step's.
-        loss, *of_prior = self.accelerator.reduce(torch.cat((mean[:1], mean[2:])), reduction="sum").tolist()
+        loss, *prior_losses = self.accelerator.reduce(torch.cat((mean[:1], mean[2:])), reduction="sum").tolist()
         now = time.monotonic()
         rate = len(self._recent) * self.config.batch_size / (now - self._reported_at)
         self._reported_at = now
@@ -174,7 +173,7 @@ class Run:
         self._add(
             {
                 "loss": loss,
-                **({"prior_loss": of_prior[0] / self.config.prior_weight} if self.config.prior_weight else {}),
+                **({"prior_loss": prior_losses[0] / self.config.prior_weight} if self.config.prior_weight else {}),
                 "gradient_norm": mean[1].item(),
                 **self.learner.reported(self.done - 1),
                 "images_per_second": rate,
@@ -193,9 +192,9 @@ class Run:
             self._require_finite()
             try:
                 with self.learner.averaged():
-                    measured = self._measure(self.validation)
-                    self._add(measured.as_metrics())
-                    self.chooser.consider(measured, self.learner.parameters)
+                    result = self._measure(self.validation)
+                    self._add(result.as_metrics())
+                    self.chooser.consider(result, self.learner.parameters)
             except Interrupted as signal:
                 interrupted = signal
             self._reported_at += time.monotonic() - began  # images per second is training's own speed
@@ -216,11 +215,11 @@ class Run:
         """Those that learn."""
         return self.loss.text.encoders if self.loss.text else None
 
-    def _any_process(self, mine: bool) -> bool:
+    def _any_process(self, value: bool) -> bool:
         """Whether it holds for any process: all must end after the same step, or one would wait for ever."""
         if self.accelerator.num_processes == 1:
-            return mine
-        votes = torch.tensor(float(mine), device=self.accelerator.device)
+            return value
+        votes = torch.tensor(float(value), device=self.accelerator.device)
         return bool(self.accelerator.reduce(votes) > 0)
 
     def _draw_samples(self) -> None:
@@ -294,8 +293,8 @@ class Run:
             return
         step = self.done - len(values) + bad[0] if bad else self.done - 1
         loss, norm = values[bad[0], :2].tolist() if bad else (float("nan"), float("nan"))
-        drawn = self.groups[0].order.images_of(step)
-        images = ", ".join(sorted({self.inputs.train.rows[one.index].sha256[:12] for one in drawn}))
+        step_images = self.groups[0].order.images_of(step)
+        images = ", ".join(sorted({self.inputs.train.rows[image.index].sha256[:12] for image in step_images}))
         raise TrainingError(
             f"training: the loss is {loss} and the gradient norm {norm} at step {step}, on the images {images}. "
             f"Nothing after the last good checkpoint was saved. Lower training.learning_rate "

@@ -14,9 +14,7 @@ from sdlora.core.errors import StorageError, TrainingError
 
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
-
-
-_LOOK_SECONDS = 0.2
+_POLL_SECONDS = 0.2
 
 
 @contextmanager
@@ -29,7 +27,7 @@ def exclusive(folder: Path, patience_seconds: float = 30.0) -> Iterator[None]:
         TrainingError: another process is training there.
         StorageError: the folder cannot be written.
     """
-    lock = FileLock(folder / ".lock", timeout=patience_seconds, poll_interval=_LOOK_SECONDS)
+    lock = FileLock(folder / ".lock", timeout=patience_seconds, poll_interval=_POLL_SECONDS)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -58,12 +56,12 @@ def claim(folder: Path, run: Mapping[str, Any]) -> dict[str, Any]:
         return dict(run)
     try:
         started: dict[str, Any] = json.loads(path.read_text())
-        found = started["run_digest"]
+        digest = started["run_digest"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(f"{path} is damaged. Remove the folder {folder} to train again from the start.") from error
-    if found != run["run_digest"]:
+    if digest != run["run_digest"]:
         raise TrainingError(
-            f"{folder} holds the run {found[:12]}, not {run['run_digest'][:12]}: the base model, the snapshot, the "
+            f"{folder} holds the run {digest[:12]}, not {run['run_digest'][:12]}: the base model, the snapshot, the "
             "adapter's or the training settings changed. Use another folder, or restore what changed to continue."
         )
     return started

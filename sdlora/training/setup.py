@@ -32,7 +32,7 @@ from sdlora.training.judging.validation import FixedNoiseValidation
 from sdlora.training.learning.frozen_weights import cast_frozen_weights, fuse_lora_in_forward
 from sdlora.training.learning.learner import Learner, TrainedGroup
 from sdlora.training.learning.loss import DenoisingLoss
-from sdlora.training.learning.preflight import settled_micro_batch_size
+from sdlora.training.learning.preflight import resolve_micro_batch_size
 from sdlora.training.learning.trained_text import TrainedText
 from sdlora.training.loop import Run
 from sdlora.training.run_folder import claim, write_text
@@ -104,12 +104,12 @@ def encode_inputs(
         encoding = Encoding(config.resolutions, config.aspect_buckets, mirror, masks, tokens_only)
         return encode_rows(base, rows, store, encoding, device=device, on_progress=on_progress)
 
-    masked = sum(bool(row.mask) for row in snapshot.train)
-    if masked and config.masked_weight is None:
+    masked_count = sum(bool(row.mask) for row in snapshot.train)
+    if masked_count and config.masked_weight is None:
         _logger.warning(
             "%d images have masks, but without training.masked_weight all of each image counts. Set it to 0 to learn "
             "from what the masks show only.",
-            masked,
+            masked_count,
         )
     if not tokens_only:  # all captions at once: a large text encoder takes minutes to load
         captions = sorted({""}.union(*(row.captions for row in snapshot.rows)))
@@ -128,8 +128,10 @@ def _report_skipped(skipped: Mapping[str, str], count: int, folder: Path) -> Non
     """Name the images that the run goes without, before hours of training, in the log and in the run folder."""
     if skipped:
         write_text(folder / "skipped.json", json.dumps(dict(skipped), indent=2, sort_keys=True) + "\n")
-        first = next(iter(sorted(skipped.values())))
-        _logger.warning("%d of %d images cannot be used and are skipped. The first: %s", len(skipped), count, first)
+        first_reason = min(skipped.values())
+        _logger.warning(
+            "%d of %d images cannot be used and are skipped. The first: %s", len(skipped), count, first_reason
+        )
 
 
 def _build(
@@ -149,8 +151,8 @@ def _build(
         text = TrainedText.of_base(base, lora, config.seed, device)
         groups.append(TrainedGroup(text.parameters, config.text_encoder_learning_rate, "text_encoder_learning_rate"))
         loss = replace(loss, text=text)
-    kinds = [inputs.train] if inputs.prior is None else [inputs.train, inputs.prior]
-    micro_batch_size = settled_micro_batch_size(accelerator, denoiser, loss, kinds, config, record, job.folder)
+    encoded = [inputs.train] if inputs.prior is None else [inputs.train, inputs.prior]
+    micro_batch_size = resolve_micro_batch_size(accelerator, denoiser, loss, encoded, config, record, job.folder)
     validation = None
     if inputs.held_out is not None:
         validation = FixedNoiseValidation(inputs.held_out, loss, config.seed, micro_batch_size, device)

@@ -81,7 +81,7 @@ def batch_groups(encoded: EncodedRows, prior: EncodedRows | None, config: Resolv
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _DrawnImage:
     """One image as a step sees it."""
 
     latents: Tensor
@@ -109,83 +109,88 @@ def draw_step(
     """
     size = sum(group.order.batch_size for group in groups)
     share = range(process_index * size // num_processes, (process_index + 1) * size // num_processes)
-    seen: list[_Seen] = []
-    first = 0
+    images: list[_DrawnImage] = []
+    start = 0
     for number, group in enumerate(groups):
         count = group.order.batch_size
-        ours = range(max(share.start - first, 0), min(share.stop - first, count))
-        seen += _draw(group, number, config, step, objective, ours)
-        first += count
-    passes = _passes(range(len(seen)), [one.latents.shape for one in seen], micro_batch_size or size)
-    return [_batch([seen[position] for position in positions], config, len(groups)) for positions in passes]
+        positions = range(max(share.start - start, 0), min(share.stop - start, count))
+        images += _draw(group, number, config, step, objective, positions)
+        start += count
+    passes = _passes(range(len(images)), [image.latents.shape for image in images], micro_batch_size or size)
+    return [_batch([images[index] for index in indices], config, len(groups)) for indices in passes]
 
 
 def _draw(
     group: BatchGroup, number: int, config: ResolvedTraining, step: int, objective: Objective, positions: range
-) -> list[_Seen]:
+) -> list[_DrawnImage]:
     """The images at these positions of the group's part of a step."""
     encoded = group.encoded
-    drawn = group.order.images_of(step)
-    size = len(drawn)
-    shapes = [encoded.resolutions[one.resolution].latents[encoded.rows[one.index].sha256].shape for one in drawn]
+    step_images = group.order.images_of(step)
+    size = len(step_images)
+    shapes = [
+        encoded.resolutions[image.resolution].latents[encoded.rows[image.index].sha256].shape for image in step_images
+    ]
     generator = step_generator(config.seed, step, group.purpose)
     noise = _noise(shapes, generator, config.noise_offset)
     timesteps = objective.draw_timesteps(size, generator)
     caption_draw, dropout_draw, flip_draw = torch.rand(3, size, generator=generator).tolist()
 
-    def see(position: int) -> _Seen:
-        row, resolution = encoded.rows[drawn[position].index], encoded.resolutions[drawn[position].resolution]
+    def draw(position: int) -> _DrawnImage:
+        image = step_images[position]
+        row, resolution = encoded.rows[image.index], encoded.resolutions[image.resolution]
         flipped = config.horizontal_flip and flip_draw[position] < 0.5
         mask = resolution.masks.get(row.sha256)
         dropped = dropout_draw[position] < config.caption_dropout or not row.captions
         caption = "" if dropped else row.captions[int(caption_draw[position] * len(row.captions))]
-        return _Seen(
+        return _DrawnImage(
             latents=(resolution.mirrored if flipped else resolution.latents)[row.sha256],
             noise=noise[position],
             timestep=timesteps[position],
-            conditioning=encoded.conditioning(row, drawn[position].resolution, caption),
+            conditioning=encoded.conditioning(row, image.resolution, caption),
             loss_weight=group.weight / size,
             group=number,
             mask=mask.flip(-1) if flipped and mask is not None else mask,
         )
 
-    return [see(position) for position in positions]
+    return [draw(position) for position in positions]
 
 
-def _batch(seen: Sequence[_Seen], config: ResolvedTraining, groups: int) -> Batch:
+def _batch(images: Sequence[_DrawnImage], config: ResolvedTraining, group_count: int) -> Batch:
     position_weights = None
     if config.masked_weight is not None:
-        whole = torch.ones(1, *seen[0].latents.shape[1:])  # what has no mask counts everywhere
-        masks = [whole if one.mask is None else one.mask for one in seen]
+        full_mask = torch.ones(1, *images[0].latents.shape[1:])  # what has no mask counts everywhere
+        masks = [full_mask if image.mask is None else image.mask for image in images]
         position_weights = mask_weights(masks, config.masked_weight)
     return Batch(
-        latents=torch.stack([one.latents for one in seen]),
-        noise=torch.stack([one.noise for one in seen]),
-        timesteps=torch.stack([one.timestep for one in seen]),
-        conditioning=stack_conditioning([one.conditioning for one in seen]),
-        loss_weights=torch.tensor([one.loss_weight for one in seen]),
-        groups=torch.tensor([one.group for one in seen]) if groups > 1 else None,
+        latents=torch.stack([image.latents for image in images]),
+        noise=torch.stack([image.noise for image in images]),
+        timesteps=torch.stack([image.timestep for image in images]),
+        conditioning=stack_conditioning([image.conditioning for image in images]),
+        loss_weights=torch.tensor([image.loss_weight for image in images]),
+        groups=torch.tensor([image.group for image in images]) if group_count > 1 else None,
         position_weights=position_weights,
     )
 
 
-def stack_conditioning(of_images: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+def stack_conditioning(conditionings: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The conditioning of several images as that of one batch."""
-    return {name: torch.stack([each[name] for each in of_images]) for name in of_images[0]}
+    return {name: torch.stack([conditioning[name] for conditioning in conditionings]) for name in conditionings[0]}
 
 
-def _passes(positions: range, shapes: Sequence[torch.Size], largest: int) -> list[list[int]]:
-    """Positions that go through the network together: of one shape, at most `largest`."""
+def _passes(positions: range, shapes: Sequence[torch.Size], max_images: int) -> list[list[int]]:
+    """Positions that go through the network together: of one shape, at most `max_images`."""
     by_shape: dict[torch.Size, list[int]] = {}
     for position in positions:
         by_shape.setdefault(shapes[position], []).append(position)
-    return [group[start : start + largest] for group in by_shape.values() for start in range(0, len(group), largest)]
+    return [
+        alike[start : start + max_images] for alike in by_shape.values() for start in range(0, len(alike), max_images)
+    ]
 
 
 def _noise(shapes: Sequence[torch.Size], generator: torch.Generator, offset: float) -> list[Tensor]:
     """Noise for each image of the step, drawn shape by shape."""
     noise: dict[int, Tensor] = {}
     for positions in _passes(range(len(shapes)), shapes, len(shapes)):
-        drawn = draw_noise((len(positions), *shapes[positions[0]]), generator, offset)
-        noise |= dict(zip(positions, drawn, strict=True))
+        batch = draw_noise((len(positions), *shapes[positions[0]]), generator, offset)
+        noise |= dict(zip(positions, batch, strict=True))
     return [noise[position] for position in range(len(shapes))]

@@ -38,8 +38,8 @@ def bucket_sizes(resolution_px: int, multiple_px: int) -> tuple[Size, ...]:
 
 def nearest_bucket(image: Size, buckets: Sequence[Size]) -> Size:
     """The bucket of the most similar proportions; among equals the largest."""
-    wanted = math.log(image[1] / image[0])
-    return min(buckets, key=lambda size: (round(abs(math.log(size[1] / size[0]) - wanted), 9), -size[0] * size[1]))
+    log_aspect = math.log(image[1] / image[0])
+    return min(buckets, key=lambda size: (round(abs(math.log(size[1] / size[0]) - log_aspect), 9), -size[0] * size[1]))
 
 
 def assign_buckets(sizes: Mapping[str, Size], resolution_px: int, multiple_px: int) -> dict[str, Size]:
@@ -74,16 +74,17 @@ def upright_sizes(digests: Sequence[str], store: ImageStore) -> tuple[dict[str, 
         StorageError: the cache cannot be written.
     """
     cache = TensorCache(store.home / "cache" / "sizes-v1")
-    found = cache.load(digests)
-    missing = [digest for digest in digests if digest not in found]
-    measured, unreadable = {}, {}
-    for digest in missing:
+    cached_sizes = cache.load(digests)
+    new_sizes, unreadable = {}, {}
+    for digest in digests:
+        if digest in cached_sizes:
+            continue
         try:
             image = decode_rgb(store.read_bytes(digest))
-            measured[digest] = torch.tensor([image.height, image.width])
+            new_sizes[digest] = torch.tensor([image.height, image.width])
         except UnreadableError as error:
             unreadable[digest] = str(error)
-    if measured:
-        cache.add(measured)
-    sizes = found | measured
+    if new_sizes:
+        cache.add(new_sizes)
+    sizes = cached_sizes | new_sizes
     return {digest: (int(size[0]), int(size[1])) for digest, size in sizes.items()}, unreadable

@@ -79,12 +79,12 @@ class EpochOrder:
 
     def images_of(self, step: int) -> list[StepImage]:
         """The images of one step, over all processes."""
-        drawn = []
+        images = []
         for position in range(step * self.batch_size, (step + 1) * self.batch_size):
-            epoch, place = divmod(position, len(self))
-            item = self._epoch(epoch)[place]
-            drawn.append(StepImage(self.rows[item], self._resolution(item, epoch)))
-        return drawn
+            epoch, offset = divmod(position, len(self))
+            item = self._epoch(epoch)[offset]
+            images.append(StepImage(self.rows[item], self._resolution(item, epoch)))
+        return images
 
     def _resolution(self, item: int, epoch: int) -> int:
         return (item + epoch) % len(self.shapes)
@@ -107,9 +107,9 @@ class EpochOrder:
         batches: list[list[int]] = []
         left_over: list[int] = []
         for items in by_shape.values():
-            whole = len(items) - len(items) % self.batch_size
-            batches += [items[start : start + self.batch_size] for start in range(0, whole, self.batch_size)]
-            left_over += items[whole:]
+            batched_count = len(items) - len(items) % self.batch_size
+            batches += [items[start : start + self.batch_size] for start in range(0, batched_count, self.batch_size)]
+            left_over += items[batched_count:]
         # The last batch of the epoch before is filled first, from what has no batch of its own, so that the whole
         # batches begin where a step begins.
         lead = -epoch * len(self) % self.batch_size

@@ -26,8 +26,8 @@ from sdlora.training.inputs.tensor_cache import TensorCache
 _STEPS, _GUIDANCE_SCALE = 20, 3.5
 # Drawn at once, and always the same ones together: the rounding of a batch depends on its size, and a drawing that was
 # killed has to end with the same images as one that was not.
-_TOGETHER = 4
-_SHOWN, _ABREAST, _THUMBNAIL_PX = 64, 8, 128
+_IMAGES_PER_BATCH = 4
+_IMAGES_PER_SHEET, _SHEET_COLUMNS, _THUMBNAIL_PX = 64, 8, 128
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,13 @@ def plan_prior_images(base: BaseModelRef, config: ResolvedTraining) -> list[Prio
     prompts = [config.prior_prompts[number % len(config.prior_prompts)] for number in range(config.prior_images)]
     seeds = [_seed(config.seed, number) for number in range(config.prior_images)]
     planned = []
-    for start in range(0, config.prior_images, _TOGETHER):
-        group = slice(start, start + _TOGETHER)
+    for start in range(0, config.prior_images, _IMAGES_PER_BATCH):
+        batch = slice(start, start + _IMAGES_PER_BATCH)
         digest = json_digest(
             {
                 "base": base.digest,
-                "prompts": prompts[group],
-                "seeds": seeds[group],
+                "prompts": prompts[batch],
+                "seeds": seeds[batch],
                 "steps": _STEPS,
                 "guidance_scale": _GUIDANCE_SCALE,
                 "resolution_px": parts.native_resolution(base),
@@ -69,8 +69,8 @@ def plan_prior_images(base: BaseModelRef, config: ResolvedTraining) -> list[Prio
             }
         )
         planned += [
-            PriorImage(hashlib.sha256(f"{digest}/{place}".encode()).hexdigest(), prompt, seed)
-            for place, (prompt, seed) in enumerate(zip(prompts[group], seeds[group], strict=True))
+            PriorImage(hashlib.sha256(f"{digest}/{index}".encode()).hexdigest(), prompt, seed)
+            for index, (prompt, seed) in enumerate(zip(prompts[batch], seeds[batch], strict=True))
         ]
     return planned
 
@@ -101,28 +101,28 @@ def draw_prior_images(
     """
     cache = TensorCache(home / "cache" / "prior" / base.digest[:16])
     keys = [image.key for image in planned]
-    found = cache.load(keys)
-    groups = [planned[start : start + _TOGETHER] for start in range(0, len(planned), _TOGETHER)]
-    missing = [group for group in groups if any(image.key not in found for image in group)]
-    if missing:
+    images = cache.load(keys)
+    batches = [planned[start : start + _IMAGES_PER_BATCH] for start in range(0, len(planned), _IMAGES_PER_BATCH)]
+    missing_batches = [batch for batch in batches if any(image.key not in images for image in batch)]
+    if missing_batches:
         model = StableDiffusion.from_ref(base, device=device.type, precision=config.precision)
-        total = sum(map(len, missing))
+        total = sum(map(len, missing_batches))
         done = 0
-        for group in missing:
-            images = model.generate(
-                [image.prompt for image in group],
-                [image.seed for image in group],
+        for batch in missing_batches:
+            pixels = model.generate(
+                [image.prompt for image in batch],
+                [image.seed for image in batch],
                 steps=_STEPS,
                 guidance_scale=_GUIDANCE_SCALE,
             )
-            cache.add({image.key: pixels for image, pixels in zip(group, images, strict=True)})
-            done += len(group)
+            cache.add({image.key: tensor for image, tensor in zip(batch, pixels, strict=True)})
+            done += len(batch)
             if on_progress:
                 on_progress("draw prior images", done, total)
         del model
         free(device)
-        found = cache.load(keys)  # read back: what is trained on is what the next run will find
-    return {key: found[key] for key in keys}
+        images = cache.load(keys)  # read back: what is trained on is what the next run will find
+    return {key: images[key] for key in keys}
 
 
 def write_sheet(images_uint8: Sequence[Tensor], path: Path) -> None:
@@ -131,12 +131,16 @@ def write_sheet(images_uint8: Sequence[Tensor], path: Path) -> None:
     Raises:
         StorageError: the disk is full or not writable.
     """
-    shown = images_uint8[:_SHOWN]
-    side_px = min(_THUMBNAIL_PX, shown[0].shape[-1])
-    sheet = Image.new("RGB", (side_px * min(_ABREAST, len(shown)), side_px * -(-len(shown) // _ABREAST)), "white")
-    for number, image in enumerate(shown):
+    sheet_images = images_uint8[:_IMAGES_PER_SHEET]
+    side_px = min(_THUMBNAIL_PX, sheet_images[0].shape[-1])
+    sheet = Image.new(
+        "RGB",
+        (side_px * min(_SHEET_COLUMNS, len(sheet_images)), side_px * -(-len(sheet_images) // _SHEET_COLUMNS)),
+        "white",
+    )
+    for number, image in enumerate(sheet_images):
         thumbnail = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((side_px, side_px))
-        sheet.paste(thumbnail, (number % _ABREAST * side_px, number // _ABREAST * side_px))
+        sheet.paste(thumbnail, (number % _SHEET_COLUMNS * side_px, number // _SHEET_COLUMNS * side_px))
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     replace_file(path, buffer.getvalue())

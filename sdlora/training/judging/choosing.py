@@ -37,27 +37,27 @@ class Chooser:
         self.runner_up: ValidationResult | None = None
         self.last: ValidationResult | None = None
         self.worse_in_a_row = 0
-        self._in_checkpoints: list[set[int]] = []
+        self._steps_of_checkpoints: list[set[int]] = []
 
-    def consider(self, measured: ValidationResult, weights: Mapping[str, Tensor]) -> None:
+    def consider(self, result: ValidationResult, weights: Mapping[str, Tensor]) -> None:
         """Take a measurement; the weights are written if they are the best or the second best so far.
 
         Raises:
             StorageError: the disk is full or not writable.
         """
-        if measured.step == 0:
-            self.start = measured  # the bare base model: to compare with, not to keep
+        if result.step == 0:
+            self.start = result  # the bare base model: to compare with, not to keep
             return
-        self.last = measured
-        if self.best is None or self._score(measured) < self._score(self.best):
-            self.runner_up, self.best = self.best, self._keep(measured, weights)
+        self.last = result
+        if self.best is None or self._score(result) < self._score(self.best):
+            self.runner_up, self.best = self.best, self._keep(result, weights)
             self.worse_in_a_row = 0
             return
-        difference = self._difference(measured, self.best)
+        difference = self._difference(result, self.best)
         clearly_worse = difference is not None and difference.low > 0
         self.worse_in_a_row = self.worse_in_a_row + 1 if clearly_worse else 0
-        if self.runner_up is None or self._score(measured) < self._score(self.runner_up):
-            self.runner_up = self._keep(measured, weights)
+        if self.runner_up is None or self._score(result) < self._score(self.runner_up):
+            self.runner_up = self._keep(result, weights)
 
     @property
     def should_stop(self) -> bool:
@@ -85,26 +85,26 @@ class Chooser:
             against_runner_up=self._difference(kept, runner_up),
         )
 
-    def weights_of(self, measured: ValidationResult) -> dict[str, Tensor]:
+    def weights_of(self, result: ValidationResult) -> dict[str, Tensor]:
         """The kept weights of a measurement, by parameter name.
 
         Raises:
             WeightsError: the file is missing or damaged.
         """
-        path = self._path(measured.step)
+        path = self._path(result.step)
         try:
             content = path.read_bytes()
         except OSError as error:
             raise WeightsError(f"The kept adapter {path} cannot be read: {error}. Train again.") from error
-        if hashlib.sha256(content).hexdigest() != measured.sha256:
+        if hashlib.sha256(content).hexdigest() != result.sha256:
             raise WeightsError(f"The kept adapter {path} is damaged: its SHA-256 is not the recorded one. Train again.")
         return load(content)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold, as JSON values; the weights stay in their files."""
         named = {"start": self.start, "best": self.best, "runner_up": self.runner_up, "last": self.last}
-        kept = {name: measured.to_json() for name, measured in named.items() if measured}
-        return {"measurements": kept, "worse_in_a_row": self.worse_in_a_row}
+        results = {name: result.to_json() for name, result in named.items() if result}
+        return {"measurements": results, "worse_in_a_row": self.worse_in_a_row}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from a checkpoint's state."""
@@ -113,36 +113,36 @@ class Chooser:
         if self.last and self.best and self.last.step == self.best.step:
             self.last = self.best
         self.worse_in_a_row = state["worse_in_a_row"]
-        self._in_checkpoints = [self._kept_steps()]
+        self._steps_of_checkpoints = [self._kept_steps()]
 
     def checkpoint_written(self) -> None:
         """Delete the files that neither this checkpoint nor the one before names: either may be continued from."""
-        self._in_checkpoints = [*self._in_checkpoints[-1:], self._kept_steps()]
-        needed = {self._path(step).name for steps in self._in_checkpoints for step in steps}
+        self._steps_of_checkpoints = [*self._steps_of_checkpoints[-1:], self._kept_steps()]
+        needed = {self._path(step).name for steps in self._steps_of_checkpoints for step in steps}
         for path in self.folder.glob("step-*.safetensors"):
             if path.name not in needed:
                 path.unlink(missing_ok=True)
 
-    def _keep(self, measured: ValidationResult, weights: Mapping[str, Tensor]) -> ValidationResult:
+    def _keep(self, result: ValidationResult, weights: Mapping[str, Tensor]) -> ValidationResult:
         content = save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(f"Cannot write to {self.folder}: {error}. Free some space and run again.") from error
-        replace_file(self._path(measured.step), content)
-        kept = replace(measured, sha256=hashlib.sha256(content).hexdigest())
-        if self.last is measured:
+        replace_file(self._path(result.step), content)
+        kept = replace(result, sha256=hashlib.sha256(content).hexdigest())
+        if self.last is result:
             self.last = kept
         return kept
 
     def _kept_steps(self) -> set[int]:
-        return {measured.step for measured in (self.best, self.runner_up) if measured}
+        return {result.step for result in (self.best, self.runner_up) if result}
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}.safetensors"
 
-    def _score(self, measured: ValidationResult) -> float:
-        return measured.score(self.config.keep_by)
+    def _score(self, result: ValidationResult) -> float:
+        return result.score(self.config.keep_by)
 
-    def _difference(self, ours: ValidationResult, theirs: ValidationResult | None) -> Estimate | None:
-        return ours.less(theirs, self.config.keep_by, self.config.seed)
+    def _difference(self, result: ValidationResult, other: ValidationResult | None) -> Estimate | None:
+        return result.less(other, self.config.keep_by, self.config.seed)

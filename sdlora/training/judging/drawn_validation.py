@@ -18,7 +18,7 @@ from sdlora.store.image_store import ImageStore
 from sdlora.training.config import ResolvedTraining
 
 # Fewer steps than the duel's: the trend over a run is wanted, not a picture to look at.
-_STEPS, _GUIDANCE_SCALE, _TOGETHER = 12, 3.5, 16
+_STEPS, _GUIDANCE_SCALE, _IMAGES_PER_BATCH = 12, 3.5, 16
 _RESAMPLES = 400
 
 
@@ -62,13 +62,13 @@ class DrawnValidation:
                     self.seeds,
                     steps=_STEPS,
                     guidance_scale=_GUIDANCE_SCALE,
-                    batch_size=_TOGETHER,
+                    batch_size=_IMAGES_PER_BATCH,
                     on_progress=lambda _stage, _done, _total: check(),
                 )  # (N, 3, H, W)
         finally:
             denoiser.train(was_training)
-        drawn = self.features(images)
-        return Resampled(kid(self.real, drawn), resampled_kid(polynomial_kernels(self.real, drawn), self.counts))
+        features = self.features(images)
+        return Resampled(kid(self.real, features), resampled_kid(polynomial_kernels(self.real, features), self.counts))
 
 
 def drawn_validation_of(

@@ -117,8 +117,8 @@ def _matches(path: Path) -> re.Match[str] | None:
     return _STEP_FILE.fullmatch(path.name)
 
 
-def _label(image: Image.Image, left: int, step: int) -> None:
-    ImageDraw.Draw(image).text((left + 2, 1), f"{step}", fill="black")
+def _label(image: Image.Image, x: int, step: int) -> None:
+    ImageDraw.Draw(image).text((x + 2, 1), f"{step}", fill="black")
 
 
 def _write(path: Path, image: Image.Image, **options: object) -> None:

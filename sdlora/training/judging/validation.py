@@ -59,7 +59,7 @@ def _chunks_of_one_shape(encoded: EncodedRows, size: int) -> Iterator[list[tuple
     by_shape: dict[tuple[int, ...], list[tuple[SnapshotRow, int]]] = {}
     for row in rows:
         pairs = by_shape.setdefault(tuple(latents[row.sha256].shape), [])
-        pairs += [(row, part) for part in range(TIMESTEPS_PER_IMAGE)]
+        pairs += [(row, stratum) for stratum in range(TIMESTEPS_PER_IMAGE)]
     for pairs in by_shape.values():
         yield from (pairs[start : start + size] for start in range(0, len(pairs), size))
 
@@ -69,13 +69,15 @@ def _fixed_batch(
 ) -> Batch:
     latents = encoded.resolutions[0].latents
     noise: list[Tensor] = []
-    for row, part in pairs:
-        generator = step_generator(seed, part, f"validation/{row.sha256}")
+    for row, stratum in pairs:
+        generator = step_generator(seed, stratum, f"validation/{row.sha256}")
         noise.append(torch.randn(latents[row.sha256].shape, generator=generator))
     return Batch(
         latents=torch.stack([latents[row.sha256] for row, _ in pairs]),
         noise=torch.stack(noise),
-        timesteps=torch.tensor([int((part + 0.5) * num_train_timesteps / TIMESTEPS_PER_IMAGE) for _, part in pairs]),
+        timesteps=torch.tensor(
+            [int((stratum + 0.5) * num_train_timesteps / TIMESTEPS_PER_IMAGE) for _, stratum in pairs]
+        ),
         conditioning=stack_conditioning(
             [encoded.conditioning(row, 0, row.captions[0] if row.captions else "") for row, _ in pairs]
         ),

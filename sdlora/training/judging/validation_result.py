@@ -52,11 +52,11 @@ class ValidationResult:
         """As points of the run's curves."""
         metrics = {"validation_loss": self.errors.mean().item()}
         if self.kid:
-            of_kid = self.kid.estimate
+            estimate = self.kid.estimate
             metrics |= {
-                "validation_kid": of_kid.value,
-                "validation_kid_low": of_kid.low,
-                "validation_kid_high": of_kid.high,
+                "validation_kid": estimate.value,
+                "validation_kid_low": estimate.low,
+                "validation_kid_high": estimate.high,
             }
         return metrics
 
@@ -68,6 +68,6 @@ class ValidationResult:
     def from_json(cls, value: Mapping[str, Any]) -> ValidationResult:
         kid = None
         if "kid" in value:
-            of_all, of_resamples = value["kid"]
-            kid = Resampled(of_all, torch.tensor(of_resamples, dtype=torch.float64))
+            kid_value, resamples = value["kid"]
+            kid = Resampled(kid_value, torch.tensor(resamples, dtype=torch.float64))
         return cls(value["step"], torch.tensor(value["errors"], dtype=torch.float32), value["sha256"], kid)

@@ -37,11 +37,11 @@ def cast_frozen_weights(denoiser: nn.Module, precision: Precision) -> None:
 
 # Above it, a step is bound by its multiplications, of which the gradient of a whole weight needs more than those of A
 # and B, and the sums would be held for all layers at once. The embedded base has 11 million.
-MOST_WEIGHTS = 32_000_000
+MAX_WEIGHTS = 32_000_000
 # Of the weights of small layers many are summed at once. Their gradients wait for those of the first one of the group:
 # half a MiB in bf16.
-_MOST_IN_A_SMALL_LAYER = 2**16
-_MOST_IN_A_GROUP = 2**18
+_MAX_WEIGHTS_OF_SMALL_LAYER = 2**16
+_MAX_WEIGHTS_PER_GROUP = 2**18
 
 
 def fuse_lora_in_forward(network: nn.Module) -> int:
@@ -50,25 +50,25 @@ def fuse_lora_in_forward(network: nn.Module) -> int:
     It is the same function of A and B. What changes is the cost on a CPU: one product instead of three, forward and
     backward (all layers, rank 16, bf16: 0.84 of the time of a step), and one sum for many layers of a shape, at the
     start of a forward pass (rank 4 on attention: 0.95). In bf16 the sum is rounded like any weight, as it is when the
-    merged model draws. Nothing is done in a network with more than `MOST_WEIGHTS` adapted weights, on a GPU, or in a
+    merged model draws. Nothing is done in a network with more than `MAX_WEIGHTS` adapted weights, on a GPU, or in a
     layer whose update needs its own inputs: dropout, DoRA, other kinds of update.
     """
     layers: list[Any] = [layer for layer in network.modules() if _mergeable(layer)]
     weights = sum(layer.get_base_layer().weight.numel() for layer in layers)
-    if weights > MOST_WEIGHTS or any(layer.get_base_layer().weight.device.type != "cpu" for layer in layers):
+    if weights > MAX_WEIGHTS or any(layer.get_base_layer().weight.device.type != "cpu" for layer in layers):
         return 0
-    groups = list(_groups(layer for layer in layers if layer.base_layer.weight.numel() <= _MOST_IN_A_SMALL_LAYER))
+    groups = list(_groups(layer for layer in layers if layer.base_layer.weight.numel() <= _MAX_WEIGHTS_OF_SMALL_LAYER))
     merged: dict[nn.Module, Tensor] = {}  # of small layers, made anew for every forward pass
     for number, group in enumerate(groups):
         network.register_buffer(_frozen_name(number), _stack_frozen(group), persistent=False)
 
     def merge(network: nn.Module, _inputs: Any) -> None:
         for number, group in enumerate(groups):
-            merged.update(zip(group, _sums(group, getattr(network, _frozen_name(number))), strict=True))
+            merged.update(zip(group, _merged_weights(group, getattr(network, _frozen_name(number))), strict=True))
 
     def forward(layer: Any, inputs: Tensor) -> Tensor:
         frozen: nn.Linear | nn.Conv2d = layer.base_layer
-        weight = (merged[layer] if layer in merged else _sum(layer)).view(frozen.weight.shape)
+        weight = (merged[layer] if layer in merged else _merged_weight(layer)).view(frozen.weight.shape)
         if isinstance(frozen, nn.Linear):
             return nn.functional.linear(inputs, weight, frozen.bias)
         outputs: Tensor = frozen._conv_forward(inputs, weight, frozen.bias)
@@ -88,14 +88,14 @@ def _mergeable(layer: Any) -> bool:
 
 def _groups(layers: Iterable[Any]) -> Iterator[list[Any]]:
     """Layers whose sums are one product of stacked matrices, neighbours in the network as far as they can be."""
-    of_kind: dict[tuple[Any, ...], list[Any]] = {}
+    by_kind: dict[tuple[Any, ...], list[Any]] = {}
     for layer in layers:
         weight, down = layer.base_layer.weight, layer.lora_A[ADAPTER_NAME].weight
         kind = (weight.flatten(1).shape, weight.dtype, down.shape[0], layer.scaling[ADAPTER_NAME])
-        of_kind.setdefault(kind, []).append(layer)
-    for (shape, *_), alike in of_kind.items():
-        count = max(1, _MOST_IN_A_GROUP // shape.numel())
-        yield from (alike[start : start + count] for start in range(0, len(alike), count))
+        by_kind.setdefault(kind, []).append(layer)
+    for (shape, *_), same_kind in by_kind.items():
+        count = max(1, _MAX_WEIGHTS_PER_GROUP // shape.numel())
+        yield from (same_kind[start : start + count] for start in range(0, len(same_kind), count))
 
 
 def _frozen_name(number: int) -> str:
@@ -110,15 +110,15 @@ def _stack_frozen(group: Sequence[Any]) -> Tensor:
     return stacked
 
 
-def _sum(layer: Any) -> Tensor:
+def _merged_weight(layer: Any) -> Tensor:
     """W + (alpha / rank) B A, (out, in); in the precision of autocast where that is active."""
     up, down = layer.lora_B[ADAPTER_NAME].weight.flatten(1), layer.lora_A[ADAPTER_NAME].weight.flatten(1)
     return torch.addmm(layer.base_layer.weight.flatten(1), up, down, alpha=layer.scaling[ADAPTER_NAME])
 
 
-def _sums(group: Sequence[Any], frozen: Tensor) -> tuple[Tensor, ...]:
+def _merged_weights(group: Sequence[Any], frozen: Tensor) -> tuple[Tensor, ...]:
     """The same of layers of one shape, whose frozen weights are stacked."""
     ups = torch.stack([layer.lora_B[ADAPTER_NAME].weight.flatten(1) for layer in group])  # (N, out, rank)
     downs = torch.stack([layer.lora_A[ADAPTER_NAME].weight.flatten(1) for layer in group])  # (N, rank, in)
-    sums = torch.baddbmm(frozen, ups, downs, alpha=group[0].scaling[ADAPTER_NAME])
-    return sums.unbind()
+    merged = torch.baddbmm(frozen, ups, downs, alpha=group[0].scaling[ADAPTER_NAME])
+    return merged.unbind()

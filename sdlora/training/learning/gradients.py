@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-_CHUNK_ELEMENTS = 8 * 2**20  # 32 MiB of fp32: large enough to be quick, small beside the gradients themselves
+_ELEMENTS_PER_MESSAGE = 8 * 2**20  # 32 MiB of fp32: large enough to be quick, small beside the gradients themselves
 
 
 def sum_over_processes(accelerator: Accelerator, tensors: Sequence[Tensor]) -> None:
@@ -19,7 +19,7 @@ def sum_over_processes(accelerator: Accelerator, tensors: Sequence[Tensor]) -> N
     """
     if accelerator.num_processes == 1:
         return
-    for chunk in _chunks([_gradient(tensor) for tensor in tensors]):
+    for chunk in _chunks([_gradient_or_zeros(tensor) for tensor in tensors]):
         flat = accelerator.reduce(torch.cat([gradient.flatten() for gradient in chunk]), reduction="sum")
         start = 0
         for gradient in chunk:
@@ -27,7 +27,7 @@ def sum_over_processes(accelerator: Accelerator, tensors: Sequence[Tensor]) -> N
             start += gradient.numel()
 
 
-def _gradient(tensor: Tensor) -> Tensor:
+def _gradient_or_zeros(tensor: Tensor) -> Tensor:
     """Every process must send the same, so a tensor that one did not reach sends zeros."""
     if tensor.grad is None:
         tensor.grad = torch.zeros_like(tensor)
@@ -36,11 +36,11 @@ def _gradient(tensor: Tensor) -> Tensor:
 
 def _chunks(gradients: Sequence[Tensor]) -> list[list[Tensor]]:
     chunks: list[list[Tensor]] = []
-    filled = _CHUNK_ELEMENTS
+    element_count = _ELEMENTS_PER_MESSAGE
     for gradient in gradients:
-        if filled >= _CHUNK_ELEMENTS:
+        if element_count >= _ELEMENTS_PER_MESSAGE:
             chunks.append([])
-            filled = 0
+            element_count = 0
         chunks[-1].append(gradient)
-        filled += gradient.numel()
+        element_count += gradient.numel()
     return chunks

@@ -28,11 +28,11 @@ _logger = logging.getLogger(__name__)
 _WORK_FACTOR, _USABLE_SHARE = 1.5, 0.8
 
 
-def settled_micro_batch_size(
+def resolve_micro_batch_size(
     accelerator: Accelerator,
     denoiser: nn.Module,
     loss: DenoisingLoss,
-    kinds: Sequence[EncodedRows],
+    inputs: Sequence[EncodedRows],
     config: ResolvedTraining,
     record: dict[str, Any],
     folder: Path,
@@ -48,8 +48,8 @@ def settled_micro_batch_size(
     if "micro_batch_size" not in record:
         share = -(-config.images_per_step // accelerator.num_processes)
         denoiser.train()  # as in the loop: what is kept for the backward pass differs
-        found = max_micro_batch_size(denoiser, loss, kinds, share, accelerator.device)
-        smallest = accelerator.gather(torch.tensor([found], device=accelerator.device)).min()
+        size = max_micro_batch_size(denoiser, loss, inputs, share, accelerator.device)
+        smallest = accelerator.gather(torch.tensor([size], device=accelerator.device)).min()
         record["micro_batch_size"] = int(smallest)
         if accelerator.is_main_process:
             write_record(folder, record)
@@ -57,7 +57,7 @@ def settled_micro_batch_size(
 
 
 def max_micro_batch_size(
-    denoiser: nn.Module, loss: DenoisingLoss, kinds: Sequence[EncodedRows], share: int, device: torch.device
+    denoiser: nn.Module, loss: DenoisingLoss, inputs: Sequence[EncodedRows], share: int, device: torch.device
 ) -> int:
     """The largest number of images at once that fits, up to `share`, this process's images of a step.
 
@@ -67,34 +67,34 @@ def max_micro_batch_size(
     Raises:
         TrainingError: not even one image fits.
     """
-    example = _largest(kinds)
+    example = _largest_image(inputs)
     if device.type == "cuda":
-        largest = _by_trying(denoiser, loss, example, share, device)
+        max_images = _by_trying(denoiser, loss, example, share, device)
     else:
-        largest = _by_measuring(denoiser, loss, example, share)
-    passes = -(-share // largest)
-    at_once = -(-share // passes)  # as even as possible
+        max_images = _by_measuring(denoiser, loss, example, share)
+    passes = -(-share // max_images)
+    micro_batch_size = -(-share // passes)  # as even as possible
     if passes > 1:
         _logger.warning(
             "training: %d images do not fit into memory at once; %d at a time, %d passes per step. The batch stays %d.",
             share,
-            at_once,
+            micro_batch_size,
             passes,
             share,
         )
-    return at_once
+    return micro_batch_size
 
 
-def _largest(kinds: Sequence[EncodedRows]) -> Batch:
+def _largest_image(inputs: Sequence[EncodedRows]) -> Batch:
     """One image of the largest shape of all kinds, without caption."""
     encoded, number, row = max(
         (
             (encoded, number, row)
-            for encoded in kinds
+            for encoded in inputs
             for number in range(len(encoded.resolutions))
             for row in encoded.rows
         ),
-        key=lambda of: of[0].resolutions[of[1]].latents[of[2].sha256].numel(),
+        key=lambda item: item[0].resolutions[item[1]].latents[item[2].sha256].numel(),
     )
     latents = encoded.resolutions[number].latents[row.sha256][None]
     conditioning = stack_conditioning([encoded.conditioning(row, number, "")])
@@ -128,19 +128,21 @@ def _by_trying(denoiser: nn.Module, loss: DenoisingLoss, example: Batch, share: 
 
 
 def _by_measuring(denoiser: nn.Module, loss: DenoisingLoss, example: Batch, share: int) -> int:
-    free = _USABLE_SHARE * psutil.virtual_memory().available
-    if _WORK_FACTOR * _most_kept_bytes(denoiser, loss, _repeated(example, share)) < free:
+    free_bytes = _USABLE_SHARE * psutil.virtual_memory().available
+    if _WORK_FACTOR * _kept_bytes_by_shape(denoiser, loss, _repeated(example, share)) < free_bytes:
         return share
-    one, two = (_kept_bytes(denoiser, loss, _repeated(example, count)) for count in (1, 2))
-    each = max(1.0, _WORK_FACTOR * (two - one))
-    once = _WORK_FACTOR * one - each  # what does not grow with the batch, such as merged weights
-    if once + each > free:
-        needed = f"it needs about {(once + each) / 2**30:.1f} GiB, free are {free / 2**30:.1f} GiB"
-        raise _does_not_fit(example, needed)
-    return min(share, int((free - once) / each))
+    bytes_of_one, bytes_of_two = (_kept_bytes(denoiser, loss, _repeated(example, count)) for count in (1, 2))
+    bytes_per_image = max(1.0, _WORK_FACTOR * (bytes_of_two - bytes_of_one))
+    # Does not grow with the batch: merged weights, for example.
+    fixed_bytes = _WORK_FACTOR * bytes_of_one - bytes_per_image
+    needed_bytes = fixed_bytes + bytes_per_image
+    if needed_bytes > free_bytes:
+        reason = f"it needs about {needed_bytes / 2**30:.1f} GiB, free are {free_bytes / 2**30:.1f} GiB"
+        raise _does_not_fit(example, reason)
+    return min(share, int((free_bytes - fixed_bytes) / bytes_per_image))
 
 
-def _most_kept_bytes(denoiser: nn.Module, loss: DenoisingLoss, example: Batch) -> float:
+def _kept_bytes_by_shape(denoiser: nn.Module, loss: DenoisingLoss, example: Batch) -> float:
     """What autograd would keep of a batch in fp32, told by shapes alone; inf if they cannot tell.
 
     A real run of a size that is not trained on costs memory for good: oneDNN keeps the kernels that it made for it,
@@ -152,10 +154,10 @@ def _most_kept_bytes(denoiser: nn.Module, loss: DenoisingLoss, example: Batch) -
     shapes = {name: tensor.to("meta", torch.float32) for name, tensor in tensors.items()}
     batch = example.to(torch.device("meta"))
 
-    def called(*inputs: Tensor, **conditioning: Tensor) -> Any:
+    def call(*inputs: Tensor, **conditioning: Tensor) -> Any:
         return functional_call(denoiser, shapes, inputs, conditioning)
 
-    outline: Any = called  # a network to those who only call it
+    outline: Any = call  # a network to those who only call it
     return _saved_bytes(
         partial(loss.family.predict, outline, batch.latents, batch.timesteps, batch.conditioning), shapes.values()
     )
@@ -171,16 +173,16 @@ def _kept_bytes(denoiser: nn.Module, loss: DenoisingLoss, example: Batch) -> int
 
 def _saved_bytes(forward: Callable[[], object], parameters: Iterable[Tensor]) -> int:
     # By identity: on the meta device every address is zero.
-    own = {id(storage): storage for storage in (parameter.untyped_storage() for parameter in parameters)}
+    parameter_storages = {id(storage): storage for storage in (parameter.untyped_storage() for parameter in parameters)}
     saved: dict[int, torch.UntypedStorage] = {}
 
-    def note(tensor: Tensor) -> Tensor:
+    def record(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if id(storage) not in own:
+        if id(storage) not in parameter_storages:
             saved[id(storage)] = storage  # held, so that no other takes its identity
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
         forward()
     return sum(storage.nbytes() for storage in saved.values())
 
@@ -190,9 +192,9 @@ def _networks(denoiser: nn.Module, loss: DenoisingLoss) -> list[nn.Module]:
     return [denoiser, *(loss.text.encoders.values() if loss.text else ())]
 
 
-def _does_not_fit(example: Batch, why: str) -> TrainingError:
+def _does_not_fit(example: Batch, reason: str) -> TrainingError:
     height, width = example.latents.shape[-2:]
     return TrainingError(
-        f"training.batch_size: not even one image of {width} x {height} latents fits into memory ({why}). "
+        f"training.batch_size: not even one image of {width} x {height} latents fits into memory ({reason}). "
         "Set training.gradient_checkpointing, or smaller training.resolutions."
     )

@@ -49,17 +49,17 @@ class TrainedText:
             for name, parameter in adapter_parameters(encoder).items()
         }
 
-    def conditioning(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def conditioning(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What the denoiser is shown, (B, ...) each.
 
         Args:
-            given: of a batch, token ids by encoder folder, (B, T) each, beside the images' own conditioning.
+            batch: of a batch, token ids by encoder folder, (B, T) each, beside the images' own conditioning.
         """
         outputs = {
-            part.folder: part.outputs(self.encoders[part.folder], given[part.folder]) for part in self.family.text_parts
+            part.folder: part.outputs(self.encoders[part.folder], batch[part.folder]) for part in self.family.text_parts
         }
-        of_images = {name: tensor for name, tensor in given.items() if name not in self.encoders}
-        return self.family.conditioning(outputs) | of_images
+        image_conditioning = {name: tensor for name, tensor in batch.items() if name not in self.encoders}
+        return self.family.conditioning(outputs) | image_conditioning
 
 
 def caption_tokens(base: BaseModelRef, captions: Sequence[str]) -> dict[str, dict[str, Tensor]]:

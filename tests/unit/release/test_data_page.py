@@ -134,7 +134,7 @@ def test_pictures_stop_at_the_budget_and_the_page_goes_on(store: ImageStore, tmp
         path = tmp_path / f"{seed}.png"
         Image.effect_noise((300, 300), 90 + seed).save(path)
         store.add_image(path.read_bytes())
-    thumbnails = Thumbnails(store, left_bytes=1000)
+    thumbnails = Thumbnails(store, budget_left_bytes=1000)
     made = [thumbnails.of(image.sha256) for image in store.images()]
     assert made[0] is not None
     assert made[1:] == [None, None]

@@ -58,7 +58,7 @@ def test_layers_that_need_their_inputs_and_large_networks_stay_as_they_are(base,
     assert fuse_lora_in_forward(attached(base, filled_lora(rank=2, dropout=0.5))) == 0
     assert fuse_lora_in_forward(attached(base, filled_lora(rank=2, method="dora"))) == 0
     assert fuse_lora_in_forward(attached(base, filled_lora(rank=2, method="loha"))) == 0
-    monkeypatch.setattr(frozen_weights, "MOST_WEIGHTS", 1000)
+    monkeypatch.setattr(frozen_weights, "MAX_WEIGHTS", 1000)
     assert fuse_lora_in_forward(attached(base, filled_lora(rank=2))) == 0
 
 

@@ -36,23 +36,23 @@ def with_memory(monkeypatch, byte_count):
 
 def test_the_memory_of_one_image_is_what_autograd_keeps(trained):
     denoiser, loss, encoded = trained
-    one = preflight._kept_bytes(denoiser, loss, preflight._largest([encoded]))
-    four = preflight._kept_bytes(denoiser, loss, preflight._repeated(preflight._largest([encoded]), 4))
+    one = preflight._kept_bytes(denoiser, loss, preflight._largest_image([encoded]))
+    four = preflight._kept_bytes(denoiser, loss, preflight._repeated(preflight._largest_image([encoded]), 4))
     assert 3.5 * one < four <= 4.1 * one
     denoiser.enable_gradient_checkpointing()
-    assert preflight._kept_bytes(denoiser, loss, preflight._largest([encoded])) < 0.7 * one
+    assert preflight._kept_bytes(denoiser, loss, preflight._largest_image([encoded])) < 0.7 * one
 
 
 def test_shapes_alone_tell_what_autograd_keeps_in_fp32(trained):
     denoiser, loss, encoded = trained
-    batch = preflight._repeated(preflight._largest([encoded]), 3)
+    batch = preflight._repeated(preflight._largest_image([encoded]), 3)
     real = preflight._kept_bytes(denoiser, loss, batch)
     with FlopCounterMode(display=False) as counted:
-        assert 0.99 * real < preflight._most_kept_bytes(denoiser, loss, batch) < 1.05 * real
+        assert 0.99 * real < preflight._kept_bytes_by_shape(denoiser, loss, batch) < 1.05 * real
     assert all(tensor.device.type == "cpu" for tensor in denoiser.parameters())
     assert counted.get_total_flops() > 0  # the whole network went by
     denoiser.register_buffer("quantised", torch.zeros(3, dtype=torch.uint8))
-    assert preflight._most_kept_bytes(denoiser, loss, batch) == float("inf")
+    assert preflight._kept_bytes_by_shape(denoiser, loss, batch) == float("inf")
 
 
 def test_all_images_that_fit_by_their_shapes_go_at_once_unmeasured(trained, monkeypatch):
@@ -64,7 +64,7 @@ def test_all_images_that_fit_by_their_shapes_go_at_once_unmeasured(trained, monk
 
 def test_all_images_go_at_once_if_they_fit_and_evenly_if_not(trained, monkeypatch, caplog):
     denoiser, loss, encoded = trained
-    need = 1.5 * preflight._kept_bytes(denoiser, loss, preflight._largest([encoded])) / 0.8
+    need = 1.5 * preflight._kept_bytes(denoiser, loss, preflight._largest_image([encoded])) / 0.8
     with_memory(monkeypatch, int(need * 100))
     assert preflight.max_micro_batch_size(denoiser, loss, [encoded], 16, CPU) == 16
     assert not caplog.text  # one pass
@@ -87,7 +87,7 @@ def test_a_device_is_tried_with_real_steps_until_one_fits(trained, monkeypatch):
         return self.per_image(denoiser, batch).mean()
 
     monkeypatch.setattr(DenoisingLoss, "weighted", weighted)
-    example = preflight._largest([encoded])
+    example = preflight._largest_image([encoded])
     assert preflight._by_trying(denoiser, loss, example, 16, CPU) == 4
     assert tried == [16, 8, 4]
     assert all(parameter.grad is None for parameter in denoiser.parameters())

@@ -81,7 +81,7 @@ def test_loss_and_gradients_are_those_of_the_weights_up_to_their_rounding(kind, 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_preflight_counts_what_images_keep_and_not_the_weights(kind, base, store, snapshot):
     encoded = encode_rows(base, snapshot.train, store, Encoding((64,)), device=torch.device("cpu"))
-    example, loss = preflight._largest([encoded]), DenoisingLoss.of_base(base, 5.0, "fp32", torch.device("cpu"))
+    example, loss = preflight._largest_image([encoded]), DenoisingLoss.of_base(base, 5.0, "fp32", torch.device("cpu"))
     kept = {
         (kind, count): preflight._kept_bytes(attached(base, kind), loss, preflight._repeated(example, count))
         for kind in (None, kind)
