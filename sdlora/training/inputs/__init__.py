@@ -1,1 +1,1 @@
-"""What the network is shown: images and captions as latents and embeddings, in what order, in which batches."""
+"""Inputs of the network: images and captions as latents and embeddings, their order and their batches."""

@@ -1,4 +1,4 @@
-"""What a step trains on: latents, noise, timesteps and captions, in groups that go through the network together."""
+"""Batches of a step: latents, noise, timesteps and captions of images that go through the network together."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Batch:
         latents: (B, C, h, w) clean latents.
         noise: (B, C, h, w).
         timesteps: (B,) int64 in [0, T).
-        conditioning: what the denoiser is shown beside them, by the names of its `forward`; (B, ...) each.
-        loss_weights: (B,) each image's share of the step's loss; equal ones that add up to 1 if not given.
-        groups: (B,) int64, which group of the step each image belongs to; not given where there is only one.
-        position_weights: (B, 1, h, w) weights of the error's positions, with a mean of 1 per image; all alike if not
-            given.
+        conditioning: further inputs of the denoiser, by the names of its `forward`; (B, ...) each.
+        loss_weights: (B,) each image's share of the step's loss; by default equal shares that sum to 1.
+        groups: (B,) int64, the number of each image's group; None if the step has one group.
+        position_weights: (B, 1, h, w) weights of the error's positions, with a mean of 1 per image; by default
+            equal.
     """
 
     latents: Tensor
@@ -55,13 +55,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class BatchGroup:
-    """Images of which every step takes some.
+    """A group of images; every step takes some of them.
 
     Attributes:
-        encoded: their tensors.
-        order: which of them a step takes, and how many.
-        weight: what they count in the loss of a step, all together.
-        purpose: names their random numbers; those of one group do not depend on another.
+        encoded: the tensors of the images.
+        order: the images of each step.
+        weight: the group's total weight in the loss of a step.
+        purpose: name of the random stream; each group has a stream of its own.
     """
 
     encoded: EncodedRows
@@ -71,7 +71,7 @@ class BatchGroup:
 
 
 def batch_groups(encoded: EncodedRows, prior: EncodedRows | None, config: ResolvedTraining) -> list[BatchGroup]:
-    """The images of the collection, by their weights, and the prior images if there are any."""
+    """Return the group of training images, repeated by weight, and the group of prior images if there is one."""
     repeats = repeats_for([row.weight for row in encoded.rows])
     groups = [BatchGroup(encoded, EpochOrder(encoded.shapes(), config.batch_size, config.seed, repeats))]
     if prior is not None and config.prior_weight is not None:
@@ -82,7 +82,7 @@ def batch_groups(encoded: EncodedRows, prior: EncodedRows | None, config: Resolv
 
 @dataclass(frozen=True)
 class _DrawnImage:
-    """One image as a step sees it."""
+    """One image of a step with everything drawn for it."""
 
     latents: Tensor
     noise: Tensor
@@ -102,10 +102,10 @@ def draw_step(
     num_processes: int = 1,
     micro_batch_size: int | None = None,
 ) -> list[Batch]:
-    """One process's share of a step: batches of one shape each, at most `micro_batch_size` images large.
+    """Draw one process's share of a step, as batches of one shape with at most `micro_batch_size` images.
 
-    Everything random is drawn for the whole step, then each process takes its slice, so that the images, noise and
-    timesteps of a step do not depend on the number of processes or the size of the batches.
+    All random numbers are drawn for the whole step; each process then takes its slice. The images, noise and
+    timesteps of a step therefore do not depend on the number of processes or the batch size.
     """
     size = sum(group.order.batch_size for group in groups)
     share = range(process_index * size // num_processes, (process_index + 1) * size // num_processes)
@@ -123,7 +123,7 @@ def draw_step(
 def _draw(
     group: BatchGroup, number: int, config: ResolvedTraining, step: int, objective: Objective, positions: range
 ) -> list[_DrawnImage]:
-    """The images at these positions of the group's part of a step."""
+    """Draw the images at these positions of the group's share of a step."""
     encoded = group.encoded
     step_images = group.order.images_of(step)
     size = len(step_images)
@@ -158,7 +158,7 @@ def _draw(
 def _batch(images: Sequence[_DrawnImage], config: ResolvedTraining, group_count: int) -> Batch:
     position_weights = None
     if config.masked_weight is not None:
-        full_mask = torch.ones(1, *images[0].latents.shape[1:])  # what has no mask counts everywhere
+        full_mask = torch.ones(1, *images[0].latents.shape[1:])  # an image without a mask counts everywhere
         masks = [full_mask if image.mask is None else image.mask for image in images]
         position_weights = mask_weights(masks, config.masked_weight)
     return Batch(
@@ -173,12 +173,12 @@ def _batch(images: Sequence[_DrawnImage], config: ResolvedTraining, group_count:
 
 
 def stack_conditioning(conditionings: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The conditioning of several images as that of one batch."""
+    """Stack the conditioning of several images into that of one batch."""
     return {name: torch.stack([conditioning[name] for conditioning in conditionings]) for name in conditionings[0]}
 
 
 def _passes(positions: range, shapes: Sequence[torch.Size], max_images: int) -> list[list[int]]:
-    """Positions that go through the network together: of one shape, at most `max_images`."""
+    """Split positions into passes through the network: one shape and at most `max_images` each."""
     by_shape: dict[torch.Size, list[int]] = {}
     for position in positions:
         by_shape.setdefault(shapes[position], []).append(position)
@@ -188,7 +188,7 @@ def _passes(positions: range, shapes: Sequence[torch.Size], max_images: int) -> 
 
 
 def _noise(shapes: Sequence[torch.Size], generator: torch.Generator, offset: float) -> list[Tensor]:
-    """Noise for each image of the step, drawn shape by shape."""
+    """Draw the noise of each image of the step, shape by shape."""
     noise: dict[int, Tensor] = {}
     for positions in _passes(range(len(shapes)), shapes, len(shapes)):
         batch = draw_noise((len(positions), *shapes[positions[0]]), generator, offset)

@@ -1,7 +1,7 @@
-"""A snapshot as the network sees it: latents and caption embeddings, each computed once and kept on disk.
+"""Encoded snapshots: latents and caption embeddings, computed once and kept on disk.
 
-A cache folder is named by what made its entries (encoder digest, transform), an entry by what it was made from
-(image digest, caption). So a changed image, caption, encoder or size is never mistaken for a known one.
+The name of a cache folder holds the encoder's digest and the transform; the key of an entry holds the digest of the
+image or caption. So a changed image, caption, encoder or size never matches an old entry.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class Resolution:
     """The images of a snapshot at one resolution.
 
     Attributes:
-        latents: by image digest, (C, h, w) each; an image's shape is that of its bucket.
-        mirrored: the same of the mirrored images; empty when not asked for.
-        image_conditioning: by image digest, what the denoiser is shown of the image itself, for families that do so.
-        masks: by image digest, (1, h, w) how much its parts count; empty when not asked for.
+        latents: by image digest, (C, h, w) each; the bucket decides the shape.
+        mirrored: latents of the mirrored images; empty if not requested.
+        image_conditioning: by image digest, the denoiser's inputs that depend on the image, for families that have any.
+        masks: by image digest, (1, h, w) weights in [0, 1]; empty if not requested.
     """
 
     latents: Mapping[str, Tensor]
@@ -52,11 +52,11 @@ class EncodedRows:
     """Rows of a snapshot with their tensors.
 
     Attributes:
-        rows: the snapshot's rows, in its order, but for those that were skipped.
-        resolutions: the images, once per resolution.
-        embeddings: by caption, what the denoiser is shown of it, by name; always holds the empty caption. Where the
-            text encoders learn, the caption's token ids by encoder folder instead.
-        skipped: by digest, why an image could not be used.
+        rows: the snapshot's rows in order, without the skipped ones.
+        resolutions: the tensors of the images, once per resolution.
+        embeddings: by caption, the denoiser's inputs by name; the empty caption is always included. If the text
+            encoders are trained: token ids by encoder folder.
+        skipped: by digest, the reason why an image cannot be used.
     """
 
     rows: tuple[SnapshotRow, ...]
@@ -65,22 +65,22 @@ class EncodedRows:
     skipped: Mapping[str, str] = field(default_factory=dict)
 
     def conditioning(self, row: SnapshotRow, resolution: int, caption: str) -> dict[str, Tensor]:
-        """All that the denoiser is shown beside one image, by the names of its `forward`, without batch dimension."""
+        """Return the denoiser's further inputs for one image by the names of its `forward`, without batch dimension."""
         return self.embeddings[caption] | self.resolutions[resolution].image_conditioning.get(row.sha256, {})
 
     def shapes(self) -> list[list[tuple[int, ...]]]:
-        """The latents' shapes by resolution and row."""
+        """Return the latents' shapes by resolution and row."""
         return [[tuple(resolution.latents[row.sha256].shape) for row in self.rows] for resolution in self.resolutions]
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """All that a run trains and measures on.
+    """Inputs of a run, for training and validation.
 
     Attributes:
         train: the training rows.
-        held_out: the held-out rows, if there are any.
-        prior: the prior images, if they are asked for.
+        held_out: the held-out rows; None if there are none.
+        prior: the prior images; None without `prior_weight`.
     """
 
     train: EncodedRows
@@ -90,14 +90,14 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How images and captions become tensors.
+    """Options of encoding images and captions.
 
     Attributes:
-        sides_px: sides in pixels of the squares, or of squares as large as the buckets; one resolution each.
-        aspect_buckets: bring each image to the bucket nearest to its proportions, instead of to a square.
-        mirror: encode the mirrored images too.
-        masks: read the masks of the rows too, or the images' alpha channels where they have none.
-        tokens_only: leave captions to text encoders that learn; no embedding is computed.
+        sides_px: one resolution each: the side of the squares, or of a square with the area of the buckets.
+        aspect_buckets: crop each image to the bucket of the nearest proportions instead of a square.
+        mirror: also encode the mirrored images.
+        masks: also read the rows' masks, or the alpha channel of an image without a mask.
+        tokens_only: only tokenise the captions, for text encoders that are trained.
     """
 
     sides_px: tuple[int, ...]
@@ -108,13 +108,13 @@ class Encoding:
 
 
 class CaptionEmbeddings(Mapping[str, dict[str, Tensor]]):
-    """By caption, what the family makes of the text encoders' outputs.
+    """Embeddings by caption, computed by the family from the text encoders' outputs.
 
-    Made anew at each look: the outputs are mapped from disk, and joined for all captions they would fill the memory.
+    Computed at each access: the outputs are mapped from disk, and the embeddings of all captions would fill the memory.
     """
 
     def __init__(self, family: Family, outputs: Mapping[str, Mapping[str, dict[str, Tensor]]]) -> None:
-        """Take the outputs by encoder folder, caption and output name."""
+        """Wrap outputs by encoder folder, caption and output name."""
         self.family = family
         self.outputs = outputs
         self._captions = next(iter(outputs.values()))
@@ -193,7 +193,7 @@ def encode_rows(
 def encode_captions(
     base: BaseModelRef, captions: Sequence[str], home: Path, device: torch.device, tokens_only: bool = False
 ) -> Mapping[str, dict[str, Tensor]]:
-    """By caption, what the denoiser is shown of it; for text encoders that learn the token ids by encoder folder.
+    """Look up or compute the embeddings of captions, or with `tokens_only` the token ids by encoder folder.
 
     Raises:
         StorageError: the cache cannot be written.
@@ -202,7 +202,7 @@ def encode_captions(
     if tokens_only:
         return caption_tokens(base, captions)
     family = family_of(base.folder)
-    # One encoder after the other: the largest of them alone may fill the memory.
+    # One encoder at a time: the largest one may fill the memory.
     outputs = {part.folder: _cached_text(base, part, captions, home, device) for part in family.text_parts}
     return CaptionEmbeddings(family, outputs)
 
@@ -210,7 +210,7 @@ def encode_captions(
 def _cached_text(
     base: BaseModelRef, part: TextPart, captions: Sequence[str], home: Path, device: torch.device
 ) -> dict[str, dict[str, Tensor]]:
-    """One encoder's outputs by caption and name; bases that share an encoder share its entries."""
+    """Look up or compute one encoder's outputs by caption and name; bases that share an encoder share its entries."""
     digests = DigestCache.of_home(home)
     folders = (base.folder / part.folder, base.folder / part.tokenizer_folder)
     digest = "".join(folder_digest(folder, digests) for folder in folders)

@@ -1,6 +1,6 @@
-"""How the images of a snapshot are framed for training: to which size each is scaled and cropped.
+"""Framing for training: the size that each image is scaled and cropped to.
 
-Aspect-ratio buckets are the few sizes that images of all proportions are brought to, so that little is cropped away.
+Aspect-ratio buckets are a few sizes for images of all proportions, so that little is cropped away.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ Size = tuple[int, int]
 """(height, width) in pixels."""
 
 MAX_ASPECT = 2.0
-"""Longer images are cropped to this ratio of the sides; few networks have seen more."""
+"""Longest ratio of the sides; longer images are cropped, because few networks were trained on them."""
 
 
 def bucket_sizes(resolution_px: int, multiple_px: int) -> tuple[Size, ...]:
-    """All sizes of at most `resolution_px` squared pixels whose sides are multiples of `multiple_px`.
+    """List the sizes of at most `resolution_px` squared pixels whose sides are multiples of `multiple_px`.
 
-    One per width, each as high as the area allows, with sides of at most 2 to 1; the square is always among them.
+    Each width has one size, as high as the area allows, with sides of at most 2 to 1. The square is always included.
     """
     area, sizes = resolution_px**2, set()
     for width in range(multiple_px, int(resolution_px * math.sqrt(MAX_ASPECT)) + 1, multiple_px):
@@ -37,13 +37,13 @@ def bucket_sizes(resolution_px: int, multiple_px: int) -> tuple[Size, ...]:
 
 
 def nearest_bucket(image: Size, buckets: Sequence[Size]) -> Size:
-    """The bucket of the most similar proportions; among equals the largest."""
+    """Return the bucket of the nearest proportions; of several, the largest."""
     log_aspect = math.log(image[1] / image[0])
     return min(buckets, key=lambda size: (round(abs(math.log(size[1] / size[0]) - log_aspect), 9), -size[0] * size[1]))
 
 
 def assign_buckets(sizes: Mapping[str, Size], resolution_px: int, multiple_px: int) -> dict[str, Size]:
-    """The bucket of every image, by the keys of `sizes`."""
+    """Assign the nearest bucket to every image, by the keys of `sizes`."""
     buckets = bucket_sizes(resolution_px, multiple_px)
     return {key: nearest_bucket(size, buckets) for key, size in sizes.items()}
 
@@ -51,14 +51,14 @@ def assign_buckets(sizes: Mapping[str, Size], resolution_px: int, multiple_px: i
 def target_sizes(
     digests: Sequence[str], originals: Mapping[str, Size], side_px: int, family: Family, aspect_buckets: bool
 ) -> dict[str, Size]:
-    """By image digest, the size that it is trained at; without buckets the square."""
+    """Return the training size of every image by digest; without buckets the square."""
     if not aspect_buckets:
         return dict.fromkeys(digests, (side_px, side_px))
     return assign_buckets({digest: originals[digest] for digest in digests}, side_px, family.side_multiple_px)
 
 
 def centre_framing(original: Size, target: Size) -> Framing:
-    """What `load_images_uint8` does to an image: scaled to cover the target, then cropped around the centre."""
+    """Compute the framing by `load_images_uint8`: scale the image to cover the target, then crop around the centre."""
     (height, width), (target_height, target_width) = original, target
     scale = max(target_height / height, target_width / width)
     crop = (round((height * scale - target_height) / 2), round((width * scale - target_width) / 2))
@@ -66,10 +66,10 @@ def centre_framing(original: Size, target: Size) -> Framing:
 
 
 def upright_sizes(digests: Sequence[str], store: ImageStore) -> tuple[dict[str, Size], dict[str, str]]:
-    """(height, width) of images after EXIF has turned them; each image is decoded once, then remembered.
+    """Measure (height, width) of images after the EXIF rotation; each image is decoded once, then cached.
 
     Returns:
-        The sizes by digest, and for images that cannot be read the reason by digest.
+        The sizes by digest, and the reasons by digest for images that cannot be read.
     Raises:
         StorageError: the cache cannot be written.
     """

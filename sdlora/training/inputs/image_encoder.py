@@ -22,16 +22,16 @@ from sdlora.store.image_store import ImageStore
 from sdlora.training.inputs.framing import Size
 from sdlora.training.inputs.tensor_cache import Encode, TensorCache
 
-_TRANSFORM = "centre-crop-v3"  # raised when load_images_uint8, encode_images or its batches change the results
-# On a CPU few images at once stay in its caches (8 of 64 px: a fifth less time than 32) and need less memory.
+_TRANSFORM = "centre-crop-v3"  # raise when load_images_uint8, encode_images or the batch size change the results
+# Small batches stay in the caches of a CPU (8 of 64 px: a fifth less time than 32) and need less memory.
 _PIXELS_PER_BATCH = {"cpu": 8 * 64**2}
 _GPU_PIXELS_PER_BATCH = 16 * 512**2
-# Encoding holds this many times the largest activation (embedded autoencoder, 512 to 2048 px: 4.4 to 4.8).
+# Peak memory of encoding over the largest activation (embedded autoencoder, 512 to 2048 px: 4.4 to 4.8).
 _ACTIVATIONS_HELD = 5
 
 
 class ImageEncoder:
-    """Latents of a snapshot's images, from the cache or from the autoencoder, which is loaded when first needed."""
+    """Encoder of a snapshot's images: latents from the cache, or from the autoencoder, loaded on first use."""
 
     def __init__(
         self,
@@ -44,11 +44,11 @@ class ImageEncoder:
         self.base, self.store, self.rows, self.device, self.on_progress = base, store, rows, device, on_progress
         self.encoder_digest = folder_digest(base.folder / "vae", DigestCache.of_home(store.home))[:16]
         self.unreadable: dict[str, str] = {}
-        """By digest, why an image could not be decoded: one bad image costs one image, not the run."""
+        """Reasons by digest of images that cannot be decoded; a bad image is skipped and the run continues."""
         self._autoencoder: AutoencoderKL | None = None
 
     def latents(self, targets: Mapping[str, Size], mirror: bool = False) -> dict[str, Tensor]:
-        """By digest, (C, h, w) of every image that can be read, scaled and cropped to its target."""
+        """Return (C, h, w) latents by digest of every readable image, scaled and cropped to its target."""
         latents: dict[str, Tensor] = {}
         for size in sorted(set(targets.values())):
             digests = [digest for digest, target in targets.items() if target == size]
@@ -56,12 +56,12 @@ class ImageEncoder:
         return latents
 
     def close(self) -> None:
-        """Give the autoencoder's memory back."""
+        """Free the autoencoder's memory."""
         self._autoencoder = None
         free(self.device)
 
     def _latents_of_size(self, digests: Sequence[str], size: Size, mirror: bool) -> dict[str, Tensor]:
-        # An image on another background is another picture, so such images have folders of their own.
+        # Another background gives other pixels, so each background has a cache folder of its own.
         backgrounds = sorted({self.rows[digest].background or "" for digest in digests})
         latents: dict[str, Tensor] = {}
         for background in backgrounds:
@@ -103,9 +103,9 @@ class ImageEncoder:
 
 
 def _encode_padded(autoencoder: AutoencoderKL, pixels: Tensor, batch_size: int) -> Tensor:
-    """Latents by batches that are all of one size: the last one is filled up.
+    """Encode in batches of one size; the last batch is padded.
 
-    So an image's latents are the same to the bit whoever arrived with it, and a CPU needs the kernels of one shape.
+    So an image's latents have the same bits in any batch, and a CPU needs the kernels of one shape.
     """
     pad_count = -len(pixels) % batch_size
     padded = torch.cat((pixels, pixels[-1:].expand(pad_count, *pixels.shape[1:])))
@@ -113,12 +113,12 @@ def _encode_padded(autoencoder: AutoencoderKL, pixels: Tensor, batch_size: int) 
 
 
 def _require_memory(autoencoder: AutoencoderKL, size: Size, count: int, batch_size: int) -> None:
-    """Check that images of this size can be held and encoded in the machine's memory; a GPU's own is its library's.
+    """Check that images of this size fit into the machine's memory; CUDA checks the memory of a GPU.
 
     Raises:
-        TrainingError: they cannot; a system out of memory would end the process without a word.
+        TrainingError: the images do not fit; a system out of memory would kill the process without a message.
     """
-    pixel_bytes = 2 * 3 * size[0] * size[1] * count  # one by one, and stacked
+    pixel_bytes = 2 * 3 * size[0] * size[1] * count  # single images and the stacked batch
     activation_bytes = 4 * autoencoder.config.block_out_channels[0] * size[0] * size[1]  # fp32
     encoding_bytes = _ACTIVATIONS_HELD * activation_bytes * batch_size if autoencoder.device.type == "cpu" else 0
     needed_bytes, free_bytes = pixel_bytes + encoding_bytes, psutil.virtual_memory().available

@@ -1,4 +1,4 @@
-"""Which parts of an image count in the loss: the mask beside it, else its alpha channel, at the latents' resolution."""
+"""Loss masks at the latents' resolution: from the mask file of an image, else from its alpha channel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sdlora.store.image_store import ImageStore
 from sdlora.training.inputs.framing import Size
 from sdlora.training.inputs.tensor_cache import Encode, TensorCache
 
-# Raised when the same bytes would give another mask.
+# Raise when the same bytes would give another mask.
 _ALPHA = "alpha-v1"
 _MASK_FILES = "beside-v1"
 
@@ -26,17 +26,17 @@ _MASK_FILES = "beside-v1"
 def read_masks(
     store: ImageStore, rows: Mapping[str, SnapshotRow], targets: Mapping[str, Size], latent_reduction: int
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """How much the parts of images count, scaled and cropped as the images themselves.
+    """Read the masks of images, scaled and cropped like the images.
 
     Args:
         store: holds the bytes of images and masks.
-        rows: by digest of the image.
-        targets: the size that each image is trained at, by digest.
+        rows: by image digest.
+        targets: the training size of each image, by digest.
         latent_reduction: pixels of a side per latent position.
     Returns:
-        By digest, (1, h, w) in [0, 1]: the mean over each latent position of the row's mask, else of the alpha channel;
-        an image without either counts everywhere. And why a mask cannot be used, by digest of the image: to train on
-        such an image as a whole would teach what somebody took the trouble to hide.
+        The masks by image digest, (1, h, w) in [0, 1]: the mean of the row's mask over each latent position, else of
+        the alpha channel. An image without either counts everywhere. Then the reasons by image digest for unusable
+        masks. Such an image is not trained on: without its mask the adapter would learn the hidden parts.
     Raises:
         UnreadableError: the bytes of an image are damaged.
         StorageError: the cache cannot be written.
@@ -53,7 +53,7 @@ def read_masks(
 
 @dataclass(frozen=True)
 class _Reader:
-    """Masks at one size, from the cache or read anew."""
+    """Reader of masks at one size, through the cache."""
 
     store: ImageStore
     size: Size
@@ -66,7 +66,7 @@ class _Reader:
         return self._cached(_ALPHA, digests, encode)
 
     def mask_files(self, rows: Mapping[str, SnapshotRow], unusable: dict[str, str]) -> dict[str, Tensor]:
-        """By image; the keys name image and mask, so that an exchanged mask is another entry."""
+        """Return masks by image digest. A cache key names image and mask, so a replaced mask gets another entry."""
 
         def encode(keys: Sequence[str]) -> dict[str, Tensor]:
             masks = {}
@@ -90,14 +90,14 @@ class _Reader:
         if mask is None:
             return torch.ones(1, height, width)
         fitted = ImageOps.fit(mask, (self.size[1], self.size[0]), Image.Resampling.LANCZOS)
-        small = fitted.resize((width, height), Image.Resampling.BOX)  # the mean over each latent position's pixels
+        small = fitted.resize((width, height), Image.Resampling.BOX)  # mean over the pixels of each latent position
         return torch.from_numpy(np.array(small, dtype=np.float32) / 255)[None]
 
 
 def mask_weights(masks: Sequence[Tensor], least: float) -> Tensor:
-    """(B, 1, h, w) weights between `least`, where an image does not count, and 1, brought to a mean of 1 per image.
+    """Scale masks to weights from `least` to 1, then to a mean of 1 per image: (B, 1, h, w).
 
-    The mean, so that an image with a small subject counts as much as any other.
+    With equal means, an image with a small subject counts as much as any other.
     """
     weights = least + (1 - least) * torch.stack(list(masks))
     means = weights.mean((1, 2, 3), keepdim=True)

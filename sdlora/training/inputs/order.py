@@ -1,10 +1,9 @@
-"""Which images a step trains on, as a function of (seed, step) alone: no sampler has a state that could be lost.
+"""Order of the images: a pure function of (seed, step), so that no sampler state can be lost.
 
-Images of unlike shapes cannot go through the network together. An epoch is therefore laid out in batches of one
-shape as far as the numbers allow; what is left over of each shape, down to an image that is alone in its bucket,
-shares mixed batches, whose shapes go through the network one after the other and into one optimiser step. So every
-step has the full batch, every image has the same share of it, and each is seen exactly once per epoch, or as often
-as its weight says.
+Images of different shapes cannot go through the network together. An epoch therefore consists of batches of one shape
+as far as the numbers allow. The remaining images of each shape share mixed batches: their shapes go through the
+network one after the other, within one optimiser step. So every step has the full batch, with equal shares for all
+images. Each image is seen exactly once per epoch, or as often as its weight requires.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ class StepImage:
 
     Attributes:
         index: its row.
-        resolution: number of the resolution that it is seen at.
+        resolution: number of its resolution.
     """
 
     index: int
@@ -33,7 +32,7 @@ class StepImage:
 
 
 def repeats_for(weights: Sequence[float]) -> list[int]:
-    """The smallest whole numbers in the proportion of the weights, each > 0: how often an epoch shows each image.
+    """Compute how often an epoch shows each image: the smallest whole numbers in the proportion of the weights, > 0.
 
     [1, 1, 1] and [2, 2] give ones; [1, 0.5, 3] gives [2, 1, 6], so an epoch may show even an unweighted image twice.
     """
@@ -45,10 +44,10 @@ def repeats_for(weights: Sequence[float]) -> list[int]:
 
 
 class EpochOrder:
-    """The order of all images in every epoch; batches go across the seam of two epochs.
+    """Order of all images in every epoch; a batch may span two epochs.
 
-    An image with `repeats` n is seen n times per epoch. With several resolutions each occurrence is seen at another one
-    in every epoch, in turn.
+    An image with `repeats` n is seen n times per epoch. With several resolutions each occurrence takes the next
+    resolution in every epoch.
     """
 
     def __init__(
@@ -58,13 +57,13 @@ class EpochOrder:
         seed: int,
         repeats: Sequence[int] | None = None,
     ) -> None:
-        """Take for each resolution the shape of every image.
+        """Take the shape of every image at each resolution.
 
         Args:
             shapes: by resolution, then by row.
             batch_size: images per step.
             seed: of the order.
-            repeats: by row; once each if not given.
+            repeats: by row; 1 each by default.
         """
         self.shapes = shapes
         self.batch_size = batch_size
@@ -74,11 +73,11 @@ class EpochOrder:
         self._epochs: dict[int, list[int]] = {}
 
     def __len__(self) -> int:
-        """Images per epoch, repeats counted."""
+        """Count the images per epoch, repeats included."""
         return len(self.rows)
 
     def images_of(self, step: int) -> list[StepImage]:
-        """The images of one step, over all processes."""
+        """Return the images of one step, over all processes."""
         images = []
         for position in range(step * self.batch_size, (step + 1) * self.batch_size):
             epoch, offset = divmod(position, len(self))
@@ -91,7 +90,7 @@ class EpochOrder:
 
     def _epoch(self, epoch: int) -> list[int]:
         if epoch not in self._epochs:
-            if len(self._epochs) > 3:  # a batch touches few epochs; all of a long run would fill the memory
+            if len(self._epochs) > 3:  # a batch spans few epochs; all epochs of a long run would fill the memory
                 self._epochs.clear()
             self._epochs[epoch] = self._lay_out(epoch)
         return self._epochs[epoch]
@@ -110,8 +109,7 @@ class EpochOrder:
             batched_count = len(items) - len(items) % self.batch_size
             batches += [items[start : start + self.batch_size] for start in range(0, batched_count, self.batch_size)]
             left_over += items[batched_count:]
-        # The last batch of the epoch before is filled first, from what has no batch of its own, so that the whole
-        # batches begin where a step begins.
+        # Left-over images first fill the last batch of the previous epoch, so that full batches start with a step.
         lead = -epoch * len(self) % self.batch_size
         while len(left_over) < lead and batches:
             left_over = batches.pop() + left_over

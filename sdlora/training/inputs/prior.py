@@ -1,10 +1,10 @@
 """Prior preservation: a second term of the loss, on images that the frozen base itself drew of class prompts.
 
-An adapter that sees its own images only takes every subject for theirs. Images that the base draws of prompts such as
-"a photograph of a dog" hold the rest of the model in place while it learns.
+An adapter trained only on its own images gives every subject their look. Images that the base drew of prompts such as
+"a photograph of a dog" keep the rest of the model unchanged during training.
 Source: Ruiz et al. 2023, arXiv:2208.12242 (DreamBooth), section 3.
 
-The images are no part of the collection: they are in no snapshot and on no page of data, only in the caches.
+The images are not part of the dataset: only the caches hold them, no snapshot and no data page.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ def encode_prior(
     tokens_only: bool = False,
     sheet: Path | None = None,
 ) -> EncodedRows | None:
-    """The prior images as training sees them, drawn and encoded where nobody has yet; None if they are not asked for.
+    """Draw and encode the prior images, or load them from the caches; None without `prior_weight`.
 
     Args:
         base: the frozen base.
-        config: settled settings; `prior_weight` asks for the images.
+        config: resolved settings; `prior_weight` requests the images.
         home: the state folder, which holds the caches.
-        device: where is drawn and encoded.
+        device: where the base draws and encodes.
         on_progress: called with "draw prior images" and "encode prior images".
-        tokens_only: leave the prompts to text encoders that learn.
-        sheet: where to put a picture of the images, for people.
+        tokens_only: only tokenise the prompts, for text encoders that are trained.
+        sheet: path of an overview picture for people.
 
     Raises:
         StorageError: a cache cannot be written; finished images are kept.
@@ -79,7 +79,7 @@ def _resolution(
     device: torch.device,
     on_progress: OnProgress | None,
 ) -> Resolution:
-    """The images at one resolution of the run: squares, which is the bucket that square images get."""
+    """Encode the images at one resolution of the run, as squares: the bucket of square images."""
     family = family_of(base.folder)
     encoder_digest = folder_digest(base.folder / "vae", DigestCache.of_home(home))[:16]
 
@@ -106,7 +106,7 @@ def _resolution(
 
 
 def _scaled(images_uint8: Tensor, side_px: int) -> Tensor:
-    """(B, 3, H, H) uint8 -> (B, 3, side, side) uint8."""
+    """Resize (B, 3, H, H) uint8 -> (B, 3, side, side) uint8."""
     if images_uint8.shape[-1] == side_px:
         return images_uint8
     resized = torch.nn.functional.interpolate(

@@ -1,4 +1,4 @@
-"""The images that the frozen base itself draws of class prompts, each drawn once and kept on disk."""
+"""Prior images: what the frozen base draws of class prompts, each image drawn once and kept on disk."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from sdlora.training.config import ResolvedTraining
 from sdlora.training.identity import PRIOR_VERSION
 from sdlora.training.inputs.tensor_cache import TensorCache
 
-# As evaluation draws by default: what is preserved is what people see of the base.
+# The defaults of evaluation, so that training preserves what people see of the base.
 _STEPS, _GUIDANCE_SCALE = 20, 3.5
-# Drawn at once, and always the same ones together: the rounding of a batch depends on its size, and a drawing that was
-# killed has to end with the same images as one that was not.
+# The same images always share a batch: rounding depends on the batch size, and a run that was killed has to end with
+# the same images as an uninterrupted one.
 _IMAGES_PER_BATCH = 4
 _IMAGES_PER_SHEET, _SHEET_COLUMNS, _THUMBNAIL_PX = 64, 8, 128
 
 
 @dataclass(frozen=True)
 class PriorImage:
-    """One image that the base is to draw.
+    """One image for the base to draw.
 
     Attributes:
-        key: names it in the caches; covers all that decides its pixels.
-        prompt: what it shows.
-        seed: of its noise.
+        key: digest of everything that decides the pixels; the name in the caches.
+        prompt: text to draw.
+        seed: seed of the noise.
     """
 
     key: str
@@ -46,10 +46,10 @@ class PriorImage:
 
 
 def plan_prior_images(base: BaseModelRef, config: ResolvedTraining) -> list[PriorImage]:
-    """The images that the settings ask for; the prompts take turns.
+    """Plan the images that the settings request; the prompts take turns.
 
-    A longer list begins with the images of a shorter one, but for the last few, so that asking for more draws only
-    those.
+    A longer list begins with the images of a shorter one, except for the last few. So a higher count draws only new
+    images.
     """
     prompts = [config.prior_prompts[number % len(config.prior_prompts)] for number in range(config.prior_images)]
     seeds = [_seed(config.seed, number) for number in range(config.prior_images)]
@@ -83,16 +83,16 @@ def draw_prior_images(
     device: torch.device,
     on_progress: OnProgress | None = None,
 ) -> dict[str, Tensor]:
-    """(3, H, W) uint8 of every planned image by its key, square, at the base's own resolution.
+    """Draw every planned image, or load it from the cache: (3, H, W) uint8 by key, square, at the base's resolution.
 
-    A few images at a time are drawn and kept: a process that is killed loses those that it was drawing, no others.
+    The images are drawn and kept in small batches, so a killed process loses only the batch in progress.
 
     Args:
-        base: draws, before anything is learnt.
-        planned: by `plan_prior_images`.
-        config: settled settings.
+        base: the base model, which draws without an adapter.
+        planned: result of `plan_prior_images`.
+        config: resolved settings.
         home: the state folder; the images are kept in `cache/prior`.
-        device: where is drawn.
+        device: where the base draws.
         on_progress: called with "draw prior images", if any are missing.
 
     Raises:
@@ -121,12 +121,12 @@ def draw_prior_images(
                 on_progress("draw prior images", done, total)
         del model
         free(device)
-        images = cache.load(keys)  # read back: what is trained on is what the next run will find
+        images = cache.load(keys)  # read back, so that this run trains on the same images as the next one
     return {key: images[key] for key in keys}
 
 
 def write_sheet(images_uint8: Sequence[Tensor], path: Path) -> None:
-    """The first images side by side, small, for people: what the base takes its prompts to mean.
+    """Write an overview of the first images, small and side by side, to show people how the base reads the prompts.
 
     Raises:
         StorageError: the disk is full or not writable.
@@ -147,5 +147,5 @@ def write_sheet(images_uint8: Sequence[Tensor], path: Path) -> None:
 
 
 def _seed(seed: int, number: int) -> int:
-    """32 bits, as any image tool takes them."""
+    """Derive a seed of 32 bits, which any image tool accepts."""
     return int.from_bytes(hashlib.sha256(f"{seed}/prior/{number}".encode()).digest()[:4], "little")

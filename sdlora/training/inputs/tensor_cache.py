@@ -1,7 +1,7 @@
-"""Tensors by content digest, on disk, in files that add up.
+"""Tensor cache on disk, addressed by key; every call to `add` appends one file.
 
-Each call to `add` writes one file, so 100 new images cost one file of 100 entries. A file is named by the SHA-256 of
-its content: one that was damaged does not match its name, is deleted, and costs only its own entries.
+100 new images cost one file of 100 entries. A file is named by the SHA-256 of its content. A damaged file does not
+match its name: it is deleted, and only its own entries are lost.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ Encode = Callable[[Sequence[str]], Mapping[str, Tensor]]
 
 
 class TensorCache:
-    """A folder of safetensors files; entries are memory-mapped, so they cost memory only while in use."""
+    """Folder of safetensors files; entries are memory-mapped, so they cost memory only while in use."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def load(self, keys: Collection[str]) -> dict[str, Tensor]:
-        """Those of `keys` that are present and undamaged."""
+        """Load the entries of `keys` that are present and undamaged."""
         requested = set(keys)
         entries: dict[str, Tensor] = {}
         for path in sorted(self.folder.glob("*.safetensors")):
@@ -101,7 +101,7 @@ class TensorCache:
         partial = self.folder / f".{os.getpid()}.partial"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            # clone: rows of one batch share storage, which safetensors refuses.
+            # clone, because rows of one batch share storage and safetensors refuses that.
             save_file({key: tensor.clone().contiguous() for key, tensor in tensors.items()}, partial)
             partial.rename(self.folder / f"{file_sha256(partial)}.safetensors")
         except (OSError, SafetensorError) as error:
