@@ -1,1 +1,1 @@
-"""How good the adapter is while it learns, seen and measured, and which of its states is kept."""
+"""Validation, samples and the choice of the adapter to keep."""

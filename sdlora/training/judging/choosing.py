@@ -1,4 +1,4 @@
-"""Choose the adapter by measurement: the best and the runner-up on held-out images are kept on disk."""
+"""Choice of the adapter by validation: the best step and the runner-up are kept on disk."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ FOLDER = "kept"
 
 
 class Chooser:
-    """Takes every measurement of a run, and knows which adapter to keep and when to stop.
+    """Chooser of the adapter to keep, and of the step to stop at.
 
-    The lowest mean error wins, or with `keep_by` kid the least distance of the drawn images. A measurement counts
-    against going on only if it is worse than the best one with a 95 % interval, paired by image, that excludes zero:
-    on few images the mean alone wanders.
+    The lowest mean error wins, or with `keep_by` kid the lowest KID. A result counts towards early stopping only if it
+    is clearly worse than the best: the 95 % interval of the difference, paired by image, must exclude zero. On few
+    images the mean itself is too noisy.
     """
 
     def __init__(self, folder: Path, config: ResolvedTraining) -> None:
@@ -40,13 +40,13 @@ class Chooser:
         self._steps_of_checkpoints: list[set[int]] = []
 
     def consider(self, result: ValidationResult, weights: Mapping[str, Tensor]) -> None:
-        """Take a measurement; the weights are written if they are the best or the second best so far.
+        """Record a validation result; write the weights if they are the best or second best so far.
 
         Raises:
             StorageError: the disk is full or not writable.
         """
         if result.step == 0:
-            self.start = result  # the bare base model: to compare with, not to keep
+            self.start = result  # the bare base model: a reference, never kept
             return
         self.last = result
         if self.best is None or self._score(result) < self._score(self.best):
@@ -65,7 +65,7 @@ class Chooser:
         return patience is not None and self.worse_in_a_row >= patience
 
     def choice(self, trained_steps: int) -> Choice:
-        """What is kept, with the evidence."""
+        """Describe the kept adapter with the evidence."""
         kept = self.last if self.config.keep == "last" else self.best
         stopped = trained_steps < self.config.steps
         if kept is None:
@@ -86,7 +86,7 @@ class Chooser:
         )
 
     def weights_of(self, result: ValidationResult) -> dict[str, Tensor]:
-        """The kept weights of a measurement, by parameter name.
+        """Load the kept weights of a validation result, by parameter name.
 
         Raises:
             WeightsError: the file is missing or damaged.
@@ -101,13 +101,13 @@ class Chooser:
         return load(content)
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold, as JSON values; the weights stay in their files."""
+        """Return the state for a checkpoint as JSON values; the weights stay in their files."""
         named = {"start": self.start, "best": self.best, "runner_up": self.runner_up, "last": self.last}
         results = {name: result.to_json() for name, result in named.items() if result}
         return {"measurements": results, "worse_in_a_row": self.worse_in_a_row}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from a checkpoint's state."""
+        """Restore a checkpoint's state."""
         for name, value in state["measurements"].items():
             setattr(self, name, ValidationResult.from_json(value))
         if self.last and self.best and self.last.step == self.best.step:
@@ -116,7 +116,7 @@ class Chooser:
         self._steps_of_checkpoints = [self._kept_steps()]
 
     def checkpoint_written(self) -> None:
-        """Delete the files that neither this checkpoint nor the one before names: either may be continued from."""
+        """Delete files that this checkpoint and the previous one do not name; a run may continue from either."""
         self._steps_of_checkpoints = [*self._steps_of_checkpoints[-1:], self._kept_steps()]
         needed = {self._path(step).name for steps in self._steps_of_checkpoints for step in steps}
         for path in self.folder.glob("step-*.safetensors"):

@@ -1,4 +1,4 @@
-"""A distance that can be compared between the steps of a run: the same captions drawn from the same noise."""
+"""Validation by drawn images: KID on the same captions and noise, comparable between the steps of a run."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from sdlora.statistics.bootstrap import Resampled, resample_counts
 from sdlora.store.image_store import ImageStore
 from sdlora.training.config import ResolvedTraining
 
-# Fewer steps than the duel's: the trend over a run is wanted, not a picture to look at.
+# Fewer steps than the duel's: enough for the trend over a run.
 _STEPS, _GUIDANCE_SCALE, _IMAGES_PER_BATCH = 12, 3.5, 16
 _RESAMPLES = 400
 
 
 class DrawnValidation:
-    """KID between held-out images and what the adapter in training draws of their captions.
+    """KID between held-out images and the images that the trained adapter draws of their captions.
 
-    An image's noise is seeded by its digest. Nothing random of the training is touched, so a run that measures learns
-    what one without does. Source: Binkowski et al. 2018, arXiv:1801.01401.
+    The digest of an image seeds its noise. Training draws no random numbers from here, so the adapter is the same
+    with and without this validation. Source: Binkowski et al. 2018, arXiv:1801.01401.
     """
 
     def __init__(
@@ -46,9 +46,12 @@ class DrawnValidation:
         text_encoders: Mapping[str, nn.Module] | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> Resampled:
-        """The distance, and that of the same resamples at every call. Encoders not given are the base's.
+        """Measure the KID, and the KID of resamples that are the same at every call.
 
-        Before each step of the sampler it calls `check`, which may raise.
+        Args:
+            denoiser: draws the images.
+            text_encoders: by folder; the base's by default.
+            check: called before each step of the sampler; may raise.
         """
         from sdlora.statistics.distances import kid, polynomial_kernels, resampled_kid
 
@@ -74,9 +77,9 @@ class DrawnValidation:
 def drawn_validation_of(
     base: BaseModelRef, snapshot: Snapshot, store: ImageStore, config: ResolvedTraining
 ) -> DrawnValidation | None:
-    """What the settings ask for, if they ask for drawn images and the snapshot has enough."""
+    """Create the validation for `training.validation_images`; None without the setting."""
     if config.validation_images is None:
         return None
-    # By digest, so that the choice does not hang on the order in which images arrived.
+    # Sorted by digest, so that the choice does not depend on the order in which images arrived.
     rows = sorted(snapshot.held_out, key=lambda row: row.sha256)[: config.validation_images]
     return DrawnValidation(base, rows, store, config.seed, config.precision)

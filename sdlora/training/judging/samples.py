@@ -1,4 +1,4 @@
-"""Pictures drawn while training: the same prompts and seeds at every sampling point, as files and as one overview."""
+"""Samples drawn during training: the same prompts and seeds at every sampling point, as files and overviews."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _STEP_FILE = re.compile(r"step-(\d{8})\.png")
 
 
 class Samples:
-    """Draws the prompts, one seed each, and keeps one row of pictures per sampling point.
+    """Sampler of a few prompts, one seed each; keeps one row of pictures per sampling point.
 
-    Nothing random of the training is touched, so a run with samples learns what one without them does.
+    Training draws no random numbers from here, so the adapter is the same with and without samples.
     """
 
     def __init__(
@@ -49,9 +49,13 @@ class Samples:
         text_encoders: Mapping[str, nn.Module] | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> list[Path]:
-        """Write `step-<step>.png`, and the overviews anew; returns all three. Encoders not given are the base's.
+        """Write `step-<step>.png` and update both overviews; return the three paths.
 
-        After each step of the sampler it calls `check`, which may raise.
+        Args:
+            step: steps done, for the file's name.
+            denoiser: draws the pictures.
+            text_encoders: by folder; the base's by default.
+            check: called after each step of the sampler; may raise.
 
         Raises:
             StorageError: the disk is full or not writable.
@@ -80,7 +84,7 @@ class Samples:
         return [path, *self._overviews()]
 
     def _overviews(self) -> list[Path]:
-        """One picture with prompts as rows and steps as columns, and one that moves through the steps."""
+        """Write the contact sheet, with prompts as rows and steps as columns, and an animation over the steps."""
         matches = sorted((int(match[1]), path) for path in self.folder.iterdir() if (match := _matches(path)))
         rows = [(step, Image.open(path).convert("RGB")) for step, path in matches]
         count = len(self.prompts)
@@ -103,7 +107,7 @@ class Samples:
 
 
 def samples_of(base: BaseModelRef, snapshot: Snapshot, config: ResolvedTraining, folder: Path) -> Samples | None:
-    """What the settings ask for, if they ask for pictures."""
+    """Create the sampler for `training.sample_every_steps`; None without the setting."""
     if config.sample_every_steps is None:
         return None
     captions = [row.captions[0] for row in (snapshot.held_out or snapshot.train) if row.captions]

@@ -1,4 +1,4 @@
-"""A loss that can be compared between steps and runs: fixed images, fixed noise, fixed timesteps."""
+"""Validation loss, comparable between steps and runs: fixed images, fixed noise, fixed timesteps."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ TIMESTEPS_PER_IMAGE = 4
 
 
 class FixedNoiseValidation:
-    """The unweighted error on held-out images, each at the middle of four equal parts of the noise schedule.
+    """Unweighted error on held-out images, each at the middle of four equal strata of the noise schedule.
 
-    An image's noise is seeded by its digest: adding other images to the snapshot leaves its part as it was. Images
-    are seen at the first resolution of the run.
+    The digest of an image seeds its noise, so other images in the snapshot do not change the image's error. Images
+    have the first resolution of the run.
     """
 
     def __init__(
@@ -36,9 +36,11 @@ class FixedNoiseValidation:
 
     @torch.no_grad()
     def measure(self, denoiser: nn.Module, check: Callable[[], None] = lambda: None) -> Tensor:
-        """(N,) one error per image, the mean over its timesteps; the images are always in the same order.
+        """Measure one error per image, the mean over its timesteps: (N,), always in the same order.
 
-        Before each batch it calls `check`, which may raise.
+        Args:
+            denoiser: network to measure.
+            check: called before each batch; may raise.
         """
         was_training, errors = denoiser.training, []
         denoiser.eval()
@@ -52,8 +54,8 @@ class FixedNoiseValidation:
 
 
 def _chunks_of_one_shape(encoded: EncodedRows, size: int) -> Iterator[list[tuple[SnapshotRow, int]]]:
-    """Pairs of image and part of the schedule, at most `size` at a time."""
-    # By digest, so that the choice does not hang on the order in which images arrived.
+    """Yield pairs of image and stratum of the schedule, at most `size` of one shape."""
+    # Sorted by digest, so that the choice does not depend on the order in which images arrived.
     rows = sorted(encoded.rows, key=lambda row: row.sha256)[:MAX_IMAGES]
     latents = encoded.resolutions[0].latents
     by_shape: dict[tuple[int, ...], list[tuple[SnapshotRow, int]]] = {}

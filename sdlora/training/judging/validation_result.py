@@ -1,4 +1,4 @@
-"""What was measured of the adapter at one step of a run."""
+"""Validation result of the adapter at one step of a run."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from sdlora.training.config import KeepBy
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """The adapter of one step on the held-out images; of each number less is better.
+    """Scores of the adapter of one step on the held-out images; lower is better.
 
     Attributes:
-        step: steps done when it was measured.
-        errors: (N,) one validation error per image, always the same images with the same noise.
-        sha256: of the file with its weights; None if they are not kept.
-        kid: distance of the images that it draws, if any were drawn.
+        step: steps done before the validation.
+        errors: (N,) one validation error per image; images and noise are always the same.
+        sha256: digest of the weights file; None if the weights are not kept.
+        kid: KID of the drawn images; None if none were drawn.
     """
 
     step: int
@@ -35,11 +35,11 @@ class ValidationResult:
         return float(self.errors.mean())
 
     def score(self, by: KeepBy) -> float:
-        """What the best step has least of; without drawn images that is the loss."""
+        """Return the score to minimise: KID or loss; without drawn images always the loss."""
         return self.kid.value if by == "kid" and self.kid else self.loss
 
     def less(self, other: ValidationResult | None, by: KeepBy, seed: int) -> Estimate | None:
-        """This less the other with its interval, paired by image; None with fewer than two images."""
+        """Subtract the other result, with an interval paired by image; None with fewer than two images."""
         if other is None:
             return None
         if by == "kid" and self.kid and other.kid:
@@ -49,7 +49,7 @@ class ValidationResult:
         return paired_difference(self.errors, other.errors, seed)
 
     def as_metrics(self) -> dict[str, float]:
-        """As points of the run's curves."""
+        """Return the points of the run's curves by name."""
         metrics = {"validation_loss": self.errors.mean().item()}
         if self.kid:
             estimate = self.kid.estimate

@@ -1,1 +1,1 @@
-"""One optimiser step: which weights learn, by which loss, at which rate, in how many passes."""
+"""Optimiser steps: the trained weights, the loss, the learning rate and the passes per step."""

@@ -1,4 +1,4 @@
-"""The frozen weights: held in the precision of the arithmetic; in small networks used with the update added."""
+"""Frozen weights during training: their precision, and the LoRA update merged into them in the forward pass."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from sdlora.models.quantize import is_quantized
 
 
 def cast_frozen_weights(denoiser: nn.Module, precision: Precision) -> None:
-    """Store the frozen linear and convolution weights in the arithmetic's precision; the adapter stays fp32.
+    """Cast the frozen linear and convolution weights to the precision of the arithmetic; the adapter stays fp32.
 
-    Autocast would cast the same weights at every step: the results are the same to the bit, a step takes about a
-    tenth less time, and the base model half the memory. For the same reason peft need not cast the layers' inputs
-    to fp32, only for autocast to cast them back.
+    Autocast would cast the same weights at every step. Cast once, the results have the same bits, a step takes about
+    a tenth less time, and the base model needs half the memory. peft's cast of the layers' inputs to fp32 is switched
+    off too, because autocast would cast them back.
     """
     if precision == "fp32":
         return
@@ -30,35 +30,37 @@ def cast_frozen_weights(denoiser: nn.Module, precision: Precision) -> None:
         if isinstance(layer, PeftLayer):
             layer.cast_input_dtype_enabled = False
         elif is_quantized(layer):
-            continue  # its bias follows its inputs
+            continue  # the layer casts its own bias to the dtype of the inputs
         elif isinstance(layer, nn.Linear | nn.Conv2d) and not any(p.requires_grad for p in layer.parameters()):
             layer.to(DTYPES[precision])
 
 
-# Above it, a step is bound by its multiplications, of which the gradient of a whole weight needs more than those of A
-# and B, and the sums would be held for all layers at once. The embedded base has 11 million.
+# In larger networks multiplications dominate a step, and the gradient of a full weight needs more of them than those of
+# A and B. All merged weights would also be in memory together. The embedded base has 11 million weights.
 MAX_WEIGHTS = 32_000_000
-# Of the weights of small layers many are summed at once. Their gradients wait for those of the first one of the group:
+# The weights of small layers are merged in groups. The gradients of a group are held until its first layer has its own:
 # half a MiB in bf16.
 _MAX_WEIGHTS_OF_SMALL_LAYER = 2**16
 _MAX_WEIGHTS_PER_GROUP = 2**18
 
 
 def fuse_lora_in_forward(network: nn.Module) -> int:
-    """Add the update to the weight instead of running it beside the layer; returns how many layers do so now.
+    """Speed up LoRA training on a CPU: compute with merged weights W + (alpha / rank) B A; returns the layer count.
 
-    It is the same function of A and B. What changes is the cost on a CPU: one product instead of three, forward and
-    backward (all layers, rank 16, bf16: 0.84 of the time of a step), and one sum for many layers of a shape, at the
-    start of a forward pass (rank 4 on attention: 0.95). In bf16 the sum is rounded like any weight, as it is when the
-    merged model draws. Nothing is done in a network with more than `MAX_WEIGHTS` adapted weights, on a GPU, or in a
-    layer whose update needs its own inputs: dropout, DoRA, other kinds of update.
+    The function of A and B stays the same; the cost changes. A layer needs one product instead of three, forward and
+    backward (all layers, rank 16, bf16: 0.84 of the time of a step). Small layers of one shape are merged together at
+    the start of a forward pass (rank 4 on attention: 0.95). In bf16 the merged weight is rounded like any weight, as
+    in a merged model.
+
+    Left as they are: networks with more than `MAX_WEIGHTS` adapted weights, networks on a GPU, and layers whose
+    update needs its own inputs (dropout, DoRA, other methods).
     """
     layers: list[Any] = [layer for layer in network.modules() if _mergeable(layer)]
     weights = sum(layer.get_base_layer().weight.numel() for layer in layers)
     if weights > MAX_WEIGHTS or any(layer.get_base_layer().weight.device.type != "cpu" for layer in layers):
         return 0
     groups = list(_groups(layer for layer in layers if layer.base_layer.weight.numel() <= _MAX_WEIGHTS_OF_SMALL_LAYER))
-    merged: dict[nn.Module, Tensor] = {}  # of small layers, made anew for every forward pass
+    merged: dict[nn.Module, Tensor] = {}  # of small layers, recomputed in every forward pass
     for number, group in enumerate(groups):
         network.register_buffer(_frozen_name(number), _stack_frozen(group), persistent=False)
 
@@ -87,7 +89,7 @@ def _mergeable(layer: Any) -> bool:
 
 
 def _groups(layers: Iterable[Any]) -> Iterator[list[Any]]:
-    """Layers whose sums are one product of stacked matrices, neighbours in the network as far as they can be."""
+    """Group layers that one product of stacked matrices can merge, in the order of the network."""
     by_kind: dict[tuple[Any, ...], list[Any]] = {}
     for layer in layers:
         weight, down = layer.base_layer.weight, layer.lora_A[ADAPTER_NAME].weight
@@ -103,7 +105,7 @@ def _frozen_name(number: int) -> str:
 
 
 def _stack_frozen(group: Sequence[Any]) -> Tensor:
-    """(N, out, in) frozen weights; the layers' own become parts of it, so that nothing is held twice."""
+    """Stack frozen weights to (N, out, in); the layers' own become views of it, so no weight is held twice."""
     stacked = torch.stack([layer.base_layer.weight.detach().flatten(1) for layer in group])
     for layer, weight in zip(group, stacked, strict=True):
         layer.base_layer.weight.data = weight.view(layer.base_layer.weight.shape)
@@ -111,13 +113,13 @@ def _stack_frozen(group: Sequence[Any]) -> Tensor:
 
 
 def _merged_weight(layer: Any) -> Tensor:
-    """W + (alpha / rank) B A, (out, in); in the precision of autocast where that is active."""
+    """Compute W + (alpha / rank) B A, (out, in), in the precision of autocast if it is active."""
     up, down = layer.lora_B[ADAPTER_NAME].weight.flatten(1), layer.lora_A[ADAPTER_NAME].weight.flatten(1)
     return torch.addmm(layer.base_layer.weight.flatten(1), up, down, alpha=layer.scaling[ADAPTER_NAME])
 
 
 def _merged_weights(group: Sequence[Any], frozen: Tensor) -> tuple[Tensor, ...]:
-    """The same of layers of one shape, whose frozen weights are stacked."""
+    """Compute the merged weights of layers of one shape from their stacked frozen weights."""
     ups = torch.stack([layer.lora_B[ADAPTER_NAME].weight.flatten(1) for layer in group])  # (N, out, rank)
     downs = torch.stack([layer.lora_A[ADAPTER_NAME].weight.flatten(1) for layer in group])  # (N, rank, in)
     merged = torch.baddbmm(frozen, ups, downs, alpha=group[0].scaling[ADAPTER_NAME])

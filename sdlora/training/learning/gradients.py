@@ -1,4 +1,4 @@
-"""Gradients of several processes, added up."""
+"""Gradients of several processes, and their sum."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-_ELEMENTS_PER_MESSAGE = 8 * 2**20  # 32 MiB of fp32: large enough to be quick, small beside the gradients themselves
+_ELEMENTS_PER_MESSAGE = 8 * 2**20  # 32 MiB of fp32: few messages, and little memory compared with the gradients
 
 
 def sum_over_processes(accelerator: Accelerator, tensors: Sequence[Tensor]) -> None:
-    """Replace every gradient by its sum over all processes, in few large messages.
+    """Replace every gradient by its sum over all processes, in a few large messages.
 
-    Not DistributedDataParallel: processes may run the network a different number of times in a step (shapes, memory),
-    and the bare network stays what a step costs.
+    DistributedDataParallel does not fit: processes may run the network a different number of times in a step (shapes,
+    memory), and one process should pay for the bare network only.
     """
     if accelerator.num_processes == 1:
         return
@@ -28,7 +28,7 @@ def sum_over_processes(accelerator: Accelerator, tensors: Sequence[Tensor]) -> N
 
 
 def _gradient_or_zeros(tensor: Tensor) -> Tensor:
-    """Every process must send the same, so a tensor that one did not reach sends zeros."""
+    """Return the gradient, or zeros without one: every process must send the same tensors."""
     if tensor.grad is None:
         tensor.grad = torch.zeros_like(tensor)
     return tensor.grad

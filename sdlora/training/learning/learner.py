@@ -1,4 +1,4 @@
-"""The part of a run that changes: the trained tensors, the optimiser and the moving average."""
+"""Learner: the trained tensors, the optimiser and the moving average of a run."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class TrainedGroup:
     """Parameters that share a learning rate.
 
     Attributes:
-        parameters: by name; a name occurs in one group only.
-        learning_rate: the peak of the schedule.
-        rate_name: under which its rate is reported.
+        parameters: by name; names are unique over all groups.
+        learning_rate: peak of the schedule.
+        rate_name: name of the reported rate.
     """
 
     parameters: Mapping[str, nn.Parameter]
@@ -33,10 +33,10 @@ class TrainedGroup:
 
 
 class Learner:
-    """Updates the parameters of some groups.
+    """Optimiser and moving average over groups of parameters.
 
     Raises:
-        TrainingError: nothing is trainable.
+        TrainingError: no parameter is trainable.
         ConfigError: the optimiser's library is not installed.
     """
 
@@ -44,32 +44,32 @@ class Learner:
         self.config = config
         self.groups = groups
         self.parameters = {name: parameter for group in groups for name, parameter in group.parameters.items()}
-        # A list, made once: an iterator consumed by the optimiser would leave nothing to clip, silently.
+        # A list: the optimiser would consume an iterator, and clipping would silently see no tensors.
         self.tensors: list[Tensor] = list(self.parameters.values())
         if not self.tensors:
             raise TrainingError("training: the model has no trainable adapter. Attach one before training.")
         self.optimizer = make_optimizer(
             [{"params": list(group.parameters.values()), "lr": group.learning_rate} for group in groups], config
         )
-        # With fp16 the loss is multiplied by as much as its gradients bear, else small ones would vanish; in other
-        # arithmetic the scaler does nothing.
+        # In fp16 small gradients would underflow, so the scaler multiplies the loss; in other precisions the scaler
+        # is disabled.
         self.scaler = torch.amp.GradScaler(self.tensors[0].device.type, enabled=config.precision == "fp16")
         self.average = [tensor.detach().clone() for tensor in self.tensors] if config.ema_decay else []
 
     def scaled(self, loss: Tensor) -> Tensor:
-        """What to differentiate in place of the loss."""
+        """Scale the loss for the backward pass in fp16; in other precisions return it unchanged."""
         scaled: Tensor = self.scaler.scale(loss)
         return scaled
 
     @property
     def loss_scale(self) -> float | None:
-        """By how much the loss is multiplied; None if it is not."""
+        """Current factor of the loss; None without loss scaling."""
         return float(self.scaler.get_scale()) if self.scaler.is_enabled() else None
 
     def update(self, step: int) -> Tensor:
-        """Clip the gradients, take one optimiser step, update the average; returns the norm before clipping.
+        """Clip the gradients, take one optimiser step, update the average; return the norm before clipping.
 
-        Where a scaled loss overflowed, nothing moves, the scale is halved, and the norm counts as 0.
+        If a scaled loss overflowed, no parameter changes, the scale is halved, and the norm counts as 0.
         """
         config = self.config
         for settings, group in zip(self.optimizer.param_groups, self.groups, strict=True):
@@ -82,14 +82,14 @@ class Learner:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         if config.ema_decay:
-            # Rising to its limit, so that the average does not drag the zero start along in a short run.
+            # The decay rises to its limit, so that the zero start does not weigh on the average of a short run.
             decay = min(config.ema_decay, (step + 1) / (step + 10))
             with torch.no_grad():
                 torch._foreach_lerp_(self.average, self.tensors, 1 - decay)
         return norm.detach()
 
     def reported(self, step: int) -> dict[str, float]:
-        """Each group's rate at `step`, with Prodigy the one that it has found; and the loss scale, if there is one."""
+        """Report each group's rate at `step` (with Prodigy the estimated rate), and the loss scale if there is one."""
         rates = {
             group.rate_name: self._rate(group, settings, step)
             for group, settings in zip(self.groups, self.optimizer.param_groups, strict=True)
@@ -106,20 +106,20 @@ class Learner:
 
     def _schedule(self, step: int) -> float:
         config = self.config
-        warmup = 0 if config.optimizer == "schedule_free" else config.warmup_steps  # it does its own
+        warmup = 0 if config.optimizer == "schedule_free" else config.warmup_steps  # the optimiser has its own warm-up
         return lr_schedule(step, config.steps, warmup, config.schedule)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """While active, the model holds the average, if one is kept: what is measured and saved."""
+        """Put the moving average, if there is one, into the model for the block, to measure or save it."""
         schedule_free = self.config.optimizer == "schedule_free"
         if not self.average and not schedule_free:
             yield
             return
-        # Copied, not computed back: measuring must not change a bit of what is learnt.
+        # Copied, not computed back: validation must not change a bit of the trained tensors.
         current = [tensor.detach().clone() for tensor in self.tensors]
         if schedule_free:
-            self.optimizer.eval()  # type: ignore[attr-defined]  # its library's own way to the average
+            self.optimizer.eval()  # type: ignore[attr-defined]  # the library's switch to its average
         else:
             self.assign(self.average)
         try:
@@ -133,7 +133,7 @@ class Learner:
         return all(bool(tensor.isfinite().all()) for tensor in (*self.tensors, *self.average))
 
     def state(self) -> dict[str, Tensor]:
-        """The tensors that a checkpoint must hold, by name."""
+        """Return the tensors for a checkpoint, by name."""
         named: dict[str, Tensor] = {f"adapter.{name}": tensor for name, tensor in self.parameters.items()}
         named |= {f"average.{name}": tensor for name, tensor in zip(self.parameters, self.average, strict=False)}
         if self.scaler.is_enabled():
@@ -142,11 +142,11 @@ class Learner:
         return named | optimizer_tensors(self.optimizer)
 
     def state_values(self) -> list[dict[str, Any]]:
-        """What a checkpoint must hold beside the tensors, as JSON values."""
+        """Return the settings of the optimiser for a checkpoint, as JSON values."""
         return optimizer_groups(self.optimizer)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Continue from a checkpoint's tensors and its value "optimizer"."""
+        """Restore the state from a checkpoint's tensors and its value "optimizer"."""
         self.assign([checkpoint.tensors[f"adapter.{name}"] for name in self.parameters])
         for name, average in zip(self.parameters, self.average, strict=False):
             average.copy_(checkpoint.tensors[f"average.{name}"])
@@ -158,6 +158,6 @@ class Learner:
 
     @torch.no_grad()
     def assign(self, values: Sequence[Tensor]) -> None:
-        """Put values into the trained tensors, in their order."""
+        """Copy values into the trained tensors, in the order of `tensors`."""
         for tensor, value in zip(self.tensors, values, strict=True):
             tensor.copy_(value)

@@ -1,4 +1,4 @@
-"""The training loss of one batch: how far the network's prediction is from the target, per image."""
+"""Training loss of a batch: the squared error of the network's prediction, per image."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from sdlora.training.learning.trained_text import TrainedText
 
 @dataclass(frozen=True)
 class DenoisingLoss:
-    """The loss with its per-timestep tables, computed once.
+    """Loss with its per-timestep tables, computed once.
 
     Attributes:
-        family: knows how its denoiser is called.
-        objective: noise levels and targets; its tables are on the training device.
+        family: calls the denoiser.
+        objective: noise levels and targets, with tables on the training device.
         weights: (T,) loss weights by timestep.
-        precision: arithmetic of the denoiser.
-        text: the text encoders, where they learn; batches then hold token ids.
+        precision: precision of the denoiser.
+        text: the text encoders if they are trained; batches then hold token ids.
     """
 
     family: Family
@@ -44,14 +44,14 @@ class DenoisingLoss:
         return cls(family, objective, objective.loss_weights(min_snr_gamma), precision)
 
     def weighted(self, denoiser: nn.Module, batch: Batch) -> Tensor:
-        """What is differentiated, a scalar: the weighted squared errors, each times its image's share of the step.
+        """Compute the scalar to differentiate: the weighted squared errors, each times its image's share of the step.
 
-        Summed over the batches of a step it is the loss of the whole step, however the step was divided.
+        The sum over the batches of a step is the loss of the step, for any division into batches.
         """
         return self.by_group(denoiser, batch).sum()
 
     def by_group(self, denoiser: nn.Module, batch: Batch, groups: int = 1) -> Tensor:
-        """The same, (G,): what the images of each group of the step add to it."""
+        """Compute the weighted loss of each group of the step, (G,)."""
         errors = self.per_image(denoiser, batch) * self.weights[batch.timesteps]
         if batch.loss_weights is None:
             return errors.mean()[None]
@@ -61,7 +61,7 @@ class DenoisingLoss:
         return torch.stack([errors[batch.groups == group].sum() for group in range(groups)])
 
     def per_image(self, denoiser: nn.Module, batch: Batch) -> Tensor:
-        """Mean squared error of the prediction, (B,); positions count as the batch says, timesteps alike."""
+        """Compute the mean squared error per image, (B,), with position weights and without timestep weights."""
         noisy = self.objective.add_noise(batch.latents, batch.noise, batch.timesteps)  # (B, C, h, w)
         target = self.objective.target(batch.latents, batch.noise, batch.timesteps)
         timesteps = self.objective.network_timesteps(batch.timesteps)

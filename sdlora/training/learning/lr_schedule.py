@@ -1,4 +1,4 @@
-"""The learning rate over a run."""
+"""Learning-rate schedules: warm-up, then cosine, linear or constant."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from sdlora.training.config import ScheduleName
 
 
 def lr_schedule(step: int, steps: int, warmup_steps: int, schedule: ScheduleName = "cosine") -> float:
-    """Share of the peak rate at `step` in [0, steps): linear warm-up to 1, then as `schedule` says.
+    """Compute the share of the peak rate at `step` in [0, steps): linear warm-up to 1, then `schedule`.
 
-    "cosine" and "linear" fall to nearly 0; the cosine is that of Loshchilov & Hutter 2017, arXiv:1608.03983.
+    "cosine" and "linear" fall to nearly 0. Source of the cosine: Loshchilov & Hutter 2017, arXiv:1608.03983.
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps

@@ -1,4 +1,4 @@
-"""The optimisers to choose from. AdamW is PyTorch's; the others come from their own libraries, where installed."""
+"""Optimisers: AdamW from PyTorch, the others from optional libraries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LIBRARIES: dict[OptimizerName, str] = {
 
 
 def make_optimizer(groups: Sequence[dict[str, Any]], config: ResolvedTraining) -> torch.optim.Optimizer:
-    """An optimiser over parameter groups as PyTorch takes them: `params` and `lr` each.
+    """Create the configured optimiser over PyTorch's parameter groups, with `params` and `lr` each.
 
     Raises:
         ConfigError: the optimiser's library is not installed, or does not work on this device.
@@ -35,7 +35,7 @@ def make_optimizer(groups: Sequence[dict[str, Any]], config: ResolvedTraining) -
             _require_gpu(groups)
             return cast("torch.optim.Optimizer", _library("adamw8bit").optim.AdamW8bit(groups, **settings))
         case "schedule_free":
-            # Its own warm-up weighs the average by the rate; a rate that we change from outside would not.
+            # The library's own warm-up weights the average by the rate; a rate set from outside would not.
             optimizer = _library("schedule_free").AdamWScheduleFree(
                 groups, **settings, warmup_steps=config.warmup_steps
             )
@@ -43,7 +43,7 @@ def make_optimizer(groups: Sequence[dict[str, Any]], config: ResolvedTraining) -
             return cast("torch.optim.Optimizer", optimizer)
         case "prodigy":
             _require_one_rate(groups)
-            with redirect_stdout(StringIO()):  # it announces its weight decay with print()
+            with redirect_stdout(StringIO()):  # the library prints its weight decay
                 # Both options as the library's README advises for diffusion models.
                 optimizer = _library("prodigy").Prodigy(
                     groups, **settings, use_bias_correction=True, safeguard_warmup=True
@@ -52,10 +52,10 @@ def make_optimizer(groups: Sequence[dict[str, Any]], config: ResolvedTraining) -
 
 
 def require_library(config: ResolvedTraining) -> None:
-    """Find out before any work is done whether the chosen optimiser can be had.
+    """Check before any work that the library of the chosen optimiser is installed.
 
     Raises:
-        ConfigError: its library is not installed; the message has the command that installs it.
+        ConfigError: the library is not installed; the message has the command that installs it.
     """
     if config.optimizer in _LIBRARIES:
         _library(config.optimizer)

@@ -1,4 +1,4 @@
-"""Find out how many images fit into memory at once, before hours are spent, on the largest shape of the run."""
+"""Preflight: the largest micro-batch that fits into memory, found before training on the largest shape of the run."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from sdlora.training.learning.loss import DenoisingLoss
 from sdlora.training.run_folder import write_record
 
 _logger = logging.getLogger(__name__)
-# Beside what is kept for the backward pass, the largest layer's own work: at most half as much again in the U-Nets
-# measured, and a fifth of the memory is left to everything else.
+# The largest layer needs workspace on top of the tensors kept for the backward pass: at most half as much again in the
+# measured U-Nets. A fifth of the memory stays free for everything else.
 _WORK_FACTOR, _USABLE_SHARE = 1.5, 0.8
 
 
@@ -37,7 +37,9 @@ def resolve_micro_batch_size(
     record: dict[str, Any],
     folder: Path,
 ) -> int:
-    """Given, or found once per run: the run's record keeps it, so that a continued run has the same bits.
+    """Resolve the micro-batch size: the setting, or the preflight's result, made once per run.
+
+    The run's record keeps the result, so that a continued run gives the same bits.
 
     Raises:
         TrainingError: not even one image fits.
@@ -47,7 +49,7 @@ def resolve_micro_batch_size(
         return config.micro_batch_size
     if "micro_batch_size" not in record:
         share = -(-config.images_per_step // accelerator.num_processes)
-        denoiser.train()  # as in the loop: what is kept for the backward pass differs
+        denoiser.train()  # as in the loop: evaluation mode keeps other tensors for the backward pass
         size = max_micro_batch_size(denoiser, loss, inputs, share, accelerator.device)
         smallest = accelerator.gather(torch.tensor([size], device=accelerator.device)).min()
         record["micro_batch_size"] = int(smallest)
@@ -59,10 +61,10 @@ def resolve_micro_batch_size(
 def max_micro_batch_size(
     denoiser: nn.Module, loss: DenoisingLoss, inputs: Sequence[EncodedRows], share: int, device: torch.device
 ) -> int:
-    """The largest number of images at once that fits, up to `share`, this process's images of a step.
+    """Find the largest micro-batch that fits, up to `share`, this process's images of a step.
 
-    On a GPU by trying a real step; on a CPU, where trying too much would have the system end the process, by what the
-    images keep for the backward pass against the memory that is free.
+    A GPU tries real steps. On a CPU the system would kill a process that tries too much. There, the memory that images
+    keep for the backward pass is compared with the free memory.
 
     Raises:
         TrainingError: not even one image fits.
@@ -86,7 +88,7 @@ def max_micro_batch_size(
 
 
 def _largest_image(inputs: Sequence[EncodedRows]) -> Batch:
-    """One image of the largest shape of all kinds, without caption."""
+    """Return a batch of one image, the largest of all inputs, without caption."""
     encoded, number, row = max(
         (
             (encoded, number, row)
@@ -143,10 +145,10 @@ def _by_measuring(denoiser: nn.Module, loss: DenoisingLoss, example: Batch, shar
 
 
 def _kept_bytes_by_shape(denoiser: nn.Module, loss: DenoisingLoss, example: Batch) -> float:
-    """What autograd would keep of a batch in fp32, told by shapes alone; inf if they cannot tell.
+    """Compute from shapes the bytes that autograd would keep of a batch in fp32; inf if shapes do not suffice.
 
-    A real run of a size that is not trained on costs memory for good: oneDNN keeps the kernels that it made for it,
-    some 50 MiB with the embedded base.
+    A real pass at a size without later use costs memory permanently: oneDNN caches its kernels, about 50 MiB with the
+    embedded base.
     """
     tensors = dict(chain(denoiser.named_parameters(), denoiser.named_buffers()))
     if loss.text is not None or not all(tensor.is_floating_point() for tensor in tensors.values()):
@@ -157,14 +159,14 @@ def _kept_bytes_by_shape(denoiser: nn.Module, loss: DenoisingLoss, example: Batc
     def call(*inputs: Tensor, **conditioning: Tensor) -> Any:
         return functional_call(denoiser, shapes, inputs, conditioning)
 
-    outline: Any = call  # a network to those who only call it
+    outline: Any = call  # the family only calls the network
     return _saved_bytes(
         partial(loss.family.predict, outline, batch.latents, batch.timesteps, batch.conditioning), shapes.values()
     )
 
 
 def _kept_bytes(denoiser: nn.Module, loss: DenoisingLoss, example: Batch) -> int:
-    """What autograd keeps of a batch between forward and backward, parameters not counted."""
+    """Measure the bytes that autograd keeps of a batch between forward and backward, without the parameters."""
     networks = _networks(denoiser, loss)
     parameters = [parameter for network in networks for parameter in network.parameters()]
     with torch.random.fork_rng(devices=[]):
@@ -172,14 +174,14 @@ def _kept_bytes(denoiser: nn.Module, loss: DenoisingLoss, example: Batch) -> int
 
 
 def _saved_bytes(forward: Callable[[], object], parameters: Iterable[Tensor]) -> int:
-    # By identity: on the meta device every address is zero.
+    # Keyed by identity, because every address on the meta device is zero.
     parameter_storages = {id(storage): storage for storage in (parameter.untyped_storage() for parameter in parameters)}
     saved: dict[int, torch.UntypedStorage] = {}
 
     def record(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if id(storage) not in parameter_storages:
-            saved[id(storage)] = storage  # held, so that no other takes its identity
+            saved[id(storage)] = storage  # a reference, so that no other storage gets the same id
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
@@ -188,7 +190,7 @@ def _saved_bytes(forward: Callable[[], object], parameters: Iterable[Tensor]) ->
 
 
 def _networks(denoiser: nn.Module, loss: DenoisingLoss) -> list[nn.Module]:
-    """All that a step differentiates."""
+    """List the networks that a step differentiates."""
     return [denoiser, *(loss.text.encoders.values() if loss.text else ())]
 
 

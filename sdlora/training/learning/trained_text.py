@@ -1,4 +1,4 @@
-"""Text encoders that learn: captions become embeddings in the loop, with gradients, instead of once before it."""
+"""Trained text encoders: captions are embedded in every step, with gradients, instead of once before the loop."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from sdlora.models.families.base import Family
 
 @dataclass(frozen=True)
 class TrainedText:
-    """The text encoders of a base, each with an adapter attached.
+    """Text encoders of a base model, each with an adapter attached.
 
-    They compute in fp32, as when the adapter is used, and are never in training mode: their adapters have no dropout.
+    The encoders compute in fp32, as they do in inference, and stay in evaluation mode: their adapters have no dropout.
 
     Attributes:
-        family: knows how their outputs become conditioning.
+        family: turns the outputs into conditioning.
         encoders: by folder.
     """
 
@@ -42,7 +42,7 @@ class TrainedText:
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
-        """The adapters' tensors, by encoder folder and name."""
+        """Tensors of the adapters, by encoder folder and name."""
         return {
             f"{folder}.{name}": parameter
             for folder, encoder in self.encoders.items()
@@ -50,10 +50,10 @@ class TrainedText:
         }
 
     def conditioning(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What the denoiser is shown, (B, ...) each.
+        """Compute the conditioning of the denoiser, (B, ...) each.
 
         Args:
-            batch: of a batch, token ids by encoder folder, (B, T) each, beside the images' own conditioning.
+            batch: token ids by encoder folder, (B, T) each, and the images' own conditioning.
         """
         outputs = {
             part.folder: part.outputs(self.encoders[part.folder], batch[part.folder]) for part in self.family.text_parts
@@ -63,7 +63,7 @@ class TrainedText:
 
 
 def caption_tokens(base: BaseModelRef, captions: Sequence[str]) -> dict[str, dict[str, Tensor]]:
-    """By caption the token ids, (T,) each, by encoder folder."""
+    """Tokenise captions: (T,) token ids by caption and encoder folder."""
     family = family_of(base.folder)
     ids = {part.folder: part.token_ids(parts.load_tokenizer(base, part), captions) for part in family.text_parts}
     return {caption: {folder: ids[folder][row] for folder in ids} for row, caption in enumerate(captions)}
