@@ -1,1 +1,1 @@
-"""Fine-tune an adapter on a snapshot, resumable to the bit."""
+"""Fine-tuning of an adapter on a snapshot, resumable to the bit."""

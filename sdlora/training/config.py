@@ -1,4 +1,4 @@
-"""How long and how fast an adapter learns."""
+"""Training settings, as typed and as resolved."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ScheduleName = Literal["cosine", "linear", "constant"]
 class TrainingConfig(FrozenConfig):
     """Settings of one fine-tuning run.
 
-    What is None is empty: `defaults.resolve_training` takes what suits the base model and the preset.
+    None means empty: `defaults.resolve_training` fills in a value that suits the base model and the preset.
     """
 
     preset: Preset = Field("standard", description="small, standard or thorough: how long to train")
@@ -151,7 +151,7 @@ class TrainingConfig(FrozenConfig):
     def _prior_has_prompts(self) -> TrainingConfig:
         if self.prior_weight is not None and not self.prior_prompts:
             raise ValueError(
-                f"prior_prompts: prior_weight {self.prior_weight:g} needs prompts of what the base shall keep, such as "
+                f"prior_prompts: prior_weight {self.prior_weight:g} needs prompts of what the base is to keep, such as "
                 "'a photograph of a dog'; found none. Give one or several, or leave prior_weight empty"
             )
         if self.prior_weight is None and self.prior_prompts:
@@ -182,7 +182,7 @@ class TrainingConfig(FrozenConfig):
 
 
 class ResolvedTraining(TrainingConfig):
-    """The settings of one fine-tuning run with nothing left empty; the trainer takes no others."""
+    """Settings of one fine-tuning run with every empty one filled; the trainer accepts only these."""
 
     steps: int
     batch_size: int
@@ -201,5 +201,5 @@ class ResolvedTraining(TrainingConfig):
 
     @property
     def images_per_step(self) -> int:
-        """What goes through the network at a step, over all processes: images and prior images."""
+        """Images per step over all processes, prior images included."""
         return self.batch_size + (self.prior_batch_size if self.prior_weight is not None else 0)

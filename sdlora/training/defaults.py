@@ -1,4 +1,4 @@
-"""Defaults per model family, and the one place where empty settings are filled."""
+"""Defaults per model family, and the resolution of empty settings."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from sdlora.models.families.layouts import FamilyName, find_layout
 from sdlora.training.config import Preset, ResolvedTraining, TrainingConfig
 
 SMALL_BASE_PX = 128
-"""Bases drawn for less than this learn fast and small, whatever their family."""
+"""Native resolution up to which a base model takes the defaults `SMALL`, in any family."""
 
 VALIDATION_EVERY_STEPS: Mapping[Preset, int] = {"small": 100, "standard": 250, "thorough": 500}
 
 
 @dataclass(frozen=True)
 class FamilyDefaults:
-    """What suits a family of base models; the names are those of the settings."""
+    """Defaults for a family of base models, under the names of the settings."""
 
     steps: Mapping[Preset, int]
     batch_size: int
@@ -31,9 +31,9 @@ class FamilyDefaults:
     rank: int
 
 
-# The embedded base is 80 times smaller than Stable Diffusion 1.5, and its adapter starts at zero with scale 1: at 1e-4,
-# the usual rate for large bases, it would need thousands of steps to leave the base's style. Its steps take about one,
-# five and twenty minutes on two CPU cores.
+# The embedded base is 80 times smaller than Stable Diffusion 1.5, and its adapter starts at zero with scale 1. At 1e-4,
+# the usual rate for large bases, the adapter would need thousands of steps to leave the base's style. The three presets
+# take about one, five and twenty minutes on two CPU cores.
 SMALL = FamilyDefaults(
     steps={"small": 400, "standard": 2000, "thorough": 8000},
     batch_size=16,
@@ -43,30 +43,30 @@ SMALL = FamilyDefaults(
     min_snr_gamma=5.0,
     rank=16,
 )
-# Where public trainers agree (kohya, SimpleTuner, OneTrainer, ai-toolkit, diffusers; at alpha = rank): 1e-4, small
-# batches, one to three thousand steps.
+# Public trainers agree on 1e-4, small batches and one to three thousand steps, at alpha = rank (kohya, SimpleTuner,
+# OneTrainer, ai-toolkit, diffusers).
 _LARGE = replace(SMALL, steps={"small": 500, "standard": 1500, "thorough": 4000}, batch_size=4, learning_rate=1e-4)
-# min-SNR weights are for denoising; a rectified flow has a weighting of its own.
+# Min-SNR weights are for denoising; a rectified flow has its own weighting.
 _FLOW = replace(_LARGE, min_snr_gamma=0.0)
 DEFAULTS: Mapping[FamilyName, FamilyDefaults] = {
     "sd1": _LARGE,
     "sd2": _LARGE,
-    # Rank 16 nearly everywhere (SimpleTuner, OneTrainer, ai-toolkit, Civitai); XL's layers are twice as wide, and
-    # sd-scripts' own documentation and cog-sdxl take 32 for it.
+    # Rank 16 is the usual default (SimpleTuner, OneTrainer, ai-toolkit, Civitai). XL's layers are twice as wide; the
+    # documentation of sd-scripts and cog-sdxl use 32.
     "sdxl": replace(_LARGE, rank=32),
     "sd3": replace(_FLOW, max_grad_norm=0.1),
-    # FLUX.1 [dev] draws without the empty caption, so it needs to see less of it (ai-toolkit and Replicate: 0.05).
+    # FLUX.1 [dev] draws without the empty caption, so less dropout is needed (ai-toolkit and Replicate: 0.05).
     "flux": replace(_FLOW, caption_dropout=0.05),
 }
 
 
 @dataclass(frozen=True)
 class BaseTraits:
-    """What the defaults depend on.
+    """Traits of a base model that the defaults depend on.
 
     Attributes:
-        family: the base model's family.
-        native_resolution_px: side of the images that it was made for.
+        family: name of the family.
+        native_resolution_px: side of the images that the base was made for.
     """
 
     family: FamilyName
@@ -74,7 +74,7 @@ class BaseTraits:
 
     @classmethod
     def of(cls, base: BaseModelRef) -> BaseTraits:
-        """Read them from the settings files.
+        """Read the traits from the base model's settings files.
 
         Raises:
             WeightsError: the files are missing or damaged, or the family is unknown.
@@ -94,14 +94,14 @@ class BaseTraits:
 
 @dataclass(frozen=True)
 class Filling:
-    """The value of a setting that was left empty, and its origin in words."""
+    """Value for a setting that was left empty, and its origin in words."""
 
     value: Any
     origin: str
 
 
 def training_fillings(config: TrainingConfig, traits: BaseTraits) -> dict[str, Filling]:
-    """A value for every training setting that can be left empty; `precision` is measured and not among them."""
+    """Compute a value for every training setting that can be empty, except `precision`, which is measured."""
 
     def set_or(name: str, default: Any) -> Any:
         value = getattr(config, name)
@@ -117,14 +117,14 @@ def training_fillings(config: TrainingConfig, traits: BaseTraits) -> dict[str, F
         "resolutions": Filling((traits.native_resolution_px,), family),
         "aspect_buckets": Filling(not traits.is_small, family),
         "learning_rate": Filling(learning_rate, optimizer if finds_its_rate else family),
-        # Text encoders forget sooner than they learn; trainers' guides agree on half of the denoiser's rate.
+        # Text encoders forget faster than they learn; the guides of trainers agree on half of the denoiser's rate.
         "text_encoder_learning_rate": Filling(learning_rate / (1 if finds_its_rate else 2), "follows learning_rate"),
         "schedule": Filling("cosine" if config.optimizer.startswith("adamw") else "constant", optimizer),
         "warmup_steps": Filling(0 if finds_its_rate else max(1, steps // 20), "follows steps"),
         "max_grad_norm": Filling(defaults.max_grad_norm, family),
         "caption_dropout": Filling(defaults.caption_dropout, family),
         "min_snr_gamma": Filling(defaults.min_snr_gamma, family),
-        # DreamBooth takes as many as images; a quarter kept as much of the base, see docs/experiments.md.
+        # DreamBooth takes one per image; a quarter preserved the base as well, see docs/experiments.md.
         "prior_batch_size": Filling(max(1, batch_size // 4), "follows batch_size"),
         "validation_every_steps": Filling(VALIDATION_EVERY_STEPS[config.preset], preset),
     }
@@ -135,8 +135,8 @@ def fill_training(config: TrainingConfig, traits: BaseTraits, precision: Precisi
 
     Args:
         config: the user's settings.
-        traits: of the base model.
-        precision: what `auto` stands for.
+        traits: traits of the base model.
+        precision: the measured choice for `auto`.
     """
     values = {name: filling.value for name, filling in training_fillings(config, traits).items()}
     values |= {name: value for name, value in config if value is not None}

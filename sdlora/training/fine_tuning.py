@@ -1,4 +1,4 @@
-"""From a snapshot to an adapter: the run in its folder, from whatever point an earlier process reached."""
+"""Fine-tuning of an adapter on a snapshot, in a run folder from which an interrupted run continues."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from sdlora.training.suitability import check_rows
 def fine_tune(job: TrainingJob, store: ImageStore, listener: Listener = SILENT) -> AdapterRef:
     """Train an adapter on the snapshot's training rows and write it to the folder `adapter` of the run's folder.
 
-    With held-out images the adapter that measures best on them is the one written (`training.keep`); the second best
-    goes to the folder `runner-up`, and `choice.json` tells by how much.
+    With held-out images, `training.keep` chooses the step with the best validation. The second best goes to the folder
+    `runner-up`, and `choice.json` holds the differences.
 
-    Equal inputs give equal bytes on one machine with the same number of threads, however often the run was killed
-    and started again. A finished adapter is returned at once.
+    Equal inputs give equal bytes on one machine with the same number of threads, even if the run was killed and
+    restarted. A finished adapter is returned without training.
 
     Args:
         job: what to train, with `lora` set.
         store: holds the images' bytes; its `home` holds the caches.
-        listener: follows the run.
+        listener: receives progress, metrics and samples.
 
     Raises:
         TrainingError: no training rows, a folder in use or of another run, or a loss that is not finite.
@@ -41,7 +41,7 @@ def fine_tune(job: TrainingJob, store: ImageStore, listener: Listener = SILENT) 
         TargetModuleError: the adapter does not fit the base model.
         WeightsError: the base model or a finished adapter is damaged.
         StorageError: the disk is full; the last good checkpoint is kept.
-        KeyboardInterrupt: after SIGINT or SIGTERM, when the work is saved.
+        KeyboardInterrupt: SIGINT or SIGTERM, after a checkpoint.
     """
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     check_rows(job.snapshot, job.config)

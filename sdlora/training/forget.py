@@ -1,4 +1,4 @@
-"""Take an image out of the caches of tensors, which hold what models made of its pixels."""
+"""Removal of an image from the tensor caches, which hold what models computed from its pixels."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from sdlora.core.errors import StorageError
 from sdlora.training.inputs.tensor_cache import TensorCache
 
 SETS_OF_IMAGES = frozenset({"features", "reconstructions", "generations"})
-"""Caches whose files stand for a whole set of images. They go as a whole: which sets held it is not recorded."""
+"""Caches with one file per set of images. All files are deleted, because their images are not recorded."""
 
 
 def forget_in_caches(cache: Path, sha256: str) -> int:
-    """Remove what `cache` holds of an image; returns how many files were changed or removed.
+    """Remove the entries of an image from `cache`; return how many files were changed or removed.
 
-    Latents of other images stay. What is removed by the way is made again when it is needed.
+    Latents of other images stay. Other removed entries are computed again on demand.
 
     Raises:
         StorageError: a file cannot be changed.
@@ -31,18 +31,18 @@ def forget_in_caches(cache: Path, sha256: str) -> int:
                 changed_count += _remove_entries(path, sha256)
     except OSError as error:
         raise StorageError(
-            f"{cache} cannot be changed: {error}. Delete the folder; all of it is made again when it is needed."
+            f"{cache} cannot be changed: {error}. Delete the folder; its entries are computed again on demand."
         ) from error
     return changed_count
 
 
 def _remove_entries(path: Path, sha256: str) -> bool:
-    """Write the file anew without the entries of this image; returns whether it had any."""
+    """Replace the file by one without the entries of this image; return whether it had any."""
     try:
         with safe_open(path, framework="pt") as file:
             names = list(file.keys())
             other_entries = {name: file.get_tensor(name) for name in names if sha256 not in name}
-    except SafetensorError:  # damaged: its reader would delete it too
+    except SafetensorError:  # damaged: a reader would delete the file, too
         path.unlink()
         return True
     if len(other_entries) == len(names):

@@ -1,4 +1,4 @@
-"""Regular fine-tuning: the loop that trains adapters, over all weights of the denoiser."""
+"""Regular fine-tuning: the same training loop over all weights of the denoiser."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ MODEL_FOLDER = "model"
 def fine_tune_fully(job: TrainingJob, store: ImageStore, listener: Listener = SILENT) -> BaseModelRef:
     """Train all weights of the denoiser and write the model as a diffusers folder, `model` in the run's folder.
 
-    Everything else is as in `fine_tune`: the same data, batches and noise, checkpoints, choice by measurement and
-    exact resume. The autoencoder and the text encoders stay the base's. In one process.
+    Data, batches, noise, checkpoints, choice by validation and exact resume are the same as in `fine_tune`. The
+    autoencoder and the text encoders stay those of the base. Runs in one process.
 
     Args:
-        job: what to train, with `lora` None; a tenth of an adapter's rate is usual. A finished model is returned.
+        job: what to train, with `lora` None; the usual rate is a tenth of an adapter's. A finished model is returned.
         store: holds the images' bytes; its `home` holds the caches.
-        listener: follows the run.
+        listener: receives progress, metrics and samples.
 
     Raises:
-        ConfigError: the base is to be quantised.
+        ConfigError: `base_model.quantize` is set.
         TrainingError: no training rows, a folder in use or of another run, or a loss that is not finite.
-        WeightsError: the base is damaged, or the model read back is not what was trained.
+        WeightsError: the base is damaged, or the model read back differs from the trained one.
         StorageError: the disk is full; the last good checkpoint is kept.
-        KeyboardInterrupt: after SIGINT or SIGTERM, when the work is saved.
+        KeyboardInterrupt: SIGINT or SIGTERM, after a checkpoint.
     """
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     check_rows(job.snapshot, job.config)
     model = job.folder / MODEL_FOLDER
     with exclusive(job.folder):
         if model.is_dir():
-            claim(job.folder, record_of(job, accelerator, store.home))  # an error if it is of another run
+            claim(job.folder, record_of(job, accelerator, store.home))  # raises if the model belongs to another run
         else:
             run = prepare_run(job, store, accelerator, listener)
             run.train()
@@ -64,7 +64,7 @@ def fine_tune_fully(job: TrainingJob, store: ImageStore, listener: Listener = SI
 
 
 def open_model(folder: Path, home: Path) -> BaseModelRef:
-    """The finished model of a run folder.
+    """Open the finished model of a run folder.
 
     Raises:
         WeightsError: missing or damaged.
@@ -73,7 +73,7 @@ def open_model(folder: Path, home: Path) -> BaseModelRef:
 
 
 def _write_model(run: Run, model: Path) -> None:
-    """The base's folder with the trained denoiser in it; read back before it takes its name."""
+    """Write the chosen weights as a copy of the base's folder with the trained denoiser."""
     choice = run.chooser.choice(run.done)
     write_text(run.folder / CHOICE_FILE, choice.model_dump_json(indent=2) + "\n")
     if choice.rule == "last":
@@ -111,7 +111,7 @@ def _save(run: Run, model: Path) -> None:
 
 
 def _skipped(folder: Path, base_folder: Path, denoiser_folder: str) -> set[str]:
-    """The base's own denoiser weights, and what is no part of a model: hidden files and documents."""
+    """Name the files not to copy: the base's denoiser, hidden files and documents."""
     names = {path.name for path in folder.iterdir() if path.name.startswith(".") or path.suffix == ".md"}
     return names | ({denoiser_folder} if folder == base_folder else set())
 

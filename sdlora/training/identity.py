@@ -1,4 +1,4 @@
-"""The name of a training run: equal inputs, equal name."""
+"""Run digest: the identity of a training run, equal for equal inputs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from sdlora.lora.config import ResolvedLora
 from sdlora.training.config import ResolvedTraining
 
 TRAINER_VERSION = 6
-"""Raised whenever a change of the library changes the adapter that equal inputs give."""
+"""Raise this when a change of the library changes the adapter that equal inputs give."""
 
 PRIOR_VERSION = 1
-"""Raised whenever equal settings give other prior images."""
+"""Raise this when equal settings give other prior images."""
 
-# These decide what is reported and how often work is saved, not what is learnt.
+# These settings change reports and checkpoints, not the adapter.
 _WITHOUT_EFFECT = {
     "preset",
     "log_every_steps",
@@ -34,24 +34,32 @@ def run_digest(
     config: ResolvedTraining,
     quantize: Quantization | None = None,
 ) -> str:
-    """SHA-256 over everything that decides the result's bytes on a given machine; without `lora` all weights learn.
+    """Compute the SHA-256 over everything that decides the result's bytes on a given machine.
 
-    `quantize` is the base's, see `BaseModelRef`.
+    Args:
+        base_digest: digest of the base model's weights.
+        snapshot_digest: digest of the snapshot.
+        lora: settings of the adapter; None if all weights are trained.
+        config: resolved training settings.
+        quantize: quantisation of the base, see `BaseModelRef`.
     """
     without_effect = set(_WITHOUT_EFFECT)
     if config.keep == "last" and config.early_stop_patience is None:
-        without_effect |= {"validation_every_steps", "keep_by"}  # else they decide which step is chosen
+        without_effect |= {
+            "validation_every_steps",
+            "keep_by",
+        }  # with keep "best" or early stopping they decide the step
     if config.keep_by == "loss" or "keep_by" in without_effect:
         without_effect |= {"keep_by", "validation_images"}
     lora_without_effect = set()
     if lora is None or lora.text_encoder_rank is None:
-        # What is not trained does not name the run, so runs from before these settings keep their names.
+        # Without trained text encoders their settings do not count, so runs from before them keep their digests.
         lora_without_effect.add("text_encoder_rank")
         without_effect.add("text_encoder_learning_rate")
     if config.prior_weight is None:
         without_effect |= {"prior_weight", "prior_prompts", "prior_images", "prior_batch_size"}
     training = config.model_dump(mode="json", exclude=without_effect)
-    training["min_snr_gamma"] = config.min_snr_gamma or None  # as runs were named when null meant the plain loss
+    training["min_snr_gamma"] = config.min_snr_gamma or None  # null meant the plain loss in older digests
     inputs = {
         "trainer": TRAINER_VERSION,
         "base": base_digest,

@@ -1,4 +1,4 @@
-"""A training job: the values that decide what one run trains, on what, and where it keeps its work."""
+"""Training job: model, data, settings and folder of one run."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from sdlora.training.identity import run_digest
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What one run trains.
+    """Inputs and folder of one run.
 
     Attributes:
-        base: the model to adapt; its digest is checked.
+        base: the base model; its digest is checked.
         snapshot: the images to train and to validate on.
-        lora: the adapter's size and layers; None to train all weights of the denoiser.
-        config: how long and how fast.
-        folder: the run's own folder, `runs/<run digest>`; an unfinished run found there is continued.
-        name: name of the kohya file, without suffix.
+        lora: settings of the adapter; None to train all weights of the denoiser.
+        config: resolved training settings.
+        folder: the run folder, `runs/<run digest>`; an unfinished run in it is continued.
+        name: name of the kohya file without suffix.
     """
 
     base: BaseModelRef

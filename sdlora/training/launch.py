@@ -1,6 +1,6 @@
-"""Fine-tune in this process, or in one or several of its own.
+"""Launch of a training job, in this process or in subprocesses.
 
-python -m sdlora.training.launch JOB.json    # what each of those processes runs
+python -m sdlora.training.launch JOB.json    # the command of each subprocess
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ LOG_FILE = "processes.log"
 
 
 def run_job(job: TrainingJob, store: ImageStore, listener: Listener = SILENT) -> AdapterRef:
-    """Train an adapter in `training.num_processes` processes; one runs here, several through a launcher.
+    """Train an adapter in `training.num_processes` processes: one runs here, several through a launcher.
 
-    The first process of several writes; if one fails, all end. On Ctrl-C or SIGTERM they save and end.
+    Of several processes the first one writes. If one fails, all end. On Ctrl-C or SIGTERM all save and end.
 
     Raises:
-        TrainingError: one of several processes failed; the message is its own.
-        SdloraError: as `fine_tune` does.
+        TrainingError: one of several processes failed, with the message of that process.
+        SdloraError: see `fine_tune`.
     """
     if job.config.num_processes == 1:
         return fine_tune(job, store, listener)
@@ -48,16 +48,16 @@ def run_job(job: TrainingJob, store: ImageStore, listener: Listener = SILENT) ->
 
 
 def run_job_in_subprocess(job: TrainingJob, home: Path, listener: Listener = SILENT) -> None:
-    """Train in processes of their own, even if it is one; `costs.json` in the run's folder tells what they took.
+    """Train in subprocesses, even if there is only one; `costs.json` in the run folder holds the costs.
 
     Args:
-        job: what to train; its snapshot is one of the store's.
-        home: where the processes open the store.
-        listener: follows the run.
+        job: what to train; the store must hold its snapshot.
+        home: state folder of the store.
+        listener: receives progress, metrics and samples.
 
     Raises:
-        TrainingError: a process failed, with its own message, or was killed.
-        KeyboardInterrupt: SIGINT or SIGTERM, here or there, when the work is saved.
+        TrainingError: a process was killed, or failed with the same message.
+        KeyboardInterrupt: SIGINT or SIGTERM in this process or a subprocess, after a checkpoint.
     """
 
     def on_report(kind: str, values: list[Any]) -> None:
@@ -74,7 +74,7 @@ def run_job_in_subprocess(job: TrainingJob, home: Path, listener: Listener = SIL
 
 
 def write_job(job: TrainingJob, home: Path) -> Path:
-    """Write the job for another process, in the run's folder; the snapshot is named by its digest.
+    """Write the job to the run folder for another process, with the snapshot's digest instead of its rows.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -100,7 +100,7 @@ def opened_job(file: Path) -> Iterator[tuple[TrainingJob, ImageStore]]:
 
 
 class _Reporter(Listener):
-    """Reports to the process that started this one."""
+    """Listener that reports to the parent process."""
 
     def on_progress(self, stage: str, done: int, total: int) -> None:
         report("progress", stage, done, total)
@@ -113,7 +113,7 @@ class _Reporter(Listener):
 
 
 def _work(file: Path) -> None:
-    # The first process writes; of several, each takes about as much.
+    # Only the first process records costs, because all take about the same.
     costs = costs_of(file.parent) if os.environ.get("RANK", "0") == "0" else nullcontext()
     with costs, opened_job(file) as (job, store):
         train = fine_tune_fully if job.lora is None else fine_tune

@@ -1,4 +1,4 @@
-"""The loop: draw, predict, differentiate, update; report, validate, draw and save in between."""
+"""Training loop: draw a batch, differentiate, update; report, validate, sample and save in between."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Due = Literal["validate", "draw", "save"]
 
 @dataclass
 class Run:
-    """One run of the loop over fixed inputs; `train` takes it to its last step."""
+    """Run of the training loop over fixed inputs; `train` continues to the last step."""
 
     job: TrainingJob
     accelerator: Accelerator
@@ -55,11 +55,11 @@ class Run:
     chooser: Chooser = field(init=False)
     groups: list[BatchGroup] = field(init=False)
     done: int = field(init=False, default=0)
-    # Of each step since the last report: loss and gradient norm, and with prior images what they add to the loss. Read
-    # only then: a GPU never waits for it.
+    # Per step since the last report: loss, gradient norm, and the loss of the prior images if there are any. Read only
+    # at a report, so that a GPU does not wait at every step.
     _recent: list[Tensor] = field(default_factory=list)
     _curve: CurveWriter = field(init=False)
-    # What is to be done at this point of the run before the next step; a checkpoint holds what a signal left undone.
+    # Work due before the next step; a checkpoint holds the part that a signal left undone.
     _due: list[Due] = field(init=False, default_factory=list)
     _signals: DeferredSignals = field(init=False)
     _reported_at: float = field(init=False)
@@ -79,14 +79,14 @@ class Run:
         return self.job.folder
 
     def train(self) -> None:
-        """Run all steps that are left, from the last whole checkpoint if there is one.
+        """Run the remaining steps, from the last intact checkpoint if there is one.
 
-        Ends before the last step if the measurements say so (`early_stop_patience`); `done` tells how many were run.
+        `early_stop_patience` may end the run before the last step; `done` holds the number of steps.
 
         Raises:
-            TrainingError: a loss or gradient is not finite; nothing is saved from then on.
+            TrainingError: a loss or gradient is not finite; nothing is saved afterwards.
             StorageError: a checkpoint or the curve cannot be written; the last good checkpoint is kept.
-            KeyboardInterrupt: SIGINT or SIGTERM, after a checkpoint (the signal's own handler comes first).
+            KeyboardInterrupt: SIGINT or SIGTERM, after a checkpoint (the signal's own handler runs first).
         """
         self.done = self._restore()
         self.denoiser.train()
@@ -96,7 +96,8 @@ class Run:
                 self._finish_step()
                 if self._any_process(self._signals.received is not None):
                     self._save()
-                    self.accelerator.wait_for_everyone()  # who leaves earlier has its launcher stop the others
+                    # A process that leaves earlier makes the launcher stop the others.
+                    self.accelerator.wait_for_everyone()
                     self._signals.deliver()
                 if self.done == self.config.steps or self._stopped:
                     break
@@ -107,7 +108,7 @@ class Run:
         try:
             self._step(self.done)
         except Interrupted:
-            return  # nothing has moved yet: the step is drawn again when the run continues
+            return  # no parameter has changed: a continued run repeats the step
         self.done += 1
         if self.done == self.config.steps or self.done % self.config.log_every_steps == 0:
             self._report()
@@ -116,12 +117,12 @@ class Run:
     def _step(self, step: int) -> None:
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
         objective, device = self.loss.objective, self.accelerator.device
-        # Dropout alone draws from the global generator.
+        # Only dropout draws from the global generator.
         if self.job.lora is not None and self.job.lora.dropout:
             torch.manual_seed(step_generator(self.config.seed, step, f"dropout-{rank}").initial_seed())
         group_losses = torch.zeros(len(self.groups), device=device)
         for batch in draw_step(self.groups, self.config, step, objective, rank, processes, self.micro_batch_size):
-            if processes == 1:  # several have to agree: they do after the step
+            if processes == 1:  # several processes agree after the step
                 self._signals.check()
             losses = self.loss.by_group(self.denoiser, batch.to(device), len(self.groups))
             self.accelerator.backward(self.learner.scaled(losses.sum()))
@@ -139,7 +140,7 @@ class Run:
         return [*due, "save"]
 
     def _finish_step(self) -> None:
-        """Do what is due; a signal drops what is half-done and leaves it due, for when the run continues."""
+        """Do the work that is due; a signal interrupts it and leaves the unfinished part due for a continued run."""
         try:
             while self._due:
                 match self._due[0]:
@@ -164,7 +165,7 @@ class Run:
     def _report(self) -> None:
         self._require_finite()
         mean = torch.stack(self._recent).mean(0)
-        # Every process holds its own images' share of the loss; the gradient norm is already the whole step's.
+        # Each process holds the loss of its own images; the gradient norm already covers the whole step.
         loss, *prior_losses = self.accelerator.reduce(torch.cat((mean[:1], mean[2:])), reduction="sum").tolist()
         now = time.monotonic()
         rate = len(self._recent) * self.config.batch_size / (now - self._reported_at)
@@ -183,7 +184,7 @@ class Run:
             self.listener.on_progress("train", self.done, self.config.steps)
 
     def _validate(self) -> None:
-        """Measure the adapter on the held-out images; all processes then agree on whether to go on."""
+        """Validate on the held-out images; all processes then agree whether to continue."""
         if self.validation is None:
             return
         interrupted: Interrupted | None = None
@@ -197,8 +198,8 @@ class Run:
                     self.chooser.consider(result, self.learner.parameters)
             except Interrupted as signal:
                 interrupted = signal
-            self._reported_at += time.monotonic() - began  # images per second is training's own speed
-        if self.config.early_stop_patience is not None:  # also when interrupted: the others wait for this vote
+            self._reported_at += time.monotonic() - began  # images per second counts training only
+        if self.config.early_stop_patience is not None:  # also if interrupted: the other processes wait for this vote
             self._stopped = self._any_process(self.chooser.should_stop)
         if interrupted:
             raise interrupted
@@ -212,11 +213,11 @@ class Run:
 
     @property
     def _text_encoders(self) -> Mapping[str, nn.Module] | None:
-        """Those that learn."""
+        """Trained text encoders by folder; None if they are not trained."""
         return self.loss.text.encoders if self.loss.text else None
 
     def _any_process(self, value: bool) -> bool:
-        """Whether it holds for any process: all must end after the same step, or one would wait for ever."""
+        """Reduce a flag over all processes: all must end after the same step, or one would wait forever."""
         if self.accelerator.num_processes == 1:
             return value
         votes = torch.tensor(float(value), device=self.accelerator.device)
@@ -266,7 +267,7 @@ class Run:
         points = checkpoint.values["curve"] if checkpoint else []
         if self.accelerator.is_main_process:
             self._curve = CurveWriter(self.folder, points)
-            for point in points:  # the listener may be new: it gets the whole curve
+            for point in points:  # a new listener gets the whole curve
                 values = {name: value for name, value in point.items() if name != "step"}
                 self.listener.on_metrics(int(point["step"]), values)
         if checkpoint is None:
@@ -280,7 +281,11 @@ class Run:
         return checkpoint.step
 
     def _require_finite(self) -> None:
-        """Nothing leaves the loop, to the curve or to the disk, before this has passed."""
+        """Check for finite numbers, before every report, validation and checkpoint.
+
+        Raises:
+            TrainingError: a loss, gradient or parameter is not finite, or fp16 overflows in every step.
+        """
         scale = self.learner.loss_scale
         if scale is not None and scale < 1:
             raise TrainingError(

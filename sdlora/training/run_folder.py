@@ -1,4 +1,4 @@
-"""The folder of one training run: who may write there, what it was started with, and its curve."""
+"""Run folder of one training run: lock, record of the inputs, and metrics."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _POLL_SECONDS = 0.2
 
 @contextmanager
 def exclusive(folder: Path, patience_seconds: float = 30.0) -> Iterator[None]:
-    """Hold the folder for this process; the lock ends with the process, however it ends.
+    """Lock the folder for this process; the lock ends with the process, even if it is killed.
 
-    A process whose run was killed needs a moment to save and end; so long the next one waits.
+    An interrupted process needs a moment to save and end, so the next one waits up to `patience_seconds`.
 
     Raises:
         TrainingError: another process is training there.
@@ -44,7 +44,7 @@ def exclusive(folder: Path, patience_seconds: float = 30.0) -> Iterator[None]:
 
 
 def claim(folder: Path, run: Mapping[str, Any]) -> dict[str, Any]:
-    """Write what the run was started with, or return what an earlier start wrote.
+    """Write the record of a run's inputs, or return the record of an earlier start.
 
     Raises:
         TrainingError: the folder belongs to a run of other inputs, or its record is damaged.
@@ -68,7 +68,7 @@ def claim(folder: Path, run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_record(folder: Path, run: Mapping[str, Any]) -> None:
-    """Write what a run was started with.
+    """Write the record of a run's inputs.
 
     Raises:
         StorageError: the disk is full or not writable.
@@ -94,10 +94,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 class CurveWriter:
-    """The reported metrics, in memory (for the checkpoint) and in `metrics.jsonl` (for people)."""
+    """Writer of the reported metrics: in memory for the checkpoint, in `metrics.jsonl` for people."""
 
     def __init__(self, folder: Path, points: Sequence[Mapping[str, float]] = ()) -> None:
-        """Start with the points of a checkpoint: what the file holds beyond them will be measured again."""
+        """Start with the points of a checkpoint; later points in the file are dropped and will be measured again."""
         self.path = folder / METRICS_FILE
         self.points: list[dict[str, float]] = [dict(point) for point in points]
         write_text(self.path, "".join(json.dumps(point) + "\n" for point in self.points))

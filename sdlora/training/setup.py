@@ -1,4 +1,4 @@
-"""Set-up of a run, for adapters and for all weights: settings checked, inputs encoded, networks built."""
+"""Set-up of a run, for adapters and for all weights: check settings, encode inputs, build networks."""
 
 from __future__ import annotations
 
@@ -87,11 +87,11 @@ def encode_inputs(
     """Look up or compute the tensors of the training rows, the held-out rows and the prior images.
 
     Args:
-        job: `skipped.json` in its folder names the images that cannot be used.
+        job: the job; `skipped.json` in its folder names the images that cannot be used.
         store: holds the images' bytes; its `home` holds the caches.
         device: where the encoders run.
         on_progress: called with "encode images"; with `prior_weight` also with "draw prior images".
-        sheet: where to put a picture of the prior images, for people.
+        sheet: path of an overview picture of the prior images, for people.
 
     Raises:
         TrainingError: no training image can be used.
@@ -107,11 +107,11 @@ def encode_inputs(
     masked_count = sum(bool(row.mask) for row in snapshot.train)
     if masked_count and config.masked_weight is None:
         _logger.warning(
-            "%d images have masks, but without training.masked_weight all of each image counts. Set it to 0 to learn "
-            "from what the masks show only.",
+            "%d images have masks, but without training.masked_weight every part of an image counts. Set it to 0 to "
+            "train only on the parts that the masks show.",
             masked_count,
         )
-    if not tokens_only:  # all captions at once: a large text encoder takes minutes to load
+    if not tokens_only:  # all captions in one call: a large text encoder takes minutes to load
         captions = sorted({""}.union(*(row.captions for row in snapshot.rows)))
         encode_captions(base, captions, store.home, device)
     encoded = encode(snapshot.train, config.horizontal_flip, masks=config.masked_weight is not None)
@@ -125,7 +125,7 @@ def encode_inputs(
 
 
 def _report_skipped(skipped: Mapping[str, str], count: int, folder: Path) -> None:
-    """Name the images that the run goes without, before hours of training, in the log and in the run folder."""
+    """Report skipped images before training, in the log and in `skipped.json`."""
     if skipped:
         write_text(folder / "skipped.json", json.dumps(dict(skipped), indent=2, sort_keys=True) + "\n")
         first_reason = min(skipped.values())
@@ -166,16 +166,16 @@ def _build(
         micro_batch_size=micro_batch_size,
         validation=validation,
         drawn_validation=drawn_validation_of(base, job.snapshot, store, config),
-        # Only of adapters: a comparison measures what regular fine-tuning takes, and draws afterwards.
+        # Only for adapters: a comparison measures the cost of regular fine-tuning and draws afterwards.
         samples=samples_of(base, job.snapshot, config, job.folder) if lora is not None else None,
         listener=listener,
     )
 
 
 def _denoiser(job: TrainingJob, device: torch.device, precision: Precision) -> ModelMixin:
-    """The base's denoiser: with an adapter on frozen weights, or with all of its weights to be trained."""
+    """Load the base's denoiser: with an adapter on frozen weights, or with all weights trainable."""
     if job.lora is None:
-        # In fp32: a step of AdamW is often smaller than the last bit of bf16.
+        # In fp32, because a step of AdamW is often smaller than the last bit of bf16.
         denoiser = parts.load_denoiser(job.base, device).requires_grad_(True)
     else:
         frozen = parts.load_denoiser(job.base, device, precision, job.base.quantize)

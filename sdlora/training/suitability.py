@@ -1,4 +1,4 @@
-"""Whether settings suit the base model and each other, told before any image is looked at."""
+"""Checks that settings suit the base model and each other, before any image is read."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from sdlora.training.config import ResolvedTraining
 from sdlora.training.learning.optimizers import require_library
 
 LEAST_DRAWN = 8
-"""Held-out images from which a distance between drawn and real ones is measured at all."""
+"""Least number of held-out images for a distance between drawn and real images."""
 
 
 def check_settings(base: BaseModelRef, lora: ResolvedLora | None, config: ResolvedTraining, num_processes: int) -> None:
-    """Find every wrong setting that can be found without images, from the base's own settings files.
+    """Check all settings that need no images, against the base's own settings files.
 
     Args:
         base: the base model; no weights are read.
-        lora: the adapter's settings; None where all weights learn.
-        config: how it is trained.
-        num_processes: how many processes share a step.
+        lora: settings of the adapter; None if all weights are trained.
+        config: resolved training settings.
+        num_processes: processes that share a step.
 
     Raises:
-        ConfigError: a library is missing, or the base cannot be held in few bits for this.
+        ConfigError: a library is missing, or the job cannot be trained on a quantised base.
         TargetModuleError: the adapter does not fit the base.
         TrainingError: the resolutions, the batch or the number of processes cannot be trained.
     """
@@ -53,7 +53,7 @@ def check_settings(base: BaseModelRef, lora: ResolvedLora | None, config: Resolv
 
 
 def check_rows(snapshot: Snapshot, config: ResolvedTraining) -> None:
-    """Check that there is anything to train on, and enough to draw if pictures are to be measured.
+    """Check that there are training images, and enough held-out images for `validation_images`.
 
     Raises:
         TrainingError: no training rows, or too few held-out ones.
@@ -68,7 +68,8 @@ def check_rows(snapshot: Snapshot, config: ResolvedTraining) -> None:
         raise TrainingError(
             f"training.validation_images: {config.validation_images} held-out captions are to be drawn, but the "
             f"snapshot {snapshot.digest[:12]} holds out {len(snapshot.held_out)}, too few for a distance of images: "
-            f"{LEAST_DRAWN} are needed. Collect more images, raise data.held_out_fraction, or leave it empty."
+            f"{LEAST_DRAWN} are needed. Collect more images, raise data.held_out_fraction, or leave "
+            "training.validation_images empty."
         )
 
 
@@ -86,26 +87,26 @@ def _nearest(side_px: int, multiple_px: int) -> int:
     return max(1, round(side_px / multiple_px)) * multiple_px
 
 
-_OTHER_UPDATES = "peft computes LoRA, rsLoRA and DoRA beside quantised layers, no others"
+_OTHER_UPDATES = "peft computes only LoRA, rsLoRA and DoRA on quantised layers"
 _WHY_NOT: dict[tuple[Quantization, Method], str] = {
-    ("int8", "pissa"): "PiSSA takes a part out of each weight, and what is left would be rounded again",
+    ("int8", "pissa"): "PiSSA takes a part out of each weight, and the remainder would be rounded again",
     ("int8", "loha"): _OTHER_UPDATES,
     ("int8", "lokr"): _OTHER_UPDATES,
-    # peft 0.21 with bitsandbytes 0.50 on a CPU: asking a layer for its weight loses the factors of its rows.
-    ("int8", "dora"): "peft reads the weight for it, and an 8-bit layer on a CPU does not survive that; nf4 does",
+    # peft 0.21 with bitsandbytes 0.50 on a CPU: reading the weight of a layer loses the scales of its rows.
+    ("int8", "dora"): "peft reads the weight of each layer, which breaks an 8-bit layer on a CPU; nf4 works",
 }
 _WHY_NOT |= {("nf4", method): why for (_, method), why in _WHY_NOT.items() if method != "dora"}
 
 
 def check_quantized(base: BaseModelRef, lora: ResolvedLora | None) -> None:
-    """Find out whether a run can be trained as `base_model.quantize` says.
+    """Check that a run can be trained with `base_model.quantize`.
 
     Args:
-        base: the base model; nothing is asked of one that is not quantised.
-        lora: the adapter's settings; None where all weights learn.
+        base: the base model; without quantisation nothing is checked.
+        lora: settings of the adapter; None if all weights are trained.
 
     Raises:
-        ConfigError: the library is missing, or what learns needs the weights as they are.
+        ConfigError: the library is missing, or the method needs the original weights.
     """
     if base.quantize is None:
         return
