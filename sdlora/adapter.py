@@ -1,4 +1,4 @@
-"""A LoRA from its beginning to its end: fine_tune(), update_parameters()."""
+"""LoRA as one object: fine_tune() and update_parameters()."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sdlora.training.job import TrainingJob
 
 
 class LoRA:
-    """A low-rank adapter of one base model.
+    """Low-rank adapter of one base model.
 
     ```python
     model = StableDiffusion.from_ref(load_base_model(BaseModelConfig(), home))
@@ -33,7 +33,7 @@ class LoRA:
     """
 
     def __init__(self, model: StableDiffusion | BaseModelRef, config: LoraConfig | None = None) -> None:
-        """Choose the base model and the adapter's settings; nothing is loaded or trained yet."""
+        """Take the base model and the adapter's settings, without loading or training anything."""
         self.model = model if isinstance(model, StableDiffusion) else None
         self.base = model.ref if isinstance(model, StableDiffusion) else model
         self.config = config or LoraConfig()
@@ -49,10 +49,10 @@ class LoRA:
         name: str = "adapter",
         listener: Listener = SILENT,
     ) -> AdapterRef:
-        """Train on a snapshot, from where an interrupted call with the same inputs stopped; see `training.fine_tune`.
+        """Train on a snapshot; continue an interrupted call with the same inputs. See `training.fine_tune`.
 
-        The model in memory stays as it is until `update_parameters`. By default the run lives in
-        `runs/<run digest>` of the store's home.
+        `update_parameters` changes the model in memory; this method does not. The default folder is
+        `runs/<run digest>` in the store's home.
         """
         resolved = resolve_training(training or TrainingConfig(), self.base, store.home)
         lora = resolve_lora(self.config, self.base)
@@ -65,7 +65,7 @@ class LoRA:
         """Take theta' = theta + delta theta: merge the trained (or the given) adapter into the model, in place.
 
         Raises:
-            WeightsError: there is no adapter yet, it belongs to another base model, or it is damaged.
+            WeightsError: there is no adapter, or the adapter is damaged or belongs to another base model.
         """
         chosen = adapter or self.adapter
         if chosen is None:

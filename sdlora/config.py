@@ -1,4 +1,4 @@
-"""The configuration of the whole loop: one section per stage, read from a YAML file or typed into a form."""
+"""Configuration of the whole loop: one section per stage, read from a YAML file or a form."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NAME_PATTERN = r"^[a-z0-9][a-z0-9-]*$"
 
 
 class PipelineConfig(FrozenConfig):
-    """Everything that decides what a run of the loop makes of the images."""
+    """Configuration of one run of the loop, as typed; settings may be empty."""
 
     name: str = Field(
         "style",
@@ -45,25 +45,25 @@ class PipelineConfig(FrozenConfig):
 
 
 class ResolvedConfig(PipelineConfig):
-    """The configuration of one run with nothing left empty: what the form, MLflow and the report show of it."""
+    """Configuration of one run with every empty setting filled, as the form, MLflow and the report show it."""
 
     lora: ResolvedLora
     training: ResolvedTraining
 
     def digest(self) -> str:
-        """SHA-256 of all settings that can change the result; where the images came from is not one of them."""
+        """Compute the SHA-256 of all settings that can change the result; `data.sources` cannot."""
         settings = self.model_dump(mode="json")
         settings["data"].pop("sources", None)
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def resolve(config: PipelineConfig, base: BaseModelRef, home: Path) -> ResolvedConfig:
-    """Fill every empty setting with what suits the base model; once per run, right after the base is known.
+    """Fill every empty setting with what suits the base model; once per run, as soon as the base is prepared.
 
     Args:
-        config: as read from a file, a form or a call.
-        base: the base model that it names.
-        home: the state folder, which remembers what was measured.
+        config: the configuration from a file, a form or a call.
+        base: the base model named in the configuration.
+        home: the state folder, which holds the measured precision.
 
     Raises:
         WeightsError: the base model's settings files are missing or damaged, or its family is unknown.
@@ -81,13 +81,13 @@ def resolve(config: PipelineConfig, base: BaseModelRef, home: Path) -> ResolvedC
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting as a run will use it.
+    """Setting of a run with its origin.
 
     Attributes:
-        name: dotted, as in the file.
-        value: after everything that was left empty has been filled.
-        origin: "flag", "file", "default", "measured", or what an empty one follows from.
-        meaning: its description.
+        name: dotted name, as in the file.
+        value: resolved value.
+        origin: "flag", "file", "default", "measured", or the reason for the value of an empty setting.
+        meaning: description of the setting.
     """
 
     name: str
@@ -97,12 +97,12 @@ class Setting:
 
 
 def explain(config: PipelineConfig, base: BaseModelRef, home: Path, flags: Collection[str] = ()) -> list[Setting]:
-    """All settings in the order of the file, each with its value and the origin of the value.
+    """List all settings in the order of the file, each with its value and the origin of the value.
 
     Args:
-        config: as read from the file and the flags.
-        base: the base model that it names.
-        home: the state folder, which remembers what was measured.
+        config: the configuration from the file and the flags.
+        base: the base model named in the configuration.
+        home: the state folder, which holds the measured precision.
         flags: dotted names given on the command line.
 
     Raises:
@@ -134,20 +134,20 @@ ConfigFile = TypeVar("ConfigFile", PipelineConfig, PretrainPlan)
 
 
 def load_config(path: Path, flags: Mapping[str, Any] | None = None) -> PipelineConfig:
-    """The loop's configuration from a YAML file, see `load_file`."""
+    """Read the loop's configuration from a YAML file, see `load_file`."""
     return load_file(path, PipelineConfig, flags)
 
 
 def load_file(path: Path, model: type[ConfigFile], flags: Mapping[str, Any] | None = None) -> ConfigFile:
-    """Read a YAML file; sources written as relative paths are relative to the file.
+    """Read a YAML file; relative paths of sources are relative to the file.
 
     Args:
-        path: the file.
-        model: what it holds.
-        flags: settings by dotted name that win over the file's.
+        path: the YAML file.
+        model: model of the settings in the file.
+        flags: settings by dotted name; they override those of the file.
 
     Raises:
-        ConfigError: the file is missing, is not YAML, or has a key or value that is not accepted.
+        ConfigError: the file is missing or not YAML, or a key or value is invalid.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -169,10 +169,10 @@ def load_file(path: Path, model: type[ConfigFile], flags: Mapping[str, Any] | No
 
 
 def parse_flags(texts: Sequence[str]) -> dict[str, Any]:
-    """Settings given as `section.key=value`, each value read as YAML, by dotted name.
+    """Parse settings of the form `section.key=value`, each value as YAML; returned by dotted name.
 
     Raises:
-        ConfigError: one has another form.
+        ConfigError: a text has another form.
     """
     flags = {}
     for text in texts:
@@ -191,16 +191,16 @@ def _set_by_name(settings: dict[str, Any], name: str, value: Any) -> None:
     for section in sections:
         inner = settings.setdefault(section, {})
         if not isinstance(inner, dict):
-            raise ConfigError(f"--set {name}: {section} is a setting of its own, with no settings inside.")
+            raise ConfigError(f"--set {name}: {section} is a single setting, not a section.")
         settings = inner
     settings[key] = value
 
 
 def parse_settings(settings: dict[str, Any], model: type[ConfigFile], origin: str) -> ConfigFile:
-    """Validate settings by name; every problem is listed, each by the key as it was typed.
+    """Validate settings by name; the error lists every problem by the key as typed.
 
     Raises:
-        ConfigError: an unknown key (the nearest known one is named) or a value that is not accepted.
+        ConfigError: an unknown key (with the nearest known key) or an invalid value.
     """
     try:
         return model.model_validate(without_empty(settings, model))
@@ -230,9 +230,9 @@ def _known_keys(model: type[BaseModel], section: Sequence[int | str]) -> list[st
 
 
 def without_empty(settings: Any, model: type[BaseModel]) -> Any:
-    """The settings without keys that were written and left empty, so that an empty one is the same as none.
+    """Drop keys without a value, so that an empty setting equals a missing one.
 
-    Where `null` is a value of its own, such as for a limit of the gate that is switched off, it stays.
+    A `null` that is a value stays: a limit of the gate is switched off by `null`.
     """
     if not isinstance(settings, dict):
         return settings
@@ -253,7 +253,7 @@ def _section(field: FieldInfo | None) -> type[BaseModel] | None:
 
 
 def _with_absolute_paths(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The settings with relative paths resolved against the file's folder: a worker runs in another one."""
+    """Resolve relative paths against the file's folder, because a worker runs in another one."""
     settings = {key: dict(value) if isinstance(value, dict) else value for key, value in settings.items()}
     data = settings.get("data")
     if isinstance(data, dict) and isinstance(data.get("sources"), list):
@@ -272,7 +272,7 @@ def _source_beside(folder: Path, source: Any) -> Any:
 
 
 def _existing_path(folder: Path, value: Any) -> Any:
-    """The path in full if there is such a file or folder; else the value, such as the id of a model."""
+    """Return the absolute path of an existing file or folder; else the value, such as the id of a model."""
     if not isinstance(value, str):
         return value
     for parent in (folder, Path.cwd()):

@@ -1,5 +1,5 @@
-"""What was found, as plain values that are written once and read by many.
+"""Records of results as plain values: scores, duels, decisions, comparisons, choices.
 
-Training and evaluation write them; reports, model cards, trackers and the person who approves read them. They hold no
-tensors and no absolute paths, and survive the way through JSON unchanged.
+Training and evaluation write records; reports, model cards, trackers and the approving person read them. A record holds
+no tensors and no absolute paths, and is the same after a round trip through JSON.
 """

@@ -1,4 +1,4 @@
-"""The gate's decision on a duel, check by check."""
+"""Decision of the gate on a duel, check by check."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DECISION_FILE = "decision.json"
 
 
 class GateCheck(FrozenConfig):
-    """One rule of the gate and what it found, as a sentence."""
+    """One rule of the gate with its outcome, and the reason as a sentence."""
 
     name: str
     passed: bool
@@ -18,7 +18,7 @@ class GateCheck(FrozenConfig):
 
 
 class Decision(FrozenConfig):
-    """The gate's answer. Void for any other duel than the one with `duel_digest`."""
+    """Decision on the duel with `duel_digest`; void for any other duel."""
 
     promote: bool
     reasons: tuple[str, ...] = Field(description="why: every check if promoted, else those that failed")

@@ -1,4 +1,4 @@
-"""A duel: the scores of base, champion and candidate, and the images that show them."""
+"""Duel: the scores of base, champion and candidate, with the images behind them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ DUEL_FILE = "duel.json"
 
 
 class Scores(FrozenConfig):
-    """One contestant's metrics by name; a metric that could not be measured is absent."""
+    """Metrics of one contestant by name; a metric that could not be measured is absent."""
 
     adapter_digest: str | None = Field(description="None for the bare base model")
     metrics: dict[str, Estimate]
 
 
 class Sample(FrozenConfig):
-    """One row of the duel: the held-out image, the prompt and seed made from it, and the candidate's neighbour."""
+    """Row of the duel: a held-out image, its prompt and seed, and the training image nearest to the candidate's."""
 
     held_out_sha256: str
     prompt: str
@@ -36,7 +36,7 @@ class Sample(FrozenConfig):
 
 
 class ShownImages(FrozenConfig):
-    """The small PNGs of one row of the grids, relative to the duel's folder."""
+    """Small PNGs of one row of the grids, relative to the duel's folder."""
 
     prompt: str
     real: str
@@ -47,7 +47,7 @@ class ShownImages(FrozenConfig):
 
 
 class Duel(FrozenConfig):
-    """Base, champion (if any) and candidate, scored on the same prompts, seeds and held-out images."""
+    """Scores of base, champion (if any) and candidate on the same prompts, seeds and held-out images."""
 
     inputs_digest: str = Field(description="digest of everything that decides the outcome: a finished duel is reused")
     evaluation_version: int
@@ -71,11 +71,11 @@ class Duel(FrozenConfig):
 
     @property
     def contestants(self) -> tuple[Contestant, ...]:
-        """Who took part, in the order of display."""
+        """Contestants in the order of display."""
         return tuple(name for name in CONTESTANTS if name in self.scores)
 
     def digest(self) -> str:
-        """SHA-256 of the whole evidence; decisions and approvals are bound to it."""
+        """Compute the SHA-256 of the whole duel; decisions and approvals are bound to it."""
         return json_digest(self.model_dump(mode="json"))
 
 

@@ -1,4 +1,4 @@
-"""The numbers that adapters are scored by: how to read each, and a measured value with its interval."""
+"""Metrics of adapters: their meaning and format, and a measured value with its interval."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sdlora.core.config_base import FrozenConfig
 
 
 class Estimate(FrozenConfig):
-    """A measured value with its 95 % interval; `low` equals `high` where no interval was measured."""
+    """Measured value with its 95 % interval; `low` equals `high` without a measured interval."""
 
     model_config = ConfigDict(ser_json_inf_nan="constants")  # a NaN stays visible and fails the gate
 
@@ -20,7 +20,7 @@ class Estimate(FrozenConfig):
 
 
 class Metric(FrozenConfig):
-    """How to read one number of a duel, and how to write it."""
+    """Metric of a duel: its meaning, better direction and format."""
 
     label: str
     better: Literal["lower", "higher"]
@@ -30,18 +30,18 @@ class Metric(FrozenConfig):
 
     @property
     def arrow(self) -> str:
-        """The better direction."""
+        """Arrow towards better values."""
         return "↓" if self.better == "lower" else "↑"
 
     def number(self, value: float, sign: Literal["", "+"] = "") -> str:
-        """The digits of a value, without the unit."""
+        """Format the digits of a value, without the unit."""
         return f"{value:{sign}.{self.decimals}f}"
 
     def with_unit(self, number: str) -> str:
         return f"{number} {self.unit}" if self.unit else number
 
     def format(self, estimate: Estimate | None, *, unit: bool = True) -> str:
-        """`22.10 dB [21.80, 22.40]`; the interval only where one was measured, "missing" without an estimate."""
+        """Format as `22.10 dB [21.80, 22.40]`; without an interval only the value, without an estimate "missing"."""
         if estimate is None:
             return "missing"
         value = self.number(estimate.value)
