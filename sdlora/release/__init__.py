@@ -1,1 +1,1 @@
-"""Files that a version ships with: a report page, a model card, and one folder that holds everything."""
+"""Files of a released version: report page, model card, data page, and the folder that holds everything."""

@@ -1,4 +1,4 @@
-"""Take an image out of pages that were written before: its pictures go, the words beside them stay."""
+"""Removal of an image from pages written earlier: its pictures go, the text stays."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ _PURGED = '<div class="blank">purged</div>'
 
 
 def image_name(sha256: str) -> str:
-    """By what a page calls the image that a picture shows, so that it can be found again."""
+    """Shorten a digest to the name that marks the image's pictures in a page."""
     return sha256[:16]
 
 
 def blank_in_page(path: Path, sha256: str | None) -> bool:
-    """Put a grey box in place of each picture of the image; returns whether there was any.
+    """Replace each picture of the image by a grey box; return whether there was any.
 
-    A page that was written before pictures had names loses all pictures of images: which it shows is not known.
+    A page from before pictures were marked loses all pictures of images, because it does not say which they are.
 
     Args:
-        sha256: None for every picture of the page.
+        path: the page.
+        sha256: the image; None for every picture of the page.
 
     Raises:
         StorageError: the page cannot be written.

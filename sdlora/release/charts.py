@@ -1,4 +1,4 @@
-"""Charts as inline SVG. Colours come from the page's style sheet, so they follow its light and dark theme."""
+"""Charts as inline SVG, with colours from the page's style sheet for its light and dark theme."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Points = Sequence[tuple[int, float]]
 
 @dataclass(frozen=True)
 class _Frame:
-    """From (step, loss) to pixels, with round numbers along the sides."""
+    """Mapping of (step, loss) to pixels, with round numbers along the axes."""
 
     steps: tuple[float, float]
     loss_ticks: Sequence[float]
@@ -49,9 +49,9 @@ class _Frame:
 
 
 def loss_chart(curves: Sequence[Curve]) -> Markup | None:
-    """Loss over steps: every point faintly where there are many, and their running mean.
+    """Draw the loss over steps: the running mean, and faintly the points if there are many.
 
-    The running means fill the frame; single points, such as the first of a run, may leave it.
+    The running means fill the frame; single points, such as the first of a run, may lie outside it.
     None if no curve has two finite points at different steps.
     """
     lines = [(index, curve.name, _finite(curve.points)) for index, curve in enumerate(curves)]
@@ -72,11 +72,11 @@ def loss_chart(curves: Sequence[Curve]) -> Markup | None:
         if len(points) > _MAX_UNSMOOTHED_POINTS:
             parts.append(f'<path {drawing} opacity="0.28" d="{frame.path(points)}"/>')
         parts.append(f'<path {drawing} d="{frame.path(smoothed(points))}"><title>{escape(name)}</title></path>')
-    return Markup("".join([*parts, "</svg>"]))  # noqa: S704 -- names are escaped above, the rest are numbers
+    return Markup("".join([*parts, "</svg>"]))  # noqa: S704 -- names are escaped above, all else is numbers
 
 
 def interval_plot(estimates: Mapping[Contestant, Estimate]) -> Markup:
-    """One line per contestant on a shared scale: a dot for the value, a bar for its 95 % interval."""
+    """Draw one line per contestant on a shared scale: a dot for the value, a bar for its 95 % interval."""
     width, row, pad = 190, 13, 7
     low = min(estimate.low for estimate in estimates.values())
     high = max(estimate.high for estimate in estimates.values())
@@ -94,11 +94,11 @@ def interval_plot(estimates: Mapping[Contestant, Estimate]) -> Markup:
         parts.append(f'<line class="rule" x1="{pad}" x2="{width - pad}" y1="{y}" y2="{y}"/>')
         parts.append(f'<line class="span {name}" x1="{left}" x2="{right}" y1="{y}" y2="{y}"/>')
         parts.append(f'<circle class="dot {name}" cx="{middle}" cy="{y}" r="4"/>')
-    return Markup("".join([*parts, "</svg>"]))  # noqa: S704 -- names are the three contestants, the rest are numbers
+    return Markup("".join([*parts, "</svg>"]))  # noqa: S704 -- names are the three contestants, all else is numbers
 
 
 def smoothed(points: Points) -> list[tuple[int, float]]:
-    """A running mean over about a twentieth of the points, centred, so that it does not lag behind."""
+    """Compute a running mean over about a twentieth of the points, centred to avoid a lag."""
     reach = len(points) // 40
     losses = [loss for _, loss in points]
     windows = [losses[max(0, i - reach) : i + reach + 1] for i in range(len(points))]
@@ -106,7 +106,7 @@ def smoothed(points: Points) -> list[tuple[int, float]]:
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers (1, 2 or 5 times a power of ten apart) whose ends enclose [low, high]."""
+    """Choose round numbers (1, 2 or 5 times a power of ten apart) that enclose [low, high]."""
     span = max(high - low, 1e-6 * abs(high), 1e-12)  # a flat curve still needs a scale
     raw = span / count
     magnitude = 10.0 ** math.floor(math.log10(raw))

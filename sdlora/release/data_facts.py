@@ -1,4 +1,4 @@
-"""What the data page tells, read from the image database in one state of it."""
+"""Facts for the data page, read from one state of the image database."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _MAX_DECISIONS = 24
 
 @dataclass(frozen=True)
 class Recaptioned:
-    """An image with other captions than before."""
+    """Image whose captions changed."""
 
     sha256: str
     before: tuple[str, ...]
@@ -45,15 +45,15 @@ class Recaptioned:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """The images of a store, what became of them, and what is new.
+    """Facts about the images of a store: counts, verdicts, changes and distributions.
 
     Attributes:
-        frozen: the snapshot that the page was written for; None before there is one.
-        since: what `changes` is counted from; None if all is new.
-        trouble: why it cannot be told what is new, such as a damaged snapshot; then `changes` is empty.
-        rejected: examples by check, in the order in which the checks speak.
-        weights: how many training images of the snapshot, or of the newest, have which weight.
-        new: the first of the images that came; `changes` has all of them.
+        frozen: the snapshot of the page; None before the first one.
+        since: the snapshot that `changes` starts from; None if all images are new.
+        trouble: the reason why changes are unknown, such as a damaged snapshot; `changes` is then empty.
+        rejected: examples by check, in the order of the checks.
+        weights: number of training images by weight, in this snapshot or the newest one.
+        new: the first added images; `changes` has all of them.
     """
 
     counts: Counts
@@ -76,11 +76,13 @@ class DataFacts:
 
 
 def gather_facts(store: ImageStore, config: DataConfig, snapshot_digest: str | None = None) -> DataFacts:
-    """Read all that the page tells.
+    """Read the facts of the page.
 
     Args:
-        snapshot_digest: the snapshot that was just made: the page tells what it changed over its parent. Without one
-            it tells what the next snapshot would change over the newest.
+        store: the image database.
+        config: settings of the data stage.
+        snapshot_digest: a new snapshot, compared with its parent. Without one, the changes are those that the next
+            snapshot would make to the newest one.
 
     Raises:
         DataError: there is no such snapshot, or it is damaged.
@@ -95,7 +97,7 @@ def gather_facts(store: ImageStore, config: DataConfig, snapshot_digest: str | N
     try:
         before = load_snapshot(store, since.digest) if since else None
         changes = compare_snapshots(before, now) if now else changes_since_snapshot(store, config)
-    except DataError as error:  # the rest of the page does not need the snapshot before
+    except DataError as error:  # all other facts do not need the previous snapshot
         changes, trouble = SnapshotChanges((), (), ()), str(error)
     if now:
         captions = {row.sha256: row.captions for row in now.rows}
@@ -140,5 +142,5 @@ def gather_facts(store: ImageStore, config: DataConfig, snapshot_digest: str | N
 
 
 def file_name(record: ImageRecord) -> str:
-    """The last part of where it was seen first, or the first digits of what it is."""
+    """Return the file name where the image was first seen, else the first digits of its digest."""
     return record.files[0].rpartition("/")[2] if record.files else record.sha256[:10]

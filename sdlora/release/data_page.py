@@ -1,4 +1,4 @@
-"""The data page: what the images are, what was left out and why, and what is new. One file, no script, no requests."""
+"""Data page: images, rejections with reasons, and changes. One file, no script, no requests."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _WORD_EDGES = (1, 2, 4, 7, 11, 21, 51)
 
 @dataclass(frozen=True)
 class WrittenPage:
-    """Where the page lies, and what it could not tell, with the remedy; None if nothing is amiss."""
+    """Path of the page, and the fact that it lacks, with the remedy; None if it is complete."""
 
     path: Path
     trouble: str | None
@@ -45,11 +45,14 @@ class WrittenPage:
 def write_data_page(
     store: ImageStore, config: DataConfig, path: Path, *, title: str, snapshot_digest: str | None = None
 ) -> WrittenPage:
-    """Write the page. A damaged snapshot before the one that it is about costs only what is told of news.
+    """Write the page. If the previous snapshot is damaged, the page lacks only the changes.
 
     Args:
-        title: what it is the data of, such as the name of a line of adapters.
-        snapshot_digest: the snapshot that was just made; see `gather_facts`.
+        store: the image database.
+        config: settings of the data stage.
+        path: where to write.
+        title: title of the page, such as the name of a style.
+        snapshot_digest: the new snapshot; see `gather_facts`.
 
     Raises:
         DataError: there is no such snapshot, or it is damaged.
@@ -66,7 +69,7 @@ def write_data_page(
 
 
 def render_data_page(facts: DataFacts, thumbnails: Thumbnails, title: str) -> str:
-    """The page as text; names, captions and reasons are escaped."""
+    """Render the page as text; names, captions and reasons are escaped."""
     environment = templates()
     environment.filters.update(count=lambda value: f"{value:,}", image_name=image_name)
     environment.globals.update(thumbnail=thumbnails.of, file_name=file_name)
@@ -87,7 +90,7 @@ def render_data_page(facts: DataFacts, thumbnails: Thumbnails, title: str) -> st
 
 @dataclass(frozen=True)
 class Distribution:
-    """One chart with its heading and what it shows."""
+    """Chart of a distribution with its heading and a note."""
 
     heading: str
     chart: Markup
@@ -96,7 +99,7 @@ class Distribution:
 
 @dataclass(frozen=True)
 class Group:
-    """Images that one check turned down: how many, and the first of them."""
+    """Images that one check rejected: their count and the first of them."""
 
     name: str
     check: ListedCheck | None
@@ -155,7 +158,7 @@ def _distributions(facts: DataFacts) -> Iterator[Distribution]:
 
 
 def _weight_chart(facts: DataFacts) -> Iterator[Distribution]:
-    """How often training shows images, where it does not show all of them alike."""
+    """Chart how often training shows images, if the weights differ."""
     if len(facts.weights) < 2:
         return
     weights = sorted(facts.weights)
@@ -171,5 +174,5 @@ def _weight_chart(facts: DataFacts) -> Iterator[Distribution]:
 
 
 def _names(edges: Sequence[int]) -> list[str]:
-    """("<64", "64+", "128+", ...) for bins that begin at these edges."""
+    """Name the bins that begin at these edges: "<64", "64+", "128+", ..."""
     return [f"<{edges[0]}", *(f"{edge}+" for edge in edges)]

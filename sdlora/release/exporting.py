@@ -1,6 +1,6 @@
-"""Files for other tools: an adapter in another precision or for one tool, or theta' = theta + delta theta as a model.
+"""Export for other tools: an adapter in another precision or format, or the merged model theta' = theta + delta theta.
 
-Each is opened again the way its readers do, and compared, before it takes its name.
+Every file is read back the way other tools read it, and compared, before it takes its final name.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from sdlora.release.peft_folder import write_peft_files
 
 DtypeName = Literal["fp32", "fp16", "bf16"]
 DTYPES: dict[DtypeName, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-# Half of the last bit of the mantissa: what rounding to the precision may cost, relative to a tensor's largest entry.
+# Rounding error of the precision, half of the last bit of the mantissa, relative to a tensor's largest entry.
 _ROUNDING: dict[DtypeName, float] = {"fp32": 1e-6, "fp16": 2**-10, "bf16": 2**-7}
 _IMPLEMENTATIONS: dict[FamilyName, str] = {
     "sd1": "ldm",
@@ -54,16 +54,16 @@ def export_adapter(
     """Write an adapter for another tool.
 
     Args:
-        adapter: what to export.
-        out: a `.safetensors` file in kohya's format, or a new folder with diffusers' file, of a LoHa or LoKr also with
-            peft's.
-        dtype: the tensors' precision.
-        reader: whose rule a DoRA's `dora_scale` is written for; ComfyUI divides by other lengths than LyCORIS.
-        base: needed for a DoRA that ComfyUI shall read.
+        adapter: the adapter.
+        out: a `.safetensors` file in kohya's format, or a new folder with diffusers' file; for LoHa and LoKr the folder
+            also holds peft's file.
+        dtype: precision of the tensors.
+        reader: tool whose rule a DoRA's `dora_scale` follows; ComfyUI divides by other norms than LyCORIS.
+        base: the base model; required for a DoRA for ComfyUI.
 
     Raises:
-        WeightsError: a file read back is not what was meant, or the base is missing or another one.
-        StorageError: `out` is there already, or cannot be written.
+        WeightsError: a file read back differs from the adapter, or the base is missing or another one.
+        StorageError: `out` exists already or cannot be written.
     """
     source = read_manifest(adapter.folder).kohya_file if out.suffix == _SUFFIX else ADAPTER_WEIGHTS
     with safe_open(adapter.folder / source, framework="pt") as file:
@@ -89,13 +89,13 @@ def export_model(base: BaseModelRef, adapter: AdapterRef | None, out: Path, dtyp
 
     Args:
         base: the model; its digest is checked.
-        adapter: merged into it; None for the model as it is.
+        adapter: the adapter to merge; None for the base model itself.
         out: a new diffusers folder, or a `.safetensors` file in the original layout.
-        dtype: the weights' precision.
+        dtype: precision of the weights.
 
     Raises:
-        WeightsError: the adapter belongs to another base, or the model read back is not what was meant.
-        StorageError: `out` is there already, or cannot be written.
+        WeightsError: the adapter belongs to another base, or the model read back differs.
+        StorageError: `out` exists already or cannot be written.
     """
     family = family_of(base.folder)
     model = StableDiffusion.from_ref(base, adapter, device="cpu", precision="fp32")
@@ -121,7 +121,7 @@ def export_model(base: BaseModelRef, adapter: AdapterRef | None, out: Path, dtyp
 
 
 def _for_comfyui(tensors: Mapping[str, Tensor], adapter: AdapterRef, base: BaseModelRef | None) -> dict[str, Tensor]:
-    """The same rows at ComfyUI: it divides by |W| where the others divide by |W + delta|, so dora_scale makes up."""
+    """Rescale `dora_scale` for ComfyUI, which divides by |W| where other tools divide by |W + delta|."""
     if base is None:
         raise WeightsError("A DoRA for ComfyUI is computed from the base's weights: name the base model.")
     check_adapter(adapter, base)
@@ -137,8 +137,8 @@ def _for_comfyui(tensors: Mapping[str, Tensor], adapter: AdapterRef, base: BaseM
             continue
         if layer not in weights:
             raise WeightsError(
-                f"--for comfyui: {layer} joins several layers of {family.layout.title}, which is not computed for a "
-                "DoRA. Export it merged, or with the rule of LyCORIS."
+                f"--for comfyui: {layer} joins several layers of {family.layout.title}, which a DoRA for ComfyUI "
+                "cannot express. Export it merged, or with the rule of LyCORIS."
             )
         factors = {part: tensors[key] for part, key in keys.items() if part != "dora_scale"}
         change = change_of(factors)
@@ -151,16 +151,16 @@ def _for_comfyui(tensors: Mapping[str, Tensor], adapter: AdapterRef, base: BaseM
 
 
 def _require_same_changes(path: Path, expected: Mapping[str, Tensor], dtype: DtypeName) -> None:
-    """The file's change of each layer, as other tools compute it, is the one meant up to the precision's rounding."""
+    """Check that the file holds the expected tensors of each layer, up to the rounding of the precision."""
     with safe_open(path, framework="pt") as file:
         groups = group_by_layer(file.keys())
         if {key for keys in groups.values() for key in keys.values()} != expected.keys():
-            raise WeightsError(f"{path.name} does not hold the tensors that were meant. It was removed.")
+            raise WeightsError(f"{path.name} does not hold the exported tensors. It was removed.")
         for layer, keys in groups.items():
             for part, key in keys.items():
                 limit = _ROUNDING[dtype] * max(expected[key].abs().max().item(), 1e-6)
                 if (file.get_tensor(key).float() - expected[key]).abs().max().item() > limit:
-                    raise WeightsError(f"{path.name}: {part} of {layer} is not what was meant. It was removed.")
+                    raise WeightsError(f"{path.name}: {part} of {layer} differs from the adapter. It was removed.")
 
 
 def _require_tensors(path: Path, expected: Mapping[str, Tensor]) -> None:
@@ -168,11 +168,11 @@ def _require_tensors(path: Path, expected: Mapping[str, Tensor]) -> None:
         if set(file.keys()) != expected.keys() or any(
             not torch.equal(file.get_tensor(key), expected[key]) for key in expected
         ):
-            raise WeightsError(f"{path.name} does not hold the tensors that were meant. It was removed.")
+            raise WeightsError(f"{path.name} does not hold the exported tensors. It was removed.")
 
 
 def _differing_names(written: Mapping[str, Tensor], loaded: Mapping[str, Tensor]) -> list[str]:
-    # What a reader did not find in the file stays without storage, on the device "meta".
+    # A tensor that is missing in the file stays on the device "meta", without storage.
     return sorted(written.keys() ^ loaded.keys()) or [
         name for name in written if loaded[name].is_meta or not torch.equal(written[name], loaded[name])
     ]
@@ -189,10 +189,10 @@ def _from_single_file(family: Family, path: Path, dtype: torch.dtype) -> Any:
                 str(path), config=str(family.folder), local_files_only=True, torch_dtype=dtype, **absent
             )
             for component in pipeline.components.values():
-                if hasattr(component, "tie_weights"):  # T5 keeps one of its two names for the same embedding
+                if hasattr(component, "tie_weights"):  # T5 stores one of the two names of its embedding
                     component.tie_weights()
             return pipeline
-    except Exception as error:  # diffusers answers with whatever its conversion trips over
+    except Exception as error:  # the conversion of diffusers raises many kinds of errors
         raise WeightsError(f"{path.name} cannot be read back ({type(error).__name__}: {error}).") from error
 
 
@@ -211,7 +211,7 @@ def _model_metadata(family: Family, base: BaseModelRef, adapter: AdapterRef | No
 
 
 def _forget_paths(folder: Path) -> None:
-    """transformers and diffusers write where a part was loaded from into its settings."""
+    """Remove the local paths that transformers and diffusers write into the settings of a part."""
     for path in folder.rglob("*.json"):
         value = json.loads(path.read_text())
         if isinstance(value, dict) and "_name_or_path" in value:
@@ -221,13 +221,13 @@ def _forget_paths(folder: Path) -> None:
 
 @contextmanager
 def _written_aside(out: Path) -> Iterator[Path]:
-    """A path beside `out` to write to; it takes the name when the block ends well.
+    """Yield a temporary path next to `out`; it is renamed to `out` if the block succeeds.
 
     Raises:
-        StorageError: `out` is there already, or cannot be written.
+        StorageError: `out` exists already or cannot be written.
     """
     if out.exists():
-        raise StorageError(f"{out} is there already. Choose another name, or remove it first.")
+        raise StorageError(f"{out} exists already. Choose another name, or remove it first.")
     partial = out.with_name(f".{out.stem}.partial{out.suffix}")
     _remove(partial)
     try:

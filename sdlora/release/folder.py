@@ -1,4 +1,4 @@
-"""The folder of one version: weights in both formats, the card, the report and the evidence."""
+"""Release folder of one version: weights in both formats, model card, report and evidence."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from sdlora.release.report import write_report
 
 
 def write_release(folder: Path, record: VersionRecord) -> Path:
-    """Make `folder` hold the whole version, in place of what was there.
+    """Write the whole version to `folder`, replacing an earlier release.
 
-    A process that dies on the way leaves the old folder, none or the new one; never a mixture.
+    A process that dies on the way leaves the old folder, none or the new one, never a mixture.
 
     Contents: README.md (the model card), both adapter files and adapter.json, duel.json, decision.json,
-    report.html, grid.png, data.html if there is one.
+    report.html, grid.png, and data.html if there is one.
 
     Raises:
         EvaluationError: the decision was made on another duel.

@@ -1,4 +1,4 @@
-"""Counts as inline SVG: columns for a distribution, bars for named counts. Colours come from the style sheet."""
+"""Histograms as inline SVG: columns for a distribution, bars for named counts, colours from the style sheet."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _BAR_ROW, _BAR_WIDTH, _NAME_WIDTH, _NUMBER_WIDTH = 28, 1024, 220, 70
 
 
 def binned(counts: Mapping[float, int], edges: Sequence[float]) -> list[int]:
-    """How many values lie in each bin; the first is below `edges[0]`, the last from `edges[-1]` on."""
+    """Count the values in each bin; the first bin is below `edges[0]`, the last from `edges[-1]` on."""
     bins = [0] * (len(edges) + 1)
     for value, count in counts.items():
         bins[bisect_right(edges, value)] += count
@@ -20,7 +20,7 @@ def binned(counts: Mapping[float, int], edges: Sequence[float]) -> list[int]:
 
 
 def column_chart(title: str, labels: Sequence[str], counts: Sequence[int]) -> Markup:
-    """One column per label. Labels stand below, counts above; `title` is read out to those who cannot see it."""
+    """Draw one column per label, with labels below and counts above; `title` is for screen readers."""
     slot = _WIDTH / max(len(counts), 1)
     highest = max([*counts, 1])
     parts = [f'<svg class="columns-chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">']
@@ -36,11 +36,11 @@ def column_chart(title: str, labels: Sequence[str], counts: Sequence[int]) -> Ma
             )
             parts.append(_text(middle, _FLOOR - height - 5, "count", short(count)))
         parts.append(_text(middle, _FLOOR + 17, "tick", label))
-    return Markup("".join([*parts, "</svg>"]))  # noqa: S704 -- labels are escaped, the rest are numbers
+    return Markup("".join([*parts, "</svg>"]))  # noqa: S704 -- labels are escaped, all else is numbers
 
 
 def bar_chart(title: str, counts: Mapping[str, int]) -> Markup:
-    """One bar per name, the number behind it."""
+    """Draw one bar per name, followed by its number."""
     height = _BAR_ROW * len(counts)
     highest = max([*counts.values(), 1])
     bar_room = _BAR_WIDTH - _NAME_WIDTH - _NUMBER_WIDTH
@@ -54,11 +54,11 @@ def bar_chart(title: str, counts: Mapping[str, int]) -> Markup:
             f'width="{width:.1f}" height="18" rx="3"/>'
         )
         parts.append(f'<text class="number" x="{_NAME_WIDTH + width + 9:.1f}" y="{y + 18}">{count:,}</text>')
-    return Markup("".join([*parts, "</svg>"]))  # noqa: S704 -- names are escaped, the rest are numbers
+    return Markup("".join([*parts, "</svg>"]))  # noqa: S704 -- names are escaped, all else is numbers
 
 
 def short(count: int) -> str:
-    """12,345,678 -> "12M": at most four characters."""
+    """Shorten a count to at most four characters: 12,345,678 -> "12M"."""
     for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
         if count >= size:
             value = count / size

@@ -1,4 +1,4 @@
-"""Pictures inside a page: shrunk, re-encoded, and written as data URIs."""
+"""Pictures for pages: shrunk, re-encoded, and written as data URIs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ _LOSSLESS_PX = 128  # small images stay PNG, pixel for pixel; larger ones become
 
 
 def data_uri(content: bytes, max_side_px: int = 256) -> str | None:
-    """The image as a data URI of at most `max_side_px`; None if it cannot be read.
+    """Encode the image as a data URI of at most `max_side_px`; None if it cannot be read.
 
-    The picture is decoded as cleaning does, and encoded again: nothing of a stranger's file reaches the page but its
-    pixels.
+    The picture is decoded as in cleaning and encoded again, so only the pixels of an untrusted file reach the page.
     """
     try:
         with opened(content) as picture:
@@ -39,5 +38,5 @@ def data_uri(content: bytes, max_side_px: int = 256) -> str | None:
 
 
 def file_data_uri(path: Path, max_side_px: int = 256) -> str | None:
-    """The same for a file; None if it is missing."""
+    """Encode an image file as a data URI; None if it is missing or cannot be read."""
     return data_uri(path.read_bytes(), max_side_px) if path.is_file() else None

@@ -1,4 +1,4 @@
-"""The model card: Markdown with the front matter that the Hugging Face hub reads."""
+"""Model card: Markdown with the front matter for the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sdlora.records.metrics import METRICS, Estimate, Metric
 from sdlora.release.record import VersionRecord, caption_pattern
 
 CARD_FILE = "README.md"
-# What image sources write -> the identifiers of the hub's licence list. A remark in brackets may follow.
+# From licences as sources state them to identifiers of the hub's list; a remark in brackets may follow.
 _LICENCE = re.compile(r"([\w.+-]+)(?: licen[cs]e)?\s*(\(.*\))?", re.IGNORECASE)
 _HUB_LICENCES = {
     **{name: name for name in ("mit", "apache-2.0", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0")},
@@ -39,8 +39,8 @@ def write_model_card(folder: Path, record: VersionRecord) -> Path:
 
 
 def render_model_card(record: VersionRecord) -> str:
-    """The card as text; captions, names and licences are escaped for Markdown and HTML."""
-    # Autoescaping would turn quotes in prose into entities; the two filters say where text comes from outside.
+    """Render the card as text; captions, names and licences are escaped for Markdown and HTML."""
+    # Autoescaping would turn quotes in prose into entities; the two filters mark text from outside.
     environment = Environment(  # noqa: S701
         loader=PackageLoader("sdlora.release"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -63,12 +63,12 @@ def render_model_card(record: VersionRecord) -> str:
 
 
 def front_matter(record: VersionRecord) -> dict[str, Any]:
-    """The hub's metadata of this version."""
+    """Build the metadata of this version for the hub."""
     pattern = caption_pattern(record.data.captions)
     return {
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
-        # The hub links this name to a model of its own, so a local name must not stand here.
+        # The hub links this name to one of its models, so a local name is left out.
         **({"base_model": record.base_name, "base_model_relation": "adapter"} if "/" in record.base_name else {}),
         **licence_metadata(record.data.licences),
         "tags": ["stable-diffusion", "lora", "text-to-image", "diffusers", "sdlora"],
@@ -78,9 +78,9 @@ def front_matter(record: VersionRecord) -> dict[str, Any]:
 
 
 def licence_metadata(licences: Mapping[str, int]) -> dict[str, str]:
-    """The images' licence as the hub writes it: one known licence by its identifier, all else as "other".
+    """Map the images' licences to the hub's metadata: one known licence to its identifier, all else to "other".
 
-    Several licences stay "other": which of them binds a model made from all is not for software to say.
+    Several licences stay "other", because software cannot decide which of them binds the model.
     """
     names = sorted(licences)
     if not names:
@@ -102,13 +102,13 @@ def _cell(estimate: Estimate | None, metric: Metric) -> str:
 
 
 def _text(value: object) -> str:
-    """Outside text in Markdown prose or a table cell: shown as it is, never as markup."""
+    """Escape outside text for Markdown prose or a table cell, so that it is never markup."""
     plain = html.escape(" ".join(str(value).split()), quote=False)
     return re.sub(r"([\\`*_\[\]|#!~])", r"\\\1", plain)
 
 
 def _code(value: object) -> str:
-    """Outside text in a code span, which knows no escapes: a longer fence than any run of backticks within."""
+    """Wrap outside text in a code span, which has no escapes, with a fence longer than any run of backticks in it."""
     plain = " ".join(str(value).split()).replace("|", "¦")
     fence = "`" * (max((len(run) for run in re.findall("`+", plain)), default=0) + 1)
     return f"{fence} {plain} {fence}" if "`" in plain else f"{fence}{plain}{fence}"

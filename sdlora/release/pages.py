@@ -1,4 +1,4 @@
-"""What all pages have in common: their templates, of which everything is escaped, and their style."""
+"""Templates and style sheets of all pages; templates escape every value."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 def templates() -> Environment:
-    """The templates of this package. A name that a page was not given is an error, not an empty place."""
+    """Create the environment of this package's templates; an undefined name is an error."""
     return Environment(
         loader=PackageLoader("sdlora.release"),
         autoescape=True,
@@ -17,6 +17,6 @@ def templates() -> Environment:
 
 
 def style(environment: Environment, *names: str) -> str:
-    """The style sheets of these names, one after the other."""
+    """Join the style sheets of these names."""
     assert environment.loader is not None
     return "".join(environment.loader.get_source(environment, name)[0] for name in names)

@@ -1,8 +1,8 @@
-"""LoHa and LoKr as peft keeps an adapter: the way into diffusers for what its own loader does not know.
+"""LoHa and LoKr in peft's format, for use with diffusers, whose own loader does not read them.
 
     pipeline.unet = PeftModel.from_pretrained(pipeline.unet, "folder")
 
-diffusers 0.42 knows LoRA, and LoKr under some names, and no LoHa.
+diffusers 0.42 reads LoRA, LoKr under some names, and no LoHa.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ def write_peft_files(folder: Path, tensors: Mapping[str, Tensor], metadata: Mapp
     """Write `adapter_config.json` and `adapter_model.safetensors` of the denoiser's LoHa or LoKr into a folder.
 
     Args:
-        folder: where to.
-        tensors: of the diffusers file, by its names.
-        metadata: of the diffusers file.
+        folder: folder to write to.
+        tensors: tensors of the diffusers file, by its names.
+        metadata: metadata of the diffusers file.
 
     Returns:
-        False, and nothing is written, for other kinds of update: diffusers' own file does for them.
+        False for other methods: nothing is written, because diffusers reads its own file.
 
     Raises:
-        WeightsError: the file read back is not what was meant.
+        WeightsError: the file read back differs from the tensors.
     """
     config_class = next(
         (config_class for mark, config_class in _CONFIG_CLASSES.items() if any(mark in key for key in tensors)), None
@@ -57,5 +57,5 @@ def write_peft_files(folder: Path, tensors: Mapping[str, Tensor], metadata: Mapp
     write_tensor_file(folder / WEIGHTS_FILE, named, {"format": "pt"})
     written = load_file(folder / WEIGHTS_FILE)
     if written.keys() != named.keys() or any(not written[key].equal(named[key]) for key in named):
-        raise WeightsError(f"{WEIGHTS_FILE} does not hold the tensors that were meant. It was removed.")
+        raise WeightsError(f"{WEIGHTS_FILE} does not hold the exported tensors. It was removed.")
     return True

@@ -1,4 +1,4 @@
-"""Everything that is told of one version, as plain values; the report and the model card only lay it out."""
+"""Record of one version as plain values, laid out by the report and the model card."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DATA_PAGE = "data.html"
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of the training chart: (step, loss) in step order."""
+    """Line of the training chart: (step, loss) in step order."""
 
     name: str
     points: Sequence[tuple[int, float]]
@@ -26,7 +26,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class RejectedImage:
-    """An image that was not trained on; `content` are its bytes, readable or not."""
+    """Rejected image with its reason; `content` holds its bytes, readable or not."""
 
     name: str
     reason: str
@@ -36,7 +36,7 @@ class RejectedImage:
 
 @dataclass(frozen=True)
 class DataSummary:
-    """What the images were and what became of them."""
+    """Summary of the data: counts, verdicts, licences, sources and captions."""
 
     train_count: int
     held_out_count: int
@@ -46,16 +46,16 @@ class DataSummary:
     """Rejected images by reason."""
     rejected: Sequence[RejectedImage] = ()
     licences: Mapping[str, int] = field(default_factory=dict)
-    """Training images by licence, as their sources state it."""
+    """Training images by licence, as stated by their sources."""
     sources: Mapping[str, int] = field(default_factory=dict)
     """Training images by source."""
     captions: Sequence[str] = ()
-    """Captions of training images; the pattern they share is what triggers the style."""
+    """Captions of training images; their common pattern triggers the style."""
 
 
 @dataclass(frozen=True)
 class VersionRecord:
-    """One version: what it was made of, what the duel found, what was decided."""
+    """Version with its data, settings, curves, duel and decision."""
 
     name: str
     version: str
@@ -64,31 +64,31 @@ class VersionRecord:
     duel: Duel
     decision: Decision
     duel_folder: Path
-    """Holds the images that `duel` names."""
+    """Folder of the images that `duel` names."""
     adapter_folder: Path
-    """Holds `pytorch_lora_weights.safetensors` and `<name>.safetensors`."""
+    """Folder of `pytorch_lora_weights.safetensors` and `<name>.safetensors`."""
     data: DataSummary
     curves: Sequence[Curve] = ()
     choice: Choice | None = None
-    """Which step's adapter this is, and why."""
+    """Step of this adapter, with the evidence."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The resolved configuration, section by section."""
     samples: Path | None = None
-    """One picture of what was drawn while training: prompts as rows, steps as columns."""
+    """Contact sheet of the samples drawn during training: prompts as rows, steps as columns."""
     code_version: str = ""
     data_page: Path | None = None
-    """The data page of the snapshot; it goes with the release if it is there."""
+    """Data page of the snapshot; released with the version if it exists."""
 
     @property
     def verdict(self) -> str:
-        """The decision in a few words."""
+        """Decision in a few words."""
         if self.decision.promote:
             return "Promoted to champion"
         return "Champion kept" if self.decision.champion_digest else "Not promoted"
 
     @property
     def consequence(self) -> str:
-        """What the decision means for whoever draws with the adapter."""
+        """Consequence of the decision for users of the adapter."""
         if self.decision.promote:
             return "This adapter passed every check and is the one in use now."
         if self.decision.champion_digest:
@@ -97,7 +97,7 @@ class VersionRecord:
 
     @property
     def prior_preservation(self) -> str:
-        """What was kept in the loss beside the images, in a sentence; empty without prior preservation."""
+        """Description of the prior preservation in a sentence; empty without it."""
         training = self.settings.get("training")
         if not isinstance(training, Mapping) or training.get("prior_weight") is None:
             return ""
@@ -110,24 +110,24 @@ class VersionRecord:
 
     @property
     def embedded_base(self) -> bool:
-        """Whether the base model is the small one that ships with sdlora."""
+        """True if the base model is the small one that ships with sdlora."""
         return self.base_name == "embedded"
 
     @property
     def base_expression(self) -> str:
-        """Python that names the base model's folder or hub id; for the snippets of report and card."""
+        """Python expression for the base model's folder or hub id, for the snippets of report and card."""
         if self.embedded_base:
             return 'f"{sdlora.__path__[0]}/assets/base"'
         return json.dumps(self.base_name if "/" in self.base_name else f"path/to/{self.base_name}")
 
     @property
     def single_file(self) -> str:
-        """The file for ComfyUI and AUTOMATIC1111."""
+        """File name for ComfyUI and AUTOMATIC1111."""
         return f"{self.name}.safetensors"
 
 
 def caption_pattern(captions: Sequence[str], share: float = 0.8) -> str | None:
-    """The leading words that at least `share` of the captions begin with, such as "an emoji of"; None without any."""
+    """Find the words that at least `share` of the captions begin with, such as "an emoji of"; None without any."""
     words = [caption.lower().split() for caption in captions]
     prefix: list[str] = []
     while words:

@@ -1,4 +1,4 @@
-"""One self-contained HTML page per version: no script, no outside resource, everything escaped."""
+"""Report of a version as one self-contained HTML page: no script, no outside resource, everything escaped."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def write_report(folder: Path, record: VersionRecord) -> Path:
 
 
 def render_report(record: VersionRecord) -> str:
-    """The page as text."""
+    """Render the page as text."""
     environment = templates()
     environment.filters.update(number=_number, interval=_interval, signed=_signed, image_name=image_name)
     css = style(environment, "report.css")
@@ -72,7 +72,7 @@ def render_report(record: VersionRecord) -> str:
 
 @dataclass(frozen=True)
 class MetricRow:
-    """One metric across the contestants, with the candidate's paired differences."""
+    """Row of the duel table: one metric of all contestants, with the candidate's paired differences."""
 
     metric: Metric
     estimates: Mapping[Contestant, Estimate]
@@ -83,7 +83,7 @@ class MetricRow:
 
 @dataclass(frozen=True)
 class ShownRow:
-    """One row of the image grids as data URIs."""
+    """Row of the image grids, as data URIs."""
 
     prompt: str
     images: Mapping[str, str | None]

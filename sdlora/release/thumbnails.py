@@ -1,4 +1,4 @@
-"""Small pictures of stored images for a page, within a budget of bytes."""
+"""Thumbnails of stored images for a page, within a budget of bytes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ SIDE_PX = 160
 
 @dataclass
 class Thumbnails:
-    """Data URIs by SHA-256, each made once. When the budget is spent, no more are made."""
+    """Thumbnails as data URIs by SHA-256, each encoded once, until the budget is spent."""
 
     store: ImageStore
     budget_left_bytes: int = BUDGET_BYTES
     uris: dict[str, str | None] = field(default_factory=dict)
 
     def of(self, sha256: str) -> str | None:
-        """The picture; None if it cannot be read, its bytes are gone, or the page has enough of them."""
+        """Return the thumbnail; None if the image cannot be read, its bytes are gone, or the budget is spent."""
         if sha256 not in self.uris:
             self.uris[sha256] = self._encode(sha256)
         return self.uris[sha256]
@@ -31,7 +31,7 @@ class Thumbnails:
             return None
         try:
             uri = data_uri(self.store.read_bytes(sha256), SIDE_PX)
-        except (DataError, StorageError):  # what is known of the image can be told without its picture
+        except (DataError, StorageError):  # the page shows the facts about the image without a picture
             return None
         self.budget_left_bytes -= len(uri or "")
         return uri

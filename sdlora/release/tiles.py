@@ -1,4 +1,4 @@
-"""The headline numbers at the top of a page."""
+"""Headline numbers at the top of a page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Tile:
-    """One headline number."""
+    """Headline number with its label and detail."""
 
     label: str
     value: str
