@@ -130,7 +130,7 @@ def gather_facts(store: ImageStore, config: DataConfig, snapshot_digest: str | N
             name: store.images("rejected", rejected_by=name, limit=_IMAGES_PER_CHECK) for name in names if name != NEAR
         },
         pairs=pairs,
-        files={sha256: file_name(store.image(sha256)) for sha256 in named | {decision.sha256 for decision in decided}},
+        files={sha256: file_name(store.image(sha256)) for sha256 in named | {image.sha256 for image in decided}},
         sizes=sizes,
         caption_words=caption_words,
         sources=sources,
