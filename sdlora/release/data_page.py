@@ -119,7 +119,7 @@ def _tiles(facts: DataFacts) -> Iterator[Tile]:
     detail += f", {len(facts.changes.reweighted):,} another weight" if facts.changes.reweighted else ""
     detail += f", {len(facts.changes.remasked):,} another mask" if facts.changes.remasked else ""
     if facts.trouble:
-        yield Tile("New", "?", "the snapshot before is damaged")
+        yield Tile("New", "?", "the previous snapshot is damaged")
     else:
         yield Tile("New", f"{len(facts.changes.added):,}", detail)
     if facts.frozen:
@@ -153,7 +153,7 @@ def _distributions(facts: DataFacts) -> Iterator[Distribution]:
         words = {float(number): count for number, count in facts.caption_words.items()}
         labels = ["none", "1", "2–3", "4–6", "7–10", "11–20", "21–50", "more"]
         chart = column_chart("Captions by number of words", labels, binned(words, _WORD_EDGES))
-        yield Distribution("Words in a caption", chart, "all captions that any source states of accepted images")
+        yield Distribution("Words in a caption", chart, "all captions of accepted images, from every source")
     yield from _weight_chart(facts)
 
 
@@ -169,7 +169,7 @@ def _weight_chart(facts: DataFacts) -> Iterator[Distribution]:
         "Training images by weight", names, binned(facts.weights, weights[1:] if few else _WEIGHT_EDGES)
     )
     share = weights[-1] * facts.weights[weights[-1]] / total
-    note = f"from {weights[0]:g} to {weights[-1]:g}; the heaviest make up {share:.0%} of what training sees"
+    note = f"from {weights[0]:g} to {weights[-1]:g}; the heaviest are {share:.0%} of the images that training shows"
     yield Distribution("Weight in training", chart, note)
 
 

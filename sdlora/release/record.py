@@ -103,9 +103,9 @@ class VersionRecord:
             return ""
         prompts = "; ".join(str(prompt) for prompt in training["prior_prompts"])
         return (
-            f"While it learnt, {training['prior_images']} images that the base model itself drew of “{prompts}” were "
-            f"in the loss with weight {training['prior_weight']:g} (prior preservation), so that it keeps what the "
-            "base knew of them. They are not counted here."
+            f"During training, {training['prior_images']} images that the base model itself drew of “{prompts}” were "
+            f"in the loss with weight {training['prior_weight']:g} (prior preservation). They preserve what the base "
+            "knows of these prompts, and are not counted here."
         )
 
     @property

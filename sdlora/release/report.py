@@ -110,7 +110,7 @@ def _tiles(record: VersionRecord) -> Iterator[Tile]:
         yield Tile("Near copies", f"{metrics['copied_share'].value:.0%}", detail)
     if "seconds_per_image" in metrics:
         yield Tile(
-            "Time per image", f"{metrics['seconds_per_image'].value:.2f} s", "where and when the samples were drawn"
+            "Time per image", f"{metrics['seconds_per_image'].value:.2f} s", "measured while drawing the samples"
         )
 
 

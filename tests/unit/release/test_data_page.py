@@ -99,7 +99,7 @@ def test_weights_are_shown_where_they_differ(store: ImageStore, pictures: Path) 
     facts = gather_facts(store, CONFIG, made.digest)
     assert facts.weights == {1.0: len(made.train) - 1, 4.0: 1}
     share = 4 / (len(made.train) + 3)
-    expected = f"from 1 to 4; the heaviest make up {share:.0%} of what training sees"
+    expected = f"from 1 to 4; the heaviest are {share:.0%} of the images that training shows"
     assert expected in page(store, snapshot_digest=made.digest)
 
 
@@ -167,9 +167,9 @@ def test_a_damaged_snapshot_costs_the_page_what_is_new_and_nothing_else(store: I
     shown = page(store)
     assert f"Snapshot {first.digest[:16]} is damaged" in (facts.trouble or "")
     assert "sdlora run" in (facts.trouble or "")
-    assert "What is new cannot be told. Snapshot" in shown
+    assert "The changes are unknown. Snapshot" in shown
     assert "near-duplicates" in shown
-    assert "What is new cannot be told" not in whole
+    assert "The changes are unknown" not in whole
     store.set_captions(first.rows[0].sha256, ["other words"])
     clean(store, CONFIG)
     frozen = gather_facts(store, CONFIG, make_snapshot(store, CONFIG).digest)
