@@ -10,7 +10,7 @@ DECISION_FILE = "decision.json"
 
 
 class GateCheck(FrozenConfig):
-    """One rule of the gate with its outcome, and the reason as a sentence."""
+    """Rule of the gate with its outcome, and the reason as a sentence."""
 
     name: str
     passed: bool

@@ -34,7 +34,7 @@ class TrainingJob:
 
     @property
     def digest(self) -> str:
-        """The run digest."""
+        """Run digest, see `run_digest`."""
         return run_digest(self.base.digest, self.snapshot.digest, self.lora, self.config, self.base.quantize)
 
     @property

@@ -55,7 +55,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class BatchGroup:
-    """A group of images; every step takes some of them.
+    """Group of images; every step takes some of them.
 
     Attributes:
         encoded: the tensors of the images.
@@ -82,7 +82,7 @@ def batch_groups(encoded: EncodedRows, prior: EncodedRows | None, config: Resolv
 
 @dataclass(frozen=True)
 class _DrawnImage:
-    """One image of a step with everything drawn for it."""
+    """Image of a step with everything drawn for it."""
 
     latents: Tensor
     noise: Tensor

@@ -32,7 +32,7 @@ from sdlora.training.learning.trained_text import caption_tokens
 
 @dataclass(frozen=True)
 class Resolution:
-    """The images of a snapshot at one resolution.
+    """Images of a snapshot at one resolution.
 
     Attributes:
         latents: by image digest, (C, h, w) each; the bucket decides the shape.

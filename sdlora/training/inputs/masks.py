@@ -18,7 +18,7 @@ from sdlora.store.image_store import ImageStore
 from sdlora.training.inputs.framing import Size
 from sdlora.training.inputs.tensor_cache import Encode, TensorCache
 
-# Raise when the same bytes would give another mask.
+# Names in cache folders: raise the version when the same bytes would give another mask.
 _ALPHA = "alpha-v1"
 _MASK_FILES = "beside-v1"
 

@@ -20,7 +20,7 @@ from sdlora.diffusion.seeds import step_generator
 
 @dataclass(frozen=True)
 class StepImage:
-    """One image of a step.
+    """Image of a step.
 
     Attributes:
         index: its row.

@@ -32,7 +32,7 @@ _IMAGES_PER_SHEET, _SHEET_COLUMNS, _THUMBNAIL_PX = 64, 8, 128
 
 @dataclass(frozen=True)
 class PriorImage:
-    """One image for the base to draw.
+    """Image for the base to draw.
 
     Attributes:
         key: digest of everything that decides the pixels; the name in the caches.

@@ -1,4 +1,4 @@
-"""Optimisers: AdamW from PyTorch, the others from optional libraries."""
+"""Optimisers: AdamW from PyTorch, and others from optional libraries."""
 
 from __future__ import annotations
 
