@@ -257,7 +257,7 @@ def _with_absolute_paths(settings: dict[str, Any], folder: Path) -> dict[str, An
     settings = {key: dict(value) if isinstance(value, dict) else value for key, value in settings.items()}
     data = settings.get("data")
     if isinstance(data, dict) and isinstance(data.get("sources"), list):
-        data["sources"] = [_source_beside(folder, source) for source in data["sources"]]
+        data["sources"] = [_absolute_source(folder, source) for source in data["sources"]]
     for section, key in _MODEL_PATHS:
         values = settings.get(section)
         if isinstance(values, dict) and key in values:
@@ -265,7 +265,7 @@ def _with_absolute_paths(settings: dict[str, Any], folder: Path) -> dict[str, An
     return settings
 
 
-def _source_beside(folder: Path, source: Any) -> Any:
+def _absolute_source(folder: Path, source: Any) -> Any:
     if not isinstance(source, str) or ":" in source.split("/", 1)[0]:  # a scheme such as hf: or https:
         return source
     return str((folder / Path(source).expanduser()).resolve())
