@@ -19,9 +19,8 @@ from sdlora.data.duplicates.groups import NEAR
 from sdlora.release.blanking import image_name
 from sdlora.release.data_facts import DataFacts, file_name, gather_facts
 from sdlora.release.histograms import bar_chart, binned, column_chart
-from sdlora.release.pages import style, templates
-from sdlora.release.thumbnails import Thumbnails
-from sdlora.release.tiles import Tile
+from sdlora.release.images import Thumbnails
+from sdlora.release.pages import Tile, style, templates
 from sdlora.store.image_store import ImageStore
 from sdlora.store.overrides import PURGED
 from sdlora.store.records import ImageRecord

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
@@ -20,3 +22,12 @@ def style(environment: Environment, *names: str) -> str:
     """Join the style sheets of these names."""
     assert environment.loader is not None
     return "".join(environment.loader.get_source(environment, name)[0] for name in names)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Headline number with its label and detail."""
+
+    label: str
+    value: str
+    detail: str

@@ -21,9 +21,8 @@ from sdlora.records.metrics import METRICS, Estimate, Metric
 from sdlora.release.blanking import image_name
 from sdlora.release.charts import interval_plot, loss_chart
 from sdlora.release.images import data_uri, file_data_uri
-from sdlora.release.pages import style, templates
+from sdlora.release.pages import Tile, style, templates
 from sdlora.release.record import DATA_PAGE, VersionRecord, caption_pattern
-from sdlora.release.tiles import Tile
 
 REPORT_FILE = "report.html"
 _MAX_THUMBNAILS = 48

@@ -13,7 +13,7 @@ from sdlora.data.config import DataConfig
 from sdlora.data.snapshot import make_snapshot
 from sdlora.release.data_facts import gather_facts
 from sdlora.release.data_page import render_data_page, write_data_page
-from sdlora.release.thumbnails import Thumbnails
+from sdlora.release.images import Thumbnails
 from sdlora.store.image_store import ImageStore
 from tests.stores import both_places, empty_database, location, migrated, on_servers, postgres, s3, store
 from tests.unit.data.drawing import drawing, fill_folder
