@@ -1,4 +1,4 @@
-"""Pictures for pages: shrunk, re-encoded, and written as data URIs."""
+"""Pictures for pages: shrunk, re-encoded, and written as data URIs; thumbnails within a budget of bytes."""
 
 from __future__ import annotations
 

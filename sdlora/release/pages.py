@@ -1,4 +1,4 @@
-"""Templates and style sheets of all pages; templates escape every value."""
+"""Shared parts of all pages: templates, which escape every value, style sheets, and tiles with headline numbers."""
 
 from __future__ import annotations
 
