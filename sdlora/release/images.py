@@ -15,8 +15,8 @@ from sdlora.data.decoding.colour import to_srgb
 from sdlora.data.decoding.decode import opened, upright
 from sdlora.store.image_store import ImageStore
 
-BUDGET_BYTES = 4 * 2**20
-SIDE_PX = 160
+THUMBNAIL_BUDGET_BYTES = 4 * 2**20
+THUMBNAIL_PX = 160
 _LOSSLESS_PX = 128  # small images stay PNG, pixel for pixel; larger ones become JPEG
 
 
@@ -52,7 +52,7 @@ class Thumbnails:
     """Thumbnails as data URIs by SHA-256, each encoded once, until the budget is spent."""
 
     store: ImageStore
-    budget_left_bytes: int = BUDGET_BYTES
+    budget_left_bytes: int = THUMBNAIL_BUDGET_BYTES
     uris: dict[str, str | None] = field(default_factory=dict)
 
     def of(self, sha256: str) -> str | None:
@@ -65,7 +65,7 @@ class Thumbnails:
         if self.budget_left_bytes <= 0:
             return None
         try:
-            uri = data_uri(self.store.read_bytes(sha256), SIDE_PX)
+            uri = data_uri(self.store.read_bytes(sha256), THUMBNAIL_PX)
         except (DataError, StorageError):  # the page shows the facts about the image without a picture
             return None
         self.budget_left_bytes -= len(uri or "")
