@@ -46,9 +46,9 @@ def write_demo_folder(folder: Path, rows: Sequence[Row], contents: Mapping[str, 
     for batch, members in batches.items():
         _write_batch(folder / batch, members, {row["file_name"]: contents[row["file_name"]] for row in members})
 
-    first = {row["file_name"]: row for row in batches["first"]}
-    bad = bad_files({name: contents[name] for name in first})
-    bad_rows = [_bad_row(file, first) for file in bad]
+    first_rows = {row["file_name"]: row for row in batches["first"]}
+    bad = bad_files({name: contents[name] for name in first_rows})
+    bad_rows = [_bad_row(file, first_rows) for file in bad]
     _write_batch(folder / "bad", bad_rows, {file.name: file.content for file in bad})
 
     (folder / "LICENSE").write_text(licence, encoding="utf-8")
@@ -68,32 +68,32 @@ def bad_files(good: Mapping[str, bytes]) -> list[BadFile]:
         good: PNG bytes by file name, at least six; the alphabetically first ones are taken as models.
     """
     names = sorted(good)
-    truncated, copied, shrunk, *moving = names[:6]
+    truncated, copied, shrunk, *animated = names[:6]
     image = Image.open(io.BytesIO(good[shrunk])).convert("RGB")
     # One pixel row and column less and a slightly darker white: other bytes, other pixels, the same picture.
     smaller = image.resize((image.width - 1, image.height - 1), Image.Resampling.BICUBIC)
-    near = smaller.point(lambda value: value * 252 // 255)
-    frames = [Image.open(io.BytesIO(good[name])).convert("L") for name in moving]
-    half = good[truncated][: len(good[truncated]) // 2]
+    near_copy = smaller.point(lambda value: value * 252 // 255)
+    frames = [Image.open(io.BytesIO(good[name])).convert("L") for name in animated]
+    first_half = good[truncated][: len(good[truncated]) // 2]
     return [
-        BadFile("truncated.png", half, "the second half is missing", truncated),
+        BadFile("truncated.png", first_half, "the second half is missing", truncated),
         BadFile("text.png", b"This is a text file that somebody named .png.\n", "a text file named .png"),
         BadFile("exact-copy.png", good[copied], "byte for byte an image of the first batch", copied),
         BadFile(
-            "near-copy.png", _encode([near], "PNG"), "an image of the first batch, rescaled and re-encoded", shrunk
+            "near-copy.png", _encode([near_copy], "PNG"), "an image of the first batch, rescaled and re-encoded", shrunk
         ),
         BadFile("blank.png", _encode([Image.new("RGB", (64, 64), "white")], "PNG"), "nothing but white"),
         BadFile("tiny.png", _encode([image.resize((5, 5), Image.Resampling.BOX)], "PNG"), "5 pixels wide", shrunk),
-        BadFile("animated.gif", _encode(frames, "GIF"), "an animation of three frames", ", ".join(moving)),
+        BadFile("animated.gif", _encode(frames, "GIF"), "an animation of three frames", ", ".join(animated)),
     ]
 
 
-def _bad_row(file: BadFile, first: Mapping[str, Row]) -> Row:
-    model = first.get(file.made_from or "", {})
+def _bad_row(file: BadFile, first_rows: Mapping[str, Row]) -> Row:
+    row = first_rows.get(file.made_from or "", {})
     return {
         "file_name": file.name,
-        "text": model.get("text", "an emoji of something"),
-        "licence": next(iter(first.values()))["licence"] if file.made_from else "CC0-1.0",
+        "text": row.get("text", "an emoji of something"),
+        "licence": next(iter(first_rows.values()))["licence"] if file.made_from else "CC0-1.0",
         "source": file.made_from or "made by sdlora.assets.demo_images",
         "fault": file.fault,
     }

@@ -147,8 +147,8 @@ def read_subjects() -> list[Subject]:
 
 
 def slugify(name: str) -> str:
-    plain = name.replace("ñ", "n").replace("é", "e")
-    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
+    ascii_name = name.replace("ñ", "n").replace("é", "e")
+    return re.sub(r"[^a-z0-9]+", "-", ascii_name).strip("-")
 
 
 def read_iconify(package: str) -> dict[str, str]:

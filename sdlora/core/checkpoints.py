@@ -24,7 +24,7 @@ from torch import Tensor
 from sdlora.core.files import file_sha256
 
 _logger = logging.getLogger(__name__)
-_NAME = re.compile(r"step-(\d{8})")
+_FOLDER_NAME = re.compile(r"step-(\d{8})")
 
 
 @dataclass(frozen=True)
@@ -62,28 +62,28 @@ def save_checkpoint(
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    for _, old in _numbered(folder)[:-keep]:
+    for _, old in _checkpoint_folders(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
 
 def _with_own_storage(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors on the CPU; those are copied that share storage (tied weights, views), which safetensors refuses."""
-    found: dict[str, Tensor] = {}
-    taken: set[int] = set()
+    separate: dict[str, Tensor] = {}
+    storages: set[int] = set()
     for name, tensor in tensors.items():
-        own = tensor.detach().cpu().contiguous()
-        storage = own.untyped_storage()
-        if storage.data_ptr() in taken or storage.nbytes() != own.nbytes:
-            own = own.clone()
-        taken.add(own.untyped_storage().data_ptr())
-        found[name] = own
-    return found
+        copy = tensor.detach().cpu().contiguous()
+        storage = copy.untyped_storage()
+        if storage.data_ptr() in storages or storage.nbytes() != copy.nbytes:
+            copy = copy.clone()
+        storages.add(copy.untyped_storage().data_ptr())
+        separate[name] = copy
+    return separate
 
 
 def latest_checkpoint(folder: Path) -> Checkpoint | None:
     """Load the newest whole checkpoint of `folder`; torn or damaged ones are passed over, with a warning in the log."""
-    for step, path in reversed(_numbered(folder)):
+    for step, path in reversed(_checkpoint_folders(folder)):
         try:
             manifest = json.loads((path / "manifest.json").read_text())
             damaged = [name for name, digest in manifest.items() if file_sha256(path / name) != digest]
@@ -125,23 +125,23 @@ def load_optimizer_tensors(
     """Put back what `optimizer_tensors` and `optimizer_groups` took out; without groups they keep their settings."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
-        prefix, _, rest = name.partition(".")
+        prefix, _, state_key = name.partition(".")
         if prefix == "optimizer":
-            index, key = rest.split(".", 1)
+            index, key = state_key.split(".", 1)
             state.setdefault(int(index), {})[key] = tensor
-    own = optimizer.state_dict()["param_groups"]
+    own_groups = optimizer.state_dict()["param_groups"]
     if groups is not None:
         # JSON knows no tuples; an optimiser may tell them from lists.
-        own = [
+        own_groups = [
             group | {key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()}
-            for group, saved in zip(own, groups, strict=True)
+            for group, saved in zip(own_groups, groups, strict=True)
         ]
-    optimizer.load_state_dict({"state": state, "param_groups": own})
+    optimizer.load_state_dict({"state": state, "param_groups": own_groups})
 
 
-def _numbered(folder: Path) -> list[tuple[int, Path]]:
-    found = ((_NAME.fullmatch(path.name), path) for path in folder.iterdir()) if folder.is_dir() else ()
-    return sorted((int(match[1]), path) for match, path in found if match)
+def _checkpoint_folders(folder: Path) -> list[tuple[int, Path]]:
+    matches = ((_FOLDER_NAME.fullmatch(path.name), path) for path in folder.iterdir()) if folder.is_dir() else ()
+    return sorted((int(match[1]), path) for match, path in matches if match)
 
 
 def _fsync(path: Path) -> None:

@@ -108,8 +108,8 @@ class FlowObjective:
     @classmethod
     def shifted(cls, num_train_timesteps: int, shift: float) -> FlowObjective:
         """Equally spaced levels s, moved towards noise: shift s / (1 + (shift - 1) s)."""
-        even = torch.arange(1, num_train_timesteps + 1, dtype=torch.float32) / num_train_timesteps
-        return cls(shift * even / (1 + (shift - 1) * even))
+        evenly_spaced = torch.arange(1, num_train_timesteps + 1, dtype=torch.float32) / num_train_timesteps
+        return cls(shift * evenly_spaced / (1 + (shift - 1) * evenly_spaced))
 
     @property
     def num_train_timesteps(self) -> int:
@@ -125,12 +125,12 @@ class FlowObjective:
     def draw_timesteps(self, batch_size: int, generator: torch.Generator) -> Tensor:
         strata = (torch.arange(batch_size) + torch.rand(batch_size, generator=generator)) / batch_size
         # ndtri turns equally likely strata into normal ones; it is infinite at 0 and 1, where sigmoid is not.
-        place = torch.sigmoid(self.logit_mean + self.logit_std * torch.special.ndtri(strata))
-        return (place * self.num_train_timesteps).long().clamp(max=self.num_train_timesteps - 1)
+        positions = torch.sigmoid(self.logit_mean + self.logit_std * torch.special.ndtri(strata))
+        return (positions * self.num_train_timesteps).long().clamp(max=self.num_train_timesteps - 1)
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        share = per_image(self.sigmas[timesteps], latents)
-        return (1 - share) * latents + share * noise
+        sigma = per_image(self.sigmas[timesteps], latents)
+        return (1 - sigma) * latents + sigma * noise
 
     def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         return noise - latents

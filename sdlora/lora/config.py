@@ -72,15 +72,15 @@ class LoraConfig(FrozenConfig):
             rank: what suits the base model; 16 nearly everywhere.
         """
         rank = rank if self.rank is None else self.rank
-        empty: dict[str, Any] = {
+        defaults: dict[str, Any] = {
             "rank": rank,
             # alpha = rank: the scale is 1 at any rank, so a learning rate found at one rank holds at another.
             "alpha": float(rank),
             # peft splits no convolution for PiSSA.
             "targets": "attention+ff" if self.method == "pissa" else "all",
         }
-        given = {name: value for name, value in self if value is not None}
-        return ResolvedLora.model_validate(empty | given)
+        set_values = {name: value for name, value in self if value is not None}
+        return ResolvedLora.model_validate(defaults | set_values)
 
 
 class ResolvedLora(LoraConfig):

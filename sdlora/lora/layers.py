@@ -22,7 +22,7 @@ ADAPTER_NAME = "default"
 # PiSSA starts with a part of the weight in the adapter: what the adapter started as, kept beside it.
 START_DOWN, START_UP = "sdlora_start_down", "sdlora_start_up"
 
-_HADAMARD_PARTS = ("w1_a", "w1_b", "w2_a", "w2_b")
+_HADAMARD_FACTORS = ("w1_a", "w1_b", "w2_a", "w2_b")
 # Two ways to multiply the same fp32 factors differ by their rounding.
 _TOLERANCE = 1e-5
 
@@ -53,12 +53,12 @@ def base_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def require_equal(
-    written: Mapping[str, Change], expected: Mapping[str, LayerUpdate], weights: Mapping[str, Tensor], file: str
+    read_back: Mapping[str, Change], expected: Mapping[str, LayerUpdate], weights: Mapping[str, Tensor], file: str
 ) -> None:
     """Compare what a file makes of each weight with what was meant.
 
     Args:
-        written: by layer name, the file as other tools read it.
+        read_back: by layer name, the file as other tools read it.
         expected: by layer name.
         weights: the base's weights by layer name.
         file: named in the error.
@@ -66,15 +66,19 @@ def require_equal(
     Raises:
         WeightsError: a layer is missing, unexpected or different.
     """
-    if written.keys() != expected.keys():
-        strange = sorted(written.keys() ^ expected.keys())
-        raise WeightsError(f"{file} does not hold the adapter that was written: {strange[:3]} differ. It was removed.")
+    if read_back.keys() != expected.keys():
+        differing = sorted(read_back.keys() ^ expected.keys())
+        raise WeightsError(
+            f"{file} does not hold the adapter that was written: {differing[:3]} differ. It was removed."
+        )
     for name, update in expected.items():
         weight = weights[name].detach().to("cpu", torch.float32)
-        meant = update.change(weight)
+        expected_change = update.change(weight)
         # Relative to the largest entry: of a DoRA the weight's own, which its update rounds with.
-        size = max(meant.abs().max().item(), weight.abs().max().item() if "dora_scale" in update.parts() else 0.0)
-        if not torch.allclose(written[name](weight), meant, rtol=0, atol=_TOLERANCE * size):
+        largest_entry = max(
+            expected_change.abs().max().item(), weight.abs().max().item() if "dora_scale" in update.tensors() else 0.0
+        )
+        if not torch.allclose(read_back[name](weight), expected_change, rtol=0, atol=_TOLERANCE * largest_entry):
             raise WeightsError(f"{file} holds another update of layer {name} than was written. It was removed.")
 
 
@@ -93,36 +97,36 @@ def _update(layer: Any) -> LayerUpdate:
     if isinstance(layer, LoraLayer):
         return _low_rank_update(layer)
     if isinstance(layer, LoHaLayer):
-        factors = {part: _stored(getattr(layer, f"hada_{part}")[ADAPTER_NAME]) for part in _HADAMARD_PARTS}
+        factors = {factor: _cpu_fp32(getattr(layer, f"hada_{factor}")[ADAPTER_NAME]) for factor in _HADAMARD_FACTORS}
         return HadamardUpdate(**factors, alpha=float(layer.alpha[ADAPTER_NAME]))
     if isinstance(layer, LoKrLayer):
-        whole = ADAPTER_NAME in layer.lokr_w2
+        has_full_w2 = ADAPTER_NAME in layer.lokr_w2
         return KroneckerUpdate(
-            w1=_stored(layer.lokr_w1[ADAPTER_NAME]),
-            w2=_stored(layer.lokr_w2[ADAPTER_NAME])
-            if whole
-            else (_stored(layer.lokr_w2_a[ADAPTER_NAME]), _stored(layer.lokr_w2_b[ADAPTER_NAME])),
+            w1=_cpu_fp32(layer.lokr_w1[ADAPTER_NAME]),
+            w2=_cpu_fp32(layer.lokr_w2[ADAPTER_NAME])
+            if has_full_w2
+            else (_cpu_fp32(layer.lokr_w2_a[ADAPTER_NAME]), _cpu_fp32(layer.lokr_w2_b[ADAPTER_NAME])),
             alpha=float(layer.alpha[ADAPTER_NAME]),
-            given_rank=int(layer.r[ADAPTER_NAME]),
+            requested_rank=int(layer.r[ADAPTER_NAME]),
         )
     raise WeightsError(f"An adapter of kind {type(layer).__name__} cannot be saved; sdlora did not attach it.")
 
 
 def _low_rank_update(layer: Any) -> LowRankUpdate:
-    down, up = _stored(layer.lora_A[ADAPTER_NAME].weight), _stored(layer.lora_B[ADAPTER_NAME].weight)
+    down, up = _cpu_fp32(layer.lora_A[ADAPTER_NAME].weight), _cpu_fp32(layer.lora_B[ADAPTER_NAME].weight)
     # From the scale that is in force, so that rsLoRA's alpha / sqrt(rank) becomes the alpha that means it.
     scale = float(layer.scaling[ADAPTER_NAME])
     if hasattr(layer, START_DOWN):
         # On the original weight, W + s (B A - B0 A0) is what the residual W - s B0 A0 with s B A was:
         # a plain LoRA of twice the rank, as peft's PiSSA example converts it.
-        down = torch.cat((down, _stored(getattr(layer, START_DOWN))))
-        up = torch.cat((up, -_stored(getattr(layer, START_UP))), dim=1)
+        down = torch.cat((down, _cpu_fp32(getattr(layer, START_DOWN))))
+        up = torch.cat((up, -_cpu_fp32(getattr(layer, START_UP))), dim=1)
     alpha = scale * down.shape[0]
     if ADAPTER_NAME in layer.lora_magnitude_vector:
-        magnitude = _stored(layer.lora_magnitude_vector[ADAPTER_NAME].weight).flatten()
+        magnitude = _cpu_fp32(layer.lora_magnitude_vector[ADAPTER_NAME].weight).flatten()
         return DecomposedUpdate(down, up, alpha, magnitude)
     return LowRankUpdate(down, up, alpha)
 
 
-def _stored(weight: Tensor) -> Tensor:
+def _cpu_fp32(weight: Tensor) -> Tensor:
     return weight.detach().to("cpu", torch.float32).contiguous()

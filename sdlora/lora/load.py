@@ -12,7 +12,7 @@ from sdlora.core.errors import WeightsError
 from sdlora.core.refs import ADAPTER_WEIGHTS, AdapterRef, BaseModelRef
 from sdlora.lora.attach import adapter_parameters, peft_settings
 from sdlora.lora.config import ResolvedLora
-from sdlora.lora.formats.diffusers import peft_tensors
+from sdlora.lora.formats.diffusers import group_peft_tensors
 from sdlora.lora.layers import ADAPTER_NAME, adapted_layers
 from sdlora.lora.manifest import read_manifest
 from sdlora.models.families import find_layout
@@ -55,22 +55,26 @@ def load_adapter(network: Any, adapter: AdapterRef, base: BaseModelRef) -> Any:
     check_adapter(adapter, base)
     path = adapter.folder / ADAPTER_WEIGHTS
     check_safetensors(path)
-    config = _saved_as(read_manifest(adapter.folder).lora)
-    layers = peft_tensors(load_file(path), find_layout(base.folder).denoiser)
+    config = _config_as_saved(read_manifest(adapter.folder).lora)
+    layers = group_peft_tensors(load_file(path), find_layout(base.folder).denoiser)
     modules = dict(network.named_modules())
-    strange = sorted(layers.keys() - modules.keys())
-    if strange or not layers:
-        raise WeightsError(f"{path} does not fit {type(network).__name__}: it has no layers {strange[:3]}.")
+    unknown_layers = sorted(layers.keys() - modules.keys())
+    if unknown_layers or not layers:
+        raise WeightsError(f"{path} does not fit {type(network).__name__}: it has no layers {unknown_layers[:3]}.")
     network.requires_grad_(False)
     network.add_adapter(peft_settings(config, list(layers)), adapter_name=ADAPTER_NAME)
     parameters = adapter_parameters(network)
-    tensors = {f"{layer}.{part}": tensor for layer, parts in layers.items() for part, tensor in parts.items()}
-    wrong = sorted(
+    tensors = {
+        f"{layer}.{suffix}": tensor
+        for layer, layer_tensors in layers.items()
+        for suffix, tensor in layer_tensors.items()
+    }
+    mismatched = sorted(
         parameters.keys() ^ tensors.keys()
         or {name for name, tensor in tensors.items() if tensor.shape != parameters[name].shape}
     )
-    if wrong:
-        raise WeightsError(f"{path} does not fit its adapter.json: {wrong[:3]} differ. Restore the folder.")
+    if mismatched:
+        raise WeightsError(f"{path} does not fit its adapter.json: {mismatched[:3]} differ. Restore the folder.")
     with torch.no_grad():
         for name, tensor in tensors.items():
             parameters[name].copy_(tensor)
@@ -93,7 +97,7 @@ def merge(network: Any) -> Any:
     return network
 
 
-def _saved_as(config: ResolvedLora) -> ResolvedLora:
+def _config_as_saved(config: ResolvedLora) -> ResolvedLora:
     if config.method == "pissa":
         return config.model_copy(update={"method": "lora", "rank": 2 * config.rank, "alpha": 2 * config.alpha})
     if config.method == "rslora":

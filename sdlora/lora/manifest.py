@@ -49,10 +49,10 @@ def read_manifest(folder: Path) -> AdapterManifest:
 
 def library_versions() -> dict[str, str]:
     """The versions of the libraries that decide an adapter's bytes."""
-    found = {}
+    versions = {}
     for library in _LIBRARIES:
         try:
-            found[library] = version(library)
+            versions[library] = version(library)
         except ImportError:  # PackageNotFoundError: sdlora run from a checkout that is not installed
-            found[library] = "unknown"
-    return found
+            versions[library] = "unknown"
+    return versions

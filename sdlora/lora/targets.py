@@ -27,9 +27,9 @@ def find_targets(model: nn.Module, config: ResolvedLora) -> dict[str, nn.Linear 
     matched: dict[str, nn.Linear | nn.Conv2d] = {}
     missing = []
     for pattern in config.target_modules or targets_of(type(model).__name__, config.targets):
-        found = {name: layer for name, layer in layers.items() if fnmatchcase(f".{name}", f"*.{pattern}")}
-        matched |= found
-        if not found:
+        matches = {name: layer for name, layer in layers.items() if fnmatchcase(f".{name}", f"*.{pattern}")}
+        matched |= matches
+        if not matches:
             missing.append(pattern)
     if missing:
         raise TargetModuleError(
@@ -38,10 +38,10 @@ def find_targets(model: nn.Module, config: ResolvedLora) -> dict[str, nn.Linear 
         )
     _check_method(matched, config)
     for name, layer in matched.items():
-        if config.rank > width(layer):
+        if config.rank > max_rank(layer):
             raise TargetModuleError(
-                f"lora.rank: {config.rank} is above the width of layer {name} ({width(layer)}). "
-                f"Set lora.rank to {min(map(width, matched.values()))} or less, or leave the layer out of "
+                f"lora.rank: {config.rank} is above the width of layer {name} ({max_rank(layer)}). "
+                f"Set lora.rank to {min(map(max_rank, matched.values()))} or less, or leave the layer out of "
                 "lora.target_modules; nothing was trained."
             )
     return {name: layer for name, layer in layers.items() if name in matched}
@@ -65,7 +65,7 @@ def _check_method(matched: dict[str, nn.Linear | nn.Conv2d], config: ResolvedLor
         )
 
 
-def width(layer: nn.Linear | nn.Conv2d) -> int:
+def max_rank(layer: nn.Linear | nn.Conv2d) -> int:
     """The largest rank an update of this layer can have: the smaller side of its weight as a matrix."""
     if isinstance(layer, nn.Linear):  # not by its weight, which may be packed
         return min(layer.out_features, layer.in_features)

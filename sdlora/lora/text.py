@@ -43,7 +43,7 @@ def attach_to_text_encoder(encoder: Any, part: TextPart, config: ResolvedLora, s
     A last layer that no output passes through is left out. There is no dropout.
     """
     assert config.text_encoder_rank is not None
-    count = encoder.config.num_hidden_layers - (not part.shows_last_layer)
+    count = encoder.config.num_hidden_layers - (not part.uses_last_layer)
     layers = tuple(f"layers.{index}.self_attn.{name}" for index in range(count) for name in _PROJECTIONS)
     adapted: nn.Module = attach_lora(
         encoder, LoraConfig(rank=config.text_encoder_rank, target_modules=layers).filled(), seed

@@ -14,7 +14,6 @@ PiSSA (Meng et al. 2024, arXiv:2404.02948) is LoRA that starts elsewhere.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -41,16 +40,16 @@ class LayerUpdate(ABC):
         """What is added to the layer's weight, in its shape and in fp32."""
 
     @abstractmethod
-    def parts(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
         """The tensors by LyCORIS name."""
 
     @property
     def scale(self) -> float:
         return self.alpha / self.rank
 
-    def peft_parts(self) -> dict[str, Tensor]:
+    def peft_tensors(self) -> dict[str, Tensor]:
         """The tensors under peft's names and in its shapes."""
-        return self.parts()
+        return self.tensors()
 
 
 @dataclass(frozen=True)
@@ -79,10 +78,10 @@ class LowRankUpdate(LayerUpdate):
     def change(self, weight: Tensor) -> Tensor:
         return self.delta().view(weight.shape)
 
-    def parts(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
         return {"lora_down.weight": self.down, "lora_up.weight": self.up}
 
-    def peft_parts(self) -> dict[str, Tensor]:
+    def peft_tensors(self) -> dict[str, Tensor]:
         return {"lora_A.weight": self.down, "lora_B.weight": self.up}
 
 
@@ -98,18 +97,18 @@ class DecomposedUpdate(LowRankUpdate):
 
     def change(self, weight: Tensor) -> Tensor:
         weight = weight.float()
-        turned = weight + super().change(weight)
-        lengths = turned.flatten(1).norm(dim=1)  # (out,)
-        changed: Tensor = turned * (self.magnitude / lengths).view(-1, *[1] * (weight.ndim - 1)) - weight
+        updated = weight + super().change(weight)
+        lengths = updated.flatten(1).norm(dim=1)  # (out,)
+        changed: Tensor = updated * (self.magnitude / lengths).view(-1, *[1] * (weight.ndim - 1)) - weight
         return changed
 
-    def parts(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
         column = self.magnitude.view(-1, *[1] * (self.down.ndim - 1))  # (out, 1) or (out, 1, 1, 1)
-        return {**super().parts(), "dora_scale": column}
+        return {**super().tensors(), "dora_scale": column}
 
-    def peft_parts(self) -> dict[str, Tensor]:
+    def peft_tensors(self) -> dict[str, Tensor]:
         magnitude = self.magnitude.view(1, -1, 1, 1) if self.down.ndim == 4 else self.magnitude
-        return {**super().peft_parts(), "lora_magnitude_vector": magnitude}
+        return {**super().peft_tensors(), "lora_magnitude_vector": magnitude}
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ class HadamardUpdate(LayerUpdate):
     def change(self, weight: Tensor) -> Tensor:
         return ((self.w1_a @ self.w1_b) * (self.w2_a @ self.w2_b) * self.scale).view(weight.shape)
 
-    def parts(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
         return {"hada_w1_a": self.w1_a, "hada_w1_b": self.w1_b, "hada_w2_a": self.w2_a, "hada_w2_b": self.w2_b}
 
 
@@ -145,17 +144,17 @@ class KroneckerUpdate(LayerUpdate):
     Attributes:
         w1: (out_l, in_m).
         w2: (out_k, in_n) or (out_k, in_n, k, k); or its two factors (out_k, rank) and (rank, in_n * k * k).
-        given_rank: the rank that was asked for; layers too small to gain from factors hold w2 whole.
+        requested_rank: the rank that was asked for; layers too small to gain from factors hold w2 whole.
     """
 
     w1: Tensor
     w2: Tensor | tuple[Tensor, Tensor]
     alpha: float
-    given_rank: int
+    requested_rank: int
 
     @property
     def rank(self) -> int:
-        return self.given_rank
+        return self.requested_rank
 
     def change(self, weight: Tensor) -> Tensor:
         w2 = self.w2[0] @ self.w2[1] if isinstance(self.w2, tuple) else self.w2
@@ -163,16 +162,11 @@ class KroneckerUpdate(LayerUpdate):
         product = torch.kron(self.w1.view(*self.w1.shape, *[1] * (w2.ndim - 2)), w2.contiguous())
         return (product * self.scale).reshape(weight.shape)
 
-    def parts(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
         if isinstance(self.w2, tuple):
             return {"lokr_w1": self.w1, "lokr_w2_a": self.w2[0], "lokr_w2_b": self.w2[1]}
         # Where both matrices are whole every tool but peft takes a scale of 1, whatever alpha says.
         return {"lokr_w1": self.w1 * self.scale, "lokr_w2": self.w2}
 
-    def peft_parts(self) -> dict[str, Tensor]:
-        return {**self.parts(), "lokr_w1": self.w1}
-
-
-def parameter_count(update: LayerUpdate) -> int:
-    """How many numbers the layer's update has."""
-    return sum(math.prod(tensor.shape) for tensor in update.parts().values())
+    def peft_tensors(self) -> dict[str, Tensor]:
+        return {**self.tensors(), "lokr_w1": self.w1}

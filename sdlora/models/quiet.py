@@ -12,11 +12,11 @@ from transformers.utils import logging as transformers_logging
 @contextmanager
 def no_progress_bars() -> Iterator[None]:
     """Silence the bars of diffusers and transformers for a while."""
-    shown = [library for library in (diffusers_logging, transformers_logging) if library.is_progress_bar_enabled()]
-    for library in shown:
+    enabled = [library for library in (diffusers_logging, transformers_logging) if library.is_progress_bar_enabled()]
+    for library in enabled:
         library.disable_progress_bar()
     try:
         yield
     finally:
-        for library in shown:
+        for library in enabled:
             library.enable_progress_bar()

@@ -64,7 +64,7 @@ class StableDiffusion:
         return model
 
     @classmethod
-    def around(
+    def from_parts(
         cls,
         ref: BaseModelRef,
         denoiser: nn.Module,

@@ -90,9 +90,9 @@ class FeatureDistance(nn.Module):
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         with torch.no_grad():
-            wanted = self._features(target)
-        found = self._features(output)
-        distances = [(f - w).square().sum(1).mean() for f, w in zip(found, wanted, strict=True)]
+            target_features = self._features(target)
+        output_features = self._features(output)
+        distances = [(a - b).square().sum(1).mean() for a, b in zip(output_features, target_features, strict=True)]
         return torch.stack(distances).mean()
 
     def _features(self, pixels: Tensor) -> list[Tensor]:
@@ -160,8 +160,8 @@ def _reconstruct(autoencoder: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor
     # Through `forward`, so that DistributedDataParallel sees the call; the moments come from a hook because
     # forward returns the picture only.
     moments: list[Tensor] = []
-    plain: Any = getattr(autoencoder, "module", autoencoder)
-    handle = plain.quant_conv.register_forward_hook(lambda _m, _i, output: moments.append(output))
+    unwrapped: Any = getattr(autoencoder, "module", autoencoder)
+    handle = unwrapped.quant_conv.register_forward_hook(lambda _m, _i, output: moments.append(output))
     try:
         output = autoencoder(pixels, sample_posterior=True).sample
     finally:

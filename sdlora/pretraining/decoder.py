@@ -92,11 +92,18 @@ def train_decoder(
             output, seen_by_decoder, real_logits, fake_logits = wrapped(pixels)
             features = distance(output.float(), pixels)
         pixel_loss = (output.float() - pixels).abs().mean()
-        judged = nn.functional.relu(1 - real_logits.float()).mean() + nn.functional.relu(1 + fake_logits.float()).mean()
+        discriminator_loss = (
+            nn.functional.relu(1 - real_logits.float()).mean() + nn.functional.relu(1 + fake_logits.float()).mean()
+        )
         # The discriminator learns alone for the first tenth: an untrained judge only adds noise.
-        share = 0.0 if step < 0.1 * settings.steps else settings.adversarial_weight
-        loss = pixel_loss + settings.perceptual_weight * features - share * seen_by_decoder.float().mean() + judged / 2
-        numbers = {"pixel_loss": pixel_loss, "feature_distance": features, "discriminator_loss": judged}
+        adversarial_weight = 0.0 if step < 0.1 * settings.steps else settings.adversarial_weight
+        loss = (
+            pixel_loss
+            + settings.perceptual_weight * features
+            - adversarial_weight * seen_by_decoder.float().mean()
+            + discriminator_loss / 2
+        )
+        numbers = {"pixel_loss": pixel_loss, "feature_distance": features, "discriminator_loss": discriminator_loss}
         return loss, {name: value.item() for name, value in numbers.items()}
 
     trained = train_stage(accelerator, model, optimizer, loss_of_step, settings, folder, on_metrics=on_metrics)

@@ -69,8 +69,8 @@ def train_stage(
         update_average(average, model, min(ema_decay, (step + 1) / (step + 10)))
         done = step + 1
         if on_metrics and accelerator.is_main_process and (done % 25 == 0 or done == config.steps):
-            left = (time.monotonic() - began) / (done - start) * (config.steps - done)
-            on_metrics(done, {**report, "seconds_left": left})
+            seconds_left = (time.monotonic() - began) / (done - start) * (config.steps - done)
+            on_metrics(done, {**report, "seconds_left": seconds_left})
         if done % config.checkpoint_every_steps == 0 or done == config.steps:
             if accelerator.is_main_process:
                 _save(folder, done, model, average, optimizer)

@@ -99,18 +99,18 @@ def train_text_encoder(
     def loss_of_step(step: int) -> tuple[Tensor, dict[str, float]]:
         generator = step_generator(config.seed, step, f"text-encoder-{accelerator.process_index}")
         count = min(settings.batch_size // accelerator.num_processes, len(tokens))
-        chosen = torch.randperm(len(tokens), generator=generator)[:count]
-        rows = [tokens[i][torch.randint(len(tokens[i]), (), generator=generator)] for i in chosen.tolist()]
+        indices = torch.randperm(len(tokens), generator=generator)[:count]
+        rows = [tokens[i][torch.randint(len(tokens[i]), (), generator=generator)] for i in indices.tolist()]
         token_ids = torch.stack(rows).to(accelerator.device)
         with autocast(accelerator.device):
-            logits = wrapped(token_ids, features()[chosen].to(accelerator.device))
+            logits = wrapped(token_ids, features()[indices].to(accelerator.device))
         # Equal captions ("an emoji of red apple" in two styles) are all right answers.
-        same = (token_ids[:, None] == token_ids[None]).all(-1).float()
-        target = same / same.sum(1, keepdim=True)
+        same_caption = (token_ids[:, None] == token_ids[None]).all(-1).float()
+        target = same_caption / same_caption.sum(1, keepdim=True)
         by_text = nn.functional.cross_entropy(logits, target)
         by_image = nn.functional.cross_entropy(logits.T, target)
-        hits = same.gather(1, logits.argmax(1, keepdim=True)).mean()
-        return (by_text + by_image) / 2, {"contrastive_loss": by_text.item(), "text_finds_image": hits.item()}
+        text_accuracy = same_caption.gather(1, logits.argmax(1, keepdim=True)).mean()
+        return (by_text + by_image) / 2, {"contrastive_loss": by_text.item(), "text_finds_image": text_accuracy.item()}
 
     trained = train_stage(accelerator, model, optimizer, loss_of_step, settings, folder, on_metrics=on_metrics)
     assert isinstance(trained, CaptionMatcher)

@@ -101,16 +101,16 @@ def train_unet(
     def loss_of_step(step: int) -> tuple[Tensor, dict[str, float]]:
         generator = step_generator(config.seed, step, "unet")
         count = settings.batch_size
-        chosen = torch.randint(len(latents), (count,), generator=generator)
-        rows = [tokens[i][torch.randint(len(tokens[i]), (), generator=generator)] for i in chosen.tolist()]
+        indices = torch.randint(len(latents), (count,), generator=generator)
+        rows = [tokens[i][torch.randint(len(tokens[i]), (), generator=generator)] for i in indices.tolist()]
         dropped = torch.rand(count, generator=generator) < settings.caption_dropout
         token_ids = torch.stack([no_caption if drop else row for row, drop in zip(rows, dropped, strict=True)])
         # One timestep from each 1/count of the range: the loss of a batch varies less.
         positions = (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
         timesteps = (positions * len(snr)).long()
         noise = torch.randn((count, *latents.shape[1:]), generator=generator)
-        mine = slice(accelerator.process_index, None, accelerator.num_processes)
-        batch = (latents[chosen][mine], noise[mine], timesteps[mine], token_ids[mine])
+        process_rows = slice(accelerator.process_index, None, accelerator.num_processes)
+        batch = (latents[indices][process_rows], noise[process_rows], timesteps[process_rows], token_ids[process_rows])
         clean, noise, timesteps, token_ids = (tensor.to(accelerator.device) for tensor in batch)
         noisy = scheduler.add_noise(clean, noise, timesteps)
         target = scheduler.get_velocity(clean, noise, timesteps)

@@ -10,7 +10,7 @@ from typing import Any
 
 # malloc.h of glibc; the values are in bytes.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_NEVER = 2**31 - 1
+_LARGEST_INT = 2**31 - 1
 # glibc raises its thresholds by itself, to these at most, when large blocks are freed. The first call of `mallopt` ends
 # that for good: no call switches it on again. So these are what a process is left with.
 _LARGEST_MMAP_THRESHOLD, _LARGEST_TRIM_THRESHOLD = 32 * 2**20, 64 * 2**20
@@ -36,16 +36,16 @@ def freed_memory_kept() -> Iterator[None]:
     end all of it is given back, and the thresholds are those that glibc's own adjustment comes to. Done on Linux with
     glibc; elsewhere nothing.
     """
-    _give_back()  # what the encoders left
-    keep_freed_memory(_NEVER)
+    _trim_heap()  # what the encoders left
+    keep_freed_memory(_LARGEST_INT)
     try:
         yield
     finally:
         keep_freed_memory()
-        _give_back()
+        _trim_heap()
 
 
-def _give_back() -> None:
+def _trim_heap() -> None:
     library = _glibc()
     if library is not None:
         library.malloc_trim(0)

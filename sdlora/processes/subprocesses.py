@@ -36,9 +36,9 @@ OnReport = Callable[[str, list[Any]], None]
 SECONDS_TO_SAVE = 120.0
 """How long processes may take to save when they are asked to end; afterwards they are killed."""
 
-_LOOK_SECONDS = 0.5
-_INTERRUPTED = 130
-_ENDS = ("failure", "broken", "stopped")
+_POLL_SECONDS = 0.5
+_INTERRUPTED_EXIT_CODE = 130
+_FINAL_REPORTS = ("failure", "broken", "stopped")
 
 
 def launch_command(module: str, argument: str, processes: int, *, gpu: bool) -> list[str]:
@@ -82,37 +82,37 @@ def run_subprocess(module: str, argument: str, processes: int, log: Path, on_rep
         TrainingError: a process failed, with its own message, or was killed.
         KeyboardInterrupt: the processes were told to stop, and have saved their work.
     """
-    ends: list[tuple[str, str]] = []
+    final_reports: list[tuple[str, str]] = []
     command = launch_command(module, argument, processes, gpu=gpu)
     with (
-        log.open("ab") as errors,
+        log.open("ab") as log_file,
         # In a session of its own: Ctrl-C in a terminal reaches this process alone, which then asks once.
         subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log_file, text=True, start_new_session=True
         ) as launched,
     ):
         lines: SimpleQueue[str | None] = SimpleQueue()
-        threading.Thread(target=_read, args=(launched, lines), daemon=True).start()
+        threading.Thread(target=_read_lines, args=(launched, lines), daemon=True).start()
 
         def on_line(kind: str, values: list[Any]) -> None:
-            if kind in _ENDS:
-                ends.append((kind, str(values[0])))
+            if kind in _FINAL_REPORTS:
+                final_reports.append((kind, str(values[0])))
             elif kind == "warning":
                 _logger.warning("%s", values[0])
             elif kind:
                 on_report(kind, values)
 
         try:
-            _listen(launched, lines, on_line, None)
+            _wait_for_reports(launched, lines, on_line, None)
         except BaseException:
             launched.terminate()
             with suppress(BaseException):  # a second Ctrl-C: no more waiting
-                _listen(launched, lines, lambda _kind, _values: None, time.monotonic() + SECONDS_TO_SAVE)
+                _wait_for_reports(launched, lines, lambda _kind, _values: None, time.monotonic() + SECONDS_TO_SAVE)
             raise
         finally:
-            _kill(launched)
-    if launched.returncode != 0 or ends:
-        _raise(ends, processes, launched.returncode, log)
+            _kill_all(launched)
+    if launched.returncode != 0 or final_reports:
+        _raise_failure(final_reports, processes, launched.returncode, log)
 
 
 def report(kind: str, *values: Any) -> None:
@@ -123,14 +123,14 @@ def report(kind: str, *values: Any) -> None:
 
 def worker_main(work: Callable[[], None]) -> None:
     """The main program of a process that `run_subprocess` started: do the work, tell how it ended, and exit."""
-    signal.signal(signal.SIGTERM, _stop)
-    logging.getLogger("sdlora").addHandler(_Told(logging.WARNING))
-    threading.Thread(target=_end_when_alone, daemon=True).start()
+    signal.signal(signal.SIGTERM, _raise_interrupt)
+    logging.getLogger("sdlora").addHandler(_WarningReporter(logging.WARNING))
+    threading.Thread(target=_stop_when_parent_ends, daemon=True).start()
     try:
         work()
     except KeyboardInterrupt:
         report("stopped", "")
-        sys.exit(_INTERRUPTED)
+        sys.exit(_INTERRUPTED_EXIT_CODE)
     except SdloraError as error:
         report("failure", str(error))
         sys.exit(1)
@@ -144,14 +144,14 @@ def worker_main(work: Callable[[], None]) -> None:
         sys.exit(1)
 
 
-class _Told(logging.Handler):
+class _WarningReporter(logging.Handler):
     """Passes warnings on to where somebody sees them."""
 
     def emit(self, record: logging.LogRecord) -> None:
         report("warning", record.getMessage())
 
 
-def _listen(
+def _wait_for_reports(
     launched: subprocess.Popen[str], lines: SimpleQueue[str | None], on_line: OnReport, deadline: float | None
 ) -> None:
     """Hear reports until nobody is left to write any, or until the deadline."""
@@ -159,16 +159,16 @@ def _listen(
         if launched.poll() is not None and launched.stdin is not None:
             launched.stdin.close()  # whoever outlives the launcher of several processes is told to end
         try:
-            line = lines.get(timeout=_LOOK_SECONDS)
+            line = lines.get(timeout=_POLL_SECONDS)
         except Empty:
             continue
         if line is None:
             launched.wait()
             return
-        on_line(*_parsed(line))
+        on_line(*_parse_report(line))
 
 
-def _read(launched: subprocess.Popen[str], lines: SimpleQueue[str | None]) -> None:
+def _read_lines(launched: subprocess.Popen[str], lines: SimpleQueue[str | None]) -> None:
     assert launched.stdout is not None
     with suppress(ValueError):  # closed meanwhile
         for line in launched.stdout:
@@ -176,7 +176,7 @@ def _read(launched: subprocess.Popen[str], lines: SimpleQueue[str | None]) -> No
     lines.put(None)
 
 
-def _parsed(line: str) -> tuple[str, list[Any]]:
+def _parse_report(line: str) -> tuple[str, list[Any]]:
     try:
         report = json.loads(line)
         return report["kind"], report["values"]
@@ -184,42 +184,42 @@ def _parsed(line: str) -> tuple[str, list[Any]]:
         return "", []  # something else wrote to the standard output
 
 
-def _kill(launched: subprocess.Popen[str]) -> None:
+def _kill_all(launched: subprocess.Popen[str]) -> None:
     """End what is left of the processes; the launcher's own children have sessions of their own."""
     with suppress(psutil.NoSuchProcess):
-        family = psutil.Process(launched.pid).children(recursive=True) if launched.poll() is None else []
-        for process in family:
+        children = psutil.Process(launched.pid).children(recursive=True) if launched.poll() is None else []
+        for process in children:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
     if launched.poll() is None:
         launched.kill()
 
 
-def _raise(ends: list[tuple[str, str]], processes: int, code: int, log: Path) -> NoReturn:
+def _raise_failure(final_reports: list[tuple[str, str]], processes: int, code: int, log: Path) -> NoReturn:
     """Tell the cause from its echoes: when one process ends, a launcher stops the others, or they miss its answer."""
-    failures = [message for kind, message in ends if kind == "failure"]
+    failures = [message for kind, message in final_reports if kind == "failure"]
     if failures:
         raise TrainingError(failures[0])
-    killed = code == -signal.SIGKILL or len(ends) < processes
-    if not killed and ("stopped", "") in ends:
+    killed = code == -signal.SIGKILL or len(final_reports) < processes
+    if not killed and ("stopped", "") in final_reports:
         raise KeyboardInterrupt
-    kept = f"What was written meanwhile is in {log}. The last checkpoint is kept: the same command continues."
-    broken = [message for kind, message in ends if kind == "broken"]
+    remedy = f"What was written meanwhile is in {log}. The last checkpoint is kept: the same command continues."
+    broken = [message for kind, message in final_reports if kind == "broken"]
     if killed:
-        how = f" ({signal.Signals(-code).name})" if code < 0 else ""
+        signal_name = f" ({signal.Signals(-code).name})" if code < 0 else ""
         raise TrainingError(
-            f"A process that works on this was killed{how}, as the system does when memory runs out. {kept}"
+            f"A process that works on this was killed{signal_name}, as the system does when memory runs out. {remedy}"
         )
-    raise TrainingError(f"A process that works on this failed: {broken[0] if broken else f'code {code}'}. {kept}")
+    raise TrainingError(f"A process that works on this failed: {broken[0] if broken else f'code {code}'}. {remedy}")
 
 
-def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
+def _raise_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
     # Once: a launcher and a service manager may both ask, and the second must not cut short what follows the first.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
-def _end_when_alone() -> None:
+def _stop_when_parent_ends() -> None:
     # Not sys.stdin.read: a thread that waits inside it would keep the interpreter from ending.
     while os.read(0, 1):
         pass

@@ -16,7 +16,7 @@ from sdlora.core.errors import EvaluationError
 from sdlora.diffusion.seeds import step_generator
 from sdlora.records.metrics import Estimate
 
-_TAIL = 0.025  # 95 % intervals
+_TAIL_SHARE = 0.025  # 95 % intervals
 
 
 def resample_counts(images: int, resamples: int, seed: int) -> Tensor:
@@ -28,9 +28,9 @@ def resample_counts(images: int, resamples: int, seed: int) -> Tensor:
     if images < 2:
         raise EvaluationError(f"An interval needs at least 2 images, got {images}.")
     generator = step_generator(seed, images, "bootstrap")
-    drawn = torch.randint(images, (resamples, images), generator=generator)
+    indices = torch.randint(images, (resamples, images), generator=generator)
     counts = torch.zeros(resamples, images, dtype=torch.float64)
-    return counts.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
+    return counts.scatter_add_(1, indices, torch.ones_like(indices, dtype=torch.float64))
 
 
 def resampled_means(values: Tensor, counts: Tensor) -> Tensor:
@@ -46,7 +46,9 @@ def estimate(value: float, resampled: Tensor, *, centre: bool = False) -> Estima
     """
     if centre:
         resampled = resampled - resampled.mean() + value
-    low, high = torch.quantile(resampled.double(), torch.tensor([_TAIL, 1 - _TAIL], dtype=torch.float64)).tolist()
+    low, high = torch.quantile(
+        resampled.double(), torch.tensor([_TAIL_SHARE, 1 - _TAIL_SHARE], dtype=torch.float64)
+    ).tolist()
     return Estimate(value=value, low=low, high=high)
 
 
@@ -77,6 +79,6 @@ class Resampled:
     def estimate(self) -> Estimate:
         return estimate(self.value, self.resamples)
 
-    def less(self, other: Resampled) -> Estimate:
+    def minus(self, other: Resampled) -> Estimate:
         """This less the other, paired: what one draw of images does to both cancels."""
         return estimate(self.value - other.value, self.resamples - other.resamples)

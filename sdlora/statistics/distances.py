@@ -87,8 +87,8 @@ def resampled_kid(kernels: Kernels, counts: Tensor) -> Tensor:
     def mean_of_pairs(kernel: Tensor) -> Tensor:  # over i != j
         return (((counts @ kernel) * counts).sum(1) - counts.square() @ kernel.diagonal()) / pairs
 
-    same = counts @ kernels.cross.diagonal() / counts.sum(1)
-    cross = (1 - 1 / images) * mean_of_pairs(kernels.cross) + same / images
+    own_pairs = counts @ kernels.cross.diagonal() / counts.sum(1)
+    cross = (1 - 1 / images) * mean_of_pairs(kernels.cross) + own_pairs / images
     return mean_of_pairs(kernels.real) + mean_of_pairs(kernels.generated) - 2 * cross
 
 
@@ -108,11 +108,11 @@ def resampled_fid(kernels: Kernels, counts: Tensor) -> Tensor:
     images = counts.shape[1]
     values = []
     for row in counts.long():
-        drawn = torch.repeat_interleave(torch.arange(images), row)
-        real, generated, cross = (k[drawn][:, drawn] for k in (kernels.real, kernels.generated, kernels.cross))
+        indices = torch.repeat_interleave(torch.arange(images), row)
+        real, generated, cross = (k[indices][:, indices] for k in (kernels.real, kernels.generated, kernels.cross))
         between_means = real.mean() + generated.mean() - 2 * cross.mean()
-        spreads = real.diagonal().mean() - real.mean() + generated.diagonal().mean() - generated.mean()
+        total_variances = real.diagonal().mean() - real.mean() + generated.diagonal().mean() - generated.mean()
         centred = cross - cross.mean(0, keepdim=True) - cross.mean(1, keepdim=True) + cross.mean()
         root = torch.linalg.svdvals(centred).sum() / (images - 1)
-        values.append(between_means + spreads * images / (images - 1) - 2 * root)
+        values.append(between_means + total_variances * images / (images - 1) - 2 * root)
     return torch.stack(values)

@@ -18,7 +18,7 @@ from sdlora.lora.manifest import MANIFEST_FILE, AdapterManifest, read_manifest
 CARD = "README.md"
 
 
-def metadata_beside(path: Path) -> dict[str, str]:
+def sidecar_metadata(path: Path) -> dict[str, str]:
     """Entries under the names of kohya's metadata, {} if nothing beside the file says anything.
 
     Args:
@@ -31,41 +31,41 @@ def metadata_beside(path: Path) -> dict[str, str]:
     if (folder / MANIFEST_FILE).is_file():
         manifest = read_manifest(folder)
         if path.name in (ADAPTER_WEIGHTS, manifest.kohya_file):  # others only lie there
-            return _ours(folder, manifest)
-    return _of_card(folder / CARD)
+            return _manifest_metadata(folder, manifest)
+    return _card_metadata(folder / CARD)
 
 
-def _ours(folder: Path, manifest: AdapterManifest) -> dict[str, str]:
-    found: dict[str, str] = {}
+def _manifest_metadata(folder: Path, manifest: AdapterManifest) -> dict[str, str]:
+    kohya_metadata: dict[str, str] = {}
     try:
         with safe_open(folder / manifest.kohya_file, framework="pt") as file:
-            found = dict(file.metadata() or {})
+            kohya_metadata = dict(file.metadata() or {})
     except (OSError, SafetensorError):
         pass  # moved away; adapter.json has the rest
     steps = manifest.training.get("steps")
-    known = {"ss_max_train_steps": str(steps)} if steps is not None else {}
-    ours = {
+    steps_metadata = {"ss_max_train_steps": str(steps)} if steps is not None else {}
+    identity = {
         "modelspec.title": manifest.name,
         "sdlora.base_digest": manifest.base_digest,
         "sdlora.snapshot_digest": manifest.snapshot_digest,
         "sdlora.run_digest": manifest.run_digest,
     }
-    told = {key: value for key, value in found.items() if key.startswith(("ss_", "modelspec."))}
-    return {**known, **told, **ours}
+    training_metadata = {key: value for key, value in kohya_metadata.items() if key.startswith(("ss_", "modelspec."))}
+    return {**steps_metadata, **training_metadata, **identity}
 
 
-def _of_card(path: Path) -> dict[str, str]:
+def _card_metadata(path: Path) -> dict[str, str]:
     """The head of a model card of a LoRA: `instance_prompt` and `base_model`."""
     try:
         text = path.read_text(encoding="utf-8")
-        head = yaml.safe_load(text.split("---", 2)[1]) if text.startswith("---") else None
+        front_matter = yaml.safe_load(text.split("---", 2)[1]) if text.startswith("---") else None
     except (OSError, ValueError, IndexError, yaml.YAMLError):
         return {}
-    if not isinstance(head, dict) or not _is_of_lora(head):
+    if not isinstance(front_matter, dict) or not _is_lora_card(front_matter):
         return {}
     names = {"instance_prompt": "modelspec.trigger_phrase", "base_model": "ss_sd_model_name"}
-    return {key: head[name] for name, key in names.items() if isinstance(head.get(name), str)}
+    return {key: front_matter[name] for name, key in names.items() if isinstance(front_matter.get(name), str)}
 
 
-def _is_of_lora(head: dict[str, Any]) -> bool:
-    return "lora" in json.dumps(head.get("tags", ""), default=str).lower()
+def _is_lora_card(front_matter: dict[str, Any]) -> bool:
+    return "lora" in json.dumps(front_matter.get("tags", ""), default=str).lower()

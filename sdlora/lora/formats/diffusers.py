@@ -20,7 +20,11 @@ from sdlora.lora.updates import LayerUpdate
 
 METADATA_KEY = "lora_adapter_metadata"
 OUTER_NAME = "text_model."
-_NAMES = {"lora_A.weight": "lora_down.weight", "lora_B.weight": "lora_up.weight", "lora_magnitude_vector": "dora_scale"}
+_LYCORIS_SUFFIXES = {
+    "lora_A.weight": "lora_down.weight",
+    "lora_B.weight": "lora_up.weight",
+    "lora_magnitude_vector": "dora_scale",
+}
 
 
 def write_diffusers_file(path: Path, updates: Mapping[str, LayerUpdate], config: ResolvedLora) -> str:
@@ -32,13 +36,17 @@ def write_diffusers_file(path: Path, updates: Mapping[str, LayerUpdate], config:
     The format has no alpha tensors; alpha travels in the metadata as the settings of peft's configuration.
     """
     tensors = {
-        f"{name}.{part}": tensor for name, update in updates.items() for part, tensor in update.peft_parts().items()
+        f"{name}.{suffix}": tensor
+        for name, update in updates.items()
+        for suffix, tensor in update.peft_tensors().items()
     }
-    packed: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
     for part, layers in by_part(updates).items():
-        settings = _text_settings(layers) if part.startswith("text_encoder") else _settings(layers, config.method)
-        packed |= {f"{part}.{key}": value for key, value in settings.items()}
-    return write_tensor_file(path, tensors, {"format": "pt", METADATA_KEY: json.dumps(packed, sort_keys=True)})
+        settings = (
+            _text_peft_settings(layers) if part.startswith("text_encoder") else _peft_settings(layers, config.method)
+        )
+        metadata |= {f"{part}.{key}": value for key, value in settings.items()}
+    return write_tensor_file(path, tensors, {"format": "pt", METADATA_KEY: json.dumps(metadata, sort_keys=True)})
 
 
 def read_diffusers_file(path: Path) -> dict[str, Change]:
@@ -47,33 +55,37 @@ def read_diffusers_file(path: Path) -> dict[str, Change]:
         settings = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
         layers: dict[str, dict[str, Tensor]] = {}
         for key in file.keys():  # noqa: SIM118
-            layer, part = _split(key)
-            layers.setdefault(layer, {})[_NAMES.get(part, part)] = file.get_tensor(key)
+            layer, suffix = _split_key(key)
+            layers.setdefault(layer, {})[_LYCORIS_SUFFIXES.get(suffix, suffix)] = file.get_tensor(key)
     changes = {}
-    for layer, parts in layers.items():
+    for layer, layer_tensors in layers.items():
         folder = layer.split(".", 1)[0]
         alpha = settings.get(f"{folder}.lora_alpha", settings.get(f"{folder}.alpha"))
-        if alpha is not None and "lokr_w2" in parts:  # peft scales two whole matrices as well
-            parts["lokr_w1"] = parts["lokr_w1"] * (alpha / settings[f"{folder}.r"])
-        if "dora_scale" in parts:  # (out,), or (1, out, 1, 1) of a convolution
-            parts["dora_scale"] = parts["dora_scale"].flatten()
-        change = change_of({**parts, "alpha": torch.tensor(float(alpha))} if alpha is not None else parts)
+        if alpha is not None and "lokr_w2" in layer_tensors:  # peft scales two whole matrices as well
+            layer_tensors["lokr_w1"] = layer_tensors["lokr_w1"] * (alpha / settings[f"{folder}.r"])
+        if "dora_scale" in layer_tensors:  # (out,), or (1, out, 1, 1) of a convolution
+            layer_tensors["dora_scale"] = layer_tensors["dora_scale"].flatten()
+        change = change_of(
+            {**layer_tensors, "alpha": torch.tensor(float(alpha))} if alpha is not None else layer_tensors
+        )
         if change is None:
-            raise WeightsError(f"{path.name}: the tensors of {layer} ({', '.join(sorted(parts))}) make no update.")
+            raise WeightsError(
+                f"{path.name}: the tensors of {layer} ({', '.join(sorted(layer_tensors))}) make no update."
+            )
         changes[layer] = change
     return changes
 
 
-def peft_tensors(tensors: Mapping[str, Tensor], folder: str) -> dict[str, dict[str, Tensor]]:
+def group_peft_tensors(tensors: Mapping[str, Tensor], folder: str) -> dict[str, dict[str, Tensor]]:
     """The tensors of one part by layer and by the names that peft's attached layers have: `lora_A.default.weight`."""
     layers: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         if not key.startswith(f"{folder}."):
             continue
-        layer, part = _split(key.removeprefix(f"{folder}."))
-        kind, _, rest = part.partition(".")
-        suffix = "weight" if kind == "lora_magnitude_vector" else rest
-        layers.setdefault(layer, {})[f"{kind}.{ADAPTER_NAME}{'.' + suffix if suffix else ''}"] = tensor
+        layer, suffix = _split_key(key.removeprefix(f"{folder}."))
+        factor, _, leaf = suffix.partition(".")
+        leaf = "weight" if factor == "lora_magnitude_vector" else leaf
+        layers.setdefault(layer, {})[f"{factor}.{ADAPTER_NAME}{'.' + leaf if leaf else ''}"] = tensor
     return layers
 
 
@@ -86,25 +98,25 @@ def by_part(updates: Mapping[str, LayerUpdate]) -> dict[str, dict[str, LayerUpda
     return parts
 
 
-def _split(key: str) -> tuple[str, str]:
+def _split_key(key: str) -> tuple[str, str]:
     """`unet.mid_block.x.to_q.lora_A.weight` -> (`unet.mid_block.x.to_q`, `lora_A.weight`)."""
     for mark in (".lora_", ".hada_", ".lokr_"):
-        layer, found, rest = key.rpartition(mark)
-        if found:
-            return layer, mark[1:] + rest
+        layer, matched, leaf = key.rpartition(mark)
+        if matched:
+            return layer, mark[1:] + leaf
     return key, ""
 
 
-def _text_settings(layers: Mapping[str, LayerUpdate]) -> dict[str, Any]:
+def _text_peft_settings(layers: Mapping[str, LayerUpdate]) -> dict[str, Any]:
     """Without the outer name, which half of transformers 5's CLIP models lost: peft matches ends of names."""
-    settings = _settings(layers, "lora")
+    settings = _peft_settings(layers, "lora")
     return {**settings, "target_modules": sorted(layer.removeprefix(OUTER_NAME) for layer in layers)}
 
 
-def _settings(layers: Mapping[str, LayerUpdate], method: Method) -> dict[str, Any]:
-    first = next(iter(layers.values()))
+def _peft_settings(layers: Mapping[str, LayerUpdate], method: Method) -> dict[str, Any]:
+    update = next(iter(layers.values()))
     products = method in ("loha", "lokr")
-    settings: dict[str, Any] = {"r": first.rank, "alpha" if products else "lora_alpha": first.alpha}
+    settings: dict[str, Any] = {"r": update.rank, "alpha" if products else "lora_alpha": update.alpha}
     settings["target_modules"] = sorted(layers)
     if not products:
         settings["bias"] = "none"

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from sdlora.core.errors import WeightsError
 from sdlora.core.refs import ADAPTER_WEIGHTS
-from sdlora.lora.formats.beside import metadata_beside
+from sdlora.lora.formats.beside import sidecar_metadata
 from sdlora.lora.formats.diffusers import METADATA_KEY
 from sdlora.lora.formats.recognise import family_of_file, method_of, normalise_key, part_of
 from sdlora.models.files.folder_check import PICKLE_SUFFIXES, pickle_message
 
-_SHOWN_WORDS = 8
+_MAX_WORDS = 8
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ def inspect_adapter(path: Path) -> AdapterFacts:
             tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{file_path} is damaged or no safetensors file ({error}). Copy the file again.") from error
-    told = {**metadata_beside(file_path), **metadata}
-    layers = _group(tensors)
+    described = {**sidecar_metadata(file_path), **metadata}
+    layers = _group_by_layer(tensors)
     if not layers:
         raise WeightsError(
             f"{file_path} holds no adapter: none of its {len(tensors)} tensors is a LoRA's, LoHa's or LoKr's "
@@ -84,7 +84,7 @@ def inspect_adapter(path: Path) -> AdapterFacts:
     settings = _peft_settings(metadata)
     ranks, alphas, scales = _sizes(layers, settings)
     hashes, disagreements = _hashes(file_path, metadata)
-    methods = Counter(method_of(parts) for parts in layers.values())
+    methods = Counter(method_of(tensors_of_layer) for tensors_of_layer in layers.values())
     kohya = any(key.endswith((".lora_down.weight", ".alpha", ".dora_scale")) for key in tensors)
     return AdapterFacts(
         file=file_path.name,
@@ -98,8 +98,8 @@ def inspect_adapter(path: Path) -> AdapterFacts:
         layers=dict(Counter(part_of(layer) for layer in layers)),
         precisions=tuple(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})),
         parameters=sum(math.prod(tensor.shape) for key, tensor in tensors.items() if not key.endswith(".alpha")),
-        words=_words(told),
-        origin=_origin(told),
+        words=_words(described),
+        origin=_origin(described),
         hashes=hashes,
         notes=(*disagreements, *_notes(alphas, methods, metadata, kohya)),
     )
@@ -118,14 +118,18 @@ def _file_of(path: Path) -> Path:
     return path
 
 
-def _group(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+def _group_by_layer(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     layers: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         found = normalise_key(key)
         if found:
             layers.setdefault(found[0], {})[found[1]] = tensor
     # An alpha alone changes nothing.
-    return {layer: parts for layer, parts in layers.items() if parts.keys() - {"alpha", "dora_scale"}}
+    return {
+        layer: layer_tensors
+        for layer, layer_tensors in layers.items()
+        if layer_tensors.keys() - {"alpha", "dora_scale"}
+    }
 
 
 def _peft_settings(metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -143,10 +147,14 @@ def _sizes(
     ranks: Counter[int] = Counter()
     alphas: set[float] = set()
     scales: Counter[float] = Counter()
-    for layer, parts in layers.items():
-        rank = rank_of(parts)
+    for layer, layer_tensors in layers.items():
+        rank = rank_of(layer_tensors)
         folder = layer.split(".", 1)[0]
-        alpha = parts["alpha"].item() if "alpha" in parts else _setting(settings, folder, "lora_alpha", "alpha")
+        alpha = (
+            layer_tensors["alpha"].item()
+            if "alpha" in layer_tensors
+            else _setting(settings, folder, "lora_alpha", "alpha")
+        )
         ranks[rank] += 1
         if alpha is not None:
             alphas.add(float(alpha))
@@ -155,11 +163,11 @@ def _sizes(
     return ranks, alphas, scales
 
 
-def rank_of(parts: Mapping[str, Tensor]) -> int:
+def rank_of(tensors: Mapping[str, Tensor]) -> int:
     """The inner dimension of a layer's factors; 0 for a Kronecker product of two whole matrices."""
-    for part in ("lora_down.weight", "hada_w1_b", "lokr_w2_b", "lokr_w1_b"):
-        if part in parts:
-            return parts[part].shape[0]
+    for suffix in ("lora_down.weight", "hada_w1_b", "lokr_w2_b", "lokr_w1_b"):
+        if suffix in tensors:
+            return tensors[suffix].shape[0]
     return 0
 
 
@@ -177,13 +185,13 @@ def _words(metadata: Mapping[str, str]) -> tuple[str, ...]:
         counts: Counter[str] = Counter()
         for tags in json.loads(metadata.get("ss_tag_frequency", "{}")).values():
             counts.update({str(tag).strip(): int(count) for tag, count in tags.items()})
-        words += [tag for tag, _ in counts.most_common(_SHOWN_WORDS)]
+        words += [tag for tag, _ in counts.most_common(_MAX_WORDS)]
     except (ValueError, AttributeError, TypeError):
         pass  # other people's metadata may hold anything; the words are all that is lost
     return tuple(words)
 
 
-_ORIGIN = {
+_ORIGIN_KEYS = {
     "title": ("modelspec.title", "ss_output_name"),
     "base model": ("ss_sd_model_name", "sdlora.base_name"),
     "base digest": ("sdlora.base_digest", "ss_new_sd_model_hash", "ss_sd_model_hash"),
@@ -199,20 +207,29 @@ _ORIGIN = {
 
 
 def _origin(metadata: Mapping[str, str]) -> dict[str, str]:
-    found = {label: next((metadata[key] for key in keys if metadata.get(key)), "") for label, keys in _ORIGIN.items()}
-    return {label: value for label, value in found.items() if value}
+    values = {
+        label: next((metadata[key] for key in keys if metadata.get(key)), "") for label, keys in _ORIGIN_KEYS.items()
+    }
+    return {label: value for label, value in values.items() if value}
 
 
 def _hashes(path: Path, metadata: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     with path.open("rb") as file:
-        whole = hashlib.file_digest(file, "sha256").hexdigest()
+        file_digest = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
         file.seek(8 + int.from_bytes(file.read(8), "little"))
-        data = hashlib.file_digest(file, "sha256").hexdigest()
-    hashes = {"SHA-256": whole, "AutoV2": whole[:10], "AutoV3": data[:12], "sshs_model_hash": data}
+        data_digest = hashlib.file_digest(file, "sha256").hexdigest()
+    hashes = {
+        "SHA-256": file_digest,
+        "AutoV2": file_digest[:10],
+        "AutoV3": data_digest[:12],
+        "sshs_model_hash": data_digest,
+    }
     claimed = metadata.get("sshs_model_hash")
-    if claimed and claimed != data:
-        return hashes, [f"Its tensors were changed: sshs_model_hash {claimed[:12]} is given, {data[:12]} is found."]
+    if claimed and claimed != data_digest:
+        return hashes, [
+            f"Its tensors were changed: sshs_model_hash {claimed[:12]} is given, {data_digest[:12]} is found."
+        ]
     return hashes, []
 
 

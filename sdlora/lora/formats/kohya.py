@@ -33,11 +33,11 @@ def write_kohya_file(
     and the hashes are added here.
     """
     tensors = {
-        f"{name}.{part}": tensor
+        f"{name}.{suffix}": tensor
         for name, update in updates.items()
-        for part, tensor in (*update.parts().items(), ("alpha", torch.tensor(float(update.alpha))))
+        for suffix, tensor in (*update.tensors().items(), ("alpha", torch.tensor(float(update.alpha))))
     }
-    return write_with_hashes(path, tensors, {**metadata, **_network(updates, config)})
+    return write_with_hashes(path, tensors, {**metadata, **_network_metadata(updates, config)})
 
 
 def write_with_hashes(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
@@ -64,21 +64,21 @@ def read_kohya_file(path: Path, reader: Reader = "lycoris") -> dict[str, Change]
     changes = {}
     with safe_open(path, framework="pt") as file:
         for name, keys in group_by_layer(file.keys()).items():
-            change = change_of({part: file.get_tensor(key) for part, key in keys.items()}, reader)
+            change = change_of({suffix: file.get_tensor(key) for suffix, key in keys.items()}, reader)
             if change is None:
                 raise WeightsError(f"{path.name}: the tensors of {name} ({', '.join(sorted(keys))}) make no update.")
             changes[name] = change
     return changes
 
 
-def _network(updates: Mapping[str, LayerUpdate], config: ResolvedLora) -> dict[str, str]:
+def _network_metadata(updates: Mapping[str, LayerUpdate], config: ResolvedLora) -> dict[str, str]:
     """The settings under the names by which sd-scripts and LyCORIS would build the same network."""
-    of_denoiser = [update for name, update in updates.items() if not name.startswith("lora_te")]
-    first = min(of_denoiser, key=lambda update: update.rank)  # joined layers have a multiple of the rank
-    rank, alpha = str(first.rank), f"{first.alpha:g}"  # what the tensors say: of a PiSSA twice the rank
+    denoiser_updates = [update for name, update in updates.items() if not name.startswith("lora_te")]
+    smallest = min(denoiser_updates, key=lambda update: update.rank)  # joined layers have a multiple of the rank
+    rank, alpha = str(smallest.rank), f"{smallest.alpha:g}"  # what the tensors say: of a PiSSA twice the rank
     arguments = {}
     if any(
-        tensor.ndim == 4 and tensor.shape[-1] > 1 for update in updates.values() for tensor in update.parts().values()
+        tensor.ndim == 4 and tensor.shape[-1] > 1 for update in updates.values() for tensor in update.tensors().values()
     ):
         arguments = {"conv_dim": rank, "conv_alpha": alpha}
     if config.method in _LYCORIS_ALGORITHMS:

@@ -18,7 +18,7 @@ Change = Callable[[Tensor], Tensor]
 Reader = Literal["lycoris", "comfyui"]
 """Whose rule a `dora_scale` is read by; all other parts mean the same to all."""
 
-_PARTS = (
+_SUFFIXES = (
     "lora_down.weight",
     "lora_up.weight",
     "lora_mid.weight",
@@ -33,40 +33,42 @@ def group_by_layer(keys: Iterable[str]) -> dict[str, dict[str, str]]:
     """Keys of a file by layer and part: {"lora_unet_x": {"alpha": "lora_unet_x.alpha", ...}}; strange keys are left."""
     layers: dict[str, dict[str, str]] = {}
     for key in keys:
-        for part in _PARTS:
-            if key.endswith(f".{part}"):
-                layers.setdefault(key.removesuffix(f".{part}"), {})[part] = key
+        for suffix in _SUFFIXES:
+            if key.endswith(f".{suffix}"):
+                layers.setdefault(key.removesuffix(f".{suffix}"), {})[suffix] = key
     return layers
 
 
-def change_of(parts: Mapping[str, Tensor], reader: Reader = "lycoris") -> Change | None:
+def change_of(tensors: Mapping[str, Tensor], reader: Reader = "lycoris") -> Change | None:
     """What one layer's tensors do to its weight; None if they are no update that the tools know."""
-    tensors = {part: tensor.float() for part, tensor in parts.items()}
+    factors = {suffix: tensor.float() for suffix, tensor in tensors.items()}
     rank: int | None
-    if {"lora_down.weight", "lora_up.weight"} <= tensors.keys():
-        product, rank = _low_rank(tensors), tensors["lora_down.weight"].shape[0]
-    elif {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"} <= tensors.keys():
-        product, rank = _hadamard(tensors), tensors["hada_w1_b"].shape[0]
-    elif any(part.startswith("lokr_w1") for part in tensors) and any(part.startswith("lokr_w2") for part in tensors):
-        product, rank = _kronecker(tensors), kronecker_rank(parts)
+    if {"lora_down.weight", "lora_up.weight"} <= factors.keys():
+        product, rank = _low_rank(factors), factors["lora_down.weight"].shape[0]
+    elif {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"} <= factors.keys():
+        product, rank = _hadamard(factors), factors["hada_w1_b"].shape[0]
+    elif any(suffix.startswith("lokr_w1") for suffix in factors) and any(
+        suffix.startswith("lokr_w2") for suffix in factors
+    ):
+        product, rank = _kronecker(factors), kronecker_rank(tensors)
     else:
         return None
     # A missing alpha is a scale of 1, and so is any alpha of a Kronecker product of two whole matrices.
-    scale = tensors["alpha"].item() / rank if "alpha" in tensors and rank else 1.0
-    magnitude = tensors.get("dora_scale")
+    scale = factors["alpha"].item() / rank if "alpha" in factors and rank else 1.0
+    magnitude = factors.get("dora_scale")
 
     def change(weight: Tensor) -> Tensor:
         delta = product.reshape(weight.shape) * scale
-        return delta if magnitude is None else _rescaled(weight, weight + delta, magnitude, reader) - weight
+        return delta if magnitude is None else _rescale(weight, weight + delta, magnitude, reader) - weight
 
     return change
 
 
-def kronecker_rank(parts: Mapping[str, Tensor]) -> int | None:
+def kronecker_rank(tensors: Mapping[str, Tensor]) -> int | None:
     """The rank that alpha is divided by; None where both matrices are whole."""
-    for part in ("lokr_w2_b", "lokr_w1_b"):
-        if part in parts:
-            return parts[part].shape[0]
+    for suffix in ("lokr_w2_b", "lokr_w1_b"):
+        if suffix in tensors:
+            return tensors[suffix].shape[0]
     return None
 
 
@@ -78,12 +80,14 @@ def _low_rank(tensors: Mapping[str, Tensor]) -> Tensor:
 
 
 def _hadamard(tensors: Mapping[str, Tensor]) -> Tensor:
-    factors = []
+    products = []
     for side in ("1", "2"):
-        first, second, core = (tensors.get(f"hada_{part}") for part in (f"w{side}_a", f"w{side}_b", f"t{side}"))
-        assert first is not None and second is not None
-        factors.append(first @ second if core is None else _tucker(core, first, second))
-    return factors[0] * factors[1]
+        factor_a, factor_b, core = (
+            tensors.get(f"hada_{suffix}") for suffix in (f"w{side}_a", f"w{side}_b", f"t{side}")
+        )
+        assert factor_a is not None and factor_b is not None
+        products.append(factor_a @ factor_b if core is None else _tucker(core, factor_a, factor_b))
+    return products[0] * products[1]
 
 
 def _kronecker(tensors: Mapping[str, Tensor]) -> Tensor:
@@ -92,26 +96,28 @@ def _kronecker(tensors: Mapping[str, Tensor]) -> Tensor:
         if f"lokr_w{side}" in tensors:
             matrices.append(tensors[f"lokr_w{side}"])
         elif f"lokr_t{side}" in tensors:
-            matrices.append(_tucker(*(tensors[f"lokr_{part}"] for part in (f"t{side}", f"w{side}_a", f"w{side}_b"))))
+            matrices.append(
+                _tucker(*(tensors[f"lokr_{suffix}"] for suffix in (f"t{side}", f"w{side}_a", f"w{side}_b")))
+            )
         else:
-            second = tensors[f"lokr_w{side}_b"]
-            matrices.append((tensors[f"lokr_w{side}_a"] @ second.flatten(1)).view(-1, *second.shape[1:]))
+            factor_b = tensors[f"lokr_w{side}_b"]
+            matrices.append((tensors[f"lokr_w{side}_a"] @ factor_b.flatten(1)).view(-1, *factor_b.shape[1:]))
     left, right = matrices
     return torch.kron(left.view(*left.shape, *[1] * (right.ndim - left.ndim)), right.contiguous())
 
 
-def _tucker(core: Tensor, first: Tensor, second: Tensor) -> Tensor:
+def _tucker(core: Tensor, factor_a: Tensor, factor_b: Tensor) -> Tensor:
     """(rank, rank, k, k), (rank, out), (rank, in) -> (out, in, k, k)."""
-    return torch.einsum("a b h w, a o, b i -> o i h w", core, first, second)
+    return torch.einsum("a b h w, a o, b i -> o i h w", core, factor_a, factor_b)
 
 
-def _rescaled(weight: Tensor, turned: Tensor, magnitude: Tensor, reader: Reader) -> Tensor:
-    """DoRA: `turned` with the lengths that `magnitude` gives to its rows, or to its columns in files of old."""
-    if magnitude.shape[0] == turned.shape[0]:
-        # LyCORIS, diffusers and the paper divide by the lengths of the turned rows, ComfyUI by the original ones'.
-        measured = weight if reader == "comfyui" else turned
-        lengths = measured.flatten(1).norm(dim=1).view(-1, *[1] * (turned.ndim - 1))
+def _rescale(weight: Tensor, updated: Tensor, magnitude: Tensor, reader: Reader) -> Tensor:
+    """DoRA: `updated` with the lengths that `magnitude` gives to its rows, or to its columns in files of old."""
+    if magnitude.shape[0] == updated.shape[0]:
+        # LyCORIS, diffusers and the paper divide by the lengths of the updated rows, ComfyUI by the original ones'.
+        reference = weight if reader == "comfyui" else updated
+        lengths = reference.flatten(1).norm(dim=1).view(-1, *[1] * (updated.ndim - 1))
     else:
-        lengths = turned.transpose(0, 1).flatten(1).norm(dim=1).view(1, -1, *[1] * (turned.ndim - 2))
-    rescaled: Tensor = turned * (magnitude.reshape(lengths.shape) / lengths)
+        lengths = updated.transpose(0, 1).flatten(1).norm(dim=1).view(1, -1, *[1] * (updated.ndim - 2))
+    rescaled: Tensor = updated * (magnitude.reshape(lengths.shape) / lengths)
     return rescaled

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-_ALIASES = {
+_LYCORIS_SUFFIXES = {
     "lora_A.weight": "lora_down.weight",
     "lora_B.weight": "lora_up.weight",
     "lora_A.default.weight": "lora_down.weight",
@@ -20,10 +20,10 @@ _ALIASES = {
     "lora_magnitude_vector.weight": "dora_scale",
 }
 _OLD_DIFFUSERS = re.compile(r"(.+)_lora\.(down|up)\.weight")
-_PART = re.compile(
+_KEY_PATTERN = re.compile(
     r"(.+)\.(lora_(?:down|up|mid)\.weight|alpha|dora_scale|hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2))"
 )
-_METHODS = {
+_METHODS_BY_SUFFIX = {
     "dora_scale": "DoRA",
     "hada_w1_a": "LoHa",
     "lora_mid.weight": "LoRA (Tucker)",
@@ -31,46 +31,50 @@ _METHODS = {
 }
 # How wide the text is that cross-attention looks at, by family.
 _TEXT_WIDTHS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "Stable Diffusion XL"}
-_VERSIONS = {
+_FAMILIES_BY_VERSION = {
     "sd_v1": "Stable Diffusion 1.x",
     "sd_v2": "Stable Diffusion 2.x",
     "sdxl": "Stable Diffusion XL",
     "sd3": "Stable Diffusion 3",
     "flux": "FLUX.1",
 }
-_ARCHITECTURES = {
+_FAMILIES_BY_ARCHITECTURE = {
     "stable-diffusion-v1": "Stable Diffusion 1.x",
     "stable-diffusion-v2": "Stable Diffusion 2.x",
     "stable-diffusion-xl": "Stable Diffusion XL",
     "stable-diffusion-3": "Stable Diffusion 3",
     "flux": "FLUX.1",
 }
-_TEXT_ENCODERS = (("lora_te1_", "text_encoder"), ("lora_te2_", "text_encoder_2"), ("lora_te3_", "text_encoder_3"))
+_TEXT_ENCODER_PREFIXES = (
+    ("lora_te1_", "text_encoder"),
+    ("lora_te2_", "text_encoder_2"),
+    ("lora_te3_", "text_encoder_3"),
+)
 
 
 def normalise_key(key: str) -> tuple[str, str] | None:
     """(layer, part) with the part under LyCORIS' name, or None for a key that is no adapter's."""
     key = key.removeprefix("base_model.model.")
-    for alias, part in _ALIASES.items():
+    for alias, suffix in _LYCORIS_SUFFIXES.items():
         if key.endswith(f".{alias}"):
-            return key.removesuffix(f".{alias}"), part
-    old = _OLD_DIFFUSERS.fullmatch(key)
-    if old:
-        return old[1], f"lora_{old[2]}.weight"
-    found = _PART.fullmatch(key)
-    return (found[1], found[2]) if found else None
+            return key.removesuffix(f".{alias}"), suffix
+    old_match = _OLD_DIFFUSERS.fullmatch(key)
+    if old_match:
+        return old_match[1], f"lora_{old_match[2]}.weight"
+    match = _KEY_PATTERN.fullmatch(key)
+    return (match[1], match[2]) if match else None
 
 
-def method_of(parts: Mapping[str, Tensor]) -> str:
+def method_of(tensors: Mapping[str, Tensor]) -> str:
     """The method of one layer, in the field's words."""
-    if any(part.startswith("lokr_") for part in parts):
-        return "LoKr" + (" with DoRA" if "dora_scale" in parts else "")
-    return next((name for part, name in _METHODS.items() if part in parts), "unknown")
+    if any(suffix.startswith("lokr_") for suffix in tensors):
+        return "LoKr" + (" with DoRA" if "dora_scale" in tensors else "")
+    return next((name for suffix, name in _METHODS_BY_SUFFIX.items() if suffix in tensors), "unknown")
 
 
 def part_of(layer: str) -> str:
     """Which part of the model a layer belongs to, by diffusers' folder."""
-    for prefix, part in _TEXT_ENCODERS:
+    for prefix, part in _TEXT_ENCODER_PREFIXES:
         if layer.startswith(prefix):
             return part
     if layer.startswith(("lora_te_", "text_encoder.")):
@@ -86,11 +90,11 @@ def family_of_file(layers: Mapping[str, Mapping[str, Tensor]], metadata: Mapping
         return "FLUX.1"
     if "joint_blocks" in names or ("transformer_blocks" in names and "add_q_proj" in names):
         return "Stable Diffusion 3"
-    for layer, parts in layers.items():
-        if re.search(r"attn2[._](?:processor\.)?to_[kv]$", layer) and "lora_down.weight" in parts:
-            width = parts["lora_down.weight"].shape[1]
+    for layer, tensors in layers.items():
+        if re.search(r"attn2[._](?:processor\.)?to_[kv]$", layer) and "lora_down.weight" in tensors:
+            width = tensors["lora_down.weight"].shape[1]
             return _TEXT_WIDTHS.get(width, f"unknown (its text embeddings are {width} wide)")
     version, architecture = metadata.get("ss_base_model_version", ""), metadata.get("modelspec.architecture", "")
-    told = [name for start, name in _VERSIONS.items() if version.startswith(start)]
-    told += [name for start, name in _ARCHITECTURES.items() if architecture.startswith(start)]
-    return f"{told[0]}, as the file says" if told else "unknown"
+    families = [name for prefix, name in _FAMILIES_BY_VERSION.items() if version.startswith(prefix)]
+    families += [name for prefix, name in _FAMILIES_BY_ARCHITECTURE.items() if architecture.startswith(prefix)]
+    return f"{families[0]}, as the file says" if families else "unknown"

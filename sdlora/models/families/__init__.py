@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["FamilyName", "Layout", "family_of", "find_layout"]
 
 # Imported when first used: most commands need only a base model's digest.
-_HOMES: dict[FamilyName, tuple[str, str]] = {
+_FAMILY_CLASSES: dict[FamilyName, tuple[str, str]] = {
     "sd1": ("sdlora.models.families.stable_diffusion", "StableDiffusion1"),
     "sd2": ("sdlora.models.families.stable_diffusion", "StableDiffusion2"),
     "sdxl": ("sdlora.models.families.stable_diffusion_xl", "StableDiffusionXL"),
@@ -30,6 +30,6 @@ def family_of(folder: Path) -> Family:
         WeightsError: a settings file is missing or damaged, or the family is not supported.
     """
     layout = find_layout(folder)
-    module, name = _HOMES[layout.name]
+    module, name = _FAMILY_CLASSES[layout.name]
     family: Family = getattr(import_module(module), name)(folder, layout)
     return family

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sdlora.diffusion.objectives import Objective
-from sdlora.models.families.dit_names import Place
+from sdlora.models.families.dit_names import LayerSlice
 from sdlora.models.families.layouts import Layout, read_json
 
 Sampler = Literal["ddim", "dpm++"]
@@ -40,7 +40,7 @@ class TextPart(ABC):
     tokenizer_class: ClassVar[Any]
     output_names: ClassVar[tuple[str, ...]]
     is_t5: ClassVar[bool] = False
-    shows_last_layer: ClassVar[bool] = True
+    uses_last_layer: ClassVar[bool] = True
     """Whether any output passes through the encoder's last layer: if not, nothing can be learnt there."""
 
     def __init__(self, folder: str, tokenizer_folder: str, max_tokens: int | None = None) -> None:
@@ -190,12 +190,12 @@ class Family(ABC):
     def kohya_name(self, layer: str) -> str:
         """The name of a denoiser layer in kohya's files, without the tensor's own suffix."""
 
-    def kohya_place(self, layer: str) -> Place:
+    def kohya_slice(self, layer: str) -> LayerSlice:
         """Where a low-rank update of a denoiser layer is written in kohya's files: alone, or as rows of a larger one.
 
         Other kinds of update cannot be joined; they go by `kohya_name`.
         """
-        return Place(self.kohya_name(layer))
+        return LayerSlice(self.kohya_name(layer))
 
     def kohya_text_name(self, part: str, layer: str) -> str:
         """The name of a text encoder's layer in kohya's files.
@@ -217,7 +217,7 @@ class Family(ABC):
         """The `ss_*` and `modelspec.*` entries that tools choose their loader by."""
 
 
-def free(device: torch.device) -> None:
+def empty_device_cache(device: torch.device) -> None:
     """Hand the memory of parts that nothing refers to any more back to the device, for others to take."""
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -14,7 +14,7 @@ _BLOCK = re.compile(r"(?P<kind>transformer_blocks|single_transformer_blocks)\.(?
 
 
 @dataclass(frozen=True)
-class Place:
+class LayerSlice:
     """Where a layer's weight lies in the original code base.
 
     Attributes:
@@ -28,17 +28,17 @@ class Place:
     rows: int | None = None
 
 
-def _rows(name: str, hidden: int, *layers: str, more: Mapping[str, int] | None = None) -> dict[str, Place]:
+def _rows(name: str, hidden: int, *layers: str, extra_rows: Mapping[str, int] | None = None) -> dict[str, LayerSlice]:
     """Layers of `hidden` rows each, one below the other; then those of `more`."""
-    places, first = {}, 0
-    sizes = {**dict.fromkeys(layers, hidden), **(more or {})}
+    slices, first_row = {}, 0
+    sizes = {**dict.fromkeys(layers, hidden), **(extra_rows or {})}
     for layer, rows in sizes.items():
-        places[layer] = Place(name, first, sum(sizes.values()))
-        first += rows
-    return places
+        slices[layer] = LayerSlice(name, first_row, sum(sizes.values()))
+        first_row += rows
+    return slices
 
 
-def sd3_place(layer: str, hidden: int) -> Place | None:
+def sd3_slice(layer: str, hidden: int) -> LayerSlice | None:
     """`transformer_blocks.0.attn.to_k` -> rows of `joint_blocks.0.x_block.attn.qkv`; None for layers outside."""
     block = _BLOCK.fullmatch(layer)
     if block is None:
@@ -47,18 +47,18 @@ def sd3_place(layer: str, hidden: int) -> Place | None:
         **_rows("x_block.attn.qkv", hidden, "attn.to_q", "attn.to_k", "attn.to_v"),
         **_rows("x_block.attn2.qkv", hidden, "attn2.to_q", "attn2.to_k", "attn2.to_v"),
         **_rows("context_block.attn.qkv", hidden, "attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
-        "attn.to_out.0": Place("x_block.attn.proj"),
-        "attn2.to_out.0": Place("x_block.attn2.proj"),
-        "attn.to_add_out": Place("context_block.attn.proj"),
-        "ff.net.0.proj": Place("x_block.mlp.fc1"),
-        "ff.net.2": Place("x_block.mlp.fc2"),
-        "ff_context.net.0.proj": Place("context_block.mlp.fc1"),
-        "ff_context.net.2": Place("context_block.mlp.fc2"),
+        "attn.to_out.0": LayerSlice("x_block.attn.proj"),
+        "attn2.to_out.0": LayerSlice("x_block.attn2.proj"),
+        "attn.to_add_out": LayerSlice("context_block.attn.proj"),
+        "ff.net.0.proj": LayerSlice("x_block.mlp.fc1"),
+        "ff.net.2": LayerSlice("x_block.mlp.fc2"),
+        "ff_context.net.0.proj": LayerSlice("context_block.mlp.fc1"),
+        "ff_context.net.2": LayerSlice("context_block.mlp.fc2"),
     }
-    return _inside(f"joint_blocks.{block['index']}", inner.get(block["inner"]))
+    return _in_block(f"joint_blocks.{block['index']}", inner.get(block["inner"]))
 
 
-def flux_place(layer: str, hidden: int) -> Place | None:
+def flux_slice(layer: str, hidden: int) -> LayerSlice | None:
     """`single_transformer_blocks.0.proj_mlp` -> rows of `single_blocks.0.linear1`; None for layers outside."""
     block = _BLOCK.fullmatch(layer)
     if block is None:
@@ -66,25 +66,29 @@ def flux_place(layer: str, hidden: int) -> Place | None:
     if block["kind"] == "single_transformer_blocks":
         mlp = {"proj_mlp": 4 * hidden}
         inner = {
-            **_rows("linear1", hidden, "attn.to_q", "attn.to_k", "attn.to_v", more=mlp),
-            "proj_out": Place("linear2"),
-            "norm.linear": Place("modulation.lin"),
+            **_rows("linear1", hidden, "attn.to_q", "attn.to_k", "attn.to_v", extra_rows=mlp),
+            "proj_out": LayerSlice("linear2"),
+            "norm.linear": LayerSlice("modulation.lin"),
         }
-        return _inside(f"single_blocks.{block['index']}", inner.get(block["inner"]))
+        return _in_block(f"single_blocks.{block['index']}", inner.get(block["inner"]))
     inner = {
         **_rows("img_attn.qkv", hidden, "attn.to_q", "attn.to_k", "attn.to_v"),
         **_rows("txt_attn.qkv", hidden, "attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
-        "attn.to_out.0": Place("img_attn.proj"),
-        "attn.to_add_out": Place("txt_attn.proj"),
-        "ff.net.0.proj": Place("img_mlp.0"),
-        "ff.net.2": Place("img_mlp.2"),
-        "ff_context.net.0.proj": Place("txt_mlp.0"),
-        "ff_context.net.2": Place("txt_mlp.2"),
-        "norm1.linear": Place("img_mod.lin"),
-        "norm1_context.linear": Place("txt_mod.lin"),
+        "attn.to_out.0": LayerSlice("img_attn.proj"),
+        "attn.to_add_out": LayerSlice("txt_attn.proj"),
+        "ff.net.0.proj": LayerSlice("img_mlp.0"),
+        "ff.net.2": LayerSlice("img_mlp.2"),
+        "ff_context.net.0.proj": LayerSlice("txt_mlp.0"),
+        "ff_context.net.2": LayerSlice("txt_mlp.2"),
+        "norm1.linear": LayerSlice("img_mod.lin"),
+        "norm1_context.linear": LayerSlice("txt_mod.lin"),
     }
-    return _inside(f"double_blocks.{block['index']}", inner.get(block["inner"]))
+    return _in_block(f"double_blocks.{block['index']}", inner.get(block["inner"]))
 
 
-def _inside(block: str, place: Place | None) -> Place | None:
-    return None if place is None else Place(f"{block}.{place.name}", place.first_row, place.rows)
+def _in_block(block: str, layer_slice: LayerSlice | None) -> LayerSlice | None:
+    return (
+        None
+        if layer_slice is None
+        else LayerSlice(f"{block}.{layer_slice.name}", layer_slice.first_row, layer_slice.rows)
+    )

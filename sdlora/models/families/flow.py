@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sdlora.diffusion.objectives import FlowObjective
 from sdlora.models.families.base import Family, Sampler
-from sdlora.models.families.dit_names import Place
+from sdlora.models.families.dit_names import LayerSlice
 
 
 class FlowFamily(Family):
@@ -44,7 +44,7 @@ class FlowFamily(Family):
         return noisy
 
     @abstractmethod
-    def original_place(self, layer: str, hidden: int) -> Place | None:
+    def original_slice(self, layer: str, hidden: int) -> LayerSlice | None:
         """Where a layer lies in the original code base, if it does; `hidden` is the transformer's width."""
 
     def kohya_name(self, layer: str) -> str:
@@ -54,16 +54,16 @@ class FlowFamily(Family):
         """
         return "lora_transformer_" + layer.replace(".", "_")
 
-    def kohya_place(self, layer: str) -> Place:
+    def kohya_slice(self, layer: str) -> LayerSlice:
         """`transformer_blocks.0.attn.to_k` -> rows of `lora_unet_double_blocks_0_img_attn_qkv`, in FLUX's case.
 
         sd-scripts' names, which it, ComfyUI, Forge and diffusers read.
         """
         settings = self.denoiser_settings
-        place = self.original_place(layer, settings["num_attention_heads"] * settings["attention_head_dim"])
-        if place is None:
-            return Place(self.kohya_name(layer))
-        return replace(place, name="lora_unet_" + place.name.replace(".", "_"))
+        layer_slice = self.original_slice(layer, settings["num_attention_heads"] * settings["attention_head_dim"])
+        if layer_slice is None:
+            return LayerSlice(self.kohya_name(layer))
+        return replace(layer_slice, name="lora_unet_" + layer_slice.name.replace(".", "_"))
 
     @property
     def side_multiple_px(self) -> int:

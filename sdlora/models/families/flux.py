@@ -11,7 +11,7 @@ from diffusers import FluxPipeline, FluxTransformer2DModel
 from torch import Tensor, nn
 
 from sdlora.models.families.base import TextOutputs, TextPart
-from sdlora.models.families.dit_names import Place, flux_place
+from sdlora.models.families.dit_names import LayerSlice, flux_slice
 from sdlora.models.families.flow import FlowFamily
 from sdlora.models.families.layouts import read_json
 from sdlora.models.families.text import ClipPooled, T5Final
@@ -44,16 +44,16 @@ class Flux(FlowFamily):
         self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]
     ) -> Tensor:
         height, width = noisy.shape[-2:]
-        guided = {}
+        guidance = {}
         if self.denoiser_settings["guidance_embeds"]:
-            guided["guidance"] = torch.full((len(noisy),), TRAINING_GUIDANCE, device=noisy.device)
+            guidance["guidance"] = torch.full((len(noisy),), TRAINING_GUIDANCE, device=noisy.device)
         packed: Tensor = denoiser(
             pack(noisy),
             timestep=timesteps.expand(len(noisy)) / 1000,  # the transformer multiplies by 1000 itself
             img_ids=image_positions(height, width).to(noisy.device),
             txt_ids=torch.zeros(conditioning["encoder_hidden_states"].shape[-2], 3, device=noisy.device),
             **conditioning,
-            **guided,
+            **guidance,
             return_dict=False,
         )[0]
         return unpack(packed, height, width)
@@ -74,8 +74,8 @@ class Flux(FlowFamily):
             "pooled_prompt_embeds": conditioning["pooled_projections"],
         }
 
-    def original_place(self, layer: str, hidden: int) -> Place | None:
-        return flux_place(layer, hidden)
+    def original_slice(self, layer: str, hidden: int) -> LayerSlice | None:
+        return flux_slice(layer, hidden)
 
     def kohya_metadata(self, prediction: str) -> dict[str, str]:
         edition = "dev" if self.denoiser_settings["guidance_embeds"] else "schnell"

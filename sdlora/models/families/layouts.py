@@ -149,17 +149,17 @@ def find_layout(folder: Path) -> Layout:
     """
     index = folder / "model_index.json"
     pipeline = read_json(index).get("_class_name")
-    found = [layout for layout in LAYOUTS if layout.pipeline == pipeline]
-    if not found:
+    matching = [layout for layout in LAYOUTS if layout.pipeline == pipeline]
+    if not matching:
         raise WeightsError(
             f"base_model.source: {index} names the pipeline {pipeline!r}, which is of no supported family; "
             f"supported: {', '.join(f'{layout.title} ({layout.pipeline})' for layout in LAYOUTS)}."
         )
-    if len(found) == 1:
-        return found[0]
+    if len(matching) == 1:
+        return matching[0]
     # Version 2 made the projections around its transformer blocks linear; version 1 has 1x1 convolutions there.
     linear = bool(read_json(folder / "unet" / "config.json").get("use_linear_projection"))
-    return next(layout for layout in found if layout.name == ("sd2" if linear else "sd1"))
+    return next(layout for layout in matching if layout.name == ("sd2" if linear else "sd1"))
 
 
 def targets_of(denoiser_class: str, targets: Targets) -> tuple[str, ...]:
@@ -171,8 +171,8 @@ def targets_of(denoiser_class: str, targets: Targets) -> tuple[str, ...]:
     for layout in LAYOUTS:
         if layout.denoiser_class == denoiser_class:
             return layout.targets[targets]
-    known = sorted({layout.denoiser_class for layout in LAYOUTS})
-    raise WeightsError(f"{denoiser_class} is the denoiser of no supported family; supported: {', '.join(known)}.")
+    supported = sorted({layout.denoiser_class for layout in LAYOUTS})
+    raise WeightsError(f"{denoiser_class} is the denoiser of no supported family; supported: {', '.join(supported)}.")
 
 
 def read_json(path: Path) -> dict[str, Any]:

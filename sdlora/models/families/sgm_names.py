@@ -40,25 +40,25 @@ def sgm_name(layer: str, settings: Mapping[str, Any]) -> str:
     """
     if layer in _OUTSIDE_BLOCKS:
         return _OUTSIDE_BLOCKS[layer]
-    side, *rest = layer.split(".")
+    side, *components = layer.split(".")
     if side == "mid_block":
-        kind, index, *inner = rest
-        place = {"resnets.0": 0, "attentions.0": 1, "resnets.1": 2}[f"{kind}.{index}"]
-        return ".".join([f"middle_block.{place}", *_inside(kind, inner)])
-    level, kind, index, *inner = rest
+        kind, index, *inner = components
+        position = {"resnets.0": 0, "attentions.0": 1, "resnets.1": 2}[f"{kind}.{index}"]
+        return ".".join([f"middle_block.{position}", *_inside(kind, inner)])
+    level, kind, index, *inner = components
     layers = _layers_per_level(settings)
     if side == "down_blocks":
-        first = 1 + sum(count + 1 for count in layers[: int(level)])  # 0 is conv_in; + 1 is the downsampling
+        first_block = 1 + sum(count + 1 for count in layers[: int(level)])  # 0 is conv_in; + 1 is the downsampling
         if kind == "downsamplers":
-            return f"input_blocks.{first + layers[int(level)]}.0.op"
-        block = f"input_blocks.{first + int(index)}"
+            return f"input_blocks.{first_block + layers[int(level)]}.0.op"
+        block = f"input_blocks.{first_block + int(index)}"
     else:
         counts = [count + 1 for count in reversed(layers)]
-        first = sum(counts[: int(level)])
+        first_block = sum(counts[: int(level)])
         if kind == "upsamplers":
             attends = "CrossAttn" in settings["up_block_types"][int(level)]
-            return f"output_blocks.{first + counts[int(level)] - 1}.{2 if attends else 1}.conv"
-        block = f"output_blocks.{first + int(index)}"
+            return f"output_blocks.{first_block + counts[int(level)] - 1}.{2 if attends else 1}.conv"
+        block = f"output_blocks.{first_block + int(index)}"
     return ".".join([block, "0" if kind == "resnets" else "1", *_inside(kind, inner)])
 
 

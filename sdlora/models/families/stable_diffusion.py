@@ -90,10 +90,12 @@ class StableDiffusion1(UNetFamily):
 
     def kohya_metadata(self, prediction: str) -> dict[str, str]:
         # A1111 takes any file with other metadata for version 1, so a small model of this shape is named as what it is.
-        known = self.denoiser_settings["cross_attention_dim"] == 768
+        has_published_width = self.denoiser_settings["cross_attention_dim"] == 768
         return {
             "ss_v2": "False",
-            "ss_base_model_version": ("sd_v1" + "_v" * (prediction == "v_prediction")) if known else "sdlora",
+            "ss_base_model_version": ("sd_v1" + "_v" * (prediction == "v_prediction"))
+            if has_published_width
+            else "sdlora",
             "modelspec.architecture": "stable-diffusion-v1/lora",
         }
 

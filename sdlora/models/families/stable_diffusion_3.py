@@ -10,7 +10,7 @@ from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
 from torch import Tensor, nn
 
 from sdlora.models.families.base import TextOutputs, TextPart
-from sdlora.models.families.dit_names import Place, sd3_place
+from sdlora.models.families.dit_names import LayerSlice, sd3_slice
 from sdlora.models.families.flow import FlowFamily
 from sdlora.models.families.text import ClipProjected, T5Final
 
@@ -31,8 +31,8 @@ class StableDiffusion3(FlowFamily):
         return clips + t5
 
     def conditioning(self, outputs: TextOutputs) -> dict[str, Tensor]:
-        first, second = outputs["text_encoder"], outputs["text_encoder_2"]
-        clip = torch.cat([first["hidden"], second["hidden"]], dim=-1)  # (B, 77, D1 + D2)
+        clip_l, clip_g = outputs["text_encoder"], outputs["text_encoder_2"]
+        clip = torch.cat([clip_l["hidden"], clip_g["hidden"]], dim=-1)  # (B, 77, D1 + D2)
         width = self.denoiser_settings["joint_attention_dim"]
         clip = nn.functional.pad(clip, (0, width - clip.shape[-1]))  # (B, 77, D)
         if "text_encoder_3" in outputs:
@@ -41,7 +41,7 @@ class StableDiffusion3(FlowFamily):
             t5 = clip.new_zeros(len(clip), T5_TOKENS, width)  # what the base was shown where T5 was left out
         return {
             "encoder_hidden_states": torch.cat([clip, t5], dim=-2),  # (B, 77 + 256, D)
-            "pooled_projections": torch.cat([first["pooled"], second["pooled"]], dim=-1),  # (B, P1 + P2)
+            "pooled_projections": torch.cat([clip_l["pooled"], clip_g["pooled"]], dim=-1),  # (B, P1 + P2)
         }
 
     def predict(
@@ -63,8 +63,8 @@ class StableDiffusion3(FlowFamily):
             "negative_pooled_prompt_embeds": negative["pooled_projections"],
         }
 
-    def original_place(self, layer: str, hidden: int) -> Place | None:
-        return sd3_place(layer, hidden)
+    def original_slice(self, layer: str, hidden: int) -> LayerSlice | None:
+        return sd3_slice(layer, hidden)
 
     def kohya_metadata(self, prediction: str) -> dict[str, str]:
         edition = "3.5" if self.denoiser_settings.get("qk_norm") else "3"

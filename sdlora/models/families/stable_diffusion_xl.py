@@ -25,10 +25,10 @@ class StableDiffusionXL(UNetFamily):
         return ClipPenultimate("text_encoder", "tokenizer"), ClipProjected("text_encoder_2", "tokenizer_2")
 
     def conditioning(self, outputs: TextOutputs) -> dict[str, Tensor]:
-        first, second = outputs["text_encoder"], outputs["text_encoder_2"]
+        clip_l, clip_g = outputs["text_encoder"], outputs["text_encoder_2"]
         return {
-            "encoder_hidden_states": torch.cat([first["hidden"], second["hidden"]], dim=-1),  # (B, T, D1 + D2)
-            "text_embeds": second["pooled"],  # (B, P)
+            "encoder_hidden_states": torch.cat([clip_l["hidden"], clip_g["hidden"]], dim=-1),  # (B, T, D1 + D2)
+            "text_embeds": clip_g["pooled"],  # (B, P)
         }
 
     shows_framing = True
@@ -44,8 +44,8 @@ class StableDiffusionXL(UNetFamily):
         time_ids = conditioning.get("time_ids")
         if time_ids is None:  # as the stock pipeline draws: an image of this size, not cropped
             side_px = (noisy.shape[-2] * self.latent_reduction, noisy.shape[-1] * self.latent_reduction)
-            whole = self.image_conditioning(Framing(side_px, (0, 0), side_px))["time_ids"]
-            time_ids = whole.to(noisy.device).expand(len(noisy), -1)
+            uncropped = self.image_conditioning(Framing(side_px, (0, 0), side_px))["time_ids"]
+            time_ids = uncropped.to(noisy.device).expand(len(noisy), -1)
         prediction: Tensor = denoiser(
             noisy,
             timesteps,

@@ -28,7 +28,7 @@ class ClipPenultimate(TextPart):
     """The hidden state before CLIP's last layer, without the final norm: Stable Diffusion XL's first encoder."""
 
     encoder_class = CLIPTextModel
-    shows_last_layer = False
+    uses_last_layer = False
     tokenizer_class = CLIPTokenizer
     output_names = ("hidden",)
 
@@ -44,8 +44,8 @@ class ClipProjected(TextPart):
     output_names = ("hidden", "pooled")
 
     def outputs(self, encoder: nn.Module, token_ids: Tensor) -> dict[str, Tensor]:
-        made: Any = encoder(token_ids, output_hidden_states=True)
-        return {"hidden": made.hidden_states[-2], "pooled": made.text_embeds}  # (B, T, D), (B, P)
+        output: Any = encoder(token_ids, output_hidden_states=True)
+        return {"hidden": output.hidden_states[-2], "pooled": output.text_embeds}  # (B, T, D), (B, P)
 
 
 class ClipPooled(TextPart):

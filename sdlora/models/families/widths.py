@@ -23,11 +23,11 @@ def check_widths(folder: Path, layout: Layout) -> None:
     parts = ("vae", layout.denoiser, *(text.encoder for text in layout.text_of(folder)))
     settings = {part: read_json(folder / part / "config.json") for part in parts}
     try:
-        for given, has, expecting, wants in _WIDTHS[layout.name](settings):
-            if has != wants:
+        for width_name, width, expected_name, expected_width in _WIDTHS[layout.name](settings):
+            if width != expected_width:
                 raise WeightsError(
-                    f"base_model.source: the parts of {folder} do not belong together: {given} is {has}, but "
-                    f"{expecting} is {wants} (read as {layout.title}). Take all parts from one model."
+                    f"base_model.source: the parts of {folder} do not belong together: {width_name} is {width}, but "
+                    f"{expected_name} is {expected_width} (read as {layout.title}). Take all parts from one model."
                 )
     except (KeyError, TypeError) as error:
         raise WeightsError(
@@ -63,9 +63,9 @@ def _sdxl(settings: Settings) -> Widths:
 
 
 def _sd3(settings: Settings) -> Widths:
-    transformer, first, second = (settings[part] for part in ("transformer", "text_encoder", "text_encoder_2"))
+    transformer, clip_l, clip_g = (settings[part] for part in ("transformer", "text_encoder", "text_encoder_2"))
     yield _latents(settings["vae"], transformer)
-    pooled = first["projection_dim"] + second["projection_dim"]
+    pooled = clip_l["projection_dim"] + clip_g["projection_dim"]
     yield (
         "the two projection_dim of the text encoders",
         pooled,

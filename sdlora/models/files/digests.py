@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sdlora.core.files import file_sha256
 
-_SUFFIXES = (".safetensors", ".json", ".txt")
+_IDENTITY_SUFFIXES = (".safetensors", ".json", ".txt")
 _SETTLED_SECONDS = 2.0  # a younger file may still change without its timestamp showing it
 
 
@@ -23,12 +23,12 @@ class DigestCache:
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
-        self._known: dict[str, list[int | str]] = {}
+        self._entries: dict[str, list[int | str]] = {}
         if path is not None:
             try:
-                self._known = dict(json.loads(path.read_text()))
+                self._entries = dict(json.loads(path.read_text()))
             except (OSError, ValueError, TypeError):
-                self._known = {}
+                self._entries = {}
 
     @classmethod
     def of_home(cls, home: Path) -> DigestCache:
@@ -37,12 +37,12 @@ class DigestCache:
     def sha256(self, path: Path) -> str:
         stat = path.stat()
         key = str(path.resolve())
-        known = self._known.get(key)
-        if isinstance(known, list) and known[:2] == [stat.st_size, stat.st_mtime_ns]:
-            return str(known[2])
+        entry = self._entries.get(key)
+        if isinstance(entry, list) and entry[:2] == [stat.st_size, stat.st_mtime_ns]:
+            return str(entry[2])
         digest = file_sha256(path)
         if time.time() - stat.st_mtime > _SETTLED_SECONDS:
-            self._known[key] = [stat.st_size, stat.st_mtime_ns, digest]
+            self._entries[key] = [stat.st_size, stat.st_mtime_ns, digest]
             self._write()
         return digest
 
@@ -52,7 +52,7 @@ class DigestCache:
         partial = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps(self._known))
+            partial.write_text(json.dumps(self._entries))
             partial.replace(self.path)
         except OSError:
             partial.unlink(missing_ok=True)
@@ -71,6 +71,6 @@ def folder_digest(folder: Path, cache: DigestCache | None = None) -> str:
 def identity_files(folder: Path) -> Iterable[Path]:
     """The files that decide what a model folder computes, sorted; hidden folders are download bookkeeping."""
     for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.suffix in _SUFFIXES and path.is_file() and not hidden:
+        hidden = any(component.startswith(".") for component in path.relative_to(folder).parts)
+        if path.suffix in _IDENTITY_SUFFIXES and path.is_file() and not hidden:
             yield path

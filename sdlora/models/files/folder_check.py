@@ -21,10 +21,10 @@ def check_folder(folder: Path) -> None:
     """
     layout = find_layout(folder)
     read_json(folder / "scheduler" / "scheduler_config.json")
-    present = layout.text_of(folder)
-    for text in present:
+    text_folders = layout.text_of(folder)
+    for text in text_folders:
         _check_tokenizer(folder / text.tokenizer)
-    for part in ("vae", layout.denoiser, *(text.encoder for text in present)):
+    for part in ("vae", layout.denoiser, *(text.encoder for text in text_folders)):
         read_json(folder / part / "config.json")
         for path in weights_files(folder, part):
             check_safetensors(path)

@@ -70,9 +70,9 @@ def original_tensors(family: Family, parts: Mapping[str, Mapping[str, Tensor]]) 
         original = _vae_name(name, levels)
         square = ".attn_1." in original and original.endswith(".weight") and tensor.ndim == 2
         tensors[f"{prefix}{original}"] = tensor[:, :, None, None] if square else tensor
-    for folder, (place, kind) in _TEXT_PREFIXES[family.name].items():
+    for folder, (text_prefix, kind) in _TEXT_PREFIXES[family.name].items():
         if folder in parts:
-            tensors |= {f"{place}{name}": tensor for name, tensor in _text_tensors(kind, parts[folder]).items()}
+            tensors |= {f"{text_prefix}{name}": tensor for name, tensor in _text_tensors(kind, parts[folder]).items()}
     return tensors
 
 
@@ -81,9 +81,9 @@ def _text_tensors(kind: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {f"{_T5}{name}": tensor for name, tensor in state.items() if name != "encoder.embed_tokens.weight"}
     if kind == _OPEN_CLIP:
         return {f"{_OPEN_CLIP}{name}": tensor for name, tensor in _open_clip_tensors(state).items()}
-    plain = _clip_tensors(state)
+    unprefixed = _clip_tensors(state)
     # The projection lies beside the text model, not in it.
-    return {f"{'transformer.' if n.startswith('text_projection') else _CLIP}{n}": t for n, t in plain.items()}
+    return {f"{'transformer.' if n.startswith('text_projection') else _CLIP}{n}": t for n, t in unprefixed.items()}
 
 
 def _unet_name(name: str, settings: Mapping[str, Any]) -> str:
@@ -92,8 +92,8 @@ def _unet_name(name: str, settings: Mapping[str, Any]) -> str:
 
 
 def _vae_name(name: str, levels: int) -> str:
-    side, *rest = name.split(".")
-    name = ".".join(rest)
+    side, *components = name.split(".")
+    name = ".".join(components)
     for level in range(levels):
         name = name.replace(f"down_blocks.{level}.", f"down.{level}.")
         name = name.replace(f"up_blocks.{level}.", f"up.{levels - 1 - level}.")
@@ -112,9 +112,9 @@ def _clip_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _open_clip_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """OpenCLIP keeps query, key and value in one matrix, and multiplies by the projection from the other side."""
-    plain = _clip_tensors(state)
+    unprefixed = _clip_tensors(state)
     tensors: dict[str, Tensor] = {}
-    for name, tensor in plain.items():
+    for name, tensor in unprefixed.items():
         if name in _OPEN_CLIP_NAMES:
             tensors[_OPEN_CLIP_NAMES[name]] = tensor
         elif name == "text_projection.weight":
@@ -123,7 +123,7 @@ def _open_clip_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             index, inner = name.removeprefix("encoder.layers.").split(".", 1)
             block, (layer, _, leaf) = f"transformer.resblocks.{index}.", inner.rpartition(".")
             if layer == "self_attn.q_proj":
-                rows = [plain[name.replace("q_proj", other)] for other in ("q_proj", "k_proj", "v_proj")]
+                rows = [unprefixed[name.replace("q_proj", projection)] for projection in ("q_proj", "k_proj", "v_proj")]
                 tensors[f"{block}attn.in_proj_{leaf}"] = torch.cat(rows)
             elif layer not in ("self_attn.k_proj", "self_attn.v_proj"):
                 tensors[f"{block}{_OPEN_CLIP_LAYERS[layer]}.{leaf}"] = tensor

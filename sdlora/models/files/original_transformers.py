@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from sdlora.models.families.dit_names import Place
+from sdlora.models.families.dit_names import LayerSlice
 from sdlora.models.families.flow import FlowFamily
 
 _BLOCK = re.compile(r"(?P<kind>(?:single_)?transformer_blocks)\.(?P<index>\d+)\.(?P<inner>.+)")
@@ -77,17 +77,18 @@ def transformer_tensors(family: FlowFamily, state: Mapping[str, Tensor]) -> dict
         if name == "pos_embed.pos_embed":
             stacks["pos_embed"] = [(0, tensor)]
             continue
-        place = family.original_place(layer, hidden) or Place(_name(family.name, layer))
+        layer_slice = family.original_slice(layer, hidden) or LayerSlice(_original_name(family.name, layer))
         # FLUX calls the factors of a norm its scale.
-        leaf = "scale" if family.name == "flux" and place.name.endswith("_norm") else leaf
+        leaf = "scale" if family.name == "flux" and layer_slice.name.endswith("_norm") else leaf
         rows = torch.cat(tensor.chunk(2)[::-1]) if layer in swapped else tensor
-        stacks.setdefault(f"{place.name}.{leaf}", []).append((place.first_row, rows))
+        stacks.setdefault(f"{layer_slice.name}.{leaf}", []).append((layer_slice.first_row, rows))
     return {
-        name: torch.cat([rows for _, rows in sorted(stack, key=lambda part: part[0])]) for name, stack in stacks.items()
+        name: torch.cat([rows for _, rows in sorted(stack, key=lambda entry: entry[0])])
+        for name, stack in stacks.items()
     }
 
 
-def _name(family: str, layer: str) -> str:
+def _original_name(family: str, layer: str) -> str:
     """A layer that no other lies beside, by its original name."""
     block = _BLOCK.fullmatch(layer)
     if block is None:

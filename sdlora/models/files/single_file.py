@@ -44,23 +44,23 @@ def convert_single_file(path: Path, layout: str | None, home: Path) -> Path:
     """
     check_safetensors(path)
     kind = recognise(path)
-    given = Path(layout).expanduser() if layout else None
-    if given is None and kind.family not in _SHIPPED_TOKENIZERS:
-        raise WeightsError(_needs_layout(path, kind))
-    family = find_layout(given or _SHIPPED / kind.family)
+    custom_layout = Path(layout).expanduser() if layout else None
+    if custom_layout is None and kind.family not in _SHIPPED_TOKENIZERS:
+        raise WeightsError(_needs_layout_message(path, kind))
+    family = find_layout(custom_layout or _SHIPPED / kind.family)
     if family.name != kind.family:
         raise WeightsError(
-            f"base_model.layout: {given} is of {family.title}, but {path.name} has the tensors of {kind.family}. "
-            "Give a layout of the checkpoint's own family."
+            f"base_model.layout: {custom_layout} is of {family.title}, but {path.name} has the tensors of "
+            f"{kind.family}. Give a layout of the checkpoint's own family."
         )
-    settings = sorted((given or _SHIPPED).rglob("*.json"))
+    settings = sorted((custom_layout or _SHIPPED).rglob("*.json"))
     key = hashlib.sha256("".join([file_sha256(path), *map(file_sha256, settings)]).encode()).hexdigest()
     folder = (home / "bases" / key[:16]).resolve()
     if (folder / "model_index.json").is_file():
         return folder
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
-        with _layout_folder(given, kind, partial.with_suffix(".layout")) as layout_folder:
+        with _layout_folder(custom_layout, kind, partial.with_suffix(".layout")) as layout_folder:
             pipeline = _read(path, layout_folder, kind, family)
             pipeline.save_pretrained(partial, safe_serialization=True)
         check_folder(partial)
@@ -68,7 +68,7 @@ def convert_single_file(path: Path, layout: str | None, home: Path) -> Path:
     except (OSError, SafetensorError) as error:
         raise StorageError(f"Cannot write the converted base model to {folder.parent}: {error}.") from error
     except NotImplementedError as error:  # a tensor that the file did not fill is still without storage
-        raise WeightsError(_misfit(path, given, "tensors are missing from the file")) from error
+        raise WeightsError(_misfit_message(path, custom_layout, "tensors are missing from the file")) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
@@ -88,10 +88,10 @@ def clip_tokenizer(pad_token: str) -> Any:
 
 
 @contextmanager
-def _layout_folder(given: Path | None, kind: CheckpointKind, scratch: Path) -> Iterator[Path]:
+def _layout_folder(custom_layout: Path | None, kind: CheckpointKind, scratch: Path) -> Iterator[Path]:
     """The layout that was given, or the shipped one with its tokenizers, for as long as it is needed."""
-    if given is not None:
-        yield given
+    if custom_layout is not None:
+        yield custom_layout
         return
     try:
         shutil.copytree(_SHIPPED / kind.family, scratch)
@@ -114,21 +114,21 @@ def _read(path: Path, layout: Path, kind: CheckpointKind, family: Layout) -> Any
     from sdlora.models.families import family_of
     from sdlora.models.quiet import no_progress_bars
 
-    pipeline = family_of(layout).pipeline_class
-    options = {"safety_checker": None} if "safety_checker" in signature(pipeline).parameters else {}
+    pipeline_class = family_of(layout).pipeline_class
+    options = {"safety_checker": None} if "safety_checker" in signature(pipeline_class).parameters else {}
     parts = _parts_from_layout(path, layout, kind, family)
     try:
         with no_progress_bars():
-            whole = pipeline.from_single_file(
+            pipeline = pipeline_class.from_single_file(
                 str(path), config=str(layout), local_files_only=True, torch_dtype=_dtype(path), **options, **parts
             )
-            for component in whole.components.values():
+            for component in pipeline.components.values():
                 if hasattr(component, "tie_weights"):  # T5 keeps one of its two names for the same embedding
                     component.tie_weights()
-            return whole
+            return pipeline
     # diffusers answers a wrong layout with whatever its conversion trips over (KeyError, ValueError, OSError, ...).
     except Exception as error:
-        raise WeightsError(_misfit(path, layout, f"{type(error).__name__}: {error}")) from error
+        raise WeightsError(_misfit_message(path, layout, f"{type(error).__name__}: {error}")) from error
 
 
 def _parts_from_layout(path: Path, layout: Path, kind: CheckpointKind, family: Layout) -> dict[str, Any]:
@@ -166,26 +166,26 @@ def _dtype(path: Path) -> Any:
     return torch.float16 if kinds == {"F16"} else torch.bfloat16
 
 
-def _needs_layout(path: Path, kind: CheckpointKind) -> str:
-    why = {
+def _needs_layout_message(path: Path, kind: CheckpointKind) -> str:
+    reasons = {
         "sd2": "version 2 was published with two kinds of prediction, which its tensors do not tell apart",
         "sd3": "the tokenizer of its T5 encoder does not ship with sdlora",
         "flux": "the tokenizer of its T5 encoder does not ship with sdlora",
     }
     return (
-        f"base_model.source: {path.name} holds weights only, and {why[kind.family]}. Set base_model.layout to a "
+        f"base_model.source: {path.name} holds weights only, and {reasons[kind.family]}. Set base_model.layout to a "
         "diffusers folder of the same architecture (model_index.json, the config.json of each part, tokenizers, "
         "scheduler)."
     )
 
 
-def _misfit(path: Path, layout: Path | None, found: str) -> str:
+def _misfit_message(path: Path, layout: Path | None, problem: str) -> str:
     if layout is None or _SHIPPED in layout.parents or layout.suffix == ".layout":
         return (
-            f"base_model.source: {path} does not have the usual settings of its family ({found}). "
+            f"base_model.source: {path} does not have the usual settings of its family ({problem}). "
             "Set base_model.layout to a diffusers folder with its own."
         )
     return (
-        f"base_model.source: {path} cannot be read with base_model.layout {layout} ({found}). "
+        f"base_model.source: {path} cannot be read with base_model.layout {layout} ({problem}). "
         "Give the layout of the same architecture."
     )

@@ -43,10 +43,10 @@ def verify(ref: BaseModelRef, home: Path | None = None) -> None:
         WeightsError: a file is missing or has changed.
     """
     check_folder(ref.folder)
-    found = folder_digest(ref.folder, DigestCache.of_home(home) if home else None)
-    if found != ref.digest:
+    digest = folder_digest(ref.folder, DigestCache.of_home(home) if home else None)
+    if digest != ref.digest:
         raise WeightsError(
-            f"The base model {ref.name} in {ref.folder} has digest {found[:12]}, expected {ref.digest[:12]}: "
+            f"The base model {ref.name} in {ref.folder} has digest {digest[:12]}, expected {ref.digest[:12]}: "
             "its files changed. Restore them, or start again from the changed base model."
         )
 

@@ -16,7 +16,7 @@ from sdlora.data.pixels import load_images_uint8
 from sdlora.data.snapshot import SnapshotRow
 from sdlora.models import parts
 from sdlora.models.encode import encode_images
-from sdlora.models.families.base import free
+from sdlora.models.families.base import empty_device_cache
 from sdlora.models.files.digests import DigestCache, folder_digest
 from sdlora.store.image_store import ImageStore
 from sdlora.training.inputs.framing import Size
@@ -58,7 +58,7 @@ class ImageEncoder:
     def close(self) -> None:
         """Free the autoencoder's memory."""
         self._autoencoder = None
-        free(self.device)
+        empty_device_cache(self.device)
 
     def _latents_of_size(self, digests: Sequence[str], size: Size, mirror: bool) -> dict[str, Tensor]:
         # Another background gives other pixels, so each background has a cache folder of its own.

@@ -16,7 +16,7 @@ from sdlora.core.files import json_digest, replace_file
 from sdlora.core.progress import OnProgress
 from sdlora.core.refs import BaseModelRef
 from sdlora.models import parts
-from sdlora.models.families.base import free
+from sdlora.models.families.base import empty_device_cache
 from sdlora.models.stable_diffusion import StableDiffusion
 from sdlora.training.config import ResolvedTraining
 from sdlora.training.identity import PRIOR_VERSION
@@ -120,7 +120,7 @@ def draw_prior_images(
             if on_progress:
                 on_progress("draw prior images", done, total)
         del model
-        free(device)
+        empty_device_cache(device)
         images = cache.load(keys)  # read back, so that this run trains on the same images as the next one
     return {key: images[key] for key in keys}
 

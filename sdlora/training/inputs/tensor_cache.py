@@ -18,7 +18,7 @@ from torch import Tensor
 from sdlora.core.errors import StorageError
 from sdlora.core.files import file_sha256
 from sdlora.core.progress import OnProgress
-from sdlora.models.families.base import free
+from sdlora.models.families.base import empty_device_cache
 
 _KEYS_PER_FILE = 64
 
@@ -87,7 +87,7 @@ class TensorCache:
                 if on_progress:
                     on_progress(stage, start + len(chunk), len(missing))
             del encode
-            free(device)
+            empty_device_cache(device)
             # Read back, so that this run trains on the same tensors as the next one.
             entries = self.load(requested)
         return {entry: entries[entry] for entry in requested if entry in entries}

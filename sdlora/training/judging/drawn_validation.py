@@ -59,7 +59,7 @@ class DrawnValidation:
         denoiser.eval()
         try:
             with torch.random.fork_rng():
-                model = StableDiffusion.around(self.base, denoiser, self.precision, text_encoders)
+                model = StableDiffusion.from_parts(self.base, denoiser, self.precision, text_encoders)
                 images = model.generate(
                     self.prompts,
                     self.seeds,

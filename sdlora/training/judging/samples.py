@@ -64,7 +64,7 @@ class Samples:
         denoiser.eval()
         try:
             with torch.random.fork_rng():
-                model = StableDiffusion.around(self.base, denoiser, self.precision, text_encoders)
+                model = StableDiffusion.from_parts(self.base, denoiser, self.precision, text_encoders)
                 seeds = list(range(self.seed, self.seed + len(self.prompts)))
                 images = model.generate(  # (N, 3, H, W)
                     self.prompts, seeds, steps=self.steps, on_progress=lambda _stage, _done, _total: check()

@@ -43,7 +43,7 @@ class ValidationResult:
         if other is None:
             return None
         if by == "kid" and self.kid and other.kid:
-            return self.kid.less(other.kid)
+            return self.kid.minus(other.kid)
         if self.errors.numel() < 2:
             return None
         return paired_difference(self.errors, other.errors, seed)

@@ -12,7 +12,7 @@ from sdlora.lora.load import merge
 from sdlora.lora.updates import LowRankUpdate
 from sdlora.models import parts
 from sdlora.models.config import BaseModelConfig
-from sdlora.models.families.dit_names import flux_place
+from sdlora.models.families.dit_names import flux_slice
 from sdlora.models.files.sources import load_base_model
 from tests import comfyui, families
 from tests.original import denoiser_rows, flux_tensors, original_weights
@@ -96,11 +96,11 @@ def test_diffusers_takes_joined_layers_of_the_published_width_apart_again():
     block, parts_of_block, file = "single_transformer_blocks.0", [], {}
     for layer, rows in sizes.items():
         down, up = torch.randn(2, 3072, generator=generator), torch.randn(rows, 2, generator=generator)
-        place = flux_place(f"{block}.{layer}", 3072)
+        place = flux_slice(f"{block}.{layer}", 3072)
         parts_of_block.append((LowRankUpdate(down, up, 3.0), place))
     joined = join(parts_of_block, place.rows)
     name = "lora_unet_single_blocks_0_linear1"
-    for part, tensor in (*joined.parts().items(), ("alpha", torch.tensor(joined.alpha))):
+    for part, tensor in (*joined.tensors().items(), ("alpha", torch.tensor(joined.alpha))):
         file[f"{name}.{part}"] = tensor
     read = _convert_kohya_flux_lora_to_diffusers(file)
     for (update, _), layer in zip(parts_of_block, sizes, strict=True):
@@ -122,6 +122,6 @@ def test_the_original_names_of_flux_are_those_that_diffusers_converts():
     assert {key: tensor.shape for key, tensor in made.items()} == expected
     for layer, module in model.named_modules():
         if isinstance(module, torch.nn.Linear) and "transformer_blocks" in layer:
-            ours, theirs = flux_place(layer, 3072), denoiser_rows(model)[layer]
+            ours, theirs = flux_slice(layer, 3072), denoiser_rows(model)[layer]
             assert f"model.diffusion_model.{ours.name}.weight" == theirs.key
             assert ours.first_row == theirs.first

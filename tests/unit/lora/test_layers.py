@@ -38,9 +38,9 @@ def test_a_hadamard_update_matches_the_hand_worked_one():
 
 def test_a_kronecker_update_matches_the_hand_worked_one():
     small, large = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0], [4.0]])
-    whole = KroneckerUpdate(small, large, alpha=2.0, given_rank=1)
+    whole = KroneckerUpdate(small, large, alpha=2.0, requested_rank=1)
     assert whole.change(torch.zeros(2, 2)).tolist() == [[6.0, 12.0], [8.0, 16.0]]
-    factored = KroneckerUpdate(small, (large, torch.tensor([[1.0]])), alpha=2.0, given_rank=1)
+    factored = KroneckerUpdate(small, (large, torch.tensor([[1.0]])), alpha=2.0, requested_rank=1)
     assert torch.equal(factored.change(torch.zeros(2, 2)), whole.change(torch.zeros(2, 2)))
 
 
@@ -49,7 +49,9 @@ def test_a_difference_in_any_layer_or_in_alpha_is_found():
     weights = {"a": torch.zeros(2, 2)}
 
     def check(**written):
-        changes = {name: change_of({**one.parts(), "alpha": torch.tensor(one.alpha)}) for name, one in written.items()}
+        changes = {
+            name: change_of({**one.tensors(), "alpha": torch.tensor(one.alpha)}) for name, one in written.items()
+        }
         require_equal(changes, {"a": update}, weights, "file")
 
     check(a=update)

@@ -133,7 +133,7 @@ def lokr_rule(layer, weight):
 def test_both_forms_of_a_kronecker_product_occur(base):
     def whole(rank):
         updates = collect_updates(trained(base, filled_lora(method="lokr", rank=rank)))
-        return {"lokr_w2" in update.parts() for update in updates.values()}
+        return {"lokr_w2" in update.tensors() for update in updates.values()}
 
     assert whole(2) == {True, False}
     assert True in whole(8)
