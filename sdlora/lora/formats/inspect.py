@@ -16,9 +16,9 @@ from torch import Tensor
 
 from sdlora.core.errors import WeightsError
 from sdlora.core.refs import ADAPTER_WEIGHTS
-from sdlora.lora.formats.beside import sidecar_metadata
 from sdlora.lora.formats.diffusers import METADATA_KEY
 from sdlora.lora.formats.recognise import family_of_file, method_of, normalise_key, part_of
+from sdlora.lora.formats.sidecar import sidecar_metadata
 from sdlora.models.files.folder_check import PICKLE_SUFFIXES, pickle_message
 
 _MAX_WORDS = 8
