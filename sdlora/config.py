@@ -21,7 +21,7 @@ from sdlora.data.config import DataConfig
 from sdlora.evaluation.config import EvaluationConfig, GateConfig
 from sdlora.lora.config import LoraConfig, ResolvedLora
 from sdlora.models.config import BaseModelConfig
-from sdlora.pretraining.plan import PretrainPlan
+from sdlora.pretraining.config import PretrainPlan
 from sdlora.training.config import ResolvedTraining, TrainingConfig
 from sdlora.training.defaults import BaseTraits, resolve_lora, resolve_training, training_fillings
 

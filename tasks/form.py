@@ -14,7 +14,7 @@ from pydantic import WithJsonSchema
 
 from sdlora.config import NAME_PATTERN, ConfigFile, PipelineConfig, parse_settings, without_empty
 from sdlora.core.errors import ConfigError
-from sdlora.pretraining.plan import PretrainPlan
+from sdlora.pretraining.config import PretrainPlan
 
 
 @dataclass(frozen=True)

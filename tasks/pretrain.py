@@ -12,8 +12,8 @@ from sdlora.core.config_base import dotted
 from sdlora.core.refs import BaseModelRef, SnapshotRef
 from sdlora.models.config import BaseModelConfig
 from sdlora.models.files.sources import load_base_model
+from sdlora.pretraining.config import PretrainPlan
 from sdlora.pretraining.launch import PretrainRequest, pretrain_snapshot
-from sdlora.pretraining.plan import PretrainPlan
 from tasks.progress import task_progress
 from tasks.run_log import TrainingLog
 from tasks.tracking import tracked_run

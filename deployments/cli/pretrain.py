@@ -23,7 +23,7 @@ def pretrain(
     """
     from deployments.local_run import prefect_at_hand
     from sdlora.config import load_file
-    from sdlora.pretraining.plan import PretrainPlan
+    from sdlora.pretraining.config import PretrainPlan
 
     plan = load_file(config, PretrainPlan) if config else PretrainPlan()
     with prefect_at_hand(home, "pretrain") as server:

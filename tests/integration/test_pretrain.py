@@ -7,8 +7,7 @@ import pytest
 from flows.pretrain import pretrain
 from sdlora.core.files import file_sha256
 from sdlora.models.stable_diffusion import StableDiffusion
-from sdlora.pretraining.config import DecoderConfig
-from sdlora.pretraining.plan import PretrainData, PretrainPlan
+from sdlora.pretraining.config import DecoderConfig, PretrainData, PretrainPlan
 from tasks.form import PLAN
 from tests.tiny import TINY
 

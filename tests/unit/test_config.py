@@ -6,7 +6,7 @@ import pytest
 
 from sdlora.config import PipelineConfig, ResolvedConfig, load_config, load_file
 from sdlora.core.errors import ConfigError
-from sdlora.pretraining.plan import PretrainPlan
+from sdlora.pretraining.config import PretrainPlan
 from tests.settings import filled_lora, filled_training
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from sdlora.config import PipelineConfig, load_config, load_file
-from sdlora.pretraining.plan import PretrainPlan
+from sdlora.pretraining.config import PretrainPlan
 
 DEPLOYMENTS = Path(__file__).parents[3] / "deployments"
 CONFIGS = sorted((DEPLOYMENTS / "configs").rglob("*.yaml"))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sdlora.config import PipelineConfig, load_config, load_file
 from sdlora.core.errors import ConfigError
 from sdlora.models.config import BaseModelConfig
-from sdlora.pretraining.plan import PretrainPlan
+from sdlora.pretraining.config import PretrainPlan
 from tasks.form import PLAN, STYLE
 from tests.tiny import tiny_base_model
 
