@@ -18,8 +18,8 @@ from sdlora.models.families import family_of
 from sdlora.models.families.base import TextPart
 from sdlora.models.files.folder_check import weights_files, weights_variant
 from sdlora.models.precision import DTYPES
+from sdlora.models.progress_bars import no_progress_bars
 from sdlora.models.quantize import quantize
-from sdlora.models.quiet import no_progress_bars
 
 # Up to this many latent positions, attention written out is faster on a CPU than the fused kernel, forward and
 # backward (16x16 positions, 2 cores: 17 against 50 ms a layer). Beyond it, its matrices would fill the memory.

@@ -179,7 +179,7 @@ def _differing_names(written: Mapping[str, Tensor], loaded: Mapping[str, Tensor]
 
 
 def _from_single_file(family: Family, path: Path, dtype: torch.dtype) -> Any:
-    from sdlora.models.quiet import no_progress_bars
+    from sdlora.models.progress_bars import no_progress_bars
 
     present = {text.encoder for text in family.layout.text_of(family.folder)}
     absent = {name: None for t in family.layout.text if t.encoder not in present for name in (t.encoder, t.tokenizer)}

@@ -17,7 +17,7 @@ from sdlora.models import parts
 from sdlora.models.config import BaseModelConfig
 from sdlora.models.families import find_layout
 from sdlora.models.files.sources import load_base_model
-from sdlora.models.quiet import no_progress_bars
+from sdlora.models.progress_bars import no_progress_bars
 from sdlora.records.choice import CHOICE_FILE
 from sdlora.store.image_store import ImageStore
 from sdlora.training.job import TrainingJob

@@ -112,7 +112,7 @@ def _schedule_of(kind: CheckpointKind) -> dict[str, Any]:
 
 def _read(path: Path, layout: Path, kind: CheckpointKind, family: Layout) -> Any:
     from sdlora.models.families import family_of
-    from sdlora.models.quiet import no_progress_bars
+    from sdlora.models.progress_bars import no_progress_bars
 
     pipeline_class = family_of(layout).pipeline_class
     options = {"safety_checker": None} if "safety_checker" in signature(pipeline_class).parameters else {}
