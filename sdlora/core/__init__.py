@@ -1,1 +1,1 @@
-"""What every part stands on: errors, files, references, progress, checkpoints, the base of settings."""
+"""Foundations of the library: errors, files, references, progress, checkpoints, the base of settings."""

@@ -1,8 +1,8 @@
-"""Checkpoints that are whole or absent.
+"""Atomic training checkpoints.
 
-A checkpoint is a folder `step-00000123` with one `state.safetensors`, one `state.json` and a `manifest.json`
-that holds the SHA-256 of both. It is written beside its final name and renamed, so a process that dies
-half-way leaves nothing that looks finished; a folder whose digests do not match is skipped, never loaded.
+A checkpoint is a folder `step-00000123` with `state.safetensors`, `state.json` and `manifest.json`. The manifest
+holds the SHA-256 of the other two. The folder is written under a temporary name and then renamed, so a process that
+dies half-way leaves no finished-looking checkpoint. A folder whose digests do not match is skipped.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FOLDER_NAME = re.compile(r"step-(\d{8})")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a training loop needs to go on: `tensors` by name and small JSON values in `values`."""
+    """State from which a training loop continues: `tensors` by name and small JSON values in `values`."""
 
     step: int
     tensors: dict[str, Tensor]
@@ -68,7 +68,7 @@ def save_checkpoint(
 
 
 def _with_own_storage(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors on the CPU; those are copied that share storage (tied weights, views), which safetensors refuses."""
+    """Copy tensors to the CPU, each with its own storage: safetensors refuses tied weights and views."""
     separate: dict[str, Tensor] = {}
     storages: set[int] = set()
     for name, tensor in tensors.items():
@@ -82,24 +82,24 @@ def _with_own_storage(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def latest_checkpoint(folder: Path) -> Checkpoint | None:
-    """Load the newest whole checkpoint of `folder`; torn or damaged ones are passed over, with a warning in the log."""
+    """Load the newest whole checkpoint of `folder`; log a warning for every damaged one that is skipped."""
     for step, path in reversed(_checkpoint_folders(folder)):
         try:
             manifest = json.loads((path / "manifest.json").read_text())
             damaged = [name for name, digest in manifest.items() if file_sha256(path / name) != digest]
             if damaged:
-                _logger.warning("%s is damaged (%s) and passed over for the one before.", path, ", ".join(damaged))
+                _logger.warning("%s is damaged (%s). Using the checkpoint before it.", path, ", ".join(damaged))
                 continue
             state = json.loads((path / "state.json").read_text())
             return Checkpoint(step, load_file(path / "state.safetensors"), state["values"])
         except (OSError, ValueError, KeyError) as error:
-            _logger.warning("%s cannot be read (%s) and is passed over for the one before.", path, error)
+            _logger.warning("%s cannot be read (%s). Using the checkpoint before it.", path, error)
             continue
     return None
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state as named tensors: `optimizer.<parameter index>.<key>`; numbers become 0-d tensors."""
+    """Flatten the optimiser's state to tensors `optimizer.<parameter index>.<key>`; numbers become 0-d tensors."""
     return {
         f"optimizer.{index}.{key}": torch.as_tensor(value)
         for index, state in optimizer.state_dict()["state"].items()
@@ -109,9 +109,9 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def optimizer_groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """The settings of each parameter group as JSON values.
+    """Return the settings of each parameter group as JSON values.
 
-    Some optimisers keep a part of their state there: Prodigy its step size, schedule-free AdamW its weights' sum.
+    Some optimisers keep state in their settings: Prodigy its step size, schedule-free AdamW the sum of its weights.
     """
     groups = optimizer.state_dict()["param_groups"]
     return [{key: value for key, value in group.items() if key != "params"} for group in groups]
@@ -122,7 +122,10 @@ def load_optimizer_tensors(
     tensors: Mapping[str, Tensor],
     groups: Sequence[Mapping[str, Any]] | None = None,
 ) -> None:
-    """Put back what `optimizer_tensors` and `optimizer_groups` took out; without groups they keep their settings."""
+    """Restore the state that `optimizer_tensors` and `optimizer_groups` returned.
+
+    Without `groups` the parameter groups keep their present settings.
+    """
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         prefix, _, state_key = name.partition(".")
@@ -131,7 +134,7 @@ def load_optimizer_tensors(
             state.setdefault(int(index), {})[key] = tensor
     own_groups = optimizer.state_dict()["param_groups"]
     if groups is not None:
-        # JSON knows no tuples; an optimiser may tell them from lists.
+        # JSON has no tuples, but an optimiser may distinguish tuples from lists.
         own_groups = [
             group | {key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()}
             for group, saved in zip(own_groups, groups, strict=True)

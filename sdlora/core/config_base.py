@@ -1,4 +1,4 @@
-"""The base of every configuration section, and settings by their dotted names."""
+"""Base class of configuration sections, and settings by dotted names."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pydantic import BaseModel, ConfigDict
 
 
 class FrozenConfig(BaseModel):
-    """A settings section: validated once where it enters, unknown keys refused, never changed afterwards."""
+    """Immutable settings section: validated once at the entry point, unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings by dotted names, in order: {"lora": {"rank": 8}} -> {"lora.rank": 8}."""
+    """Flatten nested settings to dotted names, in order: {"lora": {"rank": 8}} -> {"lora.rank": 8}."""
 
     def walk(section: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
         for name, value in section.items():

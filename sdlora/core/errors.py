@@ -1,11 +1,11 @@
-"""Everything sdlora raises on purpose.
+"""Exceptions of the library.
 
-SdloraError                 one clear message: setting, found, expected, remedy
+SdloraError                 a message with the setting, what was found, what was expected and the remedy
 ├── ConfigError             a configuration file or option
 ├── DataError               a source, an image or a snapshot
 ├── WeightsError            a base model, adapter or checkpoint file
 │   └── TargetModuleError   a LoRA target pattern that matches no layer
-├── TrainingError           a run that cannot go on (loss is not a number, no batch fits)
+├── TrainingError           a run that cannot continue (loss is not a number, no batch fits)
 ├── EvaluationError         a missing or impossible measurement
 └── StorageError            a disk that is full or not writable
 """
@@ -14,32 +14,32 @@ from __future__ import annotations
 
 
 class SdloraError(Exception):
-    """Base of all errors whose message is meant for the person who runs sdlora."""
+    """Base of all errors with a message for the user of sdlora."""
 
 
 class ConfigError(SdloraError):
-    """A configuration file or option that cannot be used."""
+    """Unusable configuration file or option."""
 
 
 class DataError(SdloraError):
-    """A source, image or snapshot that cannot be used."""
+    """Unusable source, image or snapshot."""
 
 
 class WeightsError(SdloraError):
-    """A base model, adapter or checkpoint that cannot be loaded or trusted."""
+    """Base model, adapter or checkpoint that cannot be loaded or trusted."""
 
 
 class TargetModuleError(WeightsError):
-    """A LoRA target pattern that matches no layer."""
+    """LoRA target pattern that matches no layer."""
 
 
 class TrainingError(SdloraError):
-    """A training run that cannot go on."""
+    """Training run that cannot continue."""
 
 
 class EvaluationError(SdloraError):
-    """A measurement that is missing or cannot be made."""
+    """Missing or impossible measurement."""
 
 
 class StorageError(SdloraError):
-    """A disk that is full or a folder that cannot be written."""
+    """Full disk, or a folder that cannot be written."""

@@ -1,4 +1,4 @@
-"""Files written in one step, and digests of files and of JSON values."""
+"""Atomic writing of files, and digests of files and JSON values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sdlora.core.errors import StorageError
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write `content` so that `path` holds either the old or the new bytes, never a part.
+    """Replace the content of `path` atomically: the file holds either the old or the new bytes.
 
     Raises:
         StorageError: the disk is full or not writable; an earlier file is untouched.
@@ -36,5 +36,5 @@ def file_sha256(path: Path) -> str:
 
 
 def json_digest(value: Any) -> str:
-    """SHA-256 of a JSON value, independent of the order of keys; no space between them."""
+    """Compute the SHA-256 of a JSON value, independent of the order of keys and written without spaces."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""How the library tells its caller what it is doing. It never prints and never logs to a tracker itself."""
+"""Callbacks by which the library reports progress. The library never prints or logs to a tracker."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ OnMetrics = Callable[[int, Mapping[str, float]], None]
 
 
 class Listener:
-    """Base class of those that follow a training; each method does nothing until a subclass overrides it."""
+    """Base class of listeners to a training run; each method does nothing unless a subclass overrides it."""
 
     def on_progress(self, stage: str, done: int, total: int) -> None:
-        """Take the progress of a stage: "encode images", "train", with `prior_weight` also "draw prior images"."""
+        """Receive the progress of a stage: "encode images", "train", with `prior_weight` also "draw prior images"."""
 
     def on_metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Take a point of the curves.
+        """Receive one point of the curves.
 
-        Values are loss, gradient_norm, learning_rate, images_per_second, or validation_loss (with `validation_images`
-        also validation_kid and its interval); where they apply also prior_loss, text_encoder_learning_rate and
-        loss_scale. A continued run repeats its earlier points first.
+        Training points hold loss, gradient_norm, learning_rate and images_per_second. Where they apply, prior_loss,
+        text_encoder_learning_rate and loss_scale are added. Validation points hold validation_loss, with
+        `validation_images` also validation_kid and its interval. A continued run first repeats its earlier points.
         """
 
     def on_samples(self, step: int, path: Path) -> None:
-        """Take a file of pictures drawn while training, see `sample_every_steps`, or the sheet of prior images."""
+        """Receive a file of images drawn during training (see `sample_every_steps`), or the sheet of prior images."""
 
 
 SILENT = Listener()

@@ -1,7 +1,7 @@
-"""References to the things that stages hand each other: where a thing is, and the digest of what it holds.
+"""References that stages pass to each other: the location of an artifact and the digest of its content.
 
-A path is not an identity: whoever opens a reference compares the digest. References are small, frozen and
-JSON-serialisable, so an orchestrator can store and pass them.
+A path is not an identity, so the code that opens a reference compares the digest. References are small, frozen and
+JSON-serialisable; an orchestrator can store and pass them.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from sdlora.core.config_base import FrozenConfig
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Quantization = Literal["int8", "nf4"]
-"""How a frozen weight is held in fewer bits: one byte, or four bits in the steps of a normal distribution."""
+"""Storage of a frozen weight: one byte, or four bits at the quantiles of a normal distribution."""
 
 
 class SnapshotRef(FrozenConfig):
-    """A snapshot in the image database."""
+    """Reference to a snapshot in the image database."""
 
     digest: str
     train_count: int
@@ -25,10 +25,10 @@ class SnapshotRef(FrozenConfig):
 
 
 class BaseModelRef(FrozenConfig):
-    """A base model as a diffusers folder of safetensors; `digest` covers its weights and settings.
+    """Reference to a base model: a diffusers folder of safetensors; `digest` covers its weights and settings.
 
-    `quantize` is how training holds its frozen denoiser. Whoever draws, judges or exports takes the weights as they
-    are, so it is no part of the base's identity, but of a training run's.
+    `quantize` applies to the frozen denoiser in training only. Drawing, evaluation and export use the stored weights,
+    so `quantize` belongs to the identity of a training run, not to the identity of the base model.
     """
 
     name: str
@@ -38,11 +38,11 @@ class BaseModelRef(FrozenConfig):
 
 
 ADAPTER_WEIGHTS = "pytorch_lora_weights.safetensors"
-"""The adapter's file in the format of diffusers and peft, in its folder."""
+"""File name of an adapter in the format of diffusers and peft, inside the adapter's folder."""
 
 
 class AdapterRef(FrozenConfig):
-    """A trained adapter: a folder with the weights in both formats.
+    """Reference to a trained adapter: a folder with the weights in both formats.
 
     `digest` is the SHA-256 of the file `ADAPTER_WEIGHTS`; `run_digest` names the inputs that made it.
     """

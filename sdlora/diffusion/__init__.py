@@ -1,1 +1,1 @@
-"""The mathematics of diffusion training: seeds, noise, targets and loss weights. No files, no models."""
+"""Mathematics of diffusion training: seeds, noise, targets and loss weights; without files or models."""

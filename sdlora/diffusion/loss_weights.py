@@ -1,4 +1,4 @@
-"""Per-timestep weights of the training loss."""
+"""Weights of the training loss per timestep."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from sdlora.diffusion.targets import PredictionType
 
 
 def min_snr_weights(snr: Tensor, gamma: float, prediction_type: PredictionType) -> Tensor:
-    """Loss weights that keep nearly clean timesteps from dominating training.
+    """Compute loss weights that keep nearly clean timesteps from dominating training.
 
-    All three are min(snr, gamma) on the loss of x_0, carried over to the loss of what is predicted.
+    For every prediction type the weight equals min(snr, gamma) on the loss of x_0.
 
     Args:
         snr: (B,) signal-to-noise power ratio alpha_bar / (1 - alpha_bar), not in dB, in [0, inf].

@@ -1,7 +1,7 @@
-"""What a network of either kind learns: noise levels, noisy latents and targets, by timestep.
+"""Training objectives: noise levels, noisy latents and targets by timestep, of diffusion and of rectified flow.
 
-Both kinds number their noise levels 0 .. T-1, from nearly clean to nearly noise, so that batches, validation and
-loss weights need not know which kind they serve.
+Both objectives number their noise levels 0 .. T-1, from nearly clean to nearly pure noise. Batches, validation and
+loss weights therefore treat both alike.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FlowWeighting = Literal["none", "sigma_sqrt", "cosmap"]
 
 
 class Objective(Protocol):
-    """The noise schedule of a base model and the regression target that belongs to it.
+    """Noise schedule of a base model and its regression target.
 
     `timesteps` are (B,) int64 in [0, num_train_timesteps) on the objective's device.
     """
@@ -30,22 +30,22 @@ class Objective(Protocol):
     def num_train_timesteps(self) -> int: ...
     @property
     def prediction(self) -> str:
-        """What the network outputs: "epsilon", "v_prediction", "sample" or "flow"."""
+        """Output of the network: "epsilon", "v_prediction", "sample" or "flow"."""
         ...
 
     def to(self, device: torch.device) -> Objective: ...
     def draw_timesteps(self, batch_size: int, generator: torch.Generator) -> Tensor:
-        """(B,) int64 on the CPU, one draw in each of B equally likely strata."""
+        """Draw (B,) int64 timesteps on the CPU, one in each of B equally likely strata."""
         ...
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor: ...
     def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor: ...
     def network_timesteps(self, timesteps: Tensor) -> Tensor:
-        """The timesteps in the numbers that the network was trained with."""
+        """Convert timesteps to the numbers that the network was trained with."""
         ...
 
     def loss_weights(self, min_snr_gamma: float | None) -> Tensor:
-        """(T,) weight of the squared error at each timestep."""
+        """Return the (T,) weights of the squared error at each timestep."""
         ...
 
 
@@ -88,16 +88,16 @@ class DenoisingObjective:
 
 @dataclass(frozen=True)
 class FlowObjective:
-    """Rectified flow: the straight line x_s = (1 - s) x_0 + s noise, whose velocity noise - x_0 is predicted.
+    """Rectified flow: the network predicts the velocity noise - x_0 of the line x_s = (1 - s) x_0 + s noise.
 
-    Training visits the noise levels with logit-normal density: most in the middle, where the task is hard.
+    Training visits the noise levels with logit-normal density, most often in the middle, where the task is hard.
     Source: Liu et al. 2022, arXiv:2209.03003; Esser et al. 2024, arXiv:2403.03206, sections 3.1 and 5.3.2 (shift).
 
     Attributes:
         sigmas: (T,) share of noise at each timestep, rising to 1, after the base's timestep shift.
-        logit_mean, logit_std: of the normal distribution whose sigmoid places a draw in [0, T); a positive mean
-            visits the noisy end more.
-        weighting: "none"; "sigma_sqrt" and "cosmap" as in the second source's appendix.
+        logit_mean, logit_std: parameters of the normal distribution whose sigmoid, times T, is the timestep. A
+            positive mean visits the noisy end more often.
+        weighting: "none", or "sigma_sqrt" or "cosmap" as in the appendix of the second source.
     """
 
     sigmas: Tensor
@@ -107,7 +107,7 @@ class FlowObjective:
 
     @classmethod
     def shifted(cls, num_train_timesteps: int, shift: float) -> FlowObjective:
-        """Equally spaced levels s, moved towards noise: shift s / (1 + (shift - 1) s)."""
+        """Build an objective of equally spaced levels s, shifted towards noise: shift s / (1 + (shift - 1) s)."""
         evenly_spaced = torch.arange(1, num_train_timesteps + 1, dtype=torch.float32) / num_train_timesteps
         return cls(shift * evenly_spaced / (1 + (shift - 1) * evenly_spaced))
 
@@ -124,7 +124,7 @@ class FlowObjective:
 
     def draw_timesteps(self, batch_size: int, generator: torch.Generator) -> Tensor:
         strata = (torch.arange(batch_size) + torch.rand(batch_size, generator=generator)) / batch_size
-        # ndtri turns equally likely strata into normal ones; it is infinite at 0 and 1, where sigmoid is not.
+        # ndtri maps uniform strata to the normal distribution. It is infinite at 0 and 1, where sigmoid is finite.
         positions = torch.sigmoid(self.logit_mean + self.logit_std * torch.special.ndtri(strata))
         return (positions * self.num_train_timesteps).long().clamp(max=self.num_train_timesteps - 1)
 
@@ -139,7 +139,7 @@ class FlowObjective:
         return self.sigmas[timesteps] * self.num_train_timesteps
 
     def loss_weights(self, min_snr_gamma: float | None) -> Tensor:
-        """min-SNR is a correction of the denoising loss; a flow has its own weighting and ignores it."""
+        """Return the (T,) weights of `weighting`; min-SNR applies to the denoising loss and is ignored."""
         if self.weighting == "sigma_sqrt":
             return self.sigmas**-2
         if self.weighting == "cosmap":

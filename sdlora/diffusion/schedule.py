@@ -1,4 +1,4 @@
-"""The forward process q(x_t | x_0): how much signal and how much noise each timestep holds.
+"""Forward process q(x_t | x_0): the shares of signal and noise at each timestep.
 
 Source: Ho et al. 2020, arXiv:2006.11239, equation 4: x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) noise, with
 a_t = prod_{s <= t} (1 - beta_s), called `alphas_cumprod` here and in diffusers.
@@ -17,9 +17,9 @@ BetaSchedule = Literal["linear", "scaled_linear"]
 def alphas_cumprod(
     beta_start: float, beta_end: float, num_train_timesteps: int, beta_schedule: BetaSchedule = "scaled_linear"
 ) -> Tensor:
-    """The share of signal power left at each timestep, (T,) falling from nearly 1 to nearly 0.
+    """Compute the (T,) share of signal power at each timestep, falling from nearly 1 to nearly 0.
 
-    "scaled_linear" is Stable Diffusion's: the square roots of the betas are equally spaced.
+    "scaled_linear" is the schedule of Stable Diffusion: the square roots of the betas are equally spaced.
 
     Raises:
         ValueError: not 0 < beta_start <= beta_end < 1, or fewer than one timestep.
@@ -36,21 +36,21 @@ def alphas_cumprod(
 
 
 def signal_to_noise_ratio(alphas_cumprod: Tensor) -> Tensor:
-    """The power ratio a / (1 - a), not in dB, in [0, inf]; 0 at zero terminal SNR."""
+    """Compute the power ratio a / (1 - a), not in dB, in [0, inf]; 0 at zero terminal SNR."""
     return alphas_cumprod / (1 - alphas_cumprod)
 
 
 def add_noise(latents: Tensor, noise: Tensor, alphas_cumprod: Tensor) -> Tensor:
-    """Latents at noise level `alphas_cumprod`: (B, C, H, W), (B, C, H, W), (B,) -> (B, C, H, W)."""
+    """Mix latents with noise at level `alphas_cumprod`: (B, C, H, W), (B, C, H, W), (B,) -> (B, C, H, W)."""
     level = per_image(alphas_cumprod, latents)
     return level.sqrt() * latents + (1 - level).sqrt() * noise
 
 
 def draw_timesteps(batch_size: int, num_train_timesteps: int, generator: torch.Generator) -> Tensor:
-    """Timesteps of one batch, (B,) in [0, T): uniform, with one draw in each of B equal strata.
+    """Draw the timesteps of one batch, (B,) in [0, T): uniform, one in each of B equal strata.
 
-    Each batch covers all noise levels, so its loss wanders less than with independent draws, and the
-    expectation is the same.
+    Each batch covers all noise levels, so the loss varies less than with independent draws; the expectation is the
+    same.
     """
     offsets = torch.rand(batch_size, generator=generator)
     strata = torch.arange(batch_size) + offsets
@@ -58,9 +58,10 @@ def draw_timesteps(batch_size: int, num_train_timesteps: int, generator: torch.G
 
 
 def draw_noise(shape: tuple[int, ...], generator: torch.Generator, offset: float = 0.0) -> Tensor:
-    """Standard normal noise of `shape` = (B, C, H, W), plus one normal number times `offset` per image and channel.
+    """Draw normal noise of `shape` = (B, C, H, W), plus `offset` times one normal number per image and channel.
 
-    The offset lets the model move an image's overall brightness (Guttenberg 2023, "Diffusion with Offset Noise").
+    The offset lets the model change the overall brightness of an image.
+    Source: Guttenberg 2023, "Diffusion with Offset Noise".
     """
     noise = torch.randn(shape, generator=generator)
     if offset:
@@ -69,5 +70,5 @@ def draw_noise(shape: tuple[int, ...], generator: torch.Generator, offset: float
 
 
 def per_image(values: Tensor, like: Tensor) -> Tensor:
-    """(B,) values shaped (B, 1, ..., 1) to multiply a batch `like` (B, ...)."""
+    """Reshape (B,) values to (B, 1, ..., 1), to multiply a batch `like` (B, ...)."""
     return values.to(like.dtype).view(-1, *(1,) * (like.ndim - 1))

@@ -1,7 +1,7 @@
-"""Random numbers that depend on where training is, not on how it got there.
+"""Random generators that depend on the training step only, not on the course of the run.
 
-Every draw of step `n` comes from a generator seeded with (seed, purpose, n). A run that was stopped and
-continued, or split over several processes, therefore sees the same batches, noise and timesteps.
+Every draw of step `n` comes from a generator seeded with (seed, purpose, n). A continued run, and a run split over
+several processes, therefore sees the same batches, noise and timesteps as an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -12,6 +12,6 @@ import torch
 
 
 def step_generator(seed: int, step: int, purpose: str = "step") -> torch.Generator:
-    """A CPU generator for one step of one purpose ("batch", "noise", ...)."""
+    """Return a CPU generator for one step and one purpose ("batch", "noise", ...)."""
     digest = hashlib.sha256(f"{seed}/{purpose}/{step}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") & (2**63 - 1))

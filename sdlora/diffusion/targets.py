@@ -1,4 +1,4 @@
-"""Training targets: what the network is asked to predict."""
+"""Regression targets of denoising diffusion."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ PREDICTION_TYPES: tuple[str, ...] = get_args(PredictionType)
 
 
 def training_target(latents: Tensor, noise: Tensor, alphas_cumprod: Tensor, prediction_type: PredictionType) -> Tensor:
-    """The regression target of one batch.
+    """Compute the regression target of one batch.
 
     Args:
         latents: (B, C, H, W) clean latents x_0.
         noise: (B, C, H, W) the noise that was mixed in.
         alphas_cumprod: (B,) the noise level a of each image, in [0, 1].
-        prediction_type: what the network is to output.
+        prediction_type: output of the network.
     Returns:
         (B, C, H, W): the noise, the velocity sqrt(a) noise - sqrt(1 - a) x_0, or the latents themselves.
     Raises:

@@ -1,4 +1,4 @@
-"""Freed memory: how much of it the C library keeps for the process instead of handing it to the kernel."""
+"""Thresholds at which glibc returns freed memory to the kernel."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from typing import Any
 # malloc.h of glibc; the values are in bytes.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGEST_INT = 2**31 - 1
-# glibc raises its thresholds by itself, to these at most, when large blocks are freed. The first call of `mallopt` ends
-# that for good: no call switches it on again. So these are what a process is left with.
+# glibc raises its thresholds by itself, up to these values, when large blocks are freed. The first call of `mallopt`
+# ends the adjustment permanently, so a process that called it is left with these values.
 _LARGEST_MMAP_THRESHOLD, _LARGEST_TRIM_THRESHOLD = 32 * 2**20, 64 * 2**20
 
 
 def keep_freed_memory(trim_bytes: int = _LARGEST_TRIM_THRESHOLD) -> None:
-    """Have the C library keep freed blocks of up to 32 MiB, and up to `trim_bytes` of them at the heap's end.
+    """Make glibc keep freed blocks of up to 32 MiB, and up to `trim_bytes` of free memory at the end of the heap.
 
-    By default as much as glibc's own adjustment comes to, but from the start. With another C library nothing is done.
+    The default is the value that glibc's own adjustment reaches, applied from the start. Other C libraries are left
+    unchanged.
     """
     library = _glibc()
     if library is not None:
@@ -29,14 +30,14 @@ def keep_freed_memory(trim_bytes: int = _LARGEST_TRIM_THRESHOLD) -> None:
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """While active, the C library keeps what a step frees for the next one, beginning with as little as it can.
+    """Make glibc keep the memory freed by one training step for the next step, while the context is active.
 
-    Otherwise it hands most of it to the kernel, and every page comes back at the next step, cleared and one by one:
-    a third more page faults and about a twentieth of a step's time with the embedded base, for the same peak. At the
-    end all of it is given back, and the thresholds are those that glibc's own adjustment comes to. Done on Linux with
-    glibc; elsewhere nothing.
+    By default glibc returns most of the memory to the kernel, and every page is cleared and mapped again at the next
+    step. With the embedded base this costs a third more page faults and about a twentieth of a step's time, at the
+    same peak. On exit the memory is returned and the thresholds are set to the values that glibc's own adjustment
+    reaches. Without Linux and glibc the context does nothing.
     """
-    _trim_heap()  # what the encoders left
+    _trim_heap()  # start without the memory that the encoders freed
     keep_freed_memory(_LARGEST_INT)
     try:
         yield
@@ -52,7 +53,7 @@ def _trim_heap() -> None:
 
 
 def _glibc() -> Any:
-    """The C library if it is glibc."""
+    """Return the C library if it is glibc."""
     if sys.platform != "linux":
         return None
     library = ctypes.CDLL(None)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM wait until what is done is saved, and what cannot be saved half-done is left for later."""
+"""Deferral of Ctrl-C and SIGTERM until work is saved."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(Exception):
-    """Somebody wants the run to end: what is half-done is dropped here, and done again when the run continues."""
+    """Request to end the run: half-done work is dropped and repeated when the run continues."""
 
 
 class DeferredSignals:
-    """While active, SIGINT and SIGTERM are noted in `received`; `deliver` hands them to whom they were meant for.
+    """Context that records SIGINT and SIGTERM in `received`; `deliver` raises the signal for the previous handlers.
 
-    Outside the main thread, where Python delivers no signals, it does nothing.
+    Outside the main thread the context does nothing, because Python delivers signals to the main thread only.
     """
 
     def __init__(self) -> None:
@@ -37,16 +37,16 @@ class DeferredSignals:
         self._previous = {}
 
     def check(self) -> None:
-        """For work of many parts, between two of them.
+        """Stop between two units of work if a signal was recorded.
 
         Raises:
-            Interrupted: a signal was noted.
+            Interrupted: a signal was recorded.
         """
         if self.received is not None:
             raise Interrupted
 
     def deliver(self) -> None:
-        """Raise the noted signal again under the previous handlers.
+        """Raise the recorded signal again under the previous handlers.
 
         Raises:
             KeyboardInterrupt: always; a previous handler may end the process or raise something else first.
@@ -57,8 +57,8 @@ class DeferredSignals:
         raise KeyboardInterrupt
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        # The second Ctrl-C means: now. A second SIGTERM does not: launchers and service managers send it to a process
-        # and to its parent, which passes it on.
+        # A second Ctrl-C ends the run immediately. A second SIGTERM does not: launchers and service managers send it
+        # to a process and to its parent, which passes the signal on.
         if self.received == number == signal.SIGINT:
             self.deliver()
         self.received = number

@@ -1,1 +1,1 @@
-"""Distances between sets of pictures, and intervals by resampling."""
+"""Distances between sets of images, and confidence intervals by resampling."""

@@ -1,7 +1,7 @@
 """Confidence intervals by the bootstrap over images.
 
-A resample is kept as counts, how often each image was drawn, so that statistics of a thousand resamples are
-matrix products. Contestants are compared on the same counts: what one draw of images does to both cancels.
+A resample is stored as counts: how often each image was drawn. Statistics of a thousand resamples are then matrix
+products. Contestants are compared on the same counts, so the effect of a draw on both contestants cancels.
 Source: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapters 13 and 16.
 """
 
@@ -20,7 +20,7 @@ _TAIL_SHARE = 0.025  # 95 % intervals
 
 
 def resample_counts(images: int, resamples: int, seed: int) -> Tensor:
-    """(R, N) float64 counts of N images drawn N times with replacement, R times over; rows sum to N.
+    """Draw R resamples of N images with replacement: (R, N) float64 counts; rows sum to N.
 
     Raises:
         EvaluationError: fewer than two images.
@@ -34,15 +34,15 @@ def resample_counts(images: int, resamples: int, seed: int) -> Tensor:
 
 
 def resampled_means(values: Tensor, counts: Tensor) -> Tensor:
-    """(N,) one value per image, (R, N) counts -> (R,) means."""
+    """Compute the mean of each resample: (N,) values, one per image, and (R, N) counts -> (R,) means."""
     return counts @ values.double() / counts.sum(1)
 
 
 def estimate(value: float, resampled: Tensor, *, centre: bool = False) -> Estimate:
-    """The value with the 2.5 % and 97.5 % quantiles of its resamples.
+    """Combine a value with the 2.5 % and 97.5 % quantiles of its resamples.
 
-    `centre` moves the resamples so that their mean is the value: for statistics such as FID, which rise merely
-    because a resample holds fewer distinct images than the set it was drawn from.
+    `centre` shifts the resamples so that their mean equals the value. Statistics such as FID need the shift, because
+    they rise when a resample holds fewer distinct images than the full set.
     """
     if centre:
         resampled = resampled - resampled.mean() + value
@@ -53,7 +53,7 @@ def estimate(value: float, resampled: Tensor, *, centre: bool = False) -> Estima
 
 
 def paired_difference(ours: Tensor, theirs: Tensor, seed: int, resamples: int = 2000) -> Estimate:
-    """Mean of (N,) `ours` less that of (N,) `theirs`, two values per image; the images are resampled as pairs.
+    """Estimate the mean of (N,) `ours` minus the mean of (N,) `theirs`; images are resampled as pairs.
 
     Raises:
         EvaluationError: fewer than two images.
@@ -65,11 +65,11 @@ def paired_difference(ours: Tensor, theirs: Tensor, seed: int, resamples: int = 
 
 @dataclass(frozen=True)
 class Resampled:
-    """A statistic of a set of images, and of the same resamples of that set whenever it is measured.
+    """Statistic of a set of images and of its resamples, which are the same at every measurement.
 
     Attributes:
-        value: of the whole set.
-        resamples: (R,) of the resamples, in their order.
+        value: statistic of the full set.
+        resamples: (R,) statistics of the resamples, in order.
     """
 
     value: float
@@ -80,5 +80,5 @@ class Resampled:
         return estimate(self.value, self.resamples)
 
     def minus(self, other: Resampled) -> Estimate:
-        """This less the other, paired: what one draw of images does to both cancels."""
+        """Subtract a statistic of the same resamples, paired: the effect of a draw on both statistics cancels."""
         return estimate(self.value - other.value, self.resamples - other.resamples)

@@ -1,7 +1,7 @@
-"""KID and FID between real and generated images, with intervals, from features that are computed once.
+"""KID and FID between real and generated images, with intervals, from precomputed features.
 
-Row i of the real and of the generated features belong together: the sample was made from the caption of that
-real image. A resample draws such pairs, so the interval covers the choice of prompts as well as of images.
+Row i of the generated features comes from the caption of real image i. A resample draws these pairs, so the interval
+covers the choice of prompts as well as the choice of images.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 
 class _Precomputed(nn.Module):
-    """Stands where torchmetrics expects a feature network, and hands the features through."""
+    """Identity module that torchmetrics takes for a feature network."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -27,11 +27,11 @@ class _Precomputed(nn.Module):
 
 
 def kid(real: Tensor, generated: Tensor) -> float:
-    """Kernel Inception Distance of two (N, D) feature matrices; unbiased, so it may fall below zero.
+    """Compute the Kernel Inception Distance of two (N, D) feature matrices; unbiased, so it may be negative.
 
-    One subset of all N images: no draw is left to chance, and every image counts once. Real image and sample i share
-    a caption, which lowers the value a little (their kernel's excess over other pairs, times 2 / N), alike for
-    all contestants.
+    A single subset of all N images is used, so the result is deterministic and every image counts once. Real image i
+    and sample i share a caption. This lowers the value slightly (by the excess of their kernel over other pairs,
+    times 2 / N), equally for all contestants.
     Source: Binkowski et al. 2018, arXiv:1801.01401.
     """
     with warnings.catch_warnings():
@@ -39,19 +39,19 @@ def kid(real: Tensor, generated: Tensor) -> float:
         metric = KernelInceptionDistance(_Precomputed(real.shape[1]), subsets=1, subset_size=len(real))
     metric.update(real, real=True)
     metric.update(generated, real=False)
-    # torchmetrics shuffles by the global generator even where the order does not matter; leave it untouched.
+    # torchmetrics shuffles with the global generator although the order does not matter here; keep its state.
     with torch.random.fork_rng(devices=[]):
         return float(metric.compute()[0].item())
 
 
 def fid(real: Tensor, generated: Tensor) -> float:
-    """Fréchet Inception Distance of two (N, D) feature matrices.
+    """Compute the Fréchet Inception Distance of two (N, D) feature matrices.
 
-    With fewer images than dimensions the covariances are rank-deficient and FID is biased upwards: use it only
-    to compare contestants at the same N. Source: Heusel et al. 2017, arXiv:1706.08500.
+    With fewer images than dimensions the covariances are rank-deficient and FID is biased upwards. Use FID only to
+    compare contestants at the same N. Source: Heusel et al. 2017, arXiv:1706.08500.
     """
-    # FID does not change under a rotation, so the features are first written in a basis of the 2N vectors' span:
-    # torchmetrics' eigenvalues of a 1280 x 1280 matrix take seconds, those of a 2N x 2N one milliseconds.
+    # FID is invariant under rotation, so the features are first projected onto a basis of the span of the 2N vectors.
+    # torchmetrics' eigenvalues of a 1280 x 1280 matrix take seconds, of a 2N x 2N matrix milliseconds.
     basis, _ = torch.linalg.qr(torch.cat([real, generated]).double().T)  # (D, min(D, 2N))
     metric = FrechetInceptionDistance(_Precomputed(basis.shape[1]))
     metric.update(real.double() @ basis, real=True)
@@ -61,7 +61,7 @@ def fid(real: Tensor, generated: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Kernels:
-    """(N, N) kernel matrices: real with real, generated with generated, real (rows) with generated (columns)."""
+    """Kernel matrices (N, N): real with real, generated with generated, real (rows) with generated (columns)."""
 
     real: Tensor
     generated: Tensor
@@ -69,17 +69,17 @@ class Kernels:
 
 
 def polynomial_kernels(real: Tensor, generated: Tensor) -> Kernels:
-    """KID's cubic kernel (x . y / D + 1)^3, in float64."""
+    """Compute KID's cubic kernel (x . y / D + 1)^3 in float64."""
     real, generated, dim = real.double(), generated.double(), real.shape[1]
     return Kernels(*((a @ b.T / dim + 1) ** 3 for a, b in ((real, real), (generated, generated), (real, generated))))
 
 
 def resampled_kid(kernels: Kernels, counts: Tensor) -> Tensor:
-    """(R, N) counts -> (R,) KID values.
+    """Compute the KID of each resample: (R, N) counts -> (R,) values.
 
-    A resample holds some images twice. The kernel of an image with itself would enter as if two different images
-    were equal, and pull the distance up by about k(x, x) / N; so pairs of one image are left out, and the
-    pairs (real i, generated i) of the cross term keep the weight 1/N that they have in the full set.
+    A resample holds some images twice. The kernel of an image with itself would count as two different but equal
+    images and raise the distance by about k(x, x) / N. Pairs of an image with itself are therefore left out. In the
+    cross term the pairs (real i, generated i) keep the weight 1/N that they have in the full set.
     """
     images = counts.shape[1]
     pairs = counts.sum(1) ** 2 - counts.square().sum(1)
@@ -99,11 +99,11 @@ def linear_kernels(real: Tensor, generated: Tensor) -> Kernels:
 
 
 def resampled_fid(kernels: Kernels, counts: Tensor) -> Tensor:
-    """(R, N) counts -> (R,) FID values, exact, without ever building a (D, D) covariance.
+    """Compute the exact FID of each resample without a (D, D) covariance: (R, N) counts -> (R,) values.
 
-    The trace of the root of a product of covariances is the nuclear norm of A B^T, where A and B are the centred
-    features over sqrt(N - 1); that is an N x N problem on inner products. Resamples are biased further upwards
-    than the full set, because they hold fewer distinct images: centre them before reading an interval.
+    The trace of the root of a product of covariances is the nuclear norm of A B^T. A and B are the centred features
+    over sqrt(N - 1), so the problem has size N x N and needs inner products only. Resamples hold fewer distinct
+    images, which biases them further upwards than the full set. Centre them before reading an interval.
     """
     images = counts.shape[1]
     values = []

@@ -32,7 +32,7 @@ def test_one_damaged_byte_makes_the_checkpoint_invisible(
     newest.write_bytes(content)
     found = latest_checkpoint(tmp_path)
     assert found is not None and found.step == 10
-    assert "step-00000020" in caplog.text and "passed over" in caplog.text
+    assert "step-00000020" in caplog.text and "Using the checkpoint before it" in caplog.text
 
 
 def test_a_half_written_folder_is_passed_over(tmp_path: Path) -> None:
