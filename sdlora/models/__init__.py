@@ -1,1 +1,1 @@
-"""Load a pinned base model, or build one from its parts."""
+"""Base models: pinned Stable Diffusion models, their parts and their files."""

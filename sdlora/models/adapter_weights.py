@@ -1,4 +1,4 @@
-"""Read an adapter file the way its users do: by diffusers where it can, else by peft."""
+"""Loading of adapter files by diffusers, or by peft where diffusers does not know the format."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
 
 
 def attach_adapter_file(network: Any, folder: Path, part: str) -> None:
-    """Put the adapter of `folder/pytorch_lora_weights.safetensors` beside the weights of `network`, in place.
+    """Attach the adapter of `folder/pytorch_lora_weights.safetensors` to `network`, in place.
 
-    diffusers reads LoRA, DoRA and LoKr; LoHa it does not know, peft does.
+    diffusers reads LoRA, DoRA and LoKr. LoHa is read by peft, because diffusers does not know it.
 
     Args:
         network: a diffusers model.
-        folder: the adapter's.
-        part: the network's folder in the base model, which begins the names of its layers in the file.
+        folder: folder of the adapter.
+        part: folder of the network in the base model; the names of its layers in the file begin with `part`.
 
     Raises:
         WeightsError: the file does not fit the network.
@@ -45,11 +45,11 @@ def attach_adapter_file(network: Any, folder: Path, part: str) -> None:
 
 @torch.no_grad()
 def merge_text_adapters(encoders: Mapping[str, nn.Module], folder: Path) -> None:
-    """Add to the weights of text encoders what an adapter changes there, in place; most adapters change nothing.
+    """Merge an adapter's updates of text encoders into their weights, in place; most adapters have none.
 
     Args:
-        encoders: by their folders in the base model, without an adapter attached.
-        folder: the adapter's.
+        encoders: text encoders without an attached adapter, by folder in the base model.
+        folder: folder of the adapter.
 
     Raises:
         WeightsError: the file does not fit the encoders, or the merged weights would not be finite.
@@ -64,7 +64,7 @@ def merge_text_adapters(encoders: Mapping[str, nn.Module], folder: Path) -> None
                     continue
                 layer = name.removesuffix(_DOWN)
                 down, up = file.get_tensor(key), file.get_tensor(f"{part}.{layer}{_UP}")
-                if not hasattr(encoders[part], "text_model"):  # transformers 5 took the outer name away
+                if not hasattr(encoders[part], "text_model"):  # transformers 5 removed the outer name
                     layer = layer.removeprefix("text_model.")
                 weight = encoders[part].get_parameter(f"{layer}.weight")
                 delta = up @ down * (settings[f"{part}.lora_alpha"] / settings[f"{part}.r"])

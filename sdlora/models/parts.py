@@ -1,4 +1,4 @@
-"""The parts of a base model, each loaded on its own: training never holds an encoder it is done with."""
+"""Parts of a base model, loaded one by one, so that training can free an encoder after use."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from sdlora.models.precision import DTYPES
 from sdlora.models.progress_bars import no_progress_bars
 from sdlora.models.quantize import quantize
 
-# Up to this many latent positions, attention written out is faster on a CPU than the fused kernel, forward and
-# backward (16x16 positions, 2 cores: 17 against 50 ms a layer). Beyond it, its matrices would fill the memory.
+# Up to this many latent positions, plain attention is faster on a CPU than the fused kernel, forward and backward
+# (16x16 positions, 2 cores: 17 against 50 ms a layer). Beyond it, the attention matrices would fill the memory.
 PLAIN_ATTENTION_POSITIONS = 1024
 
 
@@ -32,16 +32,20 @@ def load_denoiser(
     precision: Precision = "fp32",
     quantization: Quantization | None = None,
 ) -> Any:
-    """The frozen denoiser in fp32, with the attention that suits the device.
+    """Load the frozen denoiser in fp32, with the faster attention for the device.
 
-    For bf16 or fp16 arithmetic, linear and convolution weights that are stored in it stay so: autocast would round them
-    back to the same bits, and a model of twelve billion parameters never takes twice its size. With `quantization`,
-    which only training asks for, most linear layers are held in fewer bits, see `sdlora.models.quantize`.
+    For bf16 or fp16 arithmetic, linear and convolution weights that are stored in this precision keep it. Autocast
+    would round them back to the same bits, and a model of twelve billion parameters never takes twice its size. With
+    `quantization`, which only training uses, most linear layers are held in fewer bits; see `sdlora.models.quantize`.
+
+    Raises:
+        WeightsError: a file is missing, damaged, or does not match the settings.
+        ConfigError: `quantization` is set and its library is not installed.
     """
     family = family_of(ref.folder)
     part = family.layout.denoiser
     as_stored = precision != "fp32" and all_stored_in(precision, weights_files(ref.folder, part))
-    load_device = None if quantization else device  # quantised on its way there
+    load_device = None if quantization else device  # `quantize` moves the layers to the device
     denoiser = _load_weights(
         family.denoiser_class, ref, part, load_device, DTYPES[precision] if as_stored else torch.float32
     )
@@ -59,20 +63,20 @@ def load_denoiser(
 
 
 def denoiser_outline(ref: BaseModelRef) -> Any:
-    """The denoiser's layers and shapes without memory for its weights: enough to check settings against."""
+    """Build the denoiser's layers and shapes on the meta device, without memory for weights, to check settings."""
     family = family_of(ref.folder)
     with torch.device("meta"):
         return family.denoiser_class.from_config(family.denoiser_settings)
 
 
 def load_autoencoder(ref: BaseModelRef, device: torch.device | None = None) -> AutoencoderKL:
-    """The frozen autoencoder in fp32."""
+    """Load the frozen autoencoder in fp32."""
     autoencoder: AutoencoderKL = _load_weights(AutoencoderKL, ref, "vae", device)
     return autoencoder
 
 
 def load_text_encoder(ref: BaseModelRef, part: TextPart, device: torch.device | None = None) -> nn.Module:
-    """One frozen text encoder in fp32."""
+    """Load one frozen text encoder in fp32."""
     encoder: nn.Module = _load_weights(part.encoder_class, ref, part.folder, device, attn_implementation="eager")
     return encoder
 
@@ -82,24 +86,24 @@ def load_tokenizer(ref: BaseModelRef, part: TextPart) -> Any:
 
 
 def load_scheduler(ref: BaseModelRef) -> Any:
-    """The noise schedule the base was trained with."""
+    """Load the scheduler, which holds the noise schedule that the base was trained with."""
     return _load_without_weights(ref, "scheduler", family_of(ref.folder).scheduler_class)
 
 
 def native_resolution(ref: BaseModelRef) -> int:
-    """Side of the images the base was trained on, in pixels."""
+    """Return the side of the images that the base was trained on, in pixels."""
     return family_of(ref.folder).native_resolution
 
 
 def _load_without_weights(ref: BaseModelRef, part: str, part_class: Any) -> Any:
     try:
         return part_class.from_pretrained(str(ref.folder / part), local_files_only=True)
-    except Exception as error:  # tokenizers and schedulers raise many kinds on a damaged file
+    except Exception as error:  # tokenizers and schedulers raise many exception classes on a damaged file
         raise WeightsError(_load_failure(ref, part, error)) from error
 
 
 def all_stored_in(precision: Precision, files: Sequence[Path]) -> bool:
-    """Whether every tensor of these safetensors files is stored in this precision."""
+    """Check that every tensor of the safetensors files is stored in one precision."""
     name = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}[precision]
     for path in files:
         with safe_open(path, framework="pt") as file:
@@ -129,9 +133,9 @@ def _load_weights(
             )
     except WeightsError:
         raise
-    except Exception as error:  # a damaged file surfaces as OSError, ValueError, RuntimeError or SafetensorError
+    except Exception as error:  # a damaged file raises OSError, ValueError, RuntimeError or SafetensorError
         raise WeightsError(_load_failure(ref, part, error)) from error
-    # Both libraries fill a missing tensor with random numbers and only log it.
+    # diffusers and transformers fill a missing tensor with random numbers and only log it.
     missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
     if missing:
         path = weights_files(ref.folder, part)[0]

@@ -1,11 +1,11 @@
-"""Which arithmetic is fastest on this processor, found by measuring.
+"""Choice of the fastest arithmetic on a processor, by measurement.
 
-bf16 halves the time of a training step on processors with bf16 instructions and multiplies it on those
-without. GPUs that have no bf16 have fp16, which needs its loss scaled. The weights stay fp32; `torch.autocast`
-casts what gains from it.
+bf16 halves the time of a training step on processors with bf16 instructions and multiplies the time on other
+processors. GPUs without bf16 have fp16, which needs loss scaling. The weights stay fp32; `torch.autocast` casts the
+operations that gain from lower precision.
 
-torch.compile must not be combined with this on a CPU: torch 2.13 then computes wrong gradients without a
-warning (measured on an autoencoder: cosine 0.41 to the fp32 gradient, 0.99 without compile).
+Do not combine autocast with torch.compile on a CPU: torch 2.13 then computes wrong gradients without a warning.
+Measured on an autoencoder: cosine 0.41 to the fp32 gradient, 0.99 without compile.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from sdlora.core.refs import Precision
 
 DTYPES: Mapping[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _MIN_SPEEDUP = 1.2  # below this ratio bf16's rounding buys nothing
-_MIN_FP16_CAPABILITY = (7, 0)  # compute capability; from it on, tensor cores multiply fp16
-_TIMING_REPEATS = 6  # the first of them also pays for choosing kernels
+_MIN_FP16_CAPABILITY = (7, 0)  # the first compute capability whose tensor cores multiply fp16
+_TIMING_REPEATS = 6  # the first repeat includes the choice of kernels
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What was measured: `speedup` is the fp32 time over the bf16 time of the same step; None if it was not timed."""
+    """Result of the measurement: `speedup` is the fp32 time over the bf16 time of a step; None if not timed."""
 
     precision: Precision
     speedup: float | None
@@ -42,8 +42,8 @@ class Probe:
 def probe_precision(device_type: str) -> Probe:
     """Time a small convolution and matrix step, forward and backward, in both precisions; once per process.
 
-    On the CPU this takes about 0.1 s. A GPU is not timed, for so small a step would tell how fast it starts kernels:
-    bf16 is chosen where it is supported in hardware, else fp16 where there are units for it.
+    On a CPU this takes about 0.1 s. A GPU is not timed, because so small a step would measure kernel launches. There
+    bf16 is chosen if the hardware supports it, else fp16 if there are tensor cores, else fp32.
     """
     if device_type == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
@@ -55,7 +55,7 @@ def probe_precision(device_type: str) -> Probe:
 
 
 def remembered_probe(device_type: str, home: Path) -> Probe:
-    """The probe as first measured for this state folder: equal runs must not differ because a clock wavered."""
+    """Return the first probe recorded in this state folder, so that timing noise does not make equal runs differ."""
     path = home / "cache" / "precision.json"
     key = f"{device_type}/{torch.backends.cpu.get_cpu_capability()}/{torch.get_num_threads()}/torch-{torch.__version__}"
     try:
@@ -75,20 +75,20 @@ def remembered_probe(device_type: str, home: Path) -> Probe:
 
 
 def probe_of_this_machine(home: Path) -> Probe:
-    """`remembered_probe` of the device that training takes: a GPU if there is one."""
+    """Return `remembered_probe` for the device of training: a GPU if there is one."""
     return remembered_probe("cuda" if torch.cuda.is_available() else "cpu", home)
 
 
 def autocast(device_type: str, precision: Precision) -> torch.autocast:
-    """The context in which the network runs: bf16 or fp16 arithmetic on fp32 weights, or nothing."""
+    """Return the autocast context of a network: bf16 or fp16 arithmetic on fp32 weights, or disabled for fp32."""
     dtype = torch.bfloat16 if precision == "fp32" else DTYPES[precision]
     return torch.autocast(device_type, dtype=dtype, enabled=precision != "fp32")
 
 
 def _time_steps() -> dict[str, float]:
-    """CPU seconds of one small step in each precision, the best of several taken in turn.
+    """Measure the CPU seconds of one small step in each precision, the best of several steps in turn.
 
-    One thread and its own CPU time: other processes on the machine then hardly count, as they would on a clock.
+    One thread and its CPU time are measured, so other processes on the machine hardly affect the result.
     """
     threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""The model libraries draw progress bars of their own. How progress is shown is our caller's business."""
+"""Progress bars of diffusers and transformers, silenced because the caller chooses how to show progress."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transformers.utils import logging as transformers_logging
 
 @contextmanager
 def no_progress_bars() -> Iterator[None]:
-    """Silence the bars of diffusers and transformers for a while."""
+    """Disable the progress bars of diffusers and transformers inside the context."""
     enabled = [library for library in (diffusers_logging, transformers_logging) if library.is_progress_bar_enabled()]
     for library in enabled:
         library.disable_progress_bar()

@@ -1,8 +1,8 @@
-"""Hold a frozen denoiser's linear layers in 8 or 4 bits, so that a large base fits beside what is trained.
+"""Quantisation of a frozen denoiser's linear layers to 8 or 4 bits, which saves memory in training.
 
-bitsandbytes computes with them, on CUDA and on a CPU: a weight is brought back to the arithmetic's precision where it
-is used, forward and backward. peft puts its updates beside such layers, in full precision (QLoRA, Dettmers et al. 2023,
-arXiv:2305.14314). diffusers' own loader for them refuses every machine without a GPU; here the layers are exchanged.
+bitsandbytes computes with quantised layers on CUDA and on a CPU: forward and backward dequantise a weight to the
+precision of the arithmetic. peft attaches updates in full precision to such layers (QLoRA, Dettmers et al. 2023,
+arXiv:2305.14314). The layers are replaced here, because diffusers' own loader refuses machines without a GPU.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from sdlora.core.errors import ConfigError
 from sdlora.core.refs import Precision, Quantization
 from sdlora.models.precision import DTYPES
 
-# LLM.int8() multiplies on a GPU in int8, and input columns with an entry beyond this in half precision (Dettmers et
-# al. 2022, arXiv:2208.07339, its default).
+# On a GPU, LLM.int8() multiplies in int8, except input columns with an entry beyond this threshold, which stay in half
+# precision. The value is the default of Dettmers et al. 2022, arXiv:2208.07339.
 _OUTLIER_THRESHOLD = 6.0
 
 
 def require_quantizer(kind: Quantization) -> Any:
-    """The library that computes with quantised weights.
+    """Import bitsandbytes, the library that computes with quantised weights.
 
     Raises:
-        ConfigError: it is not installed; the message has the command that installs it.
+        ConfigError: bitsandbytes is not installed; the message has the command that installs it.
     """
     try:
         return import_module("bitsandbytes")
@@ -38,18 +38,18 @@ def require_quantizer(kind: Quantization) -> Any:
 
 
 def quantize(denoiser: Any, kind: Quantization, precision: Precision, device: torch.device) -> Any:
-    """Exchange the linear layers in the denoiser's blocks, in place; what is first and last in it stays as it is.
+    """Replace the linear layers in the denoiser's blocks by quantised layers, in place.
 
-    Those others read the time, the latents and the text, and write the answer: few numbers, on which all others hang.
-    Convolutions have no quantised form in the library.
+    Layers outside the blocks embed the timestep, the latents and the text, and compute the output. They have few
+    weights, on which all others depend, so they stay unquantised. The library has no quantised convolutions.
 
     Args:
-        denoiser: frozen, on the CPU; it is moved to `device` part by part, so that only one weight is there at a time
-            before it is quantised.
-        kind: "int8" is one byte a weight and a factor a row; "nf4" four bits, with a factor for each 64 weights, itself
-            in eight bits.
-        precision: the arithmetic of the layers.
-        device: where the denoiser goes.
+        denoiser: frozen denoiser on the CPU. Its layers are moved to `device` one by one, so that at most one
+            unquantised weight is on the device.
+        kind: "int8" has one byte per weight and a factor per row. "nf4" has four bits per weight and a factor per 64
+            weights; the factor has eight bits.
+        precision: precision of the layers' arithmetic.
+        device: target device of the denoiser.
 
     Raises:
         ConfigError: the library is not installed.
@@ -62,20 +62,20 @@ def quantize(denoiser: Any, kind: Quantization, precision: Precision, device: to
     ]
     for name, layer in layers:
         parent, _, child = name.rpartition(".")
-        quantized = _quantized(library, layer, kind, DTYPES[precision]).to(device)  # this is where bitsandbytes rounds
+        quantized = _quantized(library, layer, kind, DTYPES[precision]).to(device)  # bitsandbytes quantises here
         setattr(denoiser.get_submodule(parent), child, quantized)
-    # What peft looks at to choose its layers.
+    # peft chooses its layer classes by these attributes.
     denoiser.is_loaded_in_8bit, denoiser.is_loaded_in_4bit = kind == "int8", kind == "nf4"
     return denoiser.to(device)
 
 
 def is_quantized(layer: nn.Module) -> bool:
-    """Whether the layer's weight is held in another form than the numbers it stands for."""
+    """Check whether the layer's weight is quantised."""
     return isinstance(layer, nn.Linear) and not layer.weight.is_floating_point()
 
 
 def _quantized(library: Any, layer: nn.Linear, kind: Quantization, dtype: torch.dtype) -> Any:
-    with torch.device("meta"):  # the layer's own weight takes its place
+    with torch.device("meta"):  # no memory: the layer's own weight is assigned below
         if kind == "int8":
             quantized = library.nn.Linear8bitLt(
                 layer.in_features, layer.out_features, False, has_fp16_weights=False, threshold=_OUTLIER_THRESHOLD
@@ -88,8 +88,8 @@ def _quantized(library: Any, layer: nn.Linear, kind: Quantization, dtype: torch.
             quantized.weight = library.nn.Params4bit(
                 layer.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True, module=quantized
             )
-            # With it, a measurement would repack the weights for a product that has no gradient, and training that goes
-            # on after it would miss the gradients of all layers below (bitsandbytes 0.50, processors with AVX512-BF16).
+            # If this stayed on, a validation would repack the weights for a product without a gradient. Training after
+            # the validation would lose the gradients of all earlier layers (bitsandbytes 0.50, AVX512-BF16 processors).
             quantized.support_avx512bf16_for_cpu = False
     quantized.bias = layer.bias
     return quantized

@@ -1,4 +1,4 @@
-"""A Stable Diffusion that draws: init_model(), load_weights(), generate_image()."""
+"""Stable Diffusion model that generates images: init_model(), load_weights(), generate_image()."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from sdlora.models.precision import autocast, probe_precision
 
 
 class StableDiffusion:
-    """A base model, with or without an adapter merged into it.
+    """Base model, with or without a merged adapter.
 
-    The parts are ordinary diffusers and transformers objects and may be used directly: `denoiser` (a U-Net or a
-    transformer), `autoencoder`, `scheduler`, and `text_encoders` and `tokenizers` by the names of their folders.
+    The parts are ordinary diffusers and transformers objects and may be used directly. They are `denoiser` (a U-Net
+    or a transformer), `autoencoder`, `scheduler`, and, by folder name, `text_encoders` and `tokenizers`.
     """
 
     family: Family
@@ -38,12 +38,12 @@ class StableDiffusion:
     scheduler: Any
 
     def __init__(self, ref: BaseModelRef, device: str | None = None, precision: Precision | None = None) -> None:
-        """Name the base model; nothing is read yet.
+        """Create a model without reading any file.
 
         Args:
-            ref: what `load_base_model` returned.
-            device: "cuda" where there is one, else "cpu".
-            precision: arithmetic of the denoiser; by default the faster one on this processor.
+            ref: reference from `load_base_model`.
+            device: by default "cuda" if there is a GPU, else "cpu".
+            precision: arithmetic of the denoiser; by default the fastest on this processor.
         """
         self.ref = ref
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -58,7 +58,7 @@ class StableDiffusion:
         device: str | None = None,
         precision: Precision | None = None,
     ) -> StableDiffusion:
-        """Ready to draw: `load_weights()` on a new object."""
+        """Create a model and load its weights."""
         model = cls(ref, device, precision)
         model.load_weights(adapter)
         return model
@@ -71,7 +71,7 @@ class StableDiffusion:
         precision: Precision | None = None,
         text_encoders: Mapping[str, nn.Module] | None = None,
     ) -> StableDiffusion:
-        """Draw with parts that are held already, such as those in training; only the others are loaded."""
+        """Create a model from loaded parts, such as parts in training, and load the missing parts."""
         model = cls(ref, str(next(denoiser.parameters()).device), precision)
         model._load_settings()
         model._load_encoders(text_encoders)
@@ -80,7 +80,7 @@ class StableDiffusion:
         return model
 
     def init_model(self) -> StableDiffusion:
-        """Build all parts from the base's settings, their weights still random: a model to train from scratch.
+        """Build all parts from the base's settings with random weights, to train from scratch.
 
         Raises:
             WeightsError: a settings file is missing or damaged.
@@ -125,7 +125,7 @@ class StableDiffusion:
         negative_prompt: str = "",
         sampler: Sampler = "ddim",
     ) -> Image.Image:
-        """Draw one image; the same arguments give the same image."""
+        """Generate one image; the same arguments give the same image."""
         images = self.generate(
             [prompt],
             [seed],
@@ -149,16 +149,16 @@ class StableDiffusion:
         batch_size: int = 16,
         on_progress: OnProgress | None = None,
     ) -> Tensor:
-        """Draw one image per prompt and seed.
+        """Generate one image per prompt and seed.
 
-        An image's noise comes from its own seed, so it does not depend on its neighbours in the batch beyond
-        the rounding of differently shaped matrix products.
+        The noise of an image comes from its own seed. Other images of the batch affect it only by the rounding of
+        differently shaped matrix products.
 
         Returns:
             (N, 3, H, W) uint8.
         Raises:
-            ValueError: as many seeds as prompts are needed, and at least one.
-            WeightsError: neither `init_model` nor `load_weights` was called.
+            ValueError: there are no prompts, or not one seed per prompt.
+            WeightsError: the model has no weights; call `init_model` or `load_weights` first.
         """
         if not prompts or len(prompts) != len(seeds):
             raise ValueError(f"one seed per prompt is needed, got {len(prompts)} prompts and {len(seeds)} seeds.")
@@ -191,13 +191,13 @@ class StableDiffusion:
         return torch.cat(images)
 
     def pipeline(self, sampler: Sampler = "ddim") -> Any:
-        """The parts as the stock diffusers pipeline, sharing the weights.
+        """Build the stock diffusers pipeline around the parts; the weights are shared.
 
         Raises:
-            WeightsError: neither `init_model` nor `load_weights` was called.
+            WeightsError: the model has no weights; call `init_model` or `load_weights` first.
         """
         if not self._has_weights:
-            raise WeightsError(f"The base model {self.ref.name} has no weights yet: call load_weights() first.")
+            raise WeightsError(f"The base model {self.ref.name} has no weights: call load_weights() first.")
         family = self.family
         pipeline = family.pipeline_class(
             vae=self.autoencoder,
@@ -212,7 +212,7 @@ class StableDiffusion:
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """What the denoiser is shown of prompts, by name: (N, ...) each, on the model's device."""
+        """Encode prompts to the denoiser's conditioning by name, each (N, ...) on the model's device."""
         outputs = {
             part.folder: encode_text(
                 part, self.tokenizers[part.tokenizer_folder], self.text_encoders[part.folder], prompts
@@ -240,7 +240,7 @@ class StableDiffusion:
             return kwargs
 
         precision = self.precision or probe_precision(self.device.type).precision
-        # DPM++ takes on the precision of the network's answer; it is therefore handed over in fp32.
+        # DPM++ computes in the precision of the network's output, so the output is converted to fp32.
         hook = self.denoiser.register_forward_hook(lambda _module, _inputs, output: (output[0].float(),))
         try:
             with autocast(self.device.type, precision):
@@ -250,7 +250,7 @@ class StableDiffusion:
         return latents
 
     def _merge(self, adapter: AdapterRef) -> None:
-        # Merged, a step costs what the bare base's costs; read by diffusers, it is what users of the file get.
+        # A step with a merged adapter costs as much as a step of the base. diffusers reads the file as users do.
         attach_adapter_file(self.denoiser, adapter.folder, self.family.layout.denoiser)
         self.denoiser.fuse_lora()
         self.denoiser.unload_lora()
@@ -258,10 +258,10 @@ class StableDiffusion:
 
 
 def check_adapter(adapter: AdapterRef, base: BaseModelRef) -> None:
-    """Check that the adapter's weights are the ones named and belong to this base model.
+    """Check that an adapter belongs to the base model and that its weights match its digest.
 
     Raises:
-        WeightsError: another base model, or a missing or changed file.
+        WeightsError: the adapter belongs to another base model, or its file is missing or changed.
     """
     if adapter.base_digest != base.digest:
         raise WeightsError(

@@ -1,1 +1,1 @@
-"""Base models on disk: where they come from, their layouts, checks and digests."""
+"""Base models on disk: sources, layouts, checks and digests."""

@@ -1,4 +1,4 @@
-"""What a single `.safetensors` checkpoint is, told from the names of its tensors; no tensor is read."""
+"""Recognition of a single `.safetensors` checkpoint by the names of its tensors; no tensor is read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sdlora.core.errors import WeightsError
 from sdlora.models.families.layouts import LAYOUTS, FamilyName
 
 _DENOISER = "model.diffusion_model."
-# The first that matches: each mark is a tensor that no family above it has. The transformers are also published
+# The first matching family counts: each mark is a tensor that no family above it has. Transformers are also published
 # without the outer name.
 _FAMILY_MARKS: tuple[tuple[FamilyName, tuple[str, ...]], ...] = (
     ("flux", ("double_blocks.0.img_attn.qkv.weight", f"{_DENOISER}double_blocks.0.img_attn.qkv.weight")),
@@ -37,13 +37,13 @@ _ADAPTER_MARKS = (".lora_down.", ".lora_up.", ".lora_A.", ".lora_B.", ".hada_w1"
 
 @dataclass(frozen=True)
 class CheckpointKind:
-    """What a checkpoint holds.
+    """Family and content of a checkpoint.
 
     Attributes:
-        family: whose.
-        missing: folders of the parts whose weights are not in it.
-        velocity: it says of itself that it predicts velocity.
-        zero_snr: it says of itself that it was trained down to no signal at all.
+        family: family of the model.
+        missing: folders of the parts whose weights the checkpoint lacks.
+        velocity: the checkpoint is marked as predicting velocity.
+        zero_snr: the checkpoint is marked as trained with zero terminal SNR.
     """
 
     family: FamilyName
@@ -53,10 +53,10 @@ class CheckpointKind:
 
 
 def recognise(path: Path) -> CheckpointKind:
-    """The kind of a checkpoint in an original code base's format.
+    """Recognise a checkpoint in the format of an original code base.
 
     Raises:
-        WeightsError: it is an adapter, one part of a diffusers folder, or of no supported family.
+        WeightsError: the file is an adapter, one part of a diffusers folder, or of no supported family.
     """
     with safe_open(path, framework="pt") as file:
         keys = frozenset(file.keys())
@@ -67,7 +67,7 @@ def recognise(path: Path) -> CheckpointKind:
     missing = tuple(
         part for part, part_prefixes in prefixes.items() if not any(key.startswith(part_prefixes) for key in keys)
     )
-    # Fine-tunes of XL that predict velocity mark themselves by two empty tensors, which ComfyUI reads as well.
+    # Fine-tunes of XL that predict velocity are marked by two empty tensors, which ComfyUI also reads.
     return CheckpointKind(family, missing, velocity="v_pred" in keys, zero_snr="ztsnr" in keys)
 
 

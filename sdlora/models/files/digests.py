@@ -1,6 +1,6 @@
-"""The identity of a model folder: a digest over its weights and settings.
+"""Digest of a model folder, over its weights and settings.
 
-Hashing gigabytes at every start would be slow, so the SHA-256 of a file is remembered by (path, size, mtime).
+Hashing gigabytes at every start is slow, so the SHA-256 of a file is cached by (path, size, mtime).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from pathlib import Path
 from sdlora.core.files import file_sha256
 
 _IDENTITY_SUFFIXES = (".safetensors", ".json", ".txt")
-_SETTLED_SECONDS = 2.0  # a younger file may still change without its timestamp showing it
+_SETTLED_SECONDS = 2.0  # a younger file may still change within the resolution of its timestamp
 
 
 class DigestCache:
-    """SHA-256 of files, remembered in a JSON file; a damaged or unwritable cache only costs time."""
+    """Cache of files' SHA-256 in a JSON file; a damaged or unwritable cache only costs time."""
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
@@ -59,9 +59,9 @@ class DigestCache:
 
 
 def folder_digest(folder: Path, cache: DigestCache | None = None) -> str:
-    """SHA-256 over the relative name and the content of every weights, settings and vocabulary file.
+    """Compute the SHA-256 over the relative name and the content of every weights, settings and vocabulary file.
 
-    It depends on neither where the folder is nor in what order its files are listed.
+    The digest is independent of the folder's path and of the order in which files are listed.
     """
     cache = cache or DigestCache()
     lines = (f"{path.relative_to(folder).as_posix()} {cache.sha256(path)}\n" for path in identity_files(folder))
@@ -69,7 +69,7 @@ def folder_digest(folder: Path, cache: DigestCache | None = None) -> str:
 
 
 def identity_files(folder: Path) -> Iterable[Path]:
-    """The files that decide what a model folder computes, sorted; hidden folders are download bookkeeping."""
+    """Yield the files that determine a model's output, sorted; hidden folders only serve downloads."""
     for path in sorted(folder.rglob("*")):
         hidden = any(component.startswith(".") for component in path.relative_to(folder).parts)
         if path.suffix in _IDENTITY_SUFFIXES and path.is_file() and not hidden:

@@ -1,4 +1,4 @@
-"""Is this folder a whole Stable Diffusion? Answered before any part is built, naming the file that is not right."""
+"""Checks that a folder is a complete Stable Diffusion, before any part is built."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
 
 
 def check_folder(folder: Path) -> None:
-    """Read every settings file and every weights header.
+    """Check every settings file and every weights header of a base model folder.
 
     Raises:
-        WeightsError: a file is missing, damaged, pickled, or of a model family that is not supported.
+        WeightsError: a file is missing, damaged, pickled, or of an unsupported family; the message names the file.
     """
     layout = find_layout(folder)
     read_json(folder / "scheduler" / "scheduler_config.json")
@@ -32,7 +32,11 @@ def check_folder(folder: Path) -> None:
 
 
 def weights_files(folder: Path, part: str) -> list[Path]:
-    """The safetensors files of one part: one file, the shards of an index, or the fp16 variant of either."""
+    """Return the safetensors files of one part: one file, the shards of an index, or the fp16 variant of either.
+
+    Raises:
+        WeightsError: the weights are missing, or a pickle.
+    """
     stem = find_layout(folder).weights_stems[part]
     for variant in ("", ".fp16"):
         single = folder / part / f"{stem}{variant}.safetensors"
@@ -50,13 +54,17 @@ def weights_files(folder: Path, part: str) -> list[Path]:
 
 
 def weights_variant(folder: Path, part: str) -> str | None:
-    """The variant that `from_pretrained` wants to be told: "fp16" when the part exists in that one only."""
+    """Return the `variant` argument of `from_pretrained`: "fp16" if the part exists in that variant only."""
     name = weights_files(folder, part)[0].name
     return "fp16" if ".fp16" in name else None
 
 
 def check_safetensors(path: Path) -> None:
-    """Raises WeightsError when the file is missing, truncated or no safetensors file; tensor data is not read."""
+    """Check that a safetensors file is readable; tensor data is not read.
+
+    Raises:
+        WeightsError: the file is missing, truncated or no safetensors file.
+    """
     if not path.is_file():
         raise WeightsError(f"base_model.source: {path} is missing. Copy the model folder again.")
     try:

@@ -1,7 +1,7 @@
-"""A base model as one checkpoint in the layout of its original code base, which ComfyUI and others load.
+"""Single-file checkpoints in the layout of the original code bases, which ComfyUI and other tools load.
 
-diffusers reads this layout (`from_single_file`) and does not write it. Stable Diffusion 3 and FLUX.1 are written with
-their text encoders and autoencoder, under the names that ComfyUI's checkpoints have.
+diffusers reads this layout (`from_single_file`) but does not write it. Stable Diffusion 3 and FLUX.1 are written with
+their text encoders and autoencoder, under the names of ComfyUI's checkpoints.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ _VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "
 
 
 def original_tensors(family: Family, parts: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The checkpoint's tensors by their original names.
+    """Rename the tensors of a base model to their original names.
 
     Args:
-        family: of the model.
-        parts: the state of the denoiser, `vae` and each text encoder, by diffusers' folder and names; Stable
-            Diffusion 3 may be without its T5.
+        family: family of the model.
+        parts: states of the denoiser, `vae` and each text encoder, by folder and tensor name of diffusers. Stable
+            Diffusion 3 may lack its T5.
     """
     denoiser = parts[family.layout.denoiser]
     if isinstance(family, FlowFamily):
@@ -77,12 +77,12 @@ def original_tensors(family: Family, parts: Mapping[str, Mapping[str, Tensor]]) 
 
 
 def _text_tensors(kind: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    if kind == _T5:  # it keeps one of its two names for the same embedding
+    if kind == _T5:  # T5 has two names for the same embedding; one is written
         return {f"{_T5}{name}": tensor for name, tensor in state.items() if name != "encoder.embed_tokens.weight"}
     if kind == _OPEN_CLIP:
         return {f"{_OPEN_CLIP}{name}": tensor for name, tensor in _open_clip_tensors(state).items()}
     unprefixed = _clip_tensors(state)
-    # The projection lies beside the text model, not in it.
+    # The projection is outside the text model.
     return {f"{'transformer.' if n.startswith('text_projection') else _CLIP}{n}": t for n, t in unprefixed.items()}
 
 
@@ -111,7 +111,7 @@ def _clip_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _open_clip_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """OpenCLIP keeps query, key and value in one matrix, and multiplies by the projection from the other side."""
+    """Convert CLIP's tensors to OpenCLIP's: one matrix for query, key and value, and a transposed projection."""
     unprefixed = _clip_tensors(state)
     tensors: dict[str, Tensor] = {}
     for name, tensor in unprefixed.items():

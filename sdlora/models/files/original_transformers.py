@@ -1,7 +1,7 @@
-"""The transformers of Stable Diffusion 3 and FLUX.1 under the tensor names of their original code bases.
+"""Conversion of the transformers of Stable Diffusion 3 and FLUX.1 to the tensor names of their original code bases.
 
-Sources: `mmditx.py` of Stability-AI/sd3.5 and `model.py` of black-forest-labs/flux. Queries, keys and values become
-rows of one matrix. Shift and scale of the last normalisation stand in the other order than in diffusers.
+Queries, keys and values become rows of one matrix. Shift and scale of the last normalisation have the opposite order
+to diffusers. Sources: `mmditx.py` of Stability-AI/sd3.5 and `model.py` of black-forest-labs/flux.
 """
 
 from __future__ import annotations
@@ -60,16 +60,16 @@ _FLUX_SINGLE: _Names = {"attn.norm_q": "norm.query_norm", "attn.norm_k": "norm.k
 
 
 def transformer_tensors(family: FlowFamily, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The transformer's tensors by their original names, without the outer `model.diffusion_model.`.
+    """Rename a transformer's tensors to their original names, without the outer `model.diffusion_model.`.
 
     Args:
         family: Stable Diffusion 3 or FLUX.1.
-        state: by diffusers' names.
+        state: tensors by diffusers' names.
     """
     settings = family.denoiser_settings
     hidden = settings["num_attention_heads"] * settings["attention_head_dim"]
     swapped = {"norm_out.linear"}
-    if family.name == "sd3":  # the text leaves its last block as the image leaves the network
+    if family.name == "sd3":  # the last block normalises the text like the final layer normalises the image
         swapped.add(f"transformer_blocks.{settings['num_layers'] - 1}.norm1_context.linear")
     stacks: dict[str, list[tuple[int, Tensor]]] = {}
     for name, tensor in state.items():
@@ -78,7 +78,7 @@ def transformer_tensors(family: FlowFamily, state: Mapping[str, Tensor]) -> dict
             stacks["pos_embed"] = [(0, tensor)]
             continue
         layer_slice = family.original_slice(layer, hidden) or LayerSlice(_original_name(family.name, layer))
-        # FLUX calls the factors of a norm its scale.
+        # FLUX calls the weight of a norm "scale".
         leaf = "scale" if family.name == "flux" and layer_slice.name.endswith("_norm") else leaf
         rows = torch.cat(tensor.chunk(2)[::-1]) if layer in swapped else tensor
         stacks.setdefault(f"{layer_slice.name}.{leaf}", []).append((layer_slice.first_row, rows))
@@ -89,7 +89,7 @@ def transformer_tensors(family: FlowFamily, state: Mapping[str, Tensor]) -> dict
 
 
 def _original_name(family: str, layer: str) -> str:
-    """A layer that no other lies beside, by its original name."""
+    """Return the original name of a layer that is not joined with others."""
     block = _BLOCK.fullmatch(layer)
     if block is None:
         return (_SD3_OUTSIDE if family == "sd3" else _FLUX_OUTSIDE)[layer]

@@ -1,8 +1,8 @@
-"""From one `.safetensors` checkpoint to a diffusers folder, without a network.
+"""Conversion of a `.safetensors` checkpoint to a diffusers folder, without a network.
 
-A checkpoint holds weights but neither settings nor a tokenizer. For Stable Diffusion 1 and XL these are the same in
-every checkpoint and ship with sdlora (`assets/layouts`); for other families, and for unusual editions, they come from
-a diffusers folder of the same architecture, `base_model.layout`.
+A checkpoint holds weights, but no settings and no tokenizer. For Stable Diffusion 1 and XL, settings and tokenizer are
+the same in every checkpoint and ship with sdlora (`assets/layouts`). For other families and for unusual editions they
+come from a diffusers folder of the same architecture, `base_model.layout`.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _CLIP_TOKENS = 77
 
 
 def convert_single_file(path: Path, layout: str | None, home: Path) -> Path:
-    """Turn a checkpoint into `home/bases/<digest>/`, once per file and layout.
+    """Convert a checkpoint to the folder `home/bases/<digest>/`, once per file and layout.
 
     Raises:
-        WeightsError: the checkpoint is of no supported family, needs a layout, or does not fit the one given.
+        WeightsError: the checkpoint is of no supported family, needs a layout, or does not fit `layout`.
         StorageError: the folder cannot be written.
     """
     check_safetensors(path)
@@ -67,7 +67,7 @@ def convert_single_file(path: Path, layout: str | None, home: Path) -> Path:
         partial.rename(folder)
     except (OSError, SafetensorError) as error:
         raise StorageError(f"Cannot write the converted base model to {folder.parent}: {error}.") from error
-    except NotImplementedError as error:  # a tensor that the file did not fill is still without storage
+    except NotImplementedError as error:  # a tensor that the file lacks is still on the meta device
         raise WeightsError(_misfit_message(path, custom_layout, "tensors are missing from the file")) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -75,7 +75,7 @@ def convert_single_file(path: Path, layout: str | None, home: Path) -> Path:
 
 
 def clip_tokenizer(pad_token: str) -> Any:
-    """OpenAI's byte-pair tokenizer of CLIP, whole from its merges: bytes, bytes that end a word, merged pieces."""
+    """Build OpenAI's byte-pair tokenizer of CLIP from its merges: bytes, bytes that end a word, merged pieces."""
     from tokenizers import pre_tokenizers
     from transformers import CLIPTokenizer
 
@@ -89,7 +89,7 @@ def clip_tokenizer(pad_token: str) -> Any:
 
 @contextmanager
 def _layout_folder(custom_layout: Path | None, kind: CheckpointKind, scratch: Path) -> Iterator[Path]:
-    """The layout that was given, or the shipped one with its tokenizers, for as long as it is needed."""
+    """Provide the user's layout, or a temporary copy of the shipped layout with its tokenizers."""
     if custom_layout is not None:
         yield custom_layout
         return
@@ -123,16 +123,16 @@ def _read(path: Path, layout: Path, kind: CheckpointKind, family: Layout) -> Any
                 str(path), config=str(layout), local_files_only=True, torch_dtype=_dtype(path), **options, **parts
             )
             for component in pipeline.components.values():
-                if hasattr(component, "tie_weights"):  # T5 keeps one of its two names for the same embedding
+                if hasattr(component, "tie_weights"):  # T5 has two names for the same embedding; the file has one
                     component.tie_weights()
             return pipeline
-    # diffusers answers a wrong layout with whatever its conversion trips over (KeyError, ValueError, OSError, ...).
+    # For a wrong layout diffusers raises any error of its conversion (KeyError, ValueError, OSError, ...).
     except Exception as error:
         raise WeightsError(_misfit_message(path, layout, f"{type(error).__name__}: {error}")) from error
 
 
 def _parts_from_layout(path: Path, layout: Path, kind: CheckpointKind, family: Layout) -> dict[str, Any]:
-    """What the checkpoint lacks, FLUX's mostly all but the transformer: from the layout, if it has weights there."""
+    """Load the parts that the checkpoint lacks from the layout; FLUX checkpoints mostly hold the transformer only."""
     from sdlora.models import parts
     from sdlora.models.families import family_of
 
@@ -156,7 +156,7 @@ def _parts_from_layout(path: Path, layout: Path, kind: CheckpointKind, family: L
 
 
 def _dtype(path: Path) -> Any:
-    """The precision of the checkpoint: a file in half precision is not written back at twice its size."""
+    """Return the precision of the checkpoint, so that a half-precision file is not written at twice its size."""
     import torch
 
     with safe_open(path, framework="pt") as file:
@@ -168,7 +168,7 @@ def _dtype(path: Path) -> Any:
 
 def _needs_layout_message(path: Path, kind: CheckpointKind) -> str:
     reasons = {
-        "sd2": "version 2 was published with two kinds of prediction, which its tensors do not tell apart",
+        "sd2": "version 2 was published with two kinds of prediction, which its tensors do not distinguish",
         "sd3": "the tokenizer of its T5 encoder does not ship with sdlora",
         "flux": "the tokenizer of its T5 encoder does not ship with sdlora",
     }

@@ -1,4 +1,4 @@
-"""From a setting to a verified folder on this machine: embedded, folder, single file, hub."""
+"""Sources of base models: embedded, folder, single file, hub; each becomes a verified local folder."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _HUB_FILES = ("*.json", "*.safetensors", "merges.txt")
 
 
 def load_base_model(config: BaseModelConfig, home: Path) -> BaseModelRef:
-    """Find the base model, check that it is whole, and name it by its digest.
+    """Find the base model, check that it is complete, and compute its digest.
 
-    Nothing is downloaded unless `source` is a hub id. No weights are read into memory.
+    Only a hub id is downloaded. No weights are read into memory.
 
     Args:
-        config: where from.
-        home: the state folder; digests are remembered under `cache/`, converted and downloaded models under `bases/`.
+        config: source of the base model.
+        home: state folder. Digests are cached under `cache/`, converted and downloaded models under `bases/`.
     Raises:
-        WeightsError: missing, damaged, pickled or unsupported; the message names the file and the remedy.
+        WeightsError: the model is missing, damaged, pickled or unsupported; the message names file and remedy.
     """
     name, folder = _resolve(config, home)
     check_folder(folder)
@@ -37,7 +37,7 @@ def load_base_model(config: BaseModelConfig, home: Path) -> BaseModelRef:
 
 
 def verify(ref: BaseModelRef, home: Path | None = None) -> None:
-    """Check that the folder still holds what the reference names.
+    """Check that the folder of a reference still has the reference's digest.
 
     Raises:
         WeightsError: a file is missing or has changed.
@@ -47,7 +47,7 @@ def verify(ref: BaseModelRef, home: Path | None = None) -> None:
     if digest != ref.digest:
         raise WeightsError(
             f"The base model {ref.name} in {ref.folder} has digest {digest[:12]}, expected {ref.digest[:12]}: "
-            "its files changed. Restore them, or start again from the changed base model."
+            "its files changed. Restore the files, or start again from the changed base model."
         )
 
 
@@ -90,12 +90,12 @@ def _download(repository: str, revision: str, home: Path) -> Path:
         try:
             snapshot_download(repository, revision=revision, local_dir=folder, allow_patterns=list(_HUB_SETTINGS))
             parts = find_layout(folder).folders
-            # Only the parts' own folders: many repositories hold the same weights a second time as one file.
+            # Only the parts' folders: many repositories hold the same weights a second time as one file.
             patterns = [f"{part}/{name}" for part in parts for name in _HUB_FILES]
             snapshot_download(repository, revision=revision, local_dir=folder, allow_patterns=patterns)
         except WeightsError:
             raise
-        # Offline, a wrong id and a wrong revision all arrive as different exceptions of httpx and huggingface_hub.
+        # No network, a wrong id and a wrong revision raise different exceptions of httpx and huggingface_hub.
         except Exception as error:
             raise WeightsError(
                 f"base_model.source: {repository!r} at {revision[:12]} cannot be downloaded "
