@@ -1,4 +1,4 @@
-"""Model families: one small module each, found from a base model's own files."""
+"""Model families, one module each, recognised from a base model's files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FamilyName", "Layout", "family_of", "find_layout"]
 
-# Imported when first used: most commands need only a base model's digest.
+# Imported on first use: most commands need only a base model's digest.
 _FAMILY_CLASSES: dict[FamilyName, tuple[str, str]] = {
     "sd1": ("sdlora.models.families.stable_diffusion", "StableDiffusion1"),
     "sd2": ("sdlora.models.families.stable_diffusion", "StableDiffusion2"),
@@ -24,7 +24,7 @@ _FAMILY_CLASSES: dict[FamilyName, tuple[str, str]] = {
 
 
 def family_of(folder: Path) -> Family:
-    """The family of a diffusers folder.
+    """Open a diffusers folder as its model family.
 
     Raises:
         WeightsError: a settings file is missing or damaged, or the family is not supported.

@@ -1,7 +1,8 @@
-"""Names of diffusers' transformer layers in the original code bases, where some of them are one larger layer.
+"""Names of diffusers' transformer layers in the original code bases, which join some layers into a larger one.
 
-Sources: `mmditx.py` of Stability-AI/sd3.5 and `model.py` of black-forest-labs/flux, as sd-scripts and ComfyUI name
-them. Queries, keys and values are rows of one `qkv` there; FLUX's single blocks add the first half of their MLP.
+There, queries, keys and values are rows of one `qkv`. FLUX's single blocks also add the first half of their MLP.
+Sources: `mmditx.py` of Stability-AI/sd3.5 and `model.py` of black-forest-labs/flux, with the layer names of sd-scripts
+and ComfyUI.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ _BLOCK = re.compile(r"(?P<kind>transformer_blocks|single_transformer_blocks)\.(?
 
 @dataclass(frozen=True)
 class LayerSlice:
-    """Where a layer's weight lies in the original code base.
+    """Rows of a layer of the original code base that hold the weight of a diffusers layer.
 
     Attributes:
-        name: the original layer.
-        first_row: where this layer's rows begin in it.
-        rows: of the whole original layer; None where the two are one and the same.
+        name: name of the original layer.
+        first_row: first row of the diffusers layer in the original layer.
+        rows: number of rows of the original layer; None if both layers are equal.
     """
 
     name: str
@@ -29,7 +30,7 @@ class LayerSlice:
 
 
 def _rows(name: str, hidden: int, *layers: str, extra_rows: Mapping[str, int] | None = None) -> dict[str, LayerSlice]:
-    """Layers of `hidden` rows each, one below the other; then those of `more`."""
+    """Stack layers of `hidden` rows each, then the layers of `extra_rows`, in one original layer `name`."""
     slices, first_row = {}, 0
     sizes = {**dict.fromkeys(layers, hidden), **(extra_rows or {})}
     for layer, rows in sizes.items():
@@ -39,7 +40,10 @@ def _rows(name: str, hidden: int, *layers: str, extra_rows: Mapping[str, int] | 
 
 
 def sd3_slice(layer: str, hidden: int) -> LayerSlice | None:
-    """`transformer_blocks.0.attn.to_k` -> rows of `joint_blocks.0.x_block.attn.qkv`; None for layers outside."""
+    """Locate a layer of Stable Diffusion 3 in the original code base; None for layers outside the blocks.
+
+    `transformer_blocks.0.attn.to_k` -> rows of `joint_blocks.0.x_block.attn.qkv`.
+    """
     block = _BLOCK.fullmatch(layer)
     if block is None:
         return None
@@ -59,7 +63,10 @@ def sd3_slice(layer: str, hidden: int) -> LayerSlice | None:
 
 
 def flux_slice(layer: str, hidden: int) -> LayerSlice | None:
-    """`single_transformer_blocks.0.proj_mlp` -> rows of `single_blocks.0.linear1`; None for layers outside."""
+    """Locate a layer of FLUX in the original code base; None for layers outside the blocks.
+
+    `single_transformer_blocks.0.proj_mlp` -> rows of `single_blocks.0.linear1`.
+    """
     block = _BLOCK.fullmatch(layer)
     if block is None:
         return None

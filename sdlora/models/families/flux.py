@@ -1,4 +1,4 @@
-"""FLUX.1 dev and schnell: a transformer over packed latents, CLIP for the whole prompt and T5 for its words."""
+"""FLUX.1 dev and schnell: a transformer over packed latents, a pooled CLIP embedding and T5 embeddings of tokens."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from sdlora.models.families.layouts import read_json
 from sdlora.models.families.text import ClipPooled, T5Final
 
 T5_TOKENS = 512
-# dev was distilled to take guidance as an input. 1 leaves the data as it is; an adapter trained at a higher one would
-# learn to undo the guidance. sd-scripts and diffusers' documentation train with 1, too.
+# dev is distilled to take guidance as an input. At 1 the output follows the data. An adapter trained at a higher value
+# would learn to undo the guidance. sd-scripts and diffusers' documentation also train with 1.
 TRAINING_GUIDANCE = 1.0
 
 
@@ -30,7 +30,7 @@ class Flux(FlowFamily):
 
     @cached_property
     def text_parts(self) -> tuple[TextPart, ...]:
-        # schnell was trained with 256 tokens, dev with 512; the guidance input tells them apart.
+        # schnell was trained with 256 tokens, dev with 512; only dev has a guidance input.
         tokens = T5_TOKENS if self.denoiser_settings["guidance_embeds"] else T5_TOKENS // 2
         return ClipPooled("text_encoder", "tokenizer"), T5Final("text_encoder_2", "tokenizer_2", tokens)
 
@@ -60,7 +60,10 @@ class Flux(FlowFamily):
 
     @property
     def native_resolution(self) -> int:
-        """Neither the transformer nor the autoencoder says; the noise schedule names the longest token sequence."""
+        """Side of the images that the base was trained on, in pixels.
+
+        The settings of the noise schedule hold the longest token sequence; other settings have no image size.
+        """
         tokens = read_json(self.folder / "scheduler" / "scheduler_config.json").get("max_image_seq_len", 4096)
         return math.isqrt(int(tokens)) * 2 * self.latent_reduction
 
@@ -68,7 +71,10 @@ class Flux(FlowFamily):
         return unpack(latents, height_px // self.latent_reduction, width_px // self.latent_reduction)
 
     def pipeline_inputs(self, conditioning: Mapping[str, Tensor], negative: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Without the negative prompt: guidance is an input of the network, not a second pass."""
+        """Rename conditioning to the pipeline's names.
+
+        The negative prompt is not used: guidance is an input of the network, not a second pass.
+        """
         return {
             "prompt_embeds": conditioning["encoder_hidden_states"],
             "pooled_prompt_embeds": conditioning["pooled_projections"],
@@ -87,20 +93,20 @@ class Flux(FlowFamily):
 
 
 def pack(latents: Tensor) -> Tensor:
-    """Each 2 x 2 square of positions becomes one token: (B, C, h, w) -> (B, h/2 * w/2, 4 C)."""
+    """Pack each 2 x 2 square of positions into one token: (B, C, h, w) -> (B, h/2 * w/2, 4 C)."""
     batch, channels, height, width = latents.shape
     squares = latents.view(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
     return squares.reshape(batch, height // 2 * (width // 2), channels * 4)
 
 
 def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
-    """The inverse of `pack`: (B, h/2 * w/2, 4 C) -> (B, C, h, w)."""
+    """Invert `pack`: (B, h/2 * w/2, 4 C) -> (B, C, h, w)."""
     batch, _, channels = tokens.shape
     squares = tokens.view(batch, height // 2, width // 2, channels // 4, 2, 2).permute(0, 3, 1, 4, 2, 5)
     return squares.reshape(batch, channels // 4, height, width)
 
 
 def image_positions(height: int, width: int) -> Tensor:
-    """(h/2 * w/2, 3): 0, row and column of each token, for the rotary embedding."""
+    """Return 0, row and column of each token for the rotary embedding: (h/2 * w/2, 3)."""
     rows, columns = torch.meshgrid(torch.arange(height // 2), torch.arange(width // 2), indexing="ij")
     return torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).flatten(0, 1).float()

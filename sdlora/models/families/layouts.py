@@ -1,6 +1,6 @@
-"""Which files make up a base model of each family, and how its family is told from them; no heavy imports.
+"""Layouts of the families' folders, and recognition of a folder's family; without heavy imports.
 
-A family is found from `model_index.json` and, where two families share a pipeline, from the denoiser's settings.
+The family follows from `model_index.json` and, if two families share a pipeline, from the denoiser's settings.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _UNET_TARGETS: Mapping[Targets, tuple[str, ...]] = {
     "attention+ff": _ATTENTION + _FEED_FORWARD,
     "all": _ATTENTION + _FEED_FORWARD + _CONVOLUTIONS,
 }
-# Transformers see text and image in one attention, with projections of their own for the text ("add_", "context").
-# Their modulation layers are left out: few trainers adapt them, and Stable Diffusion 3 orders their rows in two ways.
+# Transformers attend to text and image together, with separate projections for the text ("add_", "context"). The
+# modulation layers are left out: few trainers adapt them, and Stable Diffusion 3 orders their rows in two ways.
 _JOINT_ATTENTION = (*_ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 _JOINT_FEED_FORWARD = (*_FEED_FORWARD, "ff_context.net.0.proj", "ff_context.net.2")
 _SD3_TARGETS: Mapping[Targets, tuple[str, ...]] = {
@@ -43,7 +43,7 @@ _FLUX_TARGETS: Mapping[Targets, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class TextFolders:
-    """The folders of one text encoder; an optional one may be left out of a base model."""
+    """Folders of one text encoder; a base model may lack an optional text encoder."""
 
     encoder: str
     tokenizer: str
@@ -52,16 +52,16 @@ class TextFolders:
 
 @dataclass(frozen=True)
 class Layout:
-    """One family's folders, in the names of diffusers.
+    """Folders of one family, by the names of diffusers.
 
     Attributes:
-        name: the family, in short.
-        title: the family, for people.
-        pipeline: `_class_name` of `model_index.json`.
+        name: short name of the family.
+        title: full name of the family, for messages.
+        pipeline: `_class_name` in `model_index.json`.
         denoiser: folder of the network that adapters attach to.
-        denoiser_class: its class in diffusers.
-        text: its text encoders.
-        targets: ends of layer names that `lora.targets` stands for.
+        denoiser_class: class of the denoiser in diffusers.
+        text: folders of the text encoders.
+        targets: ends of layer names for each value of `lora.targets`.
     """
 
     name: FamilyName
@@ -74,18 +74,18 @@ class Layout:
 
     @property
     def weights_stems(self) -> dict[str, str]:
-        """The file name, without suffix, of every part's weights, by folder."""
+        """File name, without suffix, of every part's weights, by folder."""
         stems = {self.denoiser: "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
         return stems | {folders.encoder: "model" for folders in self.text}
 
     @property
     def folders(self) -> tuple[str, ...]:
-        """Every folder that belongs to a base model of this family."""
+        """All folders of a base model of this family."""
         text = [name for folders in self.text for name in (folders.encoder, folders.tokenizer)]
         return ("scheduler", "vae", self.denoiser, *text)
 
     def text_of(self, folder: Path) -> tuple[TextFolders, ...]:
-        """The text encoders that this base model has: an optional one may be null in its `model_index.json`."""
+        """Return the text encoders of a base model; `model_index.json` has null for an absent optional encoder."""
         index = read_json(folder / "model_index.json")
         return tuple(text for text in self.text if not text.optional or any(index.get(text.encoder) or ()))
 
@@ -142,7 +142,7 @@ LAYOUTS: tuple[Layout, ...] = (
 
 
 def find_layout(folder: Path) -> Layout:
-    """The family of a diffusers folder.
+    """Recognise the layout of a diffusers folder.
 
     Raises:
         WeightsError: a settings file is missing or damaged, or no supported family has this pipeline.
@@ -157,13 +157,13 @@ def find_layout(folder: Path) -> Layout:
         )
     if len(matching) == 1:
         return matching[0]
-    # Version 2 made the projections around its transformer blocks linear; version 1 has 1x1 convolutions there.
+    # The projections around the transformer blocks are linear in version 2 and 1x1 convolutions in version 1.
     linear = bool(read_json(folder / "unet" / "config.json").get("use_linear_projection"))
     return next(layout for layout in matching if layout.name == ("sd2" if linear else "sd1"))
 
 
 def targets_of(denoiser_class: str, targets: Targets) -> tuple[str, ...]:
-    """The layers that `lora.targets` stands for in a denoiser of this class.
+    """Return the ends of layer names that `lora.targets` selects in a denoiser of this class.
 
     Raises:
         WeightsError: no supported family has such a denoiser.
@@ -176,7 +176,11 @@ def targets_of(denoiser_class: str, targets: Targets) -> tuple[str, ...]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Raises WeightsError when the file is missing or is not a JSON object."""
+    """Read a JSON object.
+
+    Raises:
+        WeightsError: the file is missing or is not a JSON object.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

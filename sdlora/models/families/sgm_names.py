@@ -1,7 +1,7 @@
-"""Names of a diffusers U-Net's layers in the original code base (`sgm`, and `ldm` before it).
+"""Names of a diffusers U-Net's layers in the original code base (`sgm`, formerly `ldm`).
 
-Source: the block numbering of `openaimodel.py` in Stability-AI/generative-models; each level's blocks are counted
-through, a down- or upsampling being one more.
+Blocks are numbered through all levels; a down- or upsampling layer counts as a block.
+Source: `openaimodel.py` in Stability-AI/generative-models.
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ _OUTSIDE_BLOCKS = {
 
 
 def sgm_name(layer: str, settings: Mapping[str, Any]) -> str:
-    """`up_blocks.0.attentions.1.transformer_blocks.0.ff.net.2` -> `output_blocks.1.1.transformer_blocks.0.ff.net.2`.
+    """Return the name of a U-Net layer in the original code base.
+
+    `up_blocks.0.attentions.1.transformer_blocks.0.ff.net.2` -> `output_blocks.1.1.transformer_blocks.0.ff.net.2`.
 
     Args:
-        layer: a layer's name in diffusers.
+        layer: name of the layer in diffusers.
         settings: the U-Net's `config.json`.
 
     Raises:

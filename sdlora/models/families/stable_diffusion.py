@@ -17,7 +17,7 @@ from sdlora.models.families.text import ClipFinal
 
 
 class UNetFamily(Family):
-    """What Stable Diffusion 1, 2 and XL share."""
+    """Family with a U-Net and denoising diffusion: base class of Stable Diffusion 1, 2 and XL."""
 
     denoiser_class = UNet2DConditionModel
     scheduler_class = DDIMScheduler
@@ -34,7 +34,7 @@ class UNetFamily(Family):
 
     @property
     def side_multiple_px(self) -> int:
-        """Each level of the U-Net but the last halves the latents once more."""
+        """Divisor of valid image sides in pixels: each level of the U-Net except the last halves the latents."""
         return self.latent_reduction << (len(self.denoiser_settings["block_out_channels"]) - 1)
 
     def sampler(self, scheduler: Any, sampler: Sampler) -> Any:
@@ -53,8 +53,8 @@ class UNetFamily(Family):
     def sampling_options(self, scheduler: Any) -> dict[str, Any]:
         options = super().sampling_options(scheduler)
         if scheduler.config.rescale_betas_zero_snr:
-            # Without any signal at the first step, guidance would overexpose: its contrast is held to the prediction's.
-            # Source: Lin et al. 2023, arXiv:2305.08891, section 3.4, which recommends 0.7.
+            # The first step has no signal, so guidance would overexpose. Rescaling limits the contrast to that of the
+            # prediction. Source: Lin et al. 2023, arXiv:2305.08891, section 3.4, which recommends 0.7.
             options["guidance_rescale"] = 0.7
         return options
 
@@ -85,11 +85,14 @@ class StableDiffusion1(UNetFamily):
         }
 
     def kohya_name(self, layer: str) -> str:
-        """`down_blocks.0.attentions.0.proj_in` -> `lora_unet_down_blocks_0_attentions_0_proj_in`."""
+        """Return a layer's name in kohya's files.
+
+        `down_blocks.0.attentions.0.proj_in` -> `lora_unet_down_blocks_0_attentions_0_proj_in`.
+        """
         return "lora_unet_" + layer.replace(".", "_")
 
     def kohya_metadata(self, prediction: str) -> dict[str, str]:
-        # A1111 takes any file with other metadata for version 1, so a small model of this shape is named as what it is.
+        # A1111 reads every unknown version as version 1, so a small model of this shape can carry its true name.
         has_published_width = self.denoiser_settings["cross_attention_dim"] == 768
         return {
             "ss_v2": "False",

@@ -38,7 +38,7 @@ class StableDiffusion3(FlowFamily):
         if "text_encoder_3" in outputs:
             t5 = outputs["text_encoder_3"]["hidden"]  # (B, 256, D)
         else:
-            t5 = clip.new_zeros(len(clip), T5_TOKENS, width)  # what the base was shown where T5 was left out
+            t5 = clip.new_zeros(len(clip), T5_TOKENS, width)  # the base was trained with zeros for a dropped T5
         return {
             "encoder_hidden_states": torch.cat([clip, t5], dim=-2),  # (B, 77 + 256, D)
             "pooled_projections": torch.cat([clip_l["pooled"], clip_g["pooled"]], dim=-1),  # (B, P1 + P2)

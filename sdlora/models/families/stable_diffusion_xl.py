@@ -1,4 +1,4 @@
-"""Stable Diffusion XL: two CLIP text encoders, and a U-Net that is told how each image was framed."""
+"""Stable Diffusion XL: two CLIP text encoders, and a U-Net conditioned on the size and crop of each image."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class StableDiffusionXL(UNetFamily):
     shows_framing = True
 
     def image_conditioning(self, framing: Framing) -> dict[str, Tensor]:
-        """The six numbers by which the base was told an image's size and crop, so that it draws whole, sharp ones."""
+        """Build the (6,) size and crop conditioning, by which the base learnt to draw uncropped, sharp images."""
         numbers = (*framing.original_px, *framing.crop_px, *framing.target_px)
         return {"time_ids": torch.tensor(numbers, dtype=torch.float32)}  # (6,)
 
@@ -42,7 +42,7 @@ class StableDiffusionXL(UNetFamily):
         self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]
     ) -> Tensor:
         time_ids = conditioning.get("time_ids")
-        if time_ids is None:  # as the stock pipeline draws: an image of this size, not cropped
+        if time_ids is None:  # like the stock pipeline: an uncropped image of this size
             side_px = (noisy.shape[-2] * self.latent_reduction, noisy.shape[-1] * self.latent_reduction)
             uncropped = self.image_conditioning(Framing(side_px, (0, 0), side_px))["time_ids"]
             time_ids = uncropped.to(noisy.device).expand(len(noisy), -1)
@@ -64,9 +64,10 @@ class StableDiffusionXL(UNetFamily):
         }
 
     def kohya_name(self, layer: str) -> str:
-        """`down_blocks.1.attentions.0.proj_in` -> `lora_unet_input_blocks_4_1_proj_in`.
+        """Return the name of a layer in the original code base, as sd-scripts writes it.
 
-        The names of the original code base, as sd-scripts writes them: A1111 knows no others for this family.
+        `down_blocks.1.attentions.0.proj_in` -> `lora_unet_input_blocks_4_1_proj_in`. A1111 reads only these names for
+        this family.
         """
         return "lora_unet_" + sgm_name(layer, self.denoiser_settings).replace(".", "_")
 

@@ -1,4 +1,4 @@
-"""The text encoders of the families, and which of their outputs the denoisers are shown."""
+"""Text encoders of the families, with the outputs that condition the denoisers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sdlora.models.families.base import TextPart
 class ClipFinal(TextPart):
     """CLIP's last hidden state after the final norm: Stable Diffusion 1 and 2.
 
-    The settings of version 2 leave out OpenCLIP's last layer, so that its last hidden state is the penultimate one.
+    The settings of version 2 omit OpenCLIP's last layer, so the last hidden state is OpenCLIP's penultimate one.
     """
 
     encoder_class = CLIPTextModel
@@ -25,7 +25,7 @@ class ClipFinal(TextPart):
 
 
 class ClipPenultimate(TextPart):
-    """The hidden state before CLIP's last layer, without the final norm: Stable Diffusion XL's first encoder."""
+    """CLIP's hidden state before the last layer, without the final norm: Stable Diffusion XL's first encoder."""
 
     encoder_class = CLIPTextModel
     uses_last_layer = False
@@ -37,7 +37,7 @@ class ClipPenultimate(TextPart):
 
 
 class ClipProjected(TextPart):
-    """The penultimate hidden state, and the projected embedding of the whole prompt."""
+    """CLIP's penultimate hidden state, and the projected embedding of the whole prompt."""
 
     encoder_class = CLIPTextModelWithProjection
     tokenizer_class = CLIPTokenizer
@@ -49,7 +49,7 @@ class ClipProjected(TextPart):
 
 
 class ClipPooled(TextPart):
-    """The embedding of the whole prompt alone: FLUX."""
+    """CLIP's pooled embedding of the whole prompt: FLUX."""
 
     encoder_class = CLIPTextModel
     tokenizer_class = CLIPTokenizer
@@ -60,7 +60,7 @@ class ClipPooled(TextPart):
 
 
 class T5Final(TextPart):
-    """T5's last hidden state. Padding is not masked: the denoisers were trained that way."""
+    """T5's last hidden state. Padding is not masked, because the denoisers were trained without a mask."""
 
     encoder_class = T5EncoderModel
     is_t5 = True

@@ -1,4 +1,4 @@
-"""Do the parts of a base model belong together? Told from the widths in their settings, before weights are read."""
+"""Check that the parts of a base model fit together, by the widths in their settings."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from sdlora.models.families.layouts import FamilyName, Layout, read_json
 
 Settings = dict[str, dict[str, Any]]
 Widths = Iterator[tuple[str, int, str, int]]
-"""(what one part has, how much, what another part expects, how much)."""
+"""(name of a width, its value, name of the width that another part expects, its value)."""
 
 
 def check_widths(folder: Path, layout: Layout) -> None:
-    """Compare what the denoiser expects with what text encoders and autoencoder give.
+    """Compare the widths that the denoiser expects with the widths of text encoders and autoencoder.
 
     Raises:
-        WeightsError: two parts are of different models, or the denoiser is of an edition that is not supported.
+        WeightsError: two parts belong to different models, or the denoiser's edition is not supported.
     """
     parts = ("vae", layout.denoiser, *(text.encoder for text in layout.text_of(folder)))
     settings = {part: read_json(folder / part / "config.json") for part in parts}
@@ -37,7 +37,7 @@ def check_widths(folder: Path, layout: Layout) -> None:
 
 
 def _latents(vae: dict[str, Any], denoiser: dict[str, Any], packed: int = 1) -> tuple[str, int, str, int]:
-    # Inpainting editions of the U-Nets take more channels than the latents have.
+    # The comparison also refuses inpainting editions of the U-Nets, which take more channels than the latents have.
     times = f" times {packed}" if packed > 1 else ""
     return f"vae latent_channels{times}", vae["latent_channels"] * packed, "in_channels", denoiser["in_channels"]
 
