@@ -1,4 +1,4 @@
-"""Put trainable updates beside the layers of a frozen network."""
+"""Attachment of a trainable adapter to a frozen network."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from sdlora.lora.targets import find_targets
 
 
 def attach_lora(network: Any, config: ResolvedLora, seed: int = 0) -> Any:
-    """Add an adapter that changes nothing yet: its first factors are random from `seed`, one factor is zero.
+    """Attach an adapter that initially changes nothing: its factors are random from `seed`, except one of zeros.
 
-    PiSSA's factors are not zero: they hold a part of each weight, which is taken out of the frozen weight.
-    The network (a diffusers denoiser) is changed in place and returned. Afterwards the adapter's tensors, and only
-    they, require gradients.
+    PiSSA has no factor of zeros: its factors hold a part of each weight, which is subtracted from the frozen weight.
+    The network (a diffusers denoiser) is changed in place and returned. Afterwards only the adapter's tensors require
+    gradients.
 
     Raises:
         TargetModuleError: a pattern matches no layer, the method cannot change a matched layer, or the rank is above
@@ -30,7 +30,7 @@ def attach_lora(network: Any, config: ResolvedLora, seed: int = 0) -> Any:
         torch.manual_seed(seed)  # peft draws the factors from the global generator
         network.add_adapter(peft_settings(config, list(targets)), adapter_name=ADAPTER_NAME)
     for parameter in adapter_parameters(network).values():
-        parameter.data = parameter.data.float()  # peft gives it the precision of the layer, which may be stored in bf16
+        parameter.data = parameter.data.float()  # peft uses the precision of the layer, which may be bf16
     if config.method == "pissa":
         for layer in adapted_layers(network).values():
             layer.register_buffer(START_DOWN, layer.lora_A[ADAPTER_NAME].weight.detach().clone(), persistent=False)
@@ -39,7 +39,7 @@ def attach_lora(network: Any, config: ResolvedLora, seed: int = 0) -> Any:
 
 
 def peft_settings(config: ResolvedLora, target_modules: list[str]) -> Any:
-    """The configuration in peft's words."""
+    """Convert the settings to a peft configuration."""
     if config.method == "loha":
         return peft.LoHaConfig(r=config.rank, alpha=config.alpha, target_modules=target_modules)
     if config.method == "lokr":
@@ -56,5 +56,5 @@ def peft_settings(config: ResolvedLora, target_modules: list[str]) -> Any:
 
 
 def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The trainable tensors by name, in the model's order."""
+    """Return the trainable tensors by name, in the model's order."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}

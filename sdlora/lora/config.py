@@ -1,4 +1,4 @@
-"""The kind and size of an adapter and the layers it changes."""
+"""Settings of an adapter: method, rank, scale, and the layers that it changes."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _WITHOUT_DROPOUT: dict[Method, str] = {
 
 
 class LoraConfig(FrozenConfig):
-    """An update W' = W + (alpha / rank) B A of chosen layers, or another kind of update with as few numbers.
+    """Settings of an update W' = W + (alpha / rank) B A of chosen layers, or of another small update.
 
-    What is None is empty: `filled` takes what suits the base model.
+    `filled` replaces every None by the value that suits the base model.
     """
 
     method: Method = Field(
@@ -69,12 +69,12 @@ class LoraConfig(FrozenConfig):
         """Fill every empty setting.
 
         Args:
-            rank: what suits the base model; 16 nearly everywhere.
+            rank: rank that suits the base model; 16 for most families.
         """
         rank = rank if self.rank is None else self.rank
         defaults: dict[str, Any] = {
             "rank": rank,
-            # alpha = rank: the scale is 1 at any rank, so a learning rate found at one rank holds at another.
+            # alpha = rank gives a scale of 1 at any rank, so a learning rate found at one rank holds at another.
             "alpha": float(rank),
             # peft splits no convolution for PiSSA.
             "targets": "attention+ff" if self.method == "pissa" else "all",
@@ -84,7 +84,7 @@ class LoraConfig(FrozenConfig):
 
 
 class ResolvedLora(LoraConfig):
-    """The settings of an adapter with nothing left empty."""
+    """Settings of an adapter without empty values."""
 
     rank: int
     alpha: float

@@ -1,4 +1,4 @@
-"""From peft's layers to plain updates, and the comparison of a file with what was meant."""
+"""Conversion of peft's layers to plain updates, and comparison of a written file with these updates."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from sdlora.lora.updates import DecomposedUpdate, HadamardUpdate, KroneckerUpdat
 from sdlora.models.quantize import is_quantized
 
 ADAPTER_NAME = "default"
-# PiSSA starts with a part of the weight in the adapter: what the adapter started as, kept beside it.
+# Buffers with the initial factors of PiSSA, whose adapter starts with a part of the weight.
 START_DOWN, START_UP = "sdlora_start_down", "sdlora_start_up"
 
 _HADAMARD_FACTORS = ("w1_a", "w1_b", "w2_a", "w2_b")
-# Two ways to multiply the same fp32 factors differ by their rounding.
+# Products of the same fp32 factors in another order differ by rounding.
 _TOLERANCE = 1e-5
 
 
 def adapted_layers(model: nn.Module) -> dict[str, Any]:
-    """peft's layers by the full name of the layer that each one wraps, in the model's order."""
+    """Return peft's layers by the full name of the wrapped layer, in the model's order."""
     return {name: layer for name, layer in model.named_modules() if isinstance(layer, BaseTunerLayer)}
 
 
 def collect_updates(model: nn.Module) -> dict[str, LayerUpdate]:
-    """The updates of all adapted layers by full layer name, on the CPU in fp32.
+    """Collect the updates of all adapted layers by full layer name, on the CPU in fp32.
 
     Raises:
         WeightsError: the model has no adapter.
@@ -45,9 +45,9 @@ def collect_updates(model: nn.Module) -> dict[str, LayerUpdate]:
 
 
 def base_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The frozen weights of the adapted layers, not copied.
+    """Return the frozen weights of the adapted layers by full layer name, without a copy.
 
-    Of a quantised layer only the shape, unless its update asks for the numbers, as a DoRA's does.
+    A quantised layer gives a tensor of zeros in its shape, unless the update needs the weight, like DoRA.
     """
     return {name: _base_weight(layer) for name, layer in adapted_layers(model).items()}
 
@@ -55,13 +55,13 @@ def base_weights(model: nn.Module) -> dict[str, Tensor]:
 def require_equal(
     read_back: Mapping[str, Change], expected: Mapping[str, LayerUpdate], weights: Mapping[str, Tensor], file: str
 ) -> None:
-    """Compare what a file makes of each weight with what was meant.
+    """Compare the changes that a file makes to each weight with the updates that were written.
 
     Args:
-        read_back: by layer name, the file as other tools read it.
-        expected: by layer name.
-        weights: the base's weights by layer name.
-        file: named in the error.
+        read_back: changes by layer name, as other tools read them from the file.
+        expected: updates by layer name.
+        weights: weights of the base by layer name.
+        file: file name for the error message.
 
     Raises:
         WeightsError: a layer is missing, unexpected or different.
@@ -74,7 +74,7 @@ def require_equal(
     for name, update in expected.items():
         weight = weights[name].detach().to("cpu", torch.float32)
         expected_change = update.change(weight)
-        # Relative to the largest entry: of a DoRA the weight's own, which its update rounds with.
+        # The tolerance is relative to the largest entry. DoRA rescales the weight itself, so its entries count too.
         largest_entry = max(
             expected_change.abs().max().item(), weight.abs().max().item() if "dora_scale" in update.tensors() else 0.0
         )
@@ -87,7 +87,7 @@ def _base_weight(layer: Any) -> Tensor:
     if not is_quantized(frozen):
         weight: Tensor = frozen.weight
     elif layer.lora_magnitude_vector:
-        weight = dequantize_module_weight(frozen).detach().cpu()  # where there is more room for them
+        weight = dequantize_module_weight(frozen).detach().cpu()  # the CPU has more memory for full weights
     else:
         weight = torch.zeros(()).expand(frozen.out_features, frozen.in_features)
     return weight
@@ -114,11 +114,11 @@ def _update(layer: Any) -> LayerUpdate:
 
 def _low_rank_update(layer: Any) -> LowRankUpdate:
     down, up = _cpu_fp32(layer.lora_A[ADAPTER_NAME].weight), _cpu_fp32(layer.lora_B[ADAPTER_NAME].weight)
-    # From the scale that is in force, so that rsLoRA's alpha / sqrt(rank) becomes the alpha that means it.
+    # alpha follows from the active scale, so that rsLoRA's alpha / sqrt(rank) becomes a plain LoRA's alpha / rank.
     scale = float(layer.scaling[ADAPTER_NAME])
     if hasattr(layer, START_DOWN):
-        # On the original weight, W + s (B A - B0 A0) is what the residual W - s B0 A0 with s B A was:
-        # a plain LoRA of twice the rank, as peft's PiSSA example converts it.
+        # The residual W - s B0 A0 with s B A equals W + s (B A - B0 A0): a plain LoRA of twice the rank on the original
+        # weight. peft's PiSSA example converts it in the same way.
         down = torch.cat((down, _cpu_fp32(getattr(layer, START_DOWN))))
         up = torch.cat((up, -_cpu_fp32(getattr(layer, START_UP))), dim=1)
     alpha = scale * down.shape[0]

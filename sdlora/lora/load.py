@@ -1,4 +1,4 @@
-"""Open an adapter, put it back on its base model, or add it to the weights for good."""
+"""Opening of saved adapters, attachment to their base model, and merging."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def open_adapter(folder: Path) -> AdapterRef:
 
 
 def load_adapter(network: Any, adapter: AdapterRef, base: BaseModelRef) -> Any:
-    """Attach a saved adapter beside the weights of its base model; it can be trained further.
+    """Attach a saved adapter to its base model, for further training.
 
-    An adapter that began as PiSSA comes back as what it was saved as, a plain LoRA of twice the rank.
+    An adapter that was trained as PiSSA is loaded in the form of its file, a plain LoRA of twice the rank.
 
     Raises:
         WeightsError: the adapter belongs to another base model, or a file is missing or damaged.
@@ -82,7 +82,7 @@ def load_adapter(network: Any, adapter: AdapterRef, base: BaseModelRef) -> Any:
 
 
 def merge(network: Any) -> Any:
-    """Take theta' = theta + delta theta: add the attached adapter to the weights, in place, and take its layers away.
+    """Merge the attached adapter into the weights (theta' = theta + delta theta), in place, and remove its layers.
 
     Raises:
         WeightsError: no adapter is attached, or the merged weights would not be finite.

@@ -1,4 +1,4 @@
-"""What an adapter is and where it comes from: `adapter.json`, beside the weights."""
+"""Manifest of an adapter, `adapter.json`: identity and origin."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LIBRARIES = ("sdlora", "torch", "diffusers", "peft", "transformers", "safetenso
 
 
 class AdapterManifest(FrozenConfig):
-    """Identity and origin of one adapter. It names no folder and no person."""
+    """Identity and origin of an adapter, without names of folders or persons."""
 
     format_version: int = 1
     name: str
@@ -36,7 +36,7 @@ def read_manifest(folder: Path) -> AdapterManifest:
     """Read `adapter.json`.
 
     Raises:
-        WeightsError: missing or damaged.
+        WeightsError: the file is missing or damaged.
     """
     path = folder / MANIFEST_FILE
     try:
@@ -48,7 +48,7 @@ def read_manifest(folder: Path) -> AdapterManifest:
 
 
 def library_versions() -> dict[str, str]:
-    """The versions of the libraries that decide an adapter's bytes."""
+    """Return the versions of the libraries that determine an adapter's bytes."""
     versions = {}
     for library in _LIBRARIES:
         try:

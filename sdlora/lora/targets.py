@@ -1,4 +1,4 @@
-"""From name patterns to layers, with every mistake found before anything is trained."""
+"""Selection of the layers to adapt by name patterns, with all checks before training."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from sdlora.models.families.layouts import targets_of
 
 
 def find_targets(model: nn.Module, config: ResolvedLora) -> dict[str, nn.Linear | nn.Conv2d]:
-    """The layers that the config's patterns name, by their full name and in the model's order.
+    """Find the layers that match the config's patterns, by full name and in the model's order.
 
-    Without patterns of its own, `targets` means what it does in the network's family. A pattern is a full layer name or
-    the end of one at a dot: "to_q" matches "mid.attn1.to_q", not "auto_q"; "*" stands for anything.
+    If `target_modules` is empty, the patterns are the family's for `targets`. A pattern is a full layer name or the end
+    of a name after a dot: "to_q" matches "mid.attn1.to_q", not "auto_q". "*" matches any characters.
 
     Raises:
-        TargetModuleError: a pattern matches no linear or convolution layer (even if others do), the method cannot
-            change a matched layer, or the rank is larger than a layer's weight matrix can hold.
+        TargetModuleError: some pattern matches no linear or convolution layer. Or the method cannot change a matched
+            layer. Or the rank is above the largest rank of a matched layer.
     """
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
     matched: dict[str, nn.Linear | nn.Conv2d] = {}
@@ -48,7 +48,7 @@ def find_targets(model: nn.Module, config: ResolvedLora) -> dict[str, nn.Linear 
 
 
 def _check_method(matched: dict[str, nn.Linear | nn.Conv2d], config: ResolvedLora) -> None:
-    """What peft would answer late, or with a traceback, or with wrong numbers."""
+    """Refuse layers for which peft would fail late, without a clear message, or with wrong results."""
     for name, layer in matched.items():
         if not isinstance(layer, nn.Conv2d):
             continue
@@ -66,15 +66,15 @@ def _check_method(matched: dict[str, nn.Linear | nn.Conv2d], config: ResolvedLor
 
 
 def max_rank(layer: nn.Linear | nn.Conv2d) -> int:
-    """The largest rank an update of this layer can have: the smaller side of its weight as a matrix."""
-    if isinstance(layer, nn.Linear):  # not by its weight, which may be packed
+    """Return the largest rank of an update of this layer: the smaller side of its weight as a matrix."""
+    if isinstance(layer, nn.Linear):  # a quantised weight has another shape
         return min(layer.out_features, layer.in_features)
     rows, *columns = layer.weight.shape
     return min(rows, math.prod(columns))
 
 
 def _nearest(missing: list[str], names: list[str]) -> list[str]:
-    # Compare with the ends of names that have as many components as the pattern, so "to_qq" finds "to_q".
+    # Compare with ends of names that have as many components as the pattern, so that "to_qq" finds "to_q".
     nearest: list[str] = []
     for pattern in missing:
         depth = pattern.count(".") + 1

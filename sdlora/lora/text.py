@@ -1,4 +1,4 @@
-"""The adapter of a text encoder: a plain LoRA of its attention, whatever the denoiser's method is."""
+"""Adapters of text encoders: a plain LoRA of the attention layers, for every method of the denoiser."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
 
 
 def check_text_encoders(family: Family, config: ResolvedLora) -> None:
-    """Find out before any work is done whether the text encoders can be adapted as asked.
+    """Check before any work that the text encoders can be adapted with the settings.
 
     Raises:
-        TargetModuleError: not in this family, or the rank is above an encoder's width.
+        TargetModuleError: the family does not support it, or the rank is above an encoder's width.
     """
     rank = config.text_encoder_rank
     if rank is None:
@@ -38,9 +38,9 @@ def check_text_encoders(family: Family, config: ResolvedLora) -> None:
 
 
 def attach_to_text_encoder(encoder: Any, part: TextPart, config: ResolvedLora, seed: int) -> nn.Module:
-    """Add an adapter that changes nothing yet to a frozen text encoder, in place.
+    """Attach an adapter that initially changes nothing to a frozen text encoder, in place, without dropout.
 
-    A last layer that no output passes through is left out. There is no dropout.
+    The last layer is left out if no output passes through it.
     """
     assert config.text_encoder_rank is not None
     count = encoder.config.num_hidden_layers - (not part.uses_last_layer)

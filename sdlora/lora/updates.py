@@ -1,6 +1,6 @@
-"""What each method does to a layer's weight, as plain tensors: the form that every file is written from.
+"""Updates of a layer's weight as plain tensors, one class a method; every file is written from them.
 
-`change(weight)` is W' - W. Parts carry the names that LyCORIS gave them and that every tool reads:
+`change(weight)` is W' - W. Tensors have the names of LyCORIS, which every tool reads:
 
 LoRA   lora_down, lora_up                        (alpha / rank) up down
 DoRA   the same and dora_scale                   dora_scale (W + (alpha / rank) up down) / |W + ...|, rows on their own
@@ -9,7 +9,7 @@ LoKr   lokr_w1 or lokr_w1_a, lokr_w1_b, and w2   (alpha / rank) kron(w1, w2)
 
 Sources: Hu et al. 2021, arXiv:2106.09685 (LoRA); Liu et al. 2024, arXiv:2402.09353 (DoRA); Yeh et al. 2023,
 arXiv:2309.14859 (LoHa, LoKr). rsLoRA (Kalajdzievski 2023, arXiv:2312.03732) is LoRA with alpha times sqrt(rank);
-PiSSA (Meng et al. 2024, arXiv:2404.02948) is LoRA that starts elsewhere.
+PiSSA (Meng et al. 2024, arXiv:2404.02948) is LoRA with another start.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 
 
 class LayerUpdate(ABC):
-    """The update of one layer.
+    """Update of one layer.
 
     Attributes:
         alpha: the update is scaled by alpha / rank.
@@ -37,24 +37,24 @@ class LayerUpdate(ABC):
 
     @abstractmethod
     def change(self, weight: Tensor) -> Tensor:
-        """What is added to the layer's weight, in its shape and in fp32."""
+        """Compute the change that is added to the layer's weight, in the weight's shape and in fp32."""
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors by LyCORIS name."""
+        """Return the tensors by LyCORIS name."""
 
     @property
     def scale(self) -> float:
         return self.alpha / self.rank
 
     def peft_tensors(self) -> dict[str, Tensor]:
-        """The tensors under peft's names and in its shapes."""
+        """Return the tensors with peft's names and shapes."""
         return self.tensors()
 
 
 @dataclass(frozen=True)
 class LowRankUpdate(LayerUpdate):
-    """LoRA.
+    """LoRA: the product of two low-rank factors.
 
     Attributes:
         down: A, (rank, in) or (rank, in, k, k) for a convolution.
@@ -71,7 +71,7 @@ class LowRankUpdate(LayerUpdate):
         return self.down.shape[0]
 
     def delta(self) -> Tensor:
-        """(alpha / rank) B A in the weight's shape."""
+        """Compute (alpha / rank) B A in the weight's shape."""
         product = self.up.flatten(1) @ self.down.flatten(1)  # (out, in * k * k)
         return (product * self.scale).view(self.up.shape[0], *self.down.shape[1:])
 
@@ -87,10 +87,10 @@ class LowRankUpdate(LayerUpdate):
 
 @dataclass(frozen=True)
 class DecomposedUpdate(LowRankUpdate):
-    """DoRA: the low-rank update turns each row of the weight, `magnitude` gives the rows their lengths.
+    """DoRA: the low-rank update gives each row of the weight its direction, `magnitude` its length.
 
     Attributes:
-        magnitude: (out,).
+        magnitude: (out,) lengths of the rows.
     """
 
     magnitude: Tensor
@@ -144,7 +144,7 @@ class KroneckerUpdate(LayerUpdate):
     Attributes:
         w1: (out_l, in_m).
         w2: (out_k, in_n) or (out_k, in_n, k, k); or its two factors (out_k, rank) and (rank, in_n * k * k).
-        requested_rank: the rank that was asked for; layers too small to gain from factors hold w2 whole.
+        requested_rank: rank in the settings; layers too small to gain from factors hold w2 as one matrix.
     """
 
     w1: Tensor
@@ -158,14 +158,14 @@ class KroneckerUpdate(LayerUpdate):
 
     def change(self, weight: Tensor) -> Tensor:
         w2 = self.w2[0] @ self.w2[1] if isinstance(self.w2, tuple) else self.w2
-        # w1 is (out_l, in_m); as (out_l, in_m, 1, 1) its product with a convolution kernel is one, too.
+        # w1 is (out_l, in_m); as (out_l, in_m, 1, 1) its product with a convolution kernel is a kernel.
         product = torch.kron(self.w1.view(*self.w1.shape, *[1] * (w2.ndim - 2)), w2.contiguous())
         return (product * self.scale).reshape(weight.shape)
 
     def tensors(self) -> dict[str, Tensor]:
         if isinstance(self.w2, tuple):
             return {"lokr_w1": self.w1, "lokr_w2_a": self.w2[0], "lokr_w2_b": self.w2[1]}
-        # Where both matrices are whole every tool but peft takes a scale of 1, whatever alpha says.
+        # If neither matrix has factors, every tool except peft ignores alpha and uses a scale of 1.
         return {"lokr_w1": self.w1 * self.scale, "lokr_w2": self.w2}
 
     def peft_tensors(self) -> dict[str, Tensor]:

@@ -1,1 +1,1 @@
-"""Adapter files of diffusers, kohya and others: written, read, told apart."""
+"""Adapter files of diffusers, kohya and other tools: writing, reading, recognition."""

@@ -1,4 +1,4 @@
-"""The adapter as diffusers and peft store it: `pytorch_lora_weights.safetensors`."""
+"""Adapter files of diffusers and peft: `pytorch_lora_weights.safetensors`."""
 
 from __future__ import annotations
 
@@ -30,10 +30,13 @@ _LYCORIS_SUFFIXES = {
 def write_diffusers_file(path: Path, updates: Mapping[str, LayerUpdate], config: ResolvedLora) -> str:
     """Write the file and return its SHA-256; `updates` are by part and layer, `unet.mid_block...to_q`.
 
-    All keys of a LoRA end in lora_A / lora_B. diffusers' own conversion renames only the attention keys to
-    lora.down / .up, and its loader then drops one of the two kinds with no more than a warning.
+    All keys of a LoRA end in lora_A / lora_B. diffusers' own conversion renames only the attention keys to lora.down /
+    .up. Its loader then drops one of the two kinds and only logs a warning.
 
-    The format has no alpha tensors; alpha travels in the metadata as the settings of peft's configuration.
+    The format has no alpha tensors; alpha is stored in the metadata, among the settings of peft's configuration.
+
+    Raises:
+        StorageError: the disk is full or not writable.
     """
     tensors = {
         f"{name}.{suffix}": tensor
@@ -50,7 +53,11 @@ def write_diffusers_file(path: Path, updates: Mapping[str, LayerUpdate], config:
 
 
 def read_diffusers_file(path: Path) -> dict[str, Change]:
-    """What the file does to each layer's weight as peft reads it: alpha from the metadata, else the rank."""
+    """Read the change of each layer's weight by peft's rules: alpha is from the metadata, else the rank.
+
+    Raises:
+        WeightsError: the tensors of a layer form no update.
+    """
     with safe_open(path, framework="pt") as file:
         settings = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
         layers: dict[str, dict[str, Tensor]] = {}
@@ -77,7 +84,7 @@ def read_diffusers_file(path: Path) -> dict[str, Change]:
 
 
 def group_peft_tensors(tensors: Mapping[str, Tensor], folder: str) -> dict[str, dict[str, Tensor]]:
-    """The tensors of one part by layer and by the names that peft's attached layers have: `lora_A.default.weight`."""
+    """Group the tensors of one part by layer and by the names in peft's layers, such as `lora_A.default.weight`."""
     layers: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         if not key.startswith(f"{folder}."):
@@ -90,7 +97,7 @@ def group_peft_tensors(tensors: Mapping[str, Tensor], folder: str) -> dict[str, 
 
 
 def by_part(updates: Mapping[str, LayerUpdate]) -> dict[str, dict[str, LayerUpdate]]:
-    """{"unet.x.to_q": ...} -> {"unet": {"x.to_q": ...}}"""
+    """Group updates by part: {"unet.x.to_q": ...} -> {"unet": {"x.to_q": ...}}."""
     parts: dict[str, dict[str, LayerUpdate]] = {}
     for name, update in updates.items():
         part, layer = name.split(".", 1)
@@ -99,7 +106,7 @@ def by_part(updates: Mapping[str, LayerUpdate]) -> dict[str, dict[str, LayerUpda
 
 
 def _split_key(key: str) -> tuple[str, str]:
-    """`unet.mid_block.x.to_q.lora_A.weight` -> (`unet.mid_block.x.to_q`, `lora_A.weight`)."""
+    """Split a key: `unet.mid_block.x.to_q.lora_A.weight` -> (`unet.mid_block.x.to_q`, `lora_A.weight`)."""
     for mark in (".lora_", ".hada_", ".lokr_"):
         layer, matched, leaf = key.rpartition(mark)
         if matched:
@@ -108,7 +115,10 @@ def _split_key(key: str) -> tuple[str, str]:
 
 
 def _text_peft_settings(layers: Mapping[str, LayerUpdate]) -> dict[str, Any]:
-    """Without the outer name, which half of transformers 5's CLIP models lost: peft matches ends of names."""
+    """Build peft's settings for a text encoder, with layer names that transformers 4 and 5 both match.
+
+    In transformers 5 some CLIP models lost the outer name. peft matches ends of names, so the outer name is left out.
+    """
     settings = _peft_settings(layers, "lora")
     return {**settings, "target_modules": sorted(layer.removeprefix(OUTER_NAME) for layer in layers)}
 

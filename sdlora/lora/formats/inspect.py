@@ -1,4 +1,4 @@
-"""What a LoRA file is, from its own bytes: ours, kohya's, LyCORIS', diffusers' and peft's."""
+"""Inspection of adapter files of sdlora, kohya, LyCORIS, diffusers and peft."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ _MAX_WORDS = 8
 
 @dataclass(frozen=True)
 class AdapterFacts:
-    """What can be said of one adapter file.
+    """Facts about one adapter file.
 
     Attributes:
-        file: its name; no folder.
-        layout: whose format.
+        file: name of the file, without folder.
+        layout: format of the file.
         method: LoRA, DoRA, LoHa, ...; several if the layers differ.
-        ranks: how many layers have each rank; 0 stands for whole matrices.
-        scales: how many layers have each effective scale alpha / rank.
-        alphas: the alphas that the file gives; empty if it gives none.
-        layers: how many layers of the denoiser and of each text encoder it changes.
-        precisions: of its tensors.
-        parameters: how many numbers it holds.
+        ranks: number of layers by rank; rank 0 means matrices without factors.
+        scales: number of layers by effective scale alpha / rank.
+        alphas: alphas in the file; empty if there are none.
+        layers: number of changed layers of the denoiser and of each text encoder.
+        precisions: precisions of the tensors.
+        parameters: number of parameters.
         words: trigger phrase and most frequent captions or tags.
-        origin: name and digest of the base, snapshot, steps and so on, as far as the file and those beside it say.
-        hashes: of the file, under the names that tools show.
-        notes: what to mind.
+        origin: name and digest of the base, snapshot, steps and so on, if the file or its sidecar files have them.
+        hashes: hashes of the file, by the names that tools show.
+        notes: warnings for the user.
     """
 
     file: str
@@ -62,10 +62,10 @@ class AdapterFacts:
 
 
 def inspect_adapter(path: Path) -> AdapterFacts:
-    """Read an adapter file, or the file of an adapter folder; nothing is loaded into a model.
+    """Inspect an adapter file, or the file in an adapter folder, without loading it into a model.
 
     Raises:
-        WeightsError: missing, damaged, pickled, or no adapter.
+        WeightsError: the file is missing, damaged, pickled, or no adapter.
     """
     file_path = _file_of(path)
     try:
@@ -124,7 +124,7 @@ def _group_by_layer(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor
         found = normalise_key(key)
         if found:
             layers.setdefault(found[0], {})[found[1]] = tensor
-    # An alpha alone changes nothing.
+    # A layer without factors changes nothing.
     return {
         layer: layer_tensors
         for layer, layer_tensors in layers.items()
@@ -143,7 +143,7 @@ def _peft_settings(metadata: Mapping[str, str]) -> dict[str, Any]:
 def _sizes(
     layers: Mapping[str, Mapping[str, Tensor]], settings: Mapping[str, Any]
 ) -> tuple[Counter[int], set[float], Counter[float]]:
-    """Ranks, given alphas and effective scales; without an alpha tools take a scale of 1."""
+    """Count ranks and effective scales, and collect the alphas; without an alpha, tools use a scale of 1."""
     ranks: Counter[int] = Counter()
     alphas: set[float] = set()
     scales: Counter[float] = Counter()
@@ -164,7 +164,7 @@ def _sizes(
 
 
 def rank_of(tensors: Mapping[str, Tensor]) -> int:
-    """The inner dimension of a layer's factors; 0 for a Kronecker product of two whole matrices."""
+    """Return the inner dimension of a layer's factors; 0 for a Kronecker product of two matrices without factors."""
     for suffix in ("lora_down.weight", "hada_w1_b", "lokr_w2_b", "lokr_w1_b"):
         if suffix in tensors:
             return tensors[suffix].shape[0]
@@ -187,7 +187,7 @@ def _words(metadata: Mapping[str, str]) -> tuple[str, ...]:
             counts.update({str(tag).strip(): int(count) for tag, count in tags.items()})
         words += [tag for tag, _ in counts.most_common(_MAX_WORDS)]
     except (ValueError, AttributeError, TypeError):
-        pass  # other people's metadata may hold anything; the words are all that is lost
+        pass  # metadata of other tools may have any form; only the words are lost
     return tuple(words)
 
 

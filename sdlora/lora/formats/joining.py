@@ -1,4 +1,4 @@
-"""An adapter under the names of kohya's files, where several layers of diffusers may be rows of a larger one."""
+"""Renaming of updates for kohya's files, in which several layers of diffusers may be rows of a larger layer."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from sdlora.models.families.dit_names import LayerSlice
 def kohya_updates(
     updates: Mapping[str, LayerUpdate], weights: Mapping[str, Tensor], family: Family
 ) -> tuple[dict[str, LayerUpdate], dict[str, Tensor]]:
-    """Updates and weights by their names in kohya's files, joined where those are one layer.
+    """Rename updates and weights for kohya's files, and join layers that are one layer there.
 
     Args:
-        updates: by part and layer, `unet.mid_block...to_q`.
-        weights: the base's, by the same names.
-        family: knows the names.
+        updates: updates by part and layer, `unet.mid_block...to_q`.
+        weights: weights of the base by the same names.
+        family: family of the base model, which has the names.
 
     Returns:
-        The updates and the weights. A joined weight is only a shape: a low-rank update does not ask what it is
-        added to.
+        The updates and the weights. A joined weight has only a shape, because a low-rank update is independent of the
+        weight.
     """
     all_low_rank = all(type(update) is LowRankUpdate for update in updates.values())
     members: dict[str, list[tuple[str, LayerSlice]]] = {}
@@ -45,17 +45,17 @@ def kohya_updates(
 
 
 def join(members: list[tuple[LowRankUpdate, LayerSlice]], rows: int) -> LowRankUpdate:
-    """One update of `rows` rows that adds to each part's rows what the part adds to its layer, and nothing elsewhere.
+    """Join updates to one update of `rows` rows; rows of no member are unchanged.
 
-    The factors A lie below each other and the factors B on a diagonal of blocks, so the rank is the sum of the
-    parts' ranks; alpha grows with it, which keeps alpha / rank.
+    The factors A are stacked and the factors B are blocks on a diagonal, so the rank is the sum of the members' ranks.
+    alpha grows with the rank, which keeps alpha / rank.
     """
     rank = sum(update.rank for update, _ in members)
     first_update = members[0][0]
     up = first_update.up.new_zeros(rows, rank)
     column = 0
     for update, layer_slice in members:
-        # All layers of an adapter have one scale; parts of different scales would need their factors scaled, too.
+        # All layers of an adapter have the same scale; members of different scales would need scaled factors.
         assert update.alpha * first_update.rank == first_update.alpha * update.rank
         up[layer_slice.first_row : layer_slice.first_row + len(update.up), column : column + update.rank] = update.up
         column += update.rank

@@ -1,7 +1,7 @@
-"""The adapter as kohya's sd-scripts and LyCORIS store it, which ComfyUI, A1111 and Forge read.
+"""Adapter files of kohya's sd-scripts and LyCORIS, which ComfyUI, A1111 and Forge read.
 
-A few tensors per layer, `<name>.lora_down.weight`, `<name>.alpha` and so on; <name> is the family's matter. A file
-without alpha tensors is read with scale 1 by some tools and with alpha 1 by others, so alpha is always written.
+Each layer has a few tensors, `<name>.lora_down.weight`, `<name>.alpha` and so on; the family defines <name>. Without
+alpha tensors some tools use a scale of 1 and others an alpha of 1, so alpha is always written.
 """
 
 from __future__ import annotations
@@ -29,8 +29,14 @@ def write_kohya_file(
 ) -> str:
     """Write the file and return its SHA-256.
 
-    `updates` are by kohya's layer names; `metadata` holds `ss_*`, `modelspec.*` and own keys; the network's settings
-    and the hashes are added here.
+    Args:
+        path: file to write.
+        updates: updates by kohya's layer names.
+        config: settings of the adapter.
+        metadata: `ss_*`, `modelspec.*` and `sdlora.*` entries. The network's settings and the hashes are added.
+
+    Raises:
+        StorageError: the disk is full or not writable.
     """
     tensors = {
         f"{name}.{suffix}": tensor
@@ -41,10 +47,10 @@ def write_kohya_file(
 
 
 def write_with_hashes(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """Write a safetensors file that carries sd-scripts' hashes of itself; returns its SHA-256.
+    """Write a safetensors file with sd-scripts' hashes in its metadata, and return the file's SHA-256.
 
-    sshs_model_hash covers the bytes after the header; the legacy hash covers 64 KiB at 1 MiB of the whole file
-    with only the ss_ metadata, as sd-scripts computes them (`precalculate_safetensors_hashes`).
+    sshs_model_hash covers the bytes after the header. The legacy hash covers 64 KiB at offset 1 MiB of the file with
+    only the ss_ metadata. sd-scripts computes both in `precalculate_safetensors_hashes`.
     """
     model_hash = data_sha256(tensors)
     hashes = {"sshs_model_hash": model_hash, "modelspec.hash_sha256": f"0x{model_hash}"}
@@ -56,10 +62,10 @@ def write_with_hashes(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
 
 
 def read_kohya_file(path: Path, reader: Reader = "lycoris") -> dict[str, Change]:
-    """What the file does to each layer's weight, by kohya name and by the rules of the tools that read it.
+    """Read the change of each layer's weight by kohya name, by the rules of `reader`.
 
     Raises:
-        WeightsError: a layer's tensors make no update.
+        WeightsError: the tensors of a layer form no update.
     """
     changes = {}
     with safe_open(path, framework="pt") as file:
@@ -72,10 +78,10 @@ def read_kohya_file(path: Path, reader: Reader = "lycoris") -> dict[str, Change]
 
 
 def _network_metadata(updates: Mapping[str, LayerUpdate], config: ResolvedLora) -> dict[str, str]:
-    """The settings under the names by which sd-scripts and LyCORIS would build the same network."""
+    """Build the metadata from which sd-scripts and LyCORIS build the same network."""
     denoiser_updates = [update for name, update in updates.items() if not name.startswith("lora_te")]
     smallest = min(denoiser_updates, key=lambda update: update.rank)  # joined layers have a multiple of the rank
-    rank, alpha = str(smallest.rank), f"{smallest.alpha:g}"  # what the tensors say: of a PiSSA twice the rank
+    rank, alpha = str(smallest.rank), f"{smallest.alpha:g}"  # of the tensors: PiSSA's have twice the rank
     arguments = {}
     if any(
         tensor.ndim == 4 and tensor.shape[-1] > 1 for update in updates.values() for tensor in update.tensors().values()

@@ -1,7 +1,7 @@
-"""How other tools read adapter files: what a layer's tensors make of its weight.
+"""Reading of adapter files by the rules of other tools: the change of a layer's weight from its tensors.
 
-Written from the tools' rules alone (ComfyUI `comfy/weight_adapter`, LyCORIS `lycoris/modules`, diffusers with peft)
-and sharing nothing with the code that writes, so that a file which passes here is one that those tools understand.
+The rules are those of ComfyUI `comfy/weight_adapter`, LyCORIS `lycoris/modules`, and diffusers with peft. No code is
+shared with the writing of files, so a file that passes this check is readable by these tools.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 Change = Callable[[Tensor], Tensor]
-"""From a layer's weight W (fp32) to W' - W."""
+"""Function from a layer's weight W (fp32) to W' - W."""
 
 Reader = Literal["lycoris", "comfyui"]
-"""Whose rule a `dora_scale` is read by; all other parts mean the same to all."""
+"""Tool whose rule applies to `dora_scale`; all tools agree on the other tensors."""
 
 _SUFFIXES = (
     "lora_down.weight",
@@ -30,7 +30,10 @@ _SUFFIXES = (
 
 
 def group_by_layer(keys: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Keys of a file by layer and part: {"lora_unet_x": {"alpha": "lora_unet_x.alpha", ...}}; strange keys are left."""
+    """Group the keys of a file by layer and suffix; unknown keys are left out.
+
+    The result has the form {"lora_unet_x": {"alpha": "lora_unet_x.alpha", ...}}.
+    """
     layers: dict[str, dict[str, str]] = {}
     for key in keys:
         for suffix in _SUFFIXES:
@@ -40,7 +43,7 @@ def group_by_layer(keys: Iterable[str]) -> dict[str, dict[str, str]]:
 
 
 def change_of(tensors: Mapping[str, Tensor], reader: Reader = "lycoris") -> Change | None:
-    """What one layer's tensors do to its weight; None if they are no update that the tools know."""
+    """Build the change of a layer's weight from its tensors by suffix; None if the tools know no such update."""
     factors = {suffix: tensor.float() for suffix, tensor in tensors.items()}
     rank: int | None
     if {"lora_down.weight", "lora_up.weight"} <= factors.keys():
@@ -53,7 +56,7 @@ def change_of(tensors: Mapping[str, Tensor], reader: Reader = "lycoris") -> Chan
         product, rank = _kronecker(factors), kronecker_rank(tensors)
     else:
         return None
-    # A missing alpha is a scale of 1, and so is any alpha of a Kronecker product of two whole matrices.
+    # The scale is 1 without alpha, and for a Kronecker product of two matrices without factors.
     scale = factors["alpha"].item() / rank if "alpha" in factors and rank else 1.0
     magnitude = factors.get("dora_scale")
 
@@ -65,7 +68,7 @@ def change_of(tensors: Mapping[str, Tensor], reader: Reader = "lycoris") -> Chan
 
 
 def kronecker_rank(tensors: Mapping[str, Tensor]) -> int | None:
-    """The rank that alpha is divided by; None where both matrices are whole."""
+    """Return the rank that divides alpha; None if neither matrix has factors."""
     for suffix in ("lokr_w2_b", "lokr_w1_b"):
         if suffix in tensors:
             return tensors[suffix].shape[0]
@@ -74,7 +77,7 @@ def kronecker_rank(tensors: Mapping[str, Tensor]) -> int | None:
 
 def _low_rank(tensors: Mapping[str, Tensor]) -> Tensor:
     down, up, middle = tensors["lora_down.weight"], tensors["lora_up.weight"], tensors.get("lora_mid.weight")
-    if middle is not None:  # three convolutions in a row: 1x1, k x k, 1x1
+    if middle is not None:  # three successive convolutions: 1x1, k x k, 1x1
         return torch.einsum("o p, p q h w, q i -> o i h w", up.flatten(1), middle, down.flatten(1))
     return torch.mm(up.flatten(1), down.flatten(1))
 
@@ -107,14 +110,14 @@ def _kronecker(tensors: Mapping[str, Tensor]) -> Tensor:
 
 
 def _tucker(core: Tensor, factor_a: Tensor, factor_b: Tensor) -> Tensor:
-    """(rank, rank, k, k), (rank, out), (rank, in) -> (out, in, k, k)."""
+    """Compute a Tucker product: (rank, rank, k, k), (rank, out), (rank, in) -> (out, in, k, k)."""
     return torch.einsum("a b h w, a o, b i -> o i h w", core, factor_a, factor_b)
 
 
 def _rescale(weight: Tensor, updated: Tensor, magnitude: Tensor, reader: Reader) -> Tensor:
-    """DoRA: `updated` with the lengths that `magnitude` gives to its rows, or to its columns in files of old."""
+    """Rescale the rows of `updated` to the lengths in `magnitude` (DoRA); old files have lengths of columns."""
     if magnitude.shape[0] == updated.shape[0]:
-        # LyCORIS, diffusers and the paper divide by the lengths of the updated rows, ComfyUI by the original ones'.
+        # LyCORIS, diffusers and the paper divide by the lengths of the updated rows, ComfyUI by the original lengths.
         reference = weight if reader == "comfyui" else updated
         lengths = reference.flatten(1).norm(dim=1).view(-1, *[1] * (updated.ndim - 1))
     else:

@@ -1,4 +1,4 @@
-"""Tell layers, method and family from the names and shapes in anybody's adapter file."""
+"""Recognition of layers, method and family in an adapter file of any tool, by names and shapes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _METHODS_BY_SUFFIX = {
     "lora_mid.weight": "LoRA (Tucker)",
     "lora_down.weight": "LoRA",
 }
-# How wide the text is that cross-attention looks at, by family.
+# Families by the width of the text embeddings in cross-attention.
 _TEXT_WIDTHS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "Stable Diffusion XL"}
 _FAMILIES_BY_VERSION = {
     "sd_v1": "Stable Diffusion 1.x",
@@ -53,7 +53,7 @@ _TEXT_ENCODER_PREFIXES = (
 
 
 def normalise_key(key: str) -> tuple[str, str] | None:
-    """(layer, part) with the part under LyCORIS' name, or None for a key that is no adapter's."""
+    """Split a key into layer and LyCORIS suffix; None if the key belongs to no adapter."""
     key = key.removeprefix("base_model.model.")
     for alias, suffix in _LYCORIS_SUFFIXES.items():
         if key.endswith(f".{alias}"):
@@ -66,14 +66,14 @@ def normalise_key(key: str) -> tuple[str, str] | None:
 
 
 def method_of(tensors: Mapping[str, Tensor]) -> str:
-    """The method of one layer, in the field's words."""
+    """Return the name of the method of one layer, from its tensors by suffix."""
     if any(suffix.startswith("lokr_") for suffix in tensors):
         return "LoKr" + (" with DoRA" if "dora_scale" in tensors else "")
     return next((name for suffix, name in _METHODS_BY_SUFFIX.items() if suffix in tensors), "unknown")
 
 
 def part_of(layer: str) -> str:
-    """Which part of the model a layer belongs to, by diffusers' folder."""
+    """Return the part of the model that a layer belongs to: a folder of diffusers, or "denoiser"."""
     for prefix, part in _TEXT_ENCODER_PREFIXES:
         if layer.startswith(prefix):
             return part
@@ -84,7 +84,7 @@ def part_of(layer: str) -> str:
 
 
 def family_of_file(layers: Mapping[str, Mapping[str, Tensor]], metadata: Mapping[str, str]) -> str:
-    """The family as the shapes show it, else as the metadata says."""
+    """Return the family that the shapes show, else the family in the metadata."""
     names = " ".join(layers)
     if "single_transformer_blocks" in names or "single_blocks" in names:
         return "FLUX.1"

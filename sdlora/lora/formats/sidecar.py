@@ -1,6 +1,6 @@
-"""What the files beside an adapter's say of it: ours, and the card that diffusers' training scripts write.
+"""Metadata from the files next to an adapter: `adapter.json`, and the model card of diffusers' training scripts.
 
-diffusers' format has no place for words and steps, so they are not in the file itself.
+diffusers' format has no field for words and steps, so the adapter file itself lacks them.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ CARD = "README.md"
 
 
 def sidecar_metadata(path: Path) -> dict[str, str]:
-    """Entries under the names of kohya's metadata, {} if nothing beside the file says anything.
+    """Read metadata from the files next to an adapter, by the names of kohya's metadata; {} if there is none.
 
     Args:
-        path: of a `.safetensors` file.
+        path: a `.safetensors` file.
 
     Raises:
         WeightsError: `adapter.json` is damaged.
@@ -30,7 +30,7 @@ def sidecar_metadata(path: Path) -> dict[str, str]:
     folder = path.parent
     if (folder / MANIFEST_FILE).is_file():
         manifest = read_manifest(folder)
-        if path.name in (ADAPTER_WEIGHTS, manifest.kohya_file):  # others only lie there
+        if path.name in (ADAPTER_WEIGHTS, manifest.kohya_file):  # the manifest describes only these two files
             return _manifest_metadata(folder, manifest)
     return _card_metadata(folder / CARD)
 
@@ -41,7 +41,7 @@ def _manifest_metadata(folder: Path, manifest: AdapterManifest) -> dict[str, str
         with safe_open(folder / manifest.kohya_file, framework="pt") as file:
             kohya_metadata = dict(file.metadata() or {})
     except (OSError, SafetensorError):
-        pass  # moved away; adapter.json has the rest
+        pass  # the kohya file was moved; adapter.json has the other entries
     steps = manifest.training.get("steps")
     steps_metadata = {"ss_max_train_steps": str(steps)} if steps is not None else {}
     identity = {
@@ -55,7 +55,7 @@ def _manifest_metadata(folder: Path, manifest: AdapterManifest) -> dict[str, str
 
 
 def _card_metadata(path: Path) -> dict[str, str]:
-    """The head of a model card of a LoRA: `instance_prompt` and `base_model`."""
+    """Read `instance_prompt` and `base_model` from the front matter of a LoRA's model card."""
     try:
         text = path.read_text(encoding="utf-8")
         front_matter = yaml.safe_load(text.split("---", 2)[1]) if text.startswith("---") else None

@@ -1,7 +1,7 @@
-"""Safetensors with reproducible bytes.
+"""Safetensors files with reproducible bytes.
 
-The safetensors library writes its metadata in hash-map order, which differs from process to process. The same
-adapter must be the same file, so the header is written here: tensors and metadata sorted by name.
+The safetensors library writes metadata in hash-map order, which differs between processes. Equal adapters must give
+equal files, so the header is written here, with tensors and metadata sorted by name.
 Format: 8 bytes of header length, a JSON header padded with spaces to 8 bytes, the tensors' bytes.
 """
 
@@ -22,7 +22,7 @@ _DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
 def data_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of the data section, of what follows the header."""
+    """Compute the SHA-256 of the data section, the bytes after the header."""
     digest = hashlib.sha256()
     for chunk in _data(tensors):
         digest.update(chunk)
@@ -30,7 +30,7 @@ def data_sha256(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _data(tensors: Mapping[str, Tensor]) -> Iterator[bytes]:
-    """Every tensor's bytes (little-endian, row-major), sorted by name; one tensor at a time is copied."""
+    """Yield every tensor's bytes (little-endian, row-major), sorted by name; one tensor at a time is copied."""
     for name in sorted(tensors):
         yield tensors[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
