@@ -1,7 +1,7 @@
-"""Lay out the demo's images: a first batch, a batch that arrives later, and files that cleaning must refuse.
+"""Folders of the demo's images: a first batch, a batch that arrives later, and files that cleaning must refuse.
 
-Everything follows from the drawings alone: a drawing's batch from its file name, each bad file from the first
-batch. The tree is written by `python -m sdlora.assets.emoji demo OUT_DIR` and shipped as `sdlora.assets.DEMO_FOLDER`.
+The tree depends on the drawings only: a drawing's batch follows from its file name, each bad file from the first batch.
+`python -m sdlora.assets.emoji demo OUT_DIR` writes the tree, which ships as `sdlora.assets.DEMO_FOLDER`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from PIL import Image
 
 FIRST_BATCH_FRACTION = 0.8
 
-# A row of metadata.jsonl: file_name, text, licence, source and, for a bad file, what is wrong with it.
+# A row of metadata.jsonl: file_name, text, licence, source and, for a bad file, its fault.
 Row = dict[str, str]
 
 
 @dataclass(frozen=True)
 class BadFile:
-    """A file that looks like an image of the batch and should not be trained on."""
+    """File that looks like an image of the batch but must be refused by cleaning."""
 
     name: str
     content: bytes
@@ -32,13 +32,13 @@ class BadFile:
 
 
 def write_demo_folder(folder: Path, rows: Sequence[Row], contents: Mapping[str, bytes], licence: str) -> None:
-    """Write `first/`, `later/` and `bad/`, each with its `metadata.jsonl`, beside a README and the licence.
+    """Write `first/`, `later/` and `bad/`, each with its `metadata.jsonl`, a README and the licence.
 
     Args:
-        folder: made if needed; files of an earlier run that no longer belong are removed.
-        rows: one per drawing; `file_name` is a bare name.
+        folder: target folder; stale files of an earlier run are removed.
+        rows: one row per drawing; `file_name` has no folder.
         contents: PNG bytes of each drawing by file name.
-        licence: text of the art's licence.
+        licence: text of the drawings' licence.
     """
     batches: dict[str, list[Row]] = {"first": [], "later": []}
     for row in rows:
@@ -56,21 +56,24 @@ def write_demo_folder(folder: Path, rows: Sequence[Row], contents: Mapping[str, 
 
 
 def batch_of(file_name: str) -> str:
-    """The batch of a drawing, "first" or "later", by a hash of its name: adding or dropping one moves no other."""
+    """Return the batch of a drawing, "first" or "later", by a hash of its name.
+
+    Other drawings stay in their batch when a drawing is added or removed.
+    """
     position = int.from_bytes(hashlib.sha256(file_name.encode()).digest()[:8]) / 2**64  # in [0, 1)
     return "first" if position < FIRST_BATCH_FRACTION else "later"
 
 
 def bad_files(good: Mapping[str, bytes]) -> list[BadFile]:
-    """One file for every way in which a collected file is commonly bad.
+    """Make one file for each common fault of collected files.
 
     Args:
-        good: PNG bytes by file name, at least six; the alphabetically first ones are taken as models.
+        good: PNG bytes by file name, at least six; the alphabetically first six are the originals.
     """
     names = sorted(good)
     truncated, copied, shrunk, *animated = names[:6]
     image = Image.open(io.BytesIO(good[shrunk])).convert("RGB")
-    # One pixel row and column less and a slightly darker white: other bytes, other pixels, the same picture.
+    # A near copy, one pixel smaller and slightly darker, has other bytes and pixels but shows the same image.
     smaller = image.resize((image.width - 1, image.height - 1), Image.Resampling.BICUBIC)
     near_copy = smaller.point(lambda value: value * 252 // 255)
     frames = [Image.open(io.BytesIO(good[name])).convert("L") for name in animated]
@@ -122,18 +125,18 @@ def _readme(batches: Mapping[str, Sequence[Row]], bad: Sequence[BadFile]) -> str
     return f"""# Demo images
 
 Fluent emoji in their high-contrast drawing, black on white, 64 x 64 pixels, with a caption each in
-`metadata.jsonl`. The style is one that the embedded base model was never shown.
+`metadata.jsonl`. The embedded base model was not trained on this style.
 
 | folder | images | role |
 |---|---|---|
-| `first` | {len(batches["first"])} | what `sdlora demo` collects and trains on; a quarter is held out by hash |
-| `later` | {len(batches["later"])} | a batch that arrives afterwards: collect it and run again |
+| `first` | {len(batches["first"])} | images that `sdlora demo` collects and trains on; a quarter is held out by hash |
+| `later` | {len(batches["later"])} | a later batch: collect it and run again |
 | `bad` | {len(bad)} | files that cleaning must refuse, each with its `fault` in `metadata.jsonl` |
 
 | bad file | fault | made from |
 |---|---|---|
 {faults}
 
-The art is Microsoft's, from the npm package `fluentui-emoji` 1.3.0, under the MIT licence beside this file.
-`python -m sdlora.assets.emoji demo OUT_DIR` draws all of it again.
+The drawings are Microsoft's, from the npm package `fluentui-emoji` 1.3.0, under the MIT licence in `LICENSE`.
+`python -m sdlora.assets.emoji demo OUT_DIR` draws the images again.
 """

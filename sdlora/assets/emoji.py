@@ -1,12 +1,12 @@
-"""Draw the emoji image folders: the base model's training images and the demo's.
+"""Emoji image folders: the training images of the base model, and the images of the demo.
 
     python -m sdlora.assets.emoji base OUT_DIR    # five colour styles, for `sdlora pretrain`
     python -m sdlora.assets.emoji demo OUT_DIR    # one black-on-white style, for `sdlora demo`
 
-The drawings come from public npm packages (fetched with `npm pack`, so Node.js is needed) and are rendered
-with resvg (`pip install sdlora[assets]`). Every folder of images follows the Hugging Face `imagefolder`
-convention: PNG files and one `metadata.jsonl` with `file_name`, `text`, `licence` and `source` per image.
-The two never share a drawing: the demo's style is new to the base model.
+The drawings come from public npm packages. `npm pack` downloads them, so Node.js is needed. resvg renders them
+(`pip install sdlora[assets]`). Every folder of images follows the Hugging Face `imagefolder` convention: PNG files and
+one `metadata.jsonl` with `file_name`, `text`, `licence` and `source` per image. Base and demo share no drawing, so the
+demo's style is new to the base model.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ HIGH_CONTRAST_PACKAGE = "fluentui-emoji@1.3.0"
 
 @dataclass(frozen=True)
 class Style:
-    """One set of colour drawings: the npm package, the word that captions use, and the licence of the art."""
+    """Set of colour drawings: the npm package, the word for the style in captions, and the licence."""
 
     package: str
     word: str
@@ -45,7 +45,7 @@ COLOUR_STYLES = (
     Style("@iconify-json/emojione@1.2.3", "emojitwo", "CC-BY-4.0 (EmojiTwo)"),
 )
 
-# Unicode's subgroups that the base model covers, and the one word that captions use for each.
+# Unicode's subgroups that the base model covers, and the word for each in captions.
 CATEGORY_WORDS = (
     (re.compile(r"cat-face|monkey-face"), "animal face"),
     (re.compile(r"face-"), "face"),
@@ -64,7 +64,7 @@ CATEGORY_WORDS = (
 
 @dataclass(frozen=True)
 class Subject:
-    """Something to draw: its name in words ("red apple"), a file-name slug and a category word."""
+    """Subject of a drawing: its name in words ("red apple"), a file-name slug and a category word."""
 
     name: str
     slug: str
@@ -82,7 +82,7 @@ def main(arguments: list[str]) -> int:
 
 
 def write_base_images(folder: Path) -> int:
-    """Draw every subject in every colour style that has it; returns the number of images."""
+    """Draw every subject in every colour style that has it, and return the number of images."""
     subjects = read_subjects()
     rows: list[dict[str, object]] = []
     for style in COLOUR_STYLES:
@@ -105,9 +105,9 @@ def write_base_images(folder: Path) -> int:
 
 
 def write_demo_images(folder: Path) -> int:
-    """Draw every subject in Fluent's high-contrast style (black on white); returns the number of drawings.
+    """Draw every subject in Fluent's high-contrast style (black on white), and return the number of drawings.
 
-    `sdlora.assets.demo_images` lays them out in batches and adds the bad files.
+    `sdlora.assets.demo_images` sorts the drawings into batches and adds the bad files.
     """
     files = dict(npm_files(HIGH_CONTRAST_PACKAGE))
     rows, contents = [], {}
@@ -125,7 +125,7 @@ def write_demo_images(folder: Path) -> int:
                 "source": HIGH_CONTRAST_PACKAGE,
             }
         )
-    # The package carries its maker's copyright line alone; the drawings are Microsoft's, under the same licence.
+    # The package has only its author's copyright line; the drawings are Microsoft's, under the same licence.
     licence = files["LICENSE"].decode()
     licence = licence.replace("Copyright (c)", "Copyright (c) Microsoft Corporation\nCopyright (c)", 1)
     write_demo_folder(folder, rows, contents, licence)
@@ -133,7 +133,7 @@ def write_demo_images(folder: Path) -> int:
 
 
 def read_subjects() -> list[Subject]:
-    """Emoji of the covered subgroups with their Unicode names; skin-tone variants are left out."""
+    """Read the emoji of the covered subgroups with their Unicode names, without skin-tone variants."""
     files = dict(npm_files(SUBJECTS_PACKAGE))
     subgroups = json.loads(files["meta/groups.json"])["subgroups"]
     subjects = []
@@ -152,7 +152,7 @@ def slugify(name: str) -> str:
 
 
 def read_iconify(package: str) -> dict[str, str]:
-    """SVG text of each drawing of an Iconify package, by its name without hyphens (styles disagree on those)."""
+    """Read the SVG text of each drawing of an Iconify package, by name without hyphens, on which styles differ."""
     icons = json.loads(dict(npm_files(package))["icons.json"])
     default_side = icons.get("width", 16)
 
@@ -190,11 +190,11 @@ def npm_files(package: str) -> Iterator[tuple[str, bytes]]:
 
 
 def render(svg: str) -> bytes:
-    """PNG bytes of a drawing, IMAGE_SIDE_PX square, on white."""
+    """Render a drawing to PNG bytes, IMAGE_SIDE_PX square, on white."""
     import resvg_py
     from PIL import Image
 
-    # Drawn at four times the size and reduced: resvg's own edges at 64 px are harder than a photograph's.
+    # The drawing is rendered at four times the size and reduced, because resvg's edges at 64 px are too hard.
     png = resvg_py.svg_to_bytes(svg_string=svg, width=4 * IMAGE_SIDE_PX, height=4 * IMAGE_SIDE_PX)
     drawing = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
     canvas = Image.new("RGBA", drawing.size, "white")

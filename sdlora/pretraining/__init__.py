@@ -1,1 +1,1 @@
-"""Make a base model from nothing but captioned images."""
+"""Pretraining of a base model from captioned images."""

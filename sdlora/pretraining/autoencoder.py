@@ -1,4 +1,4 @@
-"""The autoencoder: pixels to latents and back (Rombach et al. 2022, arXiv:2112.10752, section 3.1)."""
+"""Autoencoder stage: pixels to latents and back (Rombach et al. 2022, arXiv:2112.10752, section 3.1)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FEATURE_BLOCKS = (0, 2, 4, 8)  # outputs at 1/2, 1/4, 1/8 and 1/16 of the side
 
 
 def build_autoencoder(config: PretrainConfig) -> AutoencoderKL:
-    """An untrained autoencoder whose latents start nearly noiseless (log-variance -5)."""
+    """Build an untrained autoencoder; its latents start nearly noiseless (log-variance -5)."""
     settings = config.autoencoder
     down, up = "DownEncoderBlock2D", "UpDecoderBlock2D"
     levels = len(settings.block_out_channels)
@@ -48,7 +48,7 @@ def train_autoencoder(
     folder: Path,
     on_metrics: OnMetrics | None = None,
 ) -> AutoencoderKL:
-    """Train on (N, 3, S, S) uint8 images; the result's latents have mean 0 and deviation 1 per channel."""
+    """Train an autoencoder on (N, 3, S, S) uint8 images; its latents have mean 0 and deviation 1 per channel."""
     torch.manual_seed(config.seed)
     settings = config.autoencoder
     model = build_autoencoder(config).to(accelerator.device)
@@ -81,7 +81,8 @@ def train_autoencoder(
 class FeatureDistance(nn.Module):
     """Mean squared distance of unit-length features of an ImageNet network, over four depths.
 
-    The measure of Zhang et al. 2018 (arXiv:1801.03924) with a network that ships offline and no learnt weights.
+    The measure follows Zhang et al. 2018 (arXiv:1801.03924), with a network that ships offline and without learnt
+    weights of the depths.
     """
 
     def __init__(self) -> None:
@@ -107,9 +108,9 @@ class FeatureDistance(nn.Module):
 
 
 def draw_pixels(images_uint8: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """A random batch (B, 3, S, S) in [-1, 1], shifted by up to 4 px, half of it mirrored, a quarter recoloured.
+    """Draw a random batch (B, 3, S, S) in [-1, 1], shifted by up to 4 px, half mirrored, a quarter recoloured.
 
-    Recolouring permutes the channels: the autoencoder must keep colours that its training set lacks.
+    Recolouring permutes the channels, because the autoencoder must reproduce colours that its training set lacks.
     """
     indices = torch.randint(len(images_uint8), (count,), generator=generator)
     pixels = images_uint8[indices].float() / 127.5 - 1
@@ -128,9 +129,9 @@ def draw_pixels(images_uint8: Tensor, count: int, generator: torch.Generator) ->
 
 @torch.no_grad()
 def standardise_latents(autoencoder: AutoencoderKL, images_uint8: Tensor) -> None:
-    """Fold each latent channel's mean and deviation into the 1x1 convolutions at the latents' door.
+    """Fold each latent channel's mean and deviation into the 1x1 convolutions around the latents.
 
-    Afterwards the latents are standardised and `scaling_factor` is 1, so any diffusers code uses them rightly.
+    Afterwards the latents are standardised and `scaling_factor` is 1, so any diffusers code scales them correctly.
     """
     latents = encode_images(autoencoder, images_uint8[:2048])  # (N, C, h, w)
     mean = latents.mean((0, 2, 3))
@@ -147,7 +148,7 @@ def standardise_latents(autoencoder: AutoencoderKL, images_uint8: Tensor) -> Non
 
 @torch.no_grad()
 def encode_images(autoencoder: AutoencoderKL, images_uint8: Tensor, batch_size: int = 64) -> Tensor:
-    """The latents' means, (N, C, S/4, S/4), of (N, 3, S, S) uint8 images."""
+    """Encode (N, 3, S, S) uint8 images to the means of their latents, (N, C, S/4, S/4)."""
     device = next(autoencoder.parameters()).device
     batches = [
         autoencoder.encode(chunk.to(device).float() / 127.5 - 1).latent_dist.mean.cpu()
@@ -157,8 +158,8 @@ def encode_images(autoencoder: AutoencoderKL, images_uint8: Tensor, batch_size: 
 
 
 def _reconstruct(autoencoder: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    # Through `forward`, so that DistributedDataParallel sees the call; the moments come from a hook because
-    # forward returns the picture only.
+    # DistributedDataParallel needs a call of `forward`. A hook returns the moments, because `forward` returns only the
+    # image.
     moments: list[Tensor] = []
     unwrapped: Any = getattr(autoencoder, "module", autoencoder)
     handle = unwrapped.quant_conv.register_forward_hook(lambda _m, _i, output: moments.append(output))

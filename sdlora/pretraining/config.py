@@ -1,4 +1,4 @@
-"""Settings of pretraining a base model from scratch. The defaults are the embedded base model's recipe."""
+"""Settings of pretraining. The defaults are the recipe of the embedded base model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sdlora.data.config import DataConfig
 
 
 class StageConfig(FrozenConfig):
-    """One training stage: how long and how fast."""
+    """Length, batch size and learning rate of one training stage."""
 
     steps: int = Field(ge=1, description="optimiser steps")
     batch_size: int = Field(ge=1, description="images per step, over all processes")
@@ -19,7 +19,7 @@ class StageConfig(FrozenConfig):
 
 
 class AutoencoderConfig(StageConfig):
-    """A variational autoencoder that makes latents of 1/4 the side with 4 channels."""
+    """Variational autoencoder with latents of 1/4 the side and 4 channels."""
 
     steps: int = Field(1800, ge=1)
     batch_size: int = Field(16, ge=1)
@@ -31,7 +31,7 @@ class AutoencoderConfig(StageConfig):
 
 
 class DecoderConfig(StageConfig):
-    """Sharpen the decoder with an adversarial loss; the encoder, and so the latents, stay as they are."""
+    """Adversarial training of the decoder; the encoder and thus the latents stay unchanged."""
 
     steps: int = Field(300, ge=1)
     batch_size: int = Field(16, ge=1)
@@ -41,7 +41,7 @@ class DecoderConfig(StageConfig):
 
 
 class TextEncoderConfig(StageConfig):
-    """A contrastive start: captions and images of the same row find each other (CLIP's loss)."""
+    """Contrastive pretraining of the text encoder, by CLIP's loss between captions and images."""
 
     steps: int = Field(400, ge=1)
     batch_size: int = Field(128, ge=2)
@@ -54,7 +54,7 @@ class TextEncoderConfig(StageConfig):
 
 
 class UNetConfig(StageConfig):
-    """The denoiser, trained together with the text encoder."""
+    """Denoiser, trained together with the text encoder."""
 
     steps: int = Field(3600, ge=1)
     batch_size: int = Field(48, ge=1)
@@ -72,7 +72,7 @@ class UNetConfig(StageConfig):
 
 
 class PretrainConfig(FrozenConfig):
-    """Everything that decides what `sdlora pretrain` makes of a snapshot."""
+    """Settings of all stages of `sdlora pretrain`."""
 
     resolution: int = Field(64, ge=16, multiple_of=8, description="side of the square training images, in pixels")
     seed: int = 0
@@ -83,13 +83,13 @@ class PretrainConfig(FrozenConfig):
 
 
 class PretrainData(DataConfig):
-    """As for an adapter, but with fewer images held out: a base model needs all that there is."""
+    """Data settings like an adapter's, but with fewer held-out images: a base model needs as many as possible."""
 
     held_out_fraction: float = Field(0.05, gt=0, lt=1, description="share of new images kept from training")
 
 
 class PretrainPlan(FrozenConfig):
-    """Which images to learn from, what to make of them, and with how many processes."""
+    """Configuration file of `sdlora pretrain`: data, model and number of processes."""
 
     name: str = Field("base", pattern=r"^[a-z0-9][a-z0-9-]*$", description="name of the base model and its experiment")
     data: PretrainData = PretrainData()

@@ -1,6 +1,6 @@
-"""Sharpen the decoder against a discriminator (Esser et al. 2021, arXiv:2012.09841), the encoder untouched.
+"""Decoder stage: adversarial training with a frozen encoder (Esser et al. 2021, arXiv:2012.09841).
 
-It runs last: latents stay valid, so the denoiser trained on them does too.
+The stage is the last one. The latents do not change, so the trained denoiser stays valid.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sdlora.pretraining.loop import autocast, train_stage
 
 
 class PatchDiscriminator(nn.Sequential):
-    """(B, 3, S, S) in [-1, 1] -> (B, 1, S/8, S/8) logits, one per overlapping patch: real (high) or decoded."""
+    """Discriminator of overlapping patches: (B, 3, S, S) in [-1, 1] -> (B, 1, S/8, S/8) logits, high for real."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__(
@@ -37,10 +37,10 @@ class PatchDiscriminator(nn.Sequential):
 
 
 class DecoderAndDiscriminator(nn.Module):
-    """Both players in one module, so that one backward pass and one optimiser step serve both.
+    """Decoder and discriminator in one module, for a joint backward pass and optimiser step.
 
-    The decoder's term sees the discriminator's weights detached, and the discriminator's terms see the
-    decoder's output detached: each player's gradient comes from its own loss only.
+    The decoder's loss uses detached weights of the discriminator. The discriminator's losses use a detached output of
+    the decoder. Each network therefore gets gradients from its own loss only.
     """
 
     def __init__(self, autoencoder: AutoencoderKL) -> None:
@@ -65,7 +65,7 @@ def train_decoder(
     folder: Path,
     on_metrics: OnMetrics | None = None,
 ) -> AutoencoderKL:
-    """Train the decoder half on (N, 3, S, S) uint8 images."""
+    """Train the decoder on (N, 3, S, S) uint8 images; the encoder stays frozen."""
     torch.manual_seed(config.seed + 3)
     settings = config.decoder
     autoencoder.train().requires_grad_(False)
@@ -95,7 +95,7 @@ def train_decoder(
         discriminator_loss = (
             nn.functional.relu(1 - real_logits.float()).mean() + nn.functional.relu(1 + fake_logits.float()).mean()
         )
-        # The discriminator learns alone for the first tenth: an untrained judge only adds noise.
+        # In the first tenth only the discriminator learns, because an untrained discriminator only adds noise.
         adversarial_weight = 0.0 if step < 0.1 * settings.steps else settings.adversarial_weight
         loss = (
             pixel_loss

@@ -1,6 +1,6 @@
-"""Pretrain on a snapshot of the image database, in this process or in several that share the work.
+"""Pretraining on a snapshot of the image database, in this process or in several worker processes.
 
-python -m sdlora.pretraining.launch REQUEST.json    # what each of the several processes runs
+python -m sdlora.pretraining.launch REQUEST.json    # command of a worker process
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sdlora.store.image_store import ImageStore
 
 
 class PretrainRequest(FrozenConfig):
-    """Everything a process needs to know to take part."""
+    """Request that a worker process reads: the snapshot, the folder and the settings."""
 
     home: Path
     snapshot_digest: str
@@ -31,15 +31,15 @@ class PretrainRequest(FrozenConfig):
 
 
 def pretrain_snapshot(request: PretrainRequest, processes: int = 1, on_metrics: OnStageMetrics | None = None) -> Path:
-    """Pretrain on the snapshot's train split; `processes` > 1 share each batch.
+    """Pretrain on the snapshot's train split; with `processes` > 1 the processes share each batch.
 
-    On CPUs, one process per core is steadier than one process with many threads. The number of processes
-    changes which autoencoder batches are drawn, so a run is continued with the number it was begun with.
+    On CPUs, one process per core is steadier than one process with many threads. The batches of the autoencoder depend
+    on the number of processes, so a run must continue with its initial number.
 
     Returns:
         The finished diffusers folder.
     Raises:
-        TrainingError: one of several processes failed, with its own message, or was killed.
+        TrainingError: a worker process failed, with the worker's own message, or was killed.
     """
     if processes == 1:
         return _run(request, on_metrics)

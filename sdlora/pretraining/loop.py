@@ -1,4 +1,4 @@
-"""The optimiser loop that all pretraining stages share: schedule, precision, averaging, checkpoints, progress."""
+"""Optimiser loop of all pretraining stages: schedule, precision, averaging, checkpoints, progress."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ LossFunction = Callable[[int], tuple[Tensor, dict[str, float]]]
 
 
 def make_accelerator() -> Accelerator:
-    """One process or many (`accelerate launch`), CPU or GPU, found from the environment."""
+    """Create an accelerator for one process or many (`accelerate launch`), on CPU or GPU, from the environment."""
     return Accelerator(cpu=not torch.cuda.is_available())
 
 
 def autocast(device: torch.device) -> torch.autocast:
-    """bf16 arithmetic, fp32 weights. Never combined with torch.compile: on CPU that gives wrong gradients
-    without a warning (torch 2.13, measured: cosine 0.41 to the fp32 gradient).
+    """Return an autocast context: bf16 arithmetic on fp32 weights.
+
+    Do not combine it with torch.compile: on a CPU this gives wrong gradients without a warning (torch 2.13, measured:
+    cosine 0.41 to the fp32 gradient).
     """
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
@@ -44,13 +46,22 @@ def train_stage(
     flat_fraction: float = 0.0,
     on_metrics: OnMetrics | None = None,
 ) -> nn.Module:
-    """Run one stage to its end, from its last checkpoint if there is one.
+    """Train one stage to its end, from its last checkpoint if there is one.
 
     Args:
-        model: the plain module that holds every trained parameter (the loss may use a wrapped view of it).
+        accelerator: runs the backward pass and connects the processes.
+        model: unwrapped module with every trained parameter; the loss may use a wrapped view of the module.
+        optimizer: optimiser with the peak learning rates.
         loss_of_step: step -> (loss to differentiate, numbers to report); draws its batch from (seed, step).
+        config: length and checkpoints of the stage.
+        folder: folder of the checkpoints.
+        ema_decay: largest decay of the moving average.
+        flat_fraction: share of the steps at the peak learning rate.
+        on_metrics: called every 25 steps in the main process.
     Returns:
-        An averaged copy of the model (EMA) in evaluation mode.
+        A copy of the model with averaged weights (EMA), in evaluation mode.
+    Raises:
+        TrainingError: the loss is not finite.
     """
     average = copy.deepcopy(model).eval().requires_grad_(False)
     peak_rates = [group["lr"] for group in optimizer.param_groups]
@@ -79,7 +90,7 @@ def train_stage(
 
 
 def lr_schedule(step: int, steps: int, warmup_steps: int, flat_fraction: float = 0.0) -> float:
-    """Share of the peak learning rate at `step`: linear warm-up, flat, cosine to 2 %."""
+    """Compute the share of the peak learning rate at `step`: linear warm-up, flat, cosine to 2 %."""
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     flat_until = max(warmup_steps, flat_fraction * steps)
@@ -91,7 +102,7 @@ def lr_schedule(step: int, steps: int, warmup_steps: int, flat_fraction: float =
 
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """Exponential moving average of every floating-point parameter and buffer."""
+    """Update the exponential moving average of every floating-point parameter and buffer, in place."""
     for mean, value in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
         if mean.is_floating_point():
             mean.lerp_(value.detach(), 1 - decay)

@@ -1,4 +1,4 @@
-"""All stages in order: tokenizer, autoencoder, text encoder, UNet, decoder; then one diffusers folder."""
+"""Pretraining stages in order: tokenizer, autoencoder, text encoder, UNet, decoder; then a diffusers folder."""
 
 from __future__ import annotations
 
@@ -32,16 +32,19 @@ def pretrain(
     folder: Path,
     on_metrics: OnStageMetrics | None = None,
 ) -> Path:
-    """Train a Stable Diffusion from nothing; a stopped run goes on where it was.
+    """Train a Stable Diffusion from random weights; a stopped run continues from its last checkpoint.
 
     Args:
         images_uint8: (N, 3, S, S) training images, S = `config.resolution`.
-        captions: one or more captions for each image; each visit draws one.
-        folder: holds the stages' checkpoints and, at the end, `model/`.
+        captions: one or more captions for each image; each visit of an image draws one caption.
+        config: settings of all stages.
+        folder: folder of the stages' checkpoints and of the result, `model/`.
+        on_metrics: called with the stage, the step and the values.
     Returns:
         `folder/model`, a folder that `StableDiffusionPipeline.from_pretrained` loads (fp16 safetensors).
     Raises:
-        DataError: no images, or captions that do not match them.
+        DataError: there are no images, or an image has no caption.
+        TrainingError: the loss of a stage is not finite.
     """
     if len(images_uint8) == 0 or len(images_uint8) != len(captions) or not all(captions):
         raise DataError(
@@ -78,7 +81,7 @@ def save_pipeline(
     tokenizer: CLIPTokenizer,
     unet: UNet2DConditionModel,
 ) -> None:
-    """Write the parts as a Stable Diffusion folder in half precision, whole or not at all."""
+    """Write the parts as a Stable Diffusion folder in half precision, atomically."""
     partial = folder.with_name(f".{folder.name}-partial")
     shutil.rmtree(partial, ignore_errors=True)
     pipeline = StableDiffusionPipeline(
@@ -92,8 +95,8 @@ def save_pipeline(
         requires_safety_checker=False,
     )
     pipeline.to(dtype=torch.float16).save_pretrained(partial, safe_serialization=True)
-    # transformers loads a model in the precision that its config names, diffusers in single precision: without
-    # this line a plain from_pretrained would mix the two and fail at the first matrix product.
+    # transformers loads a model in the precision of its config, diffusers in single precision. Without this line a
+    # plain from_pretrained would mix both precisions and fail at the first matrix product.
     settings_file = partial / "text_encoder" / "config.json"
     settings_file.write_text(json.dumps(json.loads(settings_file.read_text()) | {"dtype": "float32"}, indent=2))
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,7 +1,7 @@
-"""A contrastive start for the text encoder (Radford et al. 2021, arXiv:2103.00020).
+"""Text encoder stage: contrastive pretraining (Radford et al. 2021, arXiv:2103.00020).
 
-Captions learn to find the features of their own image among those of the batch. It gives the denoiser words
-that already differ where the pictures differ. Its effect on the denoiser was not measured (docs/experiments.md).
+Each caption learns to find the features of its image among the features of the batch. The denoiser then starts with
+embeddings that differ where the images differ. The effect on the denoiser was not measured (docs/experiments.md).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sdlora.pretraining.loop import autocast, train_stage
 
 
 def build_text_encoder(config: PretrainConfig, tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """An untrained CLIP text model as large as the configuration says."""
+    """Build an untrained CLIP text model of the configured size."""
     settings = config.text_encoder
     return CLIPTextModel(
         CLIPTextConfig(
@@ -38,14 +38,14 @@ def build_text_encoder(config: PretrainConfig, tokenizer: CLIPTokenizer) -> CLIP
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
-            # Plain attention: faster than the fused kernel on CPUs at these sizes (measured: 17 against 50 ms).
+            # At these sizes plain attention is faster than the fused kernel on CPUs (measured: 17 against 50 ms).
             attn_implementation="eager",
         )
     )
 
 
 def tokenize(tokenizer: CLIPTokenizer, captions: Sequence[str]) -> Tensor:
-    """(N, T) token ids, padded and cut to the tokenizer's length."""
+    """Tokenise captions: (N, T) ids, padded and cut to the tokenizer's length."""
     token_ids: Tensor = tokenizer(
         list(captions),
         padding="max_length",
@@ -57,7 +57,7 @@ def tokenize(tokenizer: CLIPTokenizer, captions: Sequence[str]) -> Tensor:
 
 
 class CaptionMatcher(nn.Module):
-    """Text encoder and a linear map of image features into the same space: logits (B, B), text by image."""
+    """Text encoder with linear maps of text and image features to one space: (B, B) logits, text by image."""
 
     def __init__(self, text_encoder: CLIPTextModel) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ def train_text_encoder(
         token_ids = torch.stack(rows).to(accelerator.device)
         with autocast(accelerator.device):
             logits = wrapped(token_ids, features()[indices].to(accelerator.device))
-        # Equal captions ("an emoji of red apple" in two styles) are all right answers.
+        # Rows with equal captions ("an emoji of red apple" in two styles) all count as correct.
         same_caption = (token_ids[:, None] == token_ids[None]).all(-1).float()
         target = same_caption / same_caption.sum(1, keepdim=True)
         by_text = nn.functional.cross_entropy(logits, target)
@@ -120,5 +120,5 @@ def train_text_encoder(
 def _features(images_uint8: Tensor) -> Tensor:
     network = ImageFeatures()
     features = torch.cat([network(chunk) for chunk in images_uint8.split(64)])
-    # Per-feature standard scores: raw pooled features are dominated by a few large ones.
+    # Standardise each feature: a few large features dominate the raw pooled features.
     return (features - features.mean(0)) / (features.std(0) + 1e-3)

@@ -1,4 +1,4 @@
-"""A small byte-pair tokenizer in CLIP's format, learnt from the captions (Sennrich et al. 2016, arXiv:1508.07909)."""
+"""Tokenizer stage: byte-pair encoding of the captions in CLIP's format (Sennrich et al. 2016, arXiv:1508.07909)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ SPECIAL_TOKENS = ("<|startoftext|>", "<|endoftext|>")
 
 
 def train_tokenizer(captions: Iterable[str], vocabulary_size: int, max_tokens: int) -> CLIPTokenizer:
-    """Learn merges from captions; any text can be encoded, since every byte is in the vocabulary.
+    """Learn merges from captions; every byte is in the vocabulary, so any text can be encoded.
 
     Args:
-        vocabulary_size: at most this many entries, the 512 byte symbols and 2 special tokens included.
-        max_tokens: the length that prompts are padded or cut to, start and end tokens included.
+        captions: texts to learn from.
+        vocabulary_size: largest number of entries, including the 512 byte symbols and 2 special tokens.
+        max_tokens: length of padded or cut prompts, including start and end tokens.
     """
-    # Normaliser and word splitting come from the class itself, so training and use cannot differ.
+    # Normaliser and word splitting are the ones of CLIPTokenizer, so training and use cannot differ.
     rules = CLIPTokenizer().backend_tokenizer
     learner = Tokenizer(BPE(end_of_word_suffix=END_OF_WORD))
     learner.normalizer, learner.pre_tokenizer = rules.normalizer, rules.pre_tokenizer

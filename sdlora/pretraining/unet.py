@@ -1,4 +1,4 @@
-"""The denoiser: a text-conditioned UNet that predicts velocity (Salimans & Ho 2022, arXiv:2202.00512)."""
+"""Denoiser stage: a text-conditioned UNet that predicts velocity (Salimans & Ho 2022, arXiv:2202.00512)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sdlora.pretraining.text_encoder import tokenize
 
 
 def build_unet(config: PretrainConfig) -> UNet2DConditionModel:
-    """An untrained UNet; levels without attention stay cheap where the picture is largest."""
+    """Build an untrained UNet; the largest levels have no attention, to save time."""
     settings = config.unet
     return UNet2DConditionModel(
         sample_size=config.resolution // 2 ** (len(config.autoencoder.block_out_channels) - 1),
@@ -37,7 +37,7 @@ def build_unet(config: PretrainConfig) -> UNet2DConditionModel:
 
 
 def build_scheduler() -> DDIMScheduler:
-    """Stable Diffusion's noise schedule with velocity targets."""
+    """Build Stable Diffusion's noise schedule with velocity targets."""
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -50,7 +50,7 @@ def build_scheduler() -> DDIMScheduler:
 
 
 class TextToLatents(nn.Module):
-    """Text encoder and UNet as one module, so that one optimiser step and one wrapper cover both."""
+    """Text encoder and UNet in one module, for a joint optimiser step and wrapper."""
 
     def __init__(self, text_encoder: CLIPTextModel, unet: UNet2DConditionModel) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ def train_unet(
         rows = [tokens[i][torch.randint(len(tokens[i]), (), generator=generator)] for i in indices.tolist()]
         dropped = torch.rand(count, generator=generator) < settings.caption_dropout
         token_ids = torch.stack([no_caption if drop else row for row, drop in zip(rows, dropped, strict=True)])
-        # One timestep from each 1/count of the range: the loss of a batch varies less.
+        # One timestep in each 1/count of the range reduces the variance of the loss.
         positions = (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
         timesteps = (positions * len(snr)).long()
         noise = torch.randn((count, *latents.shape[1:]), generator=generator)
