@@ -1,4 +1,4 @@
-"""Write an adapter in both formats, read both back, and only then call it written."""
+"""Saving of an adapter in both formats, with both files read back and compared."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sdlora.lora.updates import LayerUpdate
 from sdlora.models.families import family_of
 from sdlora.models.families.base import Family
 
-_PHRASES = 50  # of the captions, kept in the file
+_PHRASES = 50  # most frequent phrases of the captions that the file keeps
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -45,11 +45,10 @@ def save_adapter(
     details: Mapping[str, str] | None = None,
     text_encoders: Mapping[str, Any] | None = None,
 ) -> AdapterRef:
-    """Write the adapter that is attached to `denoiser`, and those attached to text encoders.
+    """Save the adapters that are attached to `denoiser` and to text encoders.
 
     The folder gets `pytorch_lora_weights.safetensors` (diffusers), `<name>.safetensors` (kohya, ComfyUI) and
-    `adapter.json`. It appears whole or not at all, and equal adapters give equal bytes: no time, no path, no
-    machine name is written.
+    `adapter.json`, atomically. Equal adapters give equal bytes: no time, path or machine name is written.
 
     Args:
         folder: where to; an adapter that is there is replaced.
@@ -127,10 +126,10 @@ def save_adapter(
 
 
 def _by_part(part: str, network: Any) -> tuple[dict[str, LayerUpdate], dict[str, Tensor]]:
-    """The updates and the base's weights under the names of the diffusers file, `unet.mid_block...`."""
+    """Collect the updates and the base's weights by the names of the diffusers file, `unet.mid_block...`."""
 
     def named(layer: str) -> str:
-        # As transformers 4 has it: newer readers take the outer name away, older ones would miss it.
+        # The name of transformers 4: newer readers remove the outer name, older readers need it.
         outer = OUTER_NAME if part.startswith("text_encoder") and not layer.startswith(OUTER_NAME) else ""
         return f"{part}.{outer}{layer}"
 
@@ -139,14 +138,14 @@ def _by_part(part: str, network: Any) -> tuple[dict[str, LayerUpdate], dict[str,
 
 
 def _tag_frequency(name: str, captions: Sequence[str]) -> str:
-    """The phrases between commas, counted, in sd-scripts' form; where it has a folder's name stands the adapter's."""
+    """Count the comma-separated phrases of captions as sd-scripts' `ss_tag_frequency`, keyed by the adapter's name."""
     phrases = Counter(phrase.strip() for caption in captions for phrase in caption.split(",") if phrase.strip())
     frequent = sorted(phrases.items(), key=lambda item: (-item[1], item[0]))[:_PHRASES]
     return json.dumps({name: dict(frequent)})
 
 
 def _describe(family: Family, name: str, prediction: str, resolution_px: int) -> dict[str, str]:
-    """The metadata that tools show and that they choose their loader by."""
+    """Build the metadata that tools show and by which they choose their loader."""
     velocity = prediction == "v_prediction"
     return {
         "ss_output_name": name,
