@@ -15,9 +15,9 @@ from sdlora.core.errors import WeightsError
 from sdlora.core.files import file_sha256
 
 FEATURE_DIM = 1280
-_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-_STD = (0.229, 0.224, 0.225)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class ImageFeatures(nn.Module):
@@ -44,8 +44,8 @@ class ImageFeatures(nn.Module):
 
 def normalise(pixels: Tensor) -> Tensor:
     """Convert (B, 3, H, W) pixels in [-1, 1] to the scale that the ImageNet network was trained on."""
-    mean = torch.tensor(_MEAN, device=pixels.device).view(1, 3, 1, 1)
-    std = torch.tensor(_STD, device=pixels.device).view(1, 3, 1, 1)
+    mean = torch.tensor(_IMAGENET_MEAN, device=pixels.device).view(1, 3, 1, 1)
+    std = torch.tensor(_IMAGENET_STD, device=pixels.device).view(1, 3, 1, 1)
     return (pixels * 0.5 + 0.5 - mean) / std
 
 

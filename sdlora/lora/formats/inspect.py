@@ -121,9 +121,10 @@ def _file_of(path: Path) -> Path:
 def _group_by_layer(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     layers: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
-        found = normalise_key(key)
-        if found:
-            layers.setdefault(found[0], {})[found[1]] = tensor
+        layer_and_suffix = normalise_key(key)
+        if layer_and_suffix:
+            layer, suffix = layer_and_suffix
+            layers.setdefault(layer, {})[suffix] = tensor
     # A layer without factors changes nothing.
     return {
         layer: layer_tensors

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from sdlora.core.refs import ADAPTER_WEIGHTS
 from sdlora.lora.manifest import MANIFEST_FILE, AdapterManifest, read_manifest
 
-CARD = "README.md"
+_MODEL_CARD = "README.md"
 
 
 def sidecar_metadata(path: Path) -> dict[str, str]:
@@ -32,7 +32,7 @@ def sidecar_metadata(path: Path) -> dict[str, str]:
         manifest = read_manifest(folder)
         if path.name in (ADAPTER_WEIGHTS, manifest.kohya_file):  # the manifest describes only these two files
             return _manifest_metadata(folder, manifest)
-    return _card_metadata(folder / CARD)
+    return _card_metadata(folder / _MODEL_CARD)
 
 
 def _manifest_metadata(folder: Path, manifest: AdapterManifest) -> dict[str, str]:

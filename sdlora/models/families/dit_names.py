@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-_BLOCK = re.compile(r"(?P<kind>transformer_blocks|single_transformer_blocks)\.(?P<index>\d+)\.(?P<inner>.+)")
+_BLOCK_PATTERN = re.compile(r"(?P<kind>transformer_blocks|single_transformer_blocks)\.(?P<index>\d+)\.(?P<inner>.+)")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,9 @@ class LayerSlice:
     rows: int | None = None
 
 
-def _rows(name: str, hidden: int, *layers: str, extra_rows: Mapping[str, int] | None = None) -> dict[str, LayerSlice]:
+def _stack_rows(
+    name: str, hidden: int, *layers: str, extra_rows: Mapping[str, int] | None = None
+) -> dict[str, LayerSlice]:
     """Stack layers of `hidden` rows each, then the layers of `extra_rows`, in one original layer `name`."""
     slices, first_row = {}, 0
     sizes = {**dict.fromkeys(layers, hidden), **(extra_rows or {})}
@@ -44,13 +46,13 @@ def sd3_slice(layer: str, hidden: int) -> LayerSlice | None:
 
     `transformer_blocks.0.attn.to_k` -> rows of `joint_blocks.0.x_block.attn.qkv`.
     """
-    block = _BLOCK.fullmatch(layer)
+    block = _BLOCK_PATTERN.fullmatch(layer)
     if block is None:
         return None
     inner = {
-        **_rows("x_block.attn.qkv", hidden, "attn.to_q", "attn.to_k", "attn.to_v"),
-        **_rows("x_block.attn2.qkv", hidden, "attn2.to_q", "attn2.to_k", "attn2.to_v"),
-        **_rows("context_block.attn.qkv", hidden, "attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+        **_stack_rows("x_block.attn.qkv", hidden, "attn.to_q", "attn.to_k", "attn.to_v"),
+        **_stack_rows("x_block.attn2.qkv", hidden, "attn2.to_q", "attn2.to_k", "attn2.to_v"),
+        **_stack_rows("context_block.attn.qkv", hidden, "attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
         "attn.to_out.0": LayerSlice("x_block.attn.proj"),
         "attn2.to_out.0": LayerSlice("x_block.attn2.proj"),
         "attn.to_add_out": LayerSlice("context_block.attn.proj"),
@@ -67,20 +69,20 @@ def flux_slice(layer: str, hidden: int) -> LayerSlice | None:
 
     `single_transformer_blocks.0.proj_mlp` -> rows of `single_blocks.0.linear1`.
     """
-    block = _BLOCK.fullmatch(layer)
+    block = _BLOCK_PATTERN.fullmatch(layer)
     if block is None:
         return None
     if block["kind"] == "single_transformer_blocks":
         mlp = {"proj_mlp": 4 * hidden}
         inner = {
-            **_rows("linear1", hidden, "attn.to_q", "attn.to_k", "attn.to_v", extra_rows=mlp),
+            **_stack_rows("linear1", hidden, "attn.to_q", "attn.to_k", "attn.to_v", extra_rows=mlp),
             "proj_out": LayerSlice("linear2"),
             "norm.linear": LayerSlice("modulation.lin"),
         }
         return _in_block(f"single_blocks.{block['index']}", inner.get(block["inner"]))
     inner = {
-        **_rows("img_attn.qkv", hidden, "attn.to_q", "attn.to_k", "attn.to_v"),
-        **_rows("txt_attn.qkv", hidden, "attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+        **_stack_rows("img_attn.qkv", hidden, "attn.to_q", "attn.to_k", "attn.to_v"),
+        **_stack_rows("txt_attn.qkv", hidden, "attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
         "attn.to_out.0": LayerSlice("img_attn.proj"),
         "attn.to_add_out": LayerSlice("txt_attn.proj"),
         "ff.net.0.proj": LayerSlice("img_mlp.0"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_RESNET = {
+_RESNET_NAMES = {
     "norm1": "in_layers.0",
     "conv1": "in_layers.2",
     "time_emb_proj": "emb_layers.1",
@@ -17,7 +17,7 @@ _RESNET = {
     "conv2": "out_layers.3",
     "conv_shortcut": "skip_connection",
 }
-_OUTSIDE_BLOCKS = {
+_NAMES_OUTSIDE_BLOCKS = {
     "conv_in": "input_blocks.0.0",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
@@ -40,8 +40,8 @@ def sgm_name(layer: str, settings: Mapping[str, Any]) -> str:
     Raises:
         KeyError: the original code base has no such layer.
     """
-    if layer in _OUTSIDE_BLOCKS:
-        return _OUTSIDE_BLOCKS[layer]
+    if layer in _NAMES_OUTSIDE_BLOCKS:
+        return _NAMES_OUTSIDE_BLOCKS[layer]
     side, *components = layer.split(".")
     if side == "mid_block":
         kind, index, *inner = components
@@ -65,7 +65,7 @@ def sgm_name(layer: str, settings: Mapping[str, Any]) -> str:
 
 
 def _inside(kind: str, inner: Sequence[str]) -> Sequence[str]:
-    return [_RESNET[inner[0]]] if kind == "resnets" else inner
+    return [_RESNET_NAMES[inner[0]]] if kind == "resnets" else inner
 
 
 def _layers_per_level(settings: Mapping[str, Any]) -> list[int]:

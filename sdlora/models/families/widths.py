@@ -23,7 +23,7 @@ def check_widths(folder: Path, layout: Layout) -> None:
     parts = ("vae", layout.denoiser, *(text.encoder for text in layout.text_of(folder)))
     settings = {part: read_json(folder / part / "config.json") for part in parts}
     try:
-        for width_name, width, expected_name, expected_width in _WIDTHS[layout.name](settings):
+        for width_name, width, expected_name, expected_width in _WIDTH_PAIRS[layout.name](settings):
             if width != expected_width:
                 raise WeightsError(
                     f"base_model.source: the parts of {folder} do not belong together: {width_name} is {width}, but "
@@ -36,7 +36,7 @@ def check_widths(folder: Path, layout: Layout) -> None:
         ) from error
 
 
-def _latents(vae: dict[str, Any], denoiser: dict[str, Any], packed: int = 1) -> tuple[str, int, str, int]:
+def _latent_channels(vae: dict[str, Any], denoiser: dict[str, Any], packed: int = 1) -> tuple[str, int, str, int]:
     # The comparison also refuses inpainting editions of the U-Nets, which take more channels than the latents have.
     times = f" times {packed}" if packed > 1 else ""
     return f"vae latent_channels{times}", vae["latent_channels"] * packed, "in_channels", denoiser["in_channels"]
@@ -44,7 +44,7 @@ def _latents(vae: dict[str, Any], denoiser: dict[str, Any], packed: int = 1) -> 
 
 def _unet(settings: Settings) -> Widths:
     unet = settings["unet"]
-    yield _latents(settings["vae"], unet)
+    yield _latent_channels(settings["vae"], unet)
     encoders = [settings[part] for part in ("text_encoder", "text_encoder_2") if part in settings]
     widths = sum(encoder["hidden_size"] for encoder in encoders)
     yield "the text encoders' hidden_size", widths, "unet cross_attention_dim", unet["cross_attention_dim"]
@@ -64,7 +64,7 @@ def _sdxl(settings: Settings) -> Widths:
 
 def _sd3(settings: Settings) -> Widths:
     transformer, clip_l, clip_g = (settings[part] for part in ("transformer", "text_encoder", "text_encoder_2"))
-    yield _latents(settings["vae"], transformer)
+    yield _latent_channels(settings["vae"], transformer)
     pooled = clip_l["projection_dim"] + clip_g["projection_dim"]
     yield (
         "the two projection_dim of the text encoders",
@@ -79,14 +79,14 @@ def _sd3(settings: Settings) -> Widths:
 
 def _flux(settings: Settings) -> Widths:
     transformer = settings["transformer"]
-    yield _latents(settings["vae"], transformer, packed=4)
+    yield _latent_channels(settings["vae"], transformer, packed=4)
     pooled = settings["text_encoder"]["hidden_size"]
     yield "text_encoder hidden_size", pooled, "pooled_projection_dim", transformer["pooled_projection_dim"]
     width = settings["text_encoder_2"]["d_model"]
     yield "text_encoder_2 d_model", width, "joint_attention_dim", transformer["joint_attention_dim"]
 
 
-_WIDTHS: dict[FamilyName, Callable[[Settings], Widths]] = {
+_WIDTH_PAIRS: dict[FamilyName, Callable[[Settings], Widths]] = {
     "sd1": _unet,
     "sd2": _unet,
     "sdxl": _sdxl,

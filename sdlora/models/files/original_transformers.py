@@ -15,7 +15,7 @@ from torch import Tensor
 from sdlora.models.families.dit_names import LayerSlice
 from sdlora.models.families.flow import FlowFamily
 
-_BLOCK = re.compile(r"(?P<kind>(?:single_)?transformer_blocks)\.(?P<index>\d+)\.(?P<inner>.+)")
+_BLOCK_PATTERN = re.compile(r"(?P<kind>(?:single_)?transformer_blocks)\.(?P<index>\d+)\.(?P<inner>.+)")
 _Names = Mapping[str, str]
 
 _SD3_OUTSIDE: _Names = {
@@ -90,7 +90,7 @@ def transformer_tensors(family: FlowFamily, state: Mapping[str, Tensor]) -> dict
 
 def _original_name(family: str, layer: str) -> str:
     """Return the original name of a layer that is not joined with others."""
-    block = _BLOCK.fullmatch(layer)
+    block = _BLOCK_PATTERN.fullmatch(layer)
     if block is None:
         return (_SD3_OUTSIDE if family == "sd3" else _FLUX_OUTSIDE)[layer]
     if family == "sd3":

@@ -26,7 +26,7 @@ from sdlora.models.families.layouts import FamilyName, Layout, find_layout
 from sdlora.models.files.checkpoint_keys import CheckpointKind, recognise
 from sdlora.models.files.folder_check import check_folder, check_safetensors
 
-_SHIPPED = Path(__file__).parents[2] / "assets" / "layouts"
+_SHIPPED_LAYOUTS = Path(__file__).parents[2] / "assets" / "layouts"
 # The padding token of each tokenizer: OpenCLIP pads with its token 0.
 _SHIPPED_TOKENIZERS: dict[FamilyName, dict[str, str]] = {
     "sd1": {"tokenizer": "<|endoftext|>"},
@@ -47,13 +47,13 @@ def convert_single_file(path: Path, layout: str | None, home: Path) -> Path:
     custom_layout = Path(layout).expanduser() if layout else None
     if custom_layout is None and kind.family not in _SHIPPED_TOKENIZERS:
         raise WeightsError(_needs_layout_message(path, kind))
-    family = find_layout(custom_layout or _SHIPPED / kind.family)
+    family = find_layout(custom_layout or _SHIPPED_LAYOUTS / kind.family)
     if family.name != kind.family:
         raise WeightsError(
             f"base_model.layout: {custom_layout} is of {family.title}, but {path.name} has the tensors of "
             f"{kind.family}. Give a layout of the checkpoint's own family."
         )
-    settings = sorted((custom_layout or _SHIPPED).rglob("*.json"))
+    settings = sorted((custom_layout or _SHIPPED_LAYOUTS).rglob("*.json"))
     key = hashlib.sha256("".join([file_sha256(path), *map(file_sha256, settings)]).encode()).hexdigest()
     folder = (home / "bases" / key[:16]).resolve()
     if (folder / "model_index.json").is_file():
@@ -61,7 +61,7 @@ def convert_single_file(path: Path, layout: str | None, home: Path) -> Path:
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         with _layout_folder(custom_layout, kind, partial.with_suffix(".layout")) as layout_folder:
-            pipeline = _read(path, layout_folder, kind, family)
+            pipeline = _read_checkpoint(path, layout_folder, kind, family)
             pipeline.save_pretrained(partial, safe_serialization=True)
         check_folder(partial)
         partial.rename(folder)
@@ -79,7 +79,7 @@ def clip_tokenizer(pad_token: str) -> Any:
     from tokenizers import pre_tokenizers
     from transformers import CLIPTokenizer
 
-    lines = (_SHIPPED / "clip" / "merges.txt").read_text(encoding="utf-8").splitlines()
+    lines = (_SHIPPED_LAYOUTS / "clip" / "merges.txt").read_text(encoding="utf-8").splitlines()
     merges = [(left, right) for left, _, right in (line.partition(" ") for line in lines)]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     pieces = [*alphabet, *(symbol + "</w>" for symbol in alphabet), *(left + right for left, right in merges)]
@@ -94,7 +94,7 @@ def _layout_folder(custom_layout: Path | None, kind: CheckpointKind, scratch: Pa
         yield custom_layout
         return
     try:
-        shutil.copytree(_SHIPPED / kind.family, scratch)
+        shutil.copytree(_SHIPPED_LAYOUTS / kind.family, scratch)
         for folder, pad_token in _SHIPPED_TOKENIZERS[kind.family].items():
             clip_tokenizer(pad_token).save_pretrained(scratch / folder)
         schedule = scratch / "scheduler" / "scheduler_config.json"
@@ -110,7 +110,7 @@ def _schedule_of(kind: CheckpointKind) -> dict[str, Any]:
     return velocity | terminal
 
 
-def _read(path: Path, layout: Path, kind: CheckpointKind, family: Layout) -> Any:
+def _read_checkpoint(path: Path, layout: Path, kind: CheckpointKind, family: Layout) -> Any:
     from sdlora.models.families import family_of
     from sdlora.models.progress_bars import no_progress_bars
 
@@ -120,7 +120,12 @@ def _read(path: Path, layout: Path, kind: CheckpointKind, family: Layout) -> Any
     try:
         with no_progress_bars():
             pipeline = pipeline_class.from_single_file(
-                str(path), config=str(layout), local_files_only=True, torch_dtype=_dtype(path), **options, **parts
+                str(path),
+                config=str(layout),
+                local_files_only=True,
+                torch_dtype=_checkpoint_dtype(path),
+                **options,
+                **parts,
             )
             for component in pipeline.components.values():
                 if hasattr(component, "tie_weights"):  # T5 has two names for the same embedding; the file has one
@@ -155,7 +160,7 @@ def _parts_from_layout(path: Path, layout: Path, kind: CheckpointKind, family: L
     return loaded
 
 
-def _dtype(path: Path) -> Any:
+def _checkpoint_dtype(path: Path) -> Any:
     """Return the precision of the checkpoint, so that a half-precision file is not written at twice its size."""
     import torch
 
@@ -180,7 +185,7 @@ def _needs_layout_message(path: Path, kind: CheckpointKind) -> str:
 
 
 def _misfit_message(path: Path, layout: Path | None, problem: str) -> str:
-    if layout is None or _SHIPPED in layout.parents or layout.suffix == ".layout":
+    if layout is None or _SHIPPED_LAYOUTS in layout.parents or layout.suffix == ".layout":
         return (
             f"base_model.source: {path} does not have the usual settings of its family ({problem}). "
             "Set base_model.layout to a diffusers folder with its own."
