@@ -36,7 +36,7 @@ class Credentials:
         """The text that Prefect's login page takes, and its clients send."""
         return f"{self.user}:{self.password}"
 
-    def told(self) -> str:
+    def instructions(self) -> str:
         """What to type where, for a person."""
         return f"    Prefect: {self.login}\n    MLflow:  user {self.user}, password {self.password}"
 
@@ -76,14 +76,14 @@ def credentials_of(home: Path) -> Credentials:
 
 def _create(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    made = Credentials(OWNER, secrets.token_urlsafe(24), secrets.token_urlsafe(32))
+    credentials = Credentials(OWNER, secrets.token_urlsafe(24), secrets.token_urlsafe(32))
     descriptor, name = tempfile.mkstemp(prefix=f".{FILE}-", dir=path.parent)  # readable by the owner from the start
     draft = Path(name)
     try:
         with os.fdopen(descriptor, "w") as file:
             if os.fstat(descriptor).st_mode & OTHERS:  # as on /mnt/c of WSL, or on exFAT
                 raise _unsuitable(path, "keeps no permissions")
-            json.dump(asdict(made), file)
+            json.dump(asdict(credentials), file)
         # A link appears with its whole content and replaces nothing: of two processes, one makes the file.
         with contextlib.suppress(FileExistsError):
             path.hardlink_to(draft)
@@ -106,7 +106,7 @@ def _read(path: Path) -> Credentials:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except PermissionError:
-        _require_ours(path, _status(path))
+        _require_private(path, _status(path))
         raise
     except OSError as error:
         if error.errno != errno.ELOOP:
@@ -116,7 +116,7 @@ def _read(path: Path) -> Credentials:
             "one is made."
         ) from error
     with os.fdopen(descriptor) as file:
-        _require_ours(path, os.fstat(descriptor))
+        _require_private(path, os.fstat(descriptor))
         try:
             return Credentials(**json.load(file))
         except (ValueError, TypeError) as error:
@@ -131,10 +131,10 @@ def _status(path: Path) -> os.stat_result | None:
         return None
 
 
-def _require_ours(path: Path, found: os.stat_result | None) -> None:
-    if found is None or found.st_uid != os.getuid():
+def _require_private(path: Path, status: os.stat_result | None) -> None:
+    if status is None or status.st_uid != os.getuid():
         raise ConfigError(f"{path} belongs to another user. Work with a state folder of your own: --home FOLDER")
-    mode = stat.S_IMODE(found.st_mode)
+    mode = stat.S_IMODE(status.st_mode)
     if mode & OTHERS:
         raise ConfigError(
             f"{path} holds the password of the servers and has mode {mode:04o}, so that others can read it; it has "

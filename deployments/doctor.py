@@ -32,9 +32,9 @@ class Finding:
     text: str
 
 
-def examine(home: Path) -> Iterator[Finding]:
+def diagnose(home: Path) -> Iterator[Finding]:
     """Look at everything, cheap things first."""
-    looks: tuple[Callable[[Path], Finding], ...] = (
+    probes: tuple[Callable[[Path], Finding], ...] = (
         _python,
         _packages,
         _disk,
@@ -46,11 +46,11 @@ def examine(home: Path) -> Iterator[Finding]:
         _torch,
         _base_model,
     )
-    for look in looks:
+    for probe in probes:
         try:
-            yield look(home)
+            yield probe(home)
         except SdloraError as error:
-            yield Finding("problem", look.__name__.strip("_").replace("_", " "), str(error))
+            yield Finding("problem", probe.__name__.strip("_").replace("_", " "), str(error))
 
 
 def _python(home: Path) -> Finding:
@@ -64,18 +64,18 @@ def _packages(home: Path) -> Finding:
         requirements = [Requirement(line) for line in requires("sdlora") or ()]
     except PackageNotFoundError:
         return Finding("problem", "packages", "sdlora itself is not installed in this Python: run `make dev`.")
-    wrong = []
+    problems = []
     needed = [r for r in requirements if r.marker is None or r.marker.evaluate({"extra": ""})]
     for requirement in needed:
         try:
-            found = version(requirement.name)
+            installed = version(requirement.name)
         except PackageNotFoundError:
-            wrong.append(f"{requirement} is missing")
+            problems.append(f"{requirement} is missing")
             continue
-        if not requirement.specifier.contains(found, prereleases=True):
-            wrong.append(f"{requirement.name} {found} is not {requirement.specifier}")
-    if wrong:
-        return Finding("problem", "packages", "; ".join(wrong) + ". Install again: make dev")
+        if not requirement.specifier.contains(installed, prereleases=True):
+            problems.append(f"{requirement.name} {installed} is not {requirement.specifier}")
+    if problems:
+        return Finding("problem", "packages", "; ".join(problems) + ". Install again: make dev")
     return Finding("good", "packages", f"{len(needed)} requirements are met")
 
 
@@ -114,26 +114,28 @@ def _images(home: Path) -> Finding:
     location = StoreLocation.of_home(home)
     if not location.may_hold_images:
         return Finding("note", "image database", "none yet; `sdlora collect FOLDER` makes it")
-    if isinstance(location.database, Path) and (broken := _integrity(location.database)):
+    if isinstance(location.database, Path) and (broken := _database_problem(location.database)):
         return Finding("problem", "image database", f"{broken}. Restore images.db from a backup, or collect again.")
     try:
         with ImageStore.open(home, location) as store:
             counts = store.counts()
             store.blobs.has("0" * 64, 0)  # whether it answers
-            place = "" if isinstance(location.database, Path) else f" in {store.database.name}"
+            location_text = "" if isinstance(location.database, Path) else f" in {store.database.name}"
     except StorageError as error:
         return Finding("problem", "image database", str(error))
-    return Finding("good", "image database", f"{counts.accepted} accepted and {counts.rejected} rejected images{place}")
+    return Finding(
+        "good", "image database", f"{counts.accepted} accepted and {counts.rejected} rejected images{location_text}"
+    )
 
 
 def _records(home: Path) -> Finding:
     if "MLFLOW_TRACKING_URI" in os.environ:
-        shown = re.sub(r"//[^/@]*@", "//", os.environ["MLFLOW_TRACKING_URI"])
-        return Finding("good", "MLflow", f"records go to {shown} (MLFLOW_TRACKING_URI)")
+        address = re.sub(r"//[^/@]*@", "//", os.environ["MLFLOW_TRACKING_URI"])
+        return Finding("good", "MLflow", f"records go to {address} (MLFLOW_TRACKING_URI)")
     path = home / "mlflow" / "mlflow.db"
     if not path.is_file():
         return Finding("note", "MLflow", "no records yet; the first run makes them")
-    broken = _integrity(path)
+    broken = _database_problem(path)
     if broken:
         return Finding("problem", "MLflow", f"{broken}. Restore {path} from a backup.")
     return Finding("good", "MLflow", f"{path} ({path.stat().st_size / 2**20:.1f} MiB)")
@@ -168,7 +170,7 @@ def _base_model(home: Path) -> Finding:
     return Finding("good", "base model", f"{base.name}, {size:.0f} MiB, digest {base.digest[:12]}")
 
 
-def _integrity(path: Path) -> str | None:
+def _database_problem(path: Path) -> str | None:
     try:
         connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
         try:

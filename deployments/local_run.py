@@ -25,7 +25,7 @@ from tasks.private import private_folder
 
 
 @contextmanager
-def prefect_at_hand(home: Path, log_name: str) -> Iterator[PrefectServer]:
+def prefect_server(home: Path, log_name: str) -> Iterator[PrefectServer]:
     """Set the environment of this process, and have a Prefect server for the length of the block.
 
     An address in `PREFECT_API_URL` comes first, else one of our own, also while a `sdlora up` runs: what the run
@@ -44,7 +44,7 @@ def prefect_at_hand(home: Path, log_name: str) -> Iterator[PrefectServer]:
         _log_to_file(home / "logs" / f"{log_name}.log")
         yield server
     finally:
-        _send_what_is_left()
+        _send_pending_logs()
         server.stop()
 
 
@@ -87,7 +87,7 @@ class PrefectServer:
             self.process.stop(timeout_seconds=5)
 
 
-def _send_what_is_left() -> None:
+def _send_pending_logs() -> None:
     """Send logs and events that wait for the next batch; afterwards they would retry at a closed port."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker

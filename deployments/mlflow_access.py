@@ -18,9 +18,13 @@ def only_the_owner() -> Authorization | Response:
     """The owner who sent this request, or a refusal."""
     if from_another_page(request.method, request.headers):
         return Response("Only MLflow's own pages may ask this.", 403, mimetype="text/plain")
-    given = request.authorization
-    if given is not None and given.type == "basic" and _is_owner(given.username or "", given.password or ""):
-        return given
+    authorization = request.authorization
+    if (
+        authorization is not None
+        and authorization.type == "basic"
+        and _is_owner(authorization.username or "", authorization.password or "")
+    ):
+        return authorization
     challenge = {"WWW-Authenticate": 'Basic realm="MLflow of sdlora", charset="UTF-8"'}
     return Response(
         "MLflow asks for user and password. On its machine, `sdlora login` shows them.", 401, challenge, "text/plain"
@@ -40,8 +44,8 @@ def from_another_page(method: str, headers: Headers) -> bool:
         return origin.partition("://")[2] != headers.get("Host")
     if headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin"):
         return False
-    followed = headers.get("Sec-Fetch-Mode") == "navigate" and headers.get("Sec-Fetch-Dest") == "document"
-    return not (followed and method == "GET")
+    is_followed_link = headers.get("Sec-Fetch-Mode") == "navigate" and headers.get("Sec-Fetch-Dest") == "document"
+    return not (is_followed_link and method == "GET")
 
 
 def _is_owner(user: str, password: str) -> bool:

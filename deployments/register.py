@@ -27,7 +27,7 @@ from prefect.workers.process import ProcessWorker
 from deployments.environment import POOL, PREFECT_FILE, PROJECT
 from sdlora.core.errors import ConfigError
 
-_KNOWN = {"name", "entrypoint", "description", "parameters", "work_pool", "concurrency_limit", "schedules"}
+_KNOWN_KEYS = {"name", "entrypoint", "description", "parameters", "work_pool", "concurrency_limit", "schedules"}
 
 
 def ensure_process_pool(name: str) -> None:
@@ -37,7 +37,7 @@ def ensure_process_pool(name: str) -> None:
         client.create_work_pool(WorkPoolCreate(name=name, type=ProcessWorker.type, base_job_template=template))
 
 
-def describe(file: Path, project: Path, parameters: Mapping[str, Mapping[str, Any]]) -> list[Deployment]:
+def load_deployments(file: Path, project: Path, parameters: Mapping[str, Mapping[str, Any]]) -> list[Deployment]:
     """The deployments of `file`, their flows imported from below `project`.
 
     Args:
@@ -45,9 +45,9 @@ def describe(file: Path, project: Path, parameters: Mapping[str, Mapping[str, An
         project: The folder that its entrypoints are relative to.
         parameters: What to send by default, for `flow/deployment`, above what the file says.
     """
-    text = yaml.safe_load(file.read_text())
-    described: Any = apply_values(text, {}, remove_notset=False)  # {{ $NAME }} is a variable of the environment
-    return [Deployment(one, described["pull"], project, parameters, file) for one in described["deployments"]]
+    template = yaml.safe_load(file.read_text())
+    content: Any = apply_values(template, {}, remove_notset=False)  # {{ $NAME }} is a variable of the environment
+    return [Deployment(entry, content["pull"], project, parameters, file) for entry in content["deployments"]]
 
 
 class Deployment:
@@ -61,13 +61,13 @@ class Deployment:
         parameters: Mapping[str, Mapping[str, Any]],
         file: Path,
     ) -> None:
-        if unknown := entry.keys() - _KNOWN:
+        if unknown := entry.keys() - _KNOWN_KEYS:
             raise ConfigError(
                 f"{file}: deployment {entry.get('name')!r} has {', '.join(sorted(unknown))}, which `sdlora up` does "
-                f"not pass on. Known: {', '.join(sorted(_KNOWN))}."
+                f"not pass on. Known: {', '.join(sorted(_KNOWN_KEYS))}."
             )
         limit = entry.get("concurrency_limit")
-        self._described = RunnerDeployment.from_entrypoint(
+        self._deployment = RunnerDeployment.from_entrypoint(
             str(project / entry["entrypoint"]),
             name=entry["name"],
             description=entry.get("description"),
@@ -75,22 +75,22 @@ class Deployment:
             work_pool_name=entry["work_pool"]["name"],
             concurrency_limit=ConcurrencyLimitConfig(**limit) if isinstance(limit, Mapping) else limit,
         )
-        self._described.entrypoint = entry["entrypoint"]  # the pull step goes to the project first
-        self._described.storage = _PullSteps(project, pull_steps)
-        self._described.parameters |= parameters.get(self.name, {})
-        _leave_empty(self._described._parameter_openapi_schema.properties)
-        self._schedules = [_schedule(one) for one in entry.get("schedules", ())]
+        self._deployment.entrypoint = entry["entrypoint"]  # the pull step goes to the project first
+        self._deployment.storage = _PullSteps(project, pull_steps)
+        self._deployment.parameters |= parameters.get(self.name, {})
+        _drop_null_defaults(self._deployment._parameter_openapi_schema.properties)
+        self._schedules = [_schedule(schedule) for schedule in entry.get("schedules", ())]
 
     @property
     def name(self) -> str:
-        return self._described.full_name
+        return self._deployment.full_name
 
     def register(self) -> None:
         """Create the deployment, or change it to what the file says."""
-        self._described.apply(schedules=self._schedules)
+        self._deployment.apply(schedules=self._schedules)
 
 
-def _leave_empty(properties: dict[str, Any]) -> None:
+def _drop_null_defaults(properties: dict[str, Any]) -> None:
     """Take out defaults of null: the page would send them for an empty box, and the server refuse them.
 
     Without one, the page sends nothing for a box that nobody filled, which means the same.
@@ -101,8 +101,8 @@ def _leave_empty(properties: dict[str, Any]) -> None:
 
 
 def _schedule(entry: Mapping[str, Any]) -> dict[str, Any]:
-    about = {key: value for key, value in entry.items() if key in ("active", "slug", "parameters", "replaces")}
-    return {"schedule": construct_schedule(**{key: entry[key] for key in entry.keys() - about.keys()}), **about}
+    options = {key: value for key, value in entry.items() if key in ("active", "slug", "parameters", "replaces")}
+    return {"schedule": construct_schedule(**{key: entry[key] for key in entry.keys() - options.keys()}), **options}
 
 
 class _PullSteps:
@@ -124,6 +124,6 @@ class _PullSteps:
 if __name__ == "__main__":
     os.environ.setdefault("SDLORA_PROJECT", str(PROJECT))
     ensure_process_pool(POOL)
-    for _deployment in describe(PREFECT_FILE, PROJECT, {}):
+    for _deployment in load_deployments(PREFECT_FILE, PROJECT, {}):
         _deployment.register()
         print(f"Registered {_deployment.name}.")

@@ -32,7 +32,7 @@ _PROBE_SECONDS = 2.0  # a command that asks who holds the lock holds it itself f
 
 
 @contextmanager
-def only_stack_of(home: Path) -> Iterator[None]:
+def stack_lock(home: Path) -> Iterator[None]:
     """Be the only `sdlora up` of the state folder for the length of the block.
 
     Raises:
@@ -40,9 +40,9 @@ def only_stack_of(home: Path) -> Iterator[None]:
     """
     home.mkdir(parents=True, exist_ok=True)
     with os.fdopen(private_file(home / LOCK_FILE), "w") as file:
-        patient_until = time.monotonic() + _PROBE_SECONDS
+        deadline = time.monotonic() + _PROBE_SECONDS
         while not _locked(file, fcntl.LOCK_EX):
-            if time.monotonic() > patient_until:
+            if time.monotonic() > deadline:
                 running = running_services(home)
                 where = f": {running['prefect']}" if running else ", or are starting or stopping just now."
                 raise ConfigError(f"The servers of {home} are running already{where}")
@@ -53,14 +53,14 @@ def only_stack_of(home: Path) -> Iterator[None]:
             (home / SERVICES_FILE).unlink(missing_ok=True)
 
 
-def announce(home: Path, servers: Mapping[str, tuple[str, Service]]) -> None:
+def record_services(home: Path, servers: Mapping[str, tuple[str, Service]]) -> None:
     """Tell other commands the addresses of the servers, and which processes they are."""
-    told = {
+    records = {
         name: {"url": url, "pid": service.process.pid, "created": psutil.Process(service.process.pid).create_time()}
         for name, (url, service) in servers.items()
     }
     with tempfile.NamedTemporaryFile("w", dir=home, prefix=f".{SERVICES_FILE}-", delete=False) as file:
-        json.dump(told, file)
+        json.dump(records, file)
     Path(file.name).rename(home / SERVICES_FILE)  # a reader finds all of it or nothing
 
 
@@ -69,8 +69,10 @@ def running_services(home: Path) -> dict[str, str] | None:
     if not _stack_lives(home):
         return None
     try:
-        told = json.loads((home / SERVICES_FILE).read_text())
-        return {name: one["url"] for name, one in told.items()} if all(map(_is_itself, told.values())) else None
+        records = json.loads((home / SERVICES_FILE).read_text())
+        if not all(map(_is_recorded_process, records.values())):
+            return None
+        return {name: record["url"] for name, record in records.items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):  # not there yet, or of an earlier version
         return None
 
@@ -93,14 +95,14 @@ def _stack_lives(home: Path) -> bool:
         return False
 
 
-def _is_itself(told: Mapping[str, object]) -> bool:
+def _is_recorded_process(record: Mapping[str, object]) -> bool:
     """Whether the recorded process still is that process, and listens at the address."""
-    pid, port = told["pid"], str(told["url"]).rpartition(":")[2]
+    pid, port = record["pid"], str(record["url"]).rpartition(":")[2]
     if not isinstance(pid, int):
         return False
     try:
         process = psutil.Process(pid)
-        return process.create_time() == told["created"] and listens(process, int(port))
+        return process.create_time() == record["created"] and listens(process, int(port))
     except psutil.Error:
         return False
 

@@ -84,7 +84,7 @@ class Service:
 
     def stop(self, timeout_seconds: float = STOP_SECONDS) -> None:
         """Ask the process group to end, ask again, then kill it; then the same for what it leaves behind."""
-        family = self._descendants()
+        descendants = self._descendants()
         for signal_number, patience in (
             (signal.SIGTERM, timeout_seconds),
             # A Prefect worker whose server is going away sleeps through the first request.
@@ -98,7 +98,7 @@ class Service:
                 self.process.poll()  # reap, or the group never looks empty
                 time.sleep(0.05)
         self.process.wait()
-        _end(family, timeout_seconds)
+        _end(descendants, timeout_seconds)
         self.file.close()
 
     def _descendants(self) -> list[psutil.Process]:
@@ -138,10 +138,10 @@ def refuses(url: str, headers: Mapping[str, str]) -> bool:
 
 def listens(process: psutil.Process, port: int) -> bool:
     """Whether the process, or one that it started, listens at the port on loopback."""
-    for one in (process, *process.children(recursive=True)):
+    for member in (process, *process.children(recursive=True)):
         with contextlib.suppress(psutil.Error):
-            for socket_ in one.net_connections("tcp4"):
-                if socket_.status == psutil.CONN_LISTEN and socket_.laddr == ("127.0.0.1", port):
+            for connection in member.net_connections("tcp4"):
+                if connection.status == psutil.CONN_LISTEN and connection.laddr == ("127.0.0.1", port):
                     return True
     return False
 

@@ -17,12 +17,12 @@ from sdlora.records.comparison import COMPARISON_FILE, COMPARISON_GRID, load_com
 from sdlora.records.duel import DUEL_FILE
 from sdlora.store.details import ImageDetails
 
-_ROOTS = ("pages", "runs", "comparisons", "mlflow/artifacts", "cache/adapters")
+_PAGE_FOLDERS = ("pages", "runs", "comparisons", "mlflow/artifacts", "cache/adapters")
 """Where pages and pictures lie, below the state folder."""
 
 
 @dataclass(frozen=True)
-class Cleared:
+class ClearedCopies:
     """How many cache files were changed, and the pages and pictures that no longer show the image."""
 
     cache_files: int
@@ -30,7 +30,7 @@ class Cleared:
     pictures: tuple[Path, ...]
 
 
-def clear_copies(home: Path, details: ImageDetails) -> Cleared:
+def clear_copies(home: Path, details: ImageDetails) -> ClearedCopies:
     """Remove an image from what was made of it below `home`. To do it again finishes what was killed in between.
 
     Raises:
@@ -58,7 +58,7 @@ def clear_copies(home: Path, details: ImageDetails) -> Cleared:
             replace_file(copy, original.read_bytes())
             pictures.add(copy)
     pages.update(page for page in _files(home, "*.html") if blank_in_page(page, sha256))
-    return Cleared(forget_in_caches(home / "cache", sha256), tuple(sorted(pages)), tuple(sorted(pictures)))
+    return ClearedCopies(forget_in_caches(home / "cache", sha256), tuple(sorted(pages)), tuple(sorted(pictures)))
 
 
 def copies_elsewhere(home: Path, details: ImageDetails) -> list[str]:
@@ -75,7 +75,7 @@ def copies_elsewhere(home: Path, details: ImageDetails) -> list[str]:
 
 def _comparisons_with(home: Path, details: ImageDetails) -> Iterator[Path]:
     """Folders of comparisons on snapshots that hold the image back: which of those a grid shows is not recorded."""
-    held_back = {one.snapshot.digest for one in details.appearances if one.split == "held_out"}
+    held_back = {appearance.snapshot.digest for appearance in details.appearances if appearance.split == "held_out"}
     for file in _files(home, COMPARISON_FILE):
         try:
             snapshot = load_comparison(file.parent).snapshot_digest
@@ -86,5 +86,5 @@ def _comparisons_with(home: Path, details: ImageDetails) -> Iterator[Path]:
 
 
 def _files(home: Path, pattern: str) -> Iterator[Path]:
-    for root in _ROOTS:
+    for root in _PAGE_FOLDERS:
         yield from sorted((home / root).rglob(pattern))

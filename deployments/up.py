@@ -15,7 +15,7 @@ from typing import Any
 from deployments.credentials import Credentials, credentials_of
 from deployments.environment import POOL, PREFECT_FILE, PROJECT, environment, prefect_url
 from deployments.mlflow_server import MlflowServer
-from deployments.running import announce, only_stack_of
+from deployments.running import record_services, stack_lock
 from deployments.services import Service, require_free_port
 from sdlora.config import PipelineConfig
 from tasks.form import STYLE
@@ -36,7 +36,7 @@ class LocalStack:
     config: PipelineConfig
     prefect_port: int
     mlflow_port: int
-    say: Callable[[str], None]
+    echo: Callable[[str], None]
     on_terminal: bool
     services: list[Service] = field(default_factory=list)
 
@@ -55,7 +55,7 @@ class LocalStack:
             ConfigError: a port is taken, or the folder's servers run already.
             ServiceError: a server did not start, or died.
         """
-        with only_stack_of(self.home):
+        with stack_lock(self.home):
             require_free_port(self.prefect_port, "Prefect server", "--prefect-port")
             require_free_port(self.mlflow_port, "MLflow server", "--mlflow-port")
             previous = {number: signal.signal(number, _request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -63,7 +63,7 @@ class LocalStack:
                 self._start(credentials_of(self.home))
                 self._watch()
             except StopRequested:
-                self.say("Stopping ...")
+                self.echo("Stopping ...")
             finally:
                 for number in previous:
                     signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave half of it running
@@ -73,8 +73,8 @@ class LocalStack:
 
     def _start(self, credentials: Credentials) -> None:
         """Start the servers, and meanwhile import what is to be registered: both keep a core busy for seconds."""
-        began = time.monotonic()
-        self.say(f"Starting the servers of {self.home} (logs in {private_folder(self.home / 'logs')}) ...")
+        started_at = time.monotonic()
+        self.echo(f"Starting the servers of {self.home} (logs in {private_folder(self.home / 'logs')}) ...")
         os.environ.update(self._client_environment(credentials))
         prefect = self._launch(
             "The Prefect server", [_tool("prefect"), "server", "start"], self._prefect_environment(credentials)
@@ -82,36 +82,36 @@ class LocalStack:
         server = MlflowServer(self.home, self.mlflow_port, credentials)
         mlflow = self._launch("The MLflow server", server.command(), server.environment())
 
-        self.say("  flows: loading ...")
-        from deployments.register import describe, ensure_process_pool
+        self.echo("  flows: loading ...")
+        from deployments.register import ensure_process_pool, load_deployments
         from tasks.alive import crash_unclaimed
 
-        deployments = describe(PREFECT_FILE, PROJECT, _parameters(self.config))
-        self.say("  Prefect server: starting ...")
+        deployments = load_deployments(PREFECT_FILE, PROJECT, _default_parameters(self.config))
+        self.echo("  Prefect server: starting ...")
         prefect.wait_ready(f"{self.prefect}/api/health")
         for name in crash_unclaimed(self.home, _STARTING_SECONDS):
-            self.say(f"  run {name} was cut off earlier: marked as crashed")
+            self.echo(f"  run {name} was cut off earlier: marked as crashed")
         ensure_process_pool(POOL)
         for deployment in deployments:
             deployment.register()
-        self.say("  MLflow server: starting ...")
+        self.echo("  MLflow server: starting ...")
         mlflow.wait_ready(f"{self.mlflow}/health")
         # Only now: a run sends MLflow's password to whatever listens at its port.
         worker = [_tool("prefect"), "worker", "start", "--pool", POOL, "--name", "local"]
         self._launch("The worker", worker, credentials.for_mlflow_clients())
-        announce(self.home, {"prefect": (self.prefect, prefect), "mlflow": (self.mlflow, mlflow)})
-        self._introduce(time.monotonic() - began)
+        record_services(self.home, {"prefect": (self.prefect, prefect), "mlflow": (self.mlflow, mlflow)})
+        self._print_addresses(time.monotonic() - started_at)
 
-    def _introduce(self, seconds: float) -> None:
-        self.say(f"Ready after {seconds:.0f} s.")
-        self.say(f"  Prefect (start runs, watch them): {self.prefect}")
-        self.say(f"  MLflow (curves, versions):        {self.mlflow}")
+    def _print_addresses(self, seconds: float) -> None:
+        self.echo(f"Ready after {seconds:.0f} s.")
+        self.echo(f"  Prefect (start runs, watch them): {self.prefect}")
+        self.echo(f"  MLflow (curves, versions):        {self.mlflow}")
         if self.on_terminal:  # what is piped into a log stays there
-            self.say("  A browser asks for each once:")
-            self.say(credentials_of(self.home).told())
+            self.echo("  A browser asks for each once:")
+            self.echo(credentials_of(self.home).instructions())
         else:
-            self.say(f"  A browser asks for each once. What to type: sdlora login --home {self.home}")
-        self.say(f"Start a run: {self.prefect}/deployments, retrain, Run. Stop everything: Ctrl-C")
+            self.echo(f"  A browser asks for each once. What to type: sdlora login --home {self.home}")
+        self.echo(f"Start a run: {self.prefect}/deployments, retrain, Run. Stop everything: Ctrl-C")
 
     def _launch(self, name: str, command: list[str], variables: Mapping[str, str]) -> Service:
         log = self.home / "logs" / f"{name.removeprefix('The ').lower().replace(' ', '-')}.log"
@@ -145,10 +145,10 @@ class LocalStack:
         for service in reversed(self.services):  # the worker first: it reports to the server while it stops
             service.stop()
         if self.services:
-            self.say("Stopped.")
+            self.echo("Stopped.")
 
 
-def _parameters(config: PipelineConfig) -> dict[str, dict[str, Any]]:
+def _default_parameters(config: PipelineConfig) -> dict[str, dict[str, Any]]:
     """What the forms are filled with and the schedule sends: the style's own file."""
     style = STYLE.parameters(config)
     images = {name: value for name, value in style.items() if name in ("sources", "advanced")}

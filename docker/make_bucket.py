@@ -11,9 +11,9 @@ import boto3
 def main(names: list[str]) -> None:
     """Key pair and region are read by boto3 itself, from the AWS_* variables."""
     s3 = boto3.client("s3", endpoint_url=os.environ["MLFLOW_S3_ENDPOINT_URL"])
-    there = {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]}
+    existing = {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]}
     for name in names:
-        if name not in there:
+        if name not in existing:
             s3.create_bucket(Bucket=name)
 
 

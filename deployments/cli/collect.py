@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sdlora.store.image_store import ImageStore
 
 
-def _in_words(report: CollectReport) -> str:
+def _summary(report: CollectReport) -> str:
     """What came of a source, with the first files that were passed over and why."""
     lines = [f"[bold]{escape(report.source)}[/]: {report.files:,} images, {report.new:,} new"]
     if report.recaptioned:
@@ -65,18 +65,18 @@ def collect(
             report = collect_source(
                 store, source, settings, on_progress=stages.on_progress, on_metrics=stages.on_metrics
             )
-            stages.note(_in_words(report))
+            stages.note(_summary(report))
         cleaned = clean(store, settings, on_progress=stages.on_progress)
         counts = store.counts()
-        page, trouble = home / DATA_PAGE, None
+        page, problem = home / DATA_PAGE, None
         if cleaned.decided or not page.is_file():  # nothing new is to cost nothing
-            trouble = _write_page(store, settings, page)
+            problem = _write_page(store, settings, page)
     new = counts.total - before.total
     console.print(f"{new} new, {counts.total} in all: {counts.accepted} accepted, {counts.rejected} rejected.")
     if counts.rejected:
         console.print("See why: [bold]sdlora images --rejected[/]")
-    if trouble:
-        console.print(f"[yellow]{escape(trouble)}[/]", soft_wrap=True)
+    if problem:
+        console.print(f"[yellow]{escape(problem)}[/]", soft_wrap=True)
     if page.is_file():
         console.print(f"As a page: {page}", soft_wrap=True)
     console.print("Train on them: [bold]sdlora run[/]")

@@ -41,9 +41,9 @@ def compare(
         from tasks.budget import with_training
 
         settings = with_training(settings, steps=steps)
-    from deployments.local_run import prefect_at_hand
+    from deployments.local_run import prefect_server
 
-    with prefect_at_hand(home, "compare") as server:
+    with prefect_server(home, "compare") as server:
         with console.status("Starting ..."):
             from flows.compare import compare as flow
             from tasks.form import STYLE

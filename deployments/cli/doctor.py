@@ -10,10 +10,10 @@ from deployments.cli.terminal import console
 
 def doctor(home: HomeOption = DEFAULT_HOME) -> None:
     """Check this installation and the state folder; every problem comes with its remedy."""
-    from deployments.doctor import examine
+    from deployments.doctor import diagnose
 
     failures = 0
-    for finding in examine(home):
+    for finding in diagnose(home):
         failures += finding.level == "problem"
         mark = {"good": "[green]✓[/]", "note": "[yellow]![/]", "problem": "[red]✗[/]"}[finding.level]
         console.print(f"{mark} [bold]{finding.subject}[/]", end=" ")

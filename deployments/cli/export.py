@@ -68,7 +68,7 @@ def _from_folder(
 
     if (source / "model_index.json").is_file():
         return None, load_base_model(BaseModelConfig(source=str(source)), home)
-    folder = next((place for place in (source, source / "adapter") if (place / MANIFEST_FILE).is_file()), None)
+    folder = next((path for path in (source, source / "adapter") if (path / MANIFEST_FILE).is_file()), None)
     if folder is None:
         raise WeightsError(f"--from: {source} holds neither {MANIFEST_FILE} nor adapter/{MANIFEST_FILE}.")
     config = BaseModelConfig(source=base or "embedded", layout=layout)

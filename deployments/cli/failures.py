@@ -38,13 +38,15 @@ def friendly_errors(command: Callable[P, None]) -> Callable[P, None]:
             # Usage errors and exits of the command line library carry their code; it shows them itself.
             if hasattr(error, "exit_code") or os.environ.get("SDLORA_TRACEBACK"):
                 raise
-            error_console.print(f"[bold red]Error:[/] {escape(explain(error) + _full_disk())}", soft_wrap=True)
+            error_console.print(
+                f"[bold red]Error:[/] {escape(error_message(error) + _full_disk_hint())}", soft_wrap=True
+            )
             raise typer.Exit(EXIT_ERROR) from None
 
     return run
 
 
-def explain(error: BaseException) -> str:
+def error_message(error: BaseException) -> str:
     """What went wrong, for the person who typed the command."""
     for cause in _causes(error):
         if isinstance(cause, SdloraError):
@@ -52,9 +54,9 @@ def explain(error: BaseException) -> str:
         if isinstance(cause, OSError) and cause.errno == errno.EROFS:
             return f"{cause.filename or 'A folder to write to'} is on a read-only file system. Choose another --home."
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _full(cause.filename or "while writing")
+            return _full_disk_message(cause.filename or "while writing")
         if "database or disk is full" in str(cause):  # SQLite's words, from under SQLAlchemy, MLflow or Prefect
-            return _full("while writing to a database")
+            return _full_disk_message("while writing to a database")
         if (variable := UNREACHABLE.get(type(cause).__name__)) and variable in os.environ:
             address = re.sub(r"//[^/@]*@", "//", os.environ[variable])
             return f"No server answers at {address} ({variable}). Start it again; the same command continues."
@@ -66,11 +68,11 @@ def explain(error: BaseException) -> str:
     )
 
 
-def _full(where: str) -> str:
+def _full_disk_message(where: str) -> str:
     return f"The disk is full ({where}). Free some space; the same command continues."
 
 
-def _full_disk() -> str:
+def _full_disk_hint() -> str:
     """A hint for failures whose cause stayed in another process, such as a server that could not write."""
     home = os.environ.get("SDLORA_HOME", ".")  # set by the commands that start servers
     try:

@@ -63,9 +63,9 @@ def accept(images: ImagesArgument, why: WhyOption, who: WhoOption = None, home: 
 
     with existing_store(home) as store:
         for image in images:
-            sha256 = store.decide(image, "accepted", why, who or account())
+            sha256 = store.decide(image, "accepted", why, who or account_name())
             console.print(f"{sha256[:10]} is accepted. Take it back: [bold]sdlora images undo {sha256[:10]}[/]")
-    _print_when()
+    _print_next_run_note()
 
 
 def reject(images: ImagesArgument, why: WhyOption, who: WhoOption = None, home: HomeOption = DEFAULT_HOME) -> None:
@@ -75,10 +75,10 @@ def reject(images: ImagesArgument, why: WhyOption, who: WhoOption = None, home: 
 
     with existing_store(home) as store:
         for image in images:
-            sha256 = store.decide(image, "rejected", why, who or account())
+            sha256 = store.decide(image, "rejected", why, who or account_name())
             console.print(f"{sha256[:10]} is left out. Take it back: [bold]sdlora images undo {sha256[:10]}[/]")
             print_look_alikes(store.details(sha256).similar)
-    _print_when()
+    _print_next_run_note()
 
 
 def undo(
@@ -96,8 +96,8 @@ def undo(
     settings = load_config(config).data
     with existing_store(home) as store:
         for image in images:
-            print_undone(undo_decision(store, image, who or account(), settings))
-    _print_when()
+            print_undone(undo_decision(store, image, who or account_name(), settings))
+    _print_next_run_note()
 
 
 def rate(
@@ -119,12 +119,12 @@ def rate(
     with existing_store(home) as store:
         for image in images:
             if stars is None:
-                sha256 = store.take_rating_back(image, who or account())
+                sha256 = store.take_rating_back(image, who or account_name())
                 console.print(f"{sha256[:10]} has no rating of yours now.")
             else:
-                sha256 = store.rate(image, stars, who or account(), why)
+                sha256 = store.rate(image, stars, who or account_name(), why)
                 console.print(f"{sha256[:10]} has {stars} of 5 stars of yours.")
-    _print_when()
+    _print_next_run_note()
 
 
 def caption(
@@ -157,7 +157,7 @@ def caption(
     console.print(f"{record.sha256[:10]} has these captions now:")
     for text in record.captions or ("(none)",):
         console.print(f"  - {text}", markup=False)
-    _print_when()
+    _print_next_run_note()
 
 
 def _caption_all(home: Path, config: Path) -> None:
@@ -172,7 +172,7 @@ def _caption_all(home: Path, config: Path) -> None:
     for sha256, text in list(written.items())[:10]:
         console.print(f"  {sha256[:10]} {text}", markup=False)
     if written:
-        _print_when()
+        _print_next_run_note()
 
 
 def purge(
@@ -199,7 +199,7 @@ def purge(
                 console.print("Nothing was removed.")
                 raise typer.Exit(1)
         for sha256 in digests:
-            purged = store.purge(sha256, why, who or account())
+            purged = store.purge(sha256, why, who or account_name())
             print_purged(purged, clear_copies(home, purged.details), copies_elsewhere(home, purged.details))
             print_look_alikes(tuple(image for image in purged.details.similar if image.sha256 not in purged.copies))
 
@@ -222,7 +222,7 @@ def page(
     console.print(f"Open it in a browser: {written.path}", soft_wrap=True)
 
 
-def account() -> str:
+def account_name() -> str:
     """The name of the account that types, as far as the system knows one."""
     try:
         return getpass.getuser()
@@ -230,7 +230,7 @@ def account() -> str:
         return "somebody"
 
 
-def _print_when() -> None:
+def _print_next_run_note() -> None:
     console.print("It counts from the next [bold]sdlora run[/]; snapshots made before stay as they are.")
 
 

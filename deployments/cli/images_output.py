@@ -15,7 +15,7 @@ from deployments.cli.terminal import console
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from deployments.takedown import Cleared
+    from deployments.takedown import ClearedCopies
     from sdlora.store.curation import Purged
     from sdlora.store.details import ImageDetails, Similar
     from sdlora.store.records import ImageRecord, Verdict
@@ -42,8 +42,8 @@ def print_images(home: Path, verdict: Verdict | None, reason: str | None, limit:
         table.add_column("caption", no_wrap=True, ratio=1)
         table.add_column("verdict", no_wrap=True)
     for row in rows:
-        last = (row.reason or "",) if verdict == "rejected" else ((row.captions or ("",))[0], _in_brief(row))
-        table.add_row(*(Text(cell) for cell in (row.sha256[:10], (row.files or ("",))[0], *last)))
+        last_cells = (row.reason or "",) if verdict == "rejected" else ((row.captions or ("",))[0], _in_brief(row))
+        table.add_row(*(Text(cell) for cell in (row.sha256[:10], (row.files or ("",))[0], *last_cells)))
     console.print(table)
     checks = ", ".join(f"{count} {check}" for check, count in counts.rejected_by.items())
     console.print(
@@ -83,7 +83,7 @@ def print_details(details: ImageDetails) -> None:
         [image.sha256[:10], f"{image.difference:.1f}", image.verdict or "not judged"] for image in details.similar
     ]
     _table("looks like", ["image", "grey levels apart", "verdict"], similar)
-    people = [
+    overrides = [
         [
             override.verdict,
             override.who,
@@ -93,8 +93,8 @@ def print_details(details: ImageDetails) -> None:
         ]
         for override in details.overrides
     ]
-    _table("people's decisions", ["verdict", "who", "when", "why", ""], people)
-    stars = [
+    _table("people's decisions", ["verdict", "who", "when", "why", ""], overrides)
+    ratings = [
         [
             f"{rating.stars} of 5",
             rating.rater,
@@ -104,23 +104,22 @@ def print_details(details: ImageDetails) -> None:
         ]
         for rating in details.ratings
     ]
-    _table("ratings", ["stars", "who", "when", "why", ""], stars)
-    held = [
+    _table("ratings", ["stars", "who", "when", "why", ""], ratings)
+    snapshots = [
         [
-            seen.snapshot.digest[:10],
-            seen.split,
-            f"{seen.weight:g}",
-            " | ".join(seen.captions),
-            _labels(seen.snapshot.versions),
+            appearance.snapshot.digest[:10],
+            appearance.split,
+            f"{appearance.weight:g}",
+            " | ".join(appearance.captions),
+            _labels(appearance.snapshot.versions),
         ]
-        for seen in details.appearances
+        for appearance in details.appearances
     ]
-    _table("snapshots", ["snapshot", "side", "weight", "captions then", "versions"], held)
-    drawn = [[image.model_version, image.prompt, str(image.seed)] for image in details.generations]
-    _table("drawn by", ["model", "prompt", "seed"], drawn)
+    _table("snapshots", ["snapshot", "side", "weight", "captions then", "versions"], snapshots)
+    generations = [[image.model_version, image.prompt, str(image.seed)] for image in details.generations]
+    _table("drawn by", ["model", "prompt", "seed"], generations)
     if details.appearances:
-        learnt = _labels(details.trained_versions)
-        console.print(f"Learnt from it: [bold]{learnt}[/]")
+        console.print(f"Learnt from it: [bold]{_labels(details.trained_versions)}[/]")
 
 
 def print_look_alikes(similar: tuple[Similar, ...]) -> None:
@@ -144,7 +143,7 @@ def print_undone(record: ImageRecord) -> None:
     console.print(line, soft_wrap=True)
 
 
-def print_purged(purged: Purged, cleared: Cleared, elsewhere: Sequence[str]) -> None:
+def print_purged(purged: Purged, cleared: ClearedCopies, elsewhere: Sequence[str]) -> None:
     """What a takedown did, and what is left to the person."""
     details = purged.details
     sha256 = details.record.sha256
@@ -163,16 +162,21 @@ def print_purged(purged: Purged, cleared: Cleared, elsewhere: Sequence[str]) -> 
     if not details.appearances:
         console.print("  No snapshot holds it: no version has seen it.")
     else:
-        digests = ", ".join(seen.snapshot.digest[:10] for seen in details.appearances)
+        digests = ", ".join(appearance.snapshot.digest[:10] for appearance in details.appearances)
         console.print(f"  Snapshots that hold it: {digests}")
         console.print(f"  Versions that learnt from it: [bold]{_labels(details.trained_versions)}[/]")
-        measured = [v for seen in details.appearances if seen.split == "held_out" for v in seen.snapshot.versions]
-        if measured:
-            console.print(f"  Versions that were only measured on it: {_labels(tuple(measured))}")
-    _print_left_to_do(details, elsewhere)
+        measured_versions = [
+            version
+            for appearance in details.appearances
+            if appearance.split == "held_out"
+            for version in appearance.snapshot.versions
+        ]
+        if measured_versions:
+            console.print(f"  Versions that were only measured on it: {_labels(tuple(measured_versions))}")
+    _print_remaining_work(details, elsewhere)
 
 
-def _print_left_to_do(details: ImageDetails, elsewhere: Sequence[str]) -> None:
+def _print_remaining_work(details: ImageDetails, elsewhere: Sequence[str]) -> None:
     if elsewhere:
         console.print("  Remove by hand, in the MLflow that MLFLOW_TRACKING_URI names, whose pages may show it:")
         for line in elsewhere:

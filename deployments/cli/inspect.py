@@ -39,7 +39,7 @@ def print_facts(facts: AdapterFacts) -> None:
         "rank": _counted({("whole" if rank == 0 else str(rank)): count for rank, count in facts.ranks.items()}),
         "alpha": ", ".join(f"{alpha:g}" for alpha in facts.alphas) or "not given",
         "effective scale": _counted({f"{scale:g}": count for scale, count in facts.scales.items()}),
-        "layers": ", ".join(f"{count} of {part}" for part, count in facts.layers.items()),
+        "layers": ", ".join(f"{count} of {model_part}" for model_part, count in facts.layers.items()),
         "numbers": f"{facts.parameters:,} in {', '.join(facts.precisions)}",
         "words": ", ".join(facts.words) or "not given",
         **facts.origin,

@@ -17,4 +17,4 @@ def login(home: HomeOption = DEFAULT_HOME) -> None:
     credentials = credentials_of(home)
     if running := running_services(home):
         require_current(running["prefect"], credentials)
-    console.print(credentials.told(), markup=False, soft_wrap=True)
+    console.print(credentials.instructions(), markup=False, soft_wrap=True)

@@ -21,12 +21,12 @@ def pretrain(
 
     Collect captioned images first: [bold]sdlora collect FOLDER[/].
     """
-    from deployments.local_run import prefect_at_hand
+    from deployments.local_run import prefect_server
     from sdlora.config import load_file
     from sdlora.pretraining.config import PretrainPlan
 
     plan = load_file(config, PretrainPlan) if config else PretrainPlan()
-    with prefect_at_hand(home, "pretrain") as server:
+    with prefect_server(home, "pretrain") as server:
         with console.status("Starting ..."):
             from flows.pretrain import pretrain as flow
             from tasks.form import PLAN

@@ -46,10 +46,10 @@ def _show_config(config_file: Path, home: Path, flags: Sequence[str]) -> None:
     from sdlora.config import explain, load_config, parse_flags
     from sdlora.models.files.sources import load_base_model
 
-    given = parse_flags(flags)
-    config = load_config(config_file, given)
+    overrides = parse_flags(flags)
+    config = load_config(config_file, overrides)
     base = load_base_model(config.base_model, home.resolve())
-    console.print(settings_table(explain(config, base, home.resolve(), given)))
+    console.print(settings_table(explain(config, base, home.resolve(), overrides)))
 
 
 def retrain(config_file: Path, home: Path, force: bool, flags: Sequence[str] = ()) -> Release:
@@ -57,21 +57,21 @@ def retrain(config_file: Path, home: Path, force: bool, flags: Sequence[str] = (
     from deployments.watermark import remember, unchanged_release
     from sdlora.config import load_config, parse_flags
 
-    began = time.monotonic()
+    started_at = time.monotonic()
     home = home.resolve()
     config = load_config(config_file, parse_flags(flags))  # before anything is started: a misspelt key costs no waiting
     release = None if force else unchanged_release(config, home)
     if release is None:
         release = _run_flow(config, home, force)
         remember(config, home, release)
-    print_release(release, time.monotonic() - began)
+    print_release(release, time.monotonic() - started_at)
     return release
 
 
 def _run_flow(config: PipelineConfig, home: Path, force: bool) -> Release:
-    from deployments.local_run import prefect_at_hand
+    from deployments.local_run import prefect_server
 
-    with prefect_at_hand(home, "run") as server:
+    with prefect_server(home, "run") as server:
         with console.status("Starting ..."):
             from flows.retrain import retrain
             from tasks.form import STYLE

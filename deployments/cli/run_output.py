@@ -58,13 +58,13 @@ def settings_table(settings: Sequence[Setting]) -> Table:
     for column in ("setting", "value", "from"):
         table.add_column(column, overflow="fold")
     for setting in settings:
-        given = setting.origin in ("file", "flag")
-        cells = (setting.name, _shown(setting.value), setting.origin)
-        table.add_row(*map(escape, cells), style="bold" if given else "")
+        is_given = setting.origin in ("file", "flag")
+        cells = (setting.name, _value_text(setting.value), setting.origin)
+        table.add_row(*map(escape, cells), style="bold" if is_given else "")
     return table
 
 
-def _shown(value: object) -> str:
+def _value_text(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value)) or "none"
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -71,11 +71,11 @@ def show(
         record = store.snapshot(digest)
         rows = load_snapshot(store, record.digest)
         parent = load_snapshot(store, record.parent) if record.parent else None
-    several = sum(len(row.captions) > 1 for row in rows.rows)
-    without = sum(row.captions == ("",) for row in rows.rows)
+    multi_captioned = sum(len(row.captions) > 1 for row in rows.rows)
+    uncaptioned = sum(row.captions == ("",) for row in rows.rows)
     console.print(f"[bold]Snapshot {record.digest}[/]", soft_wrap=True)
     console.print(f"made {_when(record)}: {record.train_count} images to train on, {record.held_out_count} held out")
-    console.print(f"captions: {several} images have several, {without} have none")
+    console.print(f"captions: {multi_captioned} images have several, {uncaptioned} have none")
     _print_weights(rows)
     if masked := sum(bool(row.mask) for row in rows.train):
         console.print(f"masks: {masked} of the images to train on have one (training.masked_weight)")
@@ -117,8 +117,8 @@ def _print_changes(title: str, old: Snapshot | None, new: Snapshot, limit: int) 
         return  # all of it is new
     before = {row.sha256: row for row in old.rows}
     after = {row.sha256: row for row in new.rows}
-    came = [(sha256, after[sha256].captions[0]) for sha256 in changes.added]
-    went = [(sha256, before[sha256].captions[0]) for sha256 in changes.removed]
+    added = [(sha256, after[sha256].captions[0]) for sha256 in changes.added]
+    removed = [(sha256, before[sha256].captions[0]) for sha256 in changes.removed]
     changed = [
         (sha256, " | ".join(before[sha256].captions) + " -> " + " | ".join(after[sha256].captions))
         for sha256 in changes.recaptioned
@@ -130,12 +130,12 @@ def _print_changes(title: str, old: Snapshot | None, new: Snapshot, limit: int) 
         (sha256, f"mask {before[sha256].mask[:10] or 'none'} -> {after[sha256].mask[:10] or 'none'}")
         for sha256 in changes.remasked
     ]
-    for sign, listed in (("[green]+[/]", came), ("[red]-[/]", went), ("[yellow]~[/]", changed)):
-        for sha256, text in listed[:limit]:
+    for sign, lines in (("[green]+[/]", added), ("[red]-[/]", removed), ("[yellow]~[/]", changed)):
+        for sha256, text in lines[:limit]:
             console.print(f"  {sign} {sha256[:10]}", end="  ")
             console.print(text, markup=False, overflow="ellipsis", no_wrap=True)
-        if len(listed) > limit:
-            console.print(f"  {sign} ... and {len(listed) - limit} more (--limit)")
+        if len(lines) > limit:
+            console.print(f"  {sign} ... and {len(lines) - limit} more (--limit)")
 
 
 def _when(record: SnapshotRecord) -> str:

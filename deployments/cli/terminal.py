@@ -40,9 +40,9 @@ class Stages(Listener):
         self.console = output
         self._live = output.is_terminal
         self._bars: dict[str, TaskID] = {}
-        self._said_at: dict[str, float] = {}
-        self._began: dict[str, tuple[float, int]] = {}
-        self._measured = ""
+        self._printed_at: dict[str, float] = {}
+        self._started: dict[str, tuple[float, int]] = {}
+        self._validation_text = ""
         self._warnings = _Warnings(self)
         self._progress = Progress(
             SpinnerColumn(finished_text="[green]✓[/]"),
@@ -73,45 +73,46 @@ class Stages(Listener):
                 self._bars[stage] = self._progress.add_task(stage, total=total or None, note="")
             self._progress.update(self._bars[stage], completed=done, total=total or None)
         else:
-            self._say(stage, done, total)
+            self._print_line(stage, done, total)
 
     def on_metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Show the newest loss behind the bar that is moving, with what was last measured on held-out images."""
         if "bf16_speedup" in values:
             self.console.print(f"bf16 is {values['bf16_speedup']:.2f} times as fast as fp32 here, measured")
         if "validation_loss" in values:
-            self._measured = f", validation loss {values['validation_loss']:.4f}"
+            self._validation_text = f", validation loss {values['validation_loss']:.4f}"
             if "validation_kid" in values:
-                self._measured += f", KID {values['validation_kid']:.3f}"
+                self._validation_text += f", KID {values['validation_kid']:.3f}"
             if not self._live:
-                self.console.print(f"step {step}{self._measured}")
+                self.console.print(f"step {step}{self._validation_text}")
         if not (self._live and self._bars):
             return
         newest = next(reversed(self._bars.values()))
         if "loss" in values:
-            self._progress.update(newest, note=f"loss {values['loss']:.3f}{self._measured}")
+            self._progress.update(newest, note=f"loss {values['loss']:.3f}{self._validation_text}")
         elif values.get("bytes"):
             self._progress.update(newest, note=f"{values['bytes'] / 1e6:,.1f} MB read")
 
     def note(self, text: str) -> None:
         self._progress.console.print(text) if self._live else self.console.print(text)
 
-    def _say(self, stage: str, done: int, total: int) -> None:
+    def _print_line(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()
-        began, already = self._began.setdefault(stage, (now, done))  # a continued stage does not begin at zero
-        if (done < total or not total) and now - self._said_at.get(stage, began) < PLAIN_INTERVAL_SECONDS:
-            self._said_at.setdefault(stage, began)
+        # A continued stage does not begin at zero.
+        started_at, done_at_start = self._started.setdefault(stage, (now, done))
+        if (done < total or not total) and now - self._printed_at.get(stage, started_at) < PLAIN_INTERVAL_SECONDS:
+            self._printed_at.setdefault(stage, started_at)
             return
-        if done == total and self._said_at.get(stage) == float("inf"):
+        if done == total and self._printed_at.get(stage) == float("inf"):
             return
         if not total:  # not known yet
-            self._said_at[stage] = now
-            self.console.print(f"{stage}: {done}, {clock(now - began)}")
+            self._printed_at[stage] = now
+            self.console.print(f"{stage}: {done}, {clock(now - started_at)}")
             return
-        self._said_at[stage] = float("inf") if done == total else now
-        left = (now - began) / (done - already) * (total - done) if done > already else 0
-        tail = f"{clock(now - began)}" if done == total else f"{clock(left)} left"
-        self.console.print(f"{stage}: {done}/{total}, {tail}")
+        self._printed_at[stage] = float("inf") if done == total else now
+        seconds_left = (now - started_at) / (done - done_at_start) * (total - done) if done > done_at_start else 0
+        time_text = f"{clock(now - started_at)}" if done == total else f"{clock(seconds_left)} left"
+        self.console.print(f"{stage}: {done}/{total}, {time_text}")
 
 
 class _Warnings(logging.Handler):
@@ -138,5 +139,5 @@ class _TimeColumn(ProgressColumn):
 
 def clock(seconds: float) -> str:
     """75 -> "1:15"."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"
+    minutes, remainder = divmod(round(seconds), 60)
+    return f"{minutes}:{remainder:02d}"

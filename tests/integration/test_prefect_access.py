@@ -160,13 +160,13 @@ def test_the_server_of_a_run_from_a_terminal_answers_its_owner_alone(tmp_path, m
 
 def test_a_server_that_the_user_names_is_not_sent_our_password(tmp_path, monkeypatch):
     from deployments.credentials import credentials_of
-    from deployments.local_run import prefect_at_hand
+    from deployments.local_run import prefect_server
 
     monkeypatch.setattr(os, "environ", dict(os.environ))
     os.environ["PREFECT_API_URL"] = "http://127.0.0.1:9/api"
     os.environ.pop("PREFECT_API_AUTH_STRING", None)
     (tmp_path / "mlflow").mkdir(mode=0o755)  # made by an earlier version
-    with prefect_at_hand(tmp_path, "test") as server:
+    with prefect_server(tmp_path, "test") as server:
         assert {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("prefect", "mlflow", "logs")} == {0o700}
         assert server.process is None
         assert "PREFECT_API_AUTH_STRING" not in os.environ

@@ -12,7 +12,7 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 
 from deployments.environment import PREFECT_FILE, PROJECT
-from deployments.register import describe, ensure_process_pool
+from deployments.register import ensure_process_pool, load_deployments
 from sdlora.config import load_config, resolve
 from sdlora.core.errors import ConfigError
 from sdlora.models.files.sources import load_base_model
@@ -70,7 +70,7 @@ def test_it_registers_what_prefects_own_command_does_and_twice_changes_nothing()
     by_hand = registered()
     delete_all()
     for _ in range(2):
-        for deployment in describe(PREFECT_FILE, PROJECT, {}):
+        for deployment in load_deployments(PREFECT_FILE, PROJECT, {}):
             deployment.register()
         assert registered() == by_hand
 
@@ -78,11 +78,11 @@ def test_it_registers_what_prefects_own_command_does_and_twice_changes_nothing()
 @pytest.mark.usefixtures("_variables")
 def test_parameters_are_laid_over_those_of_the_file_and_empty_boxes_have_no_default():
     wanted = {"retrain/retrain": {"name": "mine", "steps": 3}}
-    for deployment in describe(PREFECT_FILE, PROJECT, wanted):
+    for deployment in load_deployments(PREFECT_FILE, PROJECT, wanted):
         deployment.register()
     assert registered()["retrain"]["parameters"] == {"name": "mine", "steps": 3}
     assert registered()["collect"]["parameters"] == {}
-    for deployment in describe(PREFECT_FILE, PROJECT, {"retrain/retrain": {"name": "mine"}}):
+    for deployment in load_deployments(PREFECT_FILE, PROJECT, {"retrain/retrain": {"name": "mine"}}):
         deployment.register()
     assert registered()["retrain"]["parameters"] == {"name": "mine"}  # what left the file leaves the form
     with get_client(sync_client=True) as client:
@@ -100,7 +100,7 @@ def test_for_bases_of_each_family_what_the_server_stores_resolves_to_what_the_fi
         config = load_config(file)
         (retrain,) = [
             one
-            for one in describe(PREFECT_FILE, PROJECT, {"retrain/retrain": STYLE.parameters(config)})
+            for one in load_deployments(PREFECT_FILE, PROJECT, {"retrain/retrain": STYLE.parameters(config)})
             if one.name == "retrain/retrain"
         ]
         retrain.register()
@@ -117,7 +117,7 @@ def test_what_would_be_left_out_is_refused_by_name(tmp_path: Path):
     file = tmp_path / "prefect.yaml"
     file.write_text("pull: []\ndeployments: [{name: mine, entrypoint: flows/collect.py:collect, triggers: []}]")
     with pytest.raises(ConfigError, match=r"prefect.yaml: deployment 'mine' has triggers"):
-        describe(file, PROJECT, {})
+        load_deployments(file, PROJECT, {})
 
 
 def test_the_work_pool_is_made_once():

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from deployments.cli.app import COMMANDS, app
-from deployments.cli.failures import explain, friendly_errors
+from deployments.cli.failures import error_message, friendly_errors
 from sdlora.core.errors import DataError
 from tests.tiny import draw_images
 
@@ -135,15 +135,15 @@ def test_an_interrupted_command_says_how_to_go_on_and_ends_with_130(capsys):
 def test_the_cause_is_told_however_deep_it_is_wrapped():
     wrapped = RuntimeError("task failed")
     wrapped.__cause__ = DataError("data.sources: nothing there")
-    assert explain(wrapped) == "data.sources: nothing there"
-    assert "disk is full" in explain(OSError(28, "No space left on device", "/x"))
-    assert explain(OSError(30, "Read-only file system", "/x")) == (
+    assert error_message(wrapped) == "data.sources: nothing there"
+    assert "disk is full" in error_message(OSError(28, "No space left on device", "/x"))
+    assert error_message(OSError(30, "Read-only file system", "/x")) == (
         "/x is on a read-only file system. Choose another --home."
     )
     deep = RuntimeError("MLflow failed")
     deep.__cause__ = RuntimeError("(sqlite3.OperationalError) database or disk is full")
-    assert explain(deep).startswith("The disk is full (while writing to a database).")
-    assert "SDLORA_TRACEBACK" in explain(ValueError("boom"))
+    assert error_message(deep).startswith("The disk is full (while writing to a database).")
+    assert "SDLORA_TRACEBACK" in error_message(ValueError("boom"))
 
 
 def test_a_failure_on_a_full_disk_says_so_even_if_its_cause_stayed_in_another_process(monkeypatch, capsys):
@@ -165,7 +165,7 @@ def test_a_named_server_that_is_gone_is_told_without_its_password(monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(Exception, match="refused") as caught:
         MlflowClient("http://person:secret@127.0.0.1:9").search_experiments()
-    said = explain(caught.value)
+    said = error_message(caught.value)
     assert "No server answers at http://127.0.0.1:9 (MLFLOW_TRACKING_URI)" in said
     assert "the same command continues" in said
     assert "secret" not in said

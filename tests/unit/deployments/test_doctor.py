@@ -6,7 +6,7 @@ import sqlite3
 import pytest
 
 from deployments import doctor
-from deployments.doctor import examine
+from deployments.doctor import diagnose
 from sdlora.store.image_store import ImageStore
 from tests.tiny import draw_images
 
@@ -21,11 +21,11 @@ def home(tmp_path):
 
 
 def look(home, subject):
-    return next(finding for finding in examine(home) if finding.subject == subject)
+    return next(finding for finding in diagnose(home) if finding.subject == subject)
 
 
 def test_a_sound_state_folder_has_no_problem(home):
-    findings = {finding.subject: finding.level for finding in examine(home)}
+    findings = {finding.subject: finding.level for finding in diagnose(home)}
     assert findings["image database"] == findings["state folder"] == "good"
     assert findings["PyTorch"] == "good"
 

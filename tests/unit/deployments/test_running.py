@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.running import LOCK_FILE, SERVICES_FILE, only_stack_of, running_services
+from deployments.running import LOCK_FILE, SERVICES_FILE, running_services, stack_lock
 from deployments.services import Service, ServiceError, free_port
 from sdlora.core.errors import ConfigError
 
@@ -21,13 +21,13 @@ SERVE = "from http.server import *; HTTPServer(('127.0.0.1', {port}), SimpleHTTP
 STACK = """
 import sys, time
 from pathlib import Path
-from deployments.running import announce, only_stack_of
+from deployments.running import record_services, stack_lock
 from deployments.services import Service
 home, url, code = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-with only_stack_of(home):
+with stack_lock(home):
     server = Service("server", [sys.executable, "-c", code], {}, home / "log")
     server.wait_ready(url + "/")
-    announce(home, {"prefect": (url, server)})
+    record_services(home, {"prefect": (url, server)})
     print("ready", flush=True)
     time.sleep(120)
 """
@@ -103,7 +103,7 @@ def test_a_file_of_another_version_is_not_believed(stack, text):
 
 def test_a_second_stack_of_the_folder_is_refused_with_the_address_of_the_first(stack):
     _, home, port = stack
-    with pytest.raises(ConfigError, match=rf"running already: http://127.0.0.1:{port}"), only_stack_of(home):
+    with pytest.raises(ConfigError, match=rf"running already: http://127.0.0.1:{port}"), stack_lock(home):
         pass
 
 
@@ -111,7 +111,7 @@ def test_the_lock_is_free_as_soon_as_a_stack_is_killed_and_its_file_is_cleared(s
     process, home, _ = stack
     process.send_signal(signal.SIGKILL)
     process.wait()
-    with only_stack_of(home):
+    with stack_lock(home):
         assert (home / LOCK_FILE).stat().st_mode & 0o077 == 0
     assert not (home / SERVICES_FILE).exists()
 
