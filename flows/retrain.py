@@ -8,7 +8,7 @@ from sdlora.training.config import Preset
 from tasks.alive import flow_run_alive
 from tasks.base import prepare_base_model
 from tasks.collect import clean_images, collect_images
-from tasks.evaluate import decide, fight_duel, find_champion
+from tasks.evaluate import decide, find_champion, run_duel
 from tasks.form import STYLE, Advanced, Count, LearningRate, Name
 from tasks.home import Home, state_folder
 from tasks.identify import find_release, identify_run
@@ -70,12 +70,12 @@ def retrain(
         snapshot = make_snapshot(cleaned, settings.data, home)
 
         run = identify_run(base, snapshot, settings, home)
-        known = None if force else find_release(run, settings.name, home)
-        if known:
-            return known
+        release = None if force else find_release(run, settings.name, home)
+        if release:
+            return release
 
         champion = find_champion(settings.name, base, run, home)
         candidate = fine_tune_adapter(base, snapshot, settings, run, home)
-        duel = fight_duel(base, candidate, champion, snapshot, settings, run, home)
+        duel = run_duel(base, candidate, champion, snapshot, settings, run, home)
         decision = decide(duel, settings.gate)
         return publish(base, candidate, snapshot, duel, decision, settings, run, home)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
 FOLDER = "alive"
-LIVING = (StateType.RUNNING, StateType.CANCELLING)
+ACTIVE_STATES = (StateType.RUNNING, StateType.CANCELLING)
 _MESSAGE = "Its process ended without a word."
 
 
@@ -53,14 +53,14 @@ def flow_run_alive(home: Path) -> Iterator[None]:
 def crash_killed(home: Path) -> list[str]:
     """Mark as crashed what the server calls running although its process is gone; returns the names of the runs."""
     names = []
-    for path in _left_behind(home / FOLDER):
+    for path in _unlocked_files(home / FOLDER):
         with get_client(sync_client=True) as client:
             try:
                 run = client.read_flow_run(UUID(path.name))
             except (ObjectNotFound, ValueError):  # of another server
                 continue
-            if run.state is not None and run.state.type in LIVING:
-                _crash(client, run)
+            if run.state is not None and run.state.type in ACTIVE_STATES:
+                _mark_crashed(client, run)
                 names.append(run.name)
         path.unlink(missing_ok=True)
     return names
@@ -72,18 +72,18 @@ def crash_unclaimed(home: Path, older_than_seconds: float) -> list[str]:
     A run from a terminal is only seconds without its lock, and a worker that starts one dies with its server.
     """
     names = crash_killed(home)
-    states = {"type": {"any_": [*LIVING, StateType.PENDING]}}
+    states = {"type": {"any_": [*ACTIVE_STATES, StateType.PENDING]}}
     with get_client(sync_client=True) as client:
         for run in client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate({"state": states})):
-            claimed = (home / FOLDER / str(run.id)).exists()
+            has_lock_file = (home / FOLDER / str(run.id)).exists()
             assert run.state is not None
-            if not claimed and (now("UTC") - run.state.timestamp).total_seconds() > older_than_seconds:
-                _crash(client, run)
+            if not has_lock_file and (now("UTC") - run.state.timestamp).total_seconds() > older_than_seconds:
+                _mark_crashed(client, run)
                 names.append(run.name)
     return names
 
 
-def _left_behind(folder: Path) -> list[Path]:
+def _unlocked_files(folder: Path) -> list[Path]:
     return [path for path in folder.glob("[!.]*") if not _is_held(path)]
 
 
@@ -98,5 +98,5 @@ def _is_held(path: Path) -> bool:
     return False
 
 
-def _crash(client: SyncPrefectClient, run: FlowRun) -> None:
+def _mark_crashed(client: SyncPrefectClient, run: FlowRun) -> None:
     client.set_flow_run_state(run.id, Crashed(message=_MESSAGE), force=True)

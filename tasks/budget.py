@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sdlora.evaluation.comparing import Trained
 
 Equal = Literal["steps", "seconds"]
-_TRIAL_STEPS, _REPORTS = 40, 8
+_TRIAL_STEPS, _TRIAL_REPORTS = 40, 8
 
 
 def with_training(config: PipelineConfig, **settings: Any) -> PipelineConfig:
@@ -25,7 +25,7 @@ def with_training(config: PipelineConfig, **settings: Any) -> PipelineConfig:
 def trial_of(config: PipelineConfig) -> PipelineConfig:
     """The configuration of a short trial, which only tells how fast a way to train is."""
     trial = with_training(
-        config, steps=_TRIAL_STEPS, log_every_steps=_TRIAL_STEPS // _REPORTS, keep="last", sample_every_steps=None
+        config, steps=_TRIAL_STEPS, log_every_steps=_TRIAL_STEPS // _TRIAL_REPORTS, keep="last", sample_every_steps=None
     )
     return trial.model_copy(update={"name": f"{config.name}-trial"})
 
@@ -41,8 +41,8 @@ def steps_of_equal_seconds(steps: Mapping[str, int], trial: Callable[[str], Trai
         trial: trains one way as `trial_of` says.
     """
     rates = {way: _images_per_second(trial(way)) for way in steps}
-    first = next(iter(steps))
-    return {way: max(1, round(steps[first] * rate / rates[first])) for way, rate in rates.items()}
+    reference = next(iter(steps))
+    return {way: max(1, round(steps[reference] * rate / rates[reference])) for way, rate in rates.items()}
 
 
 def _images_per_second(trained: Trained) -> float:

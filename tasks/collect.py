@@ -12,13 +12,13 @@ from sdlora.data.collect import CollectReport, collect
 from sdlora.data.config import DataConfig
 from sdlora.store.image_store import ImageStore
 from tasks.fan_out import measurer
-from tasks.pages import data_page
+from tasks.pages import images_page
 from tasks.progress import task_progress
 from tasks.retries import is_passing_trouble
 from tasks.run_log import log_text, run_log
 from tasks.run_names import add_to_name, count_of
 
-EXAMPLES = 5  # of each kind in the log; the data page has all
+LOGGED_EXAMPLES = 5  # of each kind in the log; the data page has all
 
 
 @task(
@@ -44,30 +44,30 @@ def clean_images(collected: tuple[CollectReport, ...], config: DataConfig, home:
     with ImageStore.open(home) as store:
         report = clean(store, config, on_progress=task_progress(), measurer=measurer())
         _log_verdicts(store, report)
-    new = count_of(sum(one.new for one in collected), "new image")
-    add_to_name(new)
+    new_images = count_of(sum(source.new for source in collected), "new image")
+    add_to_name(new_images)
     counts = report.counts
     create_markdown_artifact(
-        data_page(collected, report),
+        images_page(collected, report),
         key="images",
-        description=f"{counts.accepted} images accepted, {counts.rejected} left out; {new} came in",
+        description=f"{counts.accepted} images accepted, {counts.rejected} left out; {new_images} came in",
     )
     return report
 
 
 def _log_source(report: CollectReport) -> None:
-    log, missed = run_log(), report.skipped_count + report.unmatched_count
+    log, unread_count = run_log(), report.skipped_count + report.unmatched_count
     log.info(
         "%s: %d files, %d new, %d known, %d not read",
         log_text(report.source),
         report.files,
         report.new,
         report.known,
-        missed,
+        unread_count,
     )
-    for file in report.skipped[:EXAMPLES]:
+    for file in report.skipped[:LOGGED_EXAMPLES]:
         log.info("not read: %s: %s", log_text(file.path), log_text(file.reason))
-    for name in report.unmatched[:EXAMPLES]:
+    for name in report.unmatched[:LOGGED_EXAMPLES]:
         log.info("not there, although the captions name it: %s", log_text(name))
 
 
@@ -82,8 +82,11 @@ def _log_verdicts(store: ImageStore, report: CleanReport) -> None:
         counts.rejected,
         f" ({by_check})" if by_check else "",
     )
-    for one in report.rejected[:EXAMPLES]:
-        files = store.image(one.sha256).files
+    for rejection in report.rejected[:LOGGED_EXAMPLES]:
+        files = store.image(rejection.sha256).files
         log.info(
-            "rejected by %s: %s: %s", one.check, log_text(files[0] if files else one.sha256[:12]), log_text(one.reason)
+            "rejected by %s: %s: %s",
+            rejection.check,
+            log_text(files[0] if files else rejection.sha256[:12]),
+            log_text(rejection.reason),
         )

@@ -62,9 +62,9 @@ def find_model(which: str, name: str | None, home: Path) -> Model:
         raise ConfigError(_NO_ADAPTERS.format(home=home))
     version = registry.get(name, int(which) if which.isdecimal() else which)
     if version is None:
-        wanted = f"version {which}" if which.isdecimal() else which
-        known = ", ".join(str(v.number) for v in reversed(registry.versions(name))) or "none"
-        raise ConfigError(f"{name!r} has no {wanted}. Its versions: {known} (see sdlora versions).")
+        requested = f"version {which}" if which.isdecimal() else which
+        existing = ", ".join(str(v.number) for v in reversed(registry.versions(name))) or "none"
+        raise ConfigError(f"{name!r} has no {requested}. Its versions: {existing} (see sdlora versions).")
     base = load_base_model(_base_config(version), home)
     return Model(f"{name} version {version.number}", base, registry.fetch(version, home))
 

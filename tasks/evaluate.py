@@ -45,7 +45,7 @@ def find_champion(name: str, base: BaseModelRef, run: RunRef, home: Path) -> Ada
 
 
 @task(name="duel", persist_result=False)  # a finished duel on the same inputs is read back and checked by the library
-def fight_duel(
+def run_duel(
     base: BaseModelRef,
     candidate: AdapterRef,
     champion: AdapterRef | None,
@@ -55,11 +55,11 @@ def fight_duel(
     home: Path,
 ) -> Duel:
     """Score base, champion and candidate on the same prompts, seeds and held-out images."""
-    from sdlora.evaluation.duel import run_duel
+    from sdlora.evaluation.duel import run_duel as score_contestants
 
     with ImageStore.open(home) as store:
         frozen = load_snapshot(store, snapshot.digest)
-        duel = run_duel(
+        duel = score_contestants(
             base, candidate, champion, frozen, store, config.evaluation, run.evaluation, on_progress=task_progress()
         )
     log = run_log()

@@ -45,18 +45,19 @@ def measure_on_dask(address: str) -> Measurer:
         blobs: BlobStore, sizes: Mapping[str, int], max_pixels: int, background: str = "white"
     ) -> Iterator[ImageScores]:
         shards = [
-            Shard(blobs.url, tuple(some), max_pixels, background) for some in chunks(list(sizes), IMAGES_PER_SHARD)
+            Shard(blobs.url, tuple(digests), max_pixels, background)
+            for digests in chunks(list(sizes), IMAGES_PER_SHARD)
         ]
         if not shards:
             return
-        _require(address)
+        _require_workers(address)
         results = ShardResults(blobs.url)
         _measure_shards(runner, shards)
         for shard in shards:
-            found = results.read(shard)
+            scores = results.read(shard)
             # Workers died over a shard without a result. Here an image that ends its process is told from the others.
-            own = {sha256: sizes[sha256] for sha256 in shard.shas}
-            yield from measure_all(blobs, own, max_pixels, background) if found is None else found
+            shard_sizes = {sha256: sizes[sha256] for sha256 in shard.shas}
+            yield from measure_all(blobs, shard_sizes, max_pixels, background) if scores is None else scores
             results.remove(shard)
 
     return measure
@@ -98,7 +99,7 @@ def _task_runner(address: str) -> DaskTaskRunner:
     return DaskTaskRunner(address=address, client_kwargs={"timeout": _CONNECT_SECONDS})
 
 
-def _require(address: str) -> None:
+def _require_workers(address: str) -> None:
     """Look whether the scheduler answers, before Prefect wraps what is wrong in words of its own."""
     from distributed import Client
 

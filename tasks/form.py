@@ -41,15 +41,15 @@ class Form(Generic[ConfigFile]):
 
     def parameters(self, config: ConfigFile) -> dict[str, Any]:
         """The parameters that say what the file says, and nothing that it leaves empty."""
-        rest = without_empty(config.model_dump(mode="json", exclude_unset=True), self.model)
+        settings = without_empty(config.model_dump(mode="json", exclude_unset=True), self.model)
         flat = {}
         for parameter, (*sections, key) in self.flat.items():
-            values = rest
+            values = settings
             for section in sections:
                 values = values.get(section, {})
             if key in values:
                 flat[parameter] = values.pop(key)
-        advanced = {section: rest[section] for section in self.sections if rest.get(section)}
+        advanced = {section: settings[section] for section in self.sections if settings.get(section)}
         return {**flat, "advanced": advanced} if advanced else flat
 
     def config(self, advanced: Mapping[str, Any], **flat: Any) -> ConfigFile:
@@ -62,22 +62,22 @@ class Form(Generic[ConfigFile]):
         Raises:
             ConfigError: an unknown section or setting, a value that is not accepted, or a setting in both places.
         """
-        settings = {section: dict(values) for section, values in self._checked(advanced).items()}
+        settings = {section: dict(values) for section, values in self._checked_sections(advanced).items()}
         for parameter, value in flat.items():
             *sections, key = self.flat[parameter]
-            place: dict[str, Any] = settings
+            values: dict[str, Any] = settings
             for section in sections:
-                place = place.setdefault(section, {})
-            if place.get(key) is not None:
+                values = values.setdefault(section, {})
+            if values.get(key) is not None:
                 raise ConfigError(
-                    f"advanced.{'.'.join(self.flat[parameter])}: {place[key]!r} is given, and {parameter}: {value!r} "
+                    f"advanced.{'.'.join(self.flat[parameter])}: {values[key]!r} is given, and {parameter}: {value!r} "
                     f"too. Take it out of advanced and set {parameter}."
                 )
             if value is not None:
-                place[key] = value
+                values[key] = value
         return parse_settings(settings, self.model, origin="the parameters of this run")
 
-    def _checked(self, advanced: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    def _checked_sections(self, advanced: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
         for section, values in advanced.items():
             if section not in self.sections:
                 raise ConfigError(f"advanced: {section!r} is no section. Known: {', '.join(self.sections)}.")

@@ -10,7 +10,7 @@ from prefect.artifacts import create_markdown_artifact
 from sdlora.config import ResolvedConfig
 from sdlora.core.refs import BaseModelRef, SnapshotRef
 from sdlora.training.identity import run_digest
-from tasks.pages import Link, known_page
+from tasks.pages import Link, nothing_new_page
 from tasks.progress import task_progress
 from tasks.results import Release, RunRef
 from tasks.run_log import run_log
@@ -44,6 +44,6 @@ def find_release(run: RunRef, name: str, home: Path) -> Release | None:
         Link("Report", page.whole(page.file(REPORT)) if page else None, release.report),
     ]
     create_markdown_artifact(
-        known_page(title, release.reasons, links), key="result", description=f"Nothing new: {title} stands"
+        nothing_new_page(title, release.reasons, links), key="result", description=f"Nothing new: {title} stands"
     )
     return release

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 # A bracket acts only before what makes it a link: intervals such as [0.1, 0.2] stay legible in the source.
 _MARKUP = re.compile(r"([\\`*_~|]|\](?=\s*[(\[:])|^[#>+=-])")
 _BARE_LINK = re.compile(r"\b(https?|ftp|mailto)(:)|\b(www)(\.)", re.IGNORECASE)
-_SPACE = "&emsp;"  # the cells of MLflow's tables stand close together
+_CELL_SPACE = "&emsp;"  # the cells of MLflow's tables stand close together
 
 
 def markdown_text(text: object) -> str:
     """Prose or a table cell: no markup, no HTML and no address in it acts."""
     words = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
     escaped = _MARKUP.sub(r"\\\1", html.escape(words, quote=False))
-    return _BARE_LINK.sub(lambda found: f"{found[1] or found[3]}\\{found[2] or found[4]}", escaped)
+    return _BARE_LINK.sub(lambda match: f"{match[1] or match[3]}\\{match[2] or match[4]}", escaped)
 
 
 def markdown_code(text: object) -> str:
@@ -43,6 +43,6 @@ def fitting(start: str, lines: Sequence[str], length: int) -> str:
     return text
 
 
-def _row(cells: Sequence[str], space: str = _SPACE) -> str:
-    first, *others = cells
-    return "| " + " | ".join([first, *(f"{space}{cell}" for cell in others)]) + " |"
+def _row(cells: Sequence[str], space: str = _CELL_SPACE) -> str:
+    label, *values = cells
+    return "| " + " | ".join([label, *(f"{space}{cell}" for cell in values)]) + " |"

@@ -21,22 +21,25 @@ MAX_TILE_PX = 256
 JPEG_QUALITY = 85
 
 
-def data_page(collected: Sequence[CollectReport], cleaned: CleanReport) -> str:
+def images_page(collected: Sequence[CollectReport], cleaned: CleanReport) -> str:
     """What came in, what is kept, and why the rest is not."""
     sources = [
         [report.source, str(report.files), str(report.new), str(report.skipped_count + report.unmatched_count)]
         for report in collected
     ]
     counts = cleaned.counts
-    verdicts = [["accepted", str(counts.accepted)], *([check, str(n)] for check, n in counts.rejected_by.items())]
-    turned_down = [[one.sha256[:12], one.check, one.reason] for one in cleaned.rejected]
+    verdicts = [
+        ["accepted", str(counts.accepted)],
+        *([check, str(count)] for check, count in counts.rejected_by.items()),
+    ]
+    rejected = [[rejection.sha256[:12], rejection.check, rejection.reason] for rejection in cleaned.rejected]
     parts = [
         "## Images",
         table(["source", "images", "new", "not read"], sources) if sources else "No source: the database as it is.",
         table(["all images by verdict", "count"], verdicts),
     ]
-    if turned_down:
-        parts += ["### Turned down in this run", table(["image", "check", "reason"], turned_down)]
+    if rejected:
+        parts += ["### Turned down in this run", table(["image", "check", "reason"], rejected)]
     return "\n\n".join(parts)
 
 
@@ -80,7 +83,7 @@ def result_page(title: str, verdict: str, decision: Decision, duel: Duel, folder
     )
 
 
-def known_page(title: str, reasons: Sequence[str], links: Sequence[Link]) -> str:
+def nothing_new_page(title: str, reasons: Sequence[str], links: Sequence[Link]) -> str:
     """The end of a run that found nothing to do."""
     return "\n\n".join(
         [
@@ -93,10 +96,10 @@ def known_page(title: str, reasons: Sequence[str], links: Sequence[Link]) -> str
 
 def links_line(links: Sequence[Link]) -> str:
     """All links in a line; paths, one a line, where no server shows them, and what would."""
-    shown = [link for link in links if link.markdown()]
-    if all(link.address for link in shown):
-        return " · ".join(link.markdown() for link in shown)
-    lines = "\n".join(f"- {link.markdown()}" for link in shown)
+    targets = [link for link in links if link.markdown()]
+    if all(link.address for link in targets):
+        return " · ".join(link.markdown() for link in targets)
+    lines = "\n".join(f"- {link.markdown()}" for link in targets)
     return f"{lines}\n\nA browser shows the pages while {markdown_code('sdlora up')} runs."
 
 

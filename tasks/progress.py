@@ -37,7 +37,7 @@ def listening(listener: Listener) -> Iterator[None]:
 def task_progress() -> OnProgress:
     """A callback for the library that keeps the progress bar of the running flow."""
     listener = _listener.get()
-    page = _page()
+    page = _progress_page()
 
     def report(stage: str, done: int, total: int) -> None:
         if listener:
@@ -101,7 +101,7 @@ _pages: dict[UUID, _ProgressPage] = {}
 """By flow run: its stages follow each other on one bar, or they would bury the pages among its artifacts."""
 
 
-def _page() -> _ProgressPage | None:
+def _progress_page() -> _ProgressPage | None:
     context = TaskRunContext.get()
     if context is None:
         return None

@@ -14,8 +14,8 @@ from prefect.logging.loggers import flow_run_logger
 Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 LINE_LENGTH = 200
-_INTERVAL_SECONDS = 30.0
-_LEAST_SECONDS = 1.0
+_LINE_INTERVAL_SECONDS = 30.0
+_MIN_INTERVAL_SECONDS = 1.0
 """A resumed training tells its whole curve at once: closer points are of before, not news."""
 
 
@@ -36,8 +36,8 @@ def run_log() -> Logger:
 
 def log_text(text: object, length: int = LINE_LENGTH) -> str:
     r"""Other people's text on one line; line breaks, control and direction marks show as `\n`, `\x1b`, `\u202e`."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
-    return shown if len(shown) <= length else f"{shown[: length - 3]}..."
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    return line if len(line) <= length else f"{line[: length - 3]}..."
 
 
 class TrainingLog:
@@ -45,8 +45,8 @@ class TrainingLog:
 
     def __init__(self, steps: int, stage: str = "") -> None:
         self.log, self.steps, self.stage = run_log(), steps, f"{stage}: " if stage else ""
-        self._said_at: float | None = None
-        self._said_step, self._reached = 0, -1
+        self._logged_at: float | None = None
+        self._logged_step, self._reached = 0, -1
 
     def report(self, step: int, values: Mapping[str, float]) -> None:
         """Hear a point of the curve; says something if it is time to."""
@@ -55,25 +55,25 @@ class TrainingLog:
                 "%sstep %d of %d, validation loss %.4g", self.stage, step, self.steps, values["validation_loss"]
             )
         now, is_last = time.monotonic(), step >= self.steps
-        if self._said_at is None:  # time is counted from here: what came before was no training
-            self._said_at, self._said_step = now, 0 if is_last else step
-        if "loss" not in values or step <= self._said_step:
+        if self._logged_at is None:  # time is counted from here: what came before was no training
+            self._logged_at, self._logged_step = now, 0 if is_last else step
+        if "loss" not in values or step <= self._logged_step:
             return
         self._reached = max(self._reached, step)
-        passed = now - self._said_at
-        is_due = passed >= _INTERVAL_SECONDS or self._tenth(step) > self._tenth(self._said_step)
-        if not is_last and (not is_due or passed < _LEAST_SECONDS):
+        elapsed = now - self._logged_at
+        is_due = elapsed >= _LINE_INTERVAL_SECONDS or self._tenth(step) > self._tenth(self._logged_step)
+        if not is_last and (not is_due or elapsed < _MIN_INTERVAL_SECONDS):
             return
-        left = passed / (step - self._said_step) * (self.steps - step)
-        rest = "" if is_last else f", {_clock(left)} left"
-        self.log.info("%sstep %d of %d, loss %.4g%s", self.stage, step, self.steps, values["loss"], rest)
-        self._said_at, self._said_step = now, step
+        seconds_left = elapsed / (step - self._logged_step) * (self.steps - step)
+        time_left = "" if is_last else f", {_clock(seconds_left)} left"
+        self.log.info("%sstep %d of %d, loss %.4g%s", self.stage, step, self.steps, values["loss"], time_left)
+        self._logged_at, self._logged_step = now, step
 
     def _tenth(self, step: int) -> int:
         return 10 * step // self.steps
 
 
 def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, remainder = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    return f"{hours}:{minutes:02d}:{remainder:02d}" if hours else f"{minutes}:{remainder:02d}"

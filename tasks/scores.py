@@ -8,32 +8,36 @@ from sdlora.records.duel import Contestant, Duel
 from sdlora.records.metrics import METRICS, Metric
 
 LEADING = ("kid", "fid", "denoising_psnr", "subject_top10")
-ORDER: tuple[Contestant, ...] = ("candidate", "champion", "base")
+DISPLAY_ORDER: tuple[Contestant, ...] = ("candidate", "champion", "base")
 
 
 def contestants(duel: Duel) -> list[Contestant]:
     """Who took part, the newcomer first: it is what a reader came for."""
-    return [name for name in ORDER if name in duel.scores]
+    return [name for name in DISPLAY_ORDER if name in duel.scores]
 
 
 def score_rows(duel: Duel, names: Sequence[str] = tuple(METRICS)) -> list[list[str]]:
     """By metric: its label, a value with its interval for each contestant, and which way is better."""
     return [
-        [_label(METRICS[name]), *(cell(duel, who, name) for who in contestants(duel)), METRICS[name].better]
+        [
+            _label(METRICS[name]),
+            *(cell(duel, contestant, name) for contestant in contestants(duel)),
+            METRICS[name].better,
+        ]
         for name in names
     ]
 
 
-def cell(duel: Duel, who: Contestant, name: str) -> str:
+def cell(duel: Duel, contestant: Contestant, name: str) -> str:
     """One value with its 95 % interval: `0.5463 [0.4120, 0.6801]`."""
-    return METRICS[name].format(duel.scores[who].metrics.get(name), unit=False)
+    return METRICS[name].format(duel.scores[contestant].metrics.get(name), unit=False)
 
 
 def score_lines(duel: Duel) -> list[str]:
     """A line of the leading scores for each contestant."""
     return [
-        f"{who}: " + ", ".join(f"{METRICS[name].label} {cell(duel, who, name)}" for name in LEADING)
-        for who in contestants(duel)
+        f"{contestant}: " + ", ".join(f"{METRICS[name].label} {cell(duel, contestant, name)}" for name in LEADING)
+        for contestant in contestants(duel)
     ]
 
 

@@ -27,28 +27,33 @@ def make_snapshot(cleaned: CleanReport, config: DataConfig, home: Path) -> Snaps
     """
     with ImageStore.open(home) as store:
         digest = None
-        before = _newest(store)
+        previous = _latest_or_none(store)
         try:
             snapshot = make(store, config)
             digest = snapshot.digest
         finally:
             publish_data_page(store, config, home, digest)
-    _tell(before, snapshot)
+    _log_changes(previous, snapshot)
     return SnapshotRef(digest=snapshot.digest, train_count=len(snapshot.train), held_out_count=len(snapshot.held_out))
 
 
-def _newest(store: ImageStore) -> Snapshot | None:
+def _latest_or_none(store: ImageStore) -> Snapshot | None:
     try:
         return latest_snapshot(store)
     except DataError:  # damaged: the data page says so, and the new one does not need it
         return None
 
 
-def _tell(before: Snapshot | None, now: Snapshot) -> None:
+def _log_changes(previous: Snapshot | None, current: Snapshot) -> None:
     """Say in the run's log and name what is trained on, and what of it is new."""
-    changes = compare_snapshots(before, now)
+    changes = compare_snapshots(previous, current)
     log = run_log()
-    log.info("Snapshot %s: %d images to train on, %d held out", now.digest[:16], len(now.train), len(now.held_out))
+    log.info(
+        "Snapshot %s: %d images to train on, %d held out",
+        current.digest[:16],
+        len(current.train),
+        len(current.held_out),
+    )
     log.info(
         "Since the snapshot before: %d new, %d gone, %d with other captions",
         len(changes.added),

@@ -15,7 +15,7 @@ def code_version() -> str:
         return sdlora.__version__
     command = ["git", "-C", str(root), "describe", "--always", "--dirty=.dirty", "--exclude=*", "--abbrev=12"]
     try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        description = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):  # no git, or no commit yet
         return sdlora.__version__
-    return f"{sdlora.__version__}+{found}"
+    return f"{sdlora.__version__}+{description}"
