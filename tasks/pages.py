@@ -12,7 +12,7 @@ from PIL import Image
 
 from sdlora.data.clean import CleanReport
 from sdlora.data.collect import CollectReport
-from sdlora.records.decision import Decision
+from sdlora.records.decision import Decision, GateCheck
 from sdlora.records.duel import Duel
 from tasks.markdown import markdown_code, markdown_text, table
 from tasks.scores import contestants, score_rows
@@ -66,12 +66,10 @@ def result_page(title: str, verdict: str, decision: Decision, duel: Duel, folder
         folder: the duel's, with its pictures.
     """
     checks = [["passed" if check.passed else "failed", check.name, check.reason] for check in decision.checks]
-    first = [check for check in decision.checks if not check.passed]
-    first += [check for check in decision.checks[:1] if check.passed]  # whether it is better, whatever else it lacks
     return "\n\n".join(
         [
             f"## {verdict}: {markdown_text(title)}",
-            "\n".join(f"- {markdown_text(check.reason)}" for check in first),
+            "\n".join(f"- {markdown_text(check.reason)}" for check in leading_checks(decision)),
             links_line(links),
             inline_image(folder / duel.before_after_grid, "Base model, and with the adapter"),
             f"### Scores on {len(duel.samples)} held-out images, the same prompts and seeds for all",
@@ -81,6 +79,12 @@ def result_page(title: str, verdict: str, decision: Decision, duel: Duel, folder
             table(["", "check", "finding"], checks),
         ]
     )
+
+
+def leading_checks(decision: Decision) -> list[GateCheck]:
+    """List the failed checks, then the first check if it passed: it says whether the candidate is better at all."""
+    failed = [check for check in decision.checks if not check.passed]
+    return failed + [check for check in decision.checks[:1] if check.passed]
 
 
 def nothing_new_page(title: str, reasons: Sequence[str], links: Sequence[Link]) -> str:

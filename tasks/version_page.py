@@ -9,6 +9,7 @@ from sdlora.core.refs import SnapshotRef
 from sdlora.records.decision import Decision, GateCheck
 from sdlora.records.duel import Duel
 from tasks.markdown import fitting, markdown_text, table
+from tasks.pages import leading_checks
 from tasks.scores import LEADING, contestants, score_rows
 from tasks.tracking import MAX_LENGTH, RunPage, version_route
 
@@ -25,8 +26,7 @@ def version_description(
         base: the base model's name.
         data_page: the logged page of the images, if there is one.
     """
-    first = [check for check in decision.checks if not check.passed]
-    first += [check for check in decision.checks[:1] if check.passed]  # whether it is better, whatever else it lacks
+    first = leading_checks(decision)
     links = [f"[Report]({page.file(REPORT)})"]
     if data_page:
         links.append(f"[Images]({page.file(data_page)})")
