@@ -35,15 +35,3 @@ def training_lock(home: Path) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
-
-
-def is_training(home: Path) -> bool:
-    """Whether some process holds the lock right now."""
-    try:
-        with (home / LOCK_FILE).open() as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False

@@ -12,6 +12,7 @@ from sdlora.pretraining.config import PretrainPlan
 
 DEPLOYMENTS = Path(__file__).parents[3] / "deployments"
 CONFIGS = sorted((DEPLOYMENTS / "configs").rglob("*.yaml"))
+PLANS = sorted((DEPLOYMENTS / "pretraining").rglob("*.yaml"))
 PREFECT = yaml.safe_load((DEPLOYMENTS / "prefect.yaml").read_text())
 
 
@@ -19,16 +20,16 @@ def test_there_are_configurations():
     assert {"demo.yaml", "minimal.yaml"} <= {path.name for path in CONFIGS}
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in CONFIGS if not path.name.startswith("pretrain")], ids=lambda path: path.name
-)
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_configuration_loads(path):
     assert isinstance(load_config(path), PipelineConfig)
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in CONFIGS if path.name.startswith("pretrain")], ids=lambda path: path.name
-)
+def test_there_are_pretraining_plans():
+    assert "embedded-base.yaml" in {path.name for path in PLANS}
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.name)
 def test_every_pretraining_plan_loads(path):
     assert isinstance(load_file(path, PretrainPlan), PretrainPlan)
 

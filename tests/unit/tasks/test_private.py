@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import stat
 
 import pytest
 
-from tasks.lock import LOCK_FILE, is_training, training_lock
+from sdlora.core.errors import TrainingError
+from tasks.lock import LOCK_FILE, training_lock
 from tasks.private import private_file, private_folder
 
 
@@ -22,9 +24,11 @@ def test_nobody_else_can_open_and_so_hold_the_training_lock(tmp_path, there_alre
         lock.chmod(0o644)
     with training_lock(tmp_path):
         assert mode(lock) == 0o600
-        assert is_training(tmp_path)
         assert lock.read_text().isdecimal()
-    assert not is_training(tmp_path)
+        with pytest.raises(TrainingError, match=rf"process {os.getpid()}\b"), training_lock(tmp_path):
+            pass
+    with training_lock(tmp_path):  # free again
+        pass
 
 
 def test_a_lock_that_is_a_link_to_elsewhere_is_not_followed(tmp_path):
