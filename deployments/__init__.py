@@ -1,1 +1,1 @@
-"""What runs: the command line, the local servers, the Prefect deployments and their configurations."""
+"""The command line, the local servers, the Prefect deployments and their configurations."""

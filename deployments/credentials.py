@@ -1,7 +1,7 @@
-"""Who may use the servers of a state folder: one owner, known by a password that its folder keeps.
+"""Credentials of a state folder's servers: one owner and a password, kept in a file of the folder.
 
-Made at first need and readable by the owner of the folder alone. Processes get it through their environment, never on
-a command line, where every user of the machine could read it.
+The file is created at first use, readable only by the folder's owner. Processes get the password through their
+environment: a command line could be read by every user of the machine.
 """
 
 from __future__ import annotations
@@ -25,29 +25,30 @@ OWNER = "sdlora"
 
 @dataclass(frozen=True)
 class Credentials:
-    """What the servers of one state folder ask for."""
+    """User, password and secret key of the servers of one state folder."""
 
     user: str
     password: str
-    mlflow_secret_key: str  # signs MLflow's form tokens; MLflow does not start without a fixed one
+    mlflow_secret_key: str  # signs MLflow's form tokens; MLflow does not start without one
 
     @property
     def login(self) -> str:
-        """The text that Prefect's login page takes, and its clients send."""
+        """The text that Prefect's login page takes and that its clients send."""
         return f"{self.user}:{self.password}"
 
     def instructions(self) -> str:
-        """What to type where, for a person."""
+        """Return two indented lines that say what to type into which page."""
         return f"    Prefect: {self.login}\n    MLflow:  user {self.user}, password {self.password}"
 
-    def __repr__(self) -> str:  # a traceback or a log must not show it
+    def __repr__(self) -> str:  # keeps the password out of tracebacks and logs
         return f"Credentials(user={self.user!r})"
 
     def for_prefect_server(self, origin: str) -> dict[str, str]:
-        """Variables of a Prefect server that answers its own pages, and who knows the password."""
+        """Return variables for a Prefect server that answers only its own pages and clients with the password."""
         return {
             "PREFECT_SERVER_API_AUTH_STRING": self.login,
-            # Each has a second name, without API and SERVER; this one wins where a user's environment has the other.
+            # Each variable has a second name without API and SERVER. Prefect prefers the names used here, so that a
+            # user's environment cannot override them by the second name.
             "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": origin,
             "PREFECT_SERVER_UI_API_URL": f"{origin}/api",  # where the page sends the password
             "PREFECT_SERVER_API_HOST": "127.0.0.1",
@@ -61,10 +62,11 @@ class Credentials:
 
 
 def credentials_of(home: Path) -> Credentials:
-    """Read the credentials of `home`, or make them.
+    """Read the credentials of `home`, or create them.
 
     Raises:
-        ConfigError: others can read the file, it is not ours, it is damaged, or it cannot be kept from others there.
+        ConfigError: other users can read the file, the file belongs to another user or is damaged, or the file system
+            cannot keep a file private.
     """
     path = home.resolve() / FILE
     try:
@@ -84,7 +86,7 @@ def _create(path: Path) -> None:
             if os.fstat(descriptor).st_mode & OTHERS:  # as on /mnt/c of WSL, or on exFAT
                 raise _unsuitable(path, "keeps no permissions")
             json.dump(asdict(credentials), file)
-        # A link appears with its whole content and replaces nothing: of two processes, one makes the file.
+        # A hard link appears whole and replaces nothing, so only one of two processes creates the file.
         with contextlib.suppress(FileExistsError):
             path.hardlink_to(draft)
     except OSError as error:
@@ -97,8 +99,8 @@ def _create(path: Path) -> None:
 
 def _unsuitable(path: Path, reason: str) -> ConfigError:
     return ConfigError(
-        f"The file system of {path.parent} {reason}, so that a password cannot be kept there for you alone. Choose a "
-        "--home on a file system with permissions, such as one below your home folder."
+        f"The file system of {path.parent} {reason}, so it cannot keep a password private. Choose a --home on a file "
+        "system with permissions, such as one below your home folder."
     )
 
 
@@ -112,19 +114,19 @@ def _read(path: Path) -> Credentials:
         if error.errno != errno.ELOOP:
             raise
         raise ConfigError(
-            f"{path} is a symbolic link; the password has to lie in the state folder itself. Remove the link; a new "
-            "one is made."
+            f"{path} is a symbolic link, but the password has to be in the state folder itself. Remove the link; the "
+            "next start creates the file."
         ) from error
     with os.fdopen(descriptor) as file:
         _require_private(path, os.fstat(descriptor))
         try:
             return Credentials(**json.load(file))
         except (ValueError, TypeError) as error:
-            raise ConfigError(f"{path} is damaged: {error}. Delete it; a new one is made.") from error
+            raise ConfigError(f"{path} is damaged: {error}. Delete it; the next start creates a new one.") from error
 
 
 def _status(path: Path) -> os.stat_result | None:
-    """What is known of a file that cannot be opened; nothing, if the folder is closed as well."""
+    """Return the status of a file that cannot be opened, or None if its folder is closed, too."""
     try:
         return path.lstat()
     except PermissionError:
@@ -137,6 +139,7 @@ def _require_private(path: Path, status: os.stat_result | None) -> None:
     mode = stat.S_IMODE(status.st_mode)
     if mode & OTHERS:
         raise ConfigError(
-            f"{path} holds the password of the servers and has mode {mode:04o}, so that others can read it; it has "
-            f"to be 0600. If others use this machine, delete it: a new one is made. Otherwise: chmod 600 {path}"
+            f"{path} holds the password of the servers. Its mode is {mode:04o}, so other users can read it; it has to "
+            "be 0600. If others use this machine, delete the file: the next start creates a new one. Otherwise: "
+            f"chmod 600 {path}"
         )

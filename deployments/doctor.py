@@ -1,4 +1,4 @@
-"""Look for what would go wrong later, and say what to do about it."""
+"""Diagnosis of the installation and the state folder: problems and their remedies."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FREE_GIB = 2.0
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one probe."""
 
     level: Literal["good", "note", "problem"]
     subject: str
@@ -33,7 +33,7 @@ class Finding:
 
 
 def diagnose(home: Path) -> Iterator[Finding]:
-    """Look at everything, cheap things first."""
+    """Run every probe, cheap ones first; an error that a probe raises becomes a problem."""
     probes: tuple[Callable[[Path], Finding], ...] = (
         _python,
         _packages,
@@ -89,7 +89,7 @@ def _disk(home: Path) -> Finding:
 
 def _state(home: Path) -> Finding:
     if not home.exists():
-        return Finding("note", "state folder", f"{home.resolve()} does not exist yet; `sdlora demo` makes it")
+        return Finding("note", "state folder", f"{home.resolve()} does not exist yet; `sdlora demo` creates it")
     if not os.access(home, os.W_OK):
         return Finding("problem", "state folder", f"{home.resolve()} is not writable. Change its rights.")
     running = running_services(home)
@@ -99,10 +99,10 @@ def _state(home: Path) -> Finding:
 
 def _login(home: Path) -> Finding:
     if not (home / CREDENTIALS_FILE).exists():
-        return Finding("note", "login", "none yet; the first command that starts a server makes it")
+        return Finding("note", "login", "none yet; the first command that starts a server creates it")
     credentials_of(home)
     return Finding(
-        "good", "login", f"kept in {home.resolve() / CREDENTIALS_FILE}, for you alone; sdlora login shows it"
+        "good", "login", f"kept in {home.resolve() / CREDENTIALS_FILE}, readable only by you; sdlora login shows it"
     )
 
 
@@ -113,13 +113,13 @@ def _images(home: Path) -> Finding:
 
     location = StoreLocation.of_home(home)
     if not location.may_hold_images:
-        return Finding("note", "image database", "none yet; `sdlora collect FOLDER` makes it")
+        return Finding("note", "image database", "none yet; `sdlora collect FOLDER` creates it")
     if isinstance(location.database, Path) and (broken := _database_problem(location.database)):
         return Finding("problem", "image database", f"{broken}. Restore images.db from a backup, or collect again.")
     try:
         with ImageStore.open(home, location) as store:
             counts = store.counts()
-            store.blobs.has("0" * 64, 0)  # whether it answers
+            store.blobs.has("0" * 64, 0)  # raises StorageError if the store of bytes does not answer
             location_text = "" if isinstance(location.database, Path) else f" in {store.database.name}"
     except StorageError as error:
         return Finding("problem", "image database", str(error))
@@ -134,7 +134,7 @@ def _records(home: Path) -> Finding:
         return Finding("good", "MLflow", f"records go to {address} (MLFLOW_TRACKING_URI)")
     path = home / "mlflow" / "mlflow.db"
     if not path.is_file():
-        return Finding("note", "MLflow", "no records yet; the first run makes them")
+        return Finding("note", "MLflow", "no records yet; the first run creates them")
     broken = _database_problem(path)
     if broken:
         return Finding("problem", "MLflow", f"{broken}. Restore {path} from a backup.")

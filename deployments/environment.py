@@ -1,6 +1,6 @@
-"""The environment that Prefect and MLflow run in: state in one folder, loopback only, no telemetry.
+"""Environment variables for Prefect and MLflow: state in one folder, loopback only, no telemetry.
 
-It is set before either is imported, because both read it once.
+They are set before either library is imported, because both read them once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ PREFECT_PORT, MLFLOW_PORT = 4200, 5000
 POOL = "local"
 PREFECT_FILE = Path(__file__).parent / "prefect.yaml"
 PROJECT = Path(__file__).parent.parent
-"""Where flows/ and tasks/ are, in a checkout and in an installation."""
+"""The folder that holds flows/ and tasks/, in a checkout and in an installation."""
 _LOOPBACK = ("127.0.0.1", "localhost")
 
 
@@ -21,16 +21,16 @@ def prefect_url(port: int) -> str:
 
 
 def without_proxy() -> dict[str, str]:
-    """Variables that keep what is meant for this machine from a proxy, which would read the password in it."""
+    """Return variables that send requests to this machine past any proxy, which could read the password."""
     named = ",".join(os.environ.get(name, "") for name in ("no_proxy", "NO_PROXY"))
     hosts = dict.fromkeys(host.strip() for host in (*named.split(","), *_LOOPBACK) if host.strip())
-    # Some clients take a star for a name as soon as it has neighbours.
+    # Some clients take a star for a host name if the list has other entries.
     exceptions = "*" if "*" in hosts else ",".join(hosts)
     return {"no_proxy": exceptions, "NO_PROXY": exceptions}  # clients differ in which of the two they read
 
 
 def environment(home: Path) -> dict[str, str]:
-    """Variables for every process that works on the state folder `home`."""
+    """Return variables for every process that works on the state folder `home`."""
     home = home.resolve()
     return {
         **without_proxy(),
@@ -41,13 +41,13 @@ def environment(home: Path) -> dict[str, str]:
         "PREFECT_TELEMETRY_ENABLE_RESOURCE_METRICS": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-        # Results are references of a few lines; as JSON they can be read, and loading them runs no code.
+        # Results are references of a few lines. JSON is readable, and loading it runs no code.
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
-        # A run's page shows what the tasks say, not that each of them "Finished in state Completed()"; errors stay.
+        # A run's page shows the tasks' own messages, without "Finished in state Completed()" of each; errors stay.
         "PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "WARNING",
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        # Waits of 2 and 4 s. By default a client waits four minutes for a server that is gone, deaf to Ctrl-C, and the
-        # curves are sent again with the next points anyway.
+        # Waits of 2 and 4 s. By default a client waits four minutes for a missing server and ignores Ctrl-C. The curves
+        # are sent again with the next points anyway.
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "GIT_PYTHON_REFRESH": "quiet",
@@ -58,7 +58,7 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def quiet_terminal() -> dict[str, str]:
-    """Leave the terminal to the progress bars; the logs go to a file and to the run's page."""
+    """Return variables that leave the terminal to the progress bars; logs go to a file and to the run's page."""
     return {
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_HANDLERS_DEBUG_LEVEL": "CRITICAL",

@@ -1,11 +1,10 @@
-"""Run a flow from a terminal, with a Prefect server that lives as long as the run.
+"""Runs from a terminal, with a Prefect server that lives as long as the run.
 
-Prefect can start such a server by itself, but only when the flow is called, and it imports the server into this
-process as well. Started here as a child process at the very beginning, it comes up while the libraries of the flow
-are being imported.
+Prefect can start such a server itself, but only when the flow is called. Prefect also imports the server into the
+calling process. Here the server starts first, as a child process, while this process imports the flow's libraries.
 
-Runs once used the servers of a running `sdlora up`. After those were stopped, MLflow's client retried for four minutes
-in every report of a step and ignored Ctrl-C. A server of the run's own costs only the seconds that it takes to start.
+Earlier, runs used the servers of a running `sdlora up`. When those were stopped, MLflow's client retried for four
+minutes at every report of a step and ignored Ctrl-C. A server of the run's own costs only the seconds of its start.
 """
 
 from __future__ import annotations
@@ -26,17 +25,19 @@ from tasks.private import private_folder
 
 @contextmanager
 def prefect_server(home: Path, log_name: str) -> Iterator[PrefectServer]:
-    """Set the environment of this process, and have a Prefect server for the length of the block.
+    """Set the environment of this process, and provide a Prefect server for the length of the block.
 
-    An address in `PREFECT_API_URL` comes first, else one of our own, also while a `sdlora up` runs: what the run
-    needs then cannot be stopped under it, and the pages show it all the same, because both read one database.
-    Import nothing of Prefect or MLflow before.
+    The server is the one that `PREFECT_API_URL` names, else a new one of this run. A new one starts even while
+    `sdlora up` runs, so that stopping `sdlora up` does not stop the run. The pages of `sdlora up` show the run all the
+    same, because both servers read one database. Import nothing of Prefect or MLflow before the block.
     """
     for name in ("prefect", "mlflow", "logs"):
         private_folder(home / name)
     prepare_environment(home)
     if "PREFECT_API_URL" in os.environ:
-        server = PrefectServer(os.environ["PREFECT_API_URL"])  # the user's: our credentials are not for it
+        server = PrefectServer(
+            os.environ["PREFECT_API_URL"]
+        )  # the user's own server, which must not get our credentials
     else:
         server = PrefectServer.start(home)
     os.environ["PREFECT_API_URL"] = server.api_url
@@ -49,14 +50,14 @@ def prefect_server(home: Path, log_name: str) -> Iterator[PrefectServer]:
 
 
 def prepare_environment(home: Path) -> None:
-    """Set this process's environment for `home`."""
+    """Set the environment of this process for the state folder `home`."""
     os.environ.update({**environment(home), **quiet_terminal()})
     if running := running_services(home):
-        os.environ.setdefault("SDLORA_MLFLOW_PAGES", running["mlflow"])  # so that the run's page can link there
+        os.environ.setdefault("SDLORA_MLFLOW_PAGES", running["mlflow"])  # for links on the run's page
 
 
 class PrefectServer:
-    """A server to talk to, and its process if it is ours."""
+    """A Prefect server, and its process if this process started it."""
 
     def __init__(self, api_url: str, process: Service | None = None) -> None:
         self.api_url, self.process = api_url, process
@@ -67,17 +68,17 @@ class PrefectServer:
         os.environ.update(credentials.for_prefect_clients())
         command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
         command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning", "--lifespan", "on"]
-        # What Prefect itself sets for a server that serves one process: no web page, no scheduler.
+        # Prefect sets the same for a server of one process: no web page, no scheduler.
         short_lived = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
         short_lived |= credentials.for_prefect_server(prefect_url(port))
         log = home / "logs" / "prefect-server.log"
         return cls(f"{prefect_url(port)}/api", Service("The Prefect server", command, short_lived, log))
 
     def wait_ready(self) -> None:
-        """Return when the server answers.
+        """Wait until the server answers; a server of the user's is not waited for.
 
         Raises:
-            ServiceError: our own server did not start.
+            ServiceError: the server of this run did not start.
         """
         if self.process:
             self.process.wait_ready(f"{self.api_url}/health")
@@ -88,7 +89,7 @@ class PrefectServer:
 
 
 def _send_pending_logs() -> None:
-    """Send logs and events that wait for the next batch; afterwards they would retry at a closed port."""
+    """Send logs and events that wait for the next batch: after the server's end, they would retry at a closed port."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
@@ -97,12 +98,12 @@ def _send_pending_logs() -> None:
 
 
 def _log_to_file(path: Path) -> None:
-    """Send what the libraries log to a file; the terminal shows progress and results only."""
+    """Send the libraries' logs to a file, so that the terminal shows only progress and results."""
     from prefect.logging.configuration import setup_logging
 
-    setup_logging()  # now: it replaces the root handlers when it is first called
+    setup_logging()  # its first call replaces the root handlers, so it comes before ours
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
     logging.captureWarnings(True)
-    logging.raiseExceptions = False  # a log that cannot be written (a full disk) is not worth a traceback on the screen
+    logging.raiseExceptions = False  # no traceback for a log line that a full disk refuses

@@ -1,8 +1,8 @@
-"""Who may use MLflow: its owner, and of the pages that a browser shows only MLflow's own.
+"""Authorization of MLflow's requests: only the owner, and in a browser only MLflow's own pages.
 
-MLflow calls `only_the_owner` for every request that is not for health, static files or the server's version: it is the
-setting `authorization_function` of its accounts. Settings alone do not suffice. MLflow lets pages of every port of this
-machine pass, and a browser that has once been told the password sends it along with whatever such a page asks for.
+MLflow's accounts call `only_the_owner`, their setting `authorization_function`, for every request except those for
+health, static files and the server's version. Settings do not suffice: MLflow accepts pages from every port of this
+machine. A browser that knows the password sends it with every request of such a page.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from werkzeug.datastructures import Authorization, Headers
 
 
 def only_the_owner() -> Authorization | Response:
-    """The owner who sent this request, or a refusal."""
+    """Return the owner's authorization of this request, or a refusal (401, or 403 for a foreign page)."""
     if from_another_page(request.method, request.headers):
         return Response("Only MLflow's own pages may ask this.", 403, mimetype="text/plain")
     authorization = request.authorization
@@ -32,15 +32,16 @@ def only_the_owner() -> Authorization | Response:
 
 
 def from_another_page(method: str, headers: Headers) -> bool:
-    """Whether a browser asks this for a page that MLflow did not serve.
+    """Return True if a browser sends this request for a page that MLflow did not serve.
 
-    Browsers name the page's origin in `Origin` with all that changes something or is to be read across origins, and
-    their kinship in `Sec-Fetch-Site` with everything. Programs send neither. A link that a person follows from a page
-    elsewhere is the one exception: its page cannot read what comes, and MLflow changes nothing at a GET.
+    Browsers name the page's origin in `Origin` with every request that changes data or reads across origins. Every
+    request of theirs has `Sec-Fetch-Site`, the relation of the two sites. Programs send neither. The one exception is
+    a link that a person follows from a foreign page: that page cannot read the answer, and a GET changes nothing in
+    MLflow.
     """
     origin = headers.get("Origin")
     if origin is not None:
-        # Whichever scheme: behind a proxy with TLS, the page's is https and ours is not.
+        # The schemes may differ: behind a proxy with TLS, the page has https and this server http.
         return origin.partition("://")[2] != headers.get("Host")
     if headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin"):
         return False
@@ -49,9 +50,9 @@ def from_another_page(method: str, headers: Headers) -> bool:
 
 
 def _is_owner(user: str, password: str) -> bool:
-    """Compare with what the server was started with, in a time that does not tell how much of it was right.
+    """Compare with the credentials of the server's start, in a time that does not depend on the given text.
 
-    MLflow's own accounts would compute PBKDF2 for every request, and keep the password they were made with.
+    MLflow's own accounts would compute PBKDF2 for every request, and would keep the password of their creation.
     """
     owner = f"{os.environ['MLFLOW_AUTH_ADMIN_USERNAME']}:{os.environ['MLFLOW_AUTH_ADMIN_PASSWORD']}"
     return hmac.compare_digest(f"{user}:{password}".encode(), owner.encode())

@@ -1,4 +1,4 @@
-"""How `sdlora up` starts MLflow: on the records of the state folder, for its owner alone."""
+"""Command and environment of the MLflow server that `sdlora up` starts, on the state folder's records."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from deployments.credentials import Credentials
 from tasks.private import private_folder
 
-# `authorization_function` decides who comes in. Nobody but the owner does, so accounts made in MLflow get nothing.
+# `authorization_function` admits only the owner, so accounts created in MLflow get no permission.
 ACCESS = """\
 [mlflow]
 default_permission = NO_PERMISSIONS
@@ -20,7 +20,7 @@ authorization_function = deployments.mlflow_access:only_the_owner
 
 @dataclass(frozen=True)
 class MlflowServer:
-    """The server's command and environment."""
+    """The MLflow server of one state folder."""
 
     home: Path
     port: int
@@ -31,30 +31,32 @@ class MlflowServer:
         return self.home / "mlflow"
 
     def command(self) -> list[str]:
-        # Clients on this machine write artifacts themselves: with the server's proxy, their addresses would make
-        # sense only while it runs, and `sdlora run` works on the same records without it.
+        # Clients on this machine write artifacts themselves. Addresses of the server's artifact proxy would work only
+        # while it runs, but `sdlora run` uses the same records without a server.
         return [
             *(sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth"),
             *("--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}", "--no-serve-artifacts"),
             *("--default-artifact-root", (self.folder / "artifacts").as_uri()),
             *("--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"),
-            # A page asked for under another name is refused, which is what stops DNS rebinding. Browsers look for
-            # localhost at ::1 first, where another user may listen.
+            # Requests for other host names are refused, which stops DNS rebinding. localhost is one of them: browsers
+            # try ::1 first, where another user may listen.
             *("--allowed-hosts", f"127.0.0.1:{self.port}"),
         ]
 
     def environment(self) -> dict[str, str]:
-        """Write the settings of MLflow's accounts; returns the variables that name them, and who the owner is."""
+        """Write the settings file of MLflow's accounts; return variables that name the file and the owner."""
         settings = private_folder(self.folder) / "access.ini"
-        accounts = str(self.folder / "accounts.db").replace("%", "%%")  # in such a file % means something
+        accounts = str(self.folder / "accounts.db").replace(
+            "%", "%%"
+        )  # a single % starts an interpolation in INI files
         settings.write_text(ACCESS.format(accounts=accounts))
         return {
             "MLFLOW_AUTH_CONFIG_PATH": str(settings),
             "MLFLOW_AUTH_ADMIN_USERNAME": self.credentials.user,
             "MLFLOW_AUTH_ADMIN_PASSWORD": self.credentials.password,
             "MLFLOW_FLASK_SERVER_SECRET_KEY": self.credentials.mlflow_secret_key,
-            # What a user's environment could open: other hosts' names, pages and frames, a program that listens
-            # elsewhere or leaves out the checks. MLflow takes an empty text for none.
+            # A user's environment could switch these protections off: checks of host names, origins and frames, the
+            # address that the server program listens on. MLflow takes an empty text for no options.
             "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE": "false",
             "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{self.port}",
             "MLFLOW_SERVER_X_FRAME_OPTIONS": "SAMEORIGIN",

@@ -1,9 +1,10 @@
-"""Register what `prefect.yaml` describes with the server that this process's environment names.
+"""Registration of the deployments in `prefect.yaml` with the server that `PREFECT_API_URL` names.
 
 python -m deployments.register    # PREFECT_API_URL, its credentials and SDLORA_PROJECT are set
 
-`prefect deploy --all` does nearly the same, but its forms refuse a box that is left empty. It would also import
-Prefect and the flows once more, which takes longer than all its calls; `sdlora up` does that while the server starts.
+`prefect deploy --all` does nearly the same, but its forms refuse an empty box. As a process of its own, it would also
+import Prefect and the flows again, which takes longer than all its calls. `sdlora up` imports them while the server
+starts.
 """
 
 from __future__ import annotations
@@ -31,27 +32,31 @@ _KNOWN_KEYS = {"name", "entrypoint", "description", "parameters", "work_pool", "
 
 
 def ensure_process_pool(name: str) -> None:
-    """Create a work pool whose runs are processes on this machine."""
+    """Create a work pool whose runs are processes on this machine, unless a pool of that name exists."""
     template = ProcessWorker.get_default_base_job_template()
     with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):
         client.create_work_pool(WorkPoolCreate(name=name, type=ProcessWorker.type, base_job_template=template))
 
 
 def load_deployments(file: Path, project: Path, parameters: Mapping[str, Mapping[str, Any]]) -> list[Deployment]:
-    """The deployments of `file`, their flows imported from below `project`.
+    """Read the deployments of `file`, with their flows imported from below `project`.
 
     Args:
         file: A `prefect.yaml`.
         project: The folder that its entrypoints are relative to.
-        parameters: What to send by default, for `flow/deployment`, above what the file says.
+        parameters: Default parameters by `flow/deployment`; they override those of the file.
     """
     template = yaml.safe_load(file.read_text())
-    content: Any = apply_values(template, {}, remove_notset=False)  # {{ $NAME }} is a variable of the environment
+    content: Any = apply_values(template, {}, remove_notset=False)  # {{ $NAME }} becomes the environment variable NAME
     return [Deployment(entry, content["pull"], project, parameters, file) for entry in content["deployments"]]
 
 
 class Deployment:
-    """One entry of `prefect.yaml`."""
+    """One entry of `prefect.yaml`.
+
+    Raises:
+        ConfigError: the entry has a key that is not passed on.
+    """
 
     def __init__(
         self,
@@ -75,7 +80,9 @@ class Deployment:
             work_pool_name=entry["work_pool"]["name"],
             concurrency_limit=ConcurrencyLimitConfig(**limit) if isinstance(limit, Mapping) else limit,
         )
-        self._deployment.entrypoint = entry["entrypoint"]  # the pull step goes to the project first
+        self._deployment.entrypoint = entry[
+            "entrypoint"
+        ]  # relative: the pull step sets the working directory to the project
         self._deployment.storage = _PullSteps(project, pull_steps)
         self._deployment.parameters |= parameters.get(self.name, {})
         _drop_null_defaults(self._deployment._parameter_openapi_schema.properties)
@@ -86,14 +93,14 @@ class Deployment:
         return self._deployment.full_name
 
     def register(self) -> None:
-        """Create the deployment, or change it to what the file says."""
+        """Create the deployment, or update it to the file's entry."""
         self._deployment.apply(schedules=self._schedules)
 
 
 def _drop_null_defaults(properties: dict[str, Any]) -> None:
-    """Take out defaults of null: the page would send them for an empty box, and the server refuse them.
+    """Remove defaults of null: the page would send null for an empty box, and the server would refuse it.
 
-    Without one, the page sends nothing for a box that nobody filled, which means the same.
+    Without a default, the page sends nothing for an empty box, which means the same.
     """
     for schema in properties.values():
         if schema.get("default", ...) is None:
@@ -106,7 +113,7 @@ def _schedule(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _PullSteps:
-    """How a worker comes to the code, as Prefect asks a deployment's storage for it."""
+    """A deployment's storage in Prefect's terms: the pull steps by which a worker finds the code."""
 
     def __init__(self, destination: Path, steps: list[dict[str, Any]]) -> None:
         self.destination, self.pull_interval, self._steps = destination, None, steps
@@ -115,7 +122,7 @@ class _PullSteps:
         self.destination = path
 
     async def pull_code(self) -> None:
-        """Nothing to fetch: the code is here."""
+        """Fetch nothing: the code is on this machine."""
 
     def to_pull_step(self) -> list[dict[str, Any]]:
         return self._steps

@@ -1,8 +1,8 @@
-"""Whether a `sdlora up` runs on a state folder, and where its servers answer.
+"""The lock of `sdlora up` on a state folder, and the record of its servers' addresses.
 
-A file alone does not tell: it outlives a command that is killed, and whatever listens at its ports by then may belong
-to another folder or another user. So the command holds a lock, which the kernel frees when the process ends, and the
-file names the processes of its servers, which have to be the ones that listen.
+A record without a lock is not enough: the file outlives a killed command, and its ports may then belong to another
+folder or user. So the command holds a lock, which the kernel frees when the process ends. The record names the servers'
+processes, and only these processes are accepted as listeners.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from tasks.private import private_file
 
 SERVICES_FILE = "services.json"
 LOCK_FILE = "up.lock"
-_PROBE_SECONDS = 2.0  # a command that asks who holds the lock holds it itself for a moment
+_PROBE_SECONDS = 2.0  # a command that probes the lock holds it for a moment
 
 
 @contextmanager
 def stack_lock(home: Path) -> Iterator[None]:
-    """Be the only `sdlora up` of the state folder for the length of the block.
+    """Hold the lock of `sdlora up` on the state folder for the length of the block.
 
     Raises:
-        ConfigError: another one runs.
+        ConfigError: another `sdlora up` holds it.
     """
     home.mkdir(parents=True, exist_ok=True)
     with os.fdopen(private_file(home / LOCK_FILE), "w") as file:
@@ -54,18 +54,18 @@ def stack_lock(home: Path) -> Iterator[None]:
 
 
 def record_services(home: Path, servers: Mapping[str, tuple[str, Service]]) -> None:
-    """Tell other commands the addresses of the servers, and which processes they are."""
+    """Write the addresses and processes of the servers for other commands."""
     records = {
         name: {"url": url, "pid": service.process.pid, "created": psutil.Process(service.process.pid).create_time()}
         for name, (url, service) in servers.items()
     }
     with tempfile.NamedTemporaryFile("w", dir=home, prefix=f".{SERVICES_FILE}-", delete=False) as file:
         json.dump(records, file)
-    Path(file.name).rename(home / SERVICES_FILE)  # a reader finds all of it or nothing
+    Path(file.name).rename(home / SERVICES_FILE)  # atomic: a reader finds the whole file or none
 
 
 def running_services(home: Path) -> dict[str, str] | None:
-    """The addresses of the servers of `home` by name, if its `sdlora up` lives and they are its own."""
+    """Return the addresses of the servers of `home` by name; None unless its own `sdlora up` runs them."""
     if not _stack_lives(home):
         return None
     try:
@@ -73,7 +73,7 @@ def running_services(home: Path) -> dict[str, str] | None:
         if not all(map(_is_recorded_process, records.values())):
             return None
         return {name: record["url"] for name, record in records.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # not there yet, or of an earlier version
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # not written yet, or damaged
         return None
 
 
@@ -82,8 +82,8 @@ def require_current(prefect: str, credentials: Credentials) -> None:
     basic = base64.b64encode(credentials.login.encode()).decode()
     if refuses(f"{prefect}/api/admin/version", {"Authorization": f"Basic {basic}"}):
         raise ConfigError(
-            f"The servers that run were started with another password than {CREDENTIALS_FILE} has now: the file was "
-            "deleted or exchanged meanwhile. Stop `sdlora up` and start it again."
+            f"The running servers were started with another password than {CREDENTIALS_FILE} has now: the file was "
+            "deleted or replaced meanwhile. Stop `sdlora up` and start it again."
         )
 
 
@@ -96,7 +96,7 @@ def _stack_lives(home: Path) -> bool:
 
 
 def _is_recorded_process(record: Mapping[str, object]) -> bool:
-    """Whether the recorded process still is that process, and listens at the address."""
+    """Return True if the recorded process still runs, with the same start time, and listens at the address."""
     pid, port = record["pid"], str(record["url"]).rpartition(":")[2]
     if not isinstance(pid, int):
         return False

@@ -1,4 +1,4 @@
-"""Local servers as child processes: started together, waited for, stopped without leaving anything behind."""
+"""Local servers as child processes: start, wait until ready, stop with all descendants."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from sdlora.core.errors import ConfigError, SdloraError
 from tasks.private import private_folder
 
 STOP_SECONDS = 15.0
-# Our servers are on this machine; a proxy that the environment names would answer for them, or not reach them.
+# Past every proxy: one that the environment names could answer in a local server's name, or fail to reach it.
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class ServiceError(SdloraError):
-    """A local server that does not start or has died."""
+    """A local server did not start, or has died."""
 
 
 class Service:
-    """One server in a process group of its own, its output in a log file."""
+    """One server in a process group of its own, with its output in a log file."""
 
     def __init__(
         self, name: str, command: list[str], environment: Mapping[str, str], log: Path, folder: Path | None = None
     ) -> None:
-        # Servers log what they are asked, and errors with what they were told: for the owner's eyes.
+        # Logs hold requests, and errors with their inputs, so only the owner may read them.
         private_folder(log.parent)
         self.name, self.log = name, log
         self.file: BinaryIO = log.open("ab")
@@ -53,12 +53,12 @@ class Service:
         )
 
     def wait_ready(self, url: str, timeout_seconds: float = 180) -> None:
-        """Return when `url` answers, and it is this process or one below it that does.
+        """Wait until `url` answers, by this process or a descendant.
 
-        The ports of a machine are free to all its users. Who else may answer would be told the password next.
+        Every user of a machine can listen at its ports. Another process that answers would get the password next.
 
         Raises:
-            ServiceError: the process ended, or the time is over.
+            ServiceError: the process ended, or did not answer within `timeout_seconds`.
         """
         port = urlsplit(url).port
         assert port is not None, url
@@ -83,11 +83,11 @@ class Service:
             raise ServiceError(f"{self.name} ended with code {self.process.returncode}. Its log: {self.log}\n{tail}")
 
     def stop(self, timeout_seconds: float = STOP_SECONDS) -> None:
-        """Ask the process group to end, ask again, then kill it; then the same for what it leaves behind."""
+        """Terminate the process group, terminate it again, kill it; then do the same with surviving descendants."""
         descendants = self._descendants()
         for signal_number, patience in (
             (signal.SIGTERM, timeout_seconds),
-            # A Prefect worker whose server is going away sleeps through the first request.
+            # A Prefect worker whose server is stopping ignores the first signal.
             (signal.SIGTERM, timeout_seconds / 3),
             (signal.SIGKILL, timeout_seconds / 3),
         ):
@@ -95,14 +95,14 @@ class Service:
                 break
             deadline = time.monotonic() + patience
             while time.monotonic() < deadline and self._signal_group(0):
-                self.process.poll()  # reap, or the group never looks empty
+                self.process.poll()  # reap the process: as a zombie it would keep the group alive
                 time.sleep(0.05)
         self.process.wait()
         _end(descendants, timeout_seconds)
         self.file.close()
 
     def _descendants(self) -> list[psutil.Process]:
-        """All processes below ours: a worker starts its flow runs in process groups of their own."""
+        """List all descendants: a worker starts its flow runs in process groups of their own."""
         try:
             return psutil.Process(self.process.pid).children(recursive=True)
         except psutil.NoSuchProcess:
@@ -117,7 +117,7 @@ class Service:
 
 
 def answers(url: str) -> bool:
-    """Whether a GET of `url` succeeds right now."""
+    """Return True if a GET of `url` succeeds within 2 s."""
     try:
         with _direct.open(url, timeout=2) as reply:
             return bool(reply.status == 200)
@@ -126,7 +126,7 @@ def answers(url: str) -> bool:
 
 
 def refuses(url: str, headers: Mapping[str, str]) -> bool:
-    """Whether a server answers that these headers do not let in."""
+    """Return True if a server refuses these headers with 401 or 403."""
     try:
         _direct.open(urllib.request.Request(url, headers=dict(headers)), timeout=5).close()  # noqa: S310  # ours
     except urllib.error.HTTPError as error:
@@ -137,7 +137,7 @@ def refuses(url: str, headers: Mapping[str, str]) -> bool:
 
 
 def listens(process: psutil.Process, port: int) -> bool:
-    """Whether the process, or one that it started, listens at the port on loopback."""
+    """Return True if the process or a descendant listens at the port on 127.0.0.1."""
     for member in (process, *process.children(recursive=True)):
         with contextlib.suppress(psutil.Error):
             for connection in member.net_connections("tcp4"):
@@ -147,7 +147,7 @@ def listens(process: psutil.Process, port: int) -> bool:
 
 
 def require_free_port(port: int, server: str, option: str) -> None:
-    """Raise `ConfigError` if something listens on the port already."""
+    """Raise `ConfigError` if the port on 127.0.0.1 is in use."""
     with contextlib.closing(socket.socket()) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -159,14 +159,14 @@ def require_free_port(port: int, server: str, option: str) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody listens on at this moment."""
+    """Return a port on 127.0.0.1 that is free at this moment."""
     with contextlib.closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def _end(processes: list[psutil.Process], timeout_seconds: float) -> None:
-    """Wait for processes that were told already, tell them again, kill them."""
+    """Wait for processes that got a signal already, terminate them, kill them."""
     _, processes = psutil.wait_procs(processes, timeout_seconds)
     for end in (psutil.Process.terminate, psutil.Process.kill):
         for process in processes:
@@ -176,5 +176,5 @@ def _end(processes: list[psutil.Process], timeout_seconds: float) -> None:
 
 
 def _end_with_parent() -> None:
-    # PR_SET_PDEATHSIG: when this process is killed outright, Linux ends the servers for it.
+    # PR_SET_PDEATHSIG: Linux terminates the servers when this process is killed.
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)

@@ -1,7 +1,7 @@
-"""Take an image out of all that was made of it in the state folder, and name what lies elsewhere.
+"""Takedown of an image's copies in the state folder, and a list of the copies elsewhere.
 
-Its bytes are the image database's to remove. Here go its tensors in caches, and its pictures in pages, duels and
-comparisons, with the copies of these that MLflow keeps in the same folder.
+The image database removes the image's bytes. This module removes its tensors from caches, and its pictures from pages,
+duels and comparisons, including MLflow's copies in the same folder.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from sdlora.records.duel import DUEL_FILE
 from sdlora.store.details import ImageDetails
 
 _PAGE_FOLDERS = ("pages", "runs", "comparisons", "mlflow/artifacts", "cache/adapters")
-"""Where pages and pictures lie, below the state folder."""
+"""Folders of pages and pictures, below the state folder."""
 
 
 @dataclass(frozen=True)
 class ClearedCopies:
-    """How many cache files were changed, and the pages and pictures that no longer show the image."""
+    """The number of changed cache files, and the pages and pictures that no longer show the image."""
 
     cache_files: int
     pages: tuple[Path, ...]
@@ -31,10 +31,10 @@ class ClearedCopies:
 
 
 def clear_copies(home: Path, details: ImageDetails) -> ClearedCopies:
-    """Remove an image from what was made of it below `home`. To do it again finishes what was killed in between.
+    """Remove an image's copies from caches, pages and pictures below `home`. A repeated call finishes a killed one.
 
     Raises:
-        StorageError: something cannot be changed; it is named.
+        StorageError: a file cannot be changed; the message names it.
     """
     from sdlora.evaluation.blanking import blank_exhibits, blank_picture
     from sdlora.release.blanking import blank_in_page
@@ -49,7 +49,7 @@ def clear_copies(home: Path, details: ImageDetails) -> ClearedCopies:
         pages.update(page for page in folder.glob("*.html") if blank_in_page(page, None))
     redrawn: dict[str, Path] = {}
     for duel in _files(home, DUEL_FILE):
-        if duel.with_name("samples").is_dir():  # a release has the duel's words without its pictures
+        if duel.with_name("samples").is_dir():  # a release has the duel's record without its pictures
             redrawn |= blank_exhibits(duel.parent, sha256)
     pictures.update(redrawn.values())
     for copy in _files(home, "*.png"):
@@ -62,9 +62,9 @@ def clear_copies(home: Path, details: ImageDetails) -> ClearedCopies:
 
 
 def copies_elsewhere(home: Path, details: ImageDetails) -> list[str]:
-    """Versions in an MLflow outside `home` whose pages may show the image, each with the ids to remove it by.
+    """List versions in an MLflow outside `home` whose pages may show the image, each with its run and model ids.
 
-    Pages show what was left out as well as what was learnt from; one that is older than the image shows neither.
+    Pages show rejected images as well as trained ones. Pages older than the image cannot show it.
     """
     if "MLFLOW_TRACKING_URI" not in os.environ:
         return []
@@ -74,12 +74,12 @@ def copies_elsewhere(home: Path, details: ImageDetails) -> list[str]:
 
 
 def _comparisons_with(home: Path, details: ImageDetails) -> Iterator[Path]:
-    """Folders of comparisons on snapshots that hold the image back: which of those a grid shows is not recorded."""
+    """Find comparisons on snapshots that hold the image out: the images that a grid shows are not recorded."""
     held_back = {appearance.snapshot.digest for appearance in details.appearances if appearance.split == "held_out"}
     for file in _files(home, COMPARISON_FILE):
         try:
             snapshot = load_comparison(file.parent).snapshot_digest
-        except EvaluationError:  # of another version
+        except EvaluationError:  # in another version's format
             continue
         if snapshot in held_back and file.with_name(COMPARISON_GRID).is_file():
             yield file.parent

@@ -1,4 +1,4 @@
-"""The local all-in-one: Prefect server, MLflow server, worker and deployments, until Ctrl-C."""
+"""The local stack: Prefect server, MLflow server, worker and deployments, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from sdlora.config import PipelineConfig
 from tasks.form import STYLE
 from tasks.private import private_folder
 
-_STARTING_SECONDS = 30.0  # how long a run from a terminal may take from its first entry to its lock
+_STARTING_SECONDS = 30.0  # the longest time from a terminal run's first record to its lock
 
 
 class StopRequested(Exception):
-    """Ctrl-C or SIGTERM."""
+    """Ctrl-C or SIGTERM arrived."""
 
 
 @dataclass
 class LocalStack:
-    """The servers of one state folder, in the order they were started."""
+    """The servers of one state folder, in the order of their start."""
 
     home: Path
     config: PipelineConfig
@@ -49,10 +49,10 @@ class LocalStack:
         return f"http://127.0.0.1:{self.mlflow_port}"
 
     def run(self) -> None:
-        """Start everything, wait for Ctrl-C or SIGTERM, stop everything.
+        """Start all servers, wait for Ctrl-C or SIGTERM, stop all servers.
 
         Raises:
-            ConfigError: a port is taken, or the folder's servers run already.
+            ConfigError: a port is in use, or the folder's servers run already.
             ServiceError: a server did not start, or died.
         """
         with stack_lock(self.home):
@@ -66,13 +66,13 @@ class LocalStack:
                 self.echo("Stopping ...")
             finally:
                 for number in previous:
-                    signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave half of it running
+                    signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave servers running
                 self._stop()
                 for number, handler in previous.items():
                     signal.signal(number, handler)
 
     def _start(self, credentials: Credentials) -> None:
-        """Start the servers, and meanwhile import what is to be registered: both keep a core busy for seconds."""
+        """Start the servers, and import the flows meanwhile: each keeps a core busy for seconds."""
         started_at = time.monotonic()
         self.echo(f"Starting the servers of {self.home} (logs in {private_folder(self.home / 'logs')}) ...")
         os.environ.update(self._client_environment(credentials))
@@ -96,7 +96,7 @@ class LocalStack:
             deployment.register()
         self.echo("  MLflow server: starting ...")
         mlflow.wait_ready(f"{self.mlflow}/health")
-        # Only now: a run sends MLflow's password to whatever listens at its port.
+        # Only after MLflow is ready: a run sends the password to any process that listens at its port.
         worker = [_tool("prefect"), "worker", "start", "--pool", POOL, "--name", "local"]
         self._launch("The worker", worker, credentials.for_mlflow_clients())
         record_services(self.home, {"prefect": (self.prefect, prefect), "mlflow": (self.mlflow, mlflow)})
@@ -106,22 +106,22 @@ class LocalStack:
         self.echo(f"Ready after {seconds:.0f} s.")
         self.echo(f"  Prefect (start runs, watch them): {self.prefect}")
         self.echo(f"  MLflow (curves, versions):        {self.mlflow}")
-        if self.on_terminal:  # what is piped into a log stays there
+        if self.on_terminal:  # a password printed into a pipe could stay in a log
             self.echo("  A browser asks for each once:")
             self.echo(credentials_of(self.home).instructions())
         else:
-            self.echo(f"  A browser asks for each once. What to type: sdlora login --home {self.home}")
+            self.echo(f"  A browser asks for each once. To see what to type: sdlora login --home {self.home}")
         self.echo(f"Start a run: {self.prefect}/deployments, retrain, Run. Stop everything: Ctrl-C")
 
     def _launch(self, name: str, command: list[str], variables: Mapping[str, str]) -> Service:
         log = self.home / "logs" / f"{name.removeprefix('The ').lower().replace(' ', '-')}.log"
-        # From the project's folder: Python would else import whatever happens to lie where the command was typed.
+        # Run in the project's folder: Python would else import modules from the folder where the command was typed.
         service = Service(name, command, variables, log, PROJECT)
         self.services.append(service)
         return service
 
     def _client_environment(self, credentials: Credentials) -> dict[str, str]:
-        """Variables of this process and of all that it starts."""
+        """Return variables for this process and its children."""
         return {
             **environment(self.home),
             **credentials.for_prefect_clients(),
@@ -132,7 +132,7 @@ class LocalStack:
         }
 
     def _prefect_environment(self, credentials: Credentials) -> dict[str, str]:
-        # The option --port alone would leave the web page talking to the default port.
+        # With the option --port instead, the web page would still use the default port.
         return {**credentials.for_prefect_server(self.prefect), "PREFECT_SERVER_API_PORT": str(self.prefect_port)}
 
     def _watch(self) -> None:
@@ -142,14 +142,14 @@ class LocalStack:
             time.sleep(1)
 
     def _stop(self) -> None:
-        for service in reversed(self.services):  # the worker first: it reports to the server while it stops
+        for service in reversed(self.services):  # the worker stops first: it reports to the server meanwhile
             service.stop()
         if self.services:
             self.echo("Stopped.")
 
 
 def _default_parameters(config: PipelineConfig) -> dict[str, dict[str, Any]]:
-    """What the forms are filled with and the schedule sends: the style's own file."""
+    """Return the default parameters of forms and schedules, from the style's file."""
     style = STYLE.parameters(config)
     images = {name: value for name, value in style.items() if name in ("sources", "advanced")}
     return {"retrain/retrain": style, "compare/compare": style, "collect/collect": images}

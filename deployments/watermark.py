@@ -1,7 +1,7 @@
-"""Whether anything has changed since the last finished run, told from file sizes and times alone.
+"""The watermark of the last finished run: sizes and times of the files that a run reads.
 
-This only spares the terminal the start of Prefect, MLflow and PyTorch: whatever is not certain counts as changed, and
-then the flow itself finds out by content digests whether there is something to train.
+An unchanged watermark spares the terminal the start of Prefect, MLflow and PyTorch. Anything uncertain counts as
+changed; the flow then compares content digests to decide whether there is something to train.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ SERVER_VARIABLES = {"MLFLOW_TRACKING_URI", "SDLORA_DATABASE_URL", "SDLORA_BLOBS_
 
 
 def unchanged_release(config: PipelineConfig, home: Path) -> Release | None:
-    """The release of the last run if no file that a run reads has changed since."""
-    if SERVER_VARIABLES & os.environ.keys():  # registry or images may have changed where no file here shows it
+    """Return the release of the last run, or None if a file that a run reads may have changed since."""
+    if SERVER_VARIABLES & os.environ.keys():  # registry or images on a server may have changed
         return None
     try:
         record = json.loads(_file(config, home).read_text())
@@ -34,20 +34,20 @@ def unchanged_release(config: PipelineConfig, home: Path) -> Release | None:
 
 
 def remember(config: PipelineConfig, home: Path, release: Release) -> None:
-    """Note the state of all files after a finished run."""
+    """Write the watermark and the release after a finished run."""
     repeated = release.model_copy(update={"new": False}).model_dump(mode="json")
     _file(config, home).write_text(json.dumps({"watermark": watermark(config, home), "release": repeated}))
 
 
 def watermark(config: PipelineConfig, home: Path) -> str:
-    """Digest of the settings, the code's version, and name, size and time of every file that a run reads."""
+    """Compute the digest of the settings, the code's version, and every file's name, size and time."""
     paths = [
         *map(Path, config.data.sources),
         home / "images.db",
         home / "images.db-wal",
         home / "mlflow" / "mlflow.db",
     ]
-    base = Path(config.base_model.source)  # a path or a pinned name; the embedded base changes with the code only
+    base = Path(config.base_model.source)  # a path or a pinned name; the embedded base changes only with the code
     state = [config.model_dump_json(), code_version(), *(stamp for path in [*paths, base] for stamp in _stamps(path))]
     return hashlib.sha256("\n".join(state).encode()).hexdigest()
 
