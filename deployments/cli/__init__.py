@@ -1,4 +1,4 @@
-"""The command line `sdlora`. Heavy libraries are imported by the commands that need them."""
+"""The command line `sdlora`. Each command imports the heavy libraries that it needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All commands under one name."""
+"""The command `sdlora` with all its subcommands."""
 
 from __future__ import annotations
 
@@ -62,20 +62,20 @@ def _global_options(
 
 def main() -> None:
     """Run a command; every failure is one message and an exit code, never a traceback."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be stopped politely is to be stopped by Ctrl-C
-    for name, value in quiet_terminal().items():  # the libraries read these when they are imported
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM stops a command as Ctrl-C does
+    for name, value in quiet_terminal().items():  # the libraries read them at import
         os.environ.setdefault(name, value)
-    # Imported by peft where it is installed, it tells of faster kernels that it did not find.
+    # peft imports bitsandbytes where it is installed; it then logs which faster kernels are missing.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     _collect_garbage_seldom()
     app()
 
 
 def _collect_garbage_seldom() -> None:
-    """Look for reference cycles seldom while the command runs, and never at its end.
+    """Run the garbage collector seldom while the command runs, and not at its end.
 
-    PyTorch, the model libraries and MLflow make half a million objects when they are imported, and keep them. Searching
-    these takes a second of a `sdlora generate` or `sdlora versions`.
+    The imports of PyTorch, the model libraries and MLflow create half a million lasting objects. Searching these for
+    reference cycles takes a second of `sdlora generate` or `sdlora versions`.
     """
     gc.set_threshold(100_000)
     atexit.register(gc.freeze)

@@ -1,4 +1,4 @@
-"""`checks`: the rules that an image has to pass."""
+"""The command `checks`: the rules that an image has to pass."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from deployments.cli.terminal import console
 
 
 def checks(home: HomeOption = DEFAULT_HOME, config: ConfigOption = DEMO_CONFIG) -> None:
-    """List the checks: what each measures, the settings it decides by, and how many images it has turned down."""
+    """List the checks: what each measures, its settings, and how many images it has rejected."""
     from rich.table import Table
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""`collect`: what goes into the image database."""
+"""The command `collect`: images into the image database."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 
 def _summary(report: CollectReport) -> str:
-    """What came of a source, with the first files that were passed over and why."""
+    """Summarise what a source gave, with the first skipped files and the reasons."""
     lines = [f"[bold]{escape(report.source)}[/]: {report.files:,} images, {report.new:,} new"]
     if report.recaptioned:
         lines[0] += f", {report.recaptioned:,} with other captions or masks"
     if report.skipped_count:
-        lines[0] += f", [yellow]{report.skipped_count:,} passed over[/]"
+        lines[0] += f", [yellow]{report.skipped_count:,} skipped[/]"
     lines += [f"  [dim]{escape(skipped.path)}: {escape(skipped.reason)}[/]" for skipped in report.skipped]
     if report.skipped_count > len(report.skipped):
         lines.append(f"  [dim]and {report.skipped_count - len(report.skipped):,} more[/]")
     if report.unmatched_count:
         names = ", ".join(map(escape, report.unmatched[:3]))
-        lines.append(f"  [dim]not there, though its metadata speaks of them: {report.unmatched_count:,} ({names} …)[/]")
+        lines.append(f"  [dim]named in its metadata but missing: {report.unmatched_count:,} ({names} …)[/]")
     return "\n".join(lines)
 
 
@@ -44,11 +44,11 @@ def collect(
     home: HomeOption = DEFAULT_HOME,
     config: ConfigOption = DEMO_CONFIG,
 ) -> None:
-    """Bring images into the database and judge each of them. What is known already costs nothing.
+    """Bring images into the database and judge each of them. Known images cost nothing.
 
-    Captions come from metadata.jsonl, metadata.csv or name.txt beside an image, else from inside it (XMP, PNG text,
-    EXIF), else from its folder (10_name), else from its name. Masks lie beside images as name-masklabel.png or
-    name.mask.png. Stop with Ctrl-C; the same command goes on.
+    A caption comes from metadata.jsonl, metadata.csv or name.txt in the image's folder. Without one, it comes from
+    inside the image (XMP, PNG text, EXIF), from its folder (10_name) or from its name. Masks are files next to the
+    images: name-masklabel.png or name.mask.png. Stop with Ctrl-C; the same command continues.
 
     [bold]sdlora collect photos/ scans.zip urls.csv shards/{000..015}.tar s3://bucket/art hf://datasets/owner/name
     "generated://?min_stars=4"[/]
@@ -69,7 +69,7 @@ def collect(
         cleaned = clean(store, settings, on_progress=stages.on_progress)
         counts = store.counts()
         page, problem = home / DATA_PAGE, None
-        if cleaned.decided or not page.is_file():  # nothing new is to cost nothing
+        if cleaned.decided or not page.is_file():  # without new images, the command writes nothing
             problem = _write_page(store, settings, page)
     new = counts.total - before.total
     console.print(f"{new} new, {counts.total} in all: {counts.accepted} accepted, {counts.rejected} rejected.")
@@ -78,17 +78,17 @@ def collect(
     if problem:
         console.print(f"[yellow]{escape(problem)}[/]", soft_wrap=True)
     if page.is_file():
-        console.print(f"As a page: {page}", soft_wrap=True)
+        console.print(f"Data page: {page}", soft_wrap=True)
     console.print("Train on them: [bold]sdlora run[/]")
 
 
 def _write_page(store: ImageStore, settings: DataConfig, page: Path) -> str | None:
-    """Write the data page; what is amiss with it, or None. Collecting does not fail for a picture of its work."""
+    """Write the data page; return the problem with it, or None. Collecting does not fail if its page does."""
     from sdlora.core.errors import SdloraError
     from sdlora.release.data_page import write_data_page
 
     try:
         written = write_data_page(store, settings, page, title="Images")
     except SdloraError as error:
-        return f"All is collected, but its page was not written. {error}"
-    return f"The page does not tell what is new. {written.trouble}" if written.trouble else None
+        return f"All images are collected, but the data page was not written. {error}"
+    return f"The data page does not show what is new. {written.trouble}" if written.trouble else None

@@ -1,4 +1,4 @@
-"""`compare`: LoRA, its variants and regular fine-tuning on the same images, seeds and budget."""
+"""The command `compare`: LoRA, its variants and regular fine-tuning on the same images, seeds and budget."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def compare(
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """Quality and costs as one table."""
+    """Print quality and costs as one table."""
     from rich.markup import escape
     from rich.table import Table
 

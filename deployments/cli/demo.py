@@ -1,4 +1,4 @@
-"""`demo`: the whole loop with the bundled images."""
+"""The command `demo`: the whole loop with the bundled images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from deployments.cli.terminal import console
 def demo(home: HomeOption = DEFAULT_HOME) -> None:
     """Teach the embedded model a new style from the bundled images: the whole loop, offline, in minutes.
 
-    Run it again and it says that nothing is new. An interrupted demo goes on where it stopped.
+    A second run reports that nothing is new. An interrupted demo continues where it stopped.
     """
     retrain(DEMO_CONFIG, home, force=False)
     _print_next_steps(home)

@@ -1,4 +1,4 @@
-"""`export`: adapters as files for other tools."""
+"""The command `export`: adapters as files for other tools."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def export(
     ] = None,
     layout: Annotated[str | None, typer.Option(help="With --base FILE.safetensors: see base_model.layout.")] = None,
 ) -> None:
-    """Write an adapter, or the model with it merged in, as a file for other tools. Each is opened again and compared.
+    """Write an adapter, or the model with the adapter merged in, for other tools. Each file is read back and compared.
 
     Example: [bold]sdlora export style-fp16.safetensors --dtype fp16[/], [bold]sdlora export model/ --merged[/]
     """
@@ -59,7 +59,7 @@ def export(
 def _from_folder(
     source: Path, base: str | None, layout: str | None, home: Path, needs_base: bool
 ) -> tuple[AdapterRef | None, BaseModelRef | None]:
-    """An adapter's folder, a run's or release's folder that has one inside, or a diffusers model."""
+    """Open an adapter's folder, a run's or release's folder with an adapter inside, or a diffusers model."""
     from sdlora.core.errors import WeightsError
     from sdlora.lora.load import open_adapter
     from sdlora.lora.manifest import MANIFEST_FILE

@@ -1,4 +1,4 @@
-"""What a person sees when a command fails: one message and an exit code, never a traceback."""
+"""Failures of a command as one message and an exit code, without a traceback."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from sdlora.core.errors import SdloraError
 
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
 FULL_DISK_BYTES = 2**20
-# What the clients raise when nothing listens, by name: importing them takes seconds.
+# The clients' errors when no server answers. By name, because importing the clients takes seconds.
 UNREACHABLE = {"ConnectError": "PREFECT_API_URL", "NewConnectionError": "MLFLOW_TRACKING_URI"}
 
 P = ParamSpec("P")
 
 
 def friendly_errors(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn what `command` raises into a message. Set SDLORA_TRACEBACK=1 to see where it came from."""
+    """Turn errors that `command` raises into messages. With SDLORA_TRACEBACK=1, the traceback is shown."""
 
     @wraps(command)
     def run(*arguments: P.args, **options: P.kwargs) -> None:
@@ -35,7 +35,7 @@ def friendly_errors(command: Callable[P, None]) -> Callable[P, None]:
             error_console.print("\nStopped. Finished work is kept: [bold]the same command continues.[/]")
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except Exception as error:
-            # Usage errors and exits of the command line library carry their code; it shows them itself.
+            # The command line library shows its own usage errors and exits, which carry an exit code.
             if hasattr(error, "exit_code") or os.environ.get("SDLORA_TRACEBACK"):
                 raise
             error_console.print(
@@ -47,7 +47,7 @@ def friendly_errors(command: Callable[P, None]) -> Callable[P, None]:
 
 
 def error_message(error: BaseException) -> str:
-    """What went wrong, for the person who typed the command."""
+    """Return the message for the person who typed the command."""
     for cause in _causes(error):
         if isinstance(cause, SdloraError):
             return str(cause)
@@ -55,7 +55,7 @@ def error_message(error: BaseException) -> str:
             return f"{cause.filename or 'A folder to write to'} is on a read-only file system. Choose another --home."
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
             return _full_disk_message(cause.filename or "while writing")
-        if "database or disk is full" in str(cause):  # SQLite's words, from under SQLAlchemy, MLflow or Prefect
+        if "database or disk is full" in str(cause):  # SQLite's message, wrapped by SQLAlchemy, MLflow or Prefect
             return _full_disk_message("while writing to a database")
         if (variable := UNREACHABLE.get(type(cause).__name__)) and variable in os.environ:
             address = re.sub(r"//[^/@]*@", "//", os.environ[variable])
@@ -73,7 +73,7 @@ def _full_disk_message(where: str) -> str:
 
 
 def _full_disk_hint() -> str:
-    """A hint for failures whose cause stayed in another process, such as a server that could not write."""
+    """Return a hint at a full disk, for failures whose cause stayed in another process, such as a server."""
     home = os.environ.get("SDLORA_HOME", ".")  # set by the commands that start servers
     try:
         free_bytes = shutil.disk_usage(home).free

@@ -1,4 +1,4 @@
-"""`generate`: draw with an adapter or its base model."""
+"""The command `generate`: images drawn with an adapter or its base model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`images`: list them, look at one, and overrule what the checks decided."""
+"""The command `images`: list images, show one, and overrule the checks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def images(
     reason: Annotated[str | None, typer.Option(help="Only rejected by this check, such as near_duplicate.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many rows.")] = 50,
 ) -> None:
-    """List the images with their verdicts and reasons; or look at one, or overrule its verdict."""
+    """List the images with their verdicts and reasons; show one image, or overrule its verdict."""
     from deployments.cli.images_output import print_images
 
     if context.invoked_subcommand is not None:
@@ -49,7 +49,7 @@ def images(
 
 
 def show(image: ImageArgument, home: HomeOption = DEFAULT_HOME) -> None:
-    """Tell all that is known of one image: captions, checks, look-alikes, snapshots, versions that saw it."""
+    """Show everything known about one image: captions, checks, look-alikes, snapshots, versions trained on it."""
     from deployments.cli.images_output import print_details
     from deployments.cli.stores import existing_store
 
@@ -58,7 +58,7 @@ def show(image: ImageArgument, home: HomeOption = DEFAULT_HOME) -> None:
 
 
 def accept(images: ImagesArgument, why: WhyOption, who: WhoOption = None, home: HomeOption = DEFAULT_HOME) -> None:
-    """Keep images whatever the checks say, now and under any thresholds."""
+    """Keep images regardless of the checks, now and under any thresholds."""
     from deployments.cli.stores import existing_store
 
     with existing_store(home) as store:
@@ -69,7 +69,7 @@ def accept(images: ImagesArgument, why: WhyOption, who: WhoOption = None, home: 
 
 
 def reject(images: ImagesArgument, why: WhyOption, who: WhoOption = None, home: HomeOption = DEFAULT_HOME) -> None:
-    """Leave images out whatever the checks say. Their bytes stay; [bold]purge[/] removes them."""
+    """Leave images out regardless of the checks. Their bytes stay; [bold]purge[/] removes them."""
     from deployments.cli.images_output import print_look_alikes
     from deployments.cli.stores import existing_store
 
@@ -87,7 +87,7 @@ def undo(
     config: ConfigOption = DEMO_CONFIG,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Take a person's decision back, so that the checks decide again: at once, if they have measured the image."""
+    """Take a person's decision back. The checks decide again, immediately if they have measured the image."""
     from deployments.cli.images_output import print_undone
     from deployments.cli.stores import existing_store
     from sdlora.config import load_config
@@ -108,9 +108,9 @@ def rate(
     who: WhoOption = None,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Say how good images are, collected or drawn by a model: training sees good ones more often ([bold]weight_by[/]).
+    """Rate collected or drawn images: training sees good ones more often ([bold]weight_by[/]).
 
-    Each star above three doubles how often, each below halves it. Of several people's ratings the mean counts.
+    Each star above three doubles the frequency; each star below halves it. The mean of several people's ratings counts.
     """
     from deployments.cli.stores import existing_store
 
@@ -137,7 +137,7 @@ def caption(
     config: ConfigOption = DEMO_CONFIG,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Write captions by hand; they stand before those of all sources. Or let a model write those that are missing.
+    """Write captions by hand; they override those of all sources. Or let a model write missing captions.
 
     Example: [bold]sdlora images caption 3f2a91 "a red car" "a car at night"[/]
     """
@@ -145,7 +145,7 @@ def caption(
 
     if auto:
         if image:
-            raise typer.BadParameter("--auto captions all images that lack one; name none of them")
+            raise typer.BadParameter("--auto captions every image without a caption; do not name an image")
         _caption_all(home, config)
         return
     if image is None or bool(texts) == reset:
@@ -168,7 +168,7 @@ def _caption_all(home: Path, config: Path) -> None:
     settings = load_config(config).data
     with existing_store(home) as store, Stages() as stages:
         written = write_captions(store, settings, stages.on_progress)
-    console.print(f"{len(written)} images have a caption by the model now; sources and people go before it.")
+    console.print(f"{len(written)} images have a caption by the model now; captions of sources and people override it.")
     for sha256, text in list(written.items())[:10]:
         console.print(f"  {sha256[:10]} {text}", markup=False)
     if written:
@@ -184,8 +184,8 @@ def purge(
 ) -> None:
     """Take images down for good: bytes and captions go, and collecting them again is refused.
 
-    Their pictures go from caches, pages and grids in the state folder. Tells which snapshots hold them, which versions
-    learnt from them, which other images look alike, and what to remove elsewhere.
+    Their pictures go from caches, pages and grids in the state folder. The output lists snapshots that hold them,
+    versions that learnt from them, images that look alike, and copies to remove elsewhere.
     """
     from deployments.cli.images_output import print_look_alikes, print_purged
     from deployments.cli.stores import existing_store
@@ -218,20 +218,22 @@ def page(
     with existing_store(home) as store:
         written = write_data_page(store, settings, out or home / DATA_PAGE, title="Images")
     if written.trouble:
-        console.print(Text(f"The page does not tell what is new. {written.trouble}", style="yellow"), soft_wrap=True)
+        console.print(
+            Text(f"The data page does not show what is new. {written.trouble}", style="yellow"), soft_wrap=True
+        )
     console.print(f"Open it in a browser: {written.path}", soft_wrap=True)
 
 
 def account_name() -> str:
-    """The name of the account that types, as far as the system knows one."""
+    """Return the name of the account that runs the command, or "somebody" if the system knows none."""
     try:
         return getpass.getuser()
-    except (OSError, KeyError):  # a container may run under a number without a name
+    except (OSError, KeyError):  # a container may run under a user id without a name
         return "somebody"
 
 
 def _print_next_run_note() -> None:
-    console.print("It counts from the next [bold]sdlora run[/]; snapshots made before stay as they are.")
+    console.print("The change counts from the next [bold]sdlora run[/]; existing snapshots stay as they are.")
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

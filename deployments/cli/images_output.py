@@ -1,4 +1,4 @@
-"""What `sdlora images` prints: the list, and all that is known of one image."""
+"""Output of `sdlora images`: the list of images, and the details of one image."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def print_images(home: Path, verdict: Verdict | None, reason: str | None, limit: int) -> None:
-    """The list with its counts."""
+    """Print the list of images with its counts."""
     if not has_store(home):
         console.print(f"No images yet in {home}. Collect some: [bold]sdlora collect FOLDER[/]")
         return
@@ -56,7 +56,7 @@ def print_images(home: Path, verdict: Verdict | None, reason: str | None, limit:
 
 
 def print_details(details: ImageDetails) -> None:
-    """One image: what it is, what was decided and why, and what has seen it."""
+    """Print one image's facts, its decisions with reasons, and the snapshots and versions that hold it."""
     record = details.record
     size = f"{record.width} x {record.height} {record.format or ''}" if record.width else "not decoded"
     verdict = Text.assemble(_in_brief(record), ": ", record.reason or "no check has run yet")
@@ -123,19 +123,19 @@ def print_details(details: ImageDetails) -> None:
 
 
 def print_look_alikes(similar: tuple[Similar, ...]) -> None:
-    """Name the images that a decision about one of them does not reach."""
+    """Print the look-alikes that a decision about an image does not cover."""
     if similar:
         names = ", ".join(f"{image.sha256[:10]} ({image.verdict or 'not judged'})" for image in similar)
         console.print(f"  These look like it and are not touched: {names}", soft_wrap=True)
 
 
 def print_undone(record: ImageRecord) -> None:
-    """What became of an image when a person's decision about it was taken back."""
+    """Print the new verdict of an image after a person's decision about it was taken back."""
     name = record.sha256[:10]
     if record.verdict is None:
         console.print(
-            f"{name} is judged again by the next [bold]sdlora collect[/] or [bold]sdlora run[/]: it was not measured "
-            "yet, or others were judged under other settings (name yours with --config).",
+            f"{name} is judged again by the next [bold]sdlora collect[/] or [bold]sdlora run[/]: it is not measured "
+            "yet, or other images were judged under other settings (name your settings with --config).",
             soft_wrap=True,
         )
         return
@@ -144,7 +144,7 @@ def print_undone(record: ImageRecord) -> None:
 
 
 def print_purged(purged: Purged, cleared: ClearedCopies, elsewhere: Sequence[str]) -> None:
-    """What a takedown did, and what is left to the person."""
+    """Print the effects of a takedown, and the remaining work by hand."""
     details = purged.details
     sha256 = details.record.sha256
     console.print(f"[bold]{sha256[:10]}[/] {escape(purged.override.reason)}", soft_wrap=True)
@@ -178,7 +178,7 @@ def print_purged(purged: Purged, cleared: ClearedCopies, elsewhere: Sequence[str
 
 def _print_remaining_work(details: ImageDetails, elsewhere: Sequence[str]) -> None:
     if elsewhere:
-        console.print("  Remove by hand, in the MLflow that MLFLOW_TRACKING_URI names, whose pages may show it:")
+        console.print("  Remove by hand, in the MLflow that MLFLOW_TRACKING_URI names (its pages may show the image):")
         for line in elsewhere:
             console.print(f"    - {line}", markup=False, soft_wrap=True)
     console.print(
@@ -193,7 +193,7 @@ def _print_remaining_work(details: ImageDetails, elsewhere: Sequence[str]) -> No
 
 
 def _in_brief(row: ImageRecord) -> str:
-    """What became of the image, in a word or two: its place in training, or the check that rejected it."""
+    """Return the verdict in a few words: the image's side of the split, or the check that rejected it."""
     if row.verdict == "rejected":
         return f"rejected: {row.rejected_by}"
     if row.verdict is None:

@@ -1,4 +1,4 @@
-"""`inspect`: what an adapter's file is."""
+"""The command `inspect`: facts about an adapter's file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def inspect(
     file: Annotated[Path, typer.Argument(help="A LoRA's .safetensors file, or an adapter's folder.")],
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Tell what a LoRA file is: method, rank, scale, family, base, words, training, hashes. Anybody's file.
+    """Describe any LoRA file: method, rank, scale, family, base, words, training, hashes.
 
     Example: [bold]sdlora inspect downloaded.safetensors[/]
     """

@@ -1,4 +1,4 @@
-"""`login`: what the pages of Prefect and MLflow ask for."""
+"""The command `login`: user and password for the pages of Prefect and MLflow."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from deployments.cli.terminal import console
 
 
 def login(home: HomeOption = DEFAULT_HOME) -> None:
-    """Show what the pages of Prefect and MLflow ask for. The password is the state folder's, and yours alone."""
+    """Show user and password for the pages of Prefect and MLflow. Each state folder has its own password."""
     from deployments.credentials import credentials_of
     from deployments.running import require_current, running_services
     from sdlora.core.errors import ConfigError
 
     if not home.is_dir():
-        raise ConfigError(f"{home} does not exist. Correct --home, or make it: sdlora up --home {home}")
+        raise ConfigError(f"{home} does not exist. Correct --home, or create the folder: sdlora up --home {home}")
     credentials = credentials_of(home)
     if running := running_services(home):
         require_current(running["prefect"], credentials)

@@ -10,8 +10,8 @@ import typer
 CONFIGS = Path(__file__).parent.parent / "configs"
 DEMO_CONFIG = CONFIGS / "demo.yaml"
 
-# The variable is read before the command alone (`app.py`), and its value handed down as the default: read here, too,
-# it would win over an option that stands earlier.
+# Only the option before the command (`app.py`) reads the variable and passes its value down as the default. Read here,
+# too, the variable would override an option before the command.
 HOME_VARIABLE = "SDLORA_HOME"
 HomeOption = Annotated[
     Path,
@@ -23,4 +23,4 @@ ConfigOption = Annotated[
 ]
 DEFAULT_HOME = Path(".sdlora")
 DATA_PAGE = Path("pages", "data.html")
-"""The images as they are today, below the state folder; `tasks.data_page` names those of snapshots."""
+"""The data page of today's images, below the state folder; `tasks.data_page` names the pages of snapshots."""

@@ -1,4 +1,4 @@
-"""`pretrain`: a base model from nothing but the collected images."""
+"""The command `pretrain`: a base model from nothing but the collected images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def pretrain(
         Path | None, typer.Option("--config", "-c", help="YAML file with pretraining settings.", dir_okay=False)
     ] = None,
 ) -> None:
-    """Make a base model from nothing but the collected images. Takes hours; an interrupted run goes on.
+    """Make a base model from nothing but the collected images. Takes hours; an interrupted run continues.
 
     Collect captioned images first: [bold]sdlora collect FOLDER[/].
     """

@@ -1,4 +1,4 @@
-"""`run`: turn the loop once."""
+"""The command `run`: one pass of the loop."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def run(
         bool, typer.Option("--show-config", help="Print every setting and where it comes from, and do nothing.")
     ] = False,
 ) -> None:
-    """Turn the loop once: collect, clean, fine-tune, duel with the champion, publish.
+    """Run the loop once: collect, clean, fine-tune, duel with the champion, publish.
 
-    Nothing has to run beforehand. An interrupted run goes on with the same command.
+    No server has to run beforehand. An interrupted run continues with the same command.
 
     Example: [bold]sdlora run --config my-style.yaml[/]
     """
@@ -59,7 +59,7 @@ def retrain(config_file: Path, home: Path, force: bool, flags: Sequence[str] = (
 
     started_at = time.monotonic()
     home = home.resolve()
-    config = load_config(config_file, parse_flags(flags))  # before anything is started: a misspelt key costs no waiting
+    config = load_config(config_file, parse_flags(flags))  # before any server starts, so that a misspelt key fails fast
     release = None if force else unchanged_release(config, home)
     if release is None:
         release = _run_flow(config, home, force)

@@ -1,4 +1,4 @@
-"""What `sdlora run` and `sdlora demo` print: the outcome, the scores, the settings."""
+"""Output of `sdlora run` and `sdlora demo`: the outcome, the scores, the settings."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def print_release(release: Release, seconds: float) -> None:
         console.print(f"Nothing new: {number} was made from exactly these images and settings.")
     try:
         console.print(duel_table(load_duel(release.run.evaluation)))
-    except EvaluationError as error:  # cleared away by hand; the registry still knows the outcome
+    except EvaluationError as error:  # removed by hand; the registry still has the outcome
         console.print(f"[yellow]{error}[/]")
     verdict = "[green]passed the gate: it is the champion[/]" if release.promoted else "[yellow]is not promoted[/]"
     console.print(f"[bold]{number}[/] {verdict}")
@@ -53,7 +53,7 @@ def print_release(release: Release, seconds: float) -> None:
 
 
 def settings_table(settings: Sequence[Setting]) -> Table:
-    """Every setting with its value and where it comes from."""
+    """Build a table of every setting with its value and origin."""
     table = Table(title="value and origin of every setting", title_justify="left", title_style="dim")
     for column in ("setting", "value", "from"):
         table.add_column(column, overflow="fold")
@@ -71,7 +71,7 @@ def _value_text(value: object) -> str:
 
 
 def duel_table(duel: Duel) -> Table:
-    """The scores of all contestants, with 95 % intervals where they were measured."""
+    """Build a table of all contestants' scores, with 95 % intervals where they were measured."""
     present = [name for name in CONTESTANTS if name in duel.scores]
     title = f"{len(duel.samples)} held-out images, the same prompts and seeds for all; [95 % interval]"
     table = Table(title=title, title_justify="left", title_style="dim")

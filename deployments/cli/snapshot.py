@@ -1,4 +1,4 @@
-"""`snapshot`: what versions were trained on, and what has changed between two of them."""
+"""The command `snapshot`: the image lists that versions were trained on, and their differences."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def show(
     home: HomeOption = DEFAULT_HOME,
     limit: LimitOption = 10,
 ) -> None:
-    """Tell what one snapshot holds, what it changed, and which versions learnt from it."""
+    """Show one snapshot: its images, its changes, and the versions trained on it."""
     from deployments.cli.stores import existing_store
     from sdlora.core.errors import DataError
     from sdlora.data.snapshot import load_snapshot
@@ -84,7 +84,7 @@ def show(
 
 
 def diff(old: DigestArgument, new: DigestArgument, home: HomeOption = DEFAULT_HOME, limit: LimitOption = 10) -> None:
-    """Tell what the second snapshot changes over the first: images that came, went, or have other captions."""
+    """Compare two snapshots: images added, removed, or with other captions, weights or masks."""
     from deployments.cli.stores import existing_store
     from sdlora.data.snapshot import load_snapshot
 
@@ -96,7 +96,7 @@ def diff(old: DigestArgument, new: DigestArgument, home: HomeOption = DEFAULT_HO
 
 
 def _print_weights(snapshot: Snapshot) -> None:
-    """How many images weigh what, where they do not all weigh the same, and what share of training each group is."""
+    """Print each weight's number of images and share of training, unless all weights are equal."""
     counts = Counter(row.weight for row in snapshot.train)
     if len(counts) < 2:
         return
@@ -114,7 +114,7 @@ def _print_changes(title: str, old: Snapshot | None, new: Snapshot, limit: int) 
     counts += f", {len(changes.remasked)} another mask" if changes.remasked else ""
     console.print(f"[bold]{title}:[/] {counts}")
     if old is None:
-        return  # all of it is new
+        return  # all images are new
     before = {row.sha256: row for row in old.rows}
     after = {row.sha256: row for row in new.rows}
     added = [(sha256, after[sha256].captions[0]) for sha256 in changes.added]

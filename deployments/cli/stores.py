@@ -1,4 +1,4 @@
-"""Opening the image database for a command."""
+"""The image database of a state folder, opened for a command."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def existing_store(home: Path) -> Iterator[ImageStore]:
-    """The store of `home`; a misspelt folder makes no new one.
+    """Open the store of `home`; a misspelt folder creates no store.
 
     Raises:
-        DataError: nothing was ever collected there.
+        DataError: no image was collected there.
     """
     from sdlora.core.errors import DataError
     from sdlora.store.image_store import ImageStore
@@ -28,7 +28,7 @@ def existing_store(home: Path) -> Iterator[ImageStore]:
 
 
 def has_store(home: Path) -> bool:
-    """Whether images may have been collected; a server that the environment names is believed."""
+    """Return True if images may exist. A database server that the environment names counts as yes, unasked."""
     from sdlora.store.location import StoreLocation
 
     return StoreLocation.of_home(home).may_hold_images

@@ -1,4 +1,4 @@
-"""What the terminal shows while work is done: one bar per stage with the time left."""
+"""Progress in the terminal: one bar per stage with the time left."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ PLAIN_INTERVAL_SECONDS = 20.0
 
 
 class Stages(Listener):
-    """A listener for the library's progress. Where the output is not a terminal, a line now and then.
+    """A listener that shows the library's progress as bars; without a terminal, as a line every 20 s.
 
-    What the library warns of (images passed over, a damaged checkpoint) is shown, too; the rest stays in the log file.
+    Warnings of the library (skipped images, a damaged checkpoint) are shown, too; other log lines stay in the log file.
     """
 
     def __init__(self, output: Console = console) -> None:
@@ -76,7 +76,7 @@ class Stages(Listener):
             self._print_line(stage, done, total)
 
     def on_metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Show the newest loss behind the bar that is moving, with what was last measured on held-out images."""
+        """Show the newest loss after the moving bar, with the last scores on held-out images."""
         if "bf16_speedup" in values:
             self.console.print(f"bf16 is {values['bf16_speedup']:.2f} times as fast as fp32 here, measured")
         if "validation_loss" in values:
@@ -105,7 +105,7 @@ class Stages(Listener):
             return
         if done == total and self._printed_at.get(stage) == float("inf"):
             return
-        if not total:  # not known yet
+        if not total:  # the total is still unknown
             self._printed_at[stage] = now
             self.console.print(f"{stage}: {done}, {clock(now - started_at)}")
             return
@@ -116,7 +116,7 @@ class Stages(Listener):
 
 
 class _Warnings(logging.Handler):
-    """Shows what the library warns of, between the bars."""
+    """A log handler that prints the library's warnings between the bars."""
 
     def __init__(self, stages: Stages) -> None:
         super().__init__(logging.WARNING)
@@ -127,7 +127,7 @@ class _Warnings(logging.Handler):
 
 
 class _TimeColumn(ProgressColumn):
-    """Time left while a stage runs, the time it took when it is done."""
+    """The time left while a stage runs, then the time that the stage took."""
 
     def render(self, task: Task) -> Text:
         if task.finished:
@@ -138,6 +138,6 @@ class _TimeColumn(ProgressColumn):
 
 
 def clock(seconds: float) -> str:
-    """75 -> "1:15"."""
+    """Format seconds as minutes and seconds: 75 gives "1:15"."""
     minutes, remainder = divmod(round(seconds), 60)
     return f"{minutes}:{remainder:02d}"

@@ -1,4 +1,4 @@
-"""`up`: Prefect, MLflow and a worker on this machine."""
+"""The command `up`: Prefect, MLflow and a worker on this machine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def up(
         int, typer.Option(envvar="SDLORA_MLFLOW_PORT", min=1, max=65535, help="Port of the MLflow page.")
     ] = MLFLOW_PORT,
 ) -> None:
-    """Start Prefect, MLflow and a worker here, with the flows ready to be run from the browser.
+    """Start Prefect, MLflow and a worker on this machine, with the flows ready to run from the browser.
 
     The form of `retrain` starts with the settings of --config. Stop everything with Ctrl-C.
     """
@@ -35,6 +35,8 @@ def up(
         settings,
         prefect_port,
         mlflow_port,
-        lambda text: console.print(text, markup=False, soft_wrap=True),  # a password on two lines cannot be copied
-        sys.stdout.isatty(),  # rich also calls a pipe a terminal, where FORCE_COLOR is set
+        lambda text: console.print(
+            text, markup=False, soft_wrap=True
+        ),  # soft_wrap: a password broken over two lines cannot be copied
+        sys.stdout.isatty(),  # with FORCE_COLOR, rich takes a pipe for a terminal, too
     ).run()
