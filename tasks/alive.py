@@ -1,7 +1,7 @@
-"""Which flow runs live, told by the kernel: each holds a lock on a file of its own, and a killed one leaves it free.
+"""Detection of killed flow runs: each run holds a lock on a file of its own, which the kernel frees at its end.
 
-Prefect learns of a run's end from the run itself. One that is killed with its worker, or in a terminal, would stay
-"Running" in its database for ever.
+Prefect learns of a run's end from the run itself. A run that is killed with its worker, or in a terminal, would stay
+"Running" in Prefect's database for ever.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ _MESSAGE = "Its process ended without a word."
 
 @contextmanager
 def flow_run_alive(home: Path) -> Iterator[None]:
-    """Show that the current flow run lives for the length of the block; first clear away runs that do not."""
+    """Hold the current flow run's lock for the length of the block; first mark killed runs as crashed."""
     folder = private_folder(home / FOLDER)
     crash_killed(home)
     path = folder / str(get_run_context().flow_run.id)  # type: ignore[union-attr]  # only flows call this
     descriptor, draft = tempfile.mkstemp(dir=folder, prefix=".")
     with os.fdopen(descriptor):
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        Path(draft).rename(path)  # locked before anybody can find it
+        Path(draft).rename(path)  # the file is locked before it gets its name
         try:
             yield
         finally:
@@ -51,13 +51,13 @@ def flow_run_alive(home: Path) -> Iterator[None]:
 
 
 def crash_killed(home: Path) -> list[str]:
-    """Mark as crashed what the server calls running although its process is gone; returns the names of the runs."""
+    """Mark runs as crashed that the server calls running although their process is gone; return their names."""
     names = []
     for path in _unlocked_files(home / FOLDER):
         with get_client(sync_client=True) as client:
             try:
                 run = client.read_flow_run(UUID(path.name))
-            except (ObjectNotFound, ValueError):  # of another server
+            except (ObjectNotFound, ValueError):  # the run of another server
                 continue
             if run.state is not None and run.state.type in ACTIVE_STATES:
                 _mark_crashed(client, run)
@@ -67,9 +67,10 @@ def crash_killed(home: Path) -> list[str]:
 
 
 def crash_unclaimed(home: Path, older_than_seconds: float) -> list[str]:
-    """Mark as crashed every run of the server that nobody works on; for a server that serves this state folder alone.
+    """Mark every run as crashed that no process works on; return their names.
 
-    A run from a terminal is only seconds without its lock, and a worker that starts one dies with its server.
+    The server must serve only this state folder. A run from a terminal gets its lock within seconds, hence
+    `older_than_seconds`. A worker that starts a run ends with its server.
     """
     names = crash_killed(home)
     states = {"type": {"any_": [*ACTIVE_STATES, StateType.PENDING]}}
@@ -93,7 +94,7 @@ def _is_held(path: Path) -> bool:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except FileNotFoundError:  # it has just ended by itself
+    except FileNotFoundError:  # the run has just ended
         return True
     return False
 

@@ -1,4 +1,4 @@
-"""Stage 3: the base model, checked and named by its digest."""
+"""Stage 3: the base model, checked and identified by its digest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tasks.run_log import log_text, run_log
 
 @task(name="prepare base model", persist_result=False)
 def prepare_base_model(config: BaseModelConfig, home: Path) -> BaseModelRef:
-    """Find the base model's folder (downloads only a pinned hub revision) and check its files."""
+    """Find the base model's folder and check its files; only a pinned hub revision is downloaded."""
     from sdlora.models.files.sources import load_base_model
 
     base = load_base_model(config, home)

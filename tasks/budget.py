@@ -1,4 +1,4 @@
-"""What is held equal between ways to train: steps, or the time that they take on this machine."""
+"""The budget that ways to train share: optimiser steps, or their time on this machine."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _TRIAL_STEPS, _TRIAL_REPORTS = 40, 8
 
 
 def with_training(config: PipelineConfig, **settings: Any) -> PipelineConfig:
-    """The configuration with other training settings; what is empty and follows from them is filled later."""
+    """Return the configuration with other training settings; empty settings are filled later."""
     return config.model_copy(update={"training": config.training.model_copy(update=settings)})
 
 
 def trial_of(config: PipelineConfig) -> PipelineConfig:
-    """The configuration of a short trial, which only tells how fast a way to train is."""
+    """Return the configuration of a short trial, which only measures the speed of a way to train."""
     trial = with_training(
         config, steps=_TRIAL_STEPS, log_every_steps=_TRIAL_STEPS // _TRIAL_REPORTS, keep="last", sample_every_steps=None
     )
@@ -31,14 +31,14 @@ def trial_of(config: PipelineConfig) -> PipelineConfig:
 
 
 def steps_of_equal_seconds(steps: Mapping[str, int], trial: Callable[[str], Trained]) -> dict[str, int]:
-    """By way, how many steps take as long as those of the first way.
+    """Compute the steps of every way that take as long as those of the first way.
 
-    Every way is trained for a few steps first, one after the other; these trials are kept, so a continued comparison
-    has the same numbers. Only steps are timed: loading and measuring are the same for all.
+    Every way is trained for a few steps first, one after the other. The trials' results are kept, so a continued
+    comparison has the same numbers. Only steps are timed: loading and measuring take the same time for every way.
 
     Args:
         steps: by way, the steps of its settings; the first way sets the time.
-        trial: trains one way as `trial_of` says.
+        trial: trains one way with the settings of `trial_of`.
     """
     rates = {way: _images_per_second(trial(way)) for way in steps}
     reference = next(iter(steps))
@@ -49,4 +49,4 @@ def _images_per_second(trained: Trained) -> float:
     folder: Path = (trained.adapter or trained.model).folder.parent
     points = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     rates = [float(point["images_per_second"]) for point in points if "images_per_second" in point]
-    return median(rates[1:] or rates)  # the first ones also pay for what is made once
+    return median(rates[1:] or rates)  # the first rate includes one-time work

@@ -1,4 +1,4 @@
-"""Stage 1: bring new images into the image database and judge every one of them."""
+"""Stage 1: new images into the image database, and a verdict for every image."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LOGGED_EXAMPLES = 5  # of each kind in the log; the data page has all
     persist_result=False,
 )
 def collect_images(config: DataConfig, home: Path) -> tuple[CollectReport, ...]:
-    """Read every source; images that are known already cost nothing."""
+    """Read every source; known images cost nothing."""
     progress, reports = task_progress(), []
     with ImageStore.open(home) as store:
         for source in config.sources:
@@ -40,7 +40,7 @@ def collect_images(config: DataConfig, home: Path) -> tuple[CollectReport, ...]:
 
 @task(name="clean images", persist_result=False)
 def clean_images(collected: tuple[CollectReport, ...], config: DataConfig, home: Path) -> CleanReport:
-    """Run the checks that an image lacks, and decide every image by the thresholds of today."""
+    """Run the checks that an image lacks, and decide every image by the current thresholds."""
     with ImageStore.open(home) as store:
         report = clean(store, config, on_progress=task_progress(), measurer=measurer())
         _log_verdicts(store, report)
@@ -68,7 +68,7 @@ def _log_source(report: CollectReport) -> None:
     for file in report.skipped[:LOGGED_EXAMPLES]:
         log.info("not read: %s: %s", log_text(file.path), log_text(file.reason))
     for name in report.unmatched[:LOGGED_EXAMPLES]:
-        log.info("not there, although the captions name it: %s", log_text(name))
+        log.info("missing, although the captions name it: %s", log_text(name))
 
 
 def _log_verdicts(store: ImageStore, report: CleanReport) -> None:

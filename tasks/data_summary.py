@@ -1,4 +1,4 @@
-"""What the report tells of the images: which were learnt from, which were left out, and why."""
+"""Summary of the images for the report: trained and rejected images, and the reasons."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from sdlora.release.record import DataSummary, RejectedImage
 from sdlora.store.image_store import ImageStore
 from sdlora.store.records import ImageRecord
 
-SHOWN_REJECTED = 48  # the report shows them as thumbnails
+SHOWN_REJECTED = 48  # thumbnails in the report
 UNKNOWN = "not stated"
 
 
 def summarise_data(store: ImageStore, snapshot_digest: str) -> DataSummary:
-    """Counts, origins and captions of a snapshot, and the rejected images of the database."""
+    """Summarise counts, origins and captions of a snapshot, and the rejected images of the database."""
     snapshot = load_snapshot(store, snapshot_digest)
     trained = {row.sha256 for row in snapshot.train}
     records = [record for record in store.images("accepted") if record.sha256 in trained]
@@ -35,7 +35,7 @@ def summarise_data(store: ImageStore, snapshot_digest: str) -> DataSummary:
 def _rejected(store: ImageStore, record: ImageRecord) -> RejectedImage:
     try:
         content = store.read_bytes(record.sha256)
-    except DataError:  # the file was damaged or purged; what is known of it can still be told
+    except DataError:  # damaged or purged: its name and reason are still known
         content = None
     name = record.files[0] if record.files else record.sha256[:12]
     return RejectedImage(name=name, reason=record.reason or "", content=content, sha256=record.sha256)

@@ -1,4 +1,4 @@
-"""Draw images with a registered adapter and remember them. Plain functions: the terminal calls them without Prefect."""
+"""Drawing with a registered adapter: plain functions, because the terminal calls them without Prefect."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NO_ADAPTERS = "There are no adapters in {home} yet. Train one (sdlora demo), or
 
 @dataclass(frozen=True)
 class Model:
-    """What draws: a base model, with an adapter or without."""
+    """A base model, with an adapter or without."""
 
     label: str
     base: BaseModelRef
@@ -29,7 +29,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Drawing:
-    """What to draw, and how."""
+    """The prompt, seeds and sampler settings of a drawing."""
 
     prompt: str
     seed: int = 0
@@ -40,17 +40,17 @@ class Drawing:
 
 
 def find_model(which: str, name: str | None, home: Path) -> Model:
-    """The model that a person means.
+    """Find the base model and adapter that a person names.
 
     Args:
         which: "base", "champion", another alias, or a version's number.
         name: the line of adapters; may be left out if there is only one.
     Raises:
-        ConfigError: nothing is known under these words.
+        ConfigError: no such version or alias, or several lines of adapters and no name.
     """
     from sdlora.models.files.sources import load_base_model
 
-    if which != "base" and not has_records(home):  # a misspelt folder is not made
+    if which != "base" and not has_records(home):  # a misspelt folder is not created
         raise ConfigError(_NO_ADAPTERS.format(home=home))
     registry = Registry(home)
     name = name or _only_name(registry)

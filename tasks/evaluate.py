@@ -1,4 +1,4 @@
-"""Stages 5 and 6: the duel, and what the gate makes of it."""
+"""Stages 5 and 6: the duel and the gate's decision."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from tasks.tracking import Registry
 
 @task(name="find champion", persist_result=False)
 def find_champion(name: str, base: BaseModelRef, run: RunRef, home: Path) -> AdapterRef | None:
-    """The adapter to beat, if there is one.
+    """Find the champion that the candidate has to beat; None if there is none.
 
     Raises:
-        ConfigError: it was made for another base model, so the two could not be compared.
+        ConfigError: the champion was made for another base model, so the two cannot be compared.
     """
     registry = Registry(home)
     champion = registry.rival_of(name, run_digest=run.digest)
@@ -44,7 +44,7 @@ def find_champion(name: str, base: BaseModelRef, run: RunRef, home: Path) -> Ada
     return registry.fetch(champion, home)
 
 
-@task(name="duel", persist_result=False)  # a finished duel on the same inputs is read back and checked by the library
+@task(name="duel", persist_result=False)  # the library reads a finished duel on the same inputs back
 def run_duel(
     base: BaseModelRef,
     candidate: AdapterRef,

@@ -1,6 +1,6 @@
-"""Measuring images on many machines: one Prefect task per shard on a Dask cluster, found by SDLORA_DASK_ADDRESS.
+"""Measuring images on a Dask cluster, which SDLORA_DASK_ADDRESS names: one Prefect task per shard.
 
-Workers read and write the blob store alone; this process records what they find, so that the database has one writer.
+Workers read and write only the blob store. This process records their results, so the database has one writer.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _CONNECT_SECONDS = 30
 
 
 def measurer() -> Measurer:
-    """Who measures images: the Dask cluster that the environment names, else this machine."""
+    """Return the measurer: the Dask cluster that the environment names, else this machine."""
     address = os.environ.get(ADDRESS)
     return measure_on_dask(address) if address else measure_all
 
 
 def measure_on_dask(address: str) -> Measurer:
-    """A measurer that hands shards to the workers of the Dask scheduler at `address`.
+    """Return a measurer that submits shards to the Dask scheduler at `address`.
 
     Raises:
         ConfigError: prefect-dask is not installed.
@@ -55,7 +55,7 @@ def measure_on_dask(address: str) -> Measurer:
         _measure_shards(runner, shards)
         for shard in shards:
             scores = results.read(shard)
-            # Workers died over a shard without a result. Here an image that ends its process is told from the others.
+            # Workers died over a shard without a result. `measure_all` finds the image that ends its process.
             shard_sizes = {sha256: sizes[sha256] for sha256 in shard.shas}
             yield from measure_all(blobs, shard_sizes, max_pixels, background) if scores is None else scores
             results.remove(shard)
@@ -71,15 +71,15 @@ def measure_on_dask(address: str) -> Measurer:
     persist_result=False,
 )
 def measure_one_shard(shard: Shard) -> str:
-    """On a worker: measure the images of a shard; returns the name of the result."""
+    """Measure the images of a shard on a worker; return the result's name."""
     return measure_shard(shard)
 
 
 def _measure_shards(runner: DaskTaskRunner, shards: list[Shard]) -> None:
-    """Run a flow of one task per shard; those whose worker died are left without a result."""
+    """Run a flow with one task per shard; a shard whose worker died gets no result."""
     from distributed import KilledWorker
 
-    # Shards are no parameters of the flow: the server need not keep a million digests.
+    # Shards are not parameters of the flow, so the server does not store a million digests.
     @flow(name="measure images", task_runner=runner, persist_result=False)  # type: ignore[arg-type]  # its own futures
     def measure_images(images: int) -> None:
         for future in [measure_one_shard.submit(shard) for shard in shards]:
@@ -100,7 +100,7 @@ def _task_runner(address: str) -> DaskTaskRunner:
 
 
 def _require_workers(address: str) -> None:
-    """Look whether the scheduler answers, before Prefect wraps what is wrong in words of its own."""
+    """Raise `ConfigError` without a scheduler or workers, before Prefect wraps the cause in messages of its own."""
     from distributed import Client
 
     try:

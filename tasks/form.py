@@ -1,7 +1,7 @@
-"""A style's file as the parameters of a run, and back: what a form, a schedule and a typed command have in common.
+"""Conversion between a style's file and the parameters of a run, for forms, schedules and typed commands.
 
-The parameters that people use are flat; all other settings are in `advanced`, by the file's own sections and keys.
-Whatever the file leaves empty is in neither, so that it is empty for every way to start a run.
+Common settings are flat parameters; all other settings are in `advanced`, by the file's sections and keys. A setting
+that the file leaves empty is in neither, so it is empty for every way to start a run.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from sdlora.pretraining.config import PretrainPlan
 
 @dataclass(frozen=True)
 class Form(Generic[ConfigFile]):
-    """How a configuration file and the parameters of a flow correspond.
+    """The mapping between a configuration file and the parameters of a flow.
 
     Attributes:
-        model: what the file holds.
-        flat: parameters of their own, by where they stand in the file.
-        sections: what `advanced` may hold.
+        model: the model of the file.
+        flat: path in the file of each flat parameter.
+        sections: allowed keys of `advanced`.
     """
 
     model: type[ConfigFile]
@@ -32,7 +32,7 @@ class Form(Generic[ConfigFile]):
     sections: tuple[str, ...]
 
     def advanced_schema(self) -> dict[str, Any]:
-        """The JSON schema of `advanced`: Prefect's server refuses an unknown section before anything is queued."""
+        """Return the JSON schema of `advanced`, with which the server refuses an unknown section before queueing."""
         return {
             "type": "object",
             "propertyNames": {"enum": list(self.sections)},
@@ -40,7 +40,7 @@ class Form(Generic[ConfigFile]):
         }
 
     def parameters(self, config: ConfigFile) -> dict[str, Any]:
-        """The parameters that say what the file says, and nothing that it leaves empty."""
+        """Return the parameters that equal the file; settings that the file leaves empty are absent."""
         settings = without_empty(config.model_dump(mode="json", exclude_unset=True), self.model)
         flat = {}
         for parameter, (*sections, key) in self.flat.items():
@@ -53,7 +53,7 @@ class Form(Generic[ConfigFile]):
         return {**flat, "advanced": advanced} if advanced else flat
 
     def config(self, advanced: Mapping[str, Any], **flat: Any) -> ConfigFile:
-        """The configuration that the parameters of a run describe.
+        """Build the configuration from the parameters of a run.
 
         Args:
             advanced: settings by section and key.
@@ -110,8 +110,8 @@ PLAN = Form(
     ("data", "model"),
 )
 
-# The form of Prefect's page and the check of its server follow the JSON schema: `int | None` would become a choice of
-# types, where an empty box is meant. In Python the values go to a form's `config`, which refuses in our own words.
+# The form of Prefect's page and the check of its server follow the JSON schema. `int | None` would become a choice of
+# types instead of a box that may stay empty. In Python, `Form.config` checks the values, with messages of our own.
 Name = Annotated[str, WithJsonSchema({"type": "string", "pattern": NAME_PATTERN})]
 Count = Annotated[int | None, WithJsonSchema({"type": "integer", "minimum": 1})]
 LearningRate = Annotated[float | None, WithJsonSchema({"type": "number", "exclusiveMinimum": 0})]

@@ -1,4 +1,4 @@
-"""Draw images from a Prefect run."""
+"""Drawing as a Prefect task."""
 
 from __future__ import annotations
 

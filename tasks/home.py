@@ -1,4 +1,4 @@
-"""The state folder of a run that names none: the worker's, or the one that a terminal works in."""
+"""The default state folder of a run: the worker's, or the terminal's."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ HOME = "SDLORA_HOME"
 DEFAULT_HOME = Path(".sdlora")
 
 Home = SkipJsonSchema[Path | None]
-"""A flow's parameter that no form shows: a run works where its worker does."""
+"""A flow's parameter that no form shows: a run uses its worker's state folder."""
 
 
 def state_folder(home: Path | None) -> Path:
-    """`home` in full; if none is given, what SDLORA_HOME names, else `.sdlora` in the current folder."""
+    """Return `home`, else the folder that SDLORA_HOME names, else `.sdlora`, as an absolute path."""
     return (home or Path(os.environ.get(HOME) or DEFAULT_HOME)).resolve()

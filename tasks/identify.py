@@ -1,4 +1,4 @@
-"""Which run of the loop this is, and whether it was done before."""
+"""Identity of a run of the loop, and the release of an earlier equal run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tasks.version_page import REPORT
 
 @task(name="identify run", persist_result=False)
 def identify_run(base: BaseModelRef, snapshot: SnapshotRef, config: ResolvedConfig, home: Path) -> RunRef:
-    """Name the run by the digest of all that decides its adapter; equal inputs find what was done before."""
+    """Name the run by the digest of all inputs of its adapter, so that equal inputs find earlier results."""
     digest = run_digest(base.digest, snapshot.digest, config.lora, config.training, base.quantize)
     run_log().info("Run %s", digest)
     return RunRef(digest=digest, folder=home / "runs" / config.name / digest[:16])
@@ -28,9 +28,9 @@ def identify_run(base: BaseModelRef, snapshot: SnapshotRef, config: ResolvedConf
 
 @task(name="find release", persist_result=False)
 def find_release(run: RunRef, name: str, home: Path) -> Release | None:
-    """The version that this run led to before, if publishing it came to its end."""
+    """Find the version of an earlier equal run; None unless its publishing was completed."""
     report = task_progress()
-    report("look into the registry", 0, 1)  # the first look makes its tables, which takes seconds
+    report("look into the registry", 0, 1)  # the first query creates its tables, which takes seconds
     registry = Registry(home)
     version = registry.find(name, run_digest=run.digest)
     report("look into the registry", 1, 1)

@@ -1,4 +1,4 @@
-"""One training at a time in a state folder, whoever started it: a worker, a terminal, a notebook."""
+"""The training lock: one training at a time in a state folder, from a worker, a terminal or a notebook."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ LOCK_FILE = "training.lock"
 
 @contextmanager
 def training_lock(home: Path) -> Iterator[None]:
-    """Hold the state folder's training lock; the system frees it when the process ends, however it ends.
+    """Hold the state folder's training lock; the kernel frees the lock when the process ends, even by a kill.
 
     Raises:
-        TrainingError: another process holds it.
+        TrainingError: another process holds the lock.
     """
     home.mkdir(parents=True, exist_ok=True)
     with os.fdopen(private_file(home / LOCK_FILE), "r+") as file:

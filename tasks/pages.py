@@ -1,4 +1,4 @@
-"""The markdown pages that a run shows in Prefect. Text from captions and files is escaped."""
+"""Markdown pages of a run in Prefect. Text from captions and files is escaped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ JPEG_QUALITY = 85
 
 
 def images_page(collected: Sequence[CollectReport], cleaned: CleanReport) -> str:
-    """What came in, what is kept, and why the rest is not."""
+    """Format the page of the images: new images, verdicts, and reasons of rejections."""
     sources = [
         [report.source, str(report.files), str(report.new), str(report.skipped_count + report.unmatched_count)]
         for report in collected
@@ -39,13 +39,13 @@ def images_page(collected: Sequence[CollectReport], cleaned: CleanReport) -> str
         table(["all images by verdict", "count"], verdicts),
     ]
     if rejected:
-        parts += ["### Turned down in this run", table(["image", "check", "reason"], rejected)]
+        parts += ["### Rejected in this run", table(["image", "check", "reason"], rejected)]
     return "\n\n".join(parts)
 
 
 @dataclass(frozen=True)
 class Link:
-    """Something to open: in a browser where a server shows it, else as a file."""
+    """A link to a server's page, or a file's path if no server shows it."""
 
     label: str
     address: str | None
@@ -58,12 +58,12 @@ class Link:
 
 
 def result_page(title: str, verdict: str, decision: Decision, duel: Duel, folder: Path, links: Sequence[Link]) -> str:
-    """What came of a run, on one page: the decision, where to look, the pictures, the scores, every check.
+    """Format the page of a run: the decision, links, pictures, scores and every check.
 
     Args:
         title: the version.
         verdict: the decision in a few words.
-        folder: the duel's, with its pictures.
+        folder: the folder of the duel and its pictures.
     """
     checks = [["passed" if check.passed else "failed", check.name, check.reason] for check in decision.checks]
     return "\n\n".join(
@@ -82,13 +82,13 @@ def result_page(title: str, verdict: str, decision: Decision, duel: Duel, folder
 
 
 def leading_checks(decision: Decision) -> list[GateCheck]:
-    """List the failed checks, then the first check if it passed: it says whether the candidate is better at all."""
+    """List the failed checks, then the first check if it passed: the result of the comparison itself."""
     failed = [check for check in decision.checks if not check.passed]
     return failed + [check for check in decision.checks[:1] if check.passed]
 
 
 def nothing_new_page(title: str, reasons: Sequence[str], links: Sequence[Link]) -> str:
-    """The end of a run that found nothing to do."""
+    """Format the page of a run that found nothing new."""
     return "\n\n".join(
         [
             f"## Nothing new: {markdown_text(title)} was made from the same images with the same settings",
@@ -99,7 +99,7 @@ def nothing_new_page(title: str, reasons: Sequence[str], links: Sequence[Link]) 
 
 
 def links_line(links: Sequence[Link]) -> str:
-    """All links in a line; paths, one a line, where no server shows them, and what would."""
+    """Format links on one line; with a path among them, one a line, plus the command that serves the pages."""
     targets = [link for link in links if link.markdown()]
     if all(link.address for link in targets):
         return " · ".join(link.markdown() for link in targets)
@@ -108,13 +108,13 @@ def links_line(links: Sequence[Link]) -> str:
 
 
 def drawings_page(model: str, prompt: str, paths: Sequence[Path]) -> str:
-    """Generated images side by side."""
+    """Format generated images as a row."""
     images = " ".join(inline_image(path, path.name) for path in paths)
     return f"## {markdown_text(prompt)}\n\n{markdown_text(model)}\n\n{images}"
 
 
 def inline_image(path: Path, title: str) -> str:
-    """A JPEG inside the page, so that it needs no server; `MAX_TILE_PX` bounds it to 4 x 16 tiles."""
+    """Embed a JPEG in the page, so that no server is needed; its size is at most 4 x 16 tiles of `MAX_TILE_PX`."""
     with Image.open(path) as image:
         small = image.convert("RGB")
     small.thumbnail((4 * MAX_TILE_PX, 16 * MAX_TILE_PX))

@@ -1,4 +1,4 @@
-"""Make a base model from a snapshot, with curves in MLflow."""
+"""Pretraining of a base model from a snapshot, with curves in MLflow."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tasks.versions import code_version
 
 @task(name="pretrain base model", persist_result=False)
 def pretrain_base_model(snapshot: SnapshotRef, plan: PretrainPlan, home: Path) -> BaseModelRef:
-    """Train all stages, or go on where an interrupted run stopped; the same inputs find the same folder."""
+    """Train all stages, or continue an interrupted run; equal inputs find the same folder."""
     identity = hashlib.sha256(f"{snapshot.digest}/{plan.model.model_dump_json()}".encode()).hexdigest()
     folder = home / "bases" / f"{plan.name}-{identity[:12]}"
     model = folder / "model"

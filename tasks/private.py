@@ -1,4 +1,4 @@
-"""Files and folders of the state folder that other users of the machine can neither read nor lock."""
+"""Private files and folders: other users of the machine can neither read nor lock them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def private_folder(path: Path) -> Path:
-    """Make a folder that other users of the machine cannot look into, also of one that is there."""
+    """Create a folder that other users of the machine cannot read, or make an existing one private."""
     path.mkdir(parents=True, exist_ok=True)
-    if path.stat().st_mode & OTHERS:  # left alone where it is right: the file system may be mounted for reading only
+    if path.stat().st_mode & OTHERS:  # only if needed: the file system may be read-only
         path.chmod(0o700)
     return path
 
 
 def private_file(path: Path) -> int:
-    """Open a lock's file for reading and writing; returns its descriptor.
+    """Open a lock's file for reading and writing; return its descriptor.
 
-    A user who can open a file can lock it, and keep it locked. Other users must not.
+    The mode is 0600, because a user who can open a file can also lock it and keep the lock.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     os.fchmod(descriptor, 0o600)

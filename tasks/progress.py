@@ -1,4 +1,4 @@
-"""Where a stage's progress goes: to the run page in Prefect, and to whoever listens in this process."""
+"""Progress of a stage: to the run's page in Prefect, and to a listener in this process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Have the progress and the metrics of every task that runs in this process within the block passed on."""
+    """Pass the progress and metrics of this process's tasks to `listener` for the length of the block."""
     token = _listener.set(listener)
     try:
         yield
@@ -35,7 +35,7 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 def task_progress() -> OnProgress:
-    """A callback for the library that keeps the progress bar of the running flow."""
+    """Return a callback for the library that updates the progress bar of the running flow."""
     listener = _listener.get()
     page = _progress_page()
 
@@ -49,14 +49,14 @@ def task_progress() -> OnProgress:
 
 
 def report_metrics(step: int, values: Mapping[str, float]) -> None:
-    """Pass training metrics on to whoever listens in this process."""
+    """Pass training metrics to the listener of this process, if there is one."""
     listener = _listener.get()
     if listener:
         listener.on_metrics(step, values)
 
 
 class TrainingListener(Listener):
-    """Passes a training on to MLflow, to the run's page and log, and to the listener of this process."""
+    """A listener that passes a training's reports to MLflow, the run's page and log, and this process's listener."""
 
     def __init__(self, record: TrackedRun, steps: int) -> None:
         self.record, self.log, self._progress = record, TrainingLog(steps), task_progress()
@@ -71,7 +71,7 @@ class TrainingListener(Listener):
 
 
 class _ProgressPage:
-    """One progress artifact, updated every few seconds; work goes on if the server cannot be reached."""
+    """One progress artifact, updated every 3 s; an unreachable server does not stop the work."""
 
     def __init__(self) -> None:
         self.artifact: UUID | None = None
@@ -91,14 +91,14 @@ class _ProgressPage:
             else:
                 created = create_progress_artifact(percent, key="progress", description=description)
                 self.artifact = created  # type: ignore[assignment]  # the signature also covers async callers
-        except Exception:  # whatever the client raises: a picture of the work is not the work
+        except Exception:  # any error of the client: progress is not worth a failed run
             self.reachable = False
             log = run_log()
             log.warning("Progress is no longer shown: Prefect cannot be reached.", exc_info=True)
 
 
 _pages: dict[UUID, _ProgressPage] = {}
-"""By flow run: its stages follow each other on one bar, or they would bury the pages among its artifacts."""
+"""One bar per flow run for all its stages: a bar per stage would hide the pages among the run's artifacts."""
 
 
 def _progress_page() -> _ProgressPage | None:

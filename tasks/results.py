@@ -1,4 +1,4 @@
-"""What the tasks of the loop hand each other beside the library's references. Imports nothing heavy."""
+"""Values that the tasks of the loop pass on, besides the library's references. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sdlora.core.config_base import FrozenConfig
 
 
 class RunRef(FrozenConfig):
-    """A run of the loop, and the folder of all that it makes: checkpoints, adapter, evaluation, release."""
+    """A run of the loop, and the folder of its results: checkpoints, adapter, evaluation, release."""
 
     digest: str
     folder: Path
@@ -23,12 +23,12 @@ class RunRef(FrozenConfig):
 
     @property
     def samples(self) -> Path:
-        """The overview of what was drawn while training, if anything was."""
+        """The contact sheet of images drawn during training, which may be missing."""
         return self.folder / "samples" / "contact-sheet.png"
 
 
 class Release(FrozenConfig):
-    """What a run of the loop came to. `new` is false if the version was there before."""
+    """The outcome of a run of the loop. `new` is false if the version existed before."""
 
     name: str
     version: int

@@ -1,4 +1,4 @@
-"""Which failures may heal by themselves."""
+"""Transient failures, which are worth a retry."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ PASSING = {"ConnectionError", "TimeoutError", "OperationalError"}
 
 
 def is_passing_trouble(task: Any, task_run: Any, state: State[Any]) -> bool:
-    """Retry on a busy database, a network or a server that is away; never on a wrong setting or bad data.
+    """Return True for a busy database, network or server; False for a wrong setting or bad data.
 
-    Causes are looked at, too, because libraries wrap them, and all by their classes' names, so that this module
+    The causes of an error count, too, because libraries wrap errors. Classes are compared by name, so that this module
     imports none of those libraries.
     """
     error = state.result(raise_on_failure=False)

@@ -1,4 +1,4 @@
-"""The log on the page of a running flow: what a person reads there, and how often training speaks."""
+"""The log on the page of a running flow, and the rate of training's lines in it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 LINE_LENGTH = 200
 _LINE_INTERVAL_SECONDS = 30.0
 _MIN_INTERVAL_SECONDS = 1.0
-"""A resumed training tells its whole curve at once: closer points are of before, not news."""
+"""A resumed training reports its whole old curve in a moment: points closer than this are not new."""
 
 
 def run_log() -> Logger:
-    """The log of the running flow, also within its tasks; where none runs, such as in a notebook, the module's own.
+    """Return the logger of the running flow or task; without one, such as in a notebook, this module's logger.
 
-    Lines of tasks go to the flow's logger, with the task's id. So what Prefect says of every task ("Finished in state
-    Completed()") can be silenced by PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL=WARNING, and these lines stay.
+    Lines of tasks go to the flow's logger, with the task's id. The variable
+    PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL=WARNING therefore silences only Prefect's own line of every task
+    ("Finished in state Completed()").
     """
     flow, task = FlowRunContext.get(), TaskRunContext.get()
     if flow and flow.flow_run:
@@ -35,13 +36,13 @@ def run_log() -> Logger:
 
 
 def log_text(text: object, length: int = LINE_LENGTH) -> str:
-    r"""Other people's text on one line; line breaks, control and direction marks show as `\n`, `\x1b`, `\u202e`."""
+    r"""Put foreign text on one line; line breaks, control and direction marks become `\n`, `\x1b`, `\u202e`."""
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
     return line if len(line) <= length else f"{line[: length - 3]}..."
 
 
 class TrainingLog:
-    """Step, loss and time left: a line about every half minute or tenth of the steps, and one for the last step."""
+    """Log lines with step, loss and time left: every 30 s, every tenth of the steps, and for the last step."""
 
     def __init__(self, steps: int, stage: str = "") -> None:
         self.log, self.steps, self.stage = run_log(), steps, f"{stage}: " if stage else ""
@@ -49,13 +50,13 @@ class TrainingLog:
         self._logged_step, self._reached = 0, -1
 
     def report(self, step: int, values: Mapping[str, float]) -> None:
-        """Hear a point of the curve; says something if it is time to."""
+        """Take a point of the curve, and log a line if one is due."""
         if "validation_loss" in values and step > self._reached:
             self.log.info(
                 "%sstep %d of %d, validation loss %.4g", self.stage, step, self.steps, values["validation_loss"]
             )
         now, is_last = time.monotonic(), step >= self.steps
-        if self._logged_at is None:  # time is counted from here: what came before was no training
+        if self._logged_at is None:  # the time starts here: encoding came before
             self._logged_at, self._logged_step = now, 0 if is_last else step
         if "loss" not in values or step <= self._logged_step:
             return

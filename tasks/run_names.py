@@ -1,4 +1,4 @@
-"""Names of runs that speak: the style, when, and what came in, such as `icons, 2026-11-29 16:40, 24 new images`."""
+"""Readable names of runs: style, time and new images, such as `icons, 2026-11-29 16:40, 24 new images`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _SUBJECT_LENGTH = 60
 
 
 def starting_name() -> str:
-    """The name of the running flow at its start, for `@flow(flow_run_name=starting_name)`."""
+    """Return the name of the running flow at its start, for `@flow(flow_run_name=starting_name)`."""
     context = FlowRunContext.get()
-    # Whatever the parameters are like, the run has to start: wrong ones are refused later, in words.
+    # The run has to start even with wrong parameters: a task refuses them later, with a message.
     subject = _subject(context.parameters or {}) if context else ""
     flow = context.flow.name if context and context.flow else ""
     when = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
@@ -25,7 +25,7 @@ def starting_name() -> str:
 
 
 def add_to_name(detail: str) -> None:
-    """Append what is known by now to the name of the running flow; a name that cannot be changed ends no run."""
+    """Append a detail to the name of the running flow; a failure is only logged."""
     context = FlowRunContext.get()
     run = context.flow_run if context else None
     if run is None:
@@ -34,18 +34,18 @@ def add_to_name(detail: str) -> None:
     try:
         with get_client(sync_client=True) as client:
             client.update_flow_run(run.id, name=name).raise_for_status()
-    except Exception:  # whatever the client raises: a name of the work is not the work
+    except Exception:  # any error of the client: a name is not worth a failed run
         log = run_log()
         log.warning("The run could not be renamed to %r.", name, exc_info=True)
 
 
 def count_of(number: int, noun: str) -> str:
-    """`1 new image`, `24 new images`, `no new images`."""
+    """Format a count: `1 new image`, `24 new images`, `no new images`."""
     return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
 
 
 def _subject(parameters: Mapping[str, Any]) -> str:
-    """What the run is about: the prompt, the style, the plan, else where the images come from."""
+    """Return the subject of the run: its prompt, style or plan, else its sources."""
     if parameters.get("prompt"):
         drawn_by = parameters.get("name") or parameters.get("which")
         return f"{log_text(parameters['prompt'], _SUBJECT_LENGTH - 20)} by {drawn_by}"

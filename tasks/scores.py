@@ -1,4 +1,4 @@
-"""The scores of a duel in words and rows, the same in the log, on the run's page and on the version's page."""
+"""The scores of a duel as text, equal in the log, on the run's page and on the version's page."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ DISPLAY_ORDER: tuple[Contestant, ...] = ("candidate", "champion", "base")
 
 
 def contestants(duel: Duel) -> list[Contestant]:
-    """Who took part, the newcomer first: it is what a reader came for."""
+    """List the contestants of a duel, the candidate first: readers look for it."""
     return [name for name in DISPLAY_ORDER if name in duel.scores]
 
 
 def score_rows(duel: Duel, names: Sequence[str] = tuple(METRICS)) -> list[list[str]]:
-    """By metric: its label, a value with its interval for each contestant, and which way is better."""
+    """Return a row per metric: label, each contestant's value with its interval, and the better direction."""
     return [
         [
             _label(METRICS[name]),
@@ -29,12 +29,12 @@ def score_rows(duel: Duel, names: Sequence[str] = tuple(METRICS)) -> list[list[s
 
 
 def cell(duel: Duel, contestant: Contestant, name: str) -> str:
-    """One value with its 95 % interval: `0.5463 [0.4120, 0.6801]`."""
+    """Format a value with its 95 % interval: `0.5463 [0.4120, 0.6801]`."""
     return METRICS[name].format(duel.scores[contestant].metrics.get(name), unit=False)
 
 
 def score_lines(duel: Duel) -> list[str]:
-    """A line of the leading scores for each contestant."""
+    """Format a line of the leading scores for each contestant."""
     return [
         f"{contestant}: " + ", ".join(f"{METRICS[name].label} {cell(duel, contestant, name)}" for name in LEADING)
         for contestant in contestants(duel)

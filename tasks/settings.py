@@ -1,4 +1,4 @@
-"""The settings of a run: from a form to a configuration, and from that to the one thing that all stages read."""
+"""The resolved settings of a run, which all stages read."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from sdlora.training.config import ResolvedTraining
 
 @task(name="resolve settings", persist_result=False)
 def resolve_settings(config: PipelineConfig, base: BaseModelRef, home: Path) -> ResolvedConfig:
-    """Fill what is empty, and check it against the base model's settings files; reads no image and no weights.
+    """Fill empty settings and check all against the base model's settings files, without images and weights.
 
     Raises:
-        SdloraError: a setting that cannot be trained, found before anything is collected.
+        SdloraError: a setting that cannot be trained, before any image is collected.
     """
     resolved = resolve(config, base, home)
     check_trainable(base, [(resolved.lora, resolved.training)])
@@ -26,7 +26,7 @@ def resolve_settings(config: PipelineConfig, base: BaseModelRef, home: Path) -> 
 
 
 def check_trainable(base: BaseModelRef, settings: Sequence[tuple[ResolvedLora | None, ResolvedTraining]]) -> None:
-    """Check several ways to train at once: the last would else be refused when all others are done."""
+    """Check several ways to train before the first starts, so that none is refused after the others are done."""
     from sdlora.training.suitability import check_settings
 
     for lora, training in settings:

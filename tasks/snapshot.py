@@ -1,4 +1,4 @@
-"""Stage 2: freeze what the next adapter learns from."""
+"""Stage 2: a snapshot of the images that the next adapter learns from."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from tasks.run_names import add_to_name, count_of
 
 @task(name="make snapshot", persist_result=False)
 def make_snapshot(cleaned: CleanReport, config: DataConfig, home: Path) -> SnapshotRef:
-    """The accepted images with captions and split; the same images give the same digest.
+    """Freeze the accepted images with captions and split; equal images give the same digest.
 
-    The data page is written in any case: it tells best why there may be too few images.
+    The data page is written even after an error, because it shows why there may be too few images.
     """
     with ImageStore.open(home) as store:
         digest = None
@@ -40,12 +40,12 @@ def make_snapshot(cleaned: CleanReport, config: DataConfig, home: Path) -> Snaps
 def _latest_or_none(store: ImageStore) -> Snapshot | None:
     try:
         return latest_snapshot(store)
-    except DataError:  # damaged: the data page says so, and the new one does not need it
+    except DataError:  # damaged: the data page reports it, and the new snapshot does not need it
         return None
 
 
 def _log_changes(previous: Snapshot | None, current: Snapshot) -> None:
-    """Say in the run's log and name what is trained on, and what of it is new."""
+    """Log the snapshot and its changes, and add the number of new images to the run's name."""
     changes = compare_snapshots(previous, current)
     log = run_log()
     log.info(

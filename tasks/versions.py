@@ -1,4 +1,4 @@
-"""Which code made a thing."""
+"""The version of the code, for records."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sdlora
 
 
 def code_version() -> str:
-    """The release, and the commit where this is a checkout: `0.1.0+3f2a1b9`, with `.dirty` for uncommitted changes."""
+    """Return the release, in a checkout with the commit: `0.1.0+3f2a1b9`, with `.dirty` for uncommitted changes."""
     root = Path(sdlora.__file__).parent.parent
     if not (root / ".git").exists():
         return sdlora.__version__
