@@ -1,4 +1,4 @@
-# Every target works from a fresh checkout: it creates .venv and installs what is missing first.
+# Every target works from a fresh checkout: missing parts of .venv are installed first.
 PYTHON ?= python3
 PYTHON_MINIMUM := 3, 11
 
@@ -12,7 +12,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --co
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 18
 
-demo: $(INSTALLED) ## run the whole loop on the bundled images and show what came of it
+demo: $(INSTALLED) ## run the whole loop on the bundled images and show the result
 	@$(BIN)/sdlora demo
 
 dev: $(INSTALLED) ## set up a checkout for development, commit hooks included
@@ -24,25 +24,25 @@ check: $(INSTALLED) ## format, lint, types and import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: $(INSTALLED) browser ## the tests that need neither a GPU, nor a network, nor patience
+test: $(INSTALLED) browser ## the fast tests, without a GPU or a network
 	$(BIN)/python -m pytest
 
-test-all: $(INSTALLED) browser ## all tests but those that need a network; GPU tests are skipped without a GPU
+test-all: $(INSTALLED) browser ## all tests except those of the network; GPU tests are skipped without a GPU
 	$(BIN)/python -m pytest -m "not network"
 
-# The tests click through the pages in a real browser. Without one they fail, and say what to install.
+# The tests of the pages need a real browser. Without one, they fail and name the package to install.
 browser:
 	@command -v chromium chromium-browser google-chrome >/dev/null || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	   echo "Installing Chromium for the tests of the pages ..."; \
 	   apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
 	 else echo "The tests of the pages need Chromium: sudo apt install chromium" >&2; fi
 
-# LOCK_WITH narrows what is resolved: make lock LOCK_WITH=torch==2.13.0
-lock: $(BIN)/python ## write constraints.txt anew from the newest releases that pyproject.toml allows
+# LOCK_WITH narrows the resolution: make lock LOCK_WITH=torch==2.13.0
+lock: $(BIN)/python ## rewrite constraints.txt from the newest releases that pyproject.toml allows
 	@rm -rf build/lock && $(BIN)/python -m venv build/lock
-	@echo "Resolving every dependency in build/lock; this downloads whatever is not in pip's cache ..."
+	@echo "Resolving every dependency in build/lock; this downloads all packages that are not in pip's cache ..."
 	@build/lock/bin/python -m pip install -qq --disable-pip-version-check --editable '.[dev,assets,server,quantize]' $(LOCK_WITH)
-	@# Without the CUDA packages and the +cpu mark, the file is the same whichever build of PyTorch was resolved.
+	@# Without the CUDA packages and the +cpu mark, the file is the same for every build of PyTorch.
 	@{ sed '/^[^#]/,$$d' constraints.txt; \
 	   build/lock/bin/python -m pip freeze --exclude-editable \
 	     | sed -E -e 's/\+(cpu|cu[0-9]+)$$//' -e '/^(nvidia|cuda|triton)/d' | LC_ALL=C sort -f; } > build/constraints.txt
@@ -53,7 +53,7 @@ clean: ## remove the virtual environment, caches and build products; the image d
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Installing sdlora and what it needs into .venv (minutes the first time, seconds later) ..."
+	@echo "Installing sdlora and its dependencies into .venv (minutes the first time, seconds later) ..."
 	@start=$$(date +%s); $(PIP_INSTALL) --editable '.[dev]' && echo "Installed in $$(($$(date +%s) - start)) s."
 	@touch $@
 

@@ -73,7 +73,7 @@ def running_services(home: Path) -> dict[str, str] | None:
         if not all(map(_is_recorded_process, records.values())):
             return None
         return {name: record["url"] for name, record in records.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # not written yet, or damaged
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # missing or damaged
         return None
 
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# What both images share: a user without rights, and the pinned packages. Runs as root at build time, in /app.
+# Set-up of both images: a user without rights, and the pinned packages. Runs as root at build time, in /app.
 set -eu
 
 useradd --create-home --uid 10001 sdlora

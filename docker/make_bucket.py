@@ -1,4 +1,4 @@
-"""Make the buckets for MLflow's artifacts and for the images if they are not there: python make_bucket.py NAME..."""
+"""Creation of the buckets for MLflow's artifacts and for the images: python make_bucket.py NAME..."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import boto3
 
 
 def main(names: list[str]) -> None:
-    """Key pair and region are read by boto3 itself, from the AWS_* variables."""
+    """Create missing buckets; boto3 reads key pair and region from the AWS_* variables."""
     s3 = boto3.client("s3", endpoint_url=os.environ["MLFLOW_S3_ENDPOINT_URL"])
     existing = {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]}
     for name in names:

@@ -1,1 +1,1 @@
-"""Prefect flows. They only compose tasks."""
+"""Prefect flows, which only compose tasks."""

@@ -1,4 +1,4 @@
-"""Bring images in and judge them, without training on them."""
+"""The flow `collect`: new images and their verdicts, without training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def collect(
     advanced: Advanced = {},  # noqa: B006  # never changed; Prefect's form shows it as an empty object
     home: Home = None,
 ) -> CleanReport:
-    """Collect every source of the settings and clean what came in; what is known already costs nothing.
+    """Collect every source of the settings and judge the new images; known images cost nothing.
 
     Args:
         sources: Folders, archives, lists of URLs, datasets, addresses such as s3://bucket/folder.

@@ -1,4 +1,4 @@
-"""LoRA against regular fine-tuning, and against its variants: the same images, seeds and budget."""
+"""The flow `compare`: LoRA, its variants and regular fine-tuning on the same images, seeds and budget."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def compare(
 ) -> tuple[Comparison, Path]:
     """Train the same images in several ways and show what each gives and costs, as one table and one page.
 
-    Nothing is published. Interrupted, it goes on where it stopped; what was trained before is not trained again.
+    Nothing is published. An interrupted run continues where it stopped; finished trainings are not repeated.
 
     Args:
         name: The style whose images and settings all ways share.

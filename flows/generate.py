@@ -1,4 +1,4 @@
-"""Draw images with any version."""
+"""The flow `generate`: images drawn with any version."""
 
 from __future__ import annotations
 

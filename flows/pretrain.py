@@ -1,4 +1,4 @@
-"""From captioned images to a base model of one's own."""
+"""The flow `pretrain`: a base model from captioned images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def pretrain(
     advanced: AdvancedPlan = {},  # noqa: B006  # never changed; Prefect's form shows it as an empty object
     home: Home = None,
 ) -> BaseModelRef:
-    """Collect captioned images and train a Stable Diffusion on them from nothing. Takes hours; goes on if stopped.
+    """Collect captioned images and train a Stable Diffusion from nothing. Takes hours; a stopped run can continue.
 
     Args:
         name: The base model: names its folder and its experiment.

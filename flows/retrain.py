@@ -1,4 +1,4 @@
-"""The loop: from new images to a published adapter."""
+"""The flow `retrain`, which is the loop: from new images to a published adapter."""
 
 from __future__ import annotations
 

@@ -69,8 +69,8 @@ def crash_killed(home: Path) -> list[str]:
 def crash_unclaimed(home: Path, older_than_seconds: float) -> list[str]:
     """Mark every run as crashed that no process works on; return their names.
 
-    The server must serve only this state folder. A run from a terminal gets its lock within seconds, hence
-    `older_than_seconds`. A worker that starts a run ends with its server.
+    The server must serve only this state folder. A run from a terminal gets its lock within seconds, so younger
+    runs than `older_than_seconds` are left. A worker that starts a run ends with its server.
     """
     names = crash_killed(home)
     states = {"type": {"any_": [*ACTIVE_STATES, StateType.PENDING]}}

@@ -1,4 +1,4 @@
-"""Private files and folders: other users of the machine can neither read nor lock them."""
+"""Private files and folders: other users of the machine cannot read or lock them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values that the tasks of the loop pass on, besides the library's references. Imports nothing heavy."""
+"""Values that the tasks of the loop exchange, in addition to the library's references. Imports nothing heavy."""
 
 from __future__ import annotations
 

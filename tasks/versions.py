@@ -16,6 +16,6 @@ def code_version() -> str:
     command = ["git", "-C", str(root), "describe", "--always", "--dirty=.dirty", "--exclude=*", "--abbrev=12"]
     try:
         description = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):  # no git, or no commit yet
+    except (OSError, subprocess.SubprocessError):  # no git, or no commit
         return sdlora.__version__
     return f"{sdlora.__version__}+{description}"
