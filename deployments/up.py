@@ -107,10 +107,12 @@ class LocalStack:
         self.echo(f"  Prefect (start runs, watch them): {self.prefect}")
         self.echo(f"  MLflow (curves, versions):        {self.mlflow}")
         if self.on_terminal:  # a password printed into a pipe could stay in a log
-            self.echo("  A browser asks for each once:")
+            self.echo("  Each page asks for a password once:")
             self.echo(credentials_of(self.home).instructions())
         else:
-            self.echo(f"  A browser asks for each once. To see what to type: sdlora login --home {self.home}")
+            self.echo(
+                f"  Each page asks for a password once, which this command shows: sdlora login --home {self.home}"
+            )
         self.echo(f"Start a run: {self.prefect}/deployments, retrain, Run. Stop everything: Ctrl-C")
 
     def _launch(self, name: str, command: list[str], variables: Mapping[str, str]) -> Service:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FOLDER = "alive"
 ACTIVE_STATES = (StateType.RUNNING, StateType.CANCELLING)
-_MESSAGE = "Its process ended without a word."
+_MESSAGE = "The process of the run ended without a report."
 
 
 @contextmanager

@@ -63,8 +63,8 @@ def error_message(error: BaseException) -> str:
         if isinstance(cause, PermissionError):
             return f"No permission for {cause.filename}. Change its rights or choose another --home."
     return (
-        f"{type(error).__name__}: {error}\nThis is not an error of yours. Set SDLORA_TRACEBACK=1 to see where it comes "
-        "from; the log is in the state folder under logs/."
+        f"{type(error).__name__}: {error}\nThis is not an error of yours. Set SDLORA_TRACEBACK=1 to see the traceback; "
+        "the log is in the state folder under logs/."
     )
 
 
