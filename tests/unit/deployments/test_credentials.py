@@ -40,7 +40,7 @@ def test_many_processes_at_once_agree(tmp_path):
 def test_a_file_that_others_can_read_is_refused_with_the_remedy(tmp_path):
     credentials_of(tmp_path)
     (tmp_path / FILE).chmod(0o644)
-    with pytest.raises(ConfigError, match=r"has mode 0644.*has to be 0600.*chmod 600"):
+    with pytest.raises(ConfigError, match=r"mode is 0644.*has to be 0600.*chmod 600"):
         credentials_of(tmp_path)
 
 
