@@ -71,7 +71,7 @@ class Snapshot:
 def snapshot_digest(rows: Iterable[SnapshotRow]) -> str:
     """SHA-256 over one JSON line [sha256, captions, split(, background)(, {...})] per row, sorted by SHA-256.
 
-    The optional object holds `weight` and `mask`. Few rows have it, and rows without it keep their digests from before.
+    The optional object holds `weight` and `mask`. Few rows have it.
     """
     digest = hashlib.sha256()
     for row in sorted(rows, key=lambda row: row.sha256):

@@ -6,6 +6,7 @@ first statement on and sees all that earlier writers recorded: what it compares 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,8 +19,10 @@ from sqlalchemy.orm import Session
 from sdlora.core.errors import StorageError
 from sdlora.store import postgresql, sqlite
 
-SCHEMA_REVISION = "0008"
+SCHEMA_REVISION = "r0001"
 """The newest migration. Kept here so that opening an up-to-date database need not import Alembic."""
+_DEVELOPMENT_REVISION = re.compile("000[1-8]")
+"""Schemas from before the first release; those of releases begin with an r."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -72,7 +75,8 @@ def open_database(place: Path | str) -> Database:
         place: a file for SQLite, or an address such as `postgresql://user@host/name`.
 
     Raises:
-        StorageError: it cannot be reached or written, is no database, or was made by a newer sdlora.
+        StorageError: it cannot be reached or written, is no database, or was made by a newer sdlora or by one from
+            before the first release.
     """
     url, name = _address(place)
     with _storage_errors(url, name):
@@ -83,6 +87,7 @@ def open_database(place: Path | str) -> Database:
             with database._reader.connect() as connection:
                 found = _revision(connection)
             if found != SCHEMA_REVISION:
+                _refuse_development(found, name)
                 _migrate(database)
         except BaseException:
             database.close()
@@ -129,6 +134,15 @@ def _revision(connection: Connection) -> str | None:
     if not connection.dialect.has_table(connection, "alembic_version"):
         return None
     return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+
+
+def _refuse_development(revision: str | None, name: str) -> None:
+    if revision and _DEVELOPMENT_REVISION.fullmatch(revision):
+        raise StorageError(
+            f"{name} is of a development version from before the first release (schema {revision}) and cannot be "
+            "migrated: choose a new state folder (--home) or a new database (SDLORA_DATABASE_URL) and collect the "
+            "sources into it again; the old one was not changed."
+        )
 
 
 def _migrate(database: Database) -> None:

@@ -53,13 +53,13 @@ def run_digest(
         without_effect |= {"keep_by", "validation_images"}
     lora_without_effect = set()
     if lora is None or lora.text_encoder_rank is None:
-        # Without trained text encoders their settings do not count, so runs from before them keep their digests.
+        # Without trained text encoders their settings do not count.
         lora_without_effect.add("text_encoder_rank")
         without_effect.add("text_encoder_learning_rate")
     if config.prior_weight is None:
         without_effect |= {"prior_weight", "prior_prompts", "prior_images", "prior_batch_size"}
     training = config.model_dump(mode="json", exclude=without_effect)
-    training["min_snr_gamma"] = config.min_snr_gamma or None  # null meant the plain loss in older digests
+    training["min_snr_gamma"] = config.min_snr_gamma or None  # 0, the plain loss, is null in the digest
     inputs = {
         "trainer": TRAINER_VERSION,
         "base": base_digest,

@@ -273,7 +273,7 @@ class Run:
         if checkpoint is None:
             self._due = ["validate", "draw"]
             return 0
-        self._due = list(checkpoint.values.get("due", ()))  # earlier versions wrote none
+        self._due = list(checkpoint.values["due"])
         self.learner.restore(checkpoint)
         self.chooser.restore(checkpoint.values["chooser"])
         self._stopped = self.chooser.should_stop

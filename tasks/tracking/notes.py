@@ -17,7 +17,7 @@ def pack(notes: Mapping[str, str]) -> str:
 
 
 def unpack(tags: Mapping[str, str]) -> dict[str, str]:
-    """The notes among a version's tags; none if it was registered by an earlier release, or the tag was damaged."""
+    """The notes among a version's tags; none if the tag is missing or damaged."""
     try:
         notes = json.loads(tags.get(TAG, "{}"))
     except ValueError:
@@ -29,5 +29,5 @@ def unpack(tags: Mapping[str, str]) -> dict[str, str]:
 
 
 def merged(tags: Mapping[str, str]) -> dict[str, str]:
-    """Tags and notes as one; notes win. Earlier releases wrote every note as a tag of its own."""
+    """Tags and notes as one; notes win."""
     return {**{key: value for key, value in tags.items() if key != TAG}, **unpack(tags)}

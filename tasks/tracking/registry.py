@@ -43,7 +43,7 @@ class AdapterVersion:
     """One registered adapter, as its tags and notes tell it.
 
     Attributes:
-        tags: what programs noted of it and what people see, as one; of earlier releases, too.
+        tags: what programs noted of it and what people see, as one.
     """
 
     name: str
@@ -217,7 +217,7 @@ class Registry:
     def describe(self, name: str) -> None:
         """Write what the line of adapters is, and who was champion when, on its page."""
         newest, *_ = self.versions(name)
-        base = newest.tags.get("base") or newest.tags["base_digest"][:12]
+        base = newest.tags["base"]
         champion = self.get(name, CHAMPION)
         text = line_description(name, base, newest.number, champion.number if champion else None, self.history(name))
         self.client.update_registered_model(name, text)

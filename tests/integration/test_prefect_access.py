@@ -165,7 +165,7 @@ def test_a_server_that_the_user_names_is_not_sent_our_password(tmp_path, monkeyp
     monkeypatch.setattr(os, "environ", dict(os.environ))
     os.environ["PREFECT_API_URL"] = "http://127.0.0.1:9/api"
     os.environ.pop("PREFECT_API_AUTH_STRING", None)
-    (tmp_path / "mlflow").mkdir(mode=0o755)  # made by an earlier version
+    (tmp_path / "mlflow").mkdir(mode=0o755)  # made by a person
     with prefect_server(tmp_path, "test") as server:
         assert {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("prefect", "mlflow", "logs")} == {0o700}
         assert server.process is None

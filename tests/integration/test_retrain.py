@@ -168,20 +168,6 @@ def test_people_see_few_tags_and_programs_find_the_rest_in_one(first, home):
     assert {len(value) for key, value in noted.items() if key.endswith("_digest")} == {64}
 
 
-def test_a_version_that_an_earlier_release_registered_is_found_by_its_flat_tags(first, config, home):
-    registry = Registry(home)
-    version = registry.client.get_model_version("shapes", "1")
-    noted = json.loads(version.tags["sdlora"])
-    registry.client.delete_model_version_tag("shapes", "1", "sdlora")
-    for key, value in noted.items():
-        registry.client.set_model_version_tag("shapes", "1", key, value)
-    again = run_flow(retrain, config, home)
-    assert (again.version, again.new, again.reasons) == (1, False, first.reasons)
-    for key in noted.keys() - {"decision"}:
-        registry.client.delete_model_version_tag("shapes", "1", key)
-    registry.client.set_model_version_tag("shapes", "1", "sdlora", version.tags["sdlora"])
-
-
 def test_a_run_killed_before_publishing_ended_is_finished_by_the_next(first, config, home):
     registry = Registry(home)
     noted = registry.client.get_model_version("shapes", "1").tags["sdlora"]

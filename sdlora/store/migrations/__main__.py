@@ -23,4 +23,4 @@ if __name__ == "__main__":
         database = open_database(Path(folder) / "images.db")
         with database.engine.begin() as connection:
             config.attributes["connection"] = connection
-            command.revision(config, sys.argv[1], autogenerate=True, rev_id=f"{len(revisions) + 1:04d}")
+            command.revision(config, sys.argv[1], autogenerate=True, rev_id=f"r{len(revisions) + 1:04d}")

@@ -1,22 +1,10 @@
-"""What is recorded of a web address, and what older stores recorded of it."""
+"""What is recorded of a web address."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import select
 
-from sdlora.store import database
 from sdlora.store.addresses import redacted_url
-from sdlora.store.image_store import ImageStore
-from sdlora.store.intake import SeenFile, record_files, register_source
-from sdlora.store.location import StoreLocation
-from sdlora.store.records import Caption
-from sdlora.store.tables import CaptionTable, FileTable
-from tests.stores import both_places
 
 SECRET = "S3cr3t"
 
@@ -88,47 +76,3 @@ def test_where_the_path_names_no_file_a_digest_stands_for_the_secret_because_it_
 )
 def test_what_is_no_address_shows_no_secret_either(url: str) -> None:
     assert SECRET not in redacted_url(url).name + redacted_url(url).marked
-
-
-def _recorded(store: ImageStore) -> list[tuple[str, str]]:
-    return sorted((image.files[0].partition("/")[2], image.captions[0]) for image in store.images() if image.files)
-
-
-@both_places
-def test_a_store_of_before_forgets_the_secrets_and_keeps_files_and_captions(
-    store: ImageStore, tmp_path: Path, location: StoreLocation
-) -> None:
-    signed = "https://b.s3.amazonaws.com/cat?X-Amz-Date={}&X-Amz-Signature=S3cr3t"
-    token = "https://host/render.png?token=S3cr3t{}"
-    rows = [
-        ("https://host/plain?id=1", "1"),
-        (signed.format(1), "2"),
-        (signed.format(2), "2"),  # the same image on another day
-        (token.format(1), "3"),
-        (token.format(2), "4"),  # another image, told apart by nothing else
-        ("https://host/lone.png?token=S3cr3t", "5"),
-    ]
-    with store.write() as session:
-        source_id = register_source(session, "key", "urls.txt")
-        files = [
-            SeenFile(path, digit * 64, 1, captions=(Caption(f"caption {digit}", "metadata"),)) for path, digit in rows
-        ]
-        record_files(session, source_id, files)
-        config = Config()
-        config.set_main_option("script_location", str(Path(database.__file__).parent / "migrations"))
-        config.attributes["connection"] = session.connection()
-        command.downgrade(config, "0006")
-    with ImageStore.open(tmp_path / "home", location) as opened:
-        first, second = (redacted_url(token.format(number)).marked for number in (1, 2))
-        assert _recorded(opened) == sorted(
-            [
-                ("https://host/plain?id=1", "caption 1"),
-                ("https://b.s3.amazonaws.com/cat", "caption 2"),
-                (first, "caption 3"),
-                (second, "caption 4"),
-                ("https://host/lone.png", "caption 5"),
-            ]
-        )
-        with opened.read() as session:
-            assert not [path for path in session.scalars(select(FileTable.path)) if SECRET in path]
-            assert len(session.scalars(select(CaptionTable.text)).all()) == 5

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import sqlite3
 import subprocess
@@ -25,7 +26,7 @@ def _open_and_add(home: Path, start: object, content: bytes) -> None:
         store.add_image(content)
 
 
-def test_migrations_lead_to_the_tables_of_the_code(tmp_path: Path) -> None:
+def test_the_baseline_makes_the_tables_of_the_code(tmp_path: Path) -> None:
     opened = database.open_database(tmp_path / "images.db")
     with opened.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"user_module_prefix": ""})
@@ -85,6 +86,25 @@ def test_a_store_of_a_newer_version_is_refused_with_the_remedy(tmp_path: Path) -
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(StorageError, match=r"newer version of sdlora.*Update"):
         ImageStore.open(tmp_path)
+
+
+@pytest.mark.parametrize("revision", ["0001", "0008"])
+def test_a_store_from_before_the_first_release_is_refused_in_one_sentence_and_not_changed(
+    tmp_path: Path, revision: str
+) -> None:
+    path = tmp_path / "images.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+        connection.execute("INSERT INTO alembic_version VALUES (?)", [revision])
+    with pytest.raises(StorageError) as caught:
+        ImageStore.open(tmp_path)
+    said = str(caught.value).removeprefix(f"{path} ")
+    assert f"development version from before the first release (schema {revision})" in said
+    assert "new state folder (--home)" in said
+    assert said.count(".") == 1 and said.endswith(".")
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("alembic_version",)]
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(revision,)]
 
 
 def test_a_home_that_cannot_be_made_is_named(tmp_path: Path) -> None:

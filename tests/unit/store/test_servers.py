@@ -31,7 +31,7 @@ def _add(home: Path, location: StoreLocation, start: object, numbers: range) -> 
             store.add_image(f"image {number}".encode(), [f"caption {number}"])
 
 
-def test_migrations_lead_to_the_tables_of_the_code(postgres: str) -> None:
+def test_the_baseline_makes_the_tables_of_the_code(postgres: str) -> None:
     database = open_database(new_database(postgres))
     with database.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []

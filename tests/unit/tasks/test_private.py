@@ -20,7 +20,7 @@ def mode(path) -> int:
 def test_nobody_else_can_open_and_so_hold_the_training_lock(tmp_path, there_already):
     lock = tmp_path / LOCK_FILE
     if there_already:
-        lock.write_text("4711, of an earlier version")
+        lock.write_text("4711, left by another process")
         lock.chmod(0o644)
     with training_lock(tmp_path):
         assert mode(lock) == 0o600

@@ -29,10 +29,9 @@ def test_a_link_of_a_description_holds_whatever_port_the_server_has():
     assert RunPage("1", "abc", None).whole(page.route) is None
 
 
-def test_notes_win_over_the_flat_tags_of_earlier_releases():
-    tags = {"kid": "0.5", "run_digest": "old", notes.TAG: notes.pack({"run_digest": "new"})}
-    assert notes.merged(tags) == {"kid": "0.5", "run_digest": "new"}
-    assert notes.merged({"run_digest": "old"}) == {"run_digest": "old"}
+def test_notes_win_over_tags_that_a_person_wrote():
+    tags = {"kid": "0.5", "run_digest": "typed", notes.TAG: notes.pack({"run_digest": "noted"})}
+    assert notes.merged(tags) == {"kid": "0.5", "run_digest": "noted"}
 
 
 @pytest.mark.parametrize("damaged", ["", "{", "[1]"])

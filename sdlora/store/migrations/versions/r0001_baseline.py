@@ -1,0 +1,233 @@
+"""The schema of the first release, from which stores migrate.
+
+A test holds it to `sdlora/store/tables.py`, which says what the tables and columns mean.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "r0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "fingerprints",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("pixels_sha256", sa.String(length=64), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("hashes", sa.LargeBinary(), nullable=False),
+        sa.Column("aspect", sa.Float(), nullable=False),
+        sa.Column("thumbnail", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_fingerprints"),
+        sa.UniqueConstraint("pixels_sha256", "version", name="uq_fingerprints_pixels_sha256_version"),
+    )
+    op.create_index("ix_fingerprints_version_id_hashes", "fingerprints", ["version", "id", "hashes"])
+
+    op.create_table(
+        "generations",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("model_version", sa.String(), nullable=False),
+        sa.Column("prompt", sa.String(), nullable=False),
+        sa.Column("negative_prompt", sa.String(), nullable=False),
+        sa.Column("seed", sa.BigInteger(), nullable=False),
+        sa.Column("steps", sa.Integer(), nullable=False),
+        sa.Column("guidance_scale", sa.Float(), nullable=False),
+        sa.Column("generated_at", sa.DateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_generations"),
+        sa.UniqueConstraint(
+            "model_version", "prompt", "negative_prompt", "seed", "steps", "guidance_scale", name="uq_generations"
+        ),
+    )
+    op.create_index("ix_generations_sha256", "generations", ["sha256"])
+
+    op.create_table(
+        "ratings",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("rater", sa.String(), nullable=False),
+        sa.Column("stars", sa.Integer(), nullable=False),
+        sa.Column("why", sa.String(), nullable=True),
+        sa.Column("rated_at", sa.DateTime(), nullable=False),
+        sa.Column("withdrawn_at", sa.DateTime(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_ratings"),
+    )
+    op.create_index("ix_ratings_sha256", "ratings", ["sha256"])
+
+    op.create_table(
+        "snapshots",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("parent_id", sa.Integer(), nullable=True),
+        sa.Column("made_at", sa.DateTime(), nullable=False),
+        sa.Column("train_count", sa.Integer(), nullable=False),
+        sa.Column("held_out_count", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["parent_id"], ["snapshots.id"], name="fk_snapshots_parent_id"),
+        sa.PrimaryKeyConstraint("id", name="pk_snapshots"),
+        sa.UniqueConstraint("digest", name="uq_snapshots_digest"),
+    )
+
+    op.create_table(
+        "sources",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("key", sa.String(length=64), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_sources"),
+        sa.UniqueConstraint("key", name="uq_sources_key"),
+    )
+
+    op.create_table(
+        "images",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("byte_size", sa.BigInteger(), nullable=False),
+        sa.Column("source", sa.String(), nullable=True),
+        sa.Column("licence", sa.String(), nullable=True),
+        sa.Column("collected_at", sa.DateTime(), nullable=False),
+        sa.Column("format", sa.String(), nullable=True),
+        sa.Column("width", sa.Integer(), nullable=True),
+        sa.Column("height", sa.Integer(), nullable=True),
+        sa.Column("problem", sa.String(), nullable=True),
+        sa.Column("decoded_as", sa.String(), nullable=True),
+        sa.Column("fingerprint_id", sa.Integer(), nullable=True),
+        sa.Column("verdict", sa.String(), nullable=True),
+        sa.Column("rejected_by", sa.String(), nullable=True),
+        sa.Column("reason", sa.String(), nullable=True),
+        sa.Column("rules", sa.String(length=16), nullable=True),
+        sa.Column("split", sa.String(), nullable=True),
+        sa.ForeignKeyConstraint(["fingerprint_id"], ["fingerprints.id"], name="fk_images_fingerprint_id"),
+        sa.PrimaryKeyConstraint("id", name="pk_images"),
+        sa.UniqueConstraint("sha256", name="uq_images_sha256"),
+    )
+    op.create_index("ix_images_fingerprint_id", "images", ["fingerprint_id"])
+    op.create_index("ix_images_rules", "images", ["rules"])
+    op.create_index("ix_images_verdict_rejected_by", "images", ["verdict", "rejected_by"])
+
+    op.create_table(
+        "similar_pairs",
+        sa.Column("first_id", sa.Integer(), nullable=False),
+        sa.Column("second_id", sa.Integer(), nullable=False),
+        sa.Column("difference", sa.Float(), nullable=False),
+        sa.ForeignKeyConstraint(["first_id"], ["fingerprints.id"], name="fk_similar_pairs_first_id"),
+        sa.ForeignKeyConstraint(["second_id"], ["fingerprints.id"], name="fk_similar_pairs_second_id"),
+        sa.PrimaryKeyConstraint("first_id", "second_id", name="pk_similar_pairs"),
+    )
+    op.create_index("ix_similar_pairs_difference", "similar_pairs", ["difference"])
+    op.create_index("ix_similar_pairs_second_id", "similar_pairs", ["second_id"])
+
+    op.create_table(
+        "versions",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("adapter_digest", sa.String(length=64), nullable=False),
+        sa.Column("snapshot_id", sa.Integer(), nullable=False),
+        sa.Column("recorded_at", sa.DateTime(), nullable=False),
+        sa.ForeignKeyConstraint(["snapshot_id"], ["snapshots.id"], name="fk_versions_snapshot_id"),
+        sa.PrimaryKeyConstraint("id", name="pk_versions"),
+        sa.UniqueConstraint("name", "number", name="uq_versions_name_number"),
+    )
+    op.create_index("ix_versions_snapshot_id", "versions", ["snapshot_id"])
+
+    op.create_table(
+        "checks",
+        sa.Column("image_id", sa.Integer(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("parameters", sa.String(length=16), nullable=False),
+        sa.Column("score", sa.Float(), nullable=True),
+        sa.Column("verdict", sa.String(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("checked_at", sa.DateTime(), nullable=False),
+        sa.ForeignKeyConstraint(["image_id"], ["images.id"], name="fk_checks_image_id"),
+        sa.PrimaryKeyConstraint("image_id", "name", "version", "parameters", name="pk_checks"),
+    )
+
+    op.create_table(
+        "files",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("source_id", sa.Integer(), nullable=False),
+        sa.Column("path", sa.String(), nullable=False),
+        sa.Column("image_id", sa.Integer(), nullable=False),
+        sa.Column("byte_size", sa.BigInteger(), nullable=False),
+        sa.Column("stamp", sa.String(), nullable=True),
+        sa.Column("caption_stamp", sa.String(), nullable=True),
+        sa.Column("repeats", sa.Integer(), nullable=True),
+        sa.ForeignKeyConstraint(["image_id"], ["images.id"], name="fk_files_image_id"),
+        sa.ForeignKeyConstraint(["source_id"], ["sources.id"], name="fk_files_source_id"),
+        sa.PrimaryKeyConstraint("id", name="pk_files"),
+        sa.UniqueConstraint("source_id", "path", name="uq_files_source_id_path"),
+    )
+    op.create_index("ix_files_image_id", "files", ["image_id"])
+
+    op.create_table(
+        "overrides",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("image_id", sa.Integer(), nullable=False),
+        sa.Column("verdict", sa.String(), nullable=False),
+        sa.Column("why", sa.String(), nullable=False),
+        sa.Column("who", sa.String(), nullable=False),
+        sa.Column("made_at", sa.DateTime(), nullable=False),
+        sa.Column("withdrawn_at", sa.DateTime(), nullable=True),
+        sa.Column("withdrawn_by", sa.String(), nullable=True),
+        sa.ForeignKeyConstraint(["image_id"], ["images.id"], name="fk_overrides_image_id"),
+        sa.PrimaryKeyConstraint("id", name="pk_overrides"),
+    )
+    op.create_index("ix_overrides_image_id", "overrides", ["image_id"])
+
+    op.create_table(
+        "snapshot_images",
+        sa.Column("snapshot_id", sa.Integer(), nullable=False),
+        sa.Column("image_id", sa.Integer(), nullable=False),
+        sa.Column("split", sa.String(), nullable=False),
+        sa.Column("captions", sa.JSON(), nullable=False),
+        sa.Column("background", sa.String(), nullable=True),
+        sa.Column("mask", sa.String(length=64), nullable=True),
+        sa.Column("weight", sa.Float(), nullable=True),
+        sa.ForeignKeyConstraint(["image_id"], ["images.id"], name="fk_snapshot_images_image_id"),
+        sa.ForeignKeyConstraint(["snapshot_id"], ["snapshots.id"], name="fk_snapshot_images_snapshot_id"),
+        sa.PrimaryKeyConstraint("snapshot_id", "image_id", name="pk_snapshot_images"),
+    )
+    op.create_index("ix_snapshot_images_image_id", "snapshot_images", ["image_id"])
+
+    op.create_table(
+        "captions",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("image_id", sa.Integer(), nullable=False),
+        sa.Column("source_id", sa.Integer(), nullable=True),
+        sa.Column("file_id", sa.Integer(), nullable=True),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("text", sa.String(), nullable=False),
+        sa.Column("origin", sa.String(), nullable=False),
+        sa.ForeignKeyConstraint(["file_id"], ["files.id"], name="fk_captions_file_id"),
+        sa.ForeignKeyConstraint(["image_id"], ["images.id"], name="fk_captions_image_id"),
+        sa.ForeignKeyConstraint(["source_id"], ["sources.id"], name="fk_captions_source_id"),
+        sa.PrimaryKeyConstraint("id", name="pk_captions"),
+        sa.UniqueConstraint(
+            "image_id", "source_id", "file_id", "text", name="uq_captions_image_id_source_id_file_id_text"
+        ),
+    )
+    op.create_index("ix_captions_file_id", "captions", ["file_id"])
+    op.create_index("ix_captions_source_id", "captions", ["source_id"])
+    op.create_index("ix_captions_text", "captions", ["text"], postgresql_using="hash")
+
+    op.create_table(
+        "masks",
+        sa.Column("file_id", sa.Integer(), nullable=False),
+        sa.Column("path", sa.String(), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=True),
+        sa.Column("byte_size", sa.BigInteger(), nullable=True),
+        sa.Column("problem", sa.String(), nullable=True),
+        sa.ForeignKeyConstraint(["file_id"], ["files.id"], name="fk_masks_file_id"),
+        sa.PrimaryKeyConstraint("file_id", name="pk_masks"),
+    )
+    op.create_index("ix_masks_sha256", "masks", ["sha256"])
+
+
+def downgrade() -> None:
+    raise NotImplementedError("Nothing came before the first release.")
