@@ -15,6 +15,7 @@ from sdlora.evaluation.gate import decide as decide_by_rule
 from sdlora.records.decision import Decision
 from sdlora.records.duel import Duel
 from sdlora.store.image_store import ImageStore
+from tasks.champion import rival_of, settled_history
 from tasks.progress import task_progress
 from tasks.results import RunRef
 from tasks.run_log import run_log
@@ -30,7 +31,9 @@ def find_champion(name: str, base: BaseModelRef, run: RunRef, home: Path) -> Ada
         ConfigError: the champion was made for another base model, so the two cannot be compared.
     """
     registry = Registry(home)
-    champion = registry.rival_of(name, run_digest=run.digest)
+    with ImageStore.open(home) as store:
+        history = settled_history(registry, store, name)
+    champion = rival_of(registry, history, run.digest)
     if champion is None:
         run_log().info("There is no champion yet: the candidate has to beat the base model")
         return None

@@ -18,7 +18,10 @@ from sdlora.records.duel import DUEL_FILE, Contestant, Duel
 from sdlora.records.metrics import METRICS
 from sdlora.release.folder import write_release
 from sdlora.release.record import Curve, VersionRecord
+from sdlora.store.champions import ScoredVersion, record_decision
 from sdlora.store.image_store import ImageStore
+from sdlora.store.lineage import record_version
+from tasks.champion import LEADING, follow_history, rival_of, settled_history
 from tasks.data_page import LOGGED_FOLDER, data_page_file, logged_data_page
 from tasks.data_summary import summarise_data
 from tasks.pages import Link, result_page
@@ -51,15 +54,15 @@ def publish(
 ) -> Release:
     """Write the release folder, register the version, and make it the champion if the gate said so.
 
-    Every step can be repeated: the same adapter gives the same version, and a run that was killed in between is
-    finished by the next one.
+    Every step can be repeated: the same adapter gives the same version, the same decision the same row of the
+    history, and a run that was killed in between is finished by the next one.
 
     Raises:
         EvaluationError: another version became champion after the duel.
     """
     report = task_progress()
     registry = Registry(home)
-    _require_same_champion(registry, config.name, duel, run)
+    champion = _unchanged_champion(registry, config.name, duel, run, home)
     number = registry.number_of(config.name, candidate.digest)
     with tracked_run(home, config.name, run.folder, {}, {}) as tracked:
         record = _record(tracked, number, base, candidate, snapshot, duel, decision, config, run, home)
@@ -70,20 +73,31 @@ def publish(
             config.name,
             release_folder,
             base.folder,
-            noted=_notes(base, candidate, snapshot, duel, decision, config),
-            shown=_tags(base, snapshot, duel, decision),
+            noted=_notes(base, candidate, snapshot, duel, config),
+            shown=_tags(base, snapshot, duel),
             run_id=tracked.run_id,
-            description=version_description(page, record.verdict, duel, decision, base.name, snapshot, data_page),
         )
+        report("publish", 2, 3)
+        scored = _scored(version.number, candidate, snapshot, duel)
+        with ImageStore.open(home) as store:
+            with store.write() as session:
+                record_version(session, config.name, version.number, candidate.digest, snapshot.digest)
+                record_decision(session, config.name, scored, decision, champion)
+            follow_history(registry, store, config.name)
         tracked.describe(run_description(page, record.verdict, config.name, version.number, decision))
-    with ImageStore.open(home) as store:
-        store.add_version(config.name, version.number, candidate.digest, snapshot.digest)
-    report("publish", 2, 3)
-    if decision.promote:
-        registry.promote(version, decision.duel_digest)
+    registry.describe_version(
+        version, version_description(page, record.verdict, duel, decision, base.name, snapshot, data_page)
+    )
     registry.finish(version)
     report("publish", 3, 3)
-    release = version.as_release(run, new=True)
+    release = Release(
+        name=config.name,
+        version=version.number,
+        new=True,
+        promoted=decision.promote,
+        reasons=decision.reasons,
+        run=run,
+    )
     links = [
         Link("Report", page.whole(page.file(REPORT)), release.report),
         Link(f"Version {version.number} in MLflow", registry.page_of(version), None),
@@ -119,14 +133,32 @@ def _show(release: Release, record: VersionRecord, links: Sequence[Link]) -> Non
     create_markdown_artifact(page, key="result", description=f"{record.verdict}: {title}")
 
 
-def _require_same_champion(registry: Registry, name: str, duel: Duel, run: RunRef) -> None:
-    rival = registry.rival_of(name, run_digest=run.digest)
+def _unchanged_champion(registry: Registry, name: str, duel: Duel, run: RunRef, home: Path) -> int | None:
+    """The champion's number, if the duel was fought against it; the row of the decision is written only if it stays."""
+    with ImageStore.open(home) as store:
+        history = settled_history(registry, store, name)
+    rival = rival_of(registry, history, run.digest)
     found = rival.tags["adapter_digest"] if rival else None
     if found != duel.champion_digest:
         raise EvaluationError(
             f"The champion of {name!r} changed while the duel was fought, so its outcome says nothing about the new "
             "one. Run again: only the duel is repeated."
         )
+    return history.champion.number if history.champion else None
+
+
+def _scored(number: int, candidate: AdapterRef, snapshot: SnapshotRef, duel: Duel) -> ScoredVersion:
+    values = {who: scores.metrics[LEADING].value for who, scores in duel.scores.items() if LEADING in scores.metrics}
+    return ScoredVersion(
+        number=number,
+        adapter_digest=candidate.digest,
+        snapshot_digest=snapshot.digest,
+        run_digest=candidate.run_digest,
+        train_count=snapshot.train_count,
+        metric=LEADING,
+        score=values.get("candidate"),
+        base_score=values.get("base"),
+    )
 
 
 def _notes(
@@ -134,40 +166,31 @@ def _notes(
     candidate: AdapterRef,
     snapshot: SnapshotRef,
     duel: Duel,
-    decision: Decision,
     config: ResolvedConfig,
 ) -> dict[str, str]:
-    """What programs look for in the registry."""
+    """What programs look for in the registry; the decision follows once it is recorded."""
     return {
         "adapter_digest": candidate.digest,
         "base_digest": base.digest,
         "snapshot_digest": snapshot.digest,
         "run_digest": candidate.run_digest,
         "config_digest": config.digest(),
-        "duel_digest": decision.duel_digest,
         "code_version": code_version(),
         "base_model": config.base_model.model_dump_json(),
         "train_count": str(snapshot.train_count),
         "held_out_count": str(snapshot.held_out_count),
         "kid": _kid(duel, "candidate"),
         "kid_base": _kid(duel, "base"),
-        "decision": _decided(decision),
-        "reasons": "\n".join(decision.reasons),
     }
 
 
-def _tags(base: BaseModelRef, snapshot: SnapshotRef, duel: Duel, decision: Decision) -> dict[str, str]:
-    """What people compare versions by, in MLflow's lists."""
+def _tags(base: BaseModelRef, snapshot: SnapshotRef, duel: Duel) -> dict[str, str]:
+    """What people compare versions by, in MLflow's lists, beside the decision."""
     return {
-        "decision": _decided(decision),
         "KID": f"{_kid(duel, 'candidate')} (base {_kid(duel, 'base')})",
         "images": f"{snapshot.train_count} trained on, {snapshot.held_out_count} held out",
         "base": base.name,
     }
-
-
-def _decided(decision: Decision) -> str:
-    return "promoted" if decision.promote else "not promoted"
 
 
 def _kid(duel: Duel, who: Contestant) -> str:

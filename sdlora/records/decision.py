@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from sdlora.core.config_base import FrozenConfig
+from sdlora.core.files import json_digest
 
 DECISION_FILE = "decision.json"
 
@@ -26,3 +27,7 @@ class Decision(FrozenConfig):
     duel_digest: str
     candidate_digest: str
     champion_digest: str | None
+
+    def digest(self) -> str:
+        """SHA-256 of the whole decision: the same duel under another rule gives another."""
+        return json_digest(self.model_dump(mode="json"))

@@ -17,7 +17,7 @@ from sdlora.store.curation import Purged, decide_by_person, purge_image, undo_de
 from sdlora.store.database import Database, open_database
 from sdlora.store.details import ImageDetails, image_details
 from sdlora.store.intake import SeenFile, insert_or_ignore, record_files, register_source, replace_edits
-from sdlora.store.lineage import SnapshotRecord, find_snapshot, list_snapshots, record_version
+from sdlora.store.lineage import SnapshotRecord, find_snapshot, list_snapshots
 from sdlora.store.location import StoreLocation
 from sdlora.store.overrides import purged_reasons
 from sdlora.store.queries import count_images, find_image, list_images
@@ -199,11 +199,6 @@ class ImageStore:
         """
         with self.read() as session:
             return find_snapshot(session, digest)
-
-    def add_version(self, name: str, number: int, adapter_digest: str, snapshot_digest: str) -> None:
-        """Note which snapshot a published adapter learnt from; see `sdlora.store.lineage.record_version`."""
-        with self.write() as session:
-            record_version(session, name, number, adapter_digest, snapshot_digest)
 
     def add_generation(
         self,

@@ -6,6 +6,7 @@ sources ──< files >── images ──< captions               files ──
                         │  └──> fingerprints ──< similar_pairs >── fingerprints
                         └──< snapshot_images >── snapshots ──< versions    the adapters trained on it
 generations, images ──< ratings                by SHA-256: what people think of a picture, drawn or collected
+champion_history                               what was decided of each style's versions, and who was champion when
 
 An image is known by the SHA-256 of its bytes; unique keys, not hope, keep concurrent collectors from doubling one.
 No table holds an absolute path, so the store can be moved with its folder.
@@ -243,6 +244,36 @@ class VersionTable(Base):
     adapter_digest: Mapped[str] = mapped_column(String(64))
     snapshot_id: Mapped[int] = mapped_column(ForeignKey("snapshots.id"), index=True)
     recorded_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class ChampionHistoryTable(Base):
+    """One decision on a version, or one move of a style's champion. Rows are added and never changed.
+
+    MLflow's alias `champion` follows the newest row. Equal `from_version` and `to_version`: the champion stayed.
+    """
+
+    __tablename__ = "champion_history"
+    __table_args__ = (Unique("style", "number"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    style: Mapped[str]
+    number: Mapped[int]  # counts from 1 within the style
+    kind: Mapped[str]
+    version: Mapped[int]  # what was decided on, by its number in the registry
+    from_version: Mapped[int | None]  # the champion before; None without one
+    to_version: Mapped[int | None]  # the champion afterwards
+    who: Mapped[str]
+    why: Mapped[str]
+    decided_at: Mapped[datetime] = mapped_column(default=utc_now)
+    adapter_digest: Mapped[str] = mapped_column(String(64))
+    snapshot_digest: Mapped[str | None] = mapped_column(String(64))
+    run_digest: Mapped[str | None] = mapped_column(String(64))
+    duel_digest: Mapped[str | None] = mapped_column(String(64))  # None, like the next, where no duel was fought
+    decision_digest: Mapped[str | None] = mapped_column(String(64))
+    train_count: Mapped[int | None]
+    metric: Mapped[str | None]  # the leading metric of its day, with the version's and the base model's value
+    score: Mapped[float | None]
+    base_score: Mapped[float | None]
 
 
 class GenerationTable(Base):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tasks.tracking.following import follow, shown_champion
 from tasks.tracking.line_page import MAX_LENGTH
 from tasks.tracking.links import RunPage, version_route
 from tasks.tracking.registry import CANDIDATE, CHAMPION, AdapterVersion, Registry
@@ -16,7 +17,9 @@ __all__ = [
     "Registry",
     "RunPage",
     "TrackedRun",
+    "follow",
     "has_records",
+    "shown_champion",
     "tracked_run",
     "tracking_uri",
     "version_route",

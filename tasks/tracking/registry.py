@@ -1,5 +1,7 @@
 """The registry of adapters: one version per adapter, aliases `candidate` and `champion`.
 
+The image database says which version is the champion and why; the alias follows (`tasks/champion.py`).
+
 `mlflow.diffusers` stores the adapter: it takes a folder of safetensors as it is, remembers the base model and gives
 `load_model(...).load_pipeline()`, so no code and no pickle is stored. It knows neither digests nor decisions; those
 are notes in one tag of the version (`tasks/tracking/notes.py`), apart from the few tags that people read. It is
@@ -9,7 +11,6 @@ not be found again, and the same adapter would be registered twice.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,18 +20,19 @@ from pathlib import Path
 
 import mlflow
 import mlflow.diffusers
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.types import DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import ColSpec
 
 from sdlora.core.errors import WeightsError
 from sdlora.core.files import file_sha256
 from sdlora.core.refs import ADAPTER_WEIGHTS, AdapterRef
+from sdlora.store.champions import ScoredVersion
 from tasks.results import Release, RunRef
 from tasks.tracking import notes
-from tasks.tracking.line_page import line_description
 from tasks.tracking.links import RunPage, version_route, whole_address
 from tasks.tracking.store import open_store, page_server
 
@@ -80,15 +82,22 @@ class Registry:
     def names(self) -> list[str]:
         return sorted(model.name for model in self.client.search_registered_models())
 
+    def model(self, name: str) -> RegisteredModel | None:
+        """MLflow's own record of all versions of `name`; None if the name is not known."""
+        try:
+            return self.client.get_registered_model(name)
+        except MlflowException as error:  # a server that cannot be reached does not mean that nothing is registered
+            if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                raise
+            return None
+
     def versions(self, name: str) -> list[AdapterVersion]:
         """All versions of `name`, newest first; none if the name is not known."""
-        try:
-            # search_model_versions leaves the aliases out.
-            aliases = self.client.get_registered_model(name).aliases
-        except MlflowException:
+        model = self.model(name)
+        if model is None:
             return []
         holders: dict[int, list[str]] = {}
-        for alias, number in aliases.items():
+        for alias, number in model.aliases.items():  # search_model_versions leaves them out
             holders.setdefault(int(number), []).append(alias)
         found = self.client.search_model_versions(f"name = '{name}'", max_results=1000)
         versions = [_adapter_version(version, holders.get(int(version.version), [])) for version in found]
@@ -104,17 +113,12 @@ class Registry:
         versions = self.versions(name)
         return next((v for v in versions if v.number == which or which in v.aliases), None)
 
-    def rival_of(self, name: str, run_digest: str) -> AdapterVersion | None:
-        """The champion that the adapter of `run_digest` has to beat.
-
-        If that adapter is the champion itself, publishing was interrupted (or is repeated): its rival is the
-        champion before it.
-        """
-        champion = self.get(name, CHAMPION)
-        if champion is None or champion.tags.get("run_digest") != run_digest:
-            return champion
-        before = champion.tags.get("champion_before")
-        return self.get(name, int(before)) if before else None
+    def holds(self, name: str, version: ScoredVersion | None) -> bool:
+        """Whether this very version is registered; None always is."""
+        if version is None:
+            return True
+        registered = self.get(name, version.number)
+        return registered is not None and registered.tags.get("adapter_digest") == version.adapter_digest
 
     def number_of(self, name: str, adapter_digest: str) -> int:
         """The number that this adapter has, or will get if it is registered next."""
@@ -153,21 +157,18 @@ class Registry:
         noted: Mapping[str, str],
         shown: Mapping[str, str],
         run_id: str,
-        description: str,
     ) -> AdapterVersion:
         """Store the release folder and create a version; the same adapter digest gives the version it has.
 
         Args:
             noted: what programs need of it, digests among them.
             shown: the tags that people read.
-            description: its page, in markdown.
         """
         known = self.find(name, adapter_digest=noted["adapter_digest"])
         if known is not None:
             self.note(known, noted)
             for key, value in shown.items():
                 self.client.set_model_version_tag(name, str(known.number), key, value)
-            self.client.update_model_version(name, str(known.number), description)
         else:
             info = mlflow.diffusers.log_model(
                 str(folder),
@@ -185,46 +186,18 @@ class Registry:
                 run_id=run_id,
                 model_id=info.model_id,
                 tags={**shown, notes.TAG: notes.pack(noted)},
-                description=description,
             )
         version = self.find(name, adapter_digest=noted["adapter_digest"])
         assert version is not None
         self.client.set_registered_model_alias(name, CANDIDATE, str(version.number))
         return version
 
-    def promote(self, version: AdapterVersion, evidence_digest: str) -> None:
-        """Make `version` the champion and write the change into the history of the registered model."""
-        champion = self.get(version.name, CHAMPION)
-        if champion is not None and champion.number == version.number:
-            return
-        before = str(champion.number) if champion else ""
-        moved_at = _now()
-        # The notes first: a process that dies in between leaves a note too many, never a champion without one.
-        self.note(version, {"champion_before": before, "champion_since": moved_at, "evidence_digest": evidence_digest})
-        entry = {"from": before, "to": str(version.number), "evidence_digest": evidence_digest}
-        history = self.history(version.name)
-        if not history or not entry.items() <= history[-1].items():
-            key = f"champion-{len(history) + 1:06d}"
-            self.client.set_registered_model_tag(version.name, key, json.dumps({**entry, "at": moved_at}))
-        self.client.set_registered_model_alias(version.name, CHAMPION, str(version.number))
-        self.describe(version.name)
-
-    def history(self, name: str) -> list[dict[str, str]]:
-        """Every change of the champion, oldest first."""
-        tags = self.client.get_registered_model(name).tags
-        return [json.loads(tags[key]) for key in sorted(tags) if key.startswith("champion-")]
-
-    def describe(self, name: str) -> None:
-        """Write what the line of adapters is, and who was champion when, on its page."""
-        newest, *_ = self.versions(name)
-        base = newest.tags["base"]
-        champion = self.get(name, CHAMPION)
-        text = line_description(name, base, newest.number, champion.number if champion else None, self.history(name))
-        self.client.update_registered_model(name, text)
+    def describe_version(self, version: AdapterVersion, text: str) -> None:
+        """Write a version's page, in markdown."""
+        self.client.update_model_version(version.name, str(version.number), text)
 
     def finish(self, version: AdapterVersion) -> None:
-        """Note that publishing came to its end; the page that a kill may have left old is written first."""
-        self.describe(version.name)
+        """Note that publishing came to its end."""
         self.note(version, {"published": _now()})
 
     def note(self, version: AdapterVersion, news: Mapping[str, str]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from prefect import flow
 
 from deployments.takedown import clear_copies, copies_elsewhere
@@ -17,6 +19,7 @@ from sdlora.lora.load import open_adapter
 from sdlora.models.files.sources import load_base_model
 from sdlora.records.duel import load_duel
 from sdlora.records.metrics import Estimate
+from sdlora.store.champions import ScoredVersion, champion_history, record_move
 from sdlora.store.image_store import ImageStore
 from tasks.publish import publish
 from tasks.tracking import Registry
@@ -41,6 +44,21 @@ def published(config, home):
         return publish(base, adapter, ref, duel, decide(duel, GateConfig()), settings, release.run, home)
 
     return home, release, publish_again
+
+
+def history(home):
+    with ImageStore.open(home) as store, store.read() as session:
+        return champion_history(session, "published")
+
+
+def refuse_champion(instead):
+    """MLflow's own function, but for the alias `champion`."""
+    real = MlflowClient.set_registered_model_alias
+
+    def replaced(client, name, alias, version):
+        return instead() if alias == "champion" else real(client, name, alias, version)
+
+    return replaced
 
 
 def clearly_better(duel):
@@ -74,8 +92,17 @@ def test_a_candidate_that_passes_the_gate_becomes_champion_on_recorded_evidence(
     assert page.startswith("**Promoted to champion.** Clearly better than the base model")
     line = registry.client.get_registered_model("published").description
     assert "Champion: [version 1](#/models/published/versions/1)" in line
-    (change,) = registry.history("published")
-    assert (change["from"], change["to"], change["evidence_digest"]) == ("", "1", duel.digest())
+    refused, first = history(home).entries
+    assert (refused.kind, refused.to_version) == ("refused", None)
+    assert (first.kind, first.from_version, first.to_version) == ("first champion", None, 1)
+    assert (first.who, first.why) == ("gate", champion.tags["reasons"])
+    assert first.duel_digest == duel.digest()
+    assert first.decision_digest == decide(duel, GateConfig()).digest()
+    assert first.version.adapter_digest == champion.tags["adapter_digest"]
+    assert first.version.run_digest == release.run.digest
+    assert first.version.snapshot_digest == champion.tags["snapshot_digest"]
+    assert (first.version.metric, first.version.score) == ("kid", 0.1)
+    assert registry.client.get_registered_model("published").tags["champion_history"] == "2"
 
 
 def test_publishing_twice_changes_nothing_more(published):
@@ -83,7 +110,65 @@ def test_publishing_twice_changes_nothing_more(published):
     publish_again(clearly_better(load_duel(release.run.evaluation)))
     registry = Registry(home)
     assert len(registry.versions("published")) == 1
-    assert len(registry.history("published")) == 1
+    assert len(history(home).entries) == 2
+
+
+def test_an_alias_that_mlflow_did_not_move_is_repaired_by_the_next_publish(published, monkeypatch):
+    home, release, publish_again = published
+    registry, measured = Registry(home), load_duel(release.run.evaluation)
+    registry.client.delete_registered_model_alias("published", "champion")
+    duel = clearly_better(measured)
+
+    def away(*_: object) -> None:
+        raise MlflowException("the server is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mlflow.MlflowClient.set_registered_model_alias", refuse_champion(away))
+        with pytest.raises(MlflowException, match="away"):
+            publish_again(duel)
+    removed, again = history(home).entries[-2:]
+    assert (removed.kind, removed.who, removed.to_version) == ("moved by hand", "a person in MLflow", None)
+    assert (again.kind, again.to_version) == ("first champion", 1)
+    assert registry.get("published", "champion") is None
+    assert publish_again(duel).promoted
+    assert registry.get("published", "champion").number == 1
+    assert history(home).entries[-1] == again
+
+
+def test_another_publish_repairs_the_alias_first_and_takes_it_for_no_move_of_a_person(published):
+    home, release, publish_again = published
+    registry = Registry(home)
+    before = history(home)
+    # As if the process had ended between the row and the alias.
+    registry.client.delete_registered_model_alias("published", "champion")
+    registry.client.set_registered_model_tag("published", "champion_history", str(before.length - 1))
+    duel = load_duel(release.run.evaluation).model_copy(update={"champion_digest": "f" * 64})
+    with pytest.raises(EvaluationError, match="changed while the duel was fought"):
+        publish_again(duel)
+    assert registry.get("published", "champion").number == 1
+    assert history(home) == before
+
+
+def test_a_promotion_of_another_process_while_this_one_publishes_voids_the_duel(published, monkeypatch):
+    home, release, publish_again = published
+    duel = clearly_better(load_duel(release.run.evaluation))
+    other = ScoredVersion(9, "9" * 64)
+    register = Registry.register
+
+    def slow(*arguments: object, **named: object):
+        registered = register(*arguments, **named)
+        with ImageStore.open(home) as store, store.write() as session:
+            record_move(session, champion_history(session, "published"), "moved by hand", other, "ana", "meanwhile")
+        return registered
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Registry, "register", slow)
+        with pytest.raises(EvaluationError, match="changed while the duel was fought: version 1 before, version 9 now"):
+            publish_again(duel)
+    assert Registry(home).get("published", "champion").number == 1
+    # Version 9 is in no registry, so the alias that is there counts again.
+    assert publish_again(duel).promoted
+    assert history(home).champion.number == 1
 
 
 def test_a_champion_that_changed_meanwhile_voids_the_duel(published):

@@ -14,6 +14,7 @@ from sdlora.config import PipelineConfig, resolve
 from sdlora.core.errors import ConfigError, TrainingError
 from sdlora.models.files.sources import load_base_model
 from sdlora.records.duel import load_duel
+from sdlora.store.champions import champion_history
 from sdlora.store.image_store import ImageStore
 from tasks.lock import training_lock
 from tasks.results import Release
@@ -181,7 +182,7 @@ def test_a_run_killed_before_publishing_ended_is_finished_by_the_next(first, con
 
 def test_more_images_fight_the_champion_and_a_worse_adapter_does_not_replace_it(first, config, home, later_images):
     registry = Registry(home)
-    registry.promote(registry.get("shapes", 1), "evidence of a person")
+    registry.client.set_registered_model_alias("shapes", "champion", "1")  # by a person, in MLflow's page
     second = run_flow(retrain, with_sources(config, Path(config.data.sources[0]), later_images), home)
     assert (second.version, second.new, second.promoted) == (2, True, False)
     duel = load_duel(second.run.evaluation)
@@ -191,6 +192,16 @@ def test_more_images_fight_the_champion_and_a_worse_adapter_does_not_replace_it(
     assert registry.get("shapes", "champion").number == 1
     assert registry.get("shapes", "candidate").number == 2
     assert second.reasons
+    with ImageStore.open(home) as store, store.read() as session:
+        entries = champion_history(session, "shapes").entries
+    assert [(entry.kind, entry.version.number, entry.to_version) for entry in entries] == [
+        ("refused", 1, None),
+        ("moved by hand", 1, 1),
+        ("refused", 2, 1),
+    ]
+    page = registry.client.get_registered_model("shapes").description
+    assert "| version 1 |" in page.replace("&emsp;", "")
+    assert "a person in MLflow" in page
 
 
 def test_the_second_batch_is_trained_once_too(config, home, later_images):

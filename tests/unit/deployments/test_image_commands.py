@@ -14,6 +14,7 @@ from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.data.snapshot import make_snapshot
 from sdlora.store.image_store import ImageStore
+from sdlora.store.lineage import record_version
 from sdlora.training.inputs.tensor_cache import TensorCache
 from tests.tiny import draw_images
 
@@ -27,7 +28,9 @@ def home(tmp_path: Path) -> Path:
     with ImageStore.open(home) as store:
         collect(store, str(draw_images(tmp_path / "pictures", 12)), CONFIG)
         clean(store, CONFIG)
-        store.add_version("icons", 3, "f" * 64, make_snapshot(store, CONFIG).digest)
+        snapshot = make_snapshot(store, CONFIG)
+        with store.write() as session:
+            record_version(session, "icons", 3, "f" * 64, snapshot.digest)
     return home
 
 

@@ -27,6 +27,7 @@ from sdlora.release.data_page import write_data_page
 from sdlora.release.folder import write_release
 from sdlora.release.record import RejectedImage
 from sdlora.store.image_store import ImageStore
+from sdlora.store.lineage import record_version
 from tests.tiny import draw_images
 from tests.unit.release.made_record import FULL_DATA, made_record, png
 
@@ -42,7 +43,8 @@ def home(tmp_path: Path) -> Path:
         clean(store, CONFIG)
         write_data_page(store, CONFIG, home / "pages" / "data.html", title="Images")
         snapshot = make_snapshot(store, CONFIG)
-        store.add_version("icons", 3, "f" * 64, snapshot.digest)
+        with store.write() as session:
+            record_version(session, "icons", 3, "f" * 64, snapshot.digest)
         write_data_page(store, CONFIG, home / "pages" / "data-1.html", title="Images", snapshot_digest=snapshot.digest)
     return home
 

@@ -5,6 +5,7 @@ import pytest
 from sdlora.core.errors import DataError
 from sdlora.store.image_store import ImageStore
 from sdlora.store.intake import image_ids
+from sdlora.store.lineage import record_version
 from sdlora.store.tables import SnapshotImageTable, SnapshotTable
 from tests.stores import both_places
 
@@ -26,12 +27,17 @@ def freeze(store: ImageStore, digest: str, train: list[str], held_out: list[str]
                 session.add(row)
 
 
+def learn(store: ImageStore, name: str, number: int, adapter_digest: str, snapshot_digest: str) -> None:
+    with store.write() as session:
+        record_version(session, name, number, adapter_digest, snapshot_digest)
+
+
 def test_lineage_leads_from_an_image_to_the_versions_that_learnt_from_it(store: ImageStore) -> None:
     learnt, measured = store.add_image(b"one"), store.add_image(b"two")
     freeze(store, "a" * 64, [learnt], [measured])
     freeze(store, "b" * 64, [learnt], [measured])
-    store.add_version("icons", 1, "1" * 64, "a" * 64)
-    store.add_version("icons", 2, "2" * 64, "a" * 64)
+    learn(store, "icons", 1, "1" * 64, "a" * 64)
+    learn(store, "icons", 2, "2" * 64, "a" * 64)
     details = store.details(learnt)
     assert [(one.snapshot.digest[0], one.split, one.captions) for one in details.appearances] == [
         ("a", "train", ("then",)),
@@ -45,7 +51,7 @@ def test_lineage_leads_from_a_version_to_its_snapshot_and_its_parent(store: Imag
     images = [store.add_image(b"one"), store.add_image(b"two")]
     freeze(store, "a" * 64, images[:1], [])
     freeze(store, "b" * 64, images, [])
-    store.add_version("icons", 1, "1" * 64, "b" * 64)
+    learn(store, "icons", 1, "1" * 64, "b" * 64)
     newest, oldest = store.snapshots()
     assert (newest.digest[0], newest.parent, newest.train_count) == ("b", "a" * 64, 2)
     assert (oldest.parent, oldest.versions) == (None, ())
@@ -56,7 +62,7 @@ def test_lineage_leads_from_a_version_to_its_snapshot_and_its_parent(store: Imag
 def test_to_record_a_version_again_changes_nothing(store: ImageStore) -> None:
     freeze(store, "a" * 64, [store.add_image(b"one")], [])
     for _ in range(2):
-        store.add_version("icons", 1, "1" * 64, "a" * 64)
+        learn(store, "icons", 1, "1" * 64, "a" * 64)
     assert len(store.snapshot("aa").versions) == 1
 
 
@@ -69,4 +75,4 @@ def test_digits_that_fit_no_snapshot_are_refused(store: ImageStore, digits: str)
 
 def test_a_version_of_an_unknown_snapshot_is_refused(store: ImageStore) -> None:
     with pytest.raises(DataError, match="not in this image database"):
-        store.add_version("icons", 1, "1" * 64, "c" * 64)
+        learn(store, "icons", 1, "1" * 64, "c" * 64)

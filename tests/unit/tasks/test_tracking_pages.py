@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
+
 import pytest
 
+from sdlora.store.champions import ChampionHistory, HistoryEntry, ScoredVersion
 from tasks.tracking import RunPage, notes
 from tasks.tracking.line_page import line_description
 from tasks.tracking.links import browser_address
@@ -39,30 +43,36 @@ def test_a_damaged_tag_costs_its_notes_and_no_list_of_versions(damaged):
     assert notes.merged({"kid": "0.5", notes.TAG: damaged}) == {"kid": "0.5"}
 
 
-HISTORY = [
-    {"from": "", "to": "1", "evidence_digest": "a", "at": "2026-11-01T10:00:00+00:00"},
-    {"from": "1", "to": "4", "evidence_digest": "b", "at": "2026-11-05T12:30:00+00:00"},
-]
+def move(number, version, before, after, day):
+    when = datetime(2026, 11, day, 10, 0, tzinfo=UTC)
+    scored = ScoredVersion(version, f"{version}" * 8)
+    kind, who = ("promoted", "gate") if version == after else ("moved by hand", "ana")
+    return HistoryEntry(number, kind, scored, before, after, who, "", when, decision_digest="d")
+
+
+HISTORY = ChampionHistory("icons", (move(1, 1, None, 1, 1), move(2, 2, 1, 1, 2), move(3, 4, 1, 4, 5)))
+
+
+def rows(page):
+    return [line.replace("&emsp;", "") for line in page.splitlines() if line.startswith("| version")]
 
 
 def test_the_page_of_a_line_tells_who_was_champion_when():
-    page = line_description("icons", "embedded", 5, 4, HISTORY)
+    page = line_description(HISTORY, "embedded", 5)
     assert "for the base model embedded" in page
-    assert "**Champion: [version 4](#/models/icons/versions/4)** since 2026-11-05 12:30 UTC" in page
-    rows = [line.replace("&emsp;", "") for line in page.splitlines() if line.startswith("| version")]
-    assert rows == [
-        "| version 4 | 2026-11-05 12:30 UTC | now |",
-        "| version 1 | 2026-11-01 10:00 UTC | 2026-11-05 12:30 UTC |",
+    assert "**Champion: [version 4](#/models/icons/versions/4)** since 2026-11-05 10:00 UTC" in page
+    assert rows(page) == [
+        "| version 4 | 2026-11-05 10:00 UTC | now | gate |",
+        "| version 1 | 2026-11-01 10:00 UTC | 2026-11-05 10:00 UTC | gate |",
     ]
 
 
-def test_a_champion_that_a_person_chose_in_mlflow_gets_no_date_of_another():
-    page = line_description("icons", "embedded", 5, 2, HISTORY)
-    assert "**Champion: [version 2](#/models/icons/versions/2)**. " in page
-    assert "changed by hand" in page
-    assert "now" not in page
+def test_the_page_of_a_line_whose_champion_a_person_removed_says_that_there_is_none():
+    page = line_description(replace(HISTORY, entries=(*HISTORY.entries, move(4, 4, 4, None, 6))), "embedded", 5)
+    assert "**No champion:**" in page
+    assert rows(page)[0] == "| version 4 | 2026-11-05 10:00 UTC | 2026-11-06 10:00 UTC | gate |"
 
 
 def test_a_long_history_stays_within_what_mlflow_keeps():
-    many = [{"from": "", "to": str(i), "evidence_digest": "a", "at": "2026-11-01T10:00:00+00:00"} for i in range(500)]
-    assert len(line_description("a" * 200, "b" * 200, 500, 499, many)) < 5000
+    many = tuple(move(i, i, i - 1, i, 1) for i in range(1, 500))
+    assert len(line_description(ChampionHistory("a" * 200, many), "b" * 200, 500)) < 5000

@@ -16,6 +16,31 @@ depends_on = None
 
 def upgrade() -> None:
     op.create_table(
+        "champion_history",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("style", sa.String(), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("from_version", sa.Integer(), nullable=True),
+        sa.Column("to_version", sa.Integer(), nullable=True),
+        sa.Column("who", sa.String(), nullable=False),
+        sa.Column("why", sa.String(), nullable=False),
+        sa.Column("decided_at", sa.DateTime(), nullable=False),
+        sa.Column("adapter_digest", sa.String(length=64), nullable=False),
+        sa.Column("snapshot_digest", sa.String(length=64), nullable=True),
+        sa.Column("run_digest", sa.String(length=64), nullable=True),
+        sa.Column("duel_digest", sa.String(length=64), nullable=True),
+        sa.Column("decision_digest", sa.String(length=64), nullable=True),
+        sa.Column("train_count", sa.Integer(), nullable=True),
+        sa.Column("metric", sa.String(), nullable=True),
+        sa.Column("score", sa.Float(), nullable=True),
+        sa.Column("base_score", sa.Float(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_champion_history"),
+        sa.UniqueConstraint("style", "number", name="uq_champion_history_style_number"),
+    )
+
+    op.create_table(
         "fingerprints",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("pixels_sha256", sa.String(length=64), nullable=False),

@@ -1,0 +1,86 @@
+"""The champion in two places: the image database, where each decision and move is a row, and MLflow, which follows.
+
+The row is written first. If MLflow is away then, its alias is behind until the next run of the style publishes.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from sdlora.store.champions import ChampionHistory, ScoredVersion, champion_history, record_move
+from sdlora.store.image_store import ImageStore
+from tasks.run_log import run_log
+from tasks.tracking import AdapterVersion, Registry, follow, shown_champion
+
+LEADING = "kid"
+"""The metric that the gate reads first, and that lists of versions show."""
+
+
+def settled_history(registry: Registry, store: ImageStore, style: str) -> ChampionHistory:
+    """The history of a style's champion, once MLflow's alias and the newest row agree.
+
+    MLflow follows the rows that it has not followed yet. If it has followed all and its alias is still another, a
+    person moved the alias: that counts, and becomes a row. So does the alias where the row's version was deleted from
+    MLflow.
+    """
+    while True:
+        history = _history(store, style)
+        alias, followed = shown_champion(registry, style)
+        if followed < history.length and registry.holds(style, history.champion):
+            return follow_history(registry, store, style)
+        if alias == (history.champion.number if history.champion else None):
+            return history
+        chosen = registry.get(style, alias) if alias is not None else None
+        version = _as_scored(chosen, history) if chosen else None
+        why = f"The alias was {'moved' if version else 'removed'} in MLflow."
+        with store.write() as session:
+            moved = record_move(session, history, "moved by hand", version, "a person in MLflow", why)
+        if moved is not None:
+            run_log().info("The champion of %s was changed by hand: %s", style, why)
+            return follow_history(registry, store, style)
+
+
+def follow_history(registry: Registry, store: ImageStore, style: str) -> ChampionHistory:
+    """Let MLflow show what the rows say; again if another process adds one meanwhile, so that the newest row wins."""
+    history = _history(store, style)
+    while True:
+        follow(registry, history)
+        newest = _history(store, style)
+        if newest.length == history.length:
+            return history
+        history = newest
+
+
+def rival_of(registry: Registry, history: ChampionHistory, run_digest: str) -> AdapterVersion | None:
+    """The registered version that the adapter of a run has to beat; None if it was deleted from the registry."""
+    rival = history.rival_of(run_digest)
+    return registry.get(history.style, rival.number) if rival and registry.holds(history.style, rival) else None
+
+
+def _history(store: ImageStore, style: str) -> ChampionHistory:
+    with store.read() as session:
+        return champion_history(session, style)
+
+
+def _as_scored(version: AdapterVersion, history: ChampionHistory) -> ScoredVersion:
+    """A version that a person chose, with what the history or else the registry knows of it."""
+    tags = version.tags
+    known = history.version(version.number)
+    if known and known.adapter_digest == tags["adapter_digest"]:
+        return known
+    return ScoredVersion(
+        number=version.number,
+        adapter_digest=tags["adapter_digest"],
+        snapshot_digest=tags.get("snapshot_digest"),
+        run_digest=tags.get("run_digest"),
+        train_count=int(tags["train_count"]) if "train_count" in tags else None,
+        metric=LEADING,
+        score=_number(tags.get("kid")),
+        base_score=_number(tags.get("kid_base")),
+    )
+
+
+def _number(text: str | None) -> float | None:
+    with suppress(ValueError):
+        return float(text) if text is not None else None
+    return None
