@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo dev check test test-all browser lock clean
+.PHONY: help demo dev check test test-all browser release lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -36,6 +36,24 @@ browser:
 	   echo "Installing Chromium for the tests of the pages ..."; \
 	   apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
 	 else echo "The tests of the pages need Chromium: sudo apt install chromium" >&2; fi
+
+# The wheel is built from the sdist, so the sdist is complete. The commands run outside the checkout, so that they find
+# the wheel's files. `collect` needs the migrations and the demo's images, `generate` the weights of the embedded base model.
+RELEASED := build/release
+RUN_RELEASED := cd $(RELEASED) && env -u PYTHONPATH -u VIRTUAL_ENV SDLORA_HOME=home bin/sdlora
+
+release: $(INSTALLED) ## build sdist and wheel in dist/, and try the wheel in an empty environment
+	@rm -rf dist $(RELEASED)
+	$(BIN)/python -m build --outdir dist
+	@echo "Installing the wheel into an empty environment ..."
+	@$(BIN)/python -m venv $(RELEASED)
+	@$(RELEASED)/bin/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt dist/*.whl
+	@$(RUN_RELEASED) --help > /dev/null
+	@$(RUN_RELEASED) checks
+	@$(RUN_RELEASED) collect "$$(bin/python -c 'import sdlora; print(sdlora.__path__[0])')/assets/demo/first"
+	@$(RUN_RELEASED) versions
+	@$(RUN_RELEASED) generate "an emoji of a cat" --base
+	@echo "The wheel works on its own:" && ls -l dist
 
 # LOCK_WITH narrows the resolution: make lock LOCK_WITH=torch==2.13.0
 lock: $(BIN)/python ## rewrite constraints.txt from the newest releases that pyproject.toml allows
