@@ -43,8 +43,10 @@ RELEASED := build/release
 RUN_RELEASED := cd $(RELEASED) && env -u PYTHONPATH -u VIRTUAL_ENV SDLORA_HOME=home bin/sdlora
 
 release: $(INSTALLED) ## build sdist and wheel in dist/, and try the wheel in an empty environment
-	@rm -rf dist $(RELEASED)
-	$(BIN)/python -m build --outdir dist
+	@rm -rf dist $(RELEASED) && mkdir -p build
+	@echo "Building dist/ ..."
+	@$(BIN)/python -m build --outdir dist > build/release.log 2>&1 \
+	   || { tail -20 build/release.log; exit 1; }
 	@echo "Installing the wheel into an empty environment ..."
 	@$(BIN)/python -m venv $(RELEASED)
 	@$(RELEASED)/bin/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt dist/*.whl

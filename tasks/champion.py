@@ -10,9 +10,10 @@ from contextlib import suppress
 from sdlora.store.champions import ChampionHistory, ScoredVersion, champion_history, record_move
 from sdlora.store.image_store import ImageStore
 from tasks.run_log import run_log
+from tasks.scores import LEADING
 from tasks.tracking import AdapterVersion, Registry, follow, shown_champion
 
-LEADING = "kid"
+LEADING_METRIC = LEADING[0]
 """The metric that the gate reads first, and that lists of versions show."""
 
 
@@ -74,7 +75,7 @@ def _as_scored(version: AdapterVersion, history: ChampionHistory) -> ScoredVersi
         snapshot_digest=tags.get("snapshot_digest"),
         run_digest=tags.get("run_digest"),
         train_count=int(tags["train_count"]) if "train_count" in tags else None,
-        metric=LEADING,
+        metric=LEADING_METRIC,
         score=_number(tags.get("kid")),
         base_score=_number(tags.get("kid_base")),
     )

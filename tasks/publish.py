@@ -21,7 +21,7 @@ from sdlora.release.record import Curve, VersionRecord
 from sdlora.store.champions import ScoredVersion, record_decision
 from sdlora.store.image_store import ImageStore
 from sdlora.store.lineage import record_version
-from tasks.champion import LEADING, follow_history, rival_of, settled_history
+from tasks.champion import LEADING_METRIC, follow_history, rival_of, settled_history
 from tasks.data_page import LOGGED_FOLDER, data_page_file, logged_data_page
 from tasks.data_summary import summarise_data
 from tasks.pages import Link, result_page
@@ -148,14 +148,18 @@ def _unchanged_champion(registry: Registry, name: str, duel: Duel, run: RunRef, 
 
 
 def _scored(number: int, candidate: AdapterRef, snapshot: SnapshotRef, duel: Duel) -> ScoredVersion:
-    values = {who: scores.metrics[LEADING].value for who, scores in duel.scores.items() if LEADING in scores.metrics}
+    values = {
+        who: scores.metrics[LEADING_METRIC].value
+        for who, scores in duel.scores.items()
+        if LEADING_METRIC in scores.metrics
+    }
     return ScoredVersion(
         number=number,
         adapter_digest=candidate.digest,
         snapshot_digest=snapshot.digest,
         run_digest=candidate.run_digest,
         train_count=snapshot.train_count,
-        metric=LEADING,
+        metric=LEADING_METRIC,
         score=values.get("candidate"),
         base_score=values.get("base"),
     )

@@ -75,7 +75,7 @@ def _collect_garbage_seldom() -> None:
     """Run the garbage collector seldom while the command runs, and not at its end.
 
     The imports of PyTorch, the model libraries and MLflow create half a million lasting objects. Searching these for
-    reference cycles takes a second of `sdlora generate` or `sdlora versions`.
+    reference cycles takes a second of `sdlora generate`.
     """
     gc.set_threshold(100_000)
     atexit.register(gc.freeze)
