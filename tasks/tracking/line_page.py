@@ -26,7 +26,11 @@ def line_description(history: ChampionHistory, base: str, newest: int) -> str:
     )
     text = [what]
     if champion is None:
-        text.append("**No champion:** no version that passed every check is in use.")
+        text.append(
+            "**No champion:** a person removed the alias."
+            if history.moves
+            else "**No champion yet:** no version has passed every check."
+        )
     else:
         command = markdown_code(f'sdlora generate "your words" --name {name}')
         text.append(

@@ -69,7 +69,8 @@ def test_the_page_of_a_line_tells_who_was_champion_when():
 
 def test_the_page_of_a_line_whose_champion_a_person_removed_says_that_there_is_none():
     page = line_description(replace(HISTORY, entries=(*HISTORY.entries, move(4, 4, 4, None, 6))), "embedded", 5)
-    assert "**No champion:**" in page
+    assert "**No champion:** a person removed the alias." in page
+    assert "**No champion yet:** no version has passed" in line_description(ChampionHistory("icons"), "embedded", 1)
     assert rows(page)[0] == "| version 4 | 2026-11-05 10:00 UTC | 2026-11-06 10:00 UTC | gate |"
 
 
