@@ -57,11 +57,11 @@ def test_a_checkpoint_of_each_family_draws_what_its_folder_draws(name, folders, 
 def test_without_a_layout_xl_takes_the_published_settings_and_what_the_checkpoint_says_of_itself(
     folders, tmp_path, monkeypatch
 ):
-    shipped = shutil.copytree(single_file._SHIPPED, tmp_path / "shipped")
+    shipped = shutil.copytree(single_file._SHIPPED_LAYOUTS, tmp_path / "shipped")
     for part in ("unet", "vae", "text_encoder", "text_encoder_2"):  # as narrow as the test's model
         shutil.copy(folders["sdxl"] / part / "config.json", shipped / "sdxl" / part / "config.json")
     shutil.copy(folders["sdxl"] / "scheduler" / "scheduler_config.json", shipped / "sdxl" / "scheduler")
-    monkeypatch.setattr(single_file, "_SHIPPED", shipped)
+    monkeypatch.setattr(single_file, "_SHIPPED_LAYOUTS", shipped)
     monkeypatch.setattr(single_file, "clip_tokenizer", lambda _pad: families.clip_tokenizer())
     path = original.write_xl_checkpoint(folders["sdxl"], tmp_path / "one.safetensors", "v_pred", "ztsnr")
     ref = load(path, tmp_path / "home")
@@ -77,7 +77,7 @@ def test_the_shipped_settings_are_those_of_the_published_models(name):
     """The number of parameters, as the model cards and papers state it."""
     from sdlora.models.families import family_of
 
-    family = family_of(single_file._SHIPPED / name)
+    family = family_of(single_file._SHIPPED_LAYOUTS / name)
     with torch.device("meta"):
         denoiser = family.denoiser_class.from_config(family.denoiser_settings)
         encoders = [
