@@ -135,7 +135,7 @@ def pillow_headers(content: bytes, unpacked: bool) -> Any:
     """What Pillow finds in a file's headers; with `unpacked` also behind the pixels."""
     try:
         with (
-            embedded._QUIET,
+            embedded._WARNINGS_LOCK,
             warnings.catch_warnings(action="ignore"),
             Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "WEBP", "TIFF")) as image,
         ):
@@ -165,7 +165,7 @@ def open_by_fsspec(uri: str, context: SourceContext) -> Source:
         key=address_key(root),
         count=None,
         items=lambda: tree_items(
-            remote._listings(fs, root, remote._Told(uri)),
+            remote._listings(fs, root, remote._Driver(uri)),
             lambda entry, size: remote._read(fs, entry, size),
             context.config.max_file_bytes,
             unmatched,

@@ -232,7 +232,7 @@ class _Intake:
             file.byte_size,
             file.stamp,
             caption_stamp=caption_stamp(item),
-            repeats=repeats_of(item.names) if item.names else None,
+            repeats=repeats_of(item.caption_path) if item.caption_path else None,
             source=sidecar.origin,
             licence=sidecar.licence,
             captions=find_captions(item, sidecar, bytes_of),
@@ -288,4 +288,4 @@ class _Intake:
 
 
 def _has_same_bytes(item: Item, seen: SeenFile) -> bool:
-    return item.keep or (item.stamp is not None and item.stamp == seen.stamp)
+    return item.read_once or (item.stamp is not None and item.stamp == seen.stamp)

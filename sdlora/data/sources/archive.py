@@ -17,7 +17,7 @@ from sdlora.data.sources.tree import Entry, Listing, tree_items
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 ARCHIVE_SUFFIXES = (".zip", *TAR_SUFFIXES)
-_UNPACKED_BY = {
+_UNPACK_REMEDIES = {
     ".rar": "`unrar x {file} {stem}/` and collect {stem}/",
     ".7z": "`7z x {file} -o{stem}` and collect {stem}/",
     ".tar.zst": "`zstd -d {file}` and collect the .tar",
@@ -55,40 +55,40 @@ def open_archives(uri: str, context: SourceContext) -> Source | None:
     if files is None:  # a folder that is called like an archive
         return None
     unmatched: list[str] = []
-    opened = _Opened(files, context, unmatched)
+    archives = _OpenArchives(files, context, unmatched)
     count = None
     if len(files) == 1:
-        count = len(opened.archive(0).listing.images)
+        count = len(archives.archive(0).listing.images)
         if not count:
-            opened.close()
+            archives.close()
             raise DataError(f"data.sources: no image in the archive {uri!r}. Correct the path.")
     return Source(
         name=files[0].name if len(files) == 1 else uri.rstrip("/").rpartition("/")[2],
         key=address_key(files[0].address if len(files) == 1 else "\n".join(file.address for file in files)),
         count=count,
-        items=opened.items,
+        items=archives.items,
         unmatched=unmatched,
-        close=opened.close,
+        close=archives.close,
     )
 
 
 def _refuse_other_archives(uri: str) -> None:
-    suffix = next((one for one in _UNPACKED_BY if uri.lower().endswith(one)), None)
+    suffix = next((ending for ending in _UNPACK_REMEDIES if uri.lower().endswith(ending)), None)
     path = local_path(uri)
     if suffix is None or (path and path.is_dir()):
         return
     name = uri.rpartition("/")[2]
-    remedy = _UNPACKED_BY[suffix].format(file=quote(name), stem=quote(name[: -len(suffix)]))
+    remedy = _UNPACK_REMEDIES[suffix].format(file=quote(name), stem=quote(name[: -len(suffix)]))
     raise DataError(
         f"data.sources: {uri!r} is an archive of a kind that is not read in place; {', '.join(ARCHIVE_SUFFIXES)} are. "
         f"Unpack it: {remedy}."
     )
 
 
-class _Opened:
+class _OpenArchives:
     """The archives of one source, of which the last few are open."""
 
-    KEPT = 2  # items of the one before may still wait to be read
+    MAX_OPEN = 2  # items of the one before may still wait to be read
 
     def __init__(self, files: Sequence[SourceFile], context: SourceContext, unmatched: list[str]) -> None:
         self.files, self.config, self.unmatched = files, context.config, unmatched
@@ -96,7 +96,7 @@ class _Opened:
 
     def archive(self, index: int) -> Archive:
         if index not in self._archives:
-            while len(self._archives) >= self.KEPT:
+            while len(self._archives) >= self.MAX_OPEN:
                 self._archives.pop(min(self._archives)).close()
             file = self.files[index]
             if file.address.lower().endswith(".zip"):

@@ -90,9 +90,9 @@ class Item:
         sidecar: reads what the source has about the image, such as a `.txt` of the same name.
         caption_stamp: changes when that, or the mask, does.
         mask: of the image, where the source has one.
-        names: path whose folder and file name are words about the image; None if they are mere numbers.
+        caption_path: path whose folder and file name are words about the image; None if they are mere numbers.
         lane: items of one lane are read a few at a time, such as those of one web host.
-        keep: a recorded item is not asked for again, whatever its stamp.
+        read_once: a recorded item is not asked for again, whatever its stamp.
     """
 
     path: str
@@ -100,10 +100,10 @@ class Item:
     read: Callable[[str | None], Content | None]
     sidecar: Callable[[], SidecarInfo] = SidecarInfo
     caption_stamp: str | None = None
-    names: str | None = None
+    caption_path: str | None = None
     lane: str | None = None
     mask: MaskFile | None = None
-    keep: bool = False
+    read_once: bool = False
 
     def under(self, folder: str) -> Item:
         """The same item as part of a larger source."""
@@ -145,7 +145,7 @@ class SourceContext:
 Opener = Callable[[str, SourceContext], Source | None]
 
 
-def refused(path: str, reason: str) -> Item:
+def refused_item(path: str, reason: str) -> Item:
     """An item that will not be read, so that the report names it with the reason."""
 
     def read(_: str | None = None) -> Content:
@@ -180,7 +180,7 @@ def printable(path: str) -> str:
         return path
     with suppress(UnicodeEncodeError):  # names from JSON may hold half a surrogate pair, which repr shows
         path = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in path)
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in path)
 
 
 def one_line(text: str) -> str:
@@ -188,7 +188,7 @@ def one_line(text: str) -> str:
     text = " ".join(text.split())
     if text.isprintable():
         return text
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def caption_texts(value: object) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from sdlora.data.sources.base import Item, SidecarInfo, one_line
 from sdlora.data.sources.embedded import embedded_captions
 from sdlora.store.records import Caption
 
-RULES = "1"
+RULES_VERSION = "1"
 """Raised when these rules change, so that recorded captions are found again."""
 
 MAX_REPEATS = 1000
@@ -27,30 +27,30 @@ _KOHYA = re.compile(r"(\d{1,4})_(.+)")
 
 def find_captions(item: Item, sidecar: SidecarInfo, content: Callable[[], bytes]) -> tuple[Caption, ...]:
     """The captions of an item; `content` is called only where nothing is said beside the image."""
-    found = sidecar.captions or embedded_captions(content())
-    if not found and item.names:
-        stem = posixpath.splitext(posixpath.basename(item.names))[0]
-        found = caption_from_folder(item.names) or caption_from_name(stem)
-    if len(found) < 2:
-        return found
-    return tuple({caption.text: caption for caption in reversed(found)}.values())[::-1]
+    captions = sidecar.captions or embedded_captions(content())
+    if not captions and item.caption_path:
+        stem = posixpath.splitext(posixpath.basename(item.caption_path))[0]
+        captions = caption_from_folder(item.caption_path) or caption_from_name(stem)
+    if len(captions) < 2:
+        return captions
+    return tuple({caption.text: caption for caption in reversed(captions)}.values())[::-1]
 
 
 def caption_stamp(item: Item) -> str:
     """By what unchanged captions are known without reading them."""
-    return f"{RULES} {item.caption_stamp or ''}".rstrip()
+    return f"{RULES_VERSION} {item.caption_stamp or ''}".rstrip()
 
 
 def repeats_of(path: str) -> int | None:
     """How often an epoch should show the image, as kohya's trainer reads it from the folder's name `10_name`."""
-    found = _kohya_folder(path)
-    return found[0] if found else None
+    folder = _kohya_folder(path)
+    return folder[0] if folder else None
 
 
 def caption_from_folder(path: str) -> tuple[Caption, ...]:
     """`10_sks dog/x.png` -> "sks dog"."""
-    found = _kohya_folder(path)
-    text = one_line(found[1].replace("_", " ")) if found else ""
+    folder = _kohya_folder(path)
+    text = one_line(folder[1].replace("_", " ")) if folder else ""
     return (Caption(text, "folder_name"),) if text else ()
 
 

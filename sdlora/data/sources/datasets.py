@@ -54,7 +54,7 @@ def open_hub_dataset(uri: str, context: SourceContext) -> Source | None:
     options = {key: values[-1] for key, values in parse_qs(match["options"] or "").items()}
     try:
         commit = HfApi().dataset_info(match["name"], revision=match["revision"]).sha
-        loaded = datasets.load_dataset(
+        dataset = datasets.load_dataset(
             match["name"], options.get("config"), split=options.get("split"), revision=commit, streaming=True
         )
     except Exception as error:  # the hub's client and every loader have errors of their own
@@ -62,7 +62,7 @@ def open_hub_dataset(uri: str, context: SourceContext) -> Source | None:
             f"data.sources: {uri!r} cannot be loaded: {type(error).__name__}: {error}. Check the name, the revision, "
             "?config= and ?split=, the network, and HF_TOKEN where the data set is gated."
         ) from error
-    tables = dict(loaded) if isinstance(loaded, Mapping) else {options["split"]: loaded}
+    tables = dict(dataset) if isinstance(dataset, Mapping) else {options["split"]: dataset}
     return streamed(uri, match["name"].rpartition("/")[2], tables, stamp=str(commit))
 
 
@@ -85,8 +85,8 @@ def open_image_parquet(uri: str, context: SourceContext) -> Source | None:
     except Exception as error:  # damaged files raise whatever Arrow raises
         raise DataError(f"data.sources: {uri!r} cannot be loaded: {type(error).__name__}: {error}.") from error
     name = files[0].name if len(files) == 1 else uri.rpartition("/")[2]
-    state = " ".join(f"{file.name} {file.stamp}" for file in files)
-    return streamed(uri, name, {"rows": table}, stamp=address_key(state)[:16])
+    file_stamps = " ".join(f"{file.name} {file.stamp}" for file in files)
+    return streamed(uri, name, {"rows": table}, stamp=address_key(file_stamps)[:16])
 
 
 def open_saved_dataset(uri: str, context: SourceContext) -> Source | None:
@@ -101,10 +101,10 @@ def open_saved_dataset(uri: str, context: SourceContext) -> Source | None:
     import datasets
 
     try:
-        loaded = datasets.load_from_disk(str(root))
+        dataset = datasets.load_from_disk(str(root))
     except Exception as error:  # damaged files raise whatever Arrow and JSON raise
         raise DataError(f"data.sources: the dataset {uri!r} cannot be loaded: {error}. Save it again.") from error
-    tables = dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"rows": loaded}
+    tables = dict(dataset) if isinstance(dataset, datasets.DatasetDict) else {"rows": dataset}
     count = sum(len(table) for table in tables.values())
     if not count:
         raise DataError(f"data.sources: the dataset {uri!r} has no rows, expected images.")
@@ -151,9 +151,9 @@ def _columns(features: Mapping[str, Any], uri: str, names: tuple[str, ...]) -> t
     image = next((name for name, feature in features.items() if isinstance(feature, datasets.Image)), None)
     image = image or next((name for name in names if name in features), None)
     if image is None:
-        found = ", ".join(f"{name} ({type(feature).__name__})" for name, feature in features.items())
+        listed = ", ".join(f"{name} ({type(feature).__name__})" for name, feature in features.items())
         raise DataError(
-            f"data.sources: the dataset {uri!r} has no image column, found {found}. Cast one to datasets.Image."
+            f"data.sources: the dataset {uri!r} has no image column, found {listed}. Cast one to datasets.Image."
         )
     return image, [name for name in (*CAPTION_KEYS, *RIGHTS_KEYS) if name in features]
 
@@ -163,19 +163,21 @@ def _items(
 ) -> Iterator[Item]:
     import datasets
 
-    image, others = columns
-    rows = table.select_columns([image, *others]).cast_column(image, datasets.Image(decode=False))
+    image, annotation_columns = columns
+    rows = table.select_columns([image, *annotation_columns]).cast_column(image, datasets.Image(decode=False))
     for index, row in enumerate(rows):
         yield Item(
             path=f"{split}/{index:08d}",
             stamp=stamp,
-            read=partial(_read, row[image], read_path, stamp),
+            read=partial(_cell_content, row[image], read_path, stamp),
             sidecar=already_read(sidecar_of_row(row, "dataset")),
             caption_stamp=stamp,
         )
 
 
-def _read(cell: Mapping[str, Any] | None, read_path: ReadPath, stamp: str | None, _: str | None = None) -> Content:
+def _cell_content(
+    cell: Mapping[str, Any] | None, read_path: ReadPath, stamp: str | None, _: str | None = None
+) -> Content:
     """The bytes of an undecoded image cell, {"bytes": …, "path": …}."""
     if cell is None:
         raise UnreadableItemError("the row has no image")

@@ -20,7 +20,7 @@ from sdlora.data.sources.internet import ForbiddenAddressError, GuardedBackend, 
 from sdlora.data.threads import TryLaterError
 
 MAX_REDIRECTS = 5
-MAX_FAILURES = 20
+MAX_HOST_FAILURES = 20
 """Failures in a row after which a host is left alone for the rest of the run."""
 
 MAX_WAIT_SECONDS = 300.0
@@ -28,7 +28,7 @@ MAX_WAIT_SECONDS = 300.0
 
 USER_AGENT = "sdlora/0.1 (collects training images; honours X-Robots-Tag)"
 
-_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+_TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _OPT_OUTS = frozenset({"noai", "noimageai"})
 
 
@@ -37,14 +37,14 @@ class Downloader:
     """A pool of connections, used by many threads.
 
     Attributes:
-        tries: how often each address has failed in a passing way.
-        failures: how often each host has, in a row.
+        url_failures: how often each address has failed in a passing way.
+        host_failures: how often each host has, in a row.
     """
 
     config: DataConfig
     resolver: Resolve = resolve
-    tries: Counter[str] = field(default_factory=Counter)
-    failures: Counter[str] = field(default_factory=Counter)
+    url_failures: Counter[str] = field(default_factory=Counter)
+    host_failures: Counter[str] = field(default_factory=Counter)
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -57,84 +57,84 @@ class Downloader:
         self.stopped.set()
         self._pool.close()
 
-    def fetch(self, url: str, known_stamp: str | None = None) -> Content | None:
-        """The bytes behind a URL; None if they are the ones of `known_stamp`.
+    def fetch(self, url: str, recorded_stamp: str | None = None) -> Content | None:
+        """The bytes behind a URL; None if they are the ones of `recorded_stamp`.
 
         Raises:
             UnreadableItemError: they cannot be had, may not be used, or are too many.
             TryLaterError: the host asks for a pause, or failed in a way that may pass.
         """
         host = checked_url(url).netloc.decode()
-        if self.failures[host] >= MAX_FAILURES:
-            raise UnreadableItemError(f"{host} failed {MAX_FAILURES} times in a row and is left alone")
+        if self.host_failures[host] >= MAX_HOST_FAILURES:
+            raise UnreadableItemError(f"{host} failed {MAX_HOST_FAILURES} times in a row and is left alone")
         try:
-            content = self._follow(url, known_stamp)
+            content = self._follow(url, recorded_stamp)
         except ForbiddenAddressError as error:
             raise UnreadableItemError(str(error)) from error
         except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
             self._try_later(url, f"{type(error).__name__}: {error}".rstrip(": "), None)
             raise AssertionError from error  # _try_later always raises
-        self.failures[host] = 0
+        self.host_failures[host] = 0
         return content
 
-    def _follow(self, url: str, known_stamp: str | None) -> Content | None:
+    def _follow(self, url: str, recorded_stamp: str | None) -> Content | None:
         address = checked_url(url)
         for _ in range(MAX_REDIRECTS + 1):
             with self._pool.stream(
                 "GET",
-                _target(address),
-                headers=_request_headers(address, known_stamp),
+                _httpcore_url(address),
+                headers=_request_headers(address, recorded_stamp),
                 extensions=self._timeouts(),
             ) as response:
                 headers = httpx.Headers(response.headers)
                 if response.status in (301, 302, 303, 307, 308) and "location" in headers:
                     address = checked_url(headers["location"], base=address)
                     continue
-                return self._take(url, response, headers)
+                return self._content_of(url, response, headers)
         raise UnreadableItemError(f"more than {MAX_REDIRECTS} redirects")
 
-    def _take(self, url: str, response: httpcore.Response, headers: httpx.Headers) -> Content | None:
+    def _content_of(self, url: str, response: httpcore.Response, headers: httpx.Headers) -> Content | None:
         if response.status == 304:
             return None
-        if response.status in _PASSING:
+        if response.status in _TRANSIENT_STATUSES:
             self._try_later(url, f"HTTP {response.status}", _retry_after(headers.get("retry-after")))
         if response.status != 200:
             raise UnreadableItemError(f"HTTP {response.status}")
         if self.config.respect_noai and (directive := opt_out(headers.get("x-robots-tag", ""))):
             raise UnreadableItemError(f"its host opts out of training: X-Robots-Tag: {directive} (respect_noai)")
-        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind.startswith("text/") or kind in ("application/json", "application/xhtml+xml"):
-            raise UnreadableItemError(f"no image but {kind}")
+        media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type.startswith("text/") or media_type in ("application/json", "application/xhtml+xml"):
+            raise UnreadableItemError(f"no image but {media_type}")
         return Content(self._read(response, headers), _stamp(headers))
 
     def _read(self, response: httpcore.Response, headers: httpx.Headers) -> bytes:
         limit = self.config.max_file_bytes
-        promised = headers.get("content-length", "")
-        if promised.isascii() and promised.isdigit() and int(promised) > limit:
-            raise UnreadableItemError(f"{int(promised):,} bytes, more than max_file_bytes = {limit:,}")
+        declared_size = headers.get("content-length", "")
+        if declared_size.isascii() and declared_size.isdigit() and int(declared_size) > limit:
+            raise UnreadableItemError(f"{int(declared_size):,} bytes, more than max_file_bytes = {limit:,}")
         deadline = time.monotonic() + self.config.url_total_seconds
-        chunks, count = [], 0
+        chunks, byte_count = [], 0
         for chunk in response.iter_stream():
-            count += len(chunk)
-            if count > limit:
+            byte_count += len(chunk)
+            if byte_count > limit:
                 raise UnreadableItemError(f"more than max_file_bytes = {limit:,}")
             if time.monotonic() > deadline:
                 raise UnreadableItemError(f"not complete after url_total_seconds = {self.config.url_total_seconds:g}")
             if self.stopped.is_set():
                 raise UnreadableItemError("stopped")
             chunks.append(chunk)
-        if promised.isascii() and promised.isdigit() and count < int(promised):
-            raise httpcore.ReadError(f"{count:,} of {int(promised):,} bytes came")
+        if declared_size.isascii() and declared_size.isdigit() and byte_count < int(declared_size):
+            raise httpcore.ReadError(f"{byte_count:,} of {int(declared_size):,} bytes came")
         return b"".join(chunks)
 
     def _try_later(self, url: str, reason: str, wait_seconds: float | None) -> None:
-        self.tries[url] += 1
-        self.failures[checked_url(url).netloc.decode()] += 1
-        if self.tries[url] > self.config.url_retries:
-            raise UnreadableItemError(f"{reason}, {self.tries[url]} times")
+        self.url_failures[url] += 1
+        self.host_failures[checked_url(url).netloc.decode()] += 1
+        if self.url_failures[url] > self.config.url_retries:
+            raise UnreadableItemError(f"{reason}, {self.url_failures[url]} times")
         if wait_seconds is None:
             # Half of it by chance, so that hosts are not asked by all workers at the same moment.
-            wait_seconds = 2 ** self.tries[url] * (0.5 + random.random() / 2)  # noqa: S311
+            wait_seconds = 2 ** self.url_failures[url] * (0.5 + random.random() / 2)  # noqa: S311
         elif wait_seconds > MAX_WAIT_SECONDS:
             raise UnreadableItemError(f"{reason}, and its host asks to wait {wait_seconds:.0f} s: collect again later")
         raise TryLaterError(wait_seconds)
@@ -152,7 +152,7 @@ def checked_url(url: str, base: httpx.URL | None = None) -> httpx.URL:
     Raises:
         UnreadableItemError: it is no http or https URL, or it carries a password.
     """
-    if any(ord(letter) <= 32 or ord(letter) == 127 for letter in url):
+    if any(ord(char) <= 32 or ord(char) == 127 for char in url):
         raise UnreadableItemError("no URL: it has spaces or control characters")
     try:
         _ = urlsplit(url).port  # refuses what httpx.URL takes: the ports 99999, 1_0 and -1
@@ -170,29 +170,29 @@ def checked_url(url: str, base: httpx.URL | None = None) -> httpx.URL:
 
 def opt_out(robots: str) -> str | None:
     """The directive of an `X-Robots-Tag` that forbids training, for every robot or for one that is called as we are."""
-    for part in robots.lower().split(","):
-        agent, colon, directive = part.rpartition(":")
+    for rule in robots.lower().split(","):
+        agent, colon, directive = rule.rpartition(":")
         if directive.strip() in _OPT_OUTS and (not colon or agent.strip() in ("sdlora", "*")):
             return directive.strip()
     return None
 
 
-def _target(address: httpx.URL) -> httpcore.URL:
+def _httpcore_url(address: httpx.URL) -> httpcore.URL:
     """The address in parts: httpcore's own parser would cut `;v=2.png` off a path."""
     return httpcore.URL(scheme=address.raw_scheme, host=address.raw_host, port=address.port, target=address.raw_path)
 
 
-def _request_headers(address: httpx.URL, known_stamp: str | None) -> list[tuple[bytes, bytes]]:
+def _request_headers(address: httpx.URL, recorded_stamp: str | None) -> list[tuple[bytes, bytes]]:
     headers = {
         "Host": address.netloc.decode(),
         "User-Agent": USER_AGENT,
         "Accept": "image/*,*/*;q=0.5",
         "Accept-Encoding": "identity",  # nothing that could unpack to more than was sent
     }
-    kind, _, value = (known_stamp or "").partition(" ")
-    if kind == "etag":
+    validator, _, value = (recorded_stamp or "").partition(" ")
+    if validator == "etag":
         headers["If-None-Match"] = value
-    elif kind == "modified":
+    elif validator == "modified":
         headers["If-Modified-Since"] = value
     return httpx.Headers(headers, encoding="utf-8").raw  # an ETag need not be ASCII
 

@@ -31,7 +31,7 @@ _CAMERA_WORDS = re.compile(
 )
 """What cameras write into every ImageDescription."""
 _EXTRA_NETWORK = re.compile(r"<(?:lora|lyco|hypernet):[^>]*>")
-_QUIET = threading.Lock()
+_WARNINGS_LOCK = threading.Lock()
 _AFTER_PROMPT = re.compile(r"(?:^|\n)(?:Negative prompt:|Steps: \d)")
 
 
@@ -47,12 +47,12 @@ class _Texts:
 def embedded_captions(content: bytes) -> tuple[Caption, ...]:
     """Captions of the first of XMP, PNG text and EXIF that has any; a damaged part counts as absent."""
     texts = _texts(content)
-    found = [Caption(text, "xmp") for text in _xmp_captions(texts.xmp)]
-    if not found:
-        found = [Caption(text, "png_text") for text in _png_captions(texts.png)]
-    if not found:
-        found = [Caption(text, "exif") for text in _exif_captions(texts.exif)]
-    return tuple(found)
+    captions = [Caption(text, "xmp") for text in _xmp_captions(texts.xmp)]
+    if not captions:
+        captions = [Caption(text, "png_text") for text in _png_captions(texts.png)]
+    if not captions:
+        captions = [Caption(text, "exif") for text in _exif_captions(texts.exif)]
+    return tuple(captions)
 
 
 def prompt_of_parameters(parameters: str) -> str:
@@ -67,8 +67,8 @@ def _texts(content: bytes) -> _Texts:
     if content.startswith(b"\xff\xd8"):
         return _jpeg_texts(content)
     if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
-        parts = dict(_chunks(content, 12, little_endian=True))
-        return _Texts(xmp=parts.get(b"XMP ", b""), exif=parts.get(b"EXIF", b""))
+        chunks = dict(_chunks(content, 12, little_endian=True))
+        return _Texts(xmp=chunks.get(b"XMP ", b""), exif=chunks.get(b"EXIF", b""))
     return _Texts(exif=content if content.startswith(_TIFF) else b"")
 
 
@@ -88,8 +88,8 @@ def _png_texts(content: bytes) -> _Texts:
         if kind == b"eXIf":
             texts.exif = body
         elif kind in (b"tEXt", b"zTXt", b"iTXt"):
-            key, _, rest = body.partition(b"\x00")
-            value = _png_text(kind, rest)
+            key, _, payload = body.partition(b"\x00")
+            value = _png_text(kind, payload)
             if key == b"XML:com.adobe.xmp":
                 texts.xmp = value.encode()
             else:
@@ -97,15 +97,15 @@ def _png_texts(content: bytes) -> _Texts:
     return texts
 
 
-def _png_text(kind: bytes, rest: bytes) -> str:
+def _png_text(kind: bytes, payload: bytes) -> str:
     if kind == b"tEXt":
-        return _decode(rest)
+        return _decode(payload)
     if kind == b"zTXt":
-        return _decode(_inflate(rest[1:]))
-    packed, rest = rest[:1] == b"\x01", rest[2:]
-    _, _, rest = rest.partition(b"\x00")  # language
-    _, _, value = rest.partition(b"\x00")  # translated keyword
-    return _decode(_inflate(value) if packed else value)
+        return _decode(_inflate(payload[1:]))
+    is_packed, payload = payload[:1] == b"\x01", payload[2:]
+    _, _, payload = payload.partition(b"\x00")  # language
+    _, _, text = payload.partition(b"\x00")  # translated keyword
+    return _decode(_inflate(text) if is_packed else text)
 
 
 def _inflate(packed: bytes) -> bytes:
@@ -157,10 +157,10 @@ def _xmp_captions(packet: bytes) -> list[str]:
         root = fromstring(packet.strip(b"\x00 \r\n\t"), forbid_dtd=True)
     except (ParseError, DefusedXmlException, ValueError, LookupError):
         return []
-    described = [one_line(item.text or "") for item in root.iterfind(f".//{_DC}description//{_RDF}li")]
-    described += [one_line(node.get(f"{_DC}description", "")) for node in root.iter(f"{_RDF}Description")]
-    if any(described):
-        return [text for text in described if text]
+    descriptions = [one_line(item.text or "") for item in root.iterfind(f".//{_DC}description//{_RDF}li")]
+    descriptions += [one_line(node.get(f"{_DC}description", "")) for node in root.iter(f"{_RDF}Description")]
+    if any(descriptions):
+        return [text for text in descriptions if text]
     subjects = ", ".join(
         filter(None, (one_line(item.text or "") for item in root.iterfind(f".//{_DC}subject//{_RDF}li")))
     )
@@ -169,9 +169,9 @@ def _xmp_captions(packet: bytes) -> list[str]:
 
 def _png_captions(texts: dict[str, str]) -> list[str]:
     """The prompt of `parameters`, else `Description`. ComfyUI's `prompt` and `workflow` are programs, not words."""
-    found = prompt_of_parameters(texts["parameters"]) if "parameters" in texts else ""
-    found = found or one_line(texts.get("Description", ""))
-    return [found] if found and not found.startswith("{") else []
+    caption = prompt_of_parameters(texts["parameters"]) if "parameters" in texts else ""
+    caption = caption or one_line(texts.get("Description", ""))
+    return [caption] if caption and not caption.startswith("{") else []
 
 
 def _exif_captions(data: bytes) -> list[str]:
@@ -182,20 +182,20 @@ def _exif_captions(data: bytes) -> list[str]:
 
     try:
         # Pillow warns of damaged tags; the lock, because the filters of warnings are one for all threads.
-        with _QUIET, warnings.catch_warnings(action="ignore"):
+        with _WARNINGS_LOCK, warnings.catch_warnings(action="ignore"):
             exif = Image.Exif()
             exif.load(data)
-            described, comment = exif.get(_IMAGE_DESCRIPTION), exif.get_ifd(_EXIF_POINTER).get(_USER_COMMENT)
+            description, comment = exif.get(_IMAGE_DESCRIPTION), exif.get_ifd(_EXIF_POINTER).get(_USER_COMMENT)
     except Exception:  # noqa: BLE001  # damaged tags raise whatever struct, bytes and ints raise
         return []
     if isinstance(comment, bytes) and b"S\x00t\x00e\x00p\x00s\x00:" in comment[8 : MAX_TEXT_BYTES + 8]:
-        order = "utf-16-le" if comment[9:10] == b"\x00" else "utf-16-be"
-        text = comment[8 : MAX_TEXT_BYTES + 8].decode(order, "ignore")
+        encoding = "utf-16-le" if comment[9:10] == b"\x00" else "utf-16-be"
+        text = comment[8 : MAX_TEXT_BYTES + 8].decode(encoding, "ignore")
         if prompt := prompt_of_parameters(text):
             return [prompt]
-    if not isinstance(described, str) or len(described) > MAX_TEXT_BYTES:
+    if not isinstance(description, str) or len(description) > MAX_TEXT_BYTES:
         return []
-    text = one_line(_decode(described.encode("latin-1", "ignore")))  # Pillow reads bytes as Latin-1; many write UTF-8
+    text = one_line(_decode(description.encode("latin-1", "ignore")))  # Pillow reads bytes as Latin-1; many write UTF-8
     return [] if not text or _CAMERA_WORDS.fullmatch(text) else [text]
 
 

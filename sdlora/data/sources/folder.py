@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sdlora.core.errors import DataError
 from sdlora.data.sources.base import Source, SourceContext, UnreadableItemError, address_key, local_path
-from sdlora.data.sources.tree import Entry, Listing, is_image, speaks_of_images, tree_items
+from sdlora.data.sources.tree import Entry, Listing, is_annotation, is_image, tree_items
 
 WORKERS = 1
 """Threads of one interpreter that do little each wait for its lock longer than for a disk."""
@@ -31,12 +31,12 @@ def open_folder(uri: str, context: SourceContext) -> Source | None:
     if root is None:
         return None
     if not root.is_dir():
-        found = "a file, not a folder" if root.exists() else "nothing there"
-        raise DataError(f"data.sources: expected a folder of images at {uri!r}, found {found}. Correct the path.")
-    count, others = _count(root)
+        actual = "a file, not a folder" if root.exists() else "nothing there"
+        raise DataError(f"data.sources: expected a folder of images at {uri!r}, found {actual}. Correct the path.")
+    count, other_count = _count_files(root)
     if not count:
         raise DataError(
-            f"data.sources: no image in the folder {uri!r}, found {others} other files. Put files such as .png, "
+            f"data.sources: no image in the folder {uri!r}, found {other_count} other files. Put files such as .png, "
             ".jpg or .webp there, or correct the path."
         )
     unmatched: list[str] = []
@@ -53,7 +53,7 @@ def open_folder(uri: str, context: SourceContext) -> Source | None:
     )
 
 
-def _count(root: Path) -> tuple[int, int]:
+def _count_files(root: Path) -> tuple[int, int]:
     """Image files and other files in the tree."""
     images = files = 0
     for _, _, entries in _walk(root):
@@ -66,21 +66,21 @@ def _listings(root: Path) -> Iterator[Listing]:
     """One listing per folder, so that a million files are never listed at once."""
     for _, prefix, entries in _walk(root):
         images: list[Entry] = []
-        others: dict[str, Entry] = {}
+        annotations: dict[str, Entry] = {}
         for entry in entries:
             path = prefix + entry.name
             if is_image(entry.name):
                 images.append(_entry(path, entry))
-            elif speaks_of_images(entry.name):
-                others[path] = _entry(path, entry)
-        yield Listing(images, others)
+            elif is_annotation(entry.name):
+                annotations[path] = _entry(path, entry)
+        yield Listing(images, annotations)
 
 
 def _walk(root: Path) -> Iterator[tuple[str, str, list[os.DirEntry[str]]]]:
     """(folder, its path within the root, its files by name), a folder before those in it, in the order of names."""
-    waiting = [(str(root), "")]
-    while waiting:
-        folder, prefix = waiting.pop()
+    pending_folders = [(str(root), "")]
+    while pending_folders:
+        folder, prefix = pending_folders.pop()
         files, folders = [], []
         try:
             with os.scandir(folder) as entries:
@@ -94,7 +94,7 @@ def _walk(root: Path) -> Iterator[tuple[str, str, list[os.DirEntry[str]]]]:
         except OSError as error:
             raise DataError(f"data.sources: {error.filename} cannot be read: {error.strerror}.") from error
         yield folder, prefix, sorted(files, key=lambda entry: entry.name)
-        waiting += sorted(folders, reverse=True)
+        pending_folders += sorted(folders, reverse=True)
 
 
 def _entry(path: str, entry: os.DirEntry[str]) -> Entry:
@@ -109,11 +109,11 @@ def _entry(path: str, entry: os.DirEntry[str]) -> Entry:
 
 def _find(root: Path, path: str) -> Entry | None:
     """The file at a path, but none outside the root, nor in a folder that is a link to one outside."""
-    found = root / path
+    file = root / path
     try:
-        if not found.parent.resolve().is_relative_to(root.resolve()) or not found.is_file():
+        if not file.parent.resolve().is_relative_to(root.resolve()) or not file.is_file():
             return None
-        status = found.stat()
+        status = file.stat()
     except (OSError, ValueError):
         return None
     return Entry(path, status.st_size, f"{status.st_size}-{status.st_mtime_ns}")

@@ -23,8 +23,8 @@ class ForbiddenAddressError(Exception):
 
 def resolve(host: str, port: int) -> list[str]:
     """What the system's resolver says. It also reads numbers in the odd spellings that C libraries take."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in entries))
 
 
 def is_public(address: str) -> bool:
@@ -34,11 +34,11 @@ def is_public(address: str) -> bool:
     except ValueError:
         return False
     if isinstance(ip, ipaddress.IPv6Address):
-        within = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if within is None and ip in _NAT64:
-            within = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if within is not None:
-            return is_public(str(within))
+        ipv4 = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        if ipv4 is None and ip in _NAT64:
+            ipv4 = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        if ipv4 is not None:
+            return is_public(str(ipv4))
         if ip in _IPV4_COMPATIBLE:
             return False
     return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified or ip.is_loopback)
@@ -67,7 +67,7 @@ class GuardedBackend(httpcore.NetworkBackend):
 
     def __init__(self, *, allow_private: bool = False, resolver: Resolve = resolve) -> None:
         self._allow_private, self._resolve = allow_private, resolver
-        self._inner = httpcore.SyncBackend()
+        self._backend = httpcore.SyncBackend()
 
     def connect_tcp(
         self,
@@ -83,12 +83,12 @@ class GuardedBackend(httpcore.NetworkBackend):
             raise httpcore.ConnectError(f"{host} cannot be resolved: {error}") from error
         for address in addresses:
             if not (is_public(address) or (self._allow_private and is_private(address))):
-                named = host if host == address else f"{host} is {address}, which"
-                raise ForbiddenAddressError(f"{named} is not on the public internet (allow_private_addresses)")
-        trouble: Exception = httpcore.ConnectError(f"{host} has no address")
+                subject = host if host == address else f"{host} is {address}, which"
+                raise ForbiddenAddressError(f"{subject} is not on the public internet (allow_private_addresses)")
+        last_error: Exception = httpcore.ConnectError(f"{host} has no address")
         for address in addresses:
             try:
-                return self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
+                return self._backend.connect_tcp(address, port, timeout, local_address, socket_options)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-                trouble = error
-        raise trouble
+                last_error = error
+        raise last_error

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sdlora.data.sources.base import Item, refused
-from sdlora.data.sources.tree import Entry, Listing, is_hidden, is_image, speaks_of_images
+from sdlora.data.sources.base import Item, refused_item
+from sdlora.data.sources.tree import Entry, Listing, is_annotation, is_hidden, is_image
 
-REST = "…"
+UNLISTED_MEMBERS = "…"
 """What reports call the members that nobody got to."""
 
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -18,45 +18,49 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 
 @dataclass(frozen=True)
 class Member:
-    """One member as its archive lists it. `problem` is why it is refused; `where` finds its bytes again."""
+    """One member as its archive lists it. `problem` is why it is refused; `location` finds its bytes again."""
 
     name: str
     size: int = 0
     stamp: str | None = None
-    where: Any = None
+    location: Any = None
     is_folder: bool = False
     problem: str | None = None
 
 
 def list_members(
-    members: Iterable[Member], max_members: int, on_text: Callable[[Entry], None] = lambda _: None
+    members: Iterable[Member], max_members: int, on_annotation: Callable[[Entry], None] = lambda _: None
 ) -> Listing:
     """Sort the members of an archive. Those that would leave it are refused, as is a second one of the same name.
 
     Args:
-        on_text: called with each caption, metadata file and mask before the next member is listed.
+        on_annotation: called with each caption, metadata file and mask before the next member is listed.
     """
     images: list[Entry | Item] = []
-    others: dict[str, Entry] = {}
-    seen: set[str] = set()
+    annotations: dict[str, Entry] = {}
+    seen_names: set[str] = set()
     for number, member in enumerate(members):
         if number == max_members:
-            images.append(refused(REST, f"all members after the first {number:,} (max_archive_members)"))
+            images.append(
+                refused_item(UNLISTED_MEMBERS, f"all members after the first {number:,} (max_archive_members)")
+            )
             break
         name = _clean_name(member.name)
         if member.is_folder or is_hidden(name):
             continue
-        problem = _name_problem(name) or member.problem or ("a second member of this name" if name in seen else None)
-        seen.add(name)
-        entry = Entry(name, member.size, member.stamp, member.where)
+        problem = (
+            _name_problem(name) or member.problem or ("a second member of this name" if name in seen_names else None)
+        )
+        seen_names.add(name)
+        entry = Entry(name, member.size, member.stamp, member.location)
         if problem:
-            images.append(refused(name, problem))
+            images.append(refused_item(name, problem))
         elif is_image(name.rpartition("/")[2]):
             images.append(entry)
-        elif speaks_of_images(name.rpartition("/")[2]):
-            others[name] = entry
-            on_text(entry)
-    return Listing(images, others)
+        elif is_annotation(name.rpartition("/")[2]):
+            annotations[name] = entry
+            on_annotation(entry)
+    return Listing(images, annotations)
 
 
 def _clean_name(name: str) -> str:
@@ -67,7 +71,7 @@ def _clean_name(name: str) -> str:
 
 def _name_problem(name: str) -> str | None:
     """Why a member of this (clean) name is refused; None if it is not."""
-    if any(ord(letter) < 32 or 127 <= ord(letter) < 160 for letter in name):
+    if any(ord(char) < 32 or 127 <= ord(char) < 160 for char in name):
         return "its name has control characters"
     if name.startswith("/") or _DRIVE.match(name):
         return "its path is absolute"

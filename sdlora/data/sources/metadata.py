@@ -26,21 +26,21 @@ def read_metadata(path: str, content: bytes) -> dict[str, SidecarInfo]:
     """
     text = _decode_metadata(path, content)
     rows = _json_rows(path, text) if path.endswith(".jsonl") else _csv_rows(text)
-    found: dict[str, SidecarInfo] = {}
+    sidecars: dict[str, SidecarInfo] = {}
     for number, row in rows:
         name = row.get("file_name")
         if not isinstance(name, str) or not name:
             raise DataError(
                 f"{path}, line {number}: expected a `file_name`, found the keys {', '.join(map(str, row))}."
             )
-        found[str(PurePosixPath(name))] = sidecar_of_row(row, "metadata")
-    return found
+        sidecars[str(PurePosixPath(name))] = sidecar_of_row(row, "metadata")
+    return sidecars
 
 
 def sidecar_of_row(row: Mapping[str, object], origin: Origin) -> SidecarInfo:
     """What a row of metadata, or of a dataset, says of its image."""
-    key = next((key for key in CAPTION_KEYS if row.get(key)), None)
-    texts = caption_texts(row[key]) if key else ()
+    caption_key = next((key for key in CAPTION_KEYS if row.get(key)), None)
+    texts = caption_texts(row[caption_key]) if caption_key else ()
     mask = row.get("mask")
     return SidecarInfo(
         captions=tuple(Caption(text, origin) for text in texts),
@@ -71,8 +71,8 @@ def decode_text(content: bytes) -> str:
     except UnicodeDecodeError:
         pass
     # A few accented letters among plain ones are Western text. Else it is not known what it is.
-    foreign = [byte for byte in content if byte >= 0x80]
-    if all(byte >= 0xC0 for byte in foreign) and len(foreign) < len(content) / 4:
+    high_bytes = [byte for byte in content if byte >= 0x80]
+    if all(byte >= 0xC0 for byte in high_bytes) and len(high_bytes) < len(content) / 4:
         return content.decode("cp1252", errors="replace")
     return content.decode("utf-8-sig", errors="replace")
 

@@ -9,7 +9,7 @@ from typing import Any
 from sdlora.core.errors import DataError
 from sdlora.data.sources.base import Source, SourceContext, UnreadableItemError, address_key, local_path, redacted
 from sdlora.data.sources.source_file import file_system, stamp_of
-from sdlora.data.sources.tree import Entry, Listing, is_hidden, is_image, speaks_of_images, tree_items
+from sdlora.data.sources.tree import Entry, Listing, is_annotation, is_hidden, is_image, tree_items
 
 WORKERS = 16
 """Each read waits for the network most of its time."""
@@ -31,11 +31,11 @@ def open_remote_folder(uri: str, context: SourceContext) -> Source | None:
             "and give that; download archives first and give the file."
         )
     fs, root = file_system(uri)
-    with_errors = _Told(uri)
-    if not with_errors.call(fs.isdir, root):
-        found = "a file, not a folder" if with_errors.call(fs.exists, root) else "nothing there"
+    driver = _Driver(uri)
+    if not driver.call(fs.isdir, root):
+        actual = "a file, not a folder" if driver.call(fs.exists, root) else "nothing there"
         raise DataError(
-            f"data.sources: expected a folder of images at {redacted(uri)}, found {found}. Correct the address."
+            f"data.sources: expected a folder of images at {redacted(uri)}, found {actual}. Correct the address."
         )
     unmatched: list[str] = []
     return Source(
@@ -43,7 +43,7 @@ def open_remote_folder(uri: str, context: SourceContext) -> Source | None:
         key=address_key(str(fs.unstrip_protocol(root)).rstrip("/")),
         count=None,
         items=lambda: tree_items(
-            _listings(fs, root.rstrip("/"), with_errors),
+            _listings(fs, root.rstrip("/"), driver),
             lambda entry, size: _read(fs, entry, size),
             context.config.max_file_bytes,
             unmatched,
@@ -54,7 +54,7 @@ def open_remote_folder(uri: str, context: SourceContext) -> Source | None:
     )
 
 
-class _Told:
+class _Driver:
     """Calls of a store; its failures become errors that name the address."""
 
     def __init__(self, uri: str) -> None:
@@ -70,13 +70,13 @@ class _Told:
             ) from error
 
 
-def _listings(fs: Any, root: str, driver: _Told) -> Iterator[Listing]:
+def _listings(fs: Any, root: str, driver: _Driver) -> Iterator[Listing]:
     """One listing per folder, a folder before those in it, in the order of names."""
-    waiting, any_image = [root], False
-    while waiting:
-        folder = waiting.pop()
+    pending_folders, any_image = [root], False
+    while pending_folders:
+        folder = pending_folders.pop()
         images: list[Entry] = []
-        others: dict[str, Entry] = {}
+        annotations: dict[str, Entry] = {}
         folders = []
         for info in sorted(driver.call(fs.ls, folder, detail=True), key=lambda info: str(info["name"])):
             name = str(info["name"]).rstrip("/")
@@ -87,11 +87,11 @@ def _listings(fs: Any, root: str, driver: _Told) -> Iterator[Listing]:
                 folders.append(name)
             elif is_image(name):
                 images.append(Entry(path, int(info.get("size") or 0), stamp_of(info), name))
-            elif speaks_of_images(name.rpartition("/")[2]):
-                others[path] = Entry(path, int(info.get("size") or 0), stamp_of(info), name)
+            elif is_annotation(name.rpartition("/")[2]):
+                annotations[path] = Entry(path, int(info.get("size") or 0), stamp_of(info), name)
         any_image = any_image or bool(images)
-        waiting += reversed(folders)
-        yield Listing(images, others)
+        pending_folders += reversed(folders)
+        yield Listing(images, annotations)
     if not any_image:
         raise DataError(f"data.sources: no image in {redacted(driver.uri)}. Correct the address.")
 
@@ -111,7 +111,7 @@ def _find(fs: Any, root: str, path: str) -> Entry | None:
 
 def _read(fs: Any, entry: Entry, size: int) -> bytes:
     try:
-        with fs.open(entry.where, "rb", cache_type="none") as file:
+        with fs.open(entry.location, "rb", cache_type="none") as file:
             return bytes(file.read(size))
     except Exception as error:  # drivers raise errors of their own beside OSError
         raise UnreadableItemError(f"{type(error).__name__}: {error}") from error

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, cast
 from sdlora.core.errors import DataError
 from sdlora.data.sources.base import local_path, redacted
 
-PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+DRIVER_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 """What `pip install` needs for the usual stores; fsspec's own message names it for the others."""
 
 _STAMP_KEYS = ("ETag", "etag", "md5Hash", "checksum", "blob_id", "LastModified", "last_modified", "mtime", "created")
@@ -48,35 +48,35 @@ def source_files(uri: str) -> list[SourceFile] | None:
     Raises:
         DataError: nothing is there, or the store cannot be reached.
     """
-    found: list[SourceFile] = []
-    for address in expand(uri):
+    files: list[SourceFile] = []
+    for address in expand_braces(uri):
         path = local_path(address)
         if path is None:
-            found += _remote_files(address)
+            files += _remote_files(address)
             continue
         if path.is_dir():
             return None
-        paths = [path] if path.exists() or not glob.has_magic(str(path)) else _fitting(path)
-        found += [_local_file(path) for path in paths]
-    if not found:
+        paths = [path] if path.exists() or not glob.has_magic(str(path)) else _matching_paths(path)
+        files += [_local_file(path) for path in paths]
+    if not files:
         raise DataError(f"data.sources: nothing fits {redacted(uri)}. Correct the path.")
-    return found
+    return files
 
 
-def expand(uri: str) -> list[str]:
+def expand_braces(uri: str) -> list[str]:
     """`x-{08..10}.tar` -> `x-08.tar`, `x-09.tar`, `x-10.tar`. What has no braces is itself alone.
 
     Raises:
         DataError: they mean more than 100,000 addresses.
     """
-    parts = _BRACES.split(uri)  # text, inside of braces, text, ...
-    choices = [_choices(part) if number % 2 else [part] for number, part in enumerate(parts)]
+    pieces = _BRACES.split(uri)  # text, inside of braces, text, ...
+    choices = [_choices(piece) if number % 2 else [piece] for number, piece in enumerate(pieces)]
     count = 1
     for choice in choices:
         count *= len(choice)
     if count > MAX_ADDRESSES:
         raise DataError(f"data.sources: {uri!r} means {count:,} addresses, expected at most {MAX_ADDRESSES:,}.")
-    return ["".join(chosen) for chosen in product(*choices)]
+    return ["".join(combination) for combination in product(*choices)]
 
 
 def file_system(uri: str) -> tuple[Any, str]:
@@ -91,7 +91,7 @@ def file_system(uri: str) -> tuple[Any, str]:
     try:
         return cast("tuple[Any, str]", url_to_fs(uri))
     except ImportError as error:
-        remedy = f"pip install {PACKAGES[scheme]}" if scheme in PACKAGES else str(error)
+        remedy = f"pip install {DRIVER_PACKAGES[scheme]}" if scheme in DRIVER_PACKAGES else str(error)
         raise DataError(f"data.sources: {redacted(uri)} needs a driver that is not installed. Run: {remedy}") from error
     except ValueError as error:
         raise DataError(
@@ -129,7 +129,7 @@ def _remote_files(address: str) -> list[SourceFile]:
     ]
 
 
-def _fitting(pattern: Path) -> list[Path]:
+def _matching_paths(pattern: Path) -> list[Path]:
     return sorted(map(Path, glob.glob(str(pattern))))  # noqa: PTH207  # `Path.glob` takes no absolute pattern
 
 

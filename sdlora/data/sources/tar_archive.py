@@ -17,7 +17,7 @@ from typing import BinaryIO, cast
 from sdlora.core.errors import DataError
 from sdlora.data.config import DataConfig
 from sdlora.data.sources.base import UnreadableItemError
-from sdlora.data.sources.members import REST, Member, list_members
+from sdlora.data.sources.members import UNLISTED_MEMBERS, Member, list_members
 from sdlora.data.sources.metadata import MAX_SIDECAR_BYTES, METADATA_NAMES
 from sdlora.data.sources.source_file import SourceFile
 from sdlora.data.sources.tree import Entry, is_mask
@@ -25,10 +25,10 @@ from sdlora.data.sources.tree import Entry, is_mask
 MAX_HEADER_BYTES = 2**20
 """What a long name or another extended header may take."""
 
-MAX_TEXT_BYTES = 256 * 2**20
+MAX_CACHED_BYTES = 256 * 2**20
 """What all captions of a packed archive may take in memory."""
 
-SMALL_BYTES = 64 * 2**20
+SMALL_ARCHIVE_BYTES = 64 * 2**20
 """What unpacks to no more than this is no bomb, whatever its ratio."""
 
 _DAMAGE = (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError)
@@ -43,21 +43,21 @@ class TarArchive:
 
     def __init__(self, file: SourceFile, config: DataConfig) -> None:
         self._file, self._config = file, config
-        self._texts: dict[str, bytes] = {}
-        self._packed = _packing(file)
-        self.seekable = self._packed is None
+        self._cached: dict[str, bytes] = {}
+        self._compression = _compression_of(file)
+        self.seekable = self._compression is None
         self._stream = self._open()
         try:
-            self.listing = list_members(self._members(), config.max_archive_members, self._keep_text)
+            self.listing = list_members(self._members(), config.max_archive_members, self._cache_annotation)
         except BaseException:
             self.close()
             raise
 
     def read(self, entry: Entry, size: int) -> bytes:
-        if entry.path in self._texts:
-            return self._texts[entry.path][:size]
+        if entry.path in self._cached:
+            return self._cached[entry.path][:size]
         try:
-            self._stream.seek(entry.where)
+            self._stream.seek(entry.location)
             content = self._stream.read(min(size, entry.size))
         except _BombError as error:
             raise UnreadableItemError(str(error)) from error
@@ -70,21 +70,21 @@ class TarArchive:
     def close(self) -> None:
         self._stream.close()
 
-    def _open(self) -> _Bounded:
-        opened = {"gz": gzip.GzipFile, "bz2": bz2.BZ2File, "xz": lzma.LZMAFile}
+    def _open(self) -> _BoundedStream:
+        openers = {"bz2": bz2.BZ2File, "xz": lzma.LZMAFile}
         file = self._file.open()
-        if self._packed is None:
-            return _Bounded(file, None, file)
-        most = max(SMALL_BYTES, int(self._config.max_archive_ratio * self._file.size))
-        if self._packed == "gz":
-            return _Bounded(cast("BinaryIO", gzip.GzipFile(fileobj=file)), most, file)
-        return _Bounded(cast("BinaryIO", opened[self._packed](file)), most, file)
+        if self._compression is None:
+            return _BoundedStream(file, None, file)
+        max_bytes = max(SMALL_ARCHIVE_BYTES, int(self._config.max_archive_ratio * self._file.size))
+        if self._compression == "gz":
+            return _BoundedStream(cast("BinaryIO", gzip.GzipFile(fileobj=file)), max_bytes, file)
+        return _BoundedStream(cast("BinaryIO", openers[self._compression](file)), max_bytes, file)
 
     def _members(self) -> Iterator[Member]:
         """All that can be listed; what ends the listing early is the problem of a last one."""
         number = 0
         try:
-            with tarfile.open(fileobj=cast("BinaryIO", _Headers(self._stream)), mode="r:") as tar:
+            with tarfile.open(fileobj=cast("BinaryIO", _HeaderStream(self._stream)), mode="r:") as tar:
                 while (info := tar.next()) is not None:
                     tar.members.clear()  # type: ignore[attr-defined]  # it would keep every member
                     number += 1
@@ -92,38 +92,42 @@ class TarArchive:
                         name=info.name,
                         size=info.size,
                         stamp=f"{self._file.stamp}-{info.offset_data}",
-                        where=info.offset_data,
+                        location=info.offset_data,
                         is_folder=info.isdir(),
                         problem=_problem(info),
                     )
         except _BombError as error:
-            yield Member(REST, problem=str(error))
+            yield Member(UNLISTED_MEMBERS, problem=str(error))
         except _DAMAGE as error:
             if not number:
                 raise DataError(
                     f"data.sources: {self._file.address!r} is no tar archive that can be read: {error}. "
                     "Fetch or pack it anew."
                 ) from error
-            yield Member(REST, problem=f"the archive is damaged after {number:,} members: {error}")
+            yield Member(UNLISTED_MEMBERS, problem=f"the archive is damaged after {number:,} members: {error}")
 
-    def _keep_text(self, entry: Entry) -> None:
+    def _cache_annotation(self, entry: Entry) -> None:
         """Keep captions and masks of packed archives: seeking back would unpack everything before them again."""
-        if self._packed is None:
+        if self._compression is None:
             return
-        base = entry.path.rpartition("/")[2]
-        whole = base in METADATA_NAMES or is_mask(base)
-        limit = self._config.max_file_bytes if whole else MAX_SIDECAR_BYTES
-        room = MAX_TEXT_BYTES - sum(map(len, self._texts.values())) if len(self._texts) % 1000 == 0 else MAX_TEXT_BYTES
-        if entry.size <= min(limit, room):
-            self._texts[entry.path] = self.read(entry, entry.size)
-        elif not is_mask(base):  # slower than a caption is worth; but a mask that is left out would teach wrong things
-            self._texts[entry.path] = b""
+        name = entry.path.rpartition("/")[2]
+        is_sidecar = name not in METADATA_NAMES and not is_mask(name)
+        limit = MAX_SIDECAR_BYTES if is_sidecar else self._config.max_file_bytes
+        free_bytes = (
+            MAX_CACHED_BYTES - sum(map(len, self._cached.values()))
+            if len(self._cached) % 1000 == 0
+            else MAX_CACHED_BYTES
+        )
+        if entry.size <= min(limit, free_bytes):
+            self._cached[entry.path] = self.read(entry, entry.size)
+        elif not is_mask(name):  # slower than a caption is worth; but a mask that is left out would teach wrong things
+            self._cached[entry.path] = b""
 
 
-class _Headers:
+class _HeaderStream:
     """An archive's stream for `tarfile`, which reads long names and other extended headers at once."""
 
-    def __init__(self, stream: _Bounded) -> None:
+    def __init__(self, stream: _BoundedStream) -> None:
         self._stream, self.seek, self.tell = stream, stream.seek, stream.tell
 
     def read(self, size: int) -> bytes:
@@ -132,25 +136,25 @@ class _Headers:
         return self._stream.read(size)
 
 
-class _Bounded(io.RawIOBase):
+class _BoundedStream(io.RawIOBase):
     """A stream that gives up where it has unpacked too much, and that nobody reads too much of at once."""
 
-    def __init__(self, stream: BinaryIO, most: int | None, file: BinaryIO) -> None:
-        self._inner, self._most, self._file = stream, most, file
+    def __init__(self, stream: BinaryIO, max_bytes: int | None, file: BinaryIO) -> None:
+        self._stream, self._max_bytes, self._file = stream, max_bytes, file
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or size < 0:
             raise ValueError("a whole archive is never read at once")
-        self._check(self._inner.tell() + size)
-        return self._inner.read(size)
+        self._check(self._stream.tell() + size)
+        return self._stream.read(size)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         if whence == io.SEEK_SET:
             self._check(offset)
-        return self._inner.seek(offset, whence)
+        return self._stream.seek(offset, whence)
 
     def tell(self) -> int:
-        return self._inner.tell()
+        return self._stream.tell()
 
     def seekable(self) -> bool:
         return True
@@ -159,13 +163,13 @@ class _Bounded(io.RawIOBase):
         return True
 
     def close(self) -> None:
-        self._inner.close()
+        self._stream.close()
         self._file.close()
         super().close()
 
     def _check(self, end: int) -> None:
-        if self._most is not None and end > self._most:
-            raise _BombError(f"the archive unpacks to more than {self._most:,} bytes (max_archive_ratio)")
+        if self._max_bytes is not None and end > self._max_bytes:
+            raise _BombError(f"the archive unpacks to more than {self._max_bytes:,} bytes (max_archive_ratio)")
 
 
 def _problem(member: tarfile.TarInfo) -> str | None:
@@ -178,11 +182,11 @@ def _problem(member: tarfile.TarInfo) -> str | None:
     return None
 
 
-def _packing(file: SourceFile) -> str | None:
+def _compression_of(file: SourceFile) -> str | None:
     """By the first bytes, as names lie."""
     with file.open() as stream:
         start = stream.read(6)
-    for magic, packing in ((b"\x1f\x8b", "gz"), (b"BZh", "bz2"), (b"\xfd7zXZ\x00", "xz")):
+    for magic, compression in ((b"\x1f\x8b", "gz"), (b"BZh", "bz2"), (b"\xfd7zXZ\x00", "xz")):
         if start.startswith(magic):
-            return packing
+            return compression
     return None

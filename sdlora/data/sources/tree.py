@@ -17,7 +17,7 @@ from sdlora.data.sources.base import (
     SidecarInfo,
     UnreadableItemError,
     printable,
-    refused,
+    refused_item,
 )
 from sdlora.data.sources.metadata import (
     MAX_SIDECAR_BYTES,
@@ -38,13 +38,13 @@ class Entry:
     Attributes:
         path: relative to the root, with `/`.
         stamp: changes when the bytes do; None if nothing tells.
-        where: what the tree needs to find the bytes again.
+        location: what the tree needs to find the bytes again.
     """
 
     path: str
     size: int
     stamp: str | None
-    where: Any = None
+    location: Any = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Listing:
     """Some of a tree's files: a folder's, or all of an archive's. `images` may hold items that were refused by name."""
 
     images: Sequence[Entry | Item]
-    others: Mapping[str, Entry]
+    annotations: Mapping[str, Entry]
 
 
 ReadEntry = Callable[[Entry, int], bytes]
@@ -71,10 +71,10 @@ def is_mask(name: str) -> bool:
 
 
 def is_hidden(path: str) -> bool:
-    return any(part.startswith(".") and part != ".." for part in path.split("/")) or path.startswith("__MACOSX/")
+    return any(name.startswith(".") and name != ".." for name in path.split("/")) or path.startswith("__MACOSX/")
 
 
-def speaks_of_images(name: str) -> bool:
+def is_annotation(name: str) -> bool:
     """Whether it is a metadata file, a sidecar or a mask; of a tree's files that are no images only these matter."""
     return name in METADATA_NAMES or name.endswith(SIDECAR_SUFFIXES) or is_mask(name)
 
@@ -96,29 +96,33 @@ def tree_items(
         DataError: a metadata file cannot be understood.
     """
     rows: dict[str, SidecarInfo] = {}
-    named: set[str] = set()
+    mask_paths: set[str] = set()
     for listing in listings:
-        found = _metadata(listing.others, read, max_file_bytes)
-        rows.update(found)
-        named.update(row.mask for row in found.values() if row.mask)
-        masks = _masks(listing.others)
-        alone = masks.keys() - {path.rpartition(".")[0] for path in named}
+        listed_rows = _metadata(listing.annotations, read, max_file_bytes)
+        rows.update(listed_rows)
+        mask_paths.update(row.mask for row in listed_rows.values() if row.mask)
+        masks = _masks(listing.annotations)
+        unused_masks = masks.keys() - {path.rpartition(".")[0] for path in mask_paths}
         for image in listing.images:
             if isinstance(image, Item):
                 yield image
-            elif image.path not in named:
+            elif image.path not in mask_paths:
                 stem = image.path.rpartition(".")[0]
-                alone.discard(stem)
+                unused_masks.discard(stem)
                 row = rows.pop(image.path, None)
                 mask = None
                 if row and row.mask:
-                    mask = _mask_file(row.mask, find(row.mask) or listing.others.get(row.mask), read, max_file_bytes)
+                    mask = _mask_file(
+                        row.mask, find(row.mask) or listing.annotations.get(row.mask), read, max_file_bytes
+                    )
                 elif stem in masks:
                     mask = _mask_file(masks[stem].path, masks[stem], read, max_file_bytes)
-                yield _item(image, row, listing.others, mask, read, max_file_bytes)
-        for stem in sorted(alone):
+                yield _item(image, row, listing.annotations, mask, read, max_file_bytes)
+        for stem in sorted(unused_masks):
             name = printable(stem.rpartition("/")[2])
-            yield refused(masks[stem].path, f"a mask without its image, which would be called {name}.png or the like")
+            yield refused_item(
+                masks[stem].path, f"a mask without its image, which would be called {name}.png or the like"
+            )
     unmatched.extend(sorted(map(printable, rows)))
 
 
@@ -136,28 +140,28 @@ def read_within(read: ReadEntry, entry: Entry, limit: int) -> bytes:
     return content
 
 
-def _metadata(others: Mapping[str, Entry], read: ReadEntry, limit: int) -> dict[str, SidecarInfo]:
-    found: dict[str, SidecarInfo] = {}
-    paths = [path for path in others if path.rpartition("/")[2] in METADATA_NAMES]
+def _metadata(annotations: Mapping[str, Entry], read: ReadEntry, limit: int) -> dict[str, SidecarInfo]:
+    rows: dict[str, SidecarInfo] = {}
+    paths = [path for path in annotations if path.rpartition("/")[2] in METADATA_NAMES]
     for path in sorted(paths, key=lambda path: (path.count("/"), path)):
         folder = PurePosixPath(path).parent
         try:
-            content = read_within(read, others[path], limit)
+            content = read_within(read, annotations[path], limit)
         except UnreadableItemError as error:
             raise DataError(
                 f"{printable(path)} cannot be read: {error}. Nothing of its folder was collected."
             ) from error
         for name, row in read_metadata(printable(path), content).items():
-            found[str(folder / name)] = replace(row, mask=str(folder / row.mask)) if row.mask else row
-    return found
+            rows[str(folder / name)] = replace(row, mask=str(folder / row.mask)) if row.mask else row
+    return rows
 
 
-def _masks(others: Mapping[str, Entry]) -> dict[str, Entry]:
+def _masks(annotations: Mapping[str, Entry]) -> dict[str, Entry]:
     """Masks by the path of their image without its suffix; of two for one image the first kind counts."""
-    found: dict[str, Entry] = {}
+    masks: dict[str, Entry] = {}
     for suffix in reversed(MASK_SUFFIXES):
-        found |= {path[: -len(suffix)]: entry for path, entry in others.items() if path.lower().endswith(suffix)}
-    return found
+        masks |= {path[: -len(suffix)]: entry for path, entry in annotations.items() if path.lower().endswith(suffix)}
+    return masks
 
 
 def _mask_file(path: str, entry: Entry | None, read: ReadEntry, limit: int) -> MaskFile:
@@ -172,13 +176,13 @@ def _mask_file(path: str, entry: Entry | None, read: ReadEntry, limit: int) -> M
 def _item(
     entry: Entry,
     row: SidecarInfo | None,
-    others: Mapping[str, Entry],
+    annotations: Mapping[str, Entry],
     mask: MaskFile | None,
     read: ReadEntry,
     limit: int,
 ) -> Item:
     stem = entry.path.rpartition(".")[0]
-    sidecar = next((others[name] for suffix in SIDECAR_SUFFIXES if (name := stem + suffix) in others), None)
+    sidecar = next((annotations[name] for suffix in SIDECAR_SUFFIXES if (name := stem + suffix) in annotations), None)
     if row and row.captions:
         sidecar = None
     stamp = row.stamp if row else ""
@@ -192,7 +196,7 @@ def _item(
         read=partial(_content, read, entry, limit),
         sidecar=partial(_sidecar_info, row, sidecar, read),
         caption_stamp=stamp,
-        names=entry.path,
+        caption_path=entry.path,
         mask=mask,
     )
 

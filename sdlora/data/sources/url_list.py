@@ -22,13 +22,14 @@ from sdlora.data.sources.base import (
     printable,
 )
 from sdlora.data.sources.metadata import METADATA_NAMES, sidecar_of_row
-from sdlora.data.sources.signed_urls import SharedNames, file_behind, survey
+from sdlora.data.sources.signed_urls import SharedNames, file_behind, survey_urls
 
 if TYPE_CHECKING:
     from sdlora.data.sources.download import Downloader
 
 URL_KEYS = ("url", "image_url", "URL", "link", "src")
 SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".parquet")
+_ROWS_PER_BATCH = 1000
 
 Row = Mapping[str, object]
 
@@ -49,44 +50,46 @@ def open_url_list(uri: str, context: SourceContext) -> Source | None:
     rows = _rows_of(path)
     if rows is None:
         return None
-    first = next(rows(), None)
-    if first is None:
+    first_row = next(rows(), None)
+    if first_row is None:
         raise DataError(f"data.sources: the list {uri!r} is empty, expected URLs.")
-    column = _url_column(path, first)
-    if path.suffix.lower() == ".txt" and "://" not in str(first[column]):
-        raise DataError(f"data.sources: expected a URL per line in {uri!r}, found {str(first[column])[:80]!r}.")
+    column = _url_column(path, first_row)
+    if path.suffix.lower() == ".txt" and "://" not in str(first_row[column]):
+        raise DataError(f"data.sources: expected a URL per line in {uri!r}, found {str(first_row[column])[:80]!r}.")
     from sdlora.data.sources.download import Downloader
 
     downloader = Downloader(context.config)
-    count, shared = survey(lambda: (_url(row, column) for row in rows()))
+    count, shared_names = survey_urls(lambda: (_url(row, column) for row in rows()))
     return Source(
         name=path.resolve().name,
         key=address_key(str(path.resolve())),
         count=count,
-        items=lambda: _items(rows(), column, shared, downloader, keep=not context.config.recheck_urls),
+        items=lambda: _items(rows(), column, shared_names, downloader, read_once=not context.config.recheck_urls),
         workers=context.config.url_workers,
         per_lane=context.config.url_per_host,
         close=downloader.close,
     )
 
 
-def _items(rows: Iterator[Row], column: str, shared: SharedNames, downloader: Downloader, keep: bool) -> Iterator[Item]:
-    seen: set[int] = set()
+def _items(
+    rows: Iterator[Row], column: str, shared_names: SharedNames, downloader: Downloader, read_once: bool
+) -> Iterator[Item]:
+    seen_names: set[int] = set()
     for row in rows:
         url = _url(row, column)
-        name, urls = file_behind(url, shared)
-        if not url or hash(name) in seen:
+        name, urls = file_behind(url, shared_names)
+        if not url or hash(name) in seen_names:
             continue
-        seen.add(hash(name))
+        seen_names.add(hash(name))
         sidecar = sidecar_of_row(row, "metadata")
         yield Item(
             path=printable(name),
             stamp=None,
-            read=partial(_read, downloader, urls),
+            read=partial(_fetch, downloader, urls),
             sidecar=already_read(sidecar),
             caption_stamp=sidecar.stamp,
             lane=name.partition("//")[2].partition("/")[0].lower(),  # the host; of no URL, whatever is there
-            keep=keep,
+            read_once=read_once,
         )
 
 
@@ -95,15 +98,15 @@ def _url(row: Row, column: str) -> str:
     return url.encode("utf-8", "backslashreplace").decode()  # JSON may hold half a surrogate pair
 
 
-def _read(downloader: Downloader, urls: Sequence[str], known_stamp: str | None = None) -> Content | None:
+def _fetch(downloader: Downloader, urls: Sequence[str], recorded_stamp: str | None = None) -> Content | None:
     """The file behind these URLs: the last one that is still valid counts."""
     *older, newest = urls
     try:
-        return downloader.fetch(newest, known_stamp)
+        return downloader.fetch(newest, recorded_stamp)
     except UnreadableItemError:
         if not older:
             raise
-        return _read(downloader, older, known_stamp)
+        return _fetch(downloader, older, recorded_stamp)
 
 
 def _rows_of(path: Path) -> Callable[[], Iterator[Row]] | None:
@@ -171,5 +174,5 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
     import pyarrow.parquet
 
     file = pyarrow.parquet.ParquetFile(path)
-    for batch in file.iter_batches(1000):
+    for batch in file.iter_batches(_ROWS_PER_BATCH):
         yield from batch.to_pylist()

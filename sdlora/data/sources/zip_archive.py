@@ -14,7 +14,7 @@ from sdlora.data.sources.members import Member, list_members
 from sdlora.data.sources.source_file import SourceFile
 from sdlora.data.sources.tree import Entry
 
-SMALL_BYTES = 2**20
+SMALL_MEMBER_BYTES = 2**20
 """What unpacks to no more than this is no bomb, whatever its ratio."""
 
 _ENCRYPTED = 0x1
@@ -39,7 +39,7 @@ class ZipArchive:
 
     def read(self, entry: Entry, size: int) -> bytes:
         try:
-            with self._zip.open(entry.where) as member:
+            with self._zip.open(entry.location) as member:
                 return member.read(size)
         except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, NotImplementedError, zlib.error) as error:
             raise UnreadableItemError(f"cannot be unpacked: {error}") from error
@@ -58,7 +58,7 @@ class ZipArchive:
                 name=info.filename,
                 size=info.file_size,
                 stamp=f"{info.file_size}-{info.CRC:08x}",
-                where=info,
+                location=info,
                 is_folder=info.is_dir(),
                 problem=self._problem(info)
                 or ("its bytes overlap another member's" if info.header_offset in overlapping else None),
@@ -72,7 +72,7 @@ class ZipArchive:
             return "not a regular file"
         if info.flag_bits & _ENCRYPTED:
             return "encrypted"
-        if info.file_size > max(SMALL_BYTES, self._config.max_archive_ratio * info.compress_size):
+        if info.file_size > max(SMALL_MEMBER_BYTES, self._config.max_archive_ratio * info.compress_size):
             return (
                 f"{info.compress_size:,} bytes that unpack to {info.file_size:,}, more than "
                 f"max_archive_ratio = {self._config.max_archive_ratio:g} times"
@@ -82,11 +82,11 @@ class ZipArchive:
 
 def _overlapping(infos: list[zipfile.ZipInfo]) -> set[int]:
     """Header offsets of members that begin within another one: such an archive has few bytes and many contents."""
-    found: set[int] = set()
+    offsets: set[int] = set()
     end = -1
     for info in sorted(infos, key=lambda info: (info.header_offset, -info.compress_size)):
         if info.header_offset < end:
-            found.add(info.header_offset)
+            offsets.add(info.header_offset)
         # The local header is 30 bytes and the name; what may follow it is not counted.
         end = max(end, info.header_offset + 30 + info.compress_size)
-    return found
+    return offsets

@@ -13,7 +13,7 @@ from sdlora.core.errors import DataError
 from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.data.sources.datasets import streamed
-from sdlora.data.sources.source_file import expand
+from sdlora.data.sources.source_file import expand_braces
 from sdlora.store.image_store import ImageStore
 from tests.unit.data.drawing import drawing, encoded, fill_folder
 
@@ -178,9 +178,9 @@ def test_what_people_liked_becomes_a_source_with_the_prompt_as_caption(store: Im
     ],
 )
 def test_braces_mean_what_they_mean_to_a_shell(pattern: str, addresses: list[str]) -> None:
-    assert expand(pattern) == addresses
+    assert expand_braces(pattern) == addresses
     with pytest.raises(DataError, match="100,000"):
-        expand("{0..99999}-{0..99}")
+        expand_braces("{0..99999}-{0..99}")
 
 
 def test_metadata_rows_in_json_may_hold_several_captions(store: ImageStore, folder: Path) -> None:

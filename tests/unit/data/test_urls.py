@@ -381,7 +381,7 @@ def test_numbers_in_odd_spellings_are_read_before_they_are_judged() -> None:
 def test_a_host_that_always_fails_is_left_alone(
     store: ImageStore, folder: Path, web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "MAX_FAILURES", 5)
+    monkeypatch.setattr(download, "MAX_HOST_FAILURES", 5)
     urls = [web.url(f"/{number}.png") for number in range(30)]
     web.pages = {f"/{number}.png": (503, {"Retry-After": "0"}, b"") for number in range(30)}
     report = collect(store, str(url_list(folder, *urls)), CONFIG.model_copy(update={"url_per_host": 1}))
