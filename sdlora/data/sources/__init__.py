@@ -1,7 +1,7 @@
-"""Where images come from. One file per kind of source; `open_source` picks by the address.
+"""Sources of images, one file per kind. `open_source` chooses the kind by the address.
 
-A new kind is a new file with an `open_…` function that returns None for addresses that are not its own, and one name
-in `OPENERS`.
+To add a kind, write a file with an `open_…` function and add the function's name to `OPENERS`. The function returns
+None for an address of another kind.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ OPENERS = (
     "remote.open_remote_folder",
     "folder.open_folder",
 )
-"""The first that knows the address opens it. Names, so that an opener is imported when its turn comes."""
+"""Openers in the order of trial. They are names, so that a module is imported only when its turn comes."""
 
 
 def open_source(uri: str, context: SourceContext) -> Source:
-    """The source at a path or URI.
+    """Open the source at a path or URI.
 
     Raises:
-        DataError: nothing is there, or it is of no known kind.
+        DataError: nothing is at the address, or no kind of source takes it.
     """
     for name in OPENERS:
         module, _, function = name.partition(".")

@@ -1,6 +1,6 @@
-"""Archives: zip, and tar plain or packed with gzip, bzip2 or xz. Read in place; nothing is unpacked to disk.
+"""Archives: zip, and tar, plain or compressed with gzip, bzip2 or xz. Archives are read in place, not unpacked to disk.
 
-Captions lie in an archive as they lie in a folder, so this reads WebDataset shards (`key.jpg`, `key.txt`, `key.json`).
+Captions are found as in a folder, so WebDataset shards (`key.jpg`, `key.txt`, `key.json`) can be read.
 A pattern such as `shards/{000..015}.tar` or `shards/*.tar` is one source of many archives.
 """
 
@@ -22,14 +22,14 @@ _UNPACK_REMEDIES = {
     ".7z": "`7z x {file} -o{stem}` and collect {stem}/",
     ".tar.zst": "`zstd -d {file}` and collect the .tar",
     ".tzst": "`zstd -d {file} -o {stem}.tar` and collect {stem}.tar",
-    ".zst": "`zstd -d {file}` and collect what comes out",
-    ".gz": "`gunzip -k {file}` and collect what comes out",
+    ".zst": "`zstd -d {file}` and collect the result",
+    ".gz": "`gunzip -k {file}` and collect the result",
 }
-"""Kinds that are not read here, and how each becomes one that is; the first that fits."""
+"""Remedies for the kinds of archives that cannot be read in place, by suffix. The first matching suffix counts."""
 
 
 class Archive(Protocol):
-    """One archive, listed when it was opened. If it is not `seekable`, members are read quickly in their order only."""
+    """One archive, listed when it was opened. Unless it is `seekable`, reading is fast only in the order of members."""
 
     listing: Listing
     seekable: bool
@@ -39,20 +39,20 @@ class Archive(Protocol):
 
 
 def open_archives(uri: str, context: SourceContext) -> Source | None:
-    """One archive, or all that a pattern fits; None if the address ends in no archive's suffix.
+    """Open one archive, or all archives that match a pattern; None if the address lacks an archive's suffix.
 
-    Members that would leave the archive, links, devices, names with control characters and members that are too large
-    or unpack to too much are refused one by one, each with the reason; the others are collected.
+    A single unsafe member is refused with its reason, and the others are collected. Unsafe are paths that lead out of
+    the archive, links, devices, names with control characters, and members that are too large or unpack to too much.
 
     Raises:
-        DataError: nothing is there, it is no archive, or no image is in it.
+        DataError: nothing is at the address, the file is not an archive, or the archive holds no image.
     """
     lowered = uri.lower()
     if not lowered.endswith(ARCHIVE_SUFFIXES):
         _refuse_other_archives(uri)
         return None
     files = source_files(uri)
-    if files is None:  # a folder that is called like an archive
+    if files is None:  # a folder with the name of an archive
         return None
     unmatched: list[str] = []
     archives = _OpenArchives(files, context, unmatched)
@@ -86,9 +86,9 @@ def _refuse_other_archives(uri: str) -> None:
 
 
 class _OpenArchives:
-    """The archives of one source, of which the last few are open."""
+    """Archives of one source. Only the last few are open."""
 
-    MAX_OPEN = 2  # items of the one before may still wait to be read
+    MAX_OPEN = 2  # items of the previous archive may still wait to be read
 
     def __init__(self, files: Sequence[SourceFile], context: SourceContext, unmatched: list[str]) -> None:
         self.files, self.config, self.unmatched = files, context.config, unmatched

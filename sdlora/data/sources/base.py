@@ -1,4 +1,4 @@
-"""What a source of images is."""
+"""Interface of a source: its items, their contents and annotations, and the opener that makes it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from sdlora.store.image_store import ImageStore
 from sdlora.store.records import Caption
 
 CAPTION_KEYS = ("text", "caption", "captions", "prompt")
-"""Names under which metadata and data sets keep captions, the first one found counts."""
+"""Names of caption columns in metadata and datasets, in order of precedence."""
 
 RIGHTS_KEYS = ("source", "licence", "license")
 
-# Also kinds that cannot be decoded: a file that a person takes for an image gets a verdict, not silence.
+# The list includes formats that cannot be decoded, so that every file a person takes for an image gets a verdict.
 IMAGE_SUFFIXES = frozenset(
     ".png .apng .jpg .jpeg .jpe .jfif .webp .gif .bmp .tif .tiff .avif .jp2 .ppm .pgm .ico .tga .qoi "
     ".heic .heif .svg .jxl .psd".split()
@@ -27,12 +27,16 @@ IMAGE_SUFFIXES = frozenset(
 
 
 class UnreadableItemError(Exception):
-    """One item's bytes cannot be had; the message says why in words."""
+    """Failure to read one item. The message is the reason that the report shows."""
 
 
 @dataclass(frozen=True)
 class Content:
-    """An item's bytes, and by what an unchanged item is known next time if only reading tells."""
+    """The bytes of an item.
+
+    Attributes:
+        stamp: recorded to recognise the unchanged item in the next pass, if only reading the item gives a stamp.
+    """
 
     data: bytes
     stamp: str | None = None
@@ -43,8 +47,8 @@ class SidecarInfo:
     """Captions, rights and mask that a source has about an image, in a file next to it or a row of metadata.
 
     Attributes:
-        origin: where the source itself says that the image comes from, such as a package or an address.
-        mask: path of the picture that says which parts of it count, where metadata name one.
+        origin: the image's origin according to the source, such as a package or an address.
+        mask: path of the image's mask, if metadata name one.
     """
 
     captions: tuple[Caption, ...] = ()
@@ -54,18 +58,18 @@ class SidecarInfo:
 
     @property
     def stamp(self) -> str:
-        """Changes when any of it does."""
+        """Digest of all fields."""
         return hashlib.blake2b(repr(astuple(self)).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True)
 class MaskFile:
-    """A picture beside an image that says which parts of it count.
+    """The mask of an image: a picture that marks the parts to learn from.
 
     Attributes:
-        path: where in the source.
-        stamp: changes when its bytes do.
-        read: returns its bytes, or raises UnreadableItemError.
+        path: path within the source.
+        stamp: changes when the mask's bytes change.
+        read: returns the mask's bytes, or raises UnreadableItemError.
     """
 
     path: str
@@ -74,7 +78,7 @@ class MaskFile:
 
 
 def already_read(sidecar: SidecarInfo) -> Callable[[], SidecarInfo]:
-    """An item's `sidecar` that was read with the item itself."""
+    """Wrap sidecar information that was read with the item itself, for `Item.sidecar`."""
     return lambda: sidecar
 
 
@@ -83,16 +87,17 @@ class Item:
     """One image of a source.
 
     Attributes:
-        path: where in the source, with `/`; the same for the same image each time.
-        stamp: changes when the bytes do, so an unchanged item is known without reading it; None if nothing tells.
-        read: given the recorded stamp, returns the bytes, None if they are the recorded ones, or raises
+        path: path within the source, with `/`. It is the same for the same image in every pass.
+        stamp: changes when the bytes change, so that an unchanged item is recognised without reading it. None if
+            only reading the item shows a change.
+        read: takes the recorded stamp and returns the bytes, or None if they are the recorded ones. Raises
             UnreadableItemError or TryLaterError. Called in any thread.
-        sidecar: reads what the source has about the image, such as a `.txt` of the same name.
-        caption_stamp: changes when that, or the mask, does.
-        mask: of the image, where the source has one.
-        caption_path: path whose folder and file name are words about the image; None if they are mere numbers.
-        lane: items of one lane are read a few at a time, such as those of one web host.
-        read_once: a recorded item is not asked for again, whatever its stamp.
+        sidecar: reads the information that the source has about the image, such as a `.txt` of the same name.
+        caption_stamp: changes when the sidecar information or the mask changes.
+        mask: the image's mask, if the source has one.
+        caption_path: path whose folder and file name describe the image; None if they are mere numbers.
+        lane: group of items of which only a few are read in parallel, such as the images of one web host.
+        read_once: a recorded item is not read again, even if its stamp is unknown.
     """
 
     path: str
@@ -106,7 +111,7 @@ class Item:
     read_once: bool = False
 
     def under(self, folder: str) -> Item:
-        """The same item as part of a larger source."""
+        """Return the item with its path moved under `folder`, as part of a larger source."""
         return replace(self, path=f"{folder}/{self.path}")
 
 
@@ -115,13 +120,14 @@ class Source:
     """A collection of images.
 
     Attributes:
-        key: digest of the full address, which is not recorded itself: the store must not name paths of one machine.
-        count: number of items; None if only going through them tells.
-        items: yields them in an order that does not depend on the machine.
-        workers: how many items may be read at the same time. With one they are read in order.
-        per_lane: how many of one lane may be.
-        unmatched: names that the source's metadata speaks of but that are not there; complete once all items are out.
-        close: gives back what the source holds open.
+        key: digest of the full address. The address itself is not recorded: the store must not name paths of one
+            machine.
+        count: number of items; None if it is unknown before the last item.
+        items: yields the items in an order that does not depend on the machine.
+        workers: maximum number of items read in parallel. With 1, items are read in order.
+        per_lane: maximum number of items read in parallel within one lane.
+        unmatched: names in the source's metadata that match no image. Complete after the last item.
+        close: closes the source's files and connections.
     """
 
     name: str
@@ -136,7 +142,7 @@ class Source:
 
 @dataclass(frozen=True)
 class SourceContext:
-    """The settings, and the store that a source is collected into."""
+    """Settings, and the store into which a source is collected."""
 
     config: DataConfig
     store: ImageStore
@@ -146,7 +152,7 @@ Opener = Callable[[str, SourceContext], Source | None]
 
 
 def refused_item(path: str, reason: str) -> Item:
-    """An item that will not be read, so that the report names it with the reason."""
+    """Return an item whose `read` always raises, so that the report names the item with the reason."""
 
     def read(_: str | None = None) -> Content:
         raise UnreadableItemError(reason)
@@ -155,36 +161,37 @@ def refused_item(path: str, reason: str) -> Item:
 
 
 def address_key(address: str) -> str:
+    """Return the SHA-256 of an address, in hexadecimal."""
     return hashlib.sha256(address.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def local_path(uri: str) -> Path | None:
-    """The path that a plain path or a `file:` URI means; None for other schemes."""
+    """Return the local path of a plain path or a `file:` URI; None for other schemes."""
     scheme = urlsplit(uri).scheme
     if scheme == "file":
         return Path(unquote(urlsplit(uri).path))
-    # One letter is a Windows drive; a folder may have a colon in its name.
+    # A scheme of one letter is a Windows drive. A folder's name may contain a colon.
     if len(scheme) > 1 and "://" in uri:
         return None
     return Path(uri).expanduser()
 
 
 def redacted(uri: str) -> str:
-    """An address as messages quote it: whatever grants access to a place elsewhere is left out."""
+    """Quote an address for a message, without the parts of a remote address that grant access."""
     return repr(uri if local_path(uri) else redacted_url(uri).name)
 
 
 def printable(path: str) -> str:
-    """A path in letters that every database and terminal takes."""
+    """Escape the characters of a path that a database or a terminal may not take."""
     if path.isascii() and path.isprintable():
         return path
-    with suppress(UnicodeEncodeError):  # names from JSON may hold half a surrogate pair, which repr shows
+    with suppress(UnicodeEncodeError):  # a name from JSON may hold half a surrogate pair; repr shows it
         path = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in path)
 
 
 def one_line(text: str) -> str:
-    """One line without control characters or surplus spaces."""
+    """Join a text into one line without control characters or surplus spaces."""
     text = " ".join(text.split())
     if text.isprintable():
         return text
@@ -192,11 +199,12 @@ def one_line(text: str) -> str:
 
 
 def caption_texts(value: object) -> tuple[str, ...]:
-    """Captions of a metadata field: a string or a list of strings; empty ones are left out."""
+    """Return the captions of a metadata field, a string or a list of strings, without empty ones."""
     values = value if isinstance(value, list | tuple) else (value,)
     texts = (one_line(text) for text in values if isinstance(text, str))
     return tuple(text for text in texts if text)
 
 
 def text_or_none(value: object) -> str | None:
+    """Return a string as one line; None for an empty string and for other types."""
     return one_line(value) or None if isinstance(value, str) else None

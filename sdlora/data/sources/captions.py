@@ -1,9 +1,9 @@
-"""What is said of an image, and where: beside it, inside it, or by its names. The first of these that speaks counts.
+"""Captions of an item, from the first of four places that has any.
 
-1. beside it    `metadata.jsonl` or `.csv`, else `name.txt`, `name.caption`, `name.json`; columns of a dataset
-2. inside it    XMP, PNG text, EXIF
-3. its folder   kohya's `10_name`
-4. its name     `red-apple_2` -> "red apple 2"
+1. next to the image   `metadata.jsonl` or `.csv`, else `name.txt`, `name.caption`, `name.json`; columns of a dataset
+2. inside the image    XMP, PNG text, EXIF
+3. the folder's name   kohya's `10_name`
+4. the file's name     `red-apple_2` -> "red apple 2"
 """
 
 from __future__ import annotations
@@ -17,16 +17,20 @@ from sdlora.data.sources.embedded import embedded_captions
 from sdlora.store.records import Caption
 
 RULES_VERSION = "1"
-"""Raised when these rules change, so that recorded captions are found again."""
+"""Version of these rules. Raise it with every change of the rules, so that recorded captions are read again."""
 
 MAX_REPEATS = 1000
-"""A folder `2024_holiday` above it means a year, not repeats."""
+"""Highest number that counts as repeats: the number in a folder `2024_holiday` is a year."""
 
 _KOHYA = re.compile(r"(\d{1,4})_(.+)")
 
 
 def find_captions(item: Item, sidecar: SidecarInfo, content: Callable[[], bytes]) -> tuple[Caption, ...]:
-    """The captions of an item; `content` is called only where nothing is said beside the image."""
+    """Return the captions of an item.
+
+    Args:
+        content: returns the image's bytes. Called only if `sidecar` has no captions.
+    """
     captions = sidecar.captions or embedded_captions(content())
     if not captions and item.caption_path:
         stem = posixpath.splitext(posixpath.basename(item.caption_path))[0]
@@ -37,30 +41,31 @@ def find_captions(item: Item, sidecar: SidecarInfo, content: Callable[[], bytes]
 
 
 def caption_stamp(item: Item) -> str:
-    """By what unchanged captions are known without reading them."""
+    """Return the stamp by which unchanged captions are recognised without reading them."""
     return f"{RULES_VERSION} {item.caption_stamp or ''}".rstrip()
 
 
 def repeats_of(path: str) -> int | None:
-    """How often an epoch should show the image, as kohya's trainer reads it from the folder's name `10_name`."""
+    """Return the repeats per epoch in kohya's folder name `10_name`; None if the folder has no such name."""
     folder = _kohya_folder(path)
     return folder[0] if folder else None
 
 
 def caption_from_folder(path: str) -> tuple[Caption, ...]:
-    """`10_sks dog/x.png` -> "sks dog"."""
+    """Return the caption in kohya's folder name, if there is one: `10_sks dog/x.png` -> "sks dog"."""
     folder = _kohya_folder(path)
     text = one_line(folder[1].replace("_", " ")) if folder else ""
     return (Caption(text, "folder_name"),) if text else ()
 
 
 def caption_from_name(stem: str) -> tuple[Caption, ...]:
-    """`red-apple_2` -> "red apple 2"."""
+    """Return the caption in a file name without its suffix: `red-apple_2` -> "red apple 2"."""
     text = one_line(stem.replace("-", " ").replace("_", " "))
     return (Caption(text, "file_name"),) if text else ()
 
 
 def _kohya_folder(path: str) -> tuple[int, str] | None:
+    """Return repeats and words of the folder's name."""
     folder = path.rpartition("/")[0].rpartition("/")[2]
     match = _KOHYA.fullmatch(folder)
     if match is None or not 1 <= int(match[1]) <= MAX_REPEATS:

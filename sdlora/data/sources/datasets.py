@@ -1,6 +1,6 @@
 """Hugging Face datasets: streamed from the hub, as Parquet files that hold images, or saved on disk.
 
-`hf://datasets/owner/name@revision` is the data set as its loader gives it, with `?split=train&config=…` where needed;
+`hf://datasets/owner/name@revision` is the dataset as its loader returns it. `?split=train&config=…` selects a part.
 `hf://datasets/owner/name@revision/folder` is a folder of files, see `sdlora.data.sources.remote`.
 Captions come from a column `text`, `caption`, `captions` or `prompt`.
 """
@@ -34,16 +34,16 @@ _HUB = re.compile(r"hf://datasets/(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/?
 _IMAGE_NAMES = ("image", "img", "jpg", "png")
 
 ReadPath = Callable[[str], bytes]
-"""The bytes at a path that a row has instead of bytes; raises UnreadableItemError."""
+"""Reader of the path that a row may hold in its image column. Raises UnreadableItemError."""
 
 
 def open_hub_dataset(uri: str, context: SourceContext) -> Source | None:
-    """A dataset of the hub; None if the address is none.
+    """Open a dataset of the hub; None for other addresses.
 
-    A branch or tag is looked up once and the commit it means is what is read, so a pass never mixes two states.
+    A branch or tag is resolved to a commit once, so that a pass never mixes two states of the dataset.
 
     Raises:
-        DataError: the hub cannot be reached, or there is no such dataset, revision, configuration or image column.
+        DataError: the hub cannot be reached, or the dataset, revision, configuration or image column does not exist.
     """
     match = _HUB.fullmatch(uri)
     if match is None:
@@ -57,20 +57,22 @@ def open_hub_dataset(uri: str, context: SourceContext) -> Source | None:
         dataset = datasets.load_dataset(
             match["name"], options.get("config"), split=options.get("split"), revision=commit, streaming=True
         )
-    except Exception as error:  # the hub's client and every loader have errors of their own
+    except Exception as error:  # the hub's client and every loader raise error types of their own
         raise DataError(
             f"data.sources: {uri!r} cannot be loaded: {type(error).__name__}: {error}. Check the name, the revision, "
-            "?config= and ?split=, the network, and HF_TOKEN where the data set is gated."
+            "?config= and ?split=, the network, and HF_TOKEN where the dataset is gated."
         ) from error
     tables = dict(dataset) if isinstance(dataset, Mapping) else {options["split"]: dataset}
     return streamed(uri, match["name"].rpartition("/")[2], tables, stamp=str(commit))
 
 
 def open_image_parquet(uri: str, context: SourceContext) -> Source | None:
-    """Parquet files with a column of images, as `datasets` writes them; `train-*.parquet` means all of them.
+    """Open Parquet files with a column of images, as `datasets` writes them; None for other suffixes.
+
+    A pattern such as `train-*.parquet` is one source of many files.
 
     Raises:
-        DataError: nothing is there, or a file is no such Parquet.
+        DataError: nothing is at the address, a file is not Parquet, or a file has no image column.
     """
     if not uri.lower().endswith(".parquet"):
         return None
@@ -82,7 +84,7 @@ def open_image_parquet(uri: str, context: SourceContext) -> Source | None:
     addresses = [file.address for file in files]
     try:
         table = datasets.load_dataset("parquet", data_files={"rows": addresses}, split="rows", streaming=True)
-    except Exception as error:  # damaged files raise whatever Arrow raises
+    except Exception as error:  # a damaged file can raise any error of Arrow
         raise DataError(f"data.sources: {uri!r} cannot be loaded: {type(error).__name__}: {error}.") from error
     name = files[0].name if len(files) == 1 else uri.rpartition("/")[2]
     file_stamps = " ".join(f"{file.name} {file.stamp}" for file in files)
@@ -90,7 +92,7 @@ def open_image_parquet(uri: str, context: SourceContext) -> Source | None:
 
 
 def open_saved_dataset(uri: str, context: SourceContext) -> Source | None:
-    """A dataset on disk, as `save_to_disk` left it, with all of its splits; None if the path is no such folder.
+    """Open a dataset that `save_to_disk` wrote, with all of its splits; None if the path is no such folder.
 
     Raises:
         DataError: the dataset cannot be loaded or has no image column or no rows.
@@ -102,7 +104,7 @@ def open_saved_dataset(uri: str, context: SourceContext) -> Source | None:
 
     try:
         dataset = datasets.load_from_disk(str(root))
-    except Exception as error:  # damaged files raise whatever Arrow and JSON raise
+    except Exception as error:  # a damaged file can raise any error of Arrow or JSON
         raise DataError(f"data.sources: the dataset {uri!r} cannot be loaded: {error}. Save it again.") from error
     tables = dict(dataset) if isinstance(dataset, datasets.DatasetDict) else {"rows": dataset}
     count = sum(len(table) for table in tables.values())
@@ -112,17 +114,17 @@ def open_saved_dataset(uri: str, context: SourceContext) -> Source | None:
 
     def items() -> Iterator[Item]:
         for split, table in sorted(tables.items()):
-            stamp = getattr(table, "_fingerprint", None)  # of all rows: saving the same rows again keeps it
+            stamp = getattr(table, "_fingerprint", None)  # of all rows, and unchanged if the same rows are saved again
             yield from _items(split, table.with_format(None), columns[split], stamp, _read_local)
 
     return Source(name=root.resolve().name, key=address_key(str(root.resolve())), count=count, items=items)
 
 
 def streamed(uri: str, name: str, tables: Mapping[str, Any], stamp: str) -> Source:
-    """A source of streamed tables, all splits one after the other.
+    """Return a source of streamed tables, one split after another.
 
     Args:
-        stamp: changes when any row does.
+        stamp: changes when any row changes.
 
     Raises:
         DataError: a table has no column of images.
@@ -139,13 +141,17 @@ def streamed(uri: str, name: str, tables: Mapping[str, Any], stamp: str) -> Sour
 def _features(table: Any, uri: str) -> Mapping[str, Any]:
     try:
         features: Mapping[str, Any] = table.features or table._resolve_features().features
-    except Exception as error:  # damaged or missing files raise whatever Arrow and the loaders raise
+    except Exception as error:  # a damaged or missing file can raise any error of Arrow and the loaders
         raise DataError(f"data.sources: {uri!r} cannot be read: {type(error).__name__}: {error}.") from error
     return features
 
 
 def _columns(features: Mapping[str, Any], uri: str, names: tuple[str, ...]) -> tuple[str, list[str]]:
-    """The column of images, by its type or else by one of these names, and the columns of captions and rights."""
+    """Return the column of images and the columns of captions and rights.
+
+    Args:
+        names: names of image columns, tried if no column has the type of an image.
+    """
     import datasets
 
     image = next((name for name, feature in features.items() if isinstance(feature, datasets.Image)), None)
@@ -178,14 +184,14 @@ def _items(
 def _cell_content(
     cell: Mapping[str, Any] | None, read_path: ReadPath, stamp: str | None, _: str | None = None
 ) -> Content:
-    """The bytes of an undecoded image cell, {"bytes": …, "path": …}."""
+    """Return the bytes of an undecoded image cell, {"bytes": …, "path": …}."""
     if cell is None:
         raise UnreadableItemError("the row has no image")
     return Content(bytes(cell["bytes"]) if cell.get("bytes") is not None else read_path(str(cell["path"])), stamp)
 
 
 def _read_local(path: str) -> bytes:
-    """Of a saved dataset: what lies elsewhere is not fetched for it."""
+    """Read a local file. Remote files of a saved dataset are not fetched."""
     try:
         return Path(path).read_bytes()
     except OSError as error:
