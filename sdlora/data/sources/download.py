@@ -1,4 +1,4 @@
-"""Fetching one image from the web: bounded, polite, and only from public addresses."""
+"""Download of one image from the web: bounded in size and time, polite to hosts, and from public addresses only."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from sdlora.data.threads import TryLaterError
 
 MAX_REDIRECTS = 5
 MAX_HOST_FAILURES = 20
-"""Failures in a row after which a host is left alone for the rest of the run."""
+"""Consecutive failures after which a host is skipped for the rest of the run."""
 
 MAX_WAIT_SECONDS = 300.0
-"""Where a host asks for a longer pause, its images are left to the next run."""
+"""Longest pause that a host may ask for. After a longer request, its images wait for the next run."""
 
 USER_AGENT = "sdlora/0.1 (collects training images; honours X-Robots-Tag)"
 
@@ -34,11 +34,11 @@ _OPT_OUTS = frozenset({"noai", "noimageai"})
 
 @dataclass
 class Downloader:
-    """A pool of connections, used by many threads.
+    """Pool of connections that many threads share.
 
     Attributes:
-        url_failures: how often each address has failed in a passing way.
-        host_failures: how often each host has, in a row.
+        url_failures: transient failures of each URL.
+        host_failures: consecutive transient failures of each host.
     """
 
     config: DataConfig
@@ -58,15 +58,15 @@ class Downloader:
         self._pool.close()
 
     def fetch(self, url: str, recorded_stamp: str | None = None) -> Content | None:
-        """The bytes behind a URL; None if they are the ones of `recorded_stamp`.
+        """Fetch the bytes of a URL; None if the host reports that `recorded_stamp` still holds.
 
         Raises:
-            UnreadableItemError: they cannot be had, may not be used, or are too many.
-            TryLaterError: the host asks for a pause, or failed in a way that may pass.
+            UnreadableItemError: the bytes cannot be fetched, are too many, are no image, or may not be used.
+            TryLaterError: the host asks for a pause, or the failure is transient.
         """
         host = checked_url(url).netloc.decode()
         if self.host_failures[host] >= MAX_HOST_FAILURES:
-            raise UnreadableItemError(f"{host} failed {MAX_HOST_FAILURES} times in a row and is left alone")
+            raise UnreadableItemError(f"{host} failed {MAX_HOST_FAILURES} times in a row and is skipped")
         try:
             content = self._follow(url, recorded_stamp)
         except ForbiddenAddressError as error:
@@ -133,7 +133,7 @@ class Downloader:
         if self.url_failures[url] > self.config.url_retries:
             raise UnreadableItemError(f"{reason}, {self.url_failures[url]} times")
         if wait_seconds is None:
-            # Half of it by chance, so that hosts are not asked by all workers at the same moment.
+            # Half of the wait is random, so that not all workers ask a host at the same moment.
             wait_seconds = 2 ** self.url_failures[url] * (0.5 + random.random() / 2)  # noqa: S311
         elif wait_seconds > MAX_WAIT_SECONDS:
             raise UnreadableItemError(f"{reason}, and its host asks to wait {wait_seconds:.0f} s: collect again later")
@@ -145,19 +145,19 @@ class Downloader:
 
 
 def checked_url(url: str, base: httpx.URL | None = None) -> httpx.URL:
-    """The URL as it is sent, in ASCII and without its fragment.
+    """Check a URL and return it as it is sent, in ASCII and without its fragment.
 
     Args:
-        base: what a redirect's URL is relative to.
+        base: URL to which the URL of a redirect is relative.
     Raises:
-        UnreadableItemError: it is no http or https URL, or it carries a password.
+        UnreadableItemError: the URL is malformed, is not http or https, or carries a user name or password.
     """
     if any(ord(char) <= 32 or ord(char) == 127 for char in url):
         raise UnreadableItemError("no URL: it has spaces or control characters")
     try:
-        _ = urlsplit(url).port  # refuses what httpx.URL takes: the ports 99999, 1_0 and -1
+        _ = urlsplit(url).port  # refuses the ports 99999, 1_0 and -1, which httpx.URL accepts
         address = (base.join(url) if base else httpx.URL(url)).copy_with(fragment=None)
-    except (ValueError, httpx.InvalidURL):  # their messages may repeat a password
+    except (ValueError, httpx.InvalidURL):  # the library's message may repeat a password
         raise UnreadableItemError("no URL: its host or port cannot be understood") from None
     if address.scheme not in ("http", "https"):
         raise UnreadableItemError(f"its scheme is {address.scheme or 'missing'}, expected http or https")
@@ -169,7 +169,7 @@ def checked_url(url: str, base: httpx.URL | None = None) -> httpx.URL:
 
 
 def opt_out(robots: str) -> str | None:
-    """The directive of an `X-Robots-Tag` that forbids training, for every robot or for one that is called as we are."""
+    """Return the directive of an `X-Robots-Tag` that forbids training to every robot or to sdlora; None without one."""
     for rule in robots.lower().split(","):
         agent, colon, directive = rule.rpartition(":")
         if directive.strip() in _OPT_OUTS and (not colon or agent.strip() in ("sdlora", "*")):
@@ -178,7 +178,7 @@ def opt_out(robots: str) -> str | None:
 
 
 def _httpcore_url(address: httpx.URL) -> httpcore.URL:
-    """The address in parts: httpcore's own parser would cut `;v=2.png` off a path."""
+    """Pass the address in its parts: httpcore's own parser would cut `;v=2.png` off a path."""
     return httpcore.URL(scheme=address.raw_scheme, host=address.raw_host, port=address.port, target=address.raw_path)
 
 
@@ -187,7 +187,7 @@ def _request_headers(address: httpx.URL, recorded_stamp: str | None) -> list[tup
         "Host": address.netloc.decode(),
         "User-Agent": USER_AGENT,
         "Accept": "image/*,*/*;q=0.5",
-        "Accept-Encoding": "identity",  # nothing that could unpack to more than was sent
+        "Accept-Encoding": "identity",  # a compressed body could unpack to more than was sent
     }
     validator, _, value = (recorded_stamp or "").partition(" ")
     if validator == "etag":
@@ -198,13 +198,14 @@ def _request_headers(address: httpx.URL, recorded_stamp: str | None) -> list[tup
 
 
 def _stamp(headers: httpx.Headers) -> str:
+    """Return the validator that a conditional request repeats: the ETag, else the time of the last change."""
     if "etag" in headers:
         return f"etag {headers['etag']}"
     return f"modified {headers['last-modified']}" if "last-modified" in headers else "fetched"
 
 
 def _retry_after(value: str | None) -> float | None:
-    """Seconds that a host asks to wait, given as a number or as a date."""
+    """Return the seconds in a `Retry-After` header, given as a number or as a date; None if neither can be read."""
     if value is None:
         return None
     if value.strip().isascii() and value.strip().isdigit():

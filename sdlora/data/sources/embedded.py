@@ -1,6 +1,6 @@
-"""Captions inside image files: XMP, PNG text, EXIF. Read from the containers' headers; no pixel is decoded.
+"""Captions inside image files: XMP, PNG text, EXIF. They are read from the containers; no pixel is decoded.
 
-Pillow finds text behind the pixels of a PNG only by decoding them (docs/experiments.md).
+Pillow finds text after the pixels of a PNG only by decoding the pixels (docs/experiments.md).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sdlora.data.sources.base import one_line
 from sdlora.store.records import Caption
 
 MAX_TEXT_BYTES = 256 * 2**10
-"""More than this, packed or unpacked, is no caption and is not looked at."""
+"""Longest text that is read, compressed or not. A longer one is no caption."""
 
 _MAX_CHUNKS = 10_000
 _PNG, _TIFF = b"\x89PNG\r\n\x1a\n", (b"II*\x00", b"MM\x00*")
@@ -29,7 +29,7 @@ _CAMERA_WORDS = re.compile(
     r"(olympus|minolta) digital camera|sony dsc|samsung( camera pictures)?|kodak digital still camera|dsc\w*|dcim\w*",
     re.I,
 )
-"""What cameras write into every ImageDescription."""
+"""Texts that cameras write into every ImageDescription."""
 _EXTRA_NETWORK = re.compile(r"<(?:lora|lyco|hypernet):[^>]*>")
 _WARNINGS_LOCK = threading.Lock()
 _AFTER_PROMPT = re.compile(r"(?:^|\n)(?:Negative prompt:|Steps: \d)")
@@ -37,7 +37,7 @@ _AFTER_PROMPT = re.compile(r"(?:^|\n)(?:Negative prompt:|Steps: \d)")
 
 @dataclass
 class _Texts:
-    """What a file carries, still undecoded."""
+    """Fields of a file that may hold captions, still undecoded."""
 
     xmp: bytes = b""
     exif: bytes = b""
@@ -45,7 +45,7 @@ class _Texts:
 
 
 def embedded_captions(content: bytes) -> tuple[Caption, ...]:
-    """Captions of the first of XMP, PNG text and EXIF that has any; a damaged part counts as absent."""
+    """Return the captions in XMP, else in PNG text, else in EXIF. A damaged field counts as absent."""
     texts = _texts(content)
     captions = [Caption(text, "xmp") for text in _xmp_captions(texts.xmp)]
     if not captions:
@@ -56,7 +56,7 @@ def embedded_captions(content: bytes) -> tuple[Caption, ...]:
 
 
 def prompt_of_parameters(parameters: str) -> str:
-    """The prompt in the `parameters` that AUTOMATIC1111's program writes; neither negative prompt nor settings."""
+    """Return the prompt in AUTOMATIC1111's `parameters`, without the negative prompt and the settings."""
     prompt = parameters[: match.start()] if (match := _AFTER_PROMPT.search(parameters)) else parameters
     return one_line(_EXTRA_NETWORK.sub(" ", prompt)).strip(" ,")
 
@@ -109,6 +109,7 @@ def _png_text(kind: bytes, payload: bytes) -> str:
 
 
 def _inflate(packed: bytes) -> bytes:
+    """Decompress a text; empty if it is damaged or longer than `MAX_TEXT_BYTES`."""
     try:
         unpacker = zlib.decompressobj()
         unpacked = unpacker.decompress(packed, MAX_TEXT_BYTES)
@@ -118,7 +119,7 @@ def _inflate(packed: bytes) -> bytes:
 
 
 def _chunks(content: bytes, start: int, *, little_endian: bool) -> Iterator[tuple[bytes, bytes]]:
-    """(kind, body) of the chunks of a PNG (length, kind, body, checksum) or a RIFF file (kind, length, body)."""
+    """Yield (kind, body) of the chunks of a PNG (length, kind, body, checksum) or RIFF file (kind, length, body)."""
     for _ in range(_MAX_CHUNKS):
         if start + 8 > len(content):
             return
@@ -131,7 +132,7 @@ def _chunks(content: bytes, start: int, *, little_endian: bool) -> Iterator[tupl
 
 
 def _jpeg_segments(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """(marker, body) of the segments before the pixels."""
+    """Yield (marker, body) of the segments before the pixels."""
     start = 2
     for _ in range(_MAX_CHUNKS):
         if start + 4 > len(content) or content[start] != 0xFF or content[start + 1] == 0xDA:
@@ -145,7 +146,7 @@ def _jpeg_segments(content: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _xmp_captions(packet: bytes) -> list[str]:
-    """`dc:description` (one per language, the default first), else the words of `dc:subject`."""
+    """Return `dc:description` (one text per language, the default first), else the words of `dc:subject`."""
     if not packet or len(packet) > MAX_TEXT_BYTES or (b"description" not in packet and b"subject" not in packet):
         return []
     from xml.etree.ElementTree import ParseError
@@ -168,25 +169,25 @@ def _xmp_captions(packet: bytes) -> list[str]:
 
 
 def _png_captions(texts: dict[str, str]) -> list[str]:
-    """The prompt of `parameters`, else `Description`. ComfyUI's `prompt` and `workflow` are programs, not words."""
+    """Return the prompt of `parameters`, else `Description`. ComfyUI's `prompt` and `workflow` are programs."""
     caption = prompt_of_parameters(texts["parameters"]) if "parameters" in texts else ""
     caption = caption or one_line(texts.get("Description", ""))
     return [caption] if caption and not caption.startswith("{") else []
 
 
 def _exif_captions(data: bytes) -> list[str]:
-    """`ImageDescription`, or the prompt that AUTOMATIC1111's program writes into `UserComment`."""
+    """Return the prompt that AUTOMATIC1111's program writes into `UserComment`, else `ImageDescription`."""
     if not data:
         return []
     from PIL import Image
 
     try:
-        # Pillow warns of damaged tags; the lock, because the filters of warnings are one for all threads.
+        # Pillow warns of damaged tags. The lock is needed because all threads share the filters of warnings.
         with _WARNINGS_LOCK, warnings.catch_warnings(action="ignore"):
             exif = Image.Exif()
             exif.load(data)
             description, comment = exif.get(_IMAGE_DESCRIPTION), exif.get_ifd(_EXIF_POINTER).get(_USER_COMMENT)
-    except Exception:  # noqa: BLE001  # damaged tags raise whatever struct, bytes and ints raise
+    except Exception:  # noqa: BLE001  # damaged tags can raise any error of struct, bytes and int
         return []
     if isinstance(comment, bytes) and b"S\x00t\x00e\x00p\x00s\x00:" in comment[8 : MAX_TEXT_BYTES + 8]:
         encoding = "utf-16-le" if comment[9:10] == b"\x00" else "utf-16-be"
@@ -200,7 +201,7 @@ def _exif_captions(data: bytes) -> list[str]:
 
 
 def _decode(data: bytes) -> str:
-    """UTF-8 where it is that, else Latin-1, which takes every byte."""
+    """Decode UTF-8, else Latin-1, which takes every byte."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:

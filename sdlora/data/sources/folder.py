@@ -1,6 +1,7 @@
-"""A folder of images, with all folders in it.
+"""Local folders of images, with their subfolders.
 
-Not by fsspec, as stores elsewhere: a pass without news would take 1.3 times the work (docs/experiments.md).
+Remote folders are read by fsspec. For a local one, a pass without news would cost 1.3 times as much
+(docs/experiments.md).
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from sdlora.data.sources.base import Source, SourceContext, UnreadableItemError,
 from sdlora.data.sources.tree import Entry, Listing, is_annotation, is_image, tree_items
 
 WORKERS = 1
-"""Threads of one interpreter that do little each wait for its lock longer than for a disk."""
+"""One thread. The work per file is so small that more threads would wait for the interpreter's lock, not the disk."""
 
 
 def open_folder(uri: str, context: SourceContext) -> Source | None:
-    """A folder by its path.
+    """Open a local folder; None for a remote address.
 
-    Hidden files and folders are passed over; folders are not followed through symbolic links.
+    Hidden files and folders are skipped. Symbolic links to folders are not followed.
 
     Raises:
-        DataError: there is no such folder, it cannot be read, or no image is in it.
+        DataError: the folder does not exist, cannot be read, or holds no image.
     """
     root = local_path(uri)
     if root is None:
@@ -54,7 +55,7 @@ def open_folder(uri: str, context: SourceContext) -> Source | None:
 
 
 def _count_files(root: Path) -> tuple[int, int]:
-    """Image files and other files in the tree."""
+    """Count the image files and the other files of the tree."""
     images = files = 0
     for _, _, entries in _walk(root):
         images += sum(is_image(entry.name) for entry in entries)
@@ -63,7 +64,7 @@ def _count_files(root: Path) -> tuple[int, int]:
 
 
 def _listings(root: Path) -> Iterator[Listing]:
-    """One listing per folder, so that a million files are never listed at once."""
+    """Yield one listing per folder, so that memory holds the files of one folder only."""
     for _, prefix, entries in _walk(root):
         images: list[Entry] = []
         annotations: dict[str, Entry] = {}
@@ -77,7 +78,7 @@ def _listings(root: Path) -> Iterator[Listing]:
 
 
 def _walk(root: Path) -> Iterator[tuple[str, str, list[os.DirEntry[str]]]]:
-    """(folder, its path within the root, its files by name), a folder before those in it, in the order of names."""
+    """Yield (folder, path within the root, sorted files) of every folder: a folder before its subfolders, by name."""
     pending_folders = [(str(root), "")]
     while pending_folders:
         folder, prefix = pending_folders.pop()
@@ -100,7 +101,7 @@ def _walk(root: Path) -> Iterator[tuple[str, str, list[os.DirEntry[str]]]]:
 def _entry(path: str, entry: os.DirEntry[str]) -> Entry:
     try:
         status = entry.stat()
-    except OSError:  # reading it will say why
+    except OSError:  # reading the file will give the reason
         return Entry(path, 0, None)
     if not stat.S_ISREG(status.st_mode):
         return Entry(path, 0, None)
@@ -108,7 +109,7 @@ def _entry(path: str, entry: os.DirEntry[str]) -> Entry:
 
 
 def _find(root: Path, path: str) -> Entry | None:
-    """The file at a path, but none outside the root, nor in a folder that is a link to one outside."""
+    """Return the file at a path; None if it is outside the root, directly or through a linked folder."""
     file = root / path
     try:
         if not file.parent.resolve().is_relative_to(root.resolve()) or not file.is_file():
@@ -120,7 +121,7 @@ def _find(root: Path, path: str) -> Entry | None:
 
 
 def _read(root: Path, entry: Entry, size: int) -> bytes:
-    path = f"{root}/{entry.path}"  # a Path for every file would take a tenth of the time
+    path = f"{root}/{entry.path}"  # creating a Path for every file would take a tenth of the time
     try:
         if entry.stamp is None and not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
             raise UnreadableItemError("not a regular file")

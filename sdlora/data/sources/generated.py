@@ -1,4 +1,4 @@
-"""Images that a model version drew and people liked: `generated://?min_stars=4`."""
+"""Generated images that people rated highly: `generated://?min_stars=4`."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ DEFAULT_STARS = 4.0
 
 
 def open_generated(uri: str, context: SourceContext) -> Source | None:
-    """Generated images whose mean rating is at least `min_stars`; the caption is the prompt.
+    """Open the generated images with a mean rating of at least `min_stars`. Captions are the prompts.
 
     Args:
-        uri: `generated://`, with `?min_stars=4` (the default) and `&version=…` for one model version only.
+        uri: `generated://`, with `?min_stars=4` (the default) and `&version=…` to select one model version.
 
     Raises:
-        DataError: an option is not known, or no image is rated so well.
+        DataError: an option is unknown, or no image has such a rating.
     """
     if urlsplit(uri).scheme != SCHEME:
         return None
@@ -43,7 +43,7 @@ def open_generated(uri: str, context: SourceContext) -> Source | None:
     if not liked:
         raise DataError(
             f"data.sources: {uri!r}: no generated image has a mean rating of {min_stars:g} stars or more. Rate "
-            "some, or lower min_stars."
+            "some images, or lower min_stars."
         )
     return Source(name=SCHEME, key=address_key(SCHEME), count=len(liked), items=lambda: _items(store, liked))
 
@@ -57,7 +57,7 @@ def _options(uri: str) -> tuple[float, str | None]:
         min_stars = 0.0
     if unknown or not 1 <= min_stars <= 5:
         raise DataError(
-            f"data.sources: {uri!r}: expected generated://?min_stars=4 (1 to 5), and perhaps &version=…, found "
+            f"data.sources: {uri!r}: expected generated://?min_stars=4 (1 to 5), optionally with &version=…, found "
             f"{', '.join(f'{key}={value}' for key, value in options.items())}."
         )
     return min_stars, options.get("version")

@@ -1,7 +1,8 @@
-"""No request for an image reaches this machine or its network: names are resolved here, and what was checked is used.
+"""Guard that keeps downloads on the public internet, away from this machine and its network.
 
-The check is made where the connection is made, so it holds for every redirect, for numbers in odd spellings, and for
-names that answer differently the second time.
+Host names are resolved and checked here, and the connection uses the checked address. The check is part of the
+connection. It therefore covers every redirect, numbers in odd spellings, and names that resolve differently the second
+time.
 """
 
 from __future__ import annotations
@@ -14,21 +15,21 @@ from typing import Any
 import httpcore
 
 Resolve = Callable[[str, int], list[str]]
-"""The numeric addresses of a host name; raises OSError if there is none."""
+"""Resolver of a host name and port to numeric addresses. Raises OSError if there is none."""
 
 
 class ForbiddenAddressError(Exception):
-    """The host is not on the public internet."""
+    """Refusal of a host that is not on the public internet."""
 
 
 def resolve(host: str, port: int) -> list[str]:
-    """What the system's resolver says. It also reads numbers in the odd spellings that C libraries take."""
+    """Resolve a host name by the system's resolver, which also reads the odd spellings of numbers in C libraries."""
     entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in entries))
 
 
 def is_public(address: str) -> bool:
-    """Whether a numeric address lies on the public internet, also where it is an IPv4 address dressed as IPv6."""
+    """Check that a numeric address is on the public internet. This includes an IPv4 address inside an IPv6 one."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -45,12 +46,12 @@ def is_public(address: str) -> bool:
 
 
 def is_private(address: str) -> bool:
-    """Whether it is this machine or one of its network; what clouds tell of themselves at 169.254.169.254 is not."""
+    """Check that a numeric address is this machine or its network. The metadata of clouds, 169.254.169.254, is not."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return False
-    # Python counts ::1 among the reserved addresses, too.
+    # Loopback is tested first: Python also counts ::1 among the reserved addresses.
     return ip.is_loopback or (ip.is_private and not (ip.is_link_local or ip.is_unspecified or ip.is_reserved))
 
 
@@ -59,10 +60,12 @@ _IPV4_COMPATIBLE = ipaddress.ip_network("::/96")
 
 
 class GuardedBackend(httpcore.NetworkBackend):
-    """Connects to checked addresses only. TLS still proves the host name, which httpcore keeps apart from the address.
+    """Network backend that connects to checked addresses only.
+
+    TLS still verifies the host name, because httpcore passes the name separately.
 
     Raises:
-        ForbiddenAddressError: one of the host's addresses is not public; a host with two faces is not trusted.
+        ForbiddenAddressError: one of the host's addresses is not public. Its public addresses are not trusted either.
     """
 
     def __init__(self, *, allow_private: bool = False, resolver: Resolve = resolve) -> None:
