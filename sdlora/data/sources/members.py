@@ -1,4 +1,4 @@
-"""The members of an archive: which of them are images, which lie next to these, and which are refused."""
+"""Members of an archive, sorted into images, annotations and refused members."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ from sdlora.data.sources.base import Item, refused_item
 from sdlora.data.sources.tree import Entry, Listing, is_annotation, is_hidden, is_image
 
 UNLISTED_MEMBERS = "…"
-"""What reports call the members that nobody got to."""
+"""Path under which reports name the members that could not be listed."""
 
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
 @dataclass(frozen=True)
 class Member:
-    """One member as its archive lists it. `problem` is why it is refused; `location` finds its bytes again."""
+    """One member as its archive lists it.
+
+    Attributes:
+        location: the archive's means to find the bytes of the member.
+        problem: reason to refuse the member; None if the archive has none.
+    """
 
     name: str
     size: int = 0
@@ -31,9 +36,10 @@ class Member:
 def list_members(
     members: Iterable[Member], max_members: int, on_annotation: Callable[[Entry], None] = lambda _: None
 ) -> Listing:
-    """Sort the members of an archive. Those that would leave it are refused, as is a second one of the same name.
+    """Sort the members of an archive. A path that leads out of the archive is refused, as is a repeated name.
 
     Args:
+        max_members: members after this number are not listed.
         on_annotation: called with each caption, metadata file and mask before the next member is listed.
     """
     images: list[Entry | Item] = []
@@ -64,13 +70,13 @@ def list_members(
 
 
 def _clean_name(name: str) -> str:
-    """The member's path with `/`; archives made on Windows may have backslashes."""
+    """Return the member's path with `/`. Archives made on Windows may have backslashes."""
     name = name.replace("\\", "/")
     return name[2:] if name.startswith("./") else name
 
 
 def _name_problem(name: str) -> str | None:
-    """Why a member of this (clean) name is refused; None if it is not."""
+    """Return the reason to refuse a member with this clean name; None if there is none."""
     if any(ord(char) < 32 or 127 <= ord(char) < 160 for char in name):
         return "its name has control characters"
     if name.startswith("/") or _DRIVE.match(name):

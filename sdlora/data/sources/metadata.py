@@ -1,4 +1,4 @@
-"""Captions that lie beside the images: `metadata.jsonl` and `metadata.csv` (the `imagefolder` convention), sidecars."""
+"""Captions next to images: sidecars, and `metadata.jsonl` or `metadata.csv` (the `imagefolder` convention)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ MAX_SIDECAR_BYTES = 256 * 2**10
 
 
 def read_metadata(path: str, content: bytes) -> dict[str, SidecarInfo]:
-    """Rows of a metadata file by `file_name`, which is relative to the file's folder.
+    """Read the rows of a metadata file by `file_name`, which is relative to the file's folder.
 
     Args:
-        path: what the file is called in errors.
+        path: name of the file in errors.
     Raises:
         DataError: the file is not UTF-8, a line is not JSON, or a row lacks `file_name`.
     """
@@ -38,7 +38,7 @@ def read_metadata(path: str, content: bytes) -> dict[str, SidecarInfo]:
 
 
 def sidecar_of_row(row: Mapping[str, object], origin: Origin) -> SidecarInfo:
-    """What a row of metadata, or of a dataset, says of its image."""
+    """Read captions, origin, licence and mask from a row of metadata or of a dataset."""
     caption_key = next((key for key in CAPTION_KEYS if row.get(key)), None)
     texts = caption_texts(row[caption_key]) if caption_key else ()
     mask = row.get("mask")
@@ -51,7 +51,10 @@ def sidecar_of_row(row: Mapping[str, object], origin: Origin) -> SidecarInfo:
 
 
 def read_sidecar(suffix: str, content: bytes) -> SidecarInfo:
-    """What a file beside the image says: text with a caption per line, or JSON with keys as in metadata."""
+    """Read a sidecar: text with a caption per line, or JSON with the keys of a metadata row.
+
+    Damaged JSON counts as no sidecar.
+    """
     text = decode_text(content)
     if suffix == ".json":
         try:
@@ -63,14 +66,14 @@ def read_sidecar(suffix: str, content: bytes) -> SidecarInfo:
 
 
 def decode_text(content: bytes) -> str:
-    """Text of a file that does not say how it is encoded. A replaced letter is better than a lost image."""
+    """Decode text of unknown encoding. Undecodable bytes are replaced: better lose a letter than an image."""
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return content.decode("utf-16", errors="replace")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         pass
-    # A few accented letters among plain ones are Western text. Else it is not known what it is.
+    # A few accented letters among plain ones are Western text. Other bytes give no clue to their encoding.
     high_bytes = [byte for byte in content if byte >= 0x80]
     if all(byte >= 0xC0 for byte in high_bytes) and len(high_bytes) < len(content) / 4:
         return content.decode("cp1252", errors="replace")

@@ -1,4 +1,4 @@
-"""A folder in any store that fsspec reads: `s3://`, `gs://`, `az://`, `hf://`, `sftp://`, `memory://` and more."""
+"""Folders in any store that fsspec reads: `s3://`, `gs://`, `az://`, `hf://`, `sftp://`, `memory://` and more."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from sdlora.data.sources.source_file import file_system, stamp_of
 from sdlora.data.sources.tree import Entry, Listing, is_annotation, is_hidden, is_image, tree_items
 
 WORKERS = 16
-"""Each read waits for the network most of its time."""
+"""Parallel reads. Each spends most of its time waiting for the network."""
 
 
 def open_remote_folder(uri: str, context: SourceContext) -> Source | None:
-    """A folder by its address, read as a local folder is: captions lie beside the images, hidden files are passed over.
+    """Open a remote folder; None for a local path.
 
-    Keys and endpoints come from where the store's own driver looks for them, such as AWS_ACCESS_KEY_ID.
+    Captions are found next to the images and hidden files are skipped, as in a local folder. The store's own driver
+    looks up keys and endpoints, for example in AWS_ACCESS_KEY_ID.
 
     Raises:
-        DataError: the driver is not installed, nothing is there, or the store cannot be reached.
+        DataError: the driver is not installed, nothing is at the address, or the store cannot be reached.
     """
     if local_path(uri) is not None:
         return None
     if uri.startswith(("http://", "https://")):
         raise DataError(
-            f"data.sources: {redacted(uri)} is one page of the web. Put addresses of images into a .txt, one per line, "
-            "and give that; download archives first and give the file."
+            f"data.sources: {redacted(uri)} is one page of the web. Put addresses of images into a .txt file, one per "
+            "line, and give that file. Download an archive first, and give its path."
         )
     fs, root = file_system(uri)
     driver = _Driver(uri)
@@ -55,7 +56,7 @@ def open_remote_folder(uri: str, context: SourceContext) -> Source | None:
 
 
 class _Driver:
-    """Calls of a store; its failures become errors that name the address."""
+    """Caller of a store's driver. A failure becomes a DataError that names the address."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
@@ -63,7 +64,7 @@ class _Driver:
     def call(self, function: Any, *arguments: Any, **options: Any) -> Any:
         try:
             return function(*arguments, **options)
-        except Exception as error:  # drivers raise errors of their own beside OSError
+        except Exception as error:  # drivers raise errors of their own, not only OSError
             raise DataError(
                 f"data.sources: {redacted(self.uri)} cannot be listed: {type(error).__name__}: {error}. Check the "
                 "address, the network and the keys."
@@ -71,7 +72,7 @@ class _Driver:
 
 
 def _listings(fs: Any, root: str, driver: _Driver) -> Iterator[Listing]:
-    """One listing per folder, a folder before those in it, in the order of names."""
+    """Yield one listing per folder: a folder before its subfolders, in the order of names."""
     pending_folders, any_image = [root], False
     while pending_folders:
         folder = pending_folders.pop()
@@ -97,12 +98,12 @@ def _listings(fs: Any, root: str, driver: _Driver) -> Iterator[Listing]:
 
 
 def _find(fs: Any, root: str, path: str) -> Entry | None:
-    """The file at a path, but none outside the root."""
+    """Return the file at a path; None if there is no such file within the root."""
     if path.startswith("/") or ".." in path.split("/"):
         return None
     try:
         info = fs.info(f"{root}/{path}")
-    except Exception:  # noqa: BLE001  # drivers raise errors of their own beside OSError
+    except Exception:  # noqa: BLE001  # drivers raise errors of their own, not only OSError
         return None
     if info.get("type") == "directory":
         return None
@@ -113,5 +114,5 @@ def _read(fs: Any, entry: Entry, size: int) -> bytes:
     try:
         with fs.open(entry.location, "rb", cache_type="none") as file:
             return bytes(file.read(size))
-    except Exception as error:  # drivers raise errors of their own beside OSError
+    except Exception as error:  # drivers raise errors of their own, not only OSError
         raise UnreadableItemError(f"{type(error).__name__}: {error}") from error

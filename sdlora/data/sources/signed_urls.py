@@ -1,4 +1,4 @@
-"""Which URLs of a list are the same file, where signatures and tokens make them look different."""
+"""Signed URLs of a list: recognition of the same file under different signatures and tokens."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from sdlora.store.addresses import redacted_url
 
 SharedNames = Mapping[str, Sequence[str]]
-"""Different URLs of a list that have one name without their secrets, by that name."""
+"""Lists of different URLs that are equal without their secrets, by the name without secrets."""
 
 
 def survey_urls(urls: Callable[[], Iterator[str]]) -> tuple[int, SharedNames]:
-    """How many URLs a list has, and those that share a name; only a list with secrets is gone through again."""
+    """Count the URLs of a list and find those that share a name. Only a list with secrets is read more than once."""
     count, has_secrets = 0, False
     for url in urls():
         count += 1
@@ -34,9 +34,9 @@ def survey_urls(urls: Callable[[], Iterator[str]]) -> tuple[int, SharedNames]:
 
 
 def file_behind(url: str, shared_names: SharedNames) -> tuple[str, Sequence[str]]:
-    """The name under which the file of a URL is recorded, and the URLs that lead to it, the newest last.
+    """Return the name under which the file of a URL is recorded, and the URLs of the file, the newest last.
 
-    URLs that share a name are one file if only known signatures tell them apart; else each may be a file of its own.
+    URLs that share a name are one file if they differ only in known signatures. Otherwise each may be another file.
     """
     address = redacted_url(url)
     if address.name not in shared_names:

@@ -1,6 +1,6 @@
-"""The files that an address means, here or in any store that fsspec reads.
+"""Files at an address, local or in any store that fsspec reads.
 
-One address may mean several: `{000..015}` and `{a,b}`, as shells and WebDataset write them, and `*`.
+An address may be a pattern of several files: `{000..015}` and `{a,b}`, as in shells and WebDataset, and `*`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sdlora.core.errors import DataError
 from sdlora.data.sources.base import local_path, redacted
 
 DRIVER_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
-"""What `pip install` needs for the usual stores; fsspec's own message names it for the others."""
+"""Packages of the drivers for the usual stores, by scheme. For other schemes, fsspec's message names the package."""
 
 _STAMP_KEYS = ("ETag", "etag", "md5Hash", "checksum", "blob_id", "LastModified", "last_modified", "mtime", "created")
 
@@ -28,11 +28,13 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file.
+    """One file of a source.
 
     Attributes:
-        address: full address, the same however it was written.
-        stamp: changes when the bytes do.
+        address: full address, independent of the spelling in the settings.
+        stamp: changes when the bytes change.
+        size: in bytes.
+        open: opens the file for reading.
     """
 
     name: str
@@ -43,10 +45,10 @@ class SourceFile:
 
 
 def source_files(uri: str) -> list[SourceFile] | None:
-    """The files that an address, perhaps with patterns, means; None if it is one local folder.
+    """Return the files that match an address or pattern; None if the address is a local folder.
 
     Raises:
-        DataError: nothing is there, or the store cannot be reached.
+        DataError: no file matches, or the store cannot be reached.
     """
     files: list[SourceFile] = []
     for address in expand_braces(uri):
@@ -59,17 +61,17 @@ def source_files(uri: str) -> list[SourceFile] | None:
         paths = [path] if path.exists() or not glob.has_magic(str(path)) else _matching_paths(path)
         files += [_local_file(path) for path in paths]
     if not files:
-        raise DataError(f"data.sources: nothing fits {redacted(uri)}. Correct the path.")
+        raise DataError(f"data.sources: nothing matches {redacted(uri)}. Correct the path.")
     return files
 
 
 def expand_braces(uri: str) -> list[str]:
-    """`x-{08..10}.tar` -> `x-08.tar`, `x-09.tar`, `x-10.tar`. What has no braces is itself alone.
+    """Expand braces: `x-{08..10}.tar` -> `x-08.tar`, `x-09.tar`, `x-10.tar`. An address without braces is unchanged.
 
     Raises:
-        DataError: they mean more than 100,000 addresses.
+        DataError: the result has more than 100,000 addresses.
     """
-    pieces = _BRACES.split(uri)  # text, inside of braces, text, ...
+    pieces = _BRACES.split(uri)  # text, content of braces, text, ...
     choices = [_choices(piece) if number % 2 else [piece] for number, piece in enumerate(pieces)]
     count = 1
     for choice in choices:
@@ -80,10 +82,10 @@ def expand_braces(uri: str) -> list[str]:
 
 
 def file_system(uri: str) -> tuple[Any, str]:
-    """fsspec's file system for an address, and the path in it.
+    """Return fsspec's file system for an address, and the path within the file system.
 
     Raises:
-        DataError: no such store is known, its driver is not installed, or its address is wrong.
+        DataError: the scheme is unknown, its driver is not installed, or the address is malformed.
     """
     from fsspec.core import url_to_fs
 
@@ -101,7 +103,7 @@ def file_system(uri: str) -> tuple[Any, str]:
 
 
 def stamp_of(info: Mapping[str, Any]) -> str | None:
-    """What a store says of an object that changes when its bytes do."""
+    """Return a stamp of an object that changes when its bytes change; None if the store reports nothing of the kind."""
     stamps = [str(info[key]) for key in _STAMP_KEYS if info.get(key) is not None]
     return f"{info.get('size')}-{stamps[0]}" if stamps else None
 
@@ -122,7 +124,7 @@ def _remote_files(address: str) -> list[SourceFile]:
             address=str(fs.unstrip_protocol(name)),
             stamp=stamp_of(info) or str(info.get("size")),
             size=int(info.get("size") or 0),
-            open=lambda name=name: fs.open(name, "rb"),  # type: ignore[misc]  # the name of this turn of the loop
+            open=lambda name=name: fs.open(name, "rb"),  # type: ignore[misc]  # binds the name of this iteration
         )
         for name, info in sorted(infos.items())
         if info.get("type") != "directory"

@@ -1,6 +1,6 @@
-"""A tar archive, plain or packed, listed by going through it once and read by position.
+"""Tar archives, plain or compressed: listed in one pass and read by position.
 
-Members are read in their order, so in a packed archive every seek goes forward.
+Members are read in their order, so in a compressed archive every seek goes forward.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from sdlora.data.sources.source_file import SourceFile
 from sdlora.data.sources.tree import Entry, is_mask
 
 MAX_HEADER_BYTES = 2**20
-"""What a long name or another extended header may take."""
+"""Largest extended header, such as a long name."""
 
 MAX_CACHED_BYTES = 256 * 2**20
-"""What all captions of a packed archive may take in memory."""
+"""Memory for the cached annotations of a compressed archive."""
 
 SMALL_ARCHIVE_BYTES = 64 * 2**20
-"""What unpacks to no more than this is no bomb, whatever its ratio."""
+"""Unpacked size below which an archive is no decompression bomb, at any ratio."""
 
 _DAMAGE = (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError)
 
 
 class _BombError(Exception):
-    """The archive unpacks to too much."""
+    """Refusal of an archive that unpacks to too much."""
 
 
 class TarArchive:
-    """See `sdlora.data.sources.archive.Archive`."""
+    """Tar archive; see `sdlora.data.sources.archive.Archive`."""
 
     def __init__(self, file: SourceFile, config: DataConfig) -> None:
         self._file, self._config = file, config
@@ -81,12 +81,12 @@ class TarArchive:
         return _BoundedStream(cast("BinaryIO", openers[self._compression](file)), max_bytes, file)
 
     def _members(self) -> Iterator[Member]:
-        """All that can be listed; what ends the listing early is the problem of a last one."""
+        """Yield all members that can be listed. An error that ends the listing becomes the problem of a last member."""
         number = 0
         try:
             with tarfile.open(fileobj=cast("BinaryIO", _HeaderStream(self._stream)), mode="r:") as tar:
                 while (info := tar.next()) is not None:
-                    tar.members.clear()  # type: ignore[attr-defined]  # it would keep every member
+                    tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every member in memory
                     number += 1
                     yield Member(
                         name=info.name,
@@ -102,12 +102,12 @@ class TarArchive:
             if not number:
                 raise DataError(
                     f"data.sources: {self._file.address!r} is no tar archive that can be read: {error}. "
-                    "Fetch or pack it anew."
+                    "Fetch or pack it again."
                 ) from error
             yield Member(UNLISTED_MEMBERS, problem=f"the archive is damaged after {number:,} members: {error}")
 
     def _cache_annotation(self, entry: Entry) -> None:
-        """Keep captions and masks of packed archives: seeking back would unpack everything before them again."""
+        """Cache captions and masks of compressed archives: seeking back would unpack everything before them again."""
         if self._compression is None:
             return
         name = entry.path.rpartition("/")[2]
@@ -120,12 +120,12 @@ class TarArchive:
         )
         if entry.size <= min(limit, free_bytes):
             self._cached[entry.path] = self.read(entry, entry.size)
-        elif not is_mask(name):  # slower than a caption is worth; but a mask that is left out would teach wrong things
+        elif not is_mask(name):  # a caption is not worth a slow seek back; a missing mask would spoil the training
             self._cached[entry.path] = b""
 
 
 class _HeaderStream:
-    """An archive's stream for `tarfile`, which reads long names and other extended headers at once."""
+    """Archive stream with a limit per read for `tarfile`, which reads a whole extended header in one call."""
 
     def __init__(self, stream: _BoundedStream) -> None:
         self._stream, self.seek, self.tell = stream, stream.seek, stream.tell
@@ -137,14 +137,14 @@ class _HeaderStream:
 
 
 class _BoundedStream(io.RawIOBase):
-    """A stream that gives up where it has unpacked too much, and that nobody reads too much of at once."""
+    """Stream that raises _BombError after too many unpacked bytes, and refuses to be read whole."""
 
     def __init__(self, stream: BinaryIO, max_bytes: int | None, file: BinaryIO) -> None:
         self._stream, self._max_bytes, self._file = stream, max_bytes, file
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or size < 0:
-            raise ValueError("a whole archive is never read at once")
+            raise ValueError("a read without a size would unpack the whole archive")
         self._check(self._stream.tell() + size)
         return self._stream.read(size)
 
@@ -183,7 +183,7 @@ def _problem(member: tarfile.TarInfo) -> str | None:
 
 
 def _compression_of(file: SourceFile) -> str | None:
-    """By the first bytes, as names lie."""
+    """Return the compression by the first bytes: a name can be wrong."""
     with file.open() as stream:
         start = stream.read(6)
     for magic, compression in ((b"\x1f\x8b", "gz"), (b"BZh", "bz2"), (b"\xfd7zXZ\x00", "xz")):

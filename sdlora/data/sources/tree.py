@@ -1,4 +1,4 @@
-"""What folders, archives and object stores have in common: images, and files beside them that speak of them."""
+"""Trees of files in folders, archives and object stores: images with their annotations (metadata, sidecars, masks)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from sdlora.data.sources.metadata import (
 )
 
 MASK_SUFFIXES = ("-masklabel.png", ".mask.png")
-"""After an image's name without its suffix: OneTrainer's `name-masklabel.png`, and `name.mask.png`."""
+"""Endings of a mask's name, after the image's name without suffix. `-masklabel.png` is OneTrainer's."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,9 @@ class Entry:
 
     Attributes:
         path: relative to the root, with `/`.
-        stamp: changes when the bytes do; None if nothing tells.
-        location: what the tree needs to find the bytes again.
+        size: in bytes.
+        stamp: changes when the bytes change; None if the tree reports nothing of the kind.
+        location: the tree's means to find the bytes of the file.
     """
 
     path: str
@@ -49,33 +50,41 @@ class Entry:
 
 @dataclass(frozen=True)
 class Listing:
-    """Some of a tree's files: a folder's, or all of an archive's. `images` may hold items that were refused by name."""
+    """Files of one folder or of a whole archive.
+
+    Attributes:
+        images: image files, and items that were refused by their name.
+        annotations: metadata files, sidecars and masks by path.
+    """
 
     images: Sequence[Entry | Item]
     annotations: Mapping[str, Entry]
 
 
 ReadEntry = Callable[[Entry, int], bytes]
-"""The bytes of an entry, at most so many; raises UnreadableItemError."""
+"""Reader of an entry, up to a number of bytes. Raises UnreadableItemError."""
 
 FindEntry = Callable[[str], Entry | None]
-"""The entry at a path of the tree, wherever in it; None if nothing is there."""
+"""Finder of the entry at any path of the tree. Returns None if there is no file."""
 
 
 def is_image(name: str) -> bool:
+    """Check a file name for an image's suffix; a mask is no image."""
     return name[name.rfind(".") :].lower() in IMAGE_SUFFIXES and not is_mask(name)
 
 
 def is_mask(name: str) -> bool:
+    """Check a file name for a mask's ending."""
     return name.lower().endswith(MASK_SUFFIXES)
 
 
 def is_hidden(path: str) -> bool:
+    """Check a path for a hidden file or folder, or the folder in which macOS archives keep metadata."""
     return any(name.startswith(".") and name != ".." for name in path.split("/")) or path.startswith("__MACOSX/")
 
 
 def is_annotation(name: str) -> bool:
-    """Whether it is a metadata file, a sidecar or a mask; of a tree's files that are no images only these matter."""
+    """Check a file name for a metadata file, sidecar or mask. All other files that are no images are ignored."""
     return name in METADATA_NAMES or name.endswith(SIDECAR_SUFFIXES) or is_mask(name)
 
 
@@ -86,14 +95,15 @@ def tree_items(
     unmatched: list[str],
     find: FindEntry = lambda _: None,
 ) -> Iterator[Item]:
-    """Items of a tree, outer folders before the folders in them.
+    """Yield the items of a tree, a folder before its subfolders.
 
-    Metadata of a folder speaks of the images in it and in the folders in it; one further in knows better.
+    A folder's metadata describes the images of the folder and its subfolders. Metadata in a subfolder has precedence.
 
     Args:
-        find: finds the masks that metadata name, which may lie in a folder that comes later.
+        unmatched: receives the names in metadata that match no image, after the last item.
+        find: finds the masks that metadata name. Such a mask may be in a folder that comes later.
     Raises:
-        DataError: a metadata file cannot be understood.
+        DataError: a metadata file cannot be read.
     """
     rows: dict[str, SidecarInfo] = {}
     mask_paths: set[str] = set()
@@ -127,10 +137,10 @@ def tree_items(
 
 
 def read_within(read: ReadEntry, entry: Entry, limit: int) -> bytes:
-    """The bytes of an entry, unless they are more than `limit`, whatever the tree promised.
+    """Read the bytes of an entry, if there are at most `limit`. The listed size is not trusted.
 
     Raises:
-        UnreadableItemError: they are, or they cannot be read.
+        UnreadableItemError: the entry has more bytes than `limit` or its listed size, or cannot be read.
     """
     if entry.size > limit:
         raise UnreadableItemError(f"{entry.size:,} bytes, more than max_file_bytes = {limit:,}")
@@ -157,7 +167,7 @@ def _metadata(annotations: Mapping[str, Entry], read: ReadEntry, limit: int) -> 
 
 
 def _masks(annotations: Mapping[str, Entry]) -> dict[str, Entry]:
-    """Masks by the path of their image without its suffix; of two for one image the first kind counts."""
+    """Return masks by the path of their image without suffix. `MASK_SUFFIXES` has the order of precedence."""
     masks: dict[str, Entry] = {}
     for suffix in reversed(MASK_SUFFIXES):
         masks |= {path[: -len(suffix)]: entry for path, entry in annotations.items() if path.lower().endswith(suffix)}
@@ -211,7 +221,7 @@ def _sidecar_info(row: SidecarInfo | None, sidecar: Entry | None, read: ReadEntr
         return row
     try:
         content = read_within(read, sidecar, MAX_SIDECAR_BYTES)
-    except UnreadableItemError:  # a caption that cannot be read is no reason to lose the image
+    except UnreadableItemError:  # an unreadable caption is no reason to lose the image
         return row
     info = read_sidecar(sidecar.path[sidecar.path.rfind(".") :], content)
     return SidecarInfo(row.captions or info.captions, row.origin or info.origin, row.licence or info.licence)

@@ -1,4 +1,4 @@
-"""A list of images on the web: `.txt` with a URL per line; a column of `.csv`, `.tsv`, `.jsonl` or `.parquet`."""
+"""Lists of image URLs: `.txt` with a URL per line, or a column of `.csv`, `.tsv`, `.jsonl` or `.parquet`."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ Row = Mapping[str, object]
 
 
 def open_url_list(uri: str, context: SourceContext) -> Source | None:
-    """A list of URLs by its path; None if the path is no file of such a kind.
+    """Open a list of URLs; None if the path is no such file.
 
     Captions, licence and origin come from columns named as in `metadata.jsonl`. Images that were fetched before are
-    not asked for again, unless `recheck_urls` is set: then the host is asked whether they have changed. Signatures
-    and tokens in a URL are sent and never recorded, so the same image under tomorrow's signature is known.
+    skipped, unless `recheck_urls` is set: then each host is asked for changes. Signatures and tokens in a URL are sent
+    but never recorded, so an image is recognised under a new signature.
 
     Raises:
         DataError: the list cannot be read, has no column of URLs, or is empty.
@@ -88,7 +88,7 @@ def _items(
             read=partial(_fetch, downloader, urls),
             sidecar=already_read(sidecar),
             caption_stamp=sidecar.stamp,
-            lane=name.partition("//")[2].partition("/")[0].lower(),  # the host; of no URL, whatever is there
+            lane=name.partition("//")[2].partition("/")[0].lower(),  # the host, if the line is a URL
             read_once=read_once,
         )
 
@@ -99,7 +99,7 @@ def _url(row: Row, column: str) -> str:
 
 
 def _fetch(downloader: Downloader, urls: Sequence[str], recorded_stamp: str | None = None) -> Content | None:
-    """The file behind these URLs: the last one that is still valid counts."""
+    """Fetch the file of these URLs by the newest URL that is still valid."""
     *older, newest = urls
     try:
         return downloader.fetch(newest, recorded_stamp)

@@ -1,4 +1,4 @@
-"""A zip archive, listed by its central directory and read member by member."""
+"""Zip archives: listed by their central directory and read member by member."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sdlora.data.sources.source_file import SourceFile
 from sdlora.data.sources.tree import Entry
 
 SMALL_MEMBER_BYTES = 2**20
-"""What unpacks to no more than this is no bomb, whatever its ratio."""
+"""Unpacked size below which a member is no decompression bomb, at any ratio."""
 
 _ENCRYPTED = 0x1
 
 
 class ZipArchive:
-    """See `sdlora.data.sources.archive.Archive`."""
+    """Zip archive; see `sdlora.data.sources.archive.Archive`."""
 
     seekable = True
 
@@ -32,7 +32,7 @@ class ZipArchive:
         except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
             self._file.close()
             raise DataError(
-                f"data.sources: {file.address!r} is no zip archive that can be read: {error}. Fetch or pack it anew."
+                f"data.sources: {file.address!r} is no zip archive that can be read: {error}. Fetch or pack it again."
             ) from error
         self._config = config
         self.listing = list_members(self._members(), config.max_archive_members)
@@ -44,7 +44,7 @@ class ZipArchive:
         except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, NotImplementedError, zlib.error) as error:
             raise UnreadableItemError(f"cannot be unpacked: {error}") from error
         except Exception as error:
-            # Python's decompressors for bzip2 and LZMA have errors of their own, as have object stores.
+            # Python's decompressors for bzip2 and LZMA, and object stores, raise errors of their own.
             raise UnreadableItemError(f"cannot be unpacked: {type(error).__name__}: {error}") from error
 
     def close(self) -> None:
@@ -81,12 +81,12 @@ class ZipArchive:
 
 
 def _overlapping(infos: list[zipfile.ZipInfo]) -> set[int]:
-    """Header offsets of members that begin within another one: such an archive has few bytes and many contents."""
+    """Return header offsets of members that begin within another member: few bytes could unpack to many contents."""
     offsets: set[int] = set()
     end = -1
     for info in sorted(infos, key=lambda info: (info.header_offset, -info.compress_size)):
         if info.header_offset < end:
             offsets.add(info.header_offset)
-        # The local header is 30 bytes and the name; what may follow it is not counted.
+        # The local header has 30 bytes, the name and extra fields. Only the 30 bytes are counted.
         end = max(end, info.header_offset + 30 + info.compress_size)
     return offsets

@@ -237,7 +237,7 @@ def test_an_archive_of_another_kind_or_without_images_is_refused_with_the_remedy
         with pytest.raises(DataError, match=rf"\.tar\.xz, \.txz are\. Unpack it: .*{re.escape(remedy)}"):
             collect(store, str(folder / name), CONFIG)
     (folder / "torn.zip").write_bytes(b"PK")
-    with pytest.raises(DataError, match=r"no zip archive that can be read.*pack it anew"):
+    with pytest.raises(DataError, match=r"no zip archive that can be read.*pack it again"):
         collect(store, str(folder / "torn.zip"), CONFIG)
     write_zip(folder / "a.zip", {"notes.md": b"x"})
     with pytest.raises(DataError, match="no image in the archive"):
