@@ -1,4 +1,4 @@
-"""From process start to saved adapter: sdlora against diffusers' public `train_text_to_image_lora.py`.
+"""Comparison with diffusers' public `train_text_to_image_lora.py`, from process start to saved adapter.
 
     python benchmarks/against_diffusers.py SCRIPT [--rounds 3] [--peer-rates 2e-3] [--our-rates 2e-3]
 
@@ -44,7 +44,7 @@ FIRST_BATCH = Path(__file__).parent.parent / "sdlora" / "assets" / "demo" / "fir
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one process took (seconds, peak memory), and how good the adapter is that it left."""
+    """Cost of one process (seconds, peak memory), and quality of its adapter."""
 
     wall: float
     cpu: float
@@ -102,7 +102,7 @@ def _compare(options: argparse.Namespace, scratch: Path) -> None:
 
 
 class Judge:
-    """The fixed-noise loss of an adapter file on held-out images, in fp32, whoever wrote it."""
+    """Fixed-noise loss of any adapter file on held-out images, in fp32."""
 
     def __init__(self, store: ImageStore, snapshot: Snapshot) -> None:
         self.base = load_base_model(BaseModelConfig(), store.home)

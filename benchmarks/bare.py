@@ -1,4 +1,4 @@
-"""The least that a LoRA step can cost: forward, backward and optimiser on tensors that are already there."""
+"""Lower bound of a LoRA step's cost: forward, backward and optimiser on tensors in memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sdlora.training.learning.frozen_weights import cast_frozen_weights
 
 
 class BareStep:
-    """Nothing but the arithmetic, on the same network as sdlora trains: same weights' precision, same attention.
+    """The arithmetic of a step, on the network that sdlora trains: same precision of weights, same attention.
 
     No clipping, no schedule, no report, no check, no checkpoint, one fixed batch of random tensors.
     """

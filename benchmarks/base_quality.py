@@ -1,10 +1,10 @@
-"""What the embedded base model draws, beside the nearest image it was trained on.
+"""Samples of the embedded base model, each next to its nearest training image.
 
     python benchmarks/base_quality.py MODEL_FOLDER IMAGE_FOLDER OUT_FOLDER [--count 64]
 
-IMAGE_FOLDER is what `python -m sdlora.assets.emoji base` wrote. Writes `grid.png` (each prompt: the sample,
-then the nearest training image by feature cosine) and prints `subject_top10`: the share of samples that have
-a real image of the same subject among their ten nearest of all styles (chance: about 0.02).
+IMAGE_FOLDER was written by `python -m sdlora.assets.emoji base`. `grid.png` shows for each prompt the sample and the
+nearest training image by feature cosine. `subject_top10` is the share of samples with a real image of the same subject
+among their ten nearest of all styles (chance: about 0.02).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Whether few drawn images rank the checkpoints of a run as many do, and what drawing them costs.
+"""Ranking of a run's checkpoints by few and by many drawn images, and the cost of drawing.
 
     python benchmarks/checkpoint_metrics.py [--steps 400] [--every 50] [--home DIR]
 
-The same run is trained twice, with few and with many held-out captions drawn at each measurement: drawing changes
-nothing that is learnt, so both measure the same checkpoints.
+The same run is trained twice, with few and with many held-out captions drawn at each measurement. Drawing does not
+change the training, so both runs measure the same checkpoints.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--every", type=int, default=50)
     parser.add_argument("--counts", type=int, nargs="+", default=[32, 104])
-    parser.add_argument("--home", type=Path, help="kept, so that what was cut short goes on")
+    parser.add_argument("--home", type=Path, help="kept, so that an interrupted run can resume")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.home:

@@ -1,17 +1,17 @@
-"""Images per second of cleaning, beside cleanvision and imagededup, in turn on the same files.
+"""Images per second of cleaning, in turn with cleanvision and imagededup on the same files.
 
     python benchmarks/cleaning_speed.py FOLDER --peers PEERS_PYTHON [--rounds 3]
 
-FOLDER is what `benchmarks/image_sets.py` wrote; PEERS_PYTHON is the interpreter of an environment with cleanvision and
-imagededup. Every contestant runs in a process of its own with all cores. Its time is that of the pass, worker
-processes and databases included, imports not; the best of the rounds counts. `cpu` is processor time of all its
-processes, which a busy machine disturbs less.
+FOLDER was written by `benchmarks/image_sets.py`. PEERS_PYTHON is the interpreter of an environment with cleanvision
+and imagededup. Every contestant runs in a process of its own with all cores. The time of the pass includes worker
+processes and databases, but no imports. The best of the rounds counts. `cpu` is the processor time of all processes,
+which a busy machine disturbs less.
 
 - first pass: collect and clean into a fresh store, everything recorded (bytes, captions, scores, verdicts, pairs)
-- clean: the second half of that
+- clean: the second half of the first pass
 - measure: decode, checksums, every check, digests and fingerprints; nothing recorded
 - cleanvision: all its default issues, exact and near duplicates included; nothing recorded
-- hash: decode and fingerprint alone; beside it imagededup's `PHash().encode_images`
+- hash: only decode and fingerprint, to compare with imagededup's `PHash().encode_images`
 """
 
 from __future__ import annotations

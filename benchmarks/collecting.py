@@ -1,15 +1,15 @@
-"""`collect` of a folder: our readers of folders and headers, each in turn with a library's on the same files.
+"""Speed of `collect`: our readers of folders and headers, in turn with a library's on the same files.
 
     python benchmarks/collecting.py captions FOLDER [--rounds 15] [--unpacked]
     python benchmarks/collecting.py folders FOLDER [--rounds 15]
     python benchmarks/collecting.py write FOLDER [--count 10000] [--seed 0] [--texts]
 
-`captions` reads captions inside images with Pillow, without the text after a PNG's pixels; --unpacked reads that text
-too, which takes the pixels with it. It also counts the files of FOLDER in which both find the same.
-`folders` lists and reads the folder with fsspec's local file system, as remote stores are; its second passes find
-nothing new. `write` draws the JPEG pictures of noise that the figures in docs/experiments.md come from, in ten folders.
-The ratio is the library's processor or wall time by ours, pair by pair; every first pass fills a store of its own.
-On busy cores short pairs tell more: give one of the ten folders and more rounds.
+`captions` reads captions inside images with Pillow, without the text after a PNG's pixels. --unpacked reads that text
+too, which decodes the pixels. The command also counts the files of FOLDER in which both readers find the same.
+`folders` lists and reads the folder with fsspec's local file system, as remote stores are read. Its second passes find
+nothing new. `write` draws JPEG pictures of noise in ten folders, as used for the figures in docs/experiments.md.
+The ratio is the library's processor or wall time divided by ours, pair by pair. Every first pass fills a new store.
+On busy cores short pairs are more precise: give one of the ten folders and more rounds.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--texts", action="store_true", help="a .txt beside each picture")
+    parser.add_argument("--texts", action="store_true", help="write a .txt next to each picture")
     parser.add_argument("--unpacked", action="store_true")
     options = parser.parse_args()
     if options.what == "write":
@@ -118,7 +118,7 @@ def new_store() -> Iterator[ImageStore]:
 
 
 def compare_captions(pictures: Path, headers: Callable[[bytes], Any]) -> None:
-    """Print in how many files both readers find the same captions, and name the first others."""
+    """Print in how many files both readers find the same captions, and name the first other files."""
     same, captioned, others = 0, 0, []
     for path in sorted(path for path in pictures.rglob("*") if path.is_file()):
         content = path.read_bytes()
@@ -132,7 +132,7 @@ def compare_captions(pictures: Path, headers: Callable[[bytes], Any]) -> None:
 
 
 def pillow_headers(content: bytes, unpacked: bool) -> Any:
-    """What Pillow finds in a file's headers; with `unpacked` also behind the pixels."""
+    """Read a file's text fields with Pillow, with `unpacked` also the fields after the pixels."""
     try:
         with (
             embedded._WARNINGS_LOCK,
@@ -150,12 +150,12 @@ def pillow_headers(content: bytes, unpacked: bool) -> Any:
                 exif=image.info.get("exif", b""),
                 png=texts if image.format == "PNG" else {},
             )
-    except Exception:  # noqa: BLE001  # damaged files raise whatever struct, bytes and zlib raise
+    except Exception:  # noqa: BLE001  # damaged files can raise any error of struct, bytes and zlib
         return embedded._Texts()
 
 
 def open_by_fsspec(uri: str, context: SourceContext) -> Source:
-    """A local folder as remote ones are read; without the number of its files, which would be one more listing."""
+    """Open a local folder by the reader of remote ones, without a count, which would need a second listing."""
     from fsspec.implementations.local import LocalFileSystem
 
     fs, root = LocalFileSystem(), str(Path(uri).resolve())

@@ -1,4 +1,4 @@
-"""sdlora from a raw folder of images to a saved adapter, as a process that imports no more than that needs.
+"""Run of sdlora from a raw folder of images to a saved adapter, with the fewest imports.
 
 python benchmarks/from_folder.py --images FOLDER --home FOLDER [--steps 500] [--rate 2e-3]    # HOME/run/adapter
 """

@@ -3,10 +3,9 @@
     python benchmarks/image_sets.py emoji OUT_DIR [--count 7500]
     python benchmarks/image_sets.py photographs OUT_DIR [--count 2000] [--seed 0]
 
-`emoji` renders drawings of the npm packages that the base model's images come from, every one that differs in its
-source, to 64 px PNG on white (needs `pip install sdlora[assets]` and npm). `photographs` are fractal noise in natural
-colours over a gradient with a few soft shapes, 1024 px JPEG of 100 to 500 kB: as costly to decode as photographs are,
-and no two alike.
+`emoji` renders all distinct drawings of the npm packages behind the base model's images to 64 px PNG on white. It
+needs `pip install sdlora[assets]` and npm. `photographs` are fractal noise in natural colours over a gradient with a
+few soft shapes, 1024 px JPEG of 100 to 500 kB. They cost as much to decode as photographs, and no two are alike.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
-"""What cleaning costs when little or nothing is new, and what a search among a million images costs.
+"""Cost of cleaning when little or nothing is new, and of a search among a million images.
 
     python benchmarks/incremental.py [--images 10000] [--rows 1000000] [--snapshot-rows 100000] [--keep FOLDER]
 
-Everything is measured in one run on this machine: (1) `sdlora collect` of a folder as a new process: all of it new,
-nothing new, 100 more files, and the same 100 files alone in an empty store; (2) a lookup of 1,000 new images among
-synthetic hashes in a real store, loading them included, and its peak memory; (3) a snapshot of accepted images.
+Three measurements are made in one run:
+
+1. `sdlora collect` of a folder as a new process: all new, nothing new, 100 more files, and these in an empty store
+2. lookup of 1,000 new images among synthetic hashes in a real store, with the time to load them and the peak memory
+3. a snapshot of accepted images
 """
 
 from __future__ import annotations

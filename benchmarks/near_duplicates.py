@@ -1,11 +1,11 @@
-"""Which changed copies of images are found as near duplicates, and what else is taken for one, beside imagededup.
+"""Recall and precision of the search for near duplicates among changed copies, compared with imagededup.
 
     python benchmarks/near_duplicates.py FOLDER [--count 250] [--peers PEERS_PYTHON]
 
-Images of FOLDER and a copy of each under every change below are cleaned in a real store. A copy is found if it and its
-original are joined; of all joined pairs, those of two different originals are wrong. PEERS_PYTHON is the interpreter of
-an environment with imagededup, whose PHash looks at the same files with its default distance of 10. "All" leaves the
-white bars out: over a drawing on white they leave no edge to be told by.
+Images of FOLDER and a copy of each under every change below are cleaned in a real store. A copy is found if it is
+joined to its original. A joined pair of two different originals is wrong. PEERS_PYTHON is the interpreter of an
+environment with imagededup, whose PHash reads the same files with its default distance of 10. "All" excludes the white
+bars: over a drawing on white they show no edge.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Two things timed in turn, A B A B: what else the machine does then hits both alike."""
+"""Paired timing of two procedures in turn, A B A B, so that other load of the machine disturbs both alike."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""What prior preservation keeps of the embedded base, and what it costs, on the demo's images.
+"""Effect and cost of prior preservation on the embedded base, with the demo's images.
 
     python benchmarks/prior_preservation.py [--steps 300] [--home DIR]
 
-Adapters are trained with and without it, on the same images, noise and steps. Drift, how far pictures of other prompts
-moved from the base's, is measured twice: on the class prompts that were preserved, and on as many of the same kind
-that no adapter saw. Held-out loss and KID tell what the adapter still learnt.
+Adapters are trained with and without it, on the same images, noise and steps. Drift is the distance between an
+adapter's and the base's pictures of other prompts. It is measured on the preserved class prompts, and on as many class
+prompts that no adapter saw. Held-out loss and KID show how well the adapter learnt its own images.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--prompts", type=int, default=24, help="class prompts, and as many others")
     parser.add_argument("--prior-images", type=int, default=96)
-    parser.add_argument("--home", type=Path, help="kept, so that what was cut short goes on")
+    parser.add_argument("--home", type=Path, help="kept, so that an interrupted run can resume")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.home:

@@ -1,4 +1,4 @@
-"""What the trainer's benchmarks train on: pictures drawn from a seed, and a base of Stable Diffusion 1.5's shape."""
+"""Inputs of the trainer's benchmarks: pictures drawn from a seed, and a base in the shape of Stable Diffusion 1.5."""
 
 from __future__ import annotations
 

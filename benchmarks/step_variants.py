@@ -1,10 +1,10 @@
-"""What a setting costs a step of the trainer, and what it changes in what is learnt.
+"""Effect of a setting on the cost of the trainer's step, and on the result of the training.
 
     python benchmarks/step_variants.py time [--base embedded|sd15] [--precision bf16] [--variants int8 nf4 fp16 text]
     python benchmarks/step_variants.py loss [--steps 200] [--precision bf16] [--variants int8 nf4 fp16 text]
 
-`time` takes the steps of a plain run and of each variant in turn, A B A B in one process, on the same batches; it also
-prints how large the frozen weights are. `loss` trains each on the demo's images and prints the held-out loss.
+`time` takes the steps of a plain run and of each variant in turn, A B A B in one process, on the same batches. It also
+prints the size of the frozen weights. `loss` trains each variant on the demo's images and prints the held-out loss.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Side:
 
     @property
     def frozen_bytes(self) -> int:
-        """Of the denoiser, with the factors that quantised layers have beside their weights."""
+        """Bytes of the denoiser's frozen weights, with the factors of quantised layers."""
         kept: list[Tensor] = []
         for module in self.run.denoiser.modules():
             for parameter in module.parameters(recurse=False):

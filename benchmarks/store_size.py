@@ -1,10 +1,10 @@
-"""What one image costs in the image database: rows, bytes and time, by table.
+"""Cost of one image in the image database: rows, bytes and time, by table.
 
     python benchmarks/store_size.py [--images 20000] [--database-url postgresql://user@host/empty]
 
-Fills a new store with synthetic images as collecting and cleaning would leave them (a file, a caption, a fingerprint,
-the rulings of every check, a row of one snapshot), without any bytes or pixels, and divides by their number. PostgreSQL
-reports every table with its indexes; SQLite the file.
+A new store is filled with synthetic images as collecting and cleaning record them, without any bytes or pixels. Each
+has a file, a caption, a fingerprint, the result of every check and a row of one snapshot. The sizes are divided by the
+number of images. PostgreSQL reports every table with its indexes, SQLite the file.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def _rulings(ids: list[int]) -> Iterator[dict[str, object]]:
 
 
 def sizes(database: Database) -> Iterator[tuple[str, int, int]]:
-    """(table, rows, bytes with indexes); SQLite does not tell the bytes of a table, so they are 0."""
+    """Yield (table, rows, bytes with indexes). SQLite does not report the bytes of a table; they are 0."""
     with database.read() as session:
         for table in Base.metadata.sorted_tables:
             rows = session.scalar(select(func.count()).select_from(table)) or 0

@@ -1,11 +1,11 @@
-"""What a step of sdlora's loop costs above the bare forward, backward and optimiser step, in time and in memory.
+"""Cost of a step of sdlora's loop over the bare forward, backward and optimiser step, in time and in memory.
 
     python benchmarks/training_step.py time [--base embedded|sd15] [--precision auto|fp32|bf16] [--targets all|...]
     python benchmarks/training_step.py memory [--images 300]
     python benchmarks/training_step.py images [--counts 100 10000]
 
-`time` runs `fine_tune` as a user's run does, reports, checkpoints and all, and stops it at every report to take as many
-bare steps on a second copy of the network: A B A B in one process. `memory` measures each in a process of its own.
+`time` runs `fine_tune` with reports and checkpoints, as in a user's run. At every report, as many bare steps are taken
+on a second copy of the network: A B A B in one process. `memory` measures each in a process of its own.
 `images` trains on few and on many images. The base `sd15` has Stable Diffusion 1.5's denoiser with random weights.
 """
 
@@ -174,7 +174,7 @@ def _one(options: argparse.Namespace, scratch: Path) -> None:
 
 
 def _own_mib() -> float:
-    """Memory of this process that is no page of a file: what has to be there."""
+    """Return the memory of this process in MiB, without pages of files, which the system can take back."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(status["RssAnon"].split()[0]) / 1024
 

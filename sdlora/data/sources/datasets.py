@@ -85,7 +85,9 @@ def open_image_parquet(uri: str, context: SourceContext) -> Source | None:
     try:
         table = datasets.load_dataset("parquet", data_files={"rows": addresses}, split="rows", streaming=True)
     except Exception as error:  # a damaged file can raise any error of Arrow
-        raise DataError(f"data.sources: {uri!r} cannot be loaded: {type(error).__name__}: {error}.") from error
+        raise DataError(
+            f"data.sources: {uri!r} cannot be loaded: {type(error).__name__}: {error}. Check the path and the files."
+        ) from error
     name = files[0].name if len(files) == 1 else uri.rpartition("/")[2]
     file_stamps = " ".join(f"{file.name} {file.stamp}" for file in files)
     return streamed(uri, name, {"rows": table}, stamp=address_key(file_stamps)[:16])
@@ -109,7 +111,7 @@ def open_saved_dataset(uri: str, context: SourceContext) -> Source | None:
     tables = dict(dataset) if isinstance(dataset, datasets.DatasetDict) else {"rows": dataset}
     count = sum(len(table) for table in tables.values())
     if not count:
-        raise DataError(f"data.sources: the dataset {uri!r} has no rows, expected images.")
+        raise DataError(f"data.sources: the dataset {uri!r} has no rows, expected images. Save it again, with rows.")
     columns = {split: _columns(table.features, uri, names=()) for split, table in tables.items()}
 
     def items() -> Iterator[Item]:
@@ -142,7 +144,9 @@ def _features(table: Any, uri: str) -> Mapping[str, Any]:
     try:
         features: Mapping[str, Any] = table.features or table._resolve_features().features
     except Exception as error:  # a damaged or missing file can raise any error of Arrow and the loaders
-        raise DataError(f"data.sources: {uri!r} cannot be read: {type(error).__name__}: {error}.") from error
+        raise DataError(
+            f"data.sources: {uri!r} cannot be read: {type(error).__name__}: {error}. Check the dataset's files."
+        ) from error
     return features
 
 

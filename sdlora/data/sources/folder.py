@@ -93,7 +93,9 @@ def _walk(root: Path) -> Iterator[tuple[str, str, list[os.DirEntry[str]]]]:
                     elif not (entry.is_symlink() and entry.is_dir()):
                         files.append(entry)
         except OSError as error:
-            raise DataError(f"data.sources: {error.filename} cannot be read: {error.strerror}.") from error
+            raise DataError(
+                f"data.sources: {error.filename} cannot be read: {error.strerror}. Check its permissions."
+            ) from error
         yield folder, prefix, sorted(files, key=lambda entry: entry.name)
         pending_folders += sorted(folders, reverse=True)
 

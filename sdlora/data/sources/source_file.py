@@ -77,7 +77,7 @@ def expand_braces(uri: str) -> list[str]:
     for choice in choices:
         count *= len(choice)
     if count > MAX_ADDRESSES:
-        raise DataError(f"data.sources: {uri!r} means {count:,} addresses, expected at most {MAX_ADDRESSES:,}.")
+        raise DataError(f"data.sources: {uri!r} expands to {count:,} addresses, expected at most {MAX_ADDRESSES:,}.")
     return ["".join(combination) for combination in product(*choices)]
 
 
@@ -155,7 +155,7 @@ def _choices(inside: str) -> list[str]:
     if match := _RANGE.fullmatch(inside):
         first, last = int(match[1]), int(match[2])
         if last - first >= MAX_ADDRESSES:
-            raise DataError(f"data.sources: {{{inside}}} means more than {MAX_ADDRESSES:,} addresses.")
+            raise DataError(f"data.sources: {{{inside}}} expands to more than {MAX_ADDRESSES:,} addresses.")
         width = len(match[1]) if match[1].startswith("0") or len(match[1]) == len(match[2]) else 0
         return [str(number).zfill(width) for number in range(first, last + 1)]
     return inside.split(",") if "," in inside else ["{" + inside + "}"]

@@ -52,7 +52,7 @@ def open_url_list(uri: str, context: SourceContext) -> Source | None:
         return None
     first_row = next(rows(), None)
     if first_row is None:
-        raise DataError(f"data.sources: the list {uri!r} is empty, expected URLs.")
+        raise DataError(f"data.sources: the list {uri!r} is empty, expected URLs. Add URLs, or correct the path.")
     column = _url_column(path, first_row)
     if path.suffix.lower() == ".txt" and "://" not in str(first_row[column]):
         raise DataError(f"data.sources: expected a URL per line in {uri!r}, found {str(first_row[column])[:80]!r}.")
@@ -157,7 +157,9 @@ def _lines(path: Path) -> Iterator[str]:
     except UnicodeDecodeError as error:
         raise DataError(f"data.sources: {str(path)!r} is not UTF-8 text: {error}. Save it as UTF-8.") from error
     except OSError as error:
-        raise DataError(f"data.sources: {str(path)!r} cannot be read: {error.strerror}.") from error
+        raise DataError(
+            f"data.sources: {str(path)!r} cannot be read: {error.strerror}. Check its permissions."
+        ) from error
 
 
 def _has_urls(path: Path) -> bool:
@@ -166,7 +168,9 @@ def _has_urls(path: Path) -> bool:
     try:
         names = pyarrow.parquet.read_schema(path).names
     except (OSError, ValueError) as error:
-        raise DataError(f"data.sources: {str(path)!r} is no Parquet file that can be read: {error}.") from error
+        raise DataError(
+            f"data.sources: {str(path)!r} is no Parquet file that can be read: {error}. Write it again."
+        ) from error
     return any(key in names for key in URL_KEYS)
 
 
