@@ -37,7 +37,7 @@ from sdlora.store.tables import (
     utc_now,
 )
 
-PORTION = 1000
+IMAGES_PER_TRANSACTION = 1000
 
 
 def main() -> None:
@@ -50,8 +50,8 @@ def main() -> None:
         database = open_database(options.database_url or file)
         empty = file.stat().st_size if file.exists() else 0
         begun = time.perf_counter()
-        for start in range(0, options.images, PORTION):
-            fill(database, range(start, min(start + PORTION, options.images)))
+        for start in range(0, options.images, IMAGES_PER_TRANSACTION):
+            fill(database, range(start, min(start + IMAGES_PER_TRANSACTION, options.images)))
         seconds = time.perf_counter() - begun
         print(f"{options.images} images in {seconds:.1f} s, {options.images / seconds:.0f} a second, one writer")
         for table, rows, size in sizes(database):
