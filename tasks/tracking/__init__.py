@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tasks.tracking.following import follow, shown_champion
-from tasks.tracking.line_page import MAX_LENGTH
+from tasks.tracking.champion_sync import follow, shown_champion
 from tasks.tracking.links import RunPage, version_route
 from tasks.tracking.registry import CANDIDATE, CHAMPION, AdapterVersion, Registry
 from tasks.tracking.run import TrackedRun, tracked_run
 from tasks.tracking.store import has_records, tracking_uri
+from tasks.tracking.style_page import MAX_LENGTH
 
 __all__ = [
     "CANDIDATE",

@@ -9,8 +9,8 @@ import pytest
 
 from sdlora.store.champions import ChampionHistory, HistoryEntry, ScoredVersion
 from tasks.tracking import RunPage, notes
-from tasks.tracking.line_page import line_description
 from tasks.tracking.links import browser_address
+from tasks.tracking.style_page import line_description
 
 
 @pytest.mark.parametrize(

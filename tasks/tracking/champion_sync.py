@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sdlora.store.champions import ChampionHistory, HistoryEntry
-from tasks.tracking.line_page import line_description
 from tasks.tracking.registry import CHAMPION, Registry
+from tasks.tracking.style_page import line_description
 
 FOLLOWED = "champion_history"
 """The tag of a registered model that tells how many entries of the history MLflow has followed."""
