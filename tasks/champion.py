@@ -11,13 +11,13 @@ from sdlora.store.champions import ChampionHistory, ScoredVersion, champion_hist
 from sdlora.store.image_store import ImageStore
 from tasks.run_log import run_log
 from tasks.scores import LEADING
-from tasks.tracking import AdapterVersion, Registry, follow, shown_champion
+from tasks.tracking import AdapterVersion, Registry, alias_state, sync_history
 
 LEADING_METRIC = LEADING[0]
 """The metric that the gate reads first, and that lists of versions show."""
 
 
-def settled_history(registry: Registry, store: ImageStore, style: str) -> ChampionHistory:
+def reconcile_history(registry: Registry, store: ImageStore, style: str) -> ChampionHistory:
     """The history of a style's champion, once MLflow's alias and the newest row agree.
 
     MLflow follows the rows that it has not followed yet. If it has followed all and its alias is still another, a
@@ -26,36 +26,38 @@ def settled_history(registry: Registry, store: ImageStore, style: str) -> Champi
     """
     while True:
         history = _history(store, style)
-        alias, followed = shown_champion(registry, style)
-        if followed < history.length and registry.holds(style, history.champion):
-            return follow_history(registry, store, style)
+        alias, synced_entries = alias_state(registry, style)
+        if synced_entries < history.length and registry.holds(style, history.champion):
+            return sync_mlflow(registry, store, style)
         if alias == (history.champion.number if history.champion else None):
             return history
-        chosen = registry.get(style, alias) if alias is not None else None
-        version = _as_scored(chosen, history) if chosen else None
+        aliased = registry.get(style, alias) if alias is not None else None
+        version = _as_scored(aliased, history) if aliased else None
         why = f"The alias was {'moved' if version else 'removed'} in MLflow."
         with store.write() as session:
-            moved = record_move(session, history, "moved by hand", version, "a person in MLflow", why)
-        if moved is not None:
+            move = record_move(session, history, "moved by hand", version, "a person in MLflow", why)
+        if move is not None:
             run_log().info("The champion of %s was changed by hand: %s", style, why)
-            return follow_history(registry, store, style)
+            return sync_mlflow(registry, store, style)
 
 
-def follow_history(registry: Registry, store: ImageStore, style: str) -> ChampionHistory:
+def sync_mlflow(registry: Registry, store: ImageStore, style: str) -> ChampionHistory:
     """Let MLflow show what the rows say; again if another process adds one meanwhile, so that the newest row wins."""
     history = _history(store, style)
     while True:
-        follow(registry, history)
+        sync_history(registry, history)
         newest = _history(store, style)
         if newest.length == history.length:
             return history
         history = newest
 
 
-def rival_of(registry: Registry, history: ChampionHistory, run_digest: str) -> AdapterVersion | None:
+def registered_opponent(registry: Registry, history: ChampionHistory, run_digest: str) -> AdapterVersion | None:
     """The registered version that the adapter of a run has to beat; None if it was deleted from the registry."""
-    rival = history.rival_of(run_digest)
-    return registry.get(history.style, rival.number) if rival and registry.holds(history.style, rival) else None
+    opponent = history.opponent(run_digest)
+    return (
+        registry.get(history.style, opponent.number) if opponent and registry.holds(history.style, opponent) else None
+    )
 
 
 def _history(store: ImageStore, style: str) -> ChampionHistory:
@@ -66,9 +68,9 @@ def _history(store: ImageStore, style: str) -> ChampionHistory:
 def _as_scored(version: AdapterVersion, history: ChampionHistory) -> ScoredVersion:
     """A version that a person chose, with what the history or else the registry knows of it."""
     tags = version.tags
-    known = history.version(version.number)
-    if known and known.adapter_digest == tags["adapter_digest"]:
-        return known
+    recorded = history.version(version.number)
+    if recorded and recorded.adapter_digest == tags["adapter_digest"]:
+        return recorded
     return ScoredVersion(
         number=version.number,
         adapter_digest=tags["adapter_digest"],

@@ -15,7 +15,7 @@ from sdlora.evaluation.gate import decide as decide_by_rule
 from sdlora.records.decision import Decision
 from sdlora.records.duel import Duel
 from sdlora.store.image_store import ImageStore
-from tasks.champion import rival_of, settled_history
+from tasks.champion import reconcile_history, registered_opponent
 from tasks.progress import task_progress
 from tasks.results import RunRef
 from tasks.run_log import run_log
@@ -32,8 +32,8 @@ def find_champion(name: str, base: BaseModelRef, run: RunRef, home: Path) -> Ada
     """
     registry = Registry(home)
     with ImageStore.open(home) as store:
-        history = settled_history(registry, store, name)
-    champion = rival_of(registry, history, run.digest)
+        history = reconcile_history(registry, store, name)
+    champion = registered_opponent(registry, history, run.digest)
     if champion is None:
         run_log().info("There is no champion yet: the candidate has to beat the base model")
         return None

@@ -21,7 +21,7 @@ from sdlora.release.record import Curve, VersionRecord
 from sdlora.store.champions import ScoredVersion, record_decision
 from sdlora.store.image_store import ImageStore
 from sdlora.store.lineage import record_version
-from tasks.champion import LEADING_METRIC, follow_history, rival_of, settled_history
+from tasks.champion import LEADING_METRIC, reconcile_history, registered_opponent, sync_mlflow
 from tasks.data_page import LOGGED_FOLDER, data_page_file, logged_data_page
 from tasks.data_summary import summarise_data
 from tasks.pages import Link, result_page
@@ -83,7 +83,7 @@ def publish(
             with store.write() as session:
                 record_version(session, config.name, version.number, candidate.digest, snapshot.digest)
                 record_decision(session, config.name, scored, decision, champion)
-            follow_history(registry, store, config.name)
+            sync_mlflow(registry, store, config.name)
         tracked.describe(run_description(page, record.verdict, config.name, version.number, decision))
     registry.describe_version(
         version, version_description(page, record.verdict, duel, decision, base.name, snapshot, data_page)
@@ -136,9 +136,9 @@ def _show(release: Release, record: VersionRecord, links: Sequence[Link]) -> Non
 def _unchanged_champion(registry: Registry, name: str, duel: Duel, run: RunRef, home: Path) -> int | None:
     """The champion's number, if the duel was fought against it; the row of the decision is written only if it stays."""
     with ImageStore.open(home) as store:
-        history = settled_history(registry, store, name)
-    rival = rival_of(registry, history, run.digest)
-    found = rival.tags["adapter_digest"] if rival else None
+        history = reconcile_history(registry, store, name)
+    opponent = registered_opponent(registry, history, run.digest)
+    found = opponent.tags["adapter_digest"] if opponent else None
     if found != duel.champion_digest:
         raise EvaluationError(
             f"The champion of {name!r} changed while the duel was fought, so its outcome says nothing about the new "

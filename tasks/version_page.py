@@ -11,7 +11,7 @@ from sdlora.records.duel import Duel
 from tasks.markdown import fitting, markdown_text, table
 from tasks.pages import leading_checks
 from tasks.scores import LEADING, contestants, score_rows
-from tasks.tracking import MAX_LENGTH, RunPage, version_route
+from tasks.tracking import MAX_DESCRIPTION_LENGTH, RunPage, version_route
 
 REPORT, SUMMARY_PICTURE = "report.html", "images/summary.png"
 
@@ -43,7 +43,7 @@ def version_description(
         f"![Base model and adapter on the same prompts and seeds]({page.picture(SUMMARY_PICTURE)})",
     ]
     others = [f"- {_reason(check)}" for check in decision.checks if check not in first]
-    return fitting("\n\n".join([*start, learnt, ""]), others, MAX_LENGTH)
+    return fitting("\n\n".join([*start, learnt, ""]), others, MAX_DESCRIPTION_LENGTH)
 
 
 def run_description(page: RunPage, verdict: str, name: str, number: int, decision: Decision) -> str:

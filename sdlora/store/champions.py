@@ -15,7 +15,7 @@ from sdlora.records.decision import Decision
 from sdlora.store.tables import ChampionHistoryTable
 
 Move = Literal["rolled back", "moved by hand"]
-Kind = Literal["first champion", "promoted", "confirmed", "refused"] | Move
+EntryKind = Literal["first champion", "promoted", "confirmed", "refused"] | Move
 """What a row says. "confirmed" is a champion that passed the gate once more; "refused" stays a candidate."""
 
 GATE = "gate"
@@ -55,7 +55,7 @@ class HistoryEntry:
     """
 
     number: int
-    kind: Kind
+    kind: EntryKind
     version: ScoredVersion
     from_version: int | None
     to_version: int | None
@@ -66,7 +66,7 @@ class HistoryEntry:
     decision_digest: str | None = None
 
     @property
-    def moved(self) -> bool:
+    def changes_champion(self) -> bool:
         """Whether the style has another champion since."""
         return self.from_version != self.to_version
 
@@ -97,13 +97,13 @@ class ChampionHistory:
     @property
     def moves(self) -> Sequence[HistoryEntry]:
         """The entries that changed the champion."""
-        return [entry for entry in self.entries if entry.moved]
+        return [entry for entry in self.entries if entry.changes_champion]
 
     def version(self, number: int) -> ScoredVersion | None:
         """What was last recorded of a version."""
         return next((entry.version for entry in reversed(self.entries) if entry.version.number == number), None)
 
-    def rival_of(self, run_digest: str) -> ScoredVersion | None:
+    def opponent(self, run_digest: str) -> ScoredVersion | None:
         """The version that the adapter of a run has to beat.
 
         If that adapter is the champion itself, publishing was interrupted or is repeated: its rival is the champion
@@ -112,15 +112,15 @@ class ChampionHistory:
         champion = self.champion
         if champion is None or champion.run_digest != run_digest:
             return champion
-        before = self.moves[-1].from_version
-        return self.version(before) if before is not None else None
+        previous = self.moves[-1].from_version
+        return self.version(previous) if previous is not None else None
 
-    def standing(self, decision_digest: str) -> HistoryEntry | None:
+    def entry_of_decision(self, decision_digest: str) -> HistoryEntry | None:
         """The entry of this decision, unless the champion has moved since: then the decision would be a new one."""
         for entry in reversed(self.entries):
             if entry.decision_digest == decision_digest:
                 return entry
-            if entry.moved:
+            if entry.changes_champion:
                 return None
         return None
 
@@ -132,8 +132,10 @@ def styles_with_history(session: Session) -> list[str]:
 
 def champion_history(session: Session, style: str) -> ChampionHistory:
     """All that was decided of a style's champion."""
-    rows = select(ChampionHistoryTable).where(ChampionHistoryTable.style == style).order_by(ChampionHistoryTable.number)
-    return ChampionHistory(style, tuple(map(_entry, session.scalars(rows))))
+    statement = (
+        select(ChampionHistoryTable).where(ChampionHistoryTable.style == style).order_by(ChampionHistoryTable.number)
+    )
+    return ChampionHistory(style, tuple(map(_entry, session.scalars(statement))))
 
 
 def record_decision(
@@ -151,25 +153,28 @@ def record_decision(
         EvaluationError: another version is champion now.
     """
     history = champion_history(session, style)
-    known = history.standing(decision.digest())
-    if known is not None:
-        return known
-    now = history.champion.number if history.champion else None
-    if now != champion:
+    recorded = history.entry_of_decision(decision.digest())
+    if recorded is not None:
+        return recorded
+    current = history.champion.number if history.champion else None
+    if current != champion:
         raise EvaluationError(
-            f"The champion of {style!r} changed while the duel was fought: {_named(champion)} before, {_named(now)} "
-            f"now. Version {version.number} stays a candidate. Run again: only the duel is repeated."
+            f"The champion of {style!r} changed while the duel was fought: {_version_label(champion)} before, "
+            f"{_version_label(current)} now. Version {version.number} stays a candidate. Run again: only the duel is "
+            "repeated."
         )
-    kind: Kind = "refused"
+    kind: EntryKind = "refused"
     if decision.promote:
-        kind = "first champion" if now is None else "confirmed" if now == version.number else "promoted"
-    row = _row(history, kind, version, version.number if decision.promote else now, GATE, "\n".join(decision.reasons))
+        kind = "first champion" if current is None else "confirmed" if current == version.number else "promoted"
+    row = _row(
+        history, kind, version, version.number if decision.promote else current, GATE, "\n".join(decision.reasons)
+    )
     row.duel_digest, row.decision_digest = decision.duel_digest, decision.digest()
-    return _added(session, row)
+    return _insert(session, row)
 
 
 def record_move(
-    session: Session, seen: ChampionHistory, kind: Move, version: ScoredVersion | None, who: str, why: str
+    session: Session, expected: ChampionHistory, kind: Move, version: ScoredVersion | None, who: str, why: str
 ) -> HistoryEntry | None:
     """Record that a person made `version` the champion, or that there is none any more.
 
@@ -182,17 +187,17 @@ def record_move(
     Raises:
         EvaluationError: there is no champion that could go.
     """
-    history = champion_history(session, seen.style)
-    if history.length != seen.length:
+    history = champion_history(session, expected.style)
+    if history.length != expected.length:
         return None
     subject = version or history.champion
     if subject is None:
-        raise EvaluationError(f"{seen.style!r} has no champion that could be removed.")
-    return _added(session, _row(history, kind, subject, version.number if version else None, who, why))
+        raise EvaluationError(f"{expected.style!r} has no champion that could be removed.")
+    return _insert(session, _row(history, kind, subject, version.number if version else None, who, why))
 
 
 def _row(
-    history: ChampionHistory, kind: Kind, version: ScoredVersion, to_version: int | None, who: str, why: str
+    history: ChampionHistory, kind: EntryKind, version: ScoredVersion, to_version: int | None, who: str, why: str
 ) -> ChampionHistoryTable:
     return ChampionHistoryTable(
         style=history.style,
@@ -213,7 +218,7 @@ def _row(
     )
 
 
-def _added(session: Session, row: ChampionHistoryTable) -> HistoryEntry:
+def _insert(session: Session, row: ChampionHistoryTable) -> HistoryEntry:
     session.add(row)
     session.flush()
     return _entry(row)
@@ -232,7 +237,7 @@ def _entry(row: ChampionHistoryTable) -> HistoryEntry:
     )
     return HistoryEntry(
         number=row.number,
-        kind=cast("Kind", row.kind),
+        kind=cast("EntryKind", row.kind),
         version=version,
         from_version=row.from_version,
         to_version=row.to_version,
@@ -244,5 +249,5 @@ def _entry(row: ChampionHistoryTable) -> HistoryEntry:
     )
 
 
-def _named(number: int | None) -> str:
+def _version_label(number: int | None) -> str:
     return "none" if number is None else f"version {number}"

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from tasks.tracking.champion_sync import follow, shown_champion
+from tasks.tracking.champion_sync import alias_state, sync_history
 from tasks.tracking.links import RunPage, version_route
 from tasks.tracking.registry import CANDIDATE, CHAMPION, AdapterVersion, Registry
 from tasks.tracking.run import TrackedRun, tracked_run
 from tasks.tracking.store import has_records, tracking_uri
-from tasks.tracking.style_page import MAX_LENGTH
+from tasks.tracking.style_page import MAX_DESCRIPTION_LENGTH
 
 __all__ = [
     "CANDIDATE",
     "CHAMPION",
-    "MAX_LENGTH",
+    "MAX_DESCRIPTION_LENGTH",
     "AdapterVersion",
     "Registry",
     "RunPage",
     "TrackedRun",
-    "follow",
+    "alias_state",
     "has_records",
-    "shown_champion",
+    "sync_history",
     "tracked_run",
     "tracking_uri",
     "version_route",

@@ -113,14 +113,14 @@ def test_a_champion_that_is_judged_again_stays_champion_whatever_the_gate_says(s
 
 
 def test_the_rival_is_the_champion_or_of_the_champion_itself_the_one_before(store: ImageStore) -> None:
-    assert history(store).rival_of("run 1") is None
+    assert history(store).opponent("run 1") is None
     decide(store, 1)
-    assert history(store).rival_of("run 1") is None
-    assert history(store).rival_of("run 2") == version(1)
+    assert history(store).opponent("run 1") is None
+    assert history(store).opponent("run 2") == version(1)
     decide(store, 2, 1)
     decide(store, 3, 2, promote=False)
-    assert history(store).rival_of("run 2") == version(1)
-    assert history(store).rival_of("run 3") == version(2)
+    assert history(store).opponent("run 2") == version(1)
+    assert history(store).opponent("run 3") == version(2)
 
 
 def test_styles_have_histories_of_their_own(store: ImageStore) -> None:

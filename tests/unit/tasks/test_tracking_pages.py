@@ -10,7 +10,7 @@ import pytest
 from sdlora.store.champions import ChampionHistory, HistoryEntry, ScoredVersion
 from tasks.tracking import RunPage, notes
 from tasks.tracking.links import browser_address
-from tasks.tracking.style_page import line_description
+from tasks.tracking.style_page import style_description
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def rows(page):
 
 
 def test_the_page_of_a_line_tells_who_was_champion_when():
-    page = line_description(HISTORY, "embedded", 5)
+    page = style_description(HISTORY, "embedded", 5)
     assert "for the base model embedded" in page
     assert "**Champion: [version 4](#/models/icons/versions/4)** since 2026-11-05 10:00 UTC" in page
     assert rows(page) == [
@@ -68,12 +68,12 @@ def test_the_page_of_a_line_tells_who_was_champion_when():
 
 
 def test_the_page_of_a_line_whose_champion_a_person_removed_says_that_there_is_none():
-    page = line_description(replace(HISTORY, entries=(*HISTORY.entries, move(4, 4, 4, None, 6))), "embedded", 5)
+    page = style_description(replace(HISTORY, entries=(*HISTORY.entries, move(4, 4, 4, None, 6))), "embedded", 5)
     assert "**No champion:** a person removed the alias." in page
-    assert "**No champion yet:** no version has passed" in line_description(ChampionHistory("icons"), "embedded", 1)
+    assert "**No champion yet:** no version has passed" in style_description(ChampionHistory("icons"), "embedded", 1)
     assert rows(page)[0] == "| version 4 | 2026-11-05 10:00 UTC | 2026-11-06 10:00 UTC | gate |"
 
 
 def test_a_long_history_stays_within_what_mlflow_keeps():
     many = tuple(move(i, i, i - 1, i, 1) for i in range(1, 500))
-    assert len(line_description(ChampionHistory("a" * 200, many), "b" * 200, 500)) < 5000
+    assert len(style_description(ChampionHistory("a" * 200, many), "b" * 200, 500)) < 5000
