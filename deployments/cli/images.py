@@ -119,7 +119,7 @@ def rate(
     with existing_store(home) as store:
         for image in images:
             if stars is None:
-                sha256 = store.take_rating_back(image, who or account_name())
+                sha256 = store.undo_rating(image, who or account_name())
                 console.print(f"{sha256[:10]} has no rating of yours now.")
             else:
                 sha256 = store.rate(image, stars, who or account_name(), why)

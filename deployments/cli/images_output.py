@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from deployments.takedown import ClearedCopies
     from sdlora.store.curation import Purged
-    from sdlora.store.details import ImageDetails, Similar
+    from sdlora.store.details import ImageDetails, SimilarImage
     from sdlora.store.records import ImageRecord, Verdict
 
 
@@ -122,7 +122,7 @@ def print_details(details: ImageDetails) -> None:
         console.print(f"Learnt from it: [bold]{_labels(details.trained_versions)}[/]")
 
 
-def print_look_alikes(similar: tuple[Similar, ...]) -> None:
+def print_look_alikes(similar: tuple[SimilarImage, ...]) -> None:
     """Print the look-alikes that a decision about an image does not cover."""
     if similar:
         names = ", ".join(f"{image.sha256[:10]} ({image.verdict or 'not judged'})" for image in similar)

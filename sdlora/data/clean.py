@@ -33,13 +33,13 @@ from sdlora.data.verdicts import (
     undecided,
 )
 from sdlora.store.image_store import ImageStore
-from sdlora.store.intake import CHUNK, chunks
+from sdlora.store.intake import ROWS_PER_STATEMENT, chunks
 from sdlora.store.queries import count_images
 from sdlora.store.records import Counts
 from sdlora.store.tables import ImageTable
 
 _REJECTIONS_SHOWN = 20
-_IMAGES_PER_BATCH = CHUNK  # upper limit of images per transaction
+_IMAGES_PER_BATCH = ROWS_PER_STATEMENT  # upper limit of images per transaction
 _SECONDS_PER_BATCH = 1.0
 """Interval of recording. A killed run measures at most this much work again."""
 _IMAGES_PER_WINDOW = 20_000  # only their digests and states are in memory
@@ -165,8 +165,8 @@ def _unmeasured(store: ImageStore, ids: Ids, config: DataConfig) -> dict[str, Im
 
 def _id_chunks(ids: Ids) -> Iterator[tuple[int, list[int]]]:
     """Yield image ids in chunks, each with the number of ids up to its end."""
-    for start in range(0, len(ids), CHUNK):
-        chunk: list[int] = ids[start : start + CHUNK].tolist()
+    for start in range(0, len(ids), ROWS_PER_STATEMENT):
+        chunk: list[int] = ids[start : start + ROWS_PER_STATEMENT].tolist()
         yield start + len(chunk), chunk
 
 

@@ -16,7 +16,7 @@ from sdlora.data.sources import Item, Source, SourceContext, UnreadableItemError
 from sdlora.data.sources.captions import caption_stamp, find_captions, repeats_of
 from sdlora.data.threads import in_lanes, in_order
 from sdlora.store.image_store import ImageStore
-from sdlora.store.intake import SeenFile, find_source, known_files, record_files, register_source
+from sdlora.store.intake import SeenFile, find_source, record_files, recorded_files, register_source
 from sdlora.store.masks import Mask, mask_blobs
 from sdlora.store.overrides import tombstones
 
@@ -181,7 +181,7 @@ class _Intake:
             else:
                 with self.store.read() as session:
                     paths = [item.path for item in batch]
-                    seen_files, masks = known_files(session, source_id, paths), mask_blobs(session, source_id, paths)
+                    seen_files, masks = recorded_files(session, source_id, paths), mask_blobs(session, source_id, paths)
                 stored_blobs = [
                     (seen.sha256, seen.byte_size) for seen in seen_files.values() if seen.sha256 not in self.purged
                 ]

@@ -15,13 +15,13 @@ from sdlora.data.snapshot import load_snapshot
 from sdlora.store.image_store import ImageStore
 from sdlora.store.lineage import SnapshotRecord
 from sdlora.store.overview import (
-    Decided,
-    LikePair,
+    ImageOverride,
+    NearDuplicatePair,
     SourceFigures,
     caption_figures,
-    decided_by_people,
     licence_figures,
-    like_pairs,
+    list_overrides,
+    near_duplicate_pairs,
     size_figures,
     source_figures,
 )
@@ -64,13 +64,13 @@ class DataFacts:
     new: Sequence[ImageRecord]
     recaptioned: Sequence[Recaptioned]
     rejected: Mapping[str, Sequence[ImageRecord]]
-    pairs: Sequence[LikePair]
+    pairs: Sequence[NearDuplicatePair]
     files: Mapping[str, str]
     sizes: Mapping[tuple[int, int], int]
     caption_words: Mapping[int, int]
     sources: Sequence[SourceFigures]
     licences: Mapping[str, tuple[int, int]]
-    decided: Sequence[Decided]
+    decided: Sequence[ImageOverride]
     checks: Sequence[ListedCheck]
     weights: Mapping[float, int]
 
@@ -107,10 +107,10 @@ def gather_facts(store: ImageStore, config: DataConfig, snapshot_digest: str | N
     counts = store.counts()
     listed = list_checks(config)
     with store.read() as session:
-        pairs = like_pairs(session, NEAR, _MAX_PAIRS)
+        pairs = near_duplicate_pairs(session, NEAR, _MAX_PAIRS)
         named = {sha256 for pair in pairs for sha256 in (pair.kept, pair.left_out)}
         figures = size_figures(session), caption_figures(session), source_figures(session), licence_figures(session)
-        decided = decided_by_people(session, _MAX_DECISIONS)
+        decided = list_overrides(session, _MAX_DECISIONS)
     snapshot = now or before
     order = {check.name: position for position, check in enumerate(listed)}
     names = sorted(counts.rejected_by, key=lambda name: order.get(name, len(order)))

@@ -27,12 +27,12 @@ class RedactedUrl:
 class _Signature:
     """One service's way to sign addresses: recognised by some parameters, it owns all of these."""
 
-    by: frozenset[str]
+    markers: frozenset[str]
     names: frozenset[str] = frozenset()
     prefix: str = "\0"
 
     def owns(self, name: str) -> bool:
-        return name in self.by or name in self.names or name.startswith(self.prefix)
+        return name in self.markers or name in self.names or name.startswith(self.prefix)
 
 
 def _words(text: str) -> frozenset[str]:
@@ -62,7 +62,7 @@ _GRANTS = re.compile(
 )
 """Names of parameters that usually grant access, or change with what does."""
 
-_NAMES_A_FILE = re.compile(r"\.(avif|bmp|gif|heic|heif|jfif|jp2|jpe?g?|jxl|png|svg|tiff?|webp)$", re.I)
+_IMAGE_SUFFIX = re.compile(r"\.(avif|bmp|gif|heic|heif|jfif|jp2|jpe?g?|jxl|png|svg|tiff?|webp)$", re.I)
 
 
 def redacted_url(url: str) -> RedactedUrl:
@@ -78,18 +78,18 @@ def redacted_url(url: str) -> RedactedUrl:
         # Not httpx.URL: it rewrites what it reads (/a/../b, ä, :80), and a name that changes is fetched again.
         parts = urlsplit(url)
     except ValueError:  # not to be fetched either
-        bare = re.sub(r"//[^/]*@", "//", re.split("[?#]", url)[0])
-        return RedactedUrl(_marked(bare, url), _marked(bare, url))
-    kept, grants = _sorted(parts.query)
-    place = parts.netloc.rpartition("@")[2]
-    name = urlunsplit((parts.scheme, place, parts.path, "&".join(kept), ""))
+        unparsed = re.sub(r"//[^/]*@", "//", re.split("[?#]", url)[0])
+        return RedactedUrl(_with_digest(unparsed, url), _with_digest(unparsed, url))
+    kept, grants = _split_parameters(parts.query)
+    host = parts.netloc.rpartition("@")[2]
+    name = urlunsplit((parts.scheme, host, parts.path, "&".join(kept), ""))
     if not grants:
         return RedactedUrl(name, name)
-    marked = _marked(name, "&".join(grants))
-    return RedactedUrl(name if _NAMES_A_FILE.search(parts.path) else marked, marked)
+    marked = _with_digest(name, "&".join(grants))
+    return RedactedUrl(name if _IMAGE_SUFFIX.search(parts.path) else marked, marked)
 
 
-def _sorted(query: str) -> tuple[list[str], list[str]]:
+def _split_parameters(query: str) -> tuple[list[str], list[str]]:
     """The parameters to keep, and those that grant access in no known way; those of known signatures are gone."""
     fields = [(unquote_plus(field.partition("=")[0]).lower(), field) for field in query.split("&") if field]
     signatures = _signatures_in({name for name, _ in fields})
@@ -99,9 +99,9 @@ def _sorted(query: str) -> tuple[list[str], list[str]]:
 
 
 def _signatures_in(names: Collection[str]) -> list[_Signature]:
-    return [signature for signature in _SIGNATURES if signature.by.issubset(names)]
+    return [signature for signature in _SIGNATURES if signature.markers.issubset(names)]
 
 
-def _marked(name: str, secret: str) -> str:
+def _with_digest(name: str, secret: str) -> str:
     digest = hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()[:12]
     return f"{name}{'&' if '?' in name else '?'}secret=~{digest}"

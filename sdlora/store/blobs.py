@@ -42,7 +42,7 @@ class BlobStore:
             ) from error
         self._local = isinstance(self._fs, LocalFileSystem)
         # Together they name unfinished files as no other writer does.
-        self._writer, self._numbers = uuid.uuid4().hex, itertools.count()
+        self._writer, self._counter = uuid.uuid4().hex, itertools.count()
 
     def put(self, content: bytes) -> str:
         """Keep `content` and return its SHA-256; bytes that are there already are not written again.
@@ -53,7 +53,7 @@ class BlobStore:
         """
         sha256 = hashlib.sha256(content).hexdigest()
         if not self.has(sha256, len(content)):
-            with self._trouble(f"cannot take {len(content)} bytes more", missing_too=True):
+            with self._storage_errors(f"cannot take {len(content)} bytes more", convert_missing=True):
                 if self._local:
                     self._put_file(self._path(sha256), content)
                 else:
@@ -68,7 +68,7 @@ class BlobStore:
             StorageError: the place cannot be reached.
         """
         try:
-            with self._trouble(f"does not give the bytes of image {sha256}"):
+            with self._storage_errors(f"does not give the bytes of image {sha256}"):
                 content: bytes = self._fs.cat_file(self._path(sha256))
         except FileNotFoundError as error:
             raise DataError(f"{self.url} lacks the bytes of image {sha256}. {_COLLECT_AGAIN}") from error
@@ -79,7 +79,7 @@ class BlobStore:
     def has(self, sha256: str, byte_size: int) -> bool:
         """Whether a blob of this digest and size is there. A shorter one, left by a power cut, does not count."""
         try:
-            with self._trouble(f"does not tell whether it has image {sha256}"):
+            with self._storage_errors(f"does not tell whether it has image {sha256}"):
                 path = self._path(sha256)
                 # fsspec's own look at a file takes several times as long.
                 size: int = os.stat(path).st_size if self._local else self._fs.size(path)  # noqa: PTH116
@@ -108,11 +108,11 @@ class BlobStore:
         Raises:
             StorageError: it is there and stays there.
         """
-        with suppress(FileNotFoundError), self._trouble(f"keeps the bytes of image {sha256}"):
+        with suppress(FileNotFoundError), self._storage_errors(f"keeps the bytes of image {sha256}"):
             self._fs.rm_file(self._path(sha256))
 
     def _put_file(self, path: str, content: bytes) -> None:
-        partial = f"{self._root}/{_PARTIAL}/{self._writer}-{os.getpid()}-{next(self._numbers)}"
+        partial = f"{self._root}/{_PARTIAL}/{self._writer}-{os.getpid()}-{next(self._counter)}"
         try:
             try:
                 _write_file(partial, path, content)
@@ -126,18 +126,18 @@ class BlobStore:
             raise
 
     @contextmanager
-    def _trouble(self, what: str, *, missing_too: bool = False) -> Iterator[None]:
+    def _storage_errors(self, failure: str, *, convert_missing: bool = False) -> Iterator[None]:
         """Say what the place could not do. That a blob is not there is for the caller to judge; a folder is not."""
         try:
             yield
         except Exception as error:
             # Clients of object stores raise errors of their own beside OSError.
-            missing = isinstance(error, FileNotFoundError) and not missing_too
+            missing = isinstance(error, FileNotFoundError) and not convert_missing
             if missing or (self._local and not isinstance(error, OSError)):
                 raise
-            said = getattr(error, "strerror", None) or error
-            remedy = _FREE_SPACE if self._local else _REACH_IT
-            raise StorageError(f"{self.url} {what}: {said}. {remedy}") from error
+            message = getattr(error, "strerror", None) or error
+            remedy = _FREE_SPACE if self._local else _CHECK_SETTINGS
+            raise StorageError(f"{self.url} {failure}: {message}. {remedy}") from error
 
     def _path(self, sha256: str) -> str:
         return f"{self._root}/{sha256[:2]}/{sha256}"  # of the file system, which need not be this machine's
@@ -161,7 +161,7 @@ _COLLECT_AGAIN = "Collect its source again, or restore the folder from a backup.
 _FREE_SPACE = (
     "Free space there, make it writable, or point SDLORA_HOME at another disk; what was recorded before is intact."
 )
-_REACH_IT = (
+_CHECK_SETTINGS = (
     "Correct SDLORA_BLOBS_URL and the variables of its client, such as AWS_ENDPOINT_URL and AWS_ACCESS_KEY_ID, and run "
     "again; what was recorded before is intact."
 )

@@ -32,24 +32,28 @@ def execute_many(session: Session, statement: Insert | Update, rows: Sequence[Ro
     compiled = statement.compile(dialect=dialect, column_keys=columns, for_executemany=True)
     assert isinstance(compiled, SQLCompiler)
     converters = _converters(compiled, dialect)
-    common = {}
+    defaults = {}
     for column in compiled.insert_prefetch:
         assert isinstance(column.default, CallableColumnDefault)  # such as the time; the tables have no others
         value = column.default.arg(cast(Any, None))  # it has no use for the context
-        common[column.key] = converters[column.key](value) if column.key in converters else value
+        defaults[column.key] = converters[column.key](value) if column.key in converters else value
     converted = [name for name in rows[0] if name in converters]
-    whole = rows
-    if common or converted:
-        whole = [{**row, **common, **{name: converters[name](row[name]) for name in converted}} for row in rows]
+    complete_rows = rows
+    if defaults or converted:
+        complete_rows = [
+            {**row, **defaults, **{name: converters[name](row[name]) for name in converted}} for row in rows
+        ]
     if compiled.positional:
         names = compiled.positiontup or []
         values_of = itemgetter(*names) if len(names) > 1 else lambda row: (row[names[0]],)
-        connection.exec_driver_sql(compiled.string, [values_of(row) for row in whole])
+        connection.exec_driver_sql(compiled.string, [values_of(row) for row in complete_rows])
     else:
-        connection.exec_driver_sql(compiled.string, [dict(row) for row in whole])
+        connection.exec_driver_sql(compiled.string, [dict(row) for row in complete_rows])
 
 
 def _converters(compiled: SQLCompiler, dialect: Dialect) -> dict[str, Callable[[Any], Any]]:
     """What turns a value into the driver's, by its bound name; most types need nothing."""
-    found = {name: bound.type.dialect_impl(dialect).bind_processor(dialect) for name, bound in compiled.binds.items()}
-    return {name: convert for name, convert in found.items() if convert is not None}
+    processors = {
+        name: bound.type.dialect_impl(dialect).bind_processor(dialect) for name, bound in compiled.binds.items()
+    }
+    return {name: convert for name, convert in processors.items() if convert is not None}

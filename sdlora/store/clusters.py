@@ -24,21 +24,27 @@ SAME_DIFFERENCE = 20.0
 
 def same_as(session: Session, fingerprint_ids: Iterable[int]) -> dict[int, set[int]]:
     """The fingerprints that are the same as each of these, as far as they have been compared."""
-    found: dict[int, set[int]] = {one: set() for one in fingerprint_ids}
+    same: dict[int, set[int]] = {fingerprint_id: set() for fingerprint_id in fingerprint_ids}
     table = SimilarPairTable
-    for chunk in chunks(sorted(found)):
+    for chunk in chunks(sorted(same)):
         for own, other in ((table.first_id, table.second_id), (table.second_id, table.first_id)):
             statement = select(own, other).where(own.in_(chunk), table.difference < SAME_DIFFERENCE)
-            for one, member in session.connection().execute(statement):
-                found[one].add(member)
-    return found
+            for fingerprint_id, member in session.connection().execute(statement):
+                same[fingerprint_id].add(member)
+    return same
 
 
 def cluster_of(session: Session, fingerprint_id: int) -> set[int]:
     """All members of the clusters that this fingerprint belongs to, itself included; empty without a cluster."""
-    near = same_as(session, [fingerprint_id])[fingerprint_id]
-    around = same_as(session, near | {fingerprint_id})
-    return set().union(*(members | {first} for first, members in around.items() if len(members) >= MIN_MEMBERS))
+    direct = same_as(session, [fingerprint_id])[fingerprint_id]
+    members_by_id = same_as(session, direct | {fingerprint_id})
+    return set().union(
+        *(
+            members | {representative}
+            for representative, members in members_by_id.items()
+            if len(members) >= MIN_MEMBERS
+        )
+    )
 
 
 def pairs_of(fingerprint_ids: Iterable[int]) -> ColumnElement[bool]:

@@ -12,7 +12,7 @@ from sdlora.core.errors import DataError
 from sdlora.store.clusters import MIN_MEMBERS, cluster_of, pairs_of, same_as
 from sdlora.store.details import ImageDetails, image_details
 from sdlora.store.intake import chunks
-from sdlora.store.masks import forget_masks
+from sdlora.store.masks import delete_masks
 from sdlora.store.overrides import PERSON, PURGED, Override, add_override, overrides_of, withdraw_override
 from sdlora.store.queries import find_image
 from sdlora.store.tables import CaptionTable, FingerprintTable, ImageTable, SimilarPairTable
@@ -57,8 +57,8 @@ def undo_decision(session: Session, sha256: str, who: str) -> str:
         raise DataError(
             f"Image {image.sha256[:12]}: nobody has accepted or rejected it by hand, there is nothing to undo."
         )
-    nothing_yet = {"verdict": None, "rejected_by": None, "reason": None, "rules": None}
-    session.execute(update(ImageTable).where(ImageTable.id == image.id).values(nothing_yet))
+    undecided = {"verdict": None, "rejected_by": None, "reason": None, "rules": None}
+    session.execute(update(ImageTable).where(ImageTable.id == image.id).values(undecided))
     return image.sha256
 
 
@@ -89,37 +89,42 @@ def purge_image(session: Session, sha256: str, why: str, who: str) -> Purged:
     """
     details = image_details(session, sha256)
     image = _image(session, details.record.sha256)
-    known = overrides_of(session, [image.id]).get(image.id)
-    if known is not None and known.verdict == PURGED:
-        return Purged(details, known)
+    existing = overrides_of(session, [image.id]).get(image.id)
+    if existing is not None and existing.verdict == PURGED:
+        return Purged(details, existing)
     override = add_override(session, image.id, "purged", _reason(why), who)
     copies = _reject_copies(session, details, override)
-    masks = forget_masks(session, image.id)
+    masks = delete_masks(session, image.id)
     session.execute(delete(CaptionTable).where(CaptionTable.image_id == image.id))
     fingerprint_id = image.fingerprint_id
     image.fingerprint_id = None
     session.flush()
     if fingerprint_id is not None:
-        _forget_fingerprint(session, fingerprint_id)
+        _delete_fingerprint(session, fingerprint_id)
     _set_verdict(session, image.id, override)
     return Purged(details, override, copies, masks)
 
 
 def _reject_copies(session: Session, details: ImageDetails, purge: Override) -> tuple[str, ...]:
-    alike = [one.sha256 for one in details.similar]
-    own = select(ImageTable.fingerprint_id).where(ImageTable.sha256 == details.record.sha256)
-    fingerprint_id = session.scalars(own).one()
+    similar_shas = [image.sha256 for image in details.similar]
+    statement = select(ImageTable.fingerprint_id).where(ImageTable.sha256 == details.record.sha256)
+    fingerprint_id = session.scalars(statement).one()
     cluster = cluster_of(session, fingerprint_id) if fingerprint_id is not None else set()
     is_copy = ImageTable.rejected_by.in_(_COPY_CHECKS)
-    found: dict[int, ImageTable] = {}
-    for chunk in chunks(alike):
-        found |= {
-            one.id: one for one in session.scalars(select(ImageTable).where(ImageTable.sha256.in_(chunk), is_copy))
+    copies_by_id: dict[int, ImageTable] = {}
+    for chunk in chunks(similar_shas):
+        copies_by_id |= {
+            image.id: image
+            for image in session.scalars(select(ImageTable).where(ImageTable.sha256.in_(chunk), is_copy))
         }
-    for some in chunks(sorted(cluster)):
-        of_cluster = select(ImageTable).where(ImageTable.fingerprint_id.in_(some), is_copy)
-        found |= {one.id: one for one in session.scalars(of_cluster)}
-    copies = [found[image_id] for image_id in sorted(found) if found[image_id].sha256 != details.record.sha256]
+    for fingerprint_ids in chunks(sorted(cluster)):
+        of_cluster = select(ImageTable).where(ImageTable.fingerprint_id.in_(fingerprint_ids), is_copy)
+        copies_by_id |= {image.id: image for image in session.scalars(of_cluster)}
+    copies = [
+        copies_by_id[image_id]
+        for image_id in sorted(copies_by_id)
+        if copies_by_id[image_id].sha256 != details.record.sha256
+    ]
     for copy in copies:
         why = f"looks like image {details.record.sha256[:12]}, which was purged: {purge.why}"
         _set_verdict(session, copy.id, add_override(session, copy.id, "rejected", why, purge.who))
@@ -137,14 +142,14 @@ def _set_verdict(session: Session, image_id: int, override: Override) -> None:
     session.execute(update(ImageTable).where(ImageTable.id == image_id).values(values))
 
 
-def _forget_fingerprint(session: Session, fingerprint_id: int) -> None:
+def _delete_fingerprint(session: Session, fingerprint_id: int) -> None:
     """Remove what the pixels look like, unless another image shows the same ones."""
     if session.scalars(select(ImageTable.id).where(ImageTable.fingerprint_id == fingerprint_id).limit(1)).first():
         return
     same = same_as(session, [fingerprint_id])[fingerprint_id]
     # The members of its cluster have not been compared with each other: the next cleaning measures them again.
-    gone = [*same, fingerprint_id] if len(same) >= MIN_MEMBERS else [fingerprint_id]
-    for chunk in chunks(gone):
+    deleted = [*same, fingerprint_id] if len(same) >= MIN_MEMBERS else [fingerprint_id]
+    for chunk in chunks(deleted):
         session.execute(
             update(ImageTable).where(ImageTable.fingerprint_id.in_(chunk)).values(fingerprint_id=None, rules=None)
         )
@@ -158,7 +163,7 @@ def _image(session: Session, sha256: str) -> ImageTable:
 
 
 def _reason(why: str) -> str:
-    told = " ".join(why.split())
-    if not told:
+    reason = " ".join(why.split())
+    if not reason:
         raise DataError("--why is empty; expected the reason in a few words. It is kept with the decision.")
-    return told
+    return reason

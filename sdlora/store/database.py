@@ -68,7 +68,7 @@ class Database:
         return self.engine.execution_options(**_dialect(self.engine.url).WRITER)
 
 
-def open_database(place: Path | str) -> Database:
+def open_database(location: Path | str) -> Database:
     """Open or create the database and bring it to the newest schema; safe when several processes do so at once.
 
     Args:
@@ -78,16 +78,16 @@ def open_database(place: Path | str) -> Database:
         StorageError: it cannot be reached or written, is no database, or was made by a newer sdlora or by one from
             before the first release.
     """
-    url, name = _address(place)
+    url, name = _address(location)
     with _storage_errors(url, name):
-        if isinstance(place, Path):
-            place.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(location, Path):
+            location.parent.mkdir(parents=True, exist_ok=True)
         database = Database(_dialect(url).create(url), name)
         try:
             with database._reader.connect() as connection:
-                found = _revision(connection)
-            if found != SCHEMA_REVISION:
-                _refuse_development(found, name)
+                revision = _revision(connection)
+            if revision != SCHEMA_REVISION:
+                _refuse_development(revision, name)
                 _migrate(database)
         except BaseException:
             database.close()
@@ -95,11 +95,11 @@ def open_database(place: Path | str) -> Database:
     return database
 
 
-def _address(place: Path | str) -> tuple[URL, str]:
-    if isinstance(place, Path):
-        return URL.create("sqlite", database=str(place)), str(place)
+def _address(location: Path | str) -> tuple[URL, str]:
+    if isinstance(location, Path):
+        return URL.create("sqlite", database=str(location)), str(location)
     try:
-        url = make_url(place)
+        url = make_url(location)
     except ArgumentError:  # its own message would repeat the address, password and all
         raise StorageError(
             "SDLORA_DATABASE_URL is no address of a database; expected postgresql://user:password@host:5432/name."
@@ -126,8 +126,8 @@ def _storage_errors(url: URL, name: str) -> Iterator[None]:
         remedy = dialect.remedy(error)
         if remedy is None:
             raise
-        said = " ".join(str(error.orig).split())
-        raise StorageError(f"{name}: {said}. {remedy}") from error
+        message = " ".join(str(error.orig).split())
+        raise StorageError(f"{name}: {message}. {remedy}") from error
 
 
 def _revision(connection: Connection) -> str | None:

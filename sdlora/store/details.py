@@ -17,7 +17,7 @@ from sdlora.store.ratings import Rating, rating_history
 from sdlora.store.records import Caption, ImageRecord, Origin, Verdict
 from sdlora.store.tables import CaptionTable, CheckTable, GenerationTable, ImageTable, SimilarPairTable, SourceTable
 
-_MOST_SIMILAR = 20
+_MAX_SIMILAR = 20
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class CheckRecord:
 
 
 @dataclass(frozen=True)
-class Similar:
+class SimilarImage:
     """An image that looks alike, and by how much the two differ, in grey levels (0: the same pixels)."""
 
     sha256: str
@@ -52,7 +52,7 @@ class Similar:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class GenerationRecord:
     """How a model drew this image."""
 
     model_version: str
@@ -68,17 +68,22 @@ class ImageDetails:
     record: ImageRecord
     captions: tuple[SourcedCaption, ...]
     checks: tuple[CheckRecord, ...]
-    similar: tuple[Similar, ...]
+    similar: tuple[SimilarImage, ...]
     overrides: tuple[Override, ...]
     ratings: tuple[Rating, ...]
     mask: Mask | None
     appearances: tuple[Appearance, ...]
-    generations: tuple[Drawn, ...]
+    generations: tuple[GenerationRecord, ...]
 
     @property
     def trained_versions(self) -> tuple[TrainedVersion, ...]:
         """Versions that learnt from this image; those that only were measured on it are not among them."""
-        return tuple(version for one in self.appearances if one.split == "train" for version in one.snapshot.versions)
+        return tuple(
+            version
+            for appearance in self.appearances
+            if appearance.split == "train"
+            for version in appearance.snapshot.versions
+        )
 
 
 def image_details(session: Session, sha256: str) -> ImageDetails:
@@ -109,9 +114,11 @@ def _captions(session: Session, image_id: int, record: ImageRecord) -> tuple[Sou
         .where(CaptionTable.image_id == image_id)
         .order_by(SourceTable.name, CaptionTable.position, CaptionTable.text)
     )
-    said = [(Caption(text, cast("Origin", origin)), source) for text, origin, source in session.execute(statement)]
+    captions = [(Caption(text, cast("Origin", origin)), source) for text, origin, source in session.execute(statement)]
     counting = set(record.captions)
-    return tuple(SourcedCaption(one.text, one.origin, source, one.text in counting) for one, source in said)
+    return tuple(
+        SourcedCaption(caption.text, caption.origin, source, caption.text in counting) for caption, source in captions
+    )
 
 
 def _checks(session: Session, image_id: int) -> tuple[CheckRecord, ...]:
@@ -124,28 +131,28 @@ def _checks(session: Session, image_id: int) -> tuple[CheckRecord, ...]:
     )
 
 
-def _similar(session: Session, image: ImageTable) -> tuple[Similar, ...]:
+def _similar(session: Session, image: ImageTable) -> tuple[SimilarImage, ...]:
     if image.fingerprint_id is None:
         return ()
-    own = image.fingerprint_id
-    other = case((SimilarPairTable.first_id == own, SimilarPairTable.second_id), else_=SimilarPairTable.first_id)
+    own_id = image.fingerprint_id
+    other = case((SimilarPairTable.first_id == own_id, SimilarPairTable.second_id), else_=SimilarPairTable.first_id)
     pairs = session.execute(
         select(other, SimilarPairTable.difference)
-        .where(or_(SimilarPairTable.first_id == own, SimilarPairTable.second_id == own))
+        .where(or_(SimilarPairTable.first_id == own_id, SimilarPairTable.second_id == own_id))
         .order_by(SimilarPairTable.difference)
-        .limit(_MOST_SIMILAR)
+        .limit(_MAX_SIMILAR)
     )
-    differences: dict[int, float] = {own: 0.0, **{row[0]: row[1] for row in pairs}}
+    differences: dict[int, float] = {own_id: 0.0, **{row[0]: row[1] for row in pairs}}
     statement = select(ImageTable.sha256, ImageTable.fingerprint_id, ImageTable.verdict).where(
         ImageTable.fingerprint_id.in_(differences), ImageTable.id != image.id
     )
-    alike = [
-        Similar(sha256, differences[identity], cast("Verdict | None", verdict))
-        for sha256, identity, verdict in session.execute(statement)
+    similar = [
+        SimilarImage(sha256, differences[fingerprint_id], cast("Verdict | None", verdict))
+        for sha256, fingerprint_id, verdict in session.execute(statement)
     ]
-    return tuple(sorted(alike, key=lambda one: (one.difference, one.sha256))[:_MOST_SIMILAR])
+    return tuple(sorted(similar, key=lambda image: (image.difference, image.sha256))[:_MAX_SIMILAR])
 
 
-def _generations(session: Session, sha256: str) -> tuple[Drawn, ...]:
+def _generations(session: Session, sha256: str) -> tuple[GenerationRecord, ...]:
     rows = session.scalars(select(GenerationTable).where(GenerationTable.sha256 == sha256).order_by(GenerationTable.id))
-    return tuple(Drawn(row.model_version, row.prompt, row.seed, row.generated_at) for row in rows)
+    return tuple(GenerationRecord(row.model_version, row.prompt, row.seed, row.generated_at) for row in rows)

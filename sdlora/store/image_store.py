@@ -21,7 +21,7 @@ from sdlora.store.lineage import SnapshotRecord, find_snapshot, list_snapshots
 from sdlora.store.location import StoreLocation
 from sdlora.store.overrides import purged_reasons
 from sdlora.store.queries import count_images, find_image, list_images
-from sdlora.store.ratings import rate, take_back
+from sdlora.store.ratings import rate, undo_rating
 from sdlora.store.records import Caption, Counts, ImageRecord, Verdict
 from sdlora.store.tables import GenerationTable
 
@@ -90,8 +90,8 @@ class ImageStore:
         self.blobs.put(content)
         with self.write() as session:
             source_id = register_source(session, "by-hand", "by-hand")
-            said = tuple(Caption(text, "metadata") for text in dict.fromkeys(captions)) or None
-            seen = SeenFile(sha256, sha256, len(content), source=source, licence=licence, captions=said)
+            recorded_captions = tuple(Caption(text, "metadata") for text in dict.fromkeys(captions)) or None
+            seen = SeenFile(sha256, sha256, len(content), source=source, licence=licence, captions=recorded_captions)
             record_files(session, source_id, [seen])
         return sha256
 
@@ -144,11 +144,11 @@ class ImageStore:
             DataError: no image, or more than one, starts with these digits.
         """
         with self.write() as session:
-            full = find_image(session, sha256).sha256
+            full_sha256 = find_image(session, sha256).sha256
             texts = dict.fromkeys(" ".join(text.split()) for text in captions)
-            replace_edits(session, {full: [Caption(text, "edited") for text in texts if text]})
+            replace_edits(session, {full_sha256: [Caption(text, "edited") for text in texts if text]})
             session.expire_all()
-            return find_image(session, full)
+            return find_image(session, full_sha256)
 
     def details(self, sha256: str) -> ImageDetails:
         """All that is known of one image, by its SHA-256 or the first digits of it.
@@ -231,7 +231,7 @@ class ImageStore:
         with self.write() as session:
             return rate(session, sha256, stars, rater, why)
 
-    def take_rating_back(self, sha256: str, rater: str = "me") -> str:
+    def undo_rating(self, sha256: str, rater: str = "me") -> str:
         """Let a person have said nothing of an image; see `sdlora.store.ratings.take_back`."""
         with self.write() as session:
-            return take_back(session, sha256, rater)
+            return undo_rating(session, sha256, rater)

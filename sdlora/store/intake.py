@@ -18,7 +18,7 @@ from sdlora.store.tables import Base, CaptionTable, FileTable, ImageTable, Sourc
 
 T = TypeVar("T")
 
-CHUNK = 500
+ROWS_PER_STATEMENT = 500
 """Rows per statement: well below SQLite's limit of 32,766 bound values."""
 
 
@@ -47,7 +47,7 @@ class SeenFile:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedChanges:
     """What recording files changed: the SHA-256 of images that the database did not have; known ones with new words."""
 
     new: frozenset[str] = frozenset()
@@ -65,9 +65,9 @@ def find_source(session: Session, key: str) -> int | None:
     return session.scalars(select(SourceTable.id).where(SourceTable.key == key)).one_or_none()
 
 
-def known_files(session: Session, source_id: int, paths: Sequence[str]) -> dict[str, SeenFile]:
+def recorded_files(session: Session, source_id: int, paths: Sequence[str]) -> dict[str, SeenFile]:
     """Those of the files that this source showed before, by path."""
-    found: dict[str, SeenFile] = {}
+    files: dict[str, SeenFile] = {}
     for chunk in chunks(paths):
         statement = (
             select(
@@ -81,11 +81,11 @@ def known_files(session: Session, source_id: int, paths: Sequence[str]) -> dict[
             .join(ImageTable, ImageTable.id == FileTable.image_id)
             .where(FileTable.source_id == source_id, FileTable.path.in_(chunk))
         )
-        found.update((row[0], SeenFile(*row)) for row in session.execute(statement))
-    return found
+        files.update((row[0], SeenFile(*row)) for row in session.execute(statement))
+    return files
 
 
-def record_files(session: Session, source_id: int, files: Sequence[SeenFile]) -> Recorded:
+def record_files(session: Session, source_id: int, files: Sequence[SeenFile]) -> RecordedChanges:
     """Write the images, where they were seen, and what was said of them there; all or, if it fails, nothing."""
     shas = list(dict.fromkeys(file.sha256 for file in files))
     new = frozenset(shas) - image_ids(session, shas).keys()
@@ -103,7 +103,9 @@ def record_files(session: Session, source_id: int, files: Sequence[SeenFile]) ->
     }
     insert_or_ignore(session, ImageTable, [images[sha256] for sha256 in shas if sha256 in new])
     ids = image_ids(session, shas)
-    restated = _restated(session, source_id, [file for file in files if file.licence and file.sha256 not in new])
+    licence_updates = _licence_updates(
+        session, source_id, [file for file in files if file.licence and file.sha256 not in new]
+    )
     rows = [
         {
             "source_id": source_id,
@@ -118,13 +120,13 @@ def record_files(session: Session, source_id: int, files: Sequence[SeenFile]) ->
     ]
     insert_or_update(session, FileTable, rows, keys=("source_id", "path"))
     file_ids = _file_ids(session, source_id, [file.path for file in files])
-    said = {file_ids[file.path]: file for file in files if file.captions is not None}
-    changed = _replace_file_captions(session, source_id, said, ids)
+    captioned = {file_ids[file.path]: file for file in files if file.captions is not None}
+    changed = _replace_file_captions(session, source_id, captioned, ids)
     changed |= _replace_masks(session, files, file_ids)
-    _update_rights(session, restated)
-    changed |= {file.sha256 for file in restated}
-    _judge_again(session, [ids[sha256] for sha256 in changed - new])
-    return Recorded(new, frozenset(changed - new))
+    _update_licences(session, licence_updates)
+    changed |= {file.sha256 for file in licence_updates}
+    _reset_rules(session, [ids[sha256] for sha256 in changed - new])
+    return RecordedChanges(new, frozenset(changed - new))
 
 
 def replace_edits(session: Session, captions: Mapping[str, Sequence[Caption]]) -> None:
@@ -136,15 +138,15 @@ def replace_captions(session: Session, source_id: int | None, captions: Mapping[
     """Let `captions` (by SHA-256) be all that a source without files, or a person (None), says of those images."""
     ids = image_ids(session, list(captions))
     for chunk in chunks(list(ids.values())):
-        of_source = CaptionTable.source_id == source_id  # SQLAlchemy writes IS NULL for None
-        session.execute(delete(CaptionTable).where(CaptionTable.image_id.in_(chunk), of_source))
+        from_source = CaptionTable.source_id == source_id  # SQLAlchemy writes IS NULL for None
+        session.execute(delete(CaptionTable).where(CaptionTable.image_id.in_(chunk), from_source))
     rows = [
         _caption_row(ids[sha256], source_id, None, position, caption)
-        for sha256, listed in captions.items()
-        for position, caption in enumerate(listed)
+        for sha256, image_captions in captions.items()
+        for position, caption in enumerate(image_captions)
     ]
     insert_or_ignore(session, CaptionTable, rows)
-    _judge_again(session, list(ids.values()))
+    _reset_rules(session, list(ids.values()))
 
 
 def _replace_masks(session: Session, files: Sequence[SeenFile], file_ids: Mapping[str, int]) -> set[str]:
@@ -160,10 +162,10 @@ def _replace_file_captions(
     session: Session, source_id: int, files: Mapping[int, SeenFile], ids: Mapping[str, int]
 ) -> set[str]:
     """Let `files`, by their ids, say their captions and nothing else of their images; returns where that is news."""
-    said = _said_before(session, list(files))
+    recorded = _recorded_captions(session, list(files))
     changed = {}
     for file_id, file in files.items():
-        before = said.get((ids[file.sha256], file_id), [])
+        before = recorded.get((ids[file.sha256], file_id), [])
         if before != [(caption.text, caption.origin) for caption in file.captions or ()]:
             changed[file_id] = file
     for chunk in chunks(list(changed)):
@@ -180,18 +182,18 @@ def _replace_file_captions(
 
 
 def _file_ids(session: Session, source_id: int, paths: Sequence[str]) -> dict[str, int]:
-    found: dict[str, int] = {}
+    ids: dict[str, int] = {}
     for chunk in chunks(paths):
         statement = select(FileTable.path, FileTable.id).where(
             FileTable.source_id == source_id, FileTable.path.in_(chunk)
         )
-        found.update((path, file_id) for path, file_id in session.execute(statement))
-    return found
+        ids.update((path, file_id) for path, file_id in session.execute(statement))
+    return ids
 
 
-def _said_before(session: Session, file_ids: Sequence[int]) -> dict[tuple[int, int], list[tuple[str, str]]]:
+def _recorded_captions(session: Session, file_ids: Sequence[int]) -> dict[tuple[int, int], list[tuple[str, str]]]:
     """Captions by image and file, in their order."""
-    found: dict[tuple[int, int], list[tuple[str, str]]] = defaultdict(list)
+    captions: dict[tuple[int, int], list[tuple[str, str]]] = defaultdict(list)
     for chunk in chunks(file_ids):
         statement = (
             select(CaptionTable.image_id, CaptionTable.file_id, CaptionTable.text, CaptionTable.origin)
@@ -199,36 +201,36 @@ def _said_before(session: Session, file_ids: Sequence[int]) -> dict[tuple[int, i
             .order_by(CaptionTable.position)
         )
         for image_id, file_id, text, origin in session.execute(statement):
-            found[image_id, file_id].append((text, origin))
-    return found
+            captions[image_id, file_id].append((text, origin))
+    return captions
 
 
-def _restated(session: Session, source_id: int, files: Sequence[SeenFile]) -> list[SeenFile]:
+def _licence_updates(session: Session, source_id: int, files: Sequence[SeenFile]) -> list[SeenFile]:
     """Files that state another licence than is recorded, and may: theirs was recorded, or none was."""
     recorded: dict[str, str | None] = {}
     for chunk in chunks([file.sha256 for file in files]):
         statement = select(ImageTable.sha256, ImageTable.licence).where(ImageTable.sha256.in_(chunk))
         recorded.update((sha256, licence) for sha256, licence in session.execute(statement))
     differing = [file for file in files if file.licence != recorded[file.sha256]]
-    before = known_files(session, source_id, [file.path for file in differing])
+    previous = recorded_files(session, source_id, [file.path for file in differing])
     return [
         file
         for file in differing
-        if recorded[file.sha256] is None or (file.path in before and before[file.path].sha256 == file.sha256)
+        if recorded[file.sha256] is None or (file.path in previous and previous[file.path].sha256 == file.sha256)
     ]
 
 
-def _update_rights(session: Session, files: Sequence[SeenFile]) -> None:
+def _update_licences(session: Session, files: Sequence[SeenFile]) -> None:
     for file in files:
         values = {"licence": file.licence} | ({"source": file.source} if file.source else {})
         session.execute(update(ImageTable).where(ImageTable.sha256 == file.sha256).values(values))
 
 
-def _judge_again(session: Session, image_ids: Sequence[int]) -> None:
+def _reset_rules(session: Session, image_ids: Sequence[int]) -> None:
     """What is said of these images has changed, so a verdict that rests on it has to be found anew."""
     for chunk in chunks(image_ids):
-        decided = ImageTable.id.in_(chunk) & ImageTable.rules.is_not(None)
-        session.execute(update(ImageTable).where(decided).values(rules=None))
+        with_rules = ImageTable.id.in_(chunk) & ImageTable.rules.is_not(None)
+        session.execute(update(ImageTable).where(with_rules).values(rules=None))
 
 
 def _caption_row(
@@ -246,11 +248,11 @@ def _caption_row(
 
 def image_ids(session: Session, shas: Sequence[str]) -> dict[str, int]:
     """The database ids of those images that are in it, by SHA-256."""
-    found: dict[str, int] = {}
+    ids: dict[str, int] = {}
     for chunk in chunks(shas):
         statement = select(ImageTable.sha256, ImageTable.id).where(ImageTable.sha256.in_(chunk))
-        found.update((sha256, image_id) for sha256, image_id in session.execute(statement))
-    return found
+        ids.update((sha256, image_id) for sha256, image_id in session.execute(statement))
+    return ids
 
 
 def insert_or_ignore(session: Session, table: type[Base], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -264,14 +266,14 @@ def insert_or_update(
     """Insert the rows; where one with the same unique `keys` is there, it takes the new values. The last row counts."""
     if rows:
         # PostgreSQL refuses a statement that names the same key twice.
-        single = {tuple(row[key] for key in keys): row for row in rows}
+        unique_rows = {tuple(row[key] for key in keys): row for row in rows}
         statement = dialect_of(session).insert(table.__table__)
-        changed = {name: statement.excluded[name] for name in rows[0] if name not in keys}
-        statement = statement.on_conflict_do_update(index_elements=list(keys), set_=changed)
-        execute_many(session, statement, list(single.values()))
+        new_values = {name: statement.excluded[name] for name in rows[0] if name not in keys}
+        statement = statement.on_conflict_do_update(index_elements=list(keys), set_=new_values)
+        execute_many(session, statement, list(unique_rows.values()))
 
 
-def chunks(items: Sequence[T], size: int = CHUNK) -> Iterator[Sequence[T]]:
+def chunks(items: Sequence[T], size: int = ROWS_PER_STATEMENT) -> Iterator[Sequence[T]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 

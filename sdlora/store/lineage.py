@@ -68,7 +68,7 @@ def record_version(session: Session, name: str, number: int, adapter_digest: str
 
 def list_snapshots(session: Session, limit: int | None = None) -> tuple[SnapshotRecord, ...]:
     """Snapshots, the newest first."""
-    return _snapshots(session, _records().order_by(SnapshotTable.id.desc()).limit(limit))
+    return _snapshots(session, _select_snapshots().order_by(SnapshotTable.id.desc()).limit(limit))
 
 
 def find_snapshot(session: Session, digest: str) -> SnapshotRecord:
@@ -77,15 +77,15 @@ def find_snapshot(session: Session, digest: str) -> SnapshotRecord:
     Raises:
         DataError: there is none, or more than one.
     """
-    starts = SnapshotTable.digest.startswith(digest.lower(), autoescape=True)
-    found = _snapshots(session, _records().where(starts).limit(3))
-    if len(found) != 1 or not digest:
-        names = ", ".join(one.digest[:16] for one in found) or "none"
+    has_prefix = SnapshotTable.digest.startswith(digest.lower(), autoescape=True)
+    matches = _snapshots(session, _select_snapshots().where(has_prefix).limit(3))
+    if len(matches) != 1 or not digest:
+        names = ", ".join(snapshot.digest[:16] for snapshot in matches) or "none"
         raise DataError(
             f"Snapshot {digest!r}: expected the first digits of one snapshot's digest, found {names}. "
             "`sdlora snapshot list` shows them."
         )
-    return found[0]
+    return matches[0]
 
 
 def appearances_of(session: Session, image_id: int) -> tuple[Appearance, ...]:
@@ -100,15 +100,17 @@ def appearances_of(session: Session, image_id: int) -> tuple[Appearance, ...]:
         .where(SnapshotImageTable.image_id == image_id)
         .order_by(SnapshotImageTable.snapshot_id)
     ).all()
-    holding = select(SnapshotImageTable.snapshot_id).where(SnapshotImageTable.image_id == image_id)
-    snapshots = _snapshots(session, _records().where(SnapshotTable.id.in_(holding)).order_by(SnapshotTable.id))
+    snapshot_ids = select(SnapshotImageTable.snapshot_id).where(SnapshotImageTable.image_id == image_id)
+    snapshots = _snapshots(
+        session, _select_snapshots().where(SnapshotTable.id.in_(snapshot_ids)).order_by(SnapshotTable.id)
+    )
     return tuple(
         Appearance(snapshot, cast("Split", row.split), tuple(row.captions), row.weight or 1.0)
         for snapshot, row in zip(snapshots, rows, strict=True)
     )
 
 
-def _records() -> Select[tuple[SnapshotTable, str | None]]:
+def _select_snapshots() -> Select[tuple[SnapshotTable, str | None]]:
     parent = aliased(SnapshotTable)
     # The join may find no parent, which the column's own type does not say.
     digest = cast("InstrumentedAttribute[str | None]", parent.digest)

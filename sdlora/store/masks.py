@@ -29,22 +29,22 @@ class Mask:
 
 def replace_masks(session: Session, masks: Mapping[int, Mask | None]) -> set[int]:
     """Let these be the masks beside files, by file id (at most a chunk); returns the files of which that is news."""
-    if not any(masks.values()) and not _has_masks(session):
+    if not any(masks.values()) and not _any_masks(session):
         return set()
-    recorded = session.scalars(select(MaskTable).where(MaskTable.file_id.in_(masks)))
-    before = {row.file_id: _mask(row) for row in recorded}
+    rows = session.scalars(select(MaskTable).where(MaskTable.file_id.in_(masks)))
+    before = {row.file_id: _mask(row) for row in rows}
     changed = {file_id: mask for file_id, mask in masks.items() if mask != before.get(file_id)}
     if changed:
         session.execute(delete(MaskTable).where(MaskTable.file_id.in_(changed)))
-        rows = [{"file_id": file_id, **vars(mask)} for file_id, mask in changed.items() if mask]
-        if rows:
-            session.execute(insert(MaskTable), rows)
+        new_rows = [{"file_id": file_id, **vars(mask)} for file_id, mask in changed.items() if mask]
+        if new_rows:
+            session.execute(insert(MaskTable), new_rows)
     return set(changed)
 
 
 def masks_of(session: Session, image_ids: Sequence[int] | None = None) -> dict[int, Mask]:
     """Masks by image id, of these images (at most a chunk) or of all; of several the one beside the newest file."""
-    if not _has_masks(session):
+    if not _any_masks(session):
         return {}
     # By the id in `masks`, which has few rows, so that the many files are not gone through in their order.
     statement = select(FileTable.image_id, MaskTable).join(MaskTable).order_by(MaskTable.file_id)
@@ -55,28 +55,28 @@ def masks_of(session: Session, image_ids: Sequence[int] | None = None) -> dict[i
 
 def mask_blobs(session: Session, source_id: int, paths: Sequence[str]) -> dict[str, tuple[str, int]]:
     """SHA-256 and size of the masks beside these files of a source (at most a chunk), by the files' paths."""
-    if not _has_masks(session):
+    if not _any_masks(session):
         return {}
-    beside = select(FileTable.path, MaskTable.sha256, MaskTable.byte_size).join(MaskTable)
-    rows = session.execute(beside.where(FileTable.source_id == source_id, FileTable.path.in_(paths)))
+    statement = select(FileTable.path, MaskTable.sha256, MaskTable.byte_size).join(MaskTable)
+    rows = session.execute(statement.where(FileTable.source_id == source_id, FileTable.path.in_(paths)))
     return {path: (sha256, byte_size) for path, sha256, byte_size in rows if sha256 and byte_size is not None}
 
 
-def forget_masks(session: Session, image_id: int) -> tuple[str, ...]:
+def delete_masks(session: Session, image_id: int) -> tuple[str, ...]:
     """Remove what is recorded of an image's masks; returns the SHA-256 of bytes that no other image needs."""
-    own = session.scalars(_with_bytes().where(FileTable.image_id == image_id)).all()
+    image_masks = session.scalars(_masks_with_bytes().where(FileTable.image_id == image_id)).all()
     session.execute(delete(MaskTable).where(MaskTable.file_id.in_(_files_of(image_id))))
-    needed = set(session.scalars(_with_bytes().where(MaskTable.sha256.in_(own))))
-    needed |= set(session.scalars(select(ImageTable.sha256).where(ImageTable.sha256.in_(own))))
-    return tuple(sorted({sha256 for sha256 in own if sha256} - needed))
+    shared = set(session.scalars(_masks_with_bytes().where(MaskTable.sha256.in_(image_masks))))
+    shared |= set(session.scalars(select(ImageTable.sha256).where(ImageTable.sha256.in_(image_masks))))
+    return tuple(sorted({sha256 for sha256 in image_masks if sha256} - shared))
 
 
-def _has_masks(session: Session) -> bool:
+def _any_masks(session: Session) -> bool:
     """Most collections have none, and need not be searched for them."""
     return session.scalars(select(MaskTable.file_id).limit(1)).first() is not None
 
 
-def _with_bytes() -> Select[tuple[str | None]]:
+def _masks_with_bytes() -> Select[tuple[str | None]]:
     return select(MaskTable.sha256).join(FileTable).where(MaskTable.sha256.is_not(None))
 
 

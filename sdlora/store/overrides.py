@@ -18,14 +18,14 @@ PERSON = "person"
 PURGED = "purged"
 """Stands in `rejected_by` of an image whose bytes were taken down: it is a tombstone, and stays one."""
 
-Word = Literal["accepted", "rejected", "purged"]
+OverrideVerdict = Literal["accepted", "rejected", "purged"]
 
 
 @dataclass(frozen=True)
 class Override:
     """What a person decided of one image; the newest that is not withdrawn counts."""
 
-    verdict: Word
+    verdict: OverrideVerdict
     why: str
     who: str
     made_at: datetime
@@ -38,7 +38,7 @@ class Override:
         return f"{self.verdict} by {self.who} on {self.made_at:%Y-%m-%d}: {self.why}"
 
 
-def add_override(session: Session, image_id: int, verdict: Word, why: str, who: str) -> Override:
+def add_override(session: Session, image_id: int, verdict: OverrideVerdict, why: str, who: str) -> Override:
     """Let this word count for the image in place of an earlier one. `session` holds the write lock."""
     withdraw_override(session, image_id, who)
     row = OverrideTable(image_id=image_id, verdict=verdict, why=why, who=who)
@@ -49,19 +49,19 @@ def add_override(session: Session, image_id: int, verdict: Word, why: str, who: 
 
 def withdraw_override(session: Session, image_id: int, who: str) -> bool:
     """Let the checks decide over the image again; returns whether a person's word counted until now."""
-    counting = (OverrideTable.image_id == image_id) & OverrideTable.withdrawn_at.is_(None)
-    found = session.scalars(select(OverrideTable.id).where(counting)).all()
-    session.execute(update(OverrideTable).where(counting).values(withdrawn_at=utc_now(), withdrawn_by=who))
-    return bool(found)
+    is_active = (OverrideTable.image_id == image_id) & OverrideTable.withdrawn_at.is_(None)
+    override_ids = session.scalars(select(OverrideTable.id).where(is_active)).all()
+    session.execute(update(OverrideTable).where(is_active).values(withdrawn_at=utc_now(), withdrawn_by=who))
+    return bool(override_ids)
 
 
 def overrides_of(session: Session, image_ids: Sequence[int]) -> Mapping[int, Override]:
     """The overrides that count for these images, by image id."""
-    found: dict[int, Override] = {}
+    overrides: dict[int, Override] = {}
     for chunk in chunks(image_ids):
         statement = select(OverrideTable).where(OverrideTable.image_id.in_(chunk), OverrideTable.withdrawn_at.is_(None))
-        found.update((row.image_id, _override(row)) for row in session.scalars(statement))
-    return found
+        overrides.update((row.image_id, _override(row)) for row in session.scalars(statement))
+    return overrides
 
 
 def override_history(session: Session, image_id: int) -> tuple[Override, ...]:
@@ -72,13 +72,13 @@ def override_history(session: Session, image_id: int) -> tuple[Override, ...]:
 
 def purged_reasons(session: Session, shas: Sequence[str]) -> dict[str, str]:
     """Those of these images that were taken down, and why, by SHA-256: their bytes must not come back."""
-    found: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for chunk in chunks(shas):
         statement = select(ImageTable.sha256, ImageTable.reason).where(
             ImageTable.sha256.in_(chunk), ImageTable.rejected_by == PURGED
         )
-        found.update((sha256, reason or PURGED) for sha256, reason in session.execute(statement))
-    return found
+        reasons.update((sha256, reason or PURGED) for sha256, reason in session.execute(statement))
+    return reasons
 
 
 def tombstones(session: Session) -> dict[str, str]:
@@ -90,5 +90,5 @@ def tombstones(session: Session) -> dict[str, str]:
 
 
 def _override(row: OverrideTable) -> Override:
-    verdict = cast("Word", row.verdict)
+    verdict = cast("OverrideVerdict", row.verdict)
     return Override(verdict, row.why, row.who, row.made_at, row.withdrawn_at, row.withdrawn_by)

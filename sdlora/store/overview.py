@@ -9,7 +9,7 @@ from sqlalchemy import Integer, case, func, or_, select
 from sqlalchemy import cast as as_type
 from sqlalchemy.orm import Session, aliased
 
-from sdlora.store.overrides import Override, Word
+from sdlora.store.overrides import Override, OverrideVerdict
 from sdlora.store.tables import CaptionTable, FileTable, ImageTable, OverrideTable, SimilarPairTable, SourceTable
 
 UNKNOWN = "not stated"
@@ -28,7 +28,7 @@ class SourceFigures:
 
 
 @dataclass(frozen=True)
-class LikePair:
+class NearDuplicatePair:
     """A near duplicate and the image that is kept instead, and by how much they differ, in grey levels."""
 
     kept: str
@@ -37,7 +37,7 @@ class LikePair:
 
 
 @dataclass(frozen=True)
-class Decided:
+class ImageOverride:
     """A person's decision that counts, and the image it is about."""
 
     sha256: str
@@ -46,19 +46,19 @@ class Decided:
 
 def source_figures(session: Session) -> tuple[SourceFigures, ...]:
     """Every source by what it brought, the largest first."""
-    seen = select(FileTable.source_id, FileTable.image_id, func.count().label("files"))
-    seen_once = seen.group_by(FileTable.source_id, FileTable.image_id).subquery()
+    files = select(FileTable.source_id, FileTable.image_id, func.count().label("files"))
+    files_of_image = files.group_by(FileTable.source_id, FileTable.image_id).subquery()
     rejected = case((ImageTable.verdict == "rejected", 1), else_=0)
     statement = (
         select(
             SourceTable.name,
-            func.sum(seen_once.c.files),
+            func.sum(files_of_image.c.files),
             func.count(),
             func.sum(case((_ACCEPTED, 1), else_=0)),
             func.sum(rejected),
         )
-        .join(seen_once, seen_once.c.source_id == SourceTable.id)
-        .join(ImageTable, ImageTable.id == seen_once.c.image_id)
+        .join(files_of_image, files_of_image.c.source_id == SourceTable.id)
+        .join(ImageTable, ImageTable.id == files_of_image.c.image_id)
         .group_by(SourceTable.id, SourceTable.name)
         .order_by(func.count().desc(), SourceTable.name)
     )
@@ -70,7 +70,10 @@ def licence_figures(session: Session) -> dict[str, tuple[int, int]]:
     licence = func.coalesce(ImageTable.licence, UNKNOWN)
     accepted, rejected = (case((ImageTable.verdict == verdict, 1), else_=0) for verdict in ("accepted", "rejected"))
     statement = select(licence, func.sum(accepted), func.sum(rejected)).group_by(licence).order_by(func.count().desc())
-    return {name: (int(kept), int(left)) for name, kept, left in session.execute(statement)}
+    return {
+        name: (int(accepted_count), int(rejected_count))
+        for name, accepted_count, rejected_count in session.execute(statement)
+    }
 
 
 def size_figures(session: Session) -> dict[tuple[int, int], int]:
@@ -86,42 +89,42 @@ def size_figures(session: Session) -> dict[tuple[int, int], int]:
 def caption_figures(session: Session) -> dict[int, int]:
     """Captions of accepted images by their number of words; 0 stands for images without any caption."""
     words = func.length(CaptionTable.text) - func.length(func.replace(CaptionTable.text, " ", "")) + 1
-    number = as_type(words, Integer)
+    word_count = as_type(words, Integer)
     statement = (
-        select(number, func.count())
+        select(word_count, func.count())
         .join(ImageTable, ImageTable.id == CaptionTable.image_id)
         .where(_ACCEPTED)
-        .group_by(number)
+        .group_by(word_count)
     )
-    found = {int(count_of_words): count for count_of_words, count in session.execute(statement)}
-    silent = select(func.count()).select_from(ImageTable).where(_ACCEPTED, ~ImageTable.captions.any())
-    without = session.scalar(silent) or 0
-    return ({0: without} if without else {}) | found
+    counts = {int(words_per_caption): count for words_per_caption, count in session.execute(statement)}
+    uncaptioned = select(func.count()).select_from(ImageTable).where(_ACCEPTED, ~ImageTable.captions.any())
+    uncaptioned_count = session.scalar(uncaptioned) or 0
+    return ({0: uncaptioned_count} if uncaptioned_count else {}) | counts
 
 
-def like_pairs(session: Session, check: str, limit: int) -> tuple[LikePair, ...]:
+def near_duplicate_pairs(session: Session, check: str, limit: int) -> tuple[NearDuplicatePair, ...]:
     """Images that `check` turned down as near duplicates, each beside the kept image that is nearest to it."""
     kept, left_out = aliased(ImageTable), aliased(ImageTable)
-    first, second = SimilarPairTable.first_id, SimilarPairTable.second_id
-    joined = or_(
-        (left_out.fingerprint_id == first) & (kept.fingerprint_id == second),
-        (left_out.fingerprint_id == second) & (kept.fingerprint_id == first),
+    first_id, second_id = SimilarPairTable.first_id, SimilarPairTable.second_id
+    is_other_side = or_(
+        (left_out.fingerprint_id == first_id) & (kept.fingerprint_id == second_id),
+        (left_out.fingerprint_id == second_id) & (kept.fingerprint_id == first_id),
     )
     statement = (
         select(left_out.id, kept.sha256, left_out.sha256, SimilarPairTable.difference)
-        .join(SimilarPairTable, (left_out.fingerprint_id == first) | (left_out.fingerprint_id == second))
-        .join(kept, joined)
+        .join(SimilarPairTable, (left_out.fingerprint_id == first_id) | (left_out.fingerprint_id == second_id))
+        .join(kept, is_other_side)
         .where(left_out.rejected_by == check, kept.verdict == "accepted")
         .order_by(SimilarPairTable.difference.desc(), left_out.id)
         .limit(4 * limit)
     )
-    nearest: dict[int, LikePair] = {}
+    nearest: dict[int, NearDuplicatePair] = {}
     for image_id, kept_sha256, sha256, difference in session.execute(statement):
-        nearest[image_id] = LikePair(kept_sha256, sha256, difference)  # the smallest difference comes last
+        nearest[image_id] = NearDuplicatePair(kept_sha256, sha256, difference)  # the smallest difference comes last
     return tuple(sorted(nearest.values(), key=lambda pair: -pair.difference)[:limit])
 
 
-def decided_by_people(session: Session, limit: int) -> tuple[Decided, ...]:
+def list_overrides(session: Session, limit: int) -> tuple[ImageOverride, ...]:
     """The decisions of people that count today, the newest first."""
     statement = (
         select(OverrideTable, ImageTable.sha256)
@@ -131,6 +134,6 @@ def decided_by_people(session: Session, limit: int) -> tuple[Decided, ...]:
         .limit(limit)
     )
     return tuple(
-        Decided(sha256, Override(cast("Word", row.verdict), row.why, row.who, row.made_at))
+        ImageOverride(sha256, Override(cast("OverrideVerdict", row.verdict), row.why, row.who, row.made_at))
         for row, sha256 in session.execute(statement)
     )

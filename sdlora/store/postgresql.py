@@ -40,19 +40,19 @@ class Postgresql:
     @classmethod
     def remedy(cls, error: SQLAlchemyError) -> str | None:
         """What a person can do about it; None if it is a defect of ours."""
-        said = str(getattr(error, "orig", error))
+        message = str(getattr(error, "orig", error))
         if isinstance(error, IntegrityError | DataError):
             return None
-        if "lock timeout" in said:
+        if "lock timeout" in message:
             return f"Another process has written for {_WAIT_SECONDS} seconds; end it and try again."
-        if "permission denied" in said or "read-only" in said:
+        if "permission denied" in message or "read-only" in message:
             return "Give the account of SDLORA_DATABASE_URL the right to create tables and to write there."
-        if "password" in said or "authentication" in said or "does not exist" in said:
+        if "password" in message or "authentication" in message or "does not exist" in message:
             return "Correct user, password and database name in SDLORA_DATABASE_URL."
         if isinstance(error, ProgrammingError):
             return None
         if isinstance(error, OperationalError):
-            if "disk" in said or "space" in said:
+            if "disk" in message or "space" in message:
                 return cls.FREE_SPACE
             return "Start the server, or correct SDLORA_DATABASE_URL; what was recorded before is intact."
         return None

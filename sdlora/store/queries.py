@@ -45,14 +45,14 @@ def find_image(session: Session, sha256: str) -> ImageRecord:
         DataError: there is none, or more than one.
     """
     statement = select(ImageTable).where(ImageTable.sha256.startswith(sha256.lower(), autoescape=True)).limit(3)
-    found = _records(session, statement)
-    if len(found) != 1 or not sha256:
-        names = ", ".join(image.sha256[:16] for image in found) or "none"
+    images = _records(session, statement)
+    if len(images) != 1 or not sha256:
+        names = ", ".join(image.sha256[:16] for image in images) or "none"
         raise DataError(
             f"Image {sha256!r}: expected the first digits of one image's SHA-256, found {names}. "
             "`sdlora images` lists them."
         )
-    return found[0]
+    return images[0]
 
 
 def count_images(session: Session) -> Counts:
@@ -76,7 +76,7 @@ def captions_of(session: Session, image_ids: Sequence[int]) -> dict[int, tuple[s
 
     Sources speak in the order of their names, their files by path, each in its own order: the same on every machine.
     """
-    found: dict[int, list[Caption]] = {}
+    recorded: dict[int, list[Caption]] = {}
     for chunk in chunks(image_ids):
         statement = (
             select(CaptionTable.image_id, CaptionTable.text, CaptionTable.origin)
@@ -86,8 +86,8 @@ def captions_of(session: Session, image_ids: Sequence[int]) -> dict[int, tuple[s
             .order_by(CaptionTable.image_id, SourceTable.name, FileTable.path, CaptionTable.position, CaptionTable.text)
         )
         for image_id, text, origin in session.execute(statement):
-            found.setdefault(image_id, []).append(Caption(text, cast("Origin", origin)))
-    return {image_id: prevailing_captions(captions) for image_id, captions in found.items()}
+            recorded.setdefault(image_id, []).append(Caption(text, cast("Origin", origin)))
+    return {image_id: prevailing_captions(captions) for image_id, captions in recorded.items()}
 
 
 def _records(session: Session, statement: Select[tuple[ImageTable]]) -> list[ImageRecord]:

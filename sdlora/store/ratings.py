@@ -50,19 +50,19 @@ def rate(session: Session, sha256: str, stars: int, rater: str, why: str = "") -
     """
     if not MIN_STARS <= stars <= MAX_STARS:
         raise DataError(f"stars = {stars}: expected {MIN_STARS} to {MAX_STARS}.")
-    full = _find(session, sha256)
+    full = _find_sha256(session, sha256)
     withdraw_rating(session, full, rater)
     session.add(RatingTable(sha256=full, rater=rater, stars=stars, why=" ".join(why.split()) or None))
     return full
 
 
-def take_back(session: Session, sha256: str, rater: str) -> str:
+def undo_rating(session: Session, sha256: str, rater: str) -> str:
     """Let the rater have said nothing of an image; the word stays in its history. Returns the whole SHA-256.
 
     Raises:
         DataError: no such image, or this person has not rated it.
     """
-    full = _find(session, sha256)
+    full = _find_sha256(session, sha256)
     if not withdraw_rating(session, full, rater):
         raise DataError(f"Image {full[:12]}: {rater} has not rated it, there is nothing to take back (--by).")
     return full
@@ -70,10 +70,10 @@ def take_back(session: Session, sha256: str, rater: str) -> str:
 
 def withdraw_rating(session: Session, sha256: str, rater: str) -> bool:
     """Let a rating count no longer; returns whether there was one."""
-    counting = (RatingTable.sha256 == sha256) & (RatingTable.rater == rater) & RatingTable.withdrawn_at.is_(None)
-    found = session.scalars(select(RatingTable.id).where(counting)).all()
-    session.execute(update(RatingTable).where(counting).values(withdrawn_at=utc_now()))
-    return bool(found)
+    is_active = (RatingTable.sha256 == sha256) & (RatingTable.rater == rater) & RatingTable.withdrawn_at.is_(None)
+    rating_ids = session.scalars(select(RatingTable.id).where(is_active)).all()
+    session.execute(update(RatingTable).where(is_active).values(withdrawn_at=utc_now()))
+    return bool(rating_ids)
 
 
 def rating_history(session: Session, sha256: str) -> tuple[Rating, ...]:
@@ -112,25 +112,25 @@ def liked_generations(session: Session, min_stars: float, model_version: str | N
     ]
 
 
-def _find(session: Session, digits: str) -> str:
+def _find_sha256(session: Session, prefix: str) -> str:
     """The whole SHA-256 of the image, collected or only drawn, that starts with these digits."""
-    found: Sequence[str] = ()
-    if digits:
-        both = union(
+    matches: Sequence[str] = ()
+    if prefix:
+        statement = union(
             *(
                 select(table.sha256)
-                .where(table.sha256.startswith(digits.lower(), autoescape=True))
+                .where(table.sha256.startswith(prefix.lower(), autoescape=True))
                 .limit(3)
                 .subquery()
                 .select()
                 for table in (ImageTable, GenerationTable)
             )
         )
-        found = session.execute(both).scalars().all()
-    if len(found) != 1:
-        names = ", ".join(sorted(sha256[:16] for sha256 in found)) or "none"
-        raise DataError(f"Image {digits!r}: expected the first digits of one image's SHA-256, found {names}.")
-    purged = purged_reasons(session, found)
+        matches = session.execute(statement).scalars().all()
+    if len(matches) != 1:
+        names = ", ".join(sorted(sha256[:16] for sha256 in matches)) or "none"
+        raise DataError(f"Image {prefix!r}: expected the first digits of one image's SHA-256, found {names}.")
+    purged = purged_reasons(session, matches)
     if purged:
-        raise DataError(f"Image {found[0][:12]} was {purged[found[0]]}. It cannot be rated.")
-    return found[0]
+        raise DataError(f"Image {matches[0][:12]} was {purged[matches[0]]}. It cannot be rated.")
+    return matches[0]

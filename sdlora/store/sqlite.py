@@ -34,10 +34,10 @@ class Sqlite:
         """What a person can do about it; None if it is a defect of ours."""
         if not isinstance(error.orig, sqlite3.DatabaseError) or isinstance(error.orig, sqlite3.IntegrityError):
             return None
-        said = str(error.orig)
-        if "not a database" in said or "malformed" in said:
+        message = str(error.orig)
+        if "not a database" in message or "malformed" in message:
             return "The file is damaged: put a backup in its place, or move it away and collect the sources again."
-        if "locked" in said:
+        if "locked" in message:
             return f"Another process has held the database for {_BUSY_SECONDS:.0f} seconds; end it and try again."
         return cls.FREE_SPACE
 

@@ -152,7 +152,7 @@ def _clean_in_portions(
         with pytest.MonkeyPatch.context() as patch, new_store() as store:
             if len(portions) > 1:
                 patch.setattr(clusters, "MIN_MEMBERS", min_members)  # in the one pass every pair is compared
-                patch.setattr(cleaning, "CHUNK", portion)
+                patch.setattr(cleaning, "ROWS_PER_STATEMENT", portion)
                 patch.setattr(cleaning, "_IMAGES_PER_WINDOW", 3 * portion)
             start = 0
             for number, end in enumerate(portions):

@@ -28,7 +28,7 @@ from pathlib import Path
 from sdlora.data.config import DataConfig
 from sdlora.data import clean as cleaning
 from sdlora.store.image_store import ImageStore
-cleaning.CHUNK = cleaning._IMAGES_PER_BATCH = 8
+cleaning.ROWS_PER_STATEMENT = cleaning._IMAGES_PER_BATCH = 8
 print("begin", flush=True)
 with ImageStore.open(Path(sys.argv[1])) as store:
     cleaning.clean(store, DataConfig())

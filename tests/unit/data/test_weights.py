@@ -94,6 +94,6 @@ def test_ratings_multiply_the_repeats_and_can_be_taken_back(store: ImageStore, f
     assert after.digest != before.digest
     only_repeats = CONFIG.model_copy(update={"weight_by": ("repeats",)})
     assert make_snapshot(store, only_repeats) == before
-    store.take_rating_back(liked, "ana")
-    store.take_rating_back(disliked, "ana")
+    store.undo_rating(liked, "ana")
+    store.undo_rating(disliked, "ana")
     assert make_snapshot(store, CONFIG) == before

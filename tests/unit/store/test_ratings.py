@@ -30,12 +30,12 @@ def test_any_image_can_be_rated_by_its_first_digits_and_the_newest_word_of_each_
 def test_a_rating_taken_back_counts_no_longer_and_stays_in_the_history(store: ImageStore) -> None:
     sha256 = store.add_image(b"bytes")
     store.rate(sha256, 5, "ana")
-    store.take_rating_back(sha256, "ana")
+    store.undo_rating(sha256, "ana")
     with store.read() as session:
         assert mean_stars(session) == {}
     assert [one.withdrawn_at is None for one in store.details(sha256).ratings] == [False]
     with pytest.raises(DataError, match="ana has not rated it"):
-        store.take_rating_back(sha256, "ana")
+        store.undo_rating(sha256, "ana")
 
 
 def test_what_cannot_be_rated_is_refused_with_the_reason(store: ImageStore) -> None:
