@@ -25,7 +25,7 @@ def reconcile_history(registry: Registry, store: ImageStore, style: str) -> Cham
     MLflow.
     """
     while True:
-        history = _history(store, style)
+        history = _read_history(store, style)
         alias, synced_entries = alias_state(registry, style)
         if synced_entries < history.length and registry.holds(style, history.champion):
             return sync_mlflow(registry, store, style)
@@ -43,10 +43,10 @@ def reconcile_history(registry: Registry, store: ImageStore, style: str) -> Cham
 
 def sync_mlflow(registry: Registry, store: ImageStore, style: str) -> ChampionHistory:
     """Let MLflow show what the rows say; again if another process adds one meanwhile, so that the newest row wins."""
-    history = _history(store, style)
+    history = _read_history(store, style)
     while True:
         sync_history(registry, history)
-        newest = _history(store, style)
+        newest = _read_history(store, style)
         if newest.length == history.length:
             return history
         history = newest
@@ -60,7 +60,7 @@ def registered_opponent(registry: Registry, history: ChampionHistory, run_digest
     )
 
 
-def _history(store: ImageStore, style: str) -> ChampionHistory:
+def _read_history(store: ImageStore, style: str) -> ChampionHistory:
     with store.read() as session:
         return champion_history(session, style)
 

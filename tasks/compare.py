@@ -178,7 +178,7 @@ def compare_trained(
         )
         page = write_comparison_page(folder, comparison, settings.name)
         record.log_files(page, folder / COMPARISON_GRID, folder / "comparison.json")
-        link = Link("The comparison with its pictures", record.page.whole(record.page.file(page.name)), page)
+        link = Link("The comparison with its pictures", record.page.absolute_url(record.page.file(page.name)), page)
         for one in comparison.contenders:
             record.log_summary({f"{one.name}.{name}": value.value for name, value in one.metrics.items()})
     rows = [*quality_rows(comparison), *cost_rows(comparison)]

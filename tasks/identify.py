@@ -41,7 +41,7 @@ def find_release(run: RunRef, name: str, home: Path) -> Release | None:
     page = registry.run_page(version)
     links = [
         Link(f"Version {version.number} in MLflow", registry.page_of(version), None),
-        Link("Report", page.whole(page.file(REPORT)) if page else None, release.report),
+        Link("Report", page.absolute_url(page.file(REPORT)) if page else None, release.report),
     ]
     create_markdown_artifact(
         nothing_new_page(title, release.reasons, links), key="result", description=f"Nothing new: {title} stands"

@@ -62,7 +62,7 @@ def publish(
     """
     report = task_progress()
     registry = Registry(home)
-    champion = _unchanged_champion(registry, config.name, duel, run, home)
+    champion = _check_champion(registry, config.name, duel, run, home)
     number = registry.number_of(config.name, candidate.digest)
     with tracked_run(home, config.name, run.folder, {}, {}) as tracked:
         record = _record(tracked, number, base, candidate, snapshot, duel, decision, config, run, home)
@@ -73,12 +73,12 @@ def publish(
             config.name,
             release_folder,
             base.folder,
-            noted=_notes(base, candidate, snapshot, duel, config),
-            shown=_tags(base, snapshot, duel),
+            notes=_notes(base, candidate, snapshot, duel, config),
+            tags=_tags(base, snapshot, duel),
             run_id=tracked.run_id,
         )
         report("publish", 2, 3)
-        scored = _scored(version.number, candidate, snapshot, duel)
+        scored = _scored_version(version.number, candidate, snapshot, duel)
         with ImageStore.open(home) as store:
             with store.write() as session:
                 record_version(session, config.name, version.number, candidate.digest, snapshot.digest)
@@ -99,12 +99,12 @@ def publish(
         run=run,
     )
     links = [
-        Link("Report", page.whole(page.file(REPORT)), release.report),
+        Link("Report", page.absolute_url(page.file(REPORT)), release.report),
         Link(f"Version {version.number} in MLflow", registry.page_of(version), None),
-        Link("Curves and settings", page.whole(page.route), None),
-        *([Link("Images", page.whole(page.file(data_page)), release.data_page)] if data_page else []),
+        Link("Curves and settings", page.absolute_url(page.route), None),
+        *([Link("Images", page.absolute_url(page.file(data_page)), release.data_page)] if data_page else []),
     ]
-    _show(release, record, links)
+    _show_result(release, record, links)
     return release
 
 
@@ -122,7 +122,7 @@ def _log_evidence(tracked: TrackedRun, record: VersionRecord, run: RunRef, snaps
     return logged_data_page(snapshot.digest)
 
 
-def _show(release: Release, record: VersionRecord, links: Sequence[Link]) -> None:
+def _show_result(release: Release, record: VersionRecord, links: Sequence[Link]) -> None:
     """Say in the run's log and on its page what came of it, and where to look."""
     title, log = f"{release.name} version {release.version}", run_log()
     log.info("%s: %s", record.verdict, title)
@@ -133,13 +133,13 @@ def _show(release: Release, record: VersionRecord, links: Sequence[Link]) -> Non
     create_markdown_artifact(page, key="result", description=f"{record.verdict}: {title}")
 
 
-def _unchanged_champion(registry: Registry, name: str, duel: Duel, run: RunRef, home: Path) -> int | None:
+def _check_champion(registry: Registry, name: str, duel: Duel, run: RunRef, home: Path) -> int | None:
     """The champion's number, if the duel was fought against it; the row of the decision is written only if it stays."""
     with ImageStore.open(home) as store:
         history = reconcile_history(registry, store, name)
     opponent = registered_opponent(registry, history, run.digest)
-    found = opponent.tags["adapter_digest"] if opponent else None
-    if found != duel.champion_digest:
+    opponent_digest = opponent.tags["adapter_digest"] if opponent else None
+    if opponent_digest != duel.champion_digest:
         raise EvaluationError(
             f"The champion of {name!r} changed while the duel was fought, so its outcome says nothing about the new "
             "one. Run again: only the duel is repeated."
@@ -147,10 +147,10 @@ def _unchanged_champion(registry: Registry, name: str, duel: Duel, run: RunRef, 
     return history.champion.number if history.champion else None
 
 
-def _scored(number: int, candidate: AdapterRef, snapshot: SnapshotRef, duel: Duel) -> ScoredVersion:
+def _scored_version(number: int, candidate: AdapterRef, snapshot: SnapshotRef, duel: Duel) -> ScoredVersion:
     values = {
-        who: scores.metrics[LEADING_METRIC].value
-        for who, scores in duel.scores.items()
+        contestant: scores.metrics[LEADING_METRIC].value
+        for contestant, scores in duel.scores.items()
         if LEADING_METRIC in scores.metrics
     }
     return ScoredVersion(
@@ -197,8 +197,8 @@ def _tags(base: BaseModelRef, snapshot: SnapshotRef, duel: Duel) -> dict[str, st
     }
 
 
-def _kid(duel: Duel, who: Contestant) -> str:
-    estimate = duel.scores[who].metrics.get("kid") if who in duel.scores else None
+def _kid(duel: Duel, contestant: Contestant) -> str:
+    estimate = duel.scores[contestant].metrics.get("kid") if contestant in duel.scores else None
     return METRICS["kid"].number(estimate.value) if estimate else "missing"
 
 
@@ -238,10 +238,10 @@ def _record(
 
 def _scores(duel: Duel) -> dict[str, float]:
     """The few scores that people sort runs by; duel.json has all, with their intervals."""
-    found = {
-        f"{who}/{name}": duel.scores[who].metrics.get(name)
-        for who, names in METRICS_OF.items()
-        if who in duel.scores
+    estimates = {
+        f"{contestant}/{name}": duel.scores[contestant].metrics.get(name)
+        for contestant, names in METRICS_OF.items()
+        if contestant in duel.scores
         for name in names
     }
-    return {name: estimate.value for name, estimate in found.items() if estimate}
+    return {name: estimate.value for name, estimate in estimates.items() if estimate}

@@ -26,31 +26,31 @@ def version_description(
         base: the base model's name.
         data_page: the logged page of the images, if there is one.
     """
-    first = leading_checks(decision)
+    leading = leading_checks(decision)
     links = [f"[Report]({page.file(REPORT)})"]
     if data_page:
         links.append(f"[Images]({page.file(data_page)})")
     links.append(f"[Curves and settings]({page.route})")
-    learnt = (
+    training_summary = (
         f"Learnt from {snapshot.train_count} images on {markdown_text(base)}; judged on {len(duel.samples)} prompts of "
         "held-out images, with the same seeds for all. Values with their 95 % interval."
     )
-    start = [
-        f"**{verdict}.** {_reason(first[0])}" if first else f"**{verdict}.**",
-        *(["\n".join(f"- {_reason(check)}" for check in first[1:])] if first[1:] else []),
+    opening = [
+        f"**{verdict}.** {_reason(leading[0])}" if leading else f"**{verdict}.**",
+        *(["\n".join(f"- {_reason(check)}" for check in leading[1:])] if leading[1:] else []),
         " · ".join(links),
         table(["", *contestants(duel), "better is"], score_rows(duel, LEADING)),
-        f"![Base model and adapter on the same prompts and seeds]({page.picture(SUMMARY_PICTURE)})",
+        f"![Base model and adapter on the same prompts and seeds]({page.image_source(SUMMARY_PICTURE)})",
     ]
-    others = [f"- {_reason(check)}" for check in decision.checks if check not in first]
-    return fitting("\n\n".join([*start, learnt, ""]), others, MAX_DESCRIPTION_LENGTH)
+    remaining = [f"- {_reason(check)}" for check in decision.checks if check not in leading]
+    return fitting("\n\n".join([*opening, training_summary, ""]), remaining, MAX_DESCRIPTION_LENGTH)
 
 
 def run_description(page: RunPage, verdict: str, name: str, number: int, decision: Decision) -> str:
     """The run in two lines; the version's page says the rest."""
-    first = decision.reasons[0] if decision.reasons else ""
+    reason = decision.reasons[0] if decision.reasons else ""
     version = f"[version {number}]({version_route(name, number)})"
-    return f"**{verdict}:** {version}. {markdown_text(first)}\n\n[Report]({page.file(REPORT)})"
+    return f"**{verdict}:** {version}. {markdown_text(reason)}\n\n[Report]({page.file(REPORT)})"
 
 
 def training_description(name: str, base: str, snapshot: SnapshotRef) -> str:

@@ -39,15 +39,15 @@ def versions(
     for heading in ("name", "version", "", "score", "base", "images", "decision", "decided"):
         table.add_column(heading, no_wrap=heading != "decision")
     for history in histories:
-        for entry in _newest_of_each_version(history):
+        for entry in _latest_entries(history):
             table.add_row(history.style, *_row(history, entry))
     console.print(table)
 
 
-def _newest_of_each_version(history: ChampionHistory) -> list[HistoryEntry]:
+def _latest_entries(history: ChampionHistory) -> list[HistoryEntry]:
     """What was last decided of each version, the newest version first."""
-    newest = {entry.version.number: entry for entry in history.entries}
-    return [newest[number] for number in sorted(newest, reverse=True)]
+    entries = {entry.version.number: entry for entry in history.entries}
+    return [entries[number] for number in sorted(entries, reverse=True)]
 
 
 def _row(history: ChampionHistory, entry: HistoryEntry) -> list[str]:

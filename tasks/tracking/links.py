@@ -26,20 +26,20 @@ class RunPage:
         """Where the page shows a logged file: an HTML page is shown as such."""
         return f"{self.route}/artifacts/{quote(str(PurePosixPath(path)))}"
 
-    def picture(self, path: str) -> str:
+    def image_source(self, path: str) -> str:
         """What an image in a description loads."""
         return f"get-artifact?path={quote(path, safe='')}&run_uuid={self.run_id}"
 
-    def whole(self, route: str) -> str | None:
+    def absolute_url(self, route: str) -> str | None:
         """The address for a page that is not MLflow's own; None without a server."""
-        return whole_address(self.server, route)
+        return absolute_url(self.server, route)
 
 
 def version_route(name: str, number: int) -> str:
     return f"#/models/{quote(name, safe='')}/versions/{number}"
 
 
-def whole_address(server: str | None, route: str) -> str | None:
+def absolute_url(server: str | None, route: str) -> str | None:
     return f"{server}/{route}" if server else None
 
 

@@ -32,8 +32,8 @@ from sdlora.core.files import file_sha256
 from sdlora.core.refs import ADAPTER_WEIGHTS, AdapterRef
 from sdlora.store.champions import ScoredVersion
 from tasks.results import Release, RunRef
-from tasks.tracking import notes
-from tasks.tracking.links import RunPage, version_route, whole_address
+from tasks.tracking.links import RunPage, absolute_url, version_route
+from tasks.tracking.notes import NOTES_TAG, merge_notes, pack_notes, unpack_notes
 from tasks.tracking.store import open_store, page_server
 
 CANDIDATE, CHAMPION = "candidate", "champion"
@@ -96,22 +96,21 @@ class Registry:
         model = self.model(name)
         if model is None:
             return []
-        holders: dict[int, list[str]] = {}
+        aliases: dict[int, list[str]] = {}
         for alias, number in model.aliases.items():  # search_model_versions leaves them out
-            holders.setdefault(int(number), []).append(alias)
-        found = self.client.search_model_versions(f"name = '{name}'", max_results=1000)
-        versions = [_adapter_version(version, holders.get(int(version.version), [])) for version in found]
+            aliases.setdefault(int(number), []).append(alias)
+        rows = self.client.search_model_versions(f"name = '{name}'", max_results=1000)
+        versions = [_adapter_version(version, aliases.get(int(version.version), [])) for version in rows]
         return sorted(versions, key=lambda version: -version.number)
 
     def find(self, name: str, **tags: str) -> AdapterVersion | None:
         """The newest version with all these tags."""
-        wanted = tags.items()
-        return next((version for version in self.versions(name) if wanted <= dict(version.tags).items()), None)
+        return next((version for version in self.versions(name) if tags.items() <= dict(version.tags).items()), None)
 
-    def get(self, name: str, which: int | str) -> AdapterVersion | None:
+    def get(self, name: str, version_or_alias: int | str) -> AdapterVersion | None:
         """A version by its number or by an alias."""
         versions = self.versions(name)
-        return next((v for v in versions if v.number == which or which in v.aliases), None)
+        return next((version for version in versions if version_or_alias in (version.number, *version.aliases)), None)
 
     def holds(self, name: str, version: ScoredVersion | None) -> bool:
         """Whether this very version is registered; None always is."""
@@ -123,12 +122,14 @@ class Registry:
     def number_of(self, name: str, adapter_digest: str) -> int:
         """The number that this adapter has, or will get if it is registered next."""
         versions = self.versions(name)
-        known = next((v.number for v in versions if v.tags.get("adapter_digest") == adapter_digest), None)
-        return known or max((v.number for v in versions), default=0) + 1
+        number = next(
+            (version.number for version in versions if version.tags.get("adapter_digest") == adapter_digest), None
+        )
+        return number or max((version.number for version in versions), default=0) + 1
 
     def page_of(self, version: AdapterVersion) -> str | None:
         """Where a browser shows the version, if a server does."""
-        return whole_address(page_server(self.client), version_route(version.name, version.number))
+        return absolute_url(page_server(self.client), version_route(version.name, version.number))
 
     def run_page(self, version: AdapterVersion) -> RunPage | None:
         """The page of the run that the version was trained in; None if that run was removed."""
@@ -154,8 +155,8 @@ class Registry:
         name: str,
         folder: Path,
         base_folder: Path,
-        noted: Mapping[str, str],
-        shown: Mapping[str, str],
+        notes: Mapping[str, str],
+        tags: Mapping[str, str],
         run_id: str,
     ) -> AdapterVersion:
         """Store the release folder and create a version; the same adapter digest gives the version it has.
@@ -164,11 +165,11 @@ class Registry:
             noted: what programs need of it, digests among them.
             shown: the tags that people read.
         """
-        known = self.find(name, adapter_digest=noted["adapter_digest"])
-        if known is not None:
-            self.note(known, noted)
-            for key, value in shown.items():
-                self.client.set_model_version_tag(name, str(known.number), key, value)
+        registered = self.find(name, adapter_digest=notes["adapter_digest"])
+        if registered is not None:
+            self.note(registered, notes)
+            for key, value in tags.items():
+                self.client.set_model_version_tag(name, str(registered.number), key, value)
         else:
             info = mlflow.diffusers.log_model(
                 str(folder),
@@ -176,7 +177,7 @@ class Registry:
                 name="adapter",
                 signature=_signature(),
                 pip_requirements=REQUIREMENTS,
-                metadata={key: value for key, value in noted.items() if key.endswith("_digest")},
+                metadata={key: value for key, value in notes.items() if key.endswith("_digest")},
             )
             with suppress(MlflowException):  # it is there from the version before
                 self.client.create_registered_model(name)
@@ -185,9 +186,9 @@ class Registry:
                 source=info.model_uri,
                 run_id=run_id,
                 model_id=info.model_id,
-                tags={**shown, notes.TAG: notes.pack(noted)},
+                tags={**tags, NOTES_TAG: pack_notes(notes)},
             )
-        version = self.find(name, adapter_digest=noted["adapter_digest"])
+        version = self.find(name, adapter_digest=notes["adapter_digest"])
         assert version is not None
         self.client.set_registered_model_alias(name, CANDIDATE, str(version.number))
         return version
@@ -200,11 +201,11 @@ class Registry:
         """Note that publishing came to its end."""
         self.note(version, {"published": _now()})
 
-    def note(self, version: AdapterVersion, news: Mapping[str, str]) -> None:
+    def note(self, version: AdapterVersion, new_notes: Mapping[str, str]) -> None:
         """Add to what programs noted of a version, all at once."""
         number = str(version.number)
-        noted = notes.unpack(self.client.get_model_version(version.name, number).tags)
-        self.client.set_model_version_tag(version.name, number, notes.TAG, notes.pack({**noted, **news}))
+        notes = unpack_notes(self.client.get_model_version(version.name, number).tags)
+        self.client.set_model_version_tag(version.name, number, NOTES_TAG, pack_notes({**notes, **new_notes}))
 
     def fetch(self, version: AdapterVersion, home: Path) -> AdapterRef:
         """The version's adapter as a folder: the one it was trained in, else a copy out of the store.
@@ -216,10 +217,10 @@ class Registry:
         digest = tags["adapter_digest"]
         folder = home / "runs" / version.name / tags["run_digest"][:16] / "adapter"
         if not _holds(folder, digest):
-            copy = home / "cache" / "adapters" / digest
-            folder = copy / "adapter_weights"
+            download = home / "cache" / "adapters" / digest
+            folder = download / "adapter_weights"
             if not _holds(folder, digest):
-                self._download(version, copy)
+                self._download(version, download)
         return AdapterRef(
             folder=folder,
             digest=digest,
@@ -248,7 +249,7 @@ def _adapter_version(version: ModelVersion, aliases: list[str]) -> AdapterVersio
     return AdapterVersion(
         name=version.name,
         number=int(version.version),
-        tags=notes.merged(version.tags),
+        tags=merge_notes(version.tags),
         aliases=tuple(sorted(aliases)),
         created=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC),
         source=version.source or "",

@@ -19,7 +19,7 @@ from PIL import Image
 
 from tasks.tracking.links import RunPage
 from tasks.tracking.snapshot_source import SnapshotSource
-from tasks.tracking.store import experiment, open_store, page_server
+from tasks.tracking.store import get_or_create_experiment, open_store, page_server
 
 FLUSH_SECONDS = 2.0
 DATASET_DIGEST_LENGTH = 36  # MLflow's limit; the whole digest is in the run's tags
@@ -119,11 +119,11 @@ def tracked_run(
     The run is marked finished at the end of the block, failed if the block raises, killed on Ctrl-C.
     """
     client = open_store(home)
-    run_id = _known_run(client, folder / RUN_ID_FILE)
+    run_id = _existing_run(client, folder / RUN_ID_FILE)
     if run_id is None:
         run_tags = {"mlflow.runName": f"{name}-{folder.name[:8]}", **tags}
-        created = client.create_run(experiment(client, name, home).experiment_id, tags=run_tags)
-        run_id = created.info.run_id
+        new_run = client.create_run(get_or_create_experiment(client, name, home).experiment_id, tags=run_tags)
+        run_id = new_run.info.run_id
         for key, value in params.items():
             client.log_param(run_id, key, value)
         folder.mkdir(parents=True, exist_ok=True)
@@ -149,7 +149,7 @@ def tracked_run(
                 mlflow.end_run(status)
 
 
-def _known_run(client: mlflow.MlflowClient, file: Path) -> str | None:
+def _existing_run(client: mlflow.MlflowClient, file: Path) -> str | None:
     if not file.is_file():
         return None
     run_id = file.read_text().strip()

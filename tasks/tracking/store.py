@@ -14,7 +14,7 @@ from tasks.private import private_folder
 from tasks.tracking.links import browser_address
 
 TRACKING_URI = "MLFLOW_TRACKING_URI"
-PAGES = "SDLORA_MLFLOW_PAGES"
+PAGE_SERVER = "SDLORA_MLFLOW_PAGES"
 """The address of an MLflow server that shows the state folder's records, for links: a run writes them itself."""
 
 
@@ -33,31 +33,31 @@ def open_store(home: Path) -> mlflow.MlflowClient:
     uri = tracking_uri(home)
     if uri.startswith("sqlite:"):
         private_folder(home / "mlflow")
-    named = os.environ.get(TRACKING_URI)
+    uri_of_environment = os.environ.get(TRACKING_URI)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     # MLflow writes the address into the environment, where it would pass for the user's wish and win over the next
     # state folder that this process opens.
-    if named is None:
+    if uri_of_environment is None:
         os.environ.pop(TRACKING_URI, None)
     return mlflow.MlflowClient(uri, uri)
 
 
 def page_server(client: mlflow.MlflowClient) -> str | None:
     """Where a browser sees the records: the server that they go to, else one that shows the same records meanwhile."""
-    return browser_address(client.tracking_uri) or os.environ.get(PAGES)
+    return browser_address(client.tracking_uri) or os.environ.get(PAGE_SERVER)
 
 
-def experiment(client: mlflow.MlflowClient, name: str, home: Path) -> Experiment:
+def get_or_create_experiment(client: mlflow.MlflowClient, name: str, home: Path) -> Experiment:
     """The experiment `name`, created at the first call."""
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         # Without a location, MLflow on SQLite writes artifacts below whatever folder the process was started in.
-        direct = client.tracking_uri.startswith("sqlite:")
-        location = (home / "mlflow" / "artifacts" / name).resolve().as_uri() if direct else None
+        in_file = client.tracking_uri.startswith("sqlite:")
+        location = (home / "mlflow" / "artifacts" / name).resolve().as_uri() if in_file else None
         with suppress(MlflowException):  # another process was quicker, or it was deleted in the UI: the next line tells
             client.create_experiment(name, artifact_location=location)
-        found = client.get_experiment_by_name(name)
-    if found is None or found.lifecycle_stage == "deleted":
+        experiment = client.get_experiment_by_name(name)
+    if experiment is None or experiment.lifecycle_stage == "deleted":
         raise RuntimeError(f"The MLflow experiment {name!r} was deleted; restore it there, or give the run a new name.")
-    return found
+    return experiment

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 import pytest
 
 from sdlora.store.champions import ChampionHistory, HistoryEntry, ScoredVersion
-from tasks.tracking import RunPage, notes
+from tasks.tracking import RunPage
 from tasks.tracking.links import browser_address
+from tasks.tracking.notes import NOTES_TAG, merge_notes, pack_notes
 from tasks.tracking.style_page import style_description
 
 
@@ -28,19 +29,19 @@ def test_only_a_server_has_an_address_and_it_holds_no_credentials(uri, address):
 def test_a_link_of_a_description_holds_whatever_port_the_server_has():
     page = RunPage("1", "abc", "http://127.0.0.1:5000")
     assert page.file("data/a b.html") == "#/experiments/1/runs/abc/artifacts/data/a%20b.html"
-    assert page.picture("images/summary.png") == "get-artifact?path=images%2Fsummary.png&run_uuid=abc"
-    assert page.whole(page.route) == "http://127.0.0.1:5000/#/experiments/1/runs/abc"
-    assert RunPage("1", "abc", None).whole(page.route) is None
+    assert page.image_source("images/summary.png") == "get-artifact?path=images%2Fsummary.png&run_uuid=abc"
+    assert page.absolute_url(page.route) == "http://127.0.0.1:5000/#/experiments/1/runs/abc"
+    assert RunPage("1", "abc", None).absolute_url(page.route) is None
 
 
 def test_notes_win_over_tags_that_a_person_wrote():
-    tags = {"kid": "0.5", "run_digest": "typed", notes.TAG: notes.pack({"run_digest": "noted"})}
-    assert notes.merged(tags) == {"kid": "0.5", "run_digest": "noted"}
+    tags = {"kid": "0.5", "run_digest": "typed", NOTES_TAG: pack_notes({"run_digest": "noted"})}
+    assert merge_notes(tags) == {"kid": "0.5", "run_digest": "noted"}
 
 
 @pytest.mark.parametrize("damaged", ["", "{", "[1]"])
 def test_a_damaged_tag_costs_its_notes_and_no_list_of_versions(damaged):
-    assert notes.merged({"kid": "0.5", notes.TAG: damaged}) == {"kid": "0.5"}
+    assert merge_notes({"kid": "0.5", NOTES_TAG: damaged}) == {"kid": "0.5"}
 
 
 def move(number, version, before, after, day):
