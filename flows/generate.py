@@ -32,7 +32,7 @@ def generate(
     Args:
         prompt: What to draw, in words.
         which: champion, candidate, base, or a version's number.
-        name: The line of adapters; may be left out if there is only one.
+        name: The style; may be left out if there is only one.
         seed: The same seed draws the same image; several images count up from it.
         count: How many images.
         steps: Sampler steps.

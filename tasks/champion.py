@@ -1,6 +1,7 @@
-"""The champion in two places: the image database, where each decision and move is a row, and MLflow, which follows.
+"""Synchronisation of the champion between the image database and MLflow.
 
-The row is written first. If MLflow is away then, its alias is behind until the next run of the style publishes.
+Each decision and each change of the champion is a row of the database. The row is written first; MLflow's alias is
+updated from the rows. If MLflow cannot be reached, its alias is updated by the next run of the style that publishes.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from tasks.scores import LEADING
 from tasks.tracking import AdapterVersion, Registry, alias_state, sync_history
 
 LEADING_METRIC = LEADING[0]
-"""The metric that the gate reads first, and that lists of versions show."""
+"""Metric that the gate reads first and that lists of versions show."""
 
 
 def reconcile_history(registry: Registry, store: ImageStore, style: str) -> ChampionHistory:
-    """The history of a style's champion, once MLflow's alias and the newest row agree.
+    """Bring MLflow's alias `champion` and the newest row into agreement, and return the history.
 
-    MLflow follows the rows that it has not followed yet. If it has followed all and its alias is still another, a
-    person moved the alias: that counts, and becomes a row. So does the alias where the row's version was deleted from
-    MLflow.
+    Rows that MLflow does not show are sent to MLflow. If MLflow shows all rows and its alias differs, a person moved
+    the alias. The move is then recorded as a row. It is also recorded if the version of the newest row was deleted
+    from MLflow.
     """
     while True:
         history = _read_history(store, style)
@@ -42,7 +43,7 @@ def reconcile_history(registry: Registry, store: ImageStore, style: str) -> Cham
 
 
 def sync_mlflow(registry: Registry, store: ImageStore, style: str) -> ChampionHistory:
-    """Let MLflow show what the rows say; again if another process adds one meanwhile, so that the newest row wins."""
+    """Update MLflow from the rows, and repeat while other processes add rows, so that the newest row counts."""
     history = _read_history(store, style)
     while True:
         sync_history(registry, history)
@@ -53,7 +54,7 @@ def sync_mlflow(registry: Registry, store: ImageStore, style: str) -> ChampionHi
 
 
 def registered_opponent(registry: Registry, history: ChampionHistory, run_digest: str) -> AdapterVersion | None:
-    """The registered version that the adapter of a run has to beat; None if it was deleted from the registry."""
+    """Return the registered version that the adapter of a run has to beat; None if the registry lacks it."""
     opponent = history.opponent(run_digest)
     return (
         registry.get(history.style, opponent.number) if opponent and registry.holds(history.style, opponent) else None
@@ -66,7 +67,7 @@ def _read_history(store: ImageStore, style: str) -> ChampionHistory:
 
 
 def _as_scored(version: AdapterVersion, history: ChampionHistory) -> ScoredVersion:
-    """A version that a person chose, with what the history or else the registry knows of it."""
+    """Convert a version that a person chose; digests and scores come from the history, else from the tags."""
     tags = version.tags
     recorded = history.version(version.number)
     if recorded and recorded.adapter_digest == tags["adapter_digest"]:

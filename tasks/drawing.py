@@ -44,9 +44,9 @@ def find_model(which: str, name: str | None, home: Path) -> Model:
 
     Args:
         which: "base", "champion", another alias, or a version's number.
-        name: the line of adapters; may be left out if there is only one.
+        name: the style; may be left out if there is only one.
     Raises:
-        ConfigError: no such version or alias, or several lines of adapters and no name.
+        ConfigError: no such version or alias, or several styles and no name.
     """
     from sdlora.models.files.sources import load_base_model
 
@@ -106,7 +106,7 @@ def draw(model: Model, drawing: Drawing, out: Path, home: Path, on_progress: OnP
 def _only_name(registry: Registry) -> str | None:
     names = registry.names()
     if len(names) > 1:
-        raise ConfigError(f"There are several lines of adapters: {', '.join(names)}. Choose one with --name.")
+        raise ConfigError(f"There are several styles: {', '.join(names)}. Choose one with --name.")
     return names[0] if names else None
 
 

@@ -41,7 +41,7 @@ def find_champion(name: str, base: BaseModelRef, run: RunRef, home: Path) -> Ada
         raise ConfigError(
             f"The champion of {name!r} (version {champion.number}) was made for the base model "
             f"{champion.tags['base_digest'][:12]}, but base_model.source is {base.name} ({base.digest[:12]}). "
-            "Choose that base model again, or give this line of adapters a name of its own (setting: name)."
+            "Choose that base model again, or use another name for this style (setting: name)."
         )
     run_log().info("The champion to beat is version %d", champion.number)
     return registry.fetch(champion, home)

@@ -1,4 +1,4 @@
-"""Stage 7: put the adapter, with its evidence, where people find it."""
+"""Stage 7: publish the adapter with its evidence."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def publish(
     run: RunRef,
     home: Path,
 ) -> Release:
-    """Write the release folder, register the version, and make it the champion if the gate said so.
+    """Write the release folder, register the version, and make it the champion if the gate promotes it.
 
-    Every step can be repeated: the same adapter gives the same version, the same decision the same row of the
-    history, and a run that was killed in between is finished by the next one.
+    Every step can be repeated. The same adapter gives the same version, and the same decision gives the same row of
+    the champion history. A run that was killed while it published is finished by the next run.
 
     Raises:
-        EvaluationError: another version became champion after the duel.
+        EvaluationError: the champion changed after the duel.
     """
     report = task_progress()
     registry = Registry(home)
@@ -109,7 +109,7 @@ def publish(
 
 
 def _log_evidence(tracked: TrackedRun, record: VersionRecord, run: RunRef, snapshot: SnapshotRef) -> str | None:
-    """Add scores, pictures and pages to the training's run; returns the data page's place there, if it has one."""
+    """Log scores, pictures and pages to the run of the training; return the path of the logged data page, if any."""
     duel, folder = record.duel, record.duel_folder
     tracked.log_summary(_scores(duel))
     tracked.log_files(*(folder / name for name in (duel.grid, duel.before_after_grid)), folder="images")
@@ -123,7 +123,7 @@ def _log_evidence(tracked: TrackedRun, record: VersionRecord, run: RunRef, snaps
 
 
 def _show_result(release: Release, record: VersionRecord, links: Sequence[Link]) -> None:
-    """Say in the run's log and on its page what came of it, and where to look."""
+    """Write the verdict and the links to the log and the page of the flow run."""
     title, log = f"{release.name} version {release.version}", run_log()
     log.info("%s: %s", record.verdict, title)
     for link in links:
@@ -134,15 +134,18 @@ def _show_result(release: Release, record: VersionRecord, links: Sequence[Link])
 
 
 def _check_champion(registry: Registry, name: str, duel: Duel, run: RunRef, home: Path) -> int | None:
-    """The champion's number, if the duel was fought against it; the row of the decision is written only if it stays."""
+    """Check that the duel was run against the champion, and return the champion's number.
+
+    `record_decision` checks the number again, under the write lock.
+    """
     with ImageStore.open(home) as store:
         history = reconcile_history(registry, store, name)
     opponent = registered_opponent(registry, history, run.digest)
     opponent_digest = opponent.tags["adapter_digest"] if opponent else None
     if opponent_digest != duel.champion_digest:
         raise EvaluationError(
-            f"The champion of {name!r} changed while the duel was fought, so its outcome says nothing about the new "
-            "one. Run again: only the duel is repeated."
+            f"The champion of {name!r} changed during the duel, so the duel does not compare with the new champion. "
+            "Run again: only the duel is repeated."
         )
     return history.champion.number if history.champion else None
 
@@ -172,7 +175,7 @@ def _notes(
     duel: Duel,
     config: ResolvedConfig,
 ) -> dict[str, str]:
-    """What programs look for in the registry; the decision follows once it is recorded."""
+    """Collect the notes that programs read from the registry; the decision is added when it is recorded."""
     return {
         "adapter_digest": candidate.digest,
         "base_digest": base.digest,
@@ -189,7 +192,7 @@ def _notes(
 
 
 def _tags(base: BaseModelRef, snapshot: SnapshotRef, duel: Duel) -> dict[str, str]:
-    """What people compare versions by, in MLflow's lists, beside the decision."""
+    """Collect the tags that people compare in MLflow's lists; the decision is added when it is recorded."""
     return {
         "KID": f"{_kid(duel, 'candidate')} (base {_kid(duel, 'base')})",
         "images": f"{snapshot.train_count} trained on, {snapshot.held_out_count} held out",
@@ -237,7 +240,7 @@ def _record(
 
 
 def _scores(duel: Duel) -> dict[str, float]:
-    """The few scores that people sort runs by; duel.json has all, with their intervals."""
+    """Select the scores by which people sort runs; duel.json has all scores with their intervals."""
     estimates = {
         f"{contestant}/{name}": duel.scores[contestant].metrics.get(name)
         for contestant, names in METRICS_OF.items()

@@ -1,6 +1,6 @@
-"""What MLflow's pages say of a version and of its run, in the markdown that they show.
+"""Markdown descriptions for MLflow's pages of a version and of its run.
 
-MLflow cleans descriptions: links and pictures of its own server stay, sizes of pictures and styles go.
+MLflow cleans descriptions: it keeps links and pictures of its own server, and removes styles and sizes of pictures.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ REPORT, SUMMARY_PICTURE = "report.html", "images/summary.png"
 def version_description(
     page: RunPage, verdict: str, duel: Duel, decision: Decision, base: str, snapshot: SnapshotRef, data_page: str | None
 ) -> str:
-    """The version in ten seconds: the verdict, the scores, the pictures, and where to read on.
+    """Describe a version: verdict, scores, pictures, and links to the details.
 
     Args:
         verdict: the decision in a few words.
-        base: the base model's name.
-        data_page: the logged page of the images, if there is one.
+        base: name of the base model.
+        data_page: path of the logged page of the images, if any.
     """
     leading = leading_checks(decision)
     links = [f"[Report]({page.file(REPORT)})"]
@@ -32,8 +32,8 @@ def version_description(
         links.append(f"[Images]({page.file(data_page)})")
     links.append(f"[Curves and settings]({page.route})")
     training_summary = (
-        f"Learnt from {snapshot.train_count} images on {markdown_text(base)}; judged on {len(duel.samples)} prompts of "
-        "held-out images, with the same seeds for all. Values with their 95 % interval."
+        f"Trained on {snapshot.train_count} images with the base model {markdown_text(base)}; evaluated on "
+        f"{len(duel.samples)} prompts of held-out images, with the same seeds for all. Values with their 95 % interval."
     )
     opening = [
         f"**{verdict}.** {_reason(leading[0])}" if leading else f"**{verdict}.**",
@@ -47,14 +47,14 @@ def version_description(
 
 
 def run_description(page: RunPage, verdict: str, name: str, number: int, decision: Decision) -> str:
-    """The run in two lines; the version's page says the rest."""
+    """Describe a finished run in two lines; the page of the version has the details."""
     reason = decision.reasons[0] if decision.reasons else ""
     version = f"[version {number}]({version_route(name, number)})"
     return f"**{verdict}:** {version}. {markdown_text(reason)}\n\n[Report]({page.file(REPORT)})"
 
 
 def training_description(name: str, base: str, snapshot: SnapshotRef) -> str:
-    """What a run that has not been judged yet is about."""
+    """Describe a run before its evaluation."""
     return (
         f"Trains {markdown_text(name)} on {snapshot.train_count} images, with {snapshot.held_out_count} held out; base "
         f"model {markdown_text(base)}."

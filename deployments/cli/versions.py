@@ -45,7 +45,7 @@ def versions(
 
 
 def _latest_entries(history: ChampionHistory) -> list[HistoryEntry]:
-    """What was last decided of each version, the newest version first."""
+    """Return the latest entry of each version, the newest version first."""
     entries = {entry.version.number: entry for entry in history.entries}
     return [entries[number] for number in sorted(entries, reverse=True)]
 

@@ -1,4 +1,4 @@
-"""The history of each style's champion: every decision of the gate and every move, in the order they were made."""
+"""History of each style's champion: every decision of the gate and every change of the champion, oldest first."""
 
 from __future__ import annotations
 
@@ -16,21 +16,23 @@ from sdlora.store.tables import ChampionHistoryTable
 
 Move = Literal["rolled back", "moved by hand"]
 EntryKind = Literal["first champion", "promoted", "confirmed", "refused"] | Move
-"""What a row says. "confirmed" is a champion that passed the gate once more; "refused" stays a candidate."""
+"""Kind of an entry. "confirmed": the champion passed the gate again. "refused": the version stays a candidate."""
 
 GATE = "gate"
-"""Who decided, where no person did."""
+"""Value of `who` for decisions of the gate."""
 
 
 @dataclass(frozen=True)
 class ScoredVersion:
-    """A version as the history knows it.
+    """Version of a style with its digests and scores.
 
     Attributes:
-        number: its number in the registry.
-        snapshot_digest: None, like `run_digest` and `train_count`, of an adapter whose training is not known.
-        metric: the leading metric's name in `sdlora.records.metrics.METRICS`; `score` and `base_score`, the bare base
-            model's, are its values. None where nothing was measured.
+        number: number of the version in the registry.
+        snapshot_digest: None if the training of the adapter is not recorded. The same holds for `run_digest` and
+            `train_count`.
+        metric: name of the leading metric in `sdlora.records.metrics.METRICS`; None if nothing was measured.
+        score: value of the metric for the version.
+        base_score: value of the metric for the base model without an adapter.
     """
 
     number: int
@@ -45,13 +47,13 @@ class ScoredVersion:
 
 @dataclass(frozen=True)
 class HistoryEntry:
-    """One decision or move.
+    """Decision on a version, or change of the champion by a person.
 
     Attributes:
-        number: counts from 1 within the style.
-        version: what was decided on.
-        from_version: the champion's number before; None without one.
-        to_version: the champion's number afterwards, the same where the champion stayed.
+        number: position in the history of the style, from 1.
+        version: version that the decision is about.
+        from_version: number of the previous champion; None without one.
+        to_version: number of the new champion; equals `from_version` if the champion stayed.
     """
 
     number: int
@@ -67,47 +69,47 @@ class HistoryEntry:
 
     @property
     def changes_champion(self) -> bool:
-        """Whether the style has another champion since."""
+        """True if the entry changed the champion of the style."""
         return self.from_version != self.to_version
 
     @property
     def promoted(self) -> bool | None:
-        """The gate's answer; None where the gate was not asked."""
+        """Answer of the gate; None if the gate was not asked."""
         return None if self.decision_digest is None else self.kind != "refused"
 
 
 @dataclass(frozen=True)
 class ChampionHistory:
-    """All entries of one style, oldest first; empty for a style of which nothing was decided yet."""
+    """All entries of one style, oldest first; empty before the first decision."""
 
     style: str
     entries: Sequence[HistoryEntry] = field(default=())
 
     @property
     def length(self) -> int:
-        """The newest entry's number."""
+        """Number of entries, which is the number of the newest entry."""
         return len(self.entries)
 
     @property
     def champion(self) -> ScoredVersion | None:
-        """The version in use."""
+        """Version in use; None without a champion."""
         number = self.entries[-1].to_version if self.entries else None
         return self.version(number) if number is not None else None
 
     @property
     def moves(self) -> Sequence[HistoryEntry]:
-        """The entries that changed the champion."""
+        """Entries that changed the champion, oldest first."""
         return [entry for entry in self.entries if entry.changes_champion]
 
     def version(self, number: int) -> ScoredVersion | None:
-        """What was last recorded of a version."""
+        """Return the newest record of a version; None if the history has no entry of it."""
         return next((entry.version for entry in reversed(self.entries) if entry.version.number == number), None)
 
     def opponent(self, run_digest: str) -> ScoredVersion | None:
-        """The version that the adapter of a run has to beat.
+        """Return the version that the adapter of a run has to beat in the duel.
 
-        If that adapter is the champion itself, publishing was interrupted or is repeated: its rival is the champion
-        before it.
+        If the adapter is the champion already, its publishing was interrupted or is repeated. The opponent is then
+        the previous champion.
         """
         champion = self.champion
         if champion is None or champion.run_digest != run_digest:
@@ -116,7 +118,7 @@ class ChampionHistory:
         return self.version(previous) if previous is not None else None
 
     def entry_of_decision(self, decision_digest: str) -> HistoryEntry | None:
-        """The entry of this decision, unless the champion has moved since: then the decision would be a new one."""
+        """Return the entry of a decision; None if the champion changed later, because the decision would be new."""
         for entry in reversed(self.entries):
             if entry.decision_digest == decision_digest:
                 return entry
@@ -126,12 +128,12 @@ class ChampionHistory:
 
 
 def styles_with_history(session: Session) -> list[str]:
-    """The styles of which something was decided, by name."""
+    """List the styles with at least one entry, sorted by name."""
     return sorted(session.scalars(select(ChampionHistoryTable.style).distinct()))
 
 
 def champion_history(session: Session, style: str) -> ChampionHistory:
-    """All that was decided of a style's champion."""
+    """Read the whole history of a style."""
     statement = (
         select(ChampionHistoryTable).where(ChampionHistoryTable.style == style).order_by(ChampionHistoryTable.number)
     )
@@ -141,16 +143,16 @@ def champion_history(session: Session, style: str) -> ChampionHistory:
 def record_decision(
     session: Session, style: str, version: ScoredVersion, decision: Decision, champion: int | None
 ) -> HistoryEntry:
-    """Record the gate's decision on a version, and the champion that follows from it.
+    """Record the gate's decision on a version and the resulting champion.
 
-    The same decision again gives the entry that is there. `session` holds the write lock: of two promotions at once,
-    the second sees the first.
+    Repeating a decision returns the recorded entry. The second of two concurrent promotions sees the first, because
+    `session` holds the write lock.
 
     Args:
-        champion: the champion's number when the duel was fought; None without one.
+        champion: number of the champion that the duel was fought against; None without one.
 
     Raises:
-        EvaluationError: another version is champion now.
+        EvaluationError: the champion changed after the duel.
     """
     history = champion_history(session, style)
     recorded = history.entry_of_decision(decision.digest())
@@ -159,7 +161,7 @@ def record_decision(
     current = history.champion.number if history.champion else None
     if current != champion:
         raise EvaluationError(
-            f"The champion of {style!r} changed while the duel was fought: {_version_label(champion)} before, "
+            f"The champion of {style!r} changed during the duel: {_version_label(champion)} before, "
             f"{_version_label(current)} now. Version {version.number} stays a candidate. Run again: only the duel is "
             "repeated."
         )
@@ -176,16 +178,17 @@ def record_decision(
 def record_move(
     session: Session, expected: ChampionHistory, kind: Move, version: ScoredVersion | None, who: str, why: str
 ) -> HistoryEntry | None:
-    """Record that a person made `version` the champion, or that there is none any more.
+    """Record that a person made `version` the champion or, with None, removed the champion.
 
     Args:
-        seen: the history that the move rests on. `session` holds the write lock.
+        session: session that holds the write lock.
+        expected: history that the caller read before; the move is recorded only if no entry was added since.
 
     Returns:
-        The new entry; None if the history went on meanwhile, so that the move has to be looked at again.
+        The new entry; None if the history has new entries, so the caller has to read it again.
 
     Raises:
-        EvaluationError: there is no champion that could go.
+        EvaluationError: the style has no champion to remove.
     """
     history = champion_history(session, expected.style)
     if history.length != expected.length:

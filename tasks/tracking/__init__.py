@@ -1,4 +1,4 @@
-"""The record of runs and the registry of adapters, in MLflow. No other module imports mlflow."""
+"""Tracking of runs and registry of adapters in MLflow. No other module imports mlflow."""
 
 from __future__ import annotations
 

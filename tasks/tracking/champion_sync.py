@@ -1,4 +1,4 @@
-"""What MLflow shows of the history that the image database keeps: alias, decisions, the page of the style."""
+"""Updates of MLflow from the champion history of the image database: alias, decisions, page of the style."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from tasks.tracking.registry import CHAMPION, Registry
 from tasks.tracking.style_page import style_description
 
 SYNCED_ENTRIES_TAG = "champion_history"
-"""The tag of a registered model that tells how many entries of the history MLflow has followed."""
+"""Tag of a registered model with the number of history entries that MLflow shows."""
 
 
 def alias_state(registry: Registry, style: str) -> tuple[int | None, int]:
-    """The number of the version with the alias `champion`, and how many entries of the history MLflow followed."""
+    """Return the version number behind the alias `champion`, and the number of history entries that MLflow shows."""
     model = registry.model(style)
     if model is None:
         return None, 0
@@ -20,12 +20,12 @@ def alias_state(registry: Registry, style: str) -> tuple[int | None, int]:
 
 
 def sync_history(registry: Registry, history: ChampionHistory) -> None:
-    """Bring MLflow into line with the history. All of it can be repeated; that it was done is noted last."""
+    """Update alias, decisions and page of a style. Every step can be repeated; the tag is written last."""
     style, client = history.style, registry.client
     if registry.model(style) is None:
         return
     alias, synced_entries = alias_state(registry, style)
-    # The newest one in any case: a process that ended early may have shown half of it.
+    # Always repeat the newest entry: a process that ended early may have written half of it.
     for entry in history.entries[min(synced_entries, history.length - 1) :]:
         _sync_decision(registry, style, entry)
     champion = history.champion if registry.holds(style, history.champion) else None
@@ -55,7 +55,7 @@ def _sync_decision(registry: Registry, style: str, entry: HistoryEntry) -> None:
 
 
 def _sync_style_page(registry: Registry, history: ChampionHistory) -> None:
-    """Write what the line of adapters is, and who was champion when, on its page."""
+    """Write the description of the style on its MLflow page."""
     newest = next(iter(registry.versions(history.style)), None)
     if newest is not None:
         text = style_description(history, newest.tags.get("base", "unknown"), newest.number)

@@ -1,6 +1,6 @@
-"""Addresses in MLflow's web page: relative ones for its own descriptions, whole ones for other pages.
+"""URLs of MLflow's web pages: relative URLs for MLflow's own descriptions, absolute URLs for other pages.
 
-Relative ones hold whatever port or prefix the server has, also for records that were written without a server.
+Relative URLs do not depend on the server's port or prefix. They also work for records written without a server.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 @dataclass(frozen=True)
 class RunPage:
-    """The page of one run. `server` is the address that browsers use; None where no server is named."""
+    """Page of one run. `server` is the address for browsers; None without a server."""
 
     experiment_id: str
     run_id: str
@@ -23,15 +23,15 @@ class RunPage:
         return f"#/experiments/{self.experiment_id}/runs/{self.run_id}"
 
     def file(self, path: str) -> str:
-        """Where the page shows a logged file: an HTML page is shown as such."""
+        """Return the relative URL that displays a logged file; HTML files are rendered."""
         return f"{self.route}/artifacts/{quote(str(PurePosixPath(path)))}"
 
     def image_source(self, path: str) -> str:
-        """What an image in a description loads."""
+        """Return the relative URL for an `<img>` of a description."""
         return f"get-artifact?path={quote(path, safe='')}&run_uuid={self.run_id}"
 
     def absolute_url(self, route: str) -> str | None:
-        """The address for a page that is not MLflow's own; None without a server."""
+        """Return the URL for pages outside of MLflow; None without a server."""
         return absolute_url(self.server, route)
 
 
@@ -44,7 +44,7 @@ def absolute_url(server: str | None, route: str) -> str | None:
 
 
 def browser_address(tracking_uri: str) -> str | None:
-    """The server's address without credentials, which belong to programs; None for a file."""
+    """Return the server's address without credentials, which are for programs only; None for a file."""
     parts = urlsplit(tracking_uri)
     if parts.scheme not in ("http", "https"):
         return None

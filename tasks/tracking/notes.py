@@ -1,6 +1,6 @@
-"""What programs note of a version: one tag that holds all of it as JSON, so that people's few tags can be read.
+"""Notes of programs on a version, as JSON in one tag, so that the few tags for people stay readable.
 
-One tag is written in one transaction: several notes change together or not at all.
+MLflow writes one tag in one transaction: several notes change together or not at all.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ def pack_notes(notes: Mapping[str, str]) -> str:
 
 
 def unpack_notes(tags: Mapping[str, str]) -> dict[str, str]:
-    """The notes among a version's tags; none if the tag is missing or damaged."""
+    """Parse the notes in a version's tags; empty if the tag is missing or damaged."""
     try:
         notes = json.loads(tags.get(NOTES_TAG, "{}"))
     except ValueError:
         notes = None
     if not isinstance(notes, dict):
-        logging.getLogger(__name__).warning("the tag %s of a version is not a JSON object: it is left aside", NOTES_TAG)
+        logging.getLogger(__name__).warning("the tag %s of a version is not a JSON object and is ignored", NOTES_TAG)
         return {}
     return {str(key): str(value) for key, value in notes.items()}
 
 
 def merge_notes(tags: Mapping[str, str]) -> dict[str, str]:
-    """Tags and notes as one; notes win."""
+    """Merge tags and notes; notes take precedence."""
     return {**{key: value for key, value in tags.items() if key != NOTES_TAG}, **unpack_notes(tags)}

@@ -1,12 +1,12 @@
-"""The registry of adapters: one version per adapter, aliases `candidate` and `champion`.
+"""Registry of adapters: one registered model per style, one version per adapter, aliases `candidate` and `champion`.
 
-The image database says which version is the champion and why; the alias follows (`tasks/champion.py`).
+The image database records the champion and the reason; the alias is updated from there (`tasks/champion.py`).
 
-`mlflow.diffusers` stores the adapter: it takes a folder of safetensors as it is, remembers the base model and gives
-`load_model(...).load_pipeline()`, so no code and no pickle is stored. It knows neither digests nor decisions; those
-are notes in one tag of the version (`tasks/tracking/notes.py`), apart from the few tags that people read. It is
-created apart from the upload, because that sets its tags in the same transaction: a version without its digests could
-not be found again, and the same adapter would be registered twice.
+`mlflow.diffusers` stores the adapter without code or pickle. It accepts a folder of safetensors unchanged, records the
+base model and provides `load_model(...).load_pipeline()`. Digests and decisions are notes in one tag of the version
+(`tasks/tracking/notes.py`), separate from the few tags for people. The version is created separately from the upload,
+because its tags are then set in the same transaction. A version without its digests could not be found, and the same
+adapter would be registered twice.
 """
 
 from __future__ import annotations
@@ -42,10 +42,11 @@ REQUIREMENTS = ["diffusers", "transformers", "peft", "torch", "accelerate", "saf
 
 @dataclass(frozen=True)
 class AdapterVersion:
-    """One registered adapter, as its tags and notes tell it.
+    """Registered adapter with its tags and notes.
 
     Attributes:
-        tags: what programs noted of it and what people see, as one.
+        name: name of the registered model, which is the style.
+        tags: tags for people and notes of programs, merged.
     """
 
     name: str
@@ -58,11 +59,11 @@ class AdapterVersion:
 
     @property
     def published(self) -> bool:
-        """Whether publishing came to its end; if not, the next run of the loop finishes it."""
+        """True if publishing finished; if not, the next run of the loop finishes it."""
         return "published" in self.tags
 
     def as_release(self, run: RunRef, *, new: bool) -> Release:
-        """The version as the outcome of the run that led to it."""
+        """Convert the version to the result of the run that trained it."""
         return Release(
             name=self.name,
             version=self.number,
@@ -74,7 +75,7 @@ class AdapterVersion:
 
 
 class Registry:
-    """The registered versions in the MLflow store of one state folder."""
+    """Registered versions in the MLflow store of one state folder; each `name` is a style."""
 
     def __init__(self, home: Path) -> None:
         self.client = open_store(home)
@@ -83,44 +84,44 @@ class Registry:
         return sorted(model.name for model in self.client.search_registered_models())
 
     def model(self, name: str) -> RegisteredModel | None:
-        """MLflow's own record of all versions of `name`; None if the name is not known."""
+        """Return MLflow's record of a registered model; None if it does not exist."""
         try:
             return self.client.get_registered_model(name)
-        except MlflowException as error:  # a server that cannot be reached does not mean that nothing is registered
+        except MlflowException as error:  # a server that cannot be reached is an error, not an empty registry
             if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
                 raise
             return None
 
     def versions(self, name: str) -> list[AdapterVersion]:
-        """All versions of `name`, newest first; none if the name is not known."""
+        """List all versions, newest first; empty if the registered model does not exist."""
         model = self.model(name)
         if model is None:
             return []
         aliases: dict[int, list[str]] = {}
-        for alias, number in model.aliases.items():  # search_model_versions leaves them out
+        for alias, number in model.aliases.items():  # search_model_versions omits aliases
             aliases.setdefault(int(number), []).append(alias)
         rows = self.client.search_model_versions(f"name = '{name}'", max_results=1000)
         versions = [_adapter_version(version, aliases.get(int(version.version), [])) for version in rows]
         return sorted(versions, key=lambda version: -version.number)
 
     def find(self, name: str, **tags: str) -> AdapterVersion | None:
-        """The newest version with all these tags."""
+        """Return the newest version with all these tags; None if there is none."""
         return next((version for version in self.versions(name) if tags.items() <= dict(version.tags).items()), None)
 
     def get(self, name: str, version_or_alias: int | str) -> AdapterVersion | None:
-        """A version by its number or by an alias."""
+        """Return a version by number or alias; None if there is none."""
         versions = self.versions(name)
         return next((version for version in versions if version_or_alias in (version.number, *version.aliases)), None)
 
     def holds(self, name: str, version: ScoredVersion | None) -> bool:
-        """Whether this very version is registered; None always is."""
+        """Return True if the version is registered with the same adapter, or if `version` is None."""
         if version is None:
             return True
         registered = self.get(name, version.number)
         return registered is not None and registered.tags.get("adapter_digest") == version.adapter_digest
 
     def number_of(self, name: str, adapter_digest: str) -> int:
-        """The number that this adapter has, or will get if it is registered next."""
+        """Return the version number of an adapter, or the next free number if it is not registered."""
         versions = self.versions(name)
         number = next(
             (version.number for version in versions if version.tags.get("adapter_digest") == adapter_digest), None
@@ -128,11 +129,11 @@ class Registry:
         return number or max((version.number for version in versions), default=0) + 1
 
     def page_of(self, version: AdapterVersion) -> str | None:
-        """Where a browser shows the version, if a server does."""
+        """Return the URL of the version's page; None without a server."""
         return absolute_url(page_server(self.client), version_route(version.name, version.number))
 
     def run_page(self, version: AdapterVersion) -> RunPage | None:
-        """The page of the run that the version was trained in; None if that run was removed."""
+        """Return the page of the run that trained the version; None if the run was removed."""
         try:
             run = self.client.get_run(version.run_id) if version.run_id else None
         except MlflowException:
@@ -142,7 +143,7 @@ class Registry:
         return RunPage(run.info.experiment_id, run.info.run_id, page_server(self.client))
 
     def pages_since(self, moment: datetime) -> list[str]:
-        """Every version that was published from then on, with the run and the model that hold its pages and grids."""
+        """Describe every version created at or after `moment`, with the run and the model that hold its pages."""
         versions = [version for name in self.names() for version in self.versions(name) if version.created >= moment]
         return [
             f"{version.name} version {version.number}: run {version.run_id} (report.html, data/, images/), model "
@@ -159,11 +160,11 @@ class Registry:
         tags: Mapping[str, str],
         run_id: str,
     ) -> AdapterVersion:
-        """Store the release folder and create a version; the same adapter digest gives the version it has.
+        """Store the release folder and create a version; an adapter that is registered keeps its version.
 
         Args:
-            noted: what programs need of it, digests among them.
-            shown: the tags that people read.
+            notes: notes for programs, including the digests.
+            tags: tags for people.
         """
         registered = self.find(name, adapter_digest=notes["adapter_digest"])
         if registered is not None:
@@ -179,7 +180,7 @@ class Registry:
                 pip_requirements=REQUIREMENTS,
                 metadata={key: value for key, value in notes.items() if key.endswith("_digest")},
             )
-            with suppress(MlflowException):  # it is there from the version before
+            with suppress(MlflowException):  # exists if this is not the first version
                 self.client.create_registered_model(name)
             self.client.create_model_version(
                 name,
@@ -194,24 +195,24 @@ class Registry:
         return version
 
     def describe_version(self, version: AdapterVersion, text: str) -> None:
-        """Write a version's page, in markdown."""
+        """Write the description of a version, as markdown."""
         self.client.update_model_version(version.name, str(version.number), text)
 
     def finish(self, version: AdapterVersion) -> None:
-        """Note that publishing came to its end."""
+        """Mark the version as published."""
         self.note(version, {"published": _now()})
 
     def note(self, version: AdapterVersion, new_notes: Mapping[str, str]) -> None:
-        """Add to what programs noted of a version, all at once."""
+        """Add notes to a version, in one transaction."""
         number = str(version.number)
         notes = unpack_notes(self.client.get_model_version(version.name, number).tags)
         self.client.set_model_version_tag(version.name, number, NOTES_TAG, pack_notes({**notes, **new_notes}))
 
     def fetch(self, version: AdapterVersion, home: Path) -> AdapterRef:
-        """The version's adapter as a folder: the one it was trained in, else a copy out of the store.
+        """Return the version's adapter: the folder of its training, else a copy downloaded from MLflow.
 
         Raises:
-            WeightsError: the store does not hold it any more.
+            WeightsError: the adapter cannot be downloaded.
         """
         tags = version.tags
         digest = tags["adapter_digest"]
@@ -236,7 +237,7 @@ class Registry:
             mlflow.artifacts.download_artifacts(version.source, dst_path=str(folder))
         except (MlflowException, OSError) as error:
             raise WeightsError(
-                f"Version {version.number} of {version.name!r} cannot be fetched from MLflow: {error}"
+                f"Version {version.number} of {version.name!r} cannot be downloaded from MLflow: {error}"
             ) from error
 
 
@@ -258,7 +259,7 @@ def _adapter_version(version: ModelVersion, aliases: list[str]) -> AdapterVersio
 
 
 def _signature() -> ModelSignature:
-    """What the stored model answers to; MLflow's own default asks for images of 512 x 512."""
+    """Build the signature of the stored model; MLflow's default asks for images of 512 x 512."""
     params = ParamSchema(
         [
             ParamSpec("num_inference_steps", DataType.integer, 20),

@@ -1,4 +1,4 @@
-"""One MLflow run for each adapter: parameters, curves, images, data lineage."""
+"""MLflow run of an adapter: parameters, curves, images, data lineage."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tasks.tracking.snapshot_source import SnapshotSource
 from tasks.tracking.store import get_or_create_experiment, open_store, page_server
 
 FLUSH_SECONDS = 2.0
-DATASET_DIGEST_LENGTH = 36  # MLflow's limit; the whole digest is in the run's tags
+DATASET_DIGEST_LENGTH = 36  # MLflow's limit; the full digest is in the run's tags
 RUN_ID_FILE = "mlflow_run.txt"
 
 
 class TrackedRun:
-    """What a stage may add to the adapter's run."""
+    """Writer for the run of an adapter, used by the stages."""
 
     def __init__(self, client: mlflow.MlflowClient, run_id: str) -> None:
         self.client, self.run_id = client, run_id
@@ -37,18 +37,18 @@ class TrackedRun:
 
     @property
     def page(self) -> RunPage:
-        """Where MLflow shows the run."""
+        """Page of the run in MLflow."""
         info = self.client.get_run(self.run_id).info
         return RunPage(info.experiment_id, self.run_id, page_server(self.client))
 
     def describe(self, text: str) -> None:
-        """Write the markdown that the run's page shows first."""
+        """Write the run's description, as markdown."""
         self.client.set_tag(self.run_id, MLFLOW_RUN_NOTE, text)
 
     def log_metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Add points to the curves; points that a resumed training draws a second time are left out.
+        """Add points to the curves; a resumed training's repeated points are dropped.
 
-        Points are sent in batches: one SQLite transaction per training step would cost more than a small step.
+        Points are sent in batches, because one SQLite transaction per training step costs more than a small step.
         """
         now = int(time.time() * 1000)
         self._pending += [
@@ -57,7 +57,7 @@ class TrackedRun:
         if time.monotonic() - self._flushed_at > FLUSH_SECONDS:
             try:
                 self.flush()
-            except MlflowException:  # a server that restarts: the points are kept and sent with the next ones
+            except MlflowException:  # a server that restarts: the points stay pending and are sent later
                 logging.getLogger(__name__).warning("curves: MLflow cannot be reached, trying again", exc_info=True)
 
     def log_summary(self, values: Mapping[str, float]) -> None:
@@ -70,14 +70,14 @@ class TrackedRun:
             self.client.log_artifact(self.run_id, str(path), folder)
 
     def log_small(self, path: Path, width_px: int, name: str) -> None:
-        """Add a picture, reduced to a width: MLflow's descriptions show pictures as large as they are."""
+        """Add a picture, reduced to a width, because MLflow's descriptions show pictures at full size."""
         with Image.open(path) as picture:
             small = picture.convert("RGB")
         small.thumbnail((width_px, small.height))
         self.client.log_image(self.run_id, small, name)
 
     def log_picture(self, path: Path, folder: str) -> None:
-        """Add a picture drawn meanwhile; a server that cannot be reached costs the picture, not the training."""
+        """Add a picture during training. If the server cannot be reached, the picture is lost and training goes on."""
         try:
             self.log_files(path, folder=folder)
         except MlflowException:
@@ -87,14 +87,14 @@ class TrackedRun:
         self.client.log_text(self.run_id, json.dumps(value, indent=1), name)
 
     def log_snapshot(self, digest: str, name: str, rows: list[dict[str, Any]]) -> None:
-        """Say which images the run learns from: all of them as `snapshot.json`, and a dataset that points there."""
+        """Log the training images: all rows as `snapshot.json`, and a dataset that refers to that file."""
         self.log_json({"digest": digest, "rows": rows}, "snapshot.json")
         source = SnapshotSource(digest, mlflow.get_artifact_uri("snapshot.json"))
         dataset = MetaDataset(source, name=name, digest=digest[:DATASET_DIGEST_LENGTH])  # type: ignore[abstract]  # MLflow's own class
         mlflow.log_input(dataset, context="training")
 
     def curve(self, name: str) -> list[tuple[int, float]]:
-        """All points of one metric, by step."""
+        """Return all points of a metric as (step, value), sorted by step."""
         return sorted((point.step, point.value) for point in self.client.get_metric_history(self.run_id, name))
 
     def flush(self) -> None:
@@ -114,9 +114,9 @@ class TrackedRun:
 def tracked_run(
     home: Path, name: str, folder: Path, params: Mapping[str, Any], tags: Mapping[str, str]
 ) -> Iterator[TrackedRun]:
-    """Open the run that belongs to the run folder `folder`, or go on with it if there is one.
+    """Resume the MLflow run of the run folder `folder`, or create the run.
 
-    The run is marked finished at the end of the block, failed if the block raises, killed on Ctrl-C.
+    The run is marked finished at the end of the block, failed if the block raises, and killed on Ctrl-C.
     """
     client = open_store(home)
     run_id = _existing_run(client, folder / RUN_ID_FILE)
@@ -142,7 +142,7 @@ def tracked_run(
             run.flush()
             mlflow.end_run(status)
         else:
-            # What ended the block is told, not that a server which is gone cannot be told of it.
+            # The error of the block is raised, not a second one from a server that cannot be reached.
             with suppress(MlflowException):
                 run.flush()
             with suppress(MlflowException):

@@ -1,4 +1,4 @@
-"""Where MLflow says the training images are: a snapshot of the image database, listed in an artifact."""
+"""MLflow dataset source for the training images: a snapshot of the image database, listed in an artifact."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlflow.data.dataset_source import DatasetSource
 
 
 class SnapshotSource(DatasetSource):
-    """A snapshot by its whole digest; MLflow's own dataset digest has room for 36 characters of it."""
+    """Snapshot by its full digest; MLflow's own dataset digest is limited to 36 characters."""
 
     def __init__(self, digest: str, manifest_uri: str) -> None:
         self.digest, self.manifest_uri = digest, manifest_uri
@@ -20,7 +20,7 @@ class SnapshotSource(DatasetSource):
         return "sdlora_snapshot"
 
     def load(self, **_: Any) -> Path:
-        """Fetch the list of images, captions and splits."""
+        """Download the list of images, captions and splits."""
         return Path(mlflow.artifacts.download_artifacts(self.manifest_uri))
 
     @staticmethod
@@ -29,7 +29,7 @@ class SnapshotSource(DatasetSource):
 
     @classmethod
     def _resolve(cls, raw_source: Any) -> SnapshotSource:
-        raise NotImplementedError("A snapshot is named by its digest, not guessed from an address.")
+        raise NotImplementedError("A snapshot is identified by its digest and cannot be resolved from an address.")
 
     def to_dict(self) -> dict[Any, Any]:
         return {"digest": self.digest, "manifest_uri": self.manifest_uri}

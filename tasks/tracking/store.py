@@ -1,4 +1,4 @@
-"""Where MLflow keeps its records: a server if one is named, else SQLite in the state folder."""
+"""MLflow's tracking store: the server of `MLFLOW_TRACKING_URI`, else SQLite in the state folder."""
 
 from __future__ import annotations
 
@@ -15,47 +15,47 @@ from tasks.tracking.links import browser_address
 
 TRACKING_URI = "MLFLOW_TRACKING_URI"
 PAGE_SERVER = "SDLORA_MLFLOW_PAGES"
-"""The address of an MLflow server that shows the state folder's records, for links: a run writes them itself."""
+"""Address of an MLflow server that shows the records of the state folder, for links. Runs write to the file."""
 
 
 def tracking_uri(home: Path) -> str:
-    """`MLFLOW_TRACKING_URI` if it is set, else the SQLite file `home/mlflow/mlflow.db`."""
+    """Return `MLFLOW_TRACKING_URI` if it is set, else the URI of the SQLite file `home/mlflow/mlflow.db`."""
     return os.environ.get(TRACKING_URI) or f"sqlite:///{(home / 'mlflow' / 'mlflow.db').resolve()}"
 
 
 def has_records(home: Path) -> bool:
-    """Whether there may be records; a server that the environment names is believed."""
+    """Return True if records may exist. A server in `MLFLOW_TRACKING_URI` is not asked."""
     return TRACKING_URI in os.environ or (home / "mlflow" / "mlflow.db").is_file()
 
 
 def open_store(home: Path) -> mlflow.MlflowClient:
-    """Point this process's MLflow at the store of `home` and return a client for it."""
+    """Select the store of `home` for MLflow in this process, and return a client of the store."""
     uri = tracking_uri(home)
     if uri.startswith("sqlite:"):
         private_folder(home / "mlflow")
     uri_of_environment = os.environ.get(TRACKING_URI)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
-    # MLflow writes the address into the environment, where it would pass for the user's wish and win over the next
-    # state folder that this process opens.
+    # MLflow writes the address into the environment. There it would count as the user's setting and override the
+    # next state folder that this process opens.
     if uri_of_environment is None:
         os.environ.pop(TRACKING_URI, None)
     return mlflow.MlflowClient(uri, uri)
 
 
 def page_server(client: mlflow.MlflowClient) -> str | None:
-    """Where a browser sees the records: the server that they go to, else one that shows the same records meanwhile."""
+    """Return the address for browsers: the tracking server, else the server that shows the file's records."""
     return browser_address(client.tracking_uri) or os.environ.get(PAGE_SERVER)
 
 
 def get_or_create_experiment(client: mlflow.MlflowClient, name: str, home: Path) -> Experiment:
-    """The experiment `name`, created at the first call."""
+    """Return the experiment `name`, and create it at the first call."""
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
-        # Without a location, MLflow on SQLite writes artifacts below whatever folder the process was started in.
+        # Without a location, MLflow on SQLite writes artifacts below the current folder.
         in_file = client.tracking_uri.startswith("sqlite:")
         location = (home / "mlflow" / "artifacts" / name).resolve().as_uri() if in_file else None
-        with suppress(MlflowException):  # another process was quicker, or it was deleted in the UI: the next line tells
+        with suppress(MlflowException):  # another process created it, or it was deleted in the UI: checked below
             client.create_experiment(name, artifact_location=location)
         experiment = client.get_experiment_by_name(name)
     if experiment is None or experiment.lifecycle_stage == "deleted":

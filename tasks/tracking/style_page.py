@@ -1,4 +1,4 @@
-"""What MLflow's page of a registered model says: what this line of adapters is, and who was champion when."""
+"""Description of a style on MLflow's page of the registered model: its purpose and its champions by date."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from sdlora.store.champions import ChampionHistory
 from tasks.markdown import markdown_code, markdown_text, table
 from tasks.tracking.links import version_route
 
-MAX_DESCRIPTION_LENGTH = 5000  # of a description in MLflow's SQL database
+MAX_DESCRIPTION_LENGTH = 5000  # characters; limit of MLflow's SQL database
 _MAX_PERIODS = 20
 
 
 def style_description(history: ChampionHistory, base: str, newest: int) -> str:
-    """The page's markdown.
+    """Return the description as markdown.
 
     Args:
-        base: the base model's name.
-        newest: the number of the newest version.
+        base: name of the base model.
+        newest: number of the newest version.
     """
     style, champion = history.style, history.champion
     introduction = (
         f"LoRA adapters of the style **{markdown_text(style)}** for the base model {markdown_text(base)}. Each version "
-        "was trained on one set of images and judged against the base model and the champion of its day."
+        "was trained on one set of images and compared with the base model and the champion of its time."
     )
     paragraphs = [introduction]
     if champion is None:
@@ -44,7 +44,7 @@ def style_description(history: ChampionHistory, base: str, newest: int) -> str:
 
 
 def _champion_periods(history: ChampionHistory) -> list[list[str]]:
-    """Newest first: version, from, until, who made it the champion."""
+    """List champions as (version, from, until, by), the newest first."""
     moves = history.moves
     ends = [*(_utc(move.decided_at) for move in moves[1:]), "now"]
     periods = [

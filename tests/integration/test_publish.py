@@ -143,7 +143,7 @@ def test_another_publish_repairs_the_alias_first_and_takes_it_for_no_move_of_a_p
     registry.client.delete_registered_model_alias("published", "champion")
     registry.client.set_registered_model_tag("published", "champion_history", str(before.length - 1))
     duel = load_duel(release.run.evaluation).model_copy(update={"champion_digest": "f" * 64})
-    with pytest.raises(EvaluationError, match="changed while the duel was fought"):
+    with pytest.raises(EvaluationError, match="changed during the duel"):
         publish_again(duel)
     assert registry.get("published", "champion").number == 1
     assert history(home) == before
@@ -163,7 +163,7 @@ def test_a_promotion_of_another_process_while_this_one_publishes_voids_the_duel(
 
     with monkeypatch.context() as patch:
         patch.setattr(Registry, "register", slow)
-        with pytest.raises(EvaluationError, match="changed while the duel was fought: version 1 before, version 9 now"):
+        with pytest.raises(EvaluationError, match="changed during the duel: version 1 before, version 9 now"):
             publish_again(duel)
     assert Registry(home).get("published", "champion").number == 1
     # Version 9 is in no registry, so the alias that is there counts again.
@@ -174,7 +174,7 @@ def test_a_promotion_of_another_process_while_this_one_publishes_voids_the_duel(
 def test_a_champion_that_changed_meanwhile_voids_the_duel(published):
     _, release, publish_again = published
     duel = load_duel(release.run.evaluation).model_copy(update={"champion_digest": "f" * 64})
-    with pytest.raises(EvaluationError, match="changed while the duel was fought"):
+    with pytest.raises(EvaluationError, match="changed during the duel"):
         publish_again(duel)
 
 

@@ -212,7 +212,7 @@ def test_the_second_batch_is_trained_once_too(config, home, later_images):
 def test_another_base_model_cannot_challenge_this_champion(config, home, tmp_path):
     other = tiny_base_model(tmp_path / "other", seed=1)
     changed = config.model_copy(update={"base_model": config.base_model.model_copy(update={"source": str(other)})})
-    with pytest.raises(ConfigError, match=r"version 1\) was made for the base model .* name of its own"):
+    with pytest.raises(ConfigError, match=r"version 1\) was made for the base model .* another name for this style"):
         run_flow(retrain, changed, home)
     assert len(Registry(home).versions("shapes")) == 2
 

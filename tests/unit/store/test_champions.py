@@ -172,7 +172,7 @@ def test_of_two_promotions_at_once_in_two_processes_one_wins_and_the_other_is_to
     winner = int(promoted.split()[1])
     loser = {2: 3, 3: 2}[winner]
     assert told(store)[1:] == [(2, "promoted", winner, 1, winner)]
-    assert "The champion of 'icons' changed while the duel was fought" in refused
+    assert "The champion of 'icons' changed during the duel" in refused
     assert f"version 1 before, version {winner} now. Version {loser} stays a candidate" in refused
 
 

@@ -1,4 +1,4 @@
-"""Addresses, notes and the page of a line of adapters, without a server."""
+"""Addresses, notes and the page of a style, without a server."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def rows(page):
     return [line.replace("&emsp;", "") for line in page.splitlines() if line.startswith("| version")]
 
 
-def test_the_page_of_a_line_tells_who_was_champion_when():
+def test_the_page_of_a_style_tells_who_was_champion_when():
     page = style_description(HISTORY, "embedded", 5)
     assert "for the base model embedded" in page
     assert "**Champion: [version 4](#/models/icons/versions/4)** since 2026-11-05 10:00 UTC" in page
@@ -68,7 +68,7 @@ def test_the_page_of_a_line_tells_who_was_champion_when():
     ]
 
 
-def test_the_page_of_a_line_whose_champion_a_person_removed_says_that_there_is_none():
+def test_the_page_of_a_style_whose_champion_a_person_removed_says_that_there_is_none():
     page = style_description(replace(HISTORY, entries=(*HISTORY.entries, move(4, 4, 4, None, 6))), "embedded", 5)
     assert "**No champion:** a person removed the alias." in page
     assert "**No champion yet:** no version has passed" in style_description(ChampionHistory("icons"), "embedded", 1)
