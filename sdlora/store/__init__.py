@@ -1,1 +1,1 @@
-"""The image database: records and bytes of every image, in one folder that can be moved."""
+"""Image database: records and bytes of every image, in one folder that can be moved."""

@@ -1,4 +1,4 @@
-"""Running one statement for many rows, at little more than the database's own cost."""
+"""Bulk execution of one statement for many rows, with little overhead over the database driver."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Row = Mapping[str, Any]
 
 
 def execute_many(session: Session, statement: Insert | Update, rows: Sequence[Row]) -> None:
-    """Run a statement once for every row; defaults are taken once for all of them.
+    """Run a statement once for every row; column defaults are computed once for all rows.
 
-    SQLAlchemy's own way looks at every value of every row, for three times as long as SQLite takes to write it. Here
-    the statement is compiled by it, and the rows are handed to the driver.
+    SQLAlchemy's `execute` processes every value of every row, which takes three times as long as SQLite's write. Here
+    SQLAlchemy compiles the statement, and the driver receives the rows.
 
     Args:
-        statement: on tables, not on classes; its bound names are those of the rows.
-        rows: all with the same names.
+        statement: statement on tables, not on classes; its bound names are the names of the rows.
+        rows: rows with the same names.
     """
     if not rows:
         return
@@ -34,8 +34,8 @@ def execute_many(session: Session, statement: Insert | Update, rows: Sequence[Ro
     converters = _converters(compiled, dialect)
     defaults = {}
     for column in compiled.insert_prefetch:
-        assert isinstance(column.default, CallableColumnDefault)  # such as the time; the tables have no others
-        value = column.default.arg(cast(Any, None))  # it has no use for the context
+        assert isinstance(column.default, CallableColumnDefault)  # such as the time; the tables have no other defaults
+        value = column.default.arg(cast(Any, None))  # the defaults do not use the context
         defaults[column.key] = converters[column.key](value) if column.key in converters else value
     converted = [name for name in rows[0] if name in converters]
     complete_rows = rows
@@ -52,7 +52,7 @@ def execute_many(session: Session, statement: Insert | Update, rows: Sequence[Ro
 
 
 def _converters(compiled: SQLCompiler, dialect: Dialect) -> dict[str, Callable[[Any], Any]]:
-    """What turns a value into the driver's, by its bound name; most types need nothing."""
+    """Return the functions that convert values for the driver, by bound name; most types need no conversion."""
     processors = {
         name: bound.type.dialect_impl(dialect).bind_processor(dialect) for name, bound in compiled.binds.items()
     }

@@ -1,8 +1,7 @@
-"""Clusters: so many copies of one picture that comparing each with each would cost their square.
+"""Clusters: large groups of copies of one picture, which avoid comparing each copy with each other copy.
 
-The first of them is the representative. A fingerprint that is the same as the representative is not compared with the
-other members of the cluster when it comes in. Cleaning asks for those pairs when it decides
-(`sdlora.data.duplicates.clusters`).
+The first member is the representative. A new fingerprint that is the same as the representative is not compared with
+the other members. Cleaning compares the pairs that it needs for a decision (`sdlora.data.duplicates.clusters`).
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from sdlora.store.intake import chunks
 from sdlora.store.tables import SimilarPairTable
 
 MIN_MEMBERS = 32
-"""Fingerprints that are the same as one other make it a representative; below so many, each is compared with each."""
+"""Number of same fingerprints that make a fingerprint a representative; below it, all pairs are compared."""
 
 SAME_DIFFERENCE = 20.0
-"""Grey levels below which a fingerprint is the same as another: as much as a coarse JPEG does to a drawing."""
+"""Difference in grey levels below which fingerprints are the same: about the effect of a coarse JPEG on a drawing."""
 
 
 def same_as(session: Session, fingerprint_ids: Iterable[int]) -> dict[int, set[int]]:
-    """The fingerprints that are the same as each of these, as far as they have been compared."""
+    """Find the fingerprints that are the same as each given one, among the compared pairs."""
     same: dict[int, set[int]] = {fingerprint_id: set() for fingerprint_id in fingerprint_ids}
     table = SimilarPairTable
     for chunk in chunks(sorted(same)):
@@ -35,7 +34,7 @@ def same_as(session: Session, fingerprint_ids: Iterable[int]) -> dict[int, set[i
 
 
 def cluster_of(session: Session, fingerprint_id: int) -> set[int]:
-    """All members of the clusters that this fingerprint belongs to, itself included; empty without a cluster."""
+    """Find all members of the clusters of a fingerprint, including itself; empty without a cluster."""
     direct = same_as(session, [fingerprint_id])[fingerprint_id]
     members_by_id = same_as(session, direct | {fingerprint_id})
     return set().union(
@@ -48,6 +47,6 @@ def cluster_of(session: Session, fingerprint_id: int) -> set[int]:
 
 
 def pairs_of(fingerprint_ids: Iterable[int]) -> ColumnElement[bool]:
-    """Pairs with one of these (at most a chunk of them) on either side."""
+    """Build the condition for pairs with one of the fingerprints (at most a chunk) on either side."""
     chunk = list(fingerprint_ids)
     return or_(SimilarPairTable.first_id.in_(chunk), SimilarPairTable.second_id.in_(chunk))

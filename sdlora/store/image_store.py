@@ -1,4 +1,4 @@
-"""The image database as one object."""
+"""`ImageStore`: the image database as one object."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from sdlora.store.tables import GenerationTable
 
 
 class ImageStore:
-    """Images, captions, verdicts and snapshots in a database, and the bytes they speak of.
+    """Images, captions, verdicts and snapshots in a database, and the bytes of the images.
 
-    By default all of it lies under `home` (`images.db`, `blobs/`) and names no path outside, so the folder can be
-    moved. Several processes, on PostgreSQL several machines, may have the same store open. Use it as a context
+    By default the store is in `home` (`images.db`, `blobs/`) and contains no path outside, so the folder can be
+    moved. Several processes, on PostgreSQL several machines, may open the same store. Use the store as a context
     manager, or call `close()`.
     """
 
@@ -41,14 +41,14 @@ class ImageStore:
 
     @classmethod
     def open(cls, home: Path, location: StoreLocation | None = None) -> ImageStore:
-        """Open the store of `home`, created or brought to the newest schema where needed.
+        """Open the store of `home`; create or migrate it if needed.
 
         Args:
-            home: the state folder, which also holds what was computed from the images.
-            location: where database and bytes are; by default what the environment says, else `home`.
+            home: the state folder, which also holds data computed from the images.
+            location: location of database and bytes; by default from the environment, else in `home`.
 
         Raises:
-            StorageError: it cannot be reached or written, or the database is damaged or of a newer sdlora.
+            StorageError: the store cannot be reached or written, or the database is damaged or of a newer sdlora.
         """
         home = Path(home)
         location = location or StoreLocation.of_home(home)
@@ -66,11 +66,11 @@ class ImageStore:
         self.close()
 
     def read(self) -> AbstractContextManager[Session]:
-        """A session that sees one state of the database, whatever others write meanwhile."""
+        """Open a session that reads one state of the database, unaffected by concurrent writers."""
         return self.database.read()
 
     def write(self) -> AbstractContextManager[Session]:
-        """A session that holds the write lock from the start; all of it is recorded at the end, or nothing.
+        """Open a session that holds the write lock from the start; it is committed at the end or rolled back.
 
         Raises:
             StorageError: the disk is full or not writable, or another process keeps the lock.
@@ -80,7 +80,7 @@ class ImageStore:
     def add_image(
         self, content: bytes, captions: Sequence[str] = (), *, source: str | None = None, licence: str | None = None
     ) -> str:
-        """Add one image by its bytes and return its SHA-256. Bytes that are known already gain the captions only.
+        """Add an image by its bytes and return its SHA-256. An image that is recorded only gains the captions.
 
         Raises:
             DataError: the image was purged.
@@ -96,17 +96,17 @@ class ImageStore:
         return sha256
 
     def refuse_purged(self, sha256: str) -> None:
-        """Raise `DataError` if this image was taken down: nothing may bring its bytes back."""
+        """Raise `DataError` if the image was taken down, because its bytes must not return."""
         with self.read() as session:
             reasons = purged_reasons(session, [sha256])
         if reasons:
-            raise DataError(f"Image {sha256[:12]} was {reasons[sha256]}. It is not taken again.")
+            raise DataError(f"Image {sha256[:12]} was {reasons[sha256]}. It cannot be added again.")
 
     def read_bytes(self, sha256: str) -> bytes:
-        """The bytes of an image, compared with their digest.
+        """Read the bytes of an image and compare them with their digest.
 
         Raises:
-            DataError: they are missing or damaged.
+            DataError: the bytes are missing or damaged.
         """
         return self.blobs.get(sha256)
 
@@ -119,12 +119,12 @@ class ImageStore:
         limit: int | None = None,
         offset: int = 0,
     ) -> list[ImageRecord]:
-        """Images in the order they were collected; see `sdlora.store.queries.list_images`."""
+        """List images in the order of collection; see `sdlora.store.queries.list_images`."""
         with self.read() as session:
             return list_images(session, verdict, rejected_by, caption, limit, offset)
 
     def image(self, sha256: str) -> ImageRecord:
-        """One image, by its SHA-256 or the first digits of it.
+        """Find an image by its SHA-256 or the first digits.
 
         Raises:
             DataError: no image, or more than one, starts with these digits.
@@ -133,12 +133,12 @@ class ImageStore:
             return find_image(session, sha256)
 
     def counts(self) -> Counts:
-        """How many images have which verdict."""
+        """Count images by verdict."""
         with self.read() as session:
             return count_images(session)
 
     def set_captions(self, sha256: str, captions: Sequence[str]) -> ImageRecord:
-        """Let a person's captions stand in place of those from the sources; none gives the sources their say again.
+        """Set a person's captions, which win over captions of the sources; an empty list removes them.
 
         Raises:
             DataError: no image, or more than one, starts with these digits.
@@ -151,7 +151,7 @@ class ImageStore:
             return find_image(session, full_sha256)
 
     def details(self, sha256: str) -> ImageDetails:
-        """All that is known of one image, by its SHA-256 or the first digits of it.
+        """Collect everything about an image, found by its SHA-256 or the first digits.
 
         Raises:
             DataError: no image, or more than one, starts with these digits.
@@ -160,39 +160,38 @@ class ImageStore:
             return image_details(session, sha256)
 
     def decide(self, sha256: str, verdict: Verdict, why: str, who: str) -> str:
-        """Let a person's verdict win over every check; see `sdlora.store.curation.decide_by_person`."""
+        """Record a person's verdict, which wins over every check; see `sdlora.store.curation.decide_by_person`."""
         with self.write() as session:
             return decide_by_person(session, sha256, verdict, why, who)
 
     def undo_decision(self, sha256: str, who: str) -> str:
-        """Take a person's verdict back; see `sdlora.store.curation.undo_decision`."""
+        """Withdraw a person's verdict; see `sdlora.store.curation.undo_decision`."""
         with self.write() as session:
             return undo_decision(session, sha256, who)
 
     def purge(self, sha256: str, why: str, who: str) -> Purged:
-        """Take an image down: its bytes are removed, a tombstone with the reason stays and keeps it from coming back.
+        """Take an image down: remove the bytes and keep a tombstone with the reason, so that it cannot return.
 
-        A run that is killed in between is finished by the same call. What was made of the image (caches, pages) is
-        not touched.
+        The same call completes a takedown that was killed. Files computed from the image (caches, pages) stay.
 
         Raises:
-            DataError: no such image, or no reason.
+            DataError: no such image, or no reason given.
             StorageError: the bytes cannot be removed.
         """
         with self.write() as session:
             purged = purge_image(session, sha256, why, who)
-            for mask in purged.masks:  # before they are forgotten: a run that is killed here finds them again
+            for mask in purged.masks:  # before the commit, so that a repetition after a kill finds the masks again
                 self.blobs.remove(mask)
         self.blobs.remove(purged.details.record.sha256)
         return purged
 
     def snapshots(self, limit: int | None = None) -> tuple[SnapshotRecord, ...]:
-        """Snapshots with the versions trained on them, the newest first."""
+        """List snapshots with the versions trained on them, the newest first."""
         with self.read() as session:
             return list_snapshots(session, limit)
 
     def snapshot(self, digest: str) -> SnapshotRecord:
-        """One snapshot, by its digest or the first digits of it.
+        """Find a snapshot by its digest or the first digits.
 
         Raises:
             DataError: no snapshot, or more than one, starts with these digits.
@@ -211,7 +210,7 @@ class ImageStore:
         steps: int,
         guidance_scale: float,
     ) -> str:
-        """Keep an image that a model drew, with all that is needed to draw it again; returns its SHA-256."""
+        """Store a generated image with everything needed to generate it again; return its SHA-256."""
         sha256 = self.blobs.put(content)
         row = {
             "sha256": sha256,
@@ -227,11 +226,11 @@ class ImageStore:
         return sha256
 
     def rate(self, sha256: str, stars: int, rater: str = "me", why: str = "") -> str:
-        """Record what a person thinks of an image, drawn or collected; see `sdlora.store.ratings.rate`."""
+        """Record a person's rating of a generated or collected image; see `sdlora.store.ratings.rate`."""
         with self.write() as session:
             return rate(session, sha256, stars, rater, why)
 
     def undo_rating(self, sha256: str, rater: str = "me") -> str:
-        """Let a person have said nothing of an image; see `sdlora.store.ratings.take_back`."""
+        """Withdraw a person's rating of an image; see `sdlora.store.ratings.undo_rating`."""
         with self.write() as session:
             return undo_rating(session, sha256, rater)

@@ -1,4 +1,4 @@
-"""Writing what a collector found: sources, images, the files they were seen in, and their captions."""
+"""Intake of collected files: writes sources, images, files, captions and masks."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from sdlora.store.tables import Base, CaptionTable, FileTable, ImageTable, Sourc
 T = TypeVar("T")
 
 ROWS_PER_STATEMENT = 500
-"""Rows per statement: well below SQLite's limit of 32,766 bound values."""
+"""Rows per statement; SQLite's limit is 32,766 bound values."""
 
 
 @dataclass(frozen=True)
 class SeenFile:
-    """One image as a source shows it.
+    """File of a source that shows an image.
 
     Attributes:
-        stamp: changes when the bytes do; None where a source has no such thing.
-        caption_stamp: changes when what the source says of the image does.
-        repeats: how often an epoch should show the image, where the source says so.
-        captions: what the file says of the image; None leaves what is recorded.
-        mask: the picture beside it that says which parts of it count.
+        stamp: changes with the bytes; None if the source has no stamps.
+        caption_stamp: changes with the source's captions of the image.
+        repeats: times per epoch, if the source gives a number.
+        captions: captions from the file; None keeps the recorded captions.
+        mask: picture that selects the parts of the image used in training.
     """
 
     path: str
@@ -48,25 +48,25 @@ class SeenFile:
 
 @dataclass(frozen=True)
 class RecordedChanges:
-    """What recording files changed: the SHA-256 of images that the database did not have; known ones with new words."""
+    """SHA-256 of images that were added, and of recorded images with another caption, licence or mask."""
 
     new: frozenset[str] = frozenset()
     recaptioned: frozenset[str] = field(default=frozenset())
 
 
 def register_source(session: Session, key: str, name: str) -> int:
-    """The id of the source with this key, new or known."""
+    """Return the id of the source with this key; insert the source if it is new."""
     insert_or_ignore(session, SourceTable, [{"key": key, "name": name}])
     return session.scalars(select(SourceTable.id).where(SourceTable.key == key)).one()
 
 
 def find_source(session: Session, key: str) -> int | None:
-    """The id of the source with this key; None if nothing was ever recorded of it."""
+    """Return the id of the source with this key; None if the source is not recorded."""
     return session.scalars(select(SourceTable.id).where(SourceTable.key == key)).one_or_none()
 
 
 def recorded_files(session: Session, source_id: int, paths: Sequence[str]) -> dict[str, SeenFile]:
-    """Those of the files that this source showed before, by path."""
+    """Read the recorded files of a source, by path; paths that are not recorded are omitted."""
     files: dict[str, SeenFile] = {}
     for chunk in chunks(paths):
         statement = (
@@ -86,7 +86,7 @@ def recorded_files(session: Session, source_id: int, paths: Sequence[str]) -> di
 
 
 def record_files(session: Session, source_id: int, files: Sequence[SeenFile]) -> RecordedChanges:
-    """Write the images, where they were seen, and what was said of them there; all or, if it fails, nothing."""
+    """Write images, files, captions, masks and licences, within the caller's transaction."""
     shas = list(dict.fromkeys(file.sha256 for file in files))
     new = frozenset(shas) - image_ids(session, shas).keys()
     now = utc_now()
@@ -98,7 +98,7 @@ def record_files(session: Session, source_id: int, files: Sequence[SeenFile]) ->
             "licence": file.licence,
             "collected_at": now,
         }
-        for file in reversed(files)  # of two files with the same bytes the first one speaks
+        for file in reversed(files)  # of two files with the same bytes, the first one counts
         if file.sha256 in new
     }
     insert_or_ignore(session, ImageTable, [images[sha256] for sha256 in shas if sha256 in new])
@@ -130,12 +130,12 @@ def record_files(session: Session, source_id: int, files: Sequence[SeenFile]) ->
 
 
 def replace_edits(session: Session, captions: Mapping[str, Sequence[Caption]]) -> None:
-    """Let `captions` (by SHA-256) be all that a person says of those images."""
+    """Replace a person's captions of the images, given by SHA-256."""
     replace_captions(session, None, captions)
 
 
 def replace_captions(session: Session, source_id: int | None, captions: Mapping[str, Sequence[Caption]]) -> None:
-    """Let `captions` (by SHA-256) be all that a source without files, or a person (None), says of those images."""
+    """Replace the captions, given by SHA-256, that come from a source without files or from a person (None)."""
     ids = image_ids(session, list(captions))
     for chunk in chunks(list(ids.values())):
         from_source = CaptionTable.source_id == source_id  # SQLAlchemy writes IS NULL for None
@@ -150,7 +150,7 @@ def replace_captions(session: Session, source_id: int | None, captions: Mapping[
 
 
 def _replace_masks(session: Session, files: Sequence[SeenFile], file_ids: Mapping[str, int]) -> set[str]:
-    """Let the masks beside `files` be what they are now; returns the images of which that is news."""
+    """Replace the masks of the files; return the SHA-256 of images with another mask than before."""
     by_id = {file_ids[file.path]: file for file in files}
     changed = set()
     for chunk in chunks(list(by_id)):
@@ -161,7 +161,7 @@ def _replace_masks(session: Session, files: Sequence[SeenFile], file_ids: Mappin
 def _replace_file_captions(
     session: Session, source_id: int, files: Mapping[int, SeenFile], ids: Mapping[str, int]
 ) -> set[str]:
-    """Let `files`, by their ids, say their captions and nothing else of their images; returns where that is news."""
+    """Replace the captions of the files, given by file id; return the SHA-256 of images with changed captions."""
     recorded = _recorded_captions(session, list(files))
     changed = {}
     for file_id, file in files.items():
@@ -169,7 +169,7 @@ def _replace_file_captions(
         if before != [(caption.text, caption.origin) for caption in file.captions or ()]:
             changed[file_id] = file
     for chunk in chunks(list(changed)):
-        # Only of the image that it shows now: the one that it showed before keeps the words that fitted it.
+        # Delete captions of the image that the file shows now. An image that it showed before keeps its captions.
         of_images = CaptionTable.image_id.in_([ids[changed[file_id].sha256] for file_id in chunk])
         session.execute(delete(CaptionTable).where(of_images, CaptionTable.file_id.in_(chunk)))
     rows = [
@@ -192,7 +192,7 @@ def _file_ids(session: Session, source_id: int, paths: Sequence[str]) -> dict[st
 
 
 def _recorded_captions(session: Session, file_ids: Sequence[int]) -> dict[tuple[int, int], list[tuple[str, str]]]:
-    """Captions by image and file, in their order."""
+    """Read (text, origin) of captions by (image id, file id), in their order."""
     captions: dict[tuple[int, int], list[tuple[str, str]]] = defaultdict(list)
     for chunk in chunks(file_ids):
         statement = (
@@ -206,7 +206,7 @@ def _recorded_captions(session: Session, file_ids: Sequence[int]) -> dict[tuple[
 
 
 def _licence_updates(session: Session, source_id: int, files: Sequence[SeenFile]) -> list[SeenFile]:
-    """Files that state another licence than is recorded, and may: theirs was recorded, or none was."""
+    """Select files that change a licence: none is recorded, or the file was recorded for the same image before."""
     recorded: dict[str, str | None] = {}
     for chunk in chunks([file.sha256 for file in files]):
         statement = select(ImageTable.sha256, ImageTable.licence).where(ImageTable.sha256.in_(chunk))
@@ -227,7 +227,7 @@ def _update_licences(session: Session, files: Sequence[SeenFile]) -> None:
 
 
 def _reset_rules(session: Session, image_ids: Sequence[int]) -> None:
-    """What is said of these images has changed, so a verdict that rests on it has to be found anew."""
+    """Clear `rules` of images whose captions, masks or licence changed, so that cleaning decides them again."""
     for chunk in chunks(image_ids):
         with_rules = ImageTable.id.in_(chunk) & ImageTable.rules.is_not(None)
         session.execute(update(ImageTable).where(with_rules).values(rules=None))
@@ -247,7 +247,7 @@ def _caption_row(
 
 
 def image_ids(session: Session, shas: Sequence[str]) -> dict[str, int]:
-    """The database ids of those images that are in it, by SHA-256."""
+    """Read the ids of images by SHA-256; images that are not recorded are omitted."""
     ids: dict[str, int] = {}
     for chunk in chunks(shas):
         statement = select(ImageTable.sha256, ImageTable.id).where(ImageTable.sha256.in_(chunk))
@@ -256,14 +256,14 @@ def image_ids(session: Session, shas: Sequence[str]) -> dict[str, int]:
 
 
 def insert_or_ignore(session: Session, table: type[Base], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert the rows whose unique keys are free."""
+    """Insert rows, and skip rows whose unique key exists."""
     execute_many(session, dialect_of(session).insert(table.__table__).on_conflict_do_nothing(), rows)
 
 
 def insert_or_update(
     session: Session, table: type[Base], rows: Sequence[Mapping[str, Any]], keys: Sequence[str]
 ) -> None:
-    """Insert the rows; where one with the same unique `keys` is there, it takes the new values. The last row counts."""
+    """Insert rows, and update rows whose unique `keys` exist. Of rows with the same keys the last one counts."""
     if rows:
         # PostgreSQL refuses a statement that names the same key twice.
         unique_rows = {tuple(row[key] for key in keys): row for row in rows}
@@ -278,5 +278,5 @@ def chunks(items: Sequence[T], size: int = ROWS_PER_STATEMENT) -> Iterator[Seque
 
 
 def dialect_of(session: Session) -> Any:
-    """Both dialects spell ON CONFLICT the same way; SQLAlchemy keeps it out of the common `insert`."""
+    """Return the dialect's module, because SQLAlchemy's common `insert` lacks ON CONFLICT."""
     return postgresql if session.get_bind().dialect.name == "postgresql" else sqlite

@@ -1,4 +1,4 @@
-"""From images to snapshots to the versions trained on them, and back."""
+"""Lineage: links between images, snapshots and the versions trained on the snapshots."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sdlora.store.tables import SnapshotImageTable, SnapshotTable, VersionTable
 
 @dataclass(frozen=True)
 class TrainedVersion:
-    """A published adapter, and the snapshot that it learnt from."""
+    """Published adapter and the snapshot that it was trained on."""
 
     name: str
     number: int
@@ -33,7 +33,7 @@ class TrainedVersion:
 
 @dataclass(frozen=True)
 class SnapshotRecord:
-    """A snapshot as a person sees it in a list. `parent` is the digest of the newest one when it was made."""
+    """Snapshot as shown in a list. `parent` is the digest of the newest snapshot when this one was made."""
 
     digest: str
     parent: str | None
@@ -45,7 +45,7 @@ class SnapshotRecord:
 
 @dataclass(frozen=True)
 class Appearance:
-    """One image in one snapshot."""
+    """Appearance of an image in a snapshot."""
 
     snapshot: SnapshotRecord
     split: Split
@@ -54,7 +54,7 @@ class Appearance:
 
 
 def record_version(session: Session, name: str, number: int, adapter_digest: str, snapshot_digest: str) -> None:
-    """Note which snapshot a published adapter learnt from; to do it again changes nothing.
+    """Record the snapshot that a published adapter was trained on; a repetition changes nothing.
 
     Raises:
         DataError: the store has no such snapshot.
@@ -67,15 +67,15 @@ def record_version(session: Session, name: str, number: int, adapter_digest: str
 
 
 def list_snapshots(session: Session, limit: int | None = None) -> tuple[SnapshotRecord, ...]:
-    """Snapshots, the newest first."""
+    """List snapshots, the newest first."""
     return _snapshots(session, _select_snapshots().order_by(SnapshotTable.id.desc()).limit(limit))
 
 
 def find_snapshot(session: Session, digest: str) -> SnapshotRecord:
-    """The snapshot whose digest starts with these digits.
+    """Find the snapshot whose digest starts with the digits.
 
     Raises:
-        DataError: there is none, or more than one.
+        DataError: no snapshot, or more than one, starts with the digits.
     """
     has_prefix = SnapshotTable.digest.startswith(digest.lower(), autoescape=True)
     matches = _snapshots(session, _select_snapshots().where(has_prefix).limit(3))
@@ -89,7 +89,7 @@ def find_snapshot(session: Session, digest: str) -> SnapshotRecord:
 
 
 def appearances_of(session: Session, image_id: int) -> tuple[Appearance, ...]:
-    """The snapshots that hold an image, the oldest first."""
+    """List the snapshots that contain an image, the oldest first."""
     rows = session.execute(
         select(
             SnapshotImageTable.snapshot_id,
@@ -112,7 +112,7 @@ def appearances_of(session: Session, image_id: int) -> tuple[Appearance, ...]:
 
 def _select_snapshots() -> Select[tuple[SnapshotTable, str | None]]:
     parent = aliased(SnapshotTable)
-    # The join may find no parent, which the column's own type does not say.
+    # The outer join gives None without a parent, which the type of the column excludes.
     digest = cast("InstrumentedAttribute[str | None]", parent.digest)
     return select(SnapshotTable, digest).outerjoin(parent, parent.id == SnapshotTable.parent_id)
 

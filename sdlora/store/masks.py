@@ -1,4 +1,4 @@
-"""Masks: pictures that lie beside images and say which parts of them count in training."""
+"""Masks: pictures that select the parts of images used in training."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from sdlora.store.tables import FileTable, ImageTable, MaskTable
 
 @dataclass(frozen=True)
 class Mask:
-    """The mask of one image as one source shows it.
+    """Mask of a file.
 
     Attributes:
-        path: in the source.
-        sha256: of its bytes, which lie with those of the images; None where they cannot be had.
-        problem: why it cannot be used, in words.
+        path: path in the source.
+        sha256: SHA-256 of the bytes, which are stored with those of the images; None if they cannot be read.
+        problem: reason why the mask cannot be used.
     """
 
     path: str
@@ -28,7 +28,7 @@ class Mask:
 
 
 def replace_masks(session: Session, masks: Mapping[int, Mask | None]) -> set[int]:
-    """Let these be the masks beside files, by file id (at most a chunk); returns the files of which that is news."""
+    """Replace masks, given by file id (at most a chunk); return the ids of files with another mask than before."""
     if not any(masks.values()) and not _any_masks(session):
         return set()
     rows = session.scalars(select(MaskTable).where(MaskTable.file_id.in_(masks)))
@@ -43,10 +43,10 @@ def replace_masks(session: Session, masks: Mapping[int, Mask | None]) -> set[int
 
 
 def masks_of(session: Session, image_ids: Sequence[int] | None = None) -> dict[int, Mask]:
-    """Masks by image id, of these images (at most a chunk) or of all; of several the one beside the newest file."""
+    """Read masks by image id, of the images (at most a chunk) or of all; of several masks the newest file's counts."""
     if not _any_masks(session):
         return {}
-    # By the id in `masks`, which has few rows, so that the many files are not gone through in their order.
+    # Ordered by the id in `masks`, which has few rows: the database then does not scan `files`, which has many.
     statement = select(FileTable.image_id, MaskTable).join(MaskTable).order_by(MaskTable.file_id)
     if image_ids is not None:
         statement = statement.where(FileTable.image_id.in_(image_ids))
@@ -54,7 +54,7 @@ def masks_of(session: Session, image_ids: Sequence[int] | None = None) -> dict[i
 
 
 def mask_blobs(session: Session, source_id: int, paths: Sequence[str]) -> dict[str, tuple[str, int]]:
-    """SHA-256 and size of the masks beside these files of a source (at most a chunk), by the files' paths."""
+    """Read (SHA-256, size) of the masks of a source's files (at most a chunk), by path of the file."""
     if not _any_masks(session):
         return {}
     statement = select(FileTable.path, MaskTable.sha256, MaskTable.byte_size).join(MaskTable)
@@ -63,7 +63,7 @@ def mask_blobs(session: Session, source_id: int, paths: Sequence[str]) -> dict[s
 
 
 def delete_masks(session: Session, image_id: int) -> tuple[str, ...]:
-    """Remove what is recorded of an image's masks; returns the SHA-256 of bytes that no other image needs."""
+    """Delete an image's masks from the database; return the SHA-256 of bytes that no other image uses."""
     image_masks = session.scalars(_masks_with_bytes().where(FileTable.image_id == image_id)).all()
     session.execute(delete(MaskTable).where(MaskTable.file_id.in_(_files_of(image_id))))
     shared = set(session.scalars(_masks_with_bytes().where(MaskTable.sha256.in_(image_masks))))
@@ -72,7 +72,7 @@ def delete_masks(session: Session, image_id: int) -> tuple[str, ...]:
 
 
 def _any_masks(session: Session) -> bool:
-    """Most collections have none, and need not be searched for them."""
+    """Return True if the store has masks, so that a store without masks skips the joins."""
     return session.scalars(select(MaskTable.file_id).limit(1)).first() is not None
 
 

@@ -1,4 +1,4 @@
-"""Reading the image database for a person: lists, counts, one image."""
+"""Queries of the image database: lists, counts, one image, captions."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def list_images(
     limit: int | None = None,
     offset: int = 0,
 ) -> list[ImageRecord]:
-    """Images in the order they were collected, with all the given properties.
+    """List images that have all given properties, in the order of collection.
 
     Args:
-        rejected_by: the name of a check, such as "near_duplicate".
-        caption: words that one of the captions contains, in any case.
+        rejected_by: name of a check, such as "near_duplicate".
+        caption: text that one of the captions contains, ignoring case.
     """
     statement = select(ImageTable).order_by(ImageTable.id).limit(limit).offset(offset)
     if verdict is not None:
@@ -39,10 +39,10 @@ def list_images(
 
 
 def find_image(session: Session, sha256: str) -> ImageRecord:
-    """The image whose SHA-256 starts with these digits.
+    """Find the image whose SHA-256 starts with the digits.
 
     Raises:
-        DataError: there is none, or more than one.
+        DataError: no image, or more than one, starts with the digits.
     """
     statement = select(ImageTable).where(ImageTable.sha256.startswith(sha256.lower(), autoescape=True)).limit(3)
     images = _records(session, statement)
@@ -56,7 +56,7 @@ def find_image(session: Session, sha256: str) -> ImageRecord:
 
 
 def count_images(session: Session) -> Counts:
-    """Images by verdict, and the rejected ones by the check that decided, the most frequent first."""
+    """Count images by verdict, and rejected images by check, the most frequent check first."""
     statement = (
         select(ImageTable.verdict, ImageTable.rejected_by, func.count())
         .group_by(ImageTable.verdict, ImageTable.rejected_by)
@@ -72,9 +72,9 @@ def count_images(session: Session) -> Counts:
 
 
 def captions_of(session: Session, image_ids: Sequence[int]) -> dict[int, tuple[str, ...]]:
-    """The captions that count for each image, by image id; images without any are left out.
+    """Select the captions used in training, by image id; images without captions are omitted.
 
-    Sources speak in the order of their names, their files by path, each in its own order: the same on every machine.
+    Captions are ordered by name of the source, path of the file, and position in the file: the same on every machine.
     """
     recorded: dict[int, list[Caption]] = {}
     for chunk in chunks(image_ids):

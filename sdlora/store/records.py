@@ -1,4 +1,4 @@
-"""What the image database answers with: plain frozen values, never rows bound to a session."""
+"""Records returned by the image database: plain frozen values, not rows bound to a session."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Origin = Literal[
     "automatic",
     "file_name",
 ]
-"""Where a caption came from: a person's edit, what lies beside the image, what lies inside it, a model, or a name."""
+"""Origin of a caption: a person's edit, data next to the image, data inside the image file, a model, or a name."""
 
 PRECEDENCE: tuple[tuple[Origin, ...], ...] = (
     ("edited",),
@@ -32,12 +32,12 @@ PRECEDENCE: tuple[tuple[Origin, ...], ...] = (
     ("automatic",),
     ("file_name",),
 )
-"""Whose captions count: those of the first row that has any."""
+"""Precedence of origins: the captions from the first row with any captions are used."""
 
 
 @dataclass(frozen=True)
 class Caption:
-    """One caption of one image."""
+    """Caption of an image with its origin."""
 
     text: str
     origin: Origin
@@ -45,7 +45,7 @@ class Caption:
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One image as a person sees it in a list. `verdict` is None until the image has been cleaned."""
+    """Image as shown in a list. `verdict` is None until the image has been cleaned."""
 
     sha256: str
     byte_size: int
@@ -65,7 +65,7 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class Counts:
-    """How many images have which verdict; `rejected_by` counts them by the check that decided."""
+    """Number of images by verdict; `rejected_by` counts rejected images by check."""
 
     accepted: int
     rejected: int
@@ -78,7 +78,7 @@ class Counts:
 
 
 def prevailing_captions(captions: Iterable[Caption]) -> tuple[str, ...]:
-    """The captions that count: a person's edits, else what the sources say, else words from a name."""
+    """Select the captions with the highest precedence: a person's edits, else the sources' captions, else names."""
     captions = tuple(captions)
     for origins in PRECEDENCE:
         chosen = tuple(dict.fromkeys(caption.text for caption in captions if caption.origin in origins))

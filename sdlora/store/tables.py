@@ -1,14 +1,14 @@
-"""The tables of the image database.
+"""Tables of the image database.
 
-sources ──< files >── images ──< captions               files ──── masks    pictures beside them: what counts
-                        │  │──< checks            the ledger: (image, check, version, parameters) -> score, verdict
-                        │  │──< overrides         what people decided, with who, when and why; wins over the checks
+sources ──< files >── images ──< captions               files ──── masks    pictures that select parts of images
+                        │  │──< checks            ledger: (image, check, version, parameters) -> score, verdict
+                        │  │──< overrides         people's decisions with who, when and why; win over the checks
                         │  └──> fingerprints ──< similar_pairs >── fingerprints
-                        └──< snapshot_images >── snapshots ──< versions    the adapters trained on it
-generations, images ──< ratings                by SHA-256: what people think of a picture, drawn or collected
-champion_history                               what was decided of each style's versions, and who was champion when
+                        └──< snapshot_images >── snapshots ──< versions    adapters trained on the snapshot
+generations, images ──< ratings                by SHA-256: people's ratings of generated or collected images
+champion_history                               decisions on each style's versions, and the champions
 
-An image is known by the SHA-256 of its bytes; unique keys, not hope, keep concurrent collectors from doubling one.
+An image is identified by the SHA-256 of its bytes. Unique keys prevent concurrent collectors from adding it twice.
 No table holds an absolute path, so the store can be moved with its folder.
 """
 
@@ -34,7 +34,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware time, kept in UTC; SQLite itself forgets time zones."""
+    """Timezone-aware datetime, stored in UTC, because SQLite does not store time zones."""
 
     impl = DateTime
     cache_ok = True
@@ -51,7 +51,7 @@ def utc_now() -> datetime:
 
 
 class Base(DeclarativeBase):
-    """All tables; constraints are named so that a later migration can change them."""
+    """Base class of all tables; constraints have names, so that a later migration can change them."""
 
     metadata = MetaData(
         naming_convention={
@@ -65,7 +65,7 @@ class Base(DeclarativeBase):
 
 
 class SourceTable(Base):
-    """A place that images were collected from. `key` is a digest of its full address, which is not kept."""
+    """Source of images. `key` is a digest of its full address, which is not stored."""
 
     __tablename__ = "sources"
 
@@ -75,7 +75,7 @@ class SourceTable(Base):
 
 
 class ImageTable(Base):
-    """One image. The columns from `format` on are empty until the image has been cleaned."""
+    """Image. The columns from `format` on are empty until the image has been cleaned."""
 
     __tablename__ = "images"
     __table_args__ = (Index(None, "verdict", "rejected_by"),)
@@ -89,8 +89,8 @@ class ImageTable(Base):
     format: Mapped[str | None]
     width: Mapped[int | None]
     height: Mapped[int | None]
-    problem: Mapped[str | None]  # why it cannot be decoded, in words
-    decoded_as: Mapped[str | None]  # version of the decoder, and the background if it shows through
+    problem: Mapped[str | None]  # reason why it cannot be decoded
+    decoded_as: Mapped[str | None]  # version of the decoder, and the background of a transparent image
     fingerprint_id: Mapped[int | None] = mapped_column(ForeignKey("fingerprints.id"), index=True)
     verdict: Mapped[str | None]
     rejected_by: Mapped[str | None]
@@ -103,7 +103,7 @@ class ImageTable(Base):
 
 
 class FileTable(Base):
-    """Where an image was seen, and the stamps by which an unchanged file and its caption are known unread."""
+    """File of a source that shows an image. The stamps identify an unchanged file and caption without reading them."""
 
     __tablename__ = "files"
     __table_args__ = (Unique("source_id", "path"),)
@@ -113,26 +113,26 @@ class FileTable(Base):
     path: Mapped[str]
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
     byte_size: Mapped[int] = mapped_column(BigInteger)
-    stamp: Mapped[str | None]  # changes when the bytes do: size and time, a checksum, an ETag
-    caption_stamp: Mapped[str | None]  # changes when the captions beside it do
-    repeats: Mapped[int | None]  # how often an epoch shows it, where the source says so (`10_name`)
+    stamp: Mapped[str | None]  # changes with the bytes: size and time, a checksum, an ETag
+    caption_stamp: Mapped[str | None]  # changes with the file's captions
+    repeats: Mapped[int | None]  # times per epoch, if the source gives a number (`10_name`)
     source: Mapped[SourceTable] = relationship()
 
 
 class MaskTable(Base):
-    """The picture beside a file that says which parts of it count. One with a `problem` is used by nobody."""
+    """Mask of a file: a picture that selects the parts used in training. A mask with a `problem` is not used."""
 
     __tablename__ = "masks"
 
     file_id: Mapped[int] = mapped_column(ForeignKey("files.id"), primary_key=True)
     path: Mapped[str]
-    sha256: Mapped[str | None] = mapped_column(String(64), index=True)  # its bytes lie with those of the images
+    sha256: Mapped[str | None] = mapped_column(String(64), index=True)  # the bytes are stored with those of the images
     byte_size: Mapped[int | None] = mapped_column(BigInteger)
-    problem: Mapped[str | None]  # why it cannot be used, in words
+    problem: Mapped[str | None]  # reason why it cannot be used
 
 
 class CaptionTable(Base):
-    """One caption of an image as one file of a source gives it; a person's edit has neither source nor file."""
+    """Caption of an image from one file of a source; a person's edit has no source and no file."""
 
     __tablename__ = "captions"
     __table_args__ = (
@@ -151,22 +151,22 @@ class CaptionTable(Base):
 
 
 class FingerprintTable(Base):
-    """What one set of pixels looks like. Images with identical pixels share a fingerprint."""
+    """Fingerprint of pixels for the near-duplicate search. Images with identical pixels share a fingerprint."""
 
     __tablename__ = "fingerprints"
-    # The index holds all that a search reads, so that it need not pass the thumbnails.
+    # The index covers all columns of a search, so that the search does not read the thumbnails.
     __table_args__ = (Unique("pixels_sha256", "version"), Index(None, "version", "id", "hashes"))
 
     id: Mapped[int] = mapped_column(primary_key=True)
     pixels_sha256: Mapped[str] = mapped_column(String(64))
     version: Mapped[int]
-    hashes: Mapped[bytes] = mapped_column(LargeBinary)  # four of 64 bits, the highest byte first
+    hashes: Mapped[bytes] = mapped_column(LargeBinary)  # four hashes of 64 bits, big-endian
     aspect: Mapped[float]
     thumbnail: Mapped[bytes] = mapped_column(LargeBinary)
 
 
 class SimilarPairTable(Base):
-    """Two fingerprints that look alike, first_id < second_id. All of one version have been compared with each other."""
+    """Pair of similar fingerprints, first_id < second_id. All fingerprints of one version have been compared."""
 
     __tablename__ = "similar_pairs"
 
@@ -176,7 +176,7 @@ class SimilarPairTable(Base):
 
 
 class CheckTable(Base):
-    """The ledger of cleaning: a score costs a decoded image and is kept, a verdict is that score under parameters."""
+    """Ledger of cleaning. A score is stored, because it needs a decoded image; parameters turn it into a verdict."""
 
     __tablename__ = "checks"
 
@@ -191,13 +191,13 @@ class CheckTable(Base):
 
 
 class OverrideTable(Base):
-    """A person's word on one image. The row without `withdrawn_at` counts; the others are its history."""
+    """A person's decision on an image. The row without `withdrawn_at` counts; the other rows are its history."""
 
     __tablename__ = "overrides"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
-    verdict: Mapped[str]  # accepted, rejected, or purged: its bytes are gone for good
+    verdict: Mapped[str]  # accepted, rejected, or purged: the bytes were removed for good
     why: Mapped[str]
     who: Mapped[str]
     made_at: Mapped[datetime] = mapped_column(default=utc_now)
@@ -206,20 +206,22 @@ class OverrideTable(Base):
 
 
 class SnapshotTable(Base):
-    """A frozen list of (image, captions, split), known by the digest of its rows."""
+    """Frozen list of (image, captions, split), identified by the digest of its rows."""
 
     __tablename__ = "snapshots"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     digest: Mapped[str] = mapped_column(String(64), unique=True)
-    parent_id: Mapped[int | None] = mapped_column(ForeignKey("snapshots.id"))  # the newest one when it was made
+    parent_id: Mapped[int | None] = mapped_column(
+        ForeignKey("snapshots.id")
+    )  # the newest snapshot when this one was made
     made_at: Mapped[datetime] = mapped_column(default=utc_now)
     train_count: Mapped[int]
     held_out_count: Mapped[int]
 
 
 class SnapshotImageTable(Base):
-    """One row of a snapshot, with the captions as they were."""
+    """Row of a snapshot, with the captions of that time."""
 
     __tablename__ = "snapshot_images"
 
@@ -227,13 +229,13 @@ class SnapshotImageTable(Base):
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True, index=True)
     split: Mapped[str]
     captions: Mapped[list[str]] = mapped_column(JSON)
-    background: Mapped[str | None]  # of an image whose transparent parts do not lie on white
-    mask: Mapped[str | None] = mapped_column(String(64))  # SHA-256 of the picture that says which parts count
-    weight: Mapped[float | None]  # how often an epoch shows it beside the others; None: 1
+    background: Mapped[str | None]  # background of a transparent image, if it is not white
+    mask: Mapped[str | None] = mapped_column(String(64))  # SHA-256 of the mask
+    weight: Mapped[float | None]  # frequency in an epoch, relative to the other images; None: 1
 
 
 class VersionTable(Base):
-    """A published adapter and the snapshot it was trained on, so that images lead to versions and back."""
+    """Published adapter and the snapshot it was trained on; it links images to versions and back."""
 
     __tablename__ = "versions"
     __table_args__ = (Unique("name", "number"),)
@@ -247,9 +249,9 @@ class VersionTable(Base):
 
 
 class ChampionHistoryTable(Base):
-    """One decision on a version, or one move of a style's champion. Rows are added and never changed.
+    """Decision on a version, or change of a style's champion by a person. Rows are added and never changed.
 
-    MLflow's alias `champion` follows the newest row. Equal `from_version` and `to_version`: the champion stayed.
+    MLflow's alias `champion` is set from the newest row. The champion stayed if `from_version` equals `to_version`.
     """
 
     __tablename__ = "champion_history"
@@ -257,27 +259,27 @@ class ChampionHistoryTable(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     style: Mapped[str]
-    number: Mapped[int]  # counts from 1 within the style
+    number: Mapped[int]  # position in the history of the style, from 1
     kind: Mapped[str]
-    version: Mapped[int]  # what was decided on, by its number in the registry
-    from_version: Mapped[int | None]  # the champion before; None without one
-    to_version: Mapped[int | None]  # the champion afterwards
+    version: Mapped[int]  # number in the registry of the version that the decision is about
+    from_version: Mapped[int | None]  # number of the previous champion; None without one
+    to_version: Mapped[int | None]  # number of the new champion
     who: Mapped[str]
     why: Mapped[str]
     decided_at: Mapped[datetime] = mapped_column(default=utc_now)
     adapter_digest: Mapped[str] = mapped_column(String(64))
     snapshot_digest: Mapped[str | None] = mapped_column(String(64))
     run_digest: Mapped[str | None] = mapped_column(String(64))
-    duel_digest: Mapped[str | None] = mapped_column(String(64))  # None, like the next, where no duel was fought
+    duel_digest: Mapped[str | None] = mapped_column(String(64))  # None without a duel, like decision_digest
     decision_digest: Mapped[str | None] = mapped_column(String(64))
     train_count: Mapped[int | None]
-    metric: Mapped[str | None]  # the leading metric of its day, with the version's and the base model's value
-    score: Mapped[float | None]
-    base_score: Mapped[float | None]
+    metric: Mapped[str | None]  # name of the leading metric at the time
+    score: Mapped[float | None]  # value of the metric for the version
+    base_score: Mapped[float | None]  # value of the metric for the base model
 
 
 class GenerationTable(Base):
-    """An image that a model version drew. Its bytes lie with the others; it trains nothing until it is collected."""
+    """Image generated by a model version. The bytes are stored; training uses the image only if it is collected."""
 
     __tablename__ = "generations"
     __table_args__ = (
@@ -296,12 +298,14 @@ class GenerationTable(Base):
 
 
 class RatingTable(Base):
-    """A person's judgement of an image, drawn or collected. A row without `withdrawn_at` counts, one a person."""
+    """A person's rating of a generated or collected image. Per person, the row without `withdrawn_at` counts."""
 
     __tablename__ = "ratings"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    sha256: Mapped[str] = mapped_column(String(64), index=True)  # a generation need not be collected, so no image id
+    sha256: Mapped[str] = mapped_column(
+        String(64), index=True
+    )  # no image id, because a generation may not be collected
     rater: Mapped[str]
     stars: Mapped[int]
     why: Mapped[str | None]

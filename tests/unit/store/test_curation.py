@@ -56,7 +56,7 @@ def test_a_purged_image_leaves_a_tombstone_and_cannot_come_back(store: ImageStor
     assert not store.blobs.has(sha256, len(b"private bytes"))
     image = store.image(sha256)
     assert (image.verdict, image.rejected_by, image.captions) == ("rejected", PURGED, ())
-    with pytest.raises(DataError, match=r"purged by ana.*photographer.*not taken again"):
+    with pytest.raises(DataError, match=r"purged by ana.*photographer.*cannot be added again"):
         store.add_image(b"private bytes")
     assert not store.blobs.has(sha256, len(b"private bytes"))
     assert store.read_bytes(other) == b"other bytes"
