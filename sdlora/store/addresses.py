@@ -1,4 +1,4 @@
-"""Web addresses without their secrets: what of one is recorded, and by what its file is known again tomorrow."""
+"""Redaction of URLs: names that contain no secrets and stay the same when a signature changes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from urllib.parse import unquote_plus, urlsplit, urlunsplit
 
 @dataclass(frozen=True)
 class RedactedUrl:
-    """What may be recorded and shown of a web address.
+    """URL without secrets, which may be recorded and shown.
 
     Attributes:
-        name: without user, password, fragment and whatever grants access; the same under tomorrow's signature.
-        marked: the same with a digest of what was left out, for lists in which several files would have one name. It
-            equals `name` where nothing but a known kind of signature was left out, which never tells files apart.
+        name: URL without user, password, fragment and parameters that grant access. It does not depend on the
+            signature.
+        marked: name with a digest of the removed parameters, for lists in which several files share a name. It equals
+            `name` if only a known kind of signature was removed, because signatures do not identify files.
     """
 
     name: str
@@ -25,7 +26,7 @@ class RedactedUrl:
 
 @dataclass(frozen=True)
 class _Signature:
-    """One service's way to sign addresses: recognised by some parameters, it owns all of these."""
+    """Query parameters of a service's signed URLs: `markers` identify the kind; `names` and `prefix` belong to it."""
 
     markers: frozenset[str]
     names: frozenset[str] = frozenset()
@@ -41,7 +42,7 @@ def _words(text: str) -> frozenset[str]:
 
 _OLD_STYLE = _words("signature expires policy security-token")
 _SIGNATURES = (
-    _Signature(_words("x-amz-signature"), prefix="x-amz-"),  # S3 and what speaks its language
+    _Signature(_words("x-amz-signature"), prefix="x-amz-"),  # S3 and compatible services
     _Signature(_words("awsaccesskeyid signature"), _OLD_STYLE, "x-amz-"),
     _Signature(_words("key-pair-id signature"), _OLD_STYLE),  # CloudFront
     _Signature(_words("x-goog-signature"), prefix="x-goog-"),
@@ -60,24 +61,24 @@ _GRANTS = re.compile(
     r"token|secret|passw|pwd|signature|api[-_]?key|access[-_]?key|subscription[-_]?key|credential|authori[sz]|session|jwt"
     r"|hmac|^(sig|sign|key|auth|pass|sid|ticket|policy|hdnea|hdnts|__gda__|exp|expires?|expiry)$"
 )
-"""Names of parameters that usually grant access, or change with what does."""
+"""Names of parameters that usually grant access, or that change together with such parameters."""
 
 _IMAGE_SUFFIX = re.compile(r"\.(avif|bmp|gif|heic|heif|jfif|jp2|jpe?g?|jxl|png|svg|tiff?|webp)$", re.I)
 
 
 def redacted_url(url: str) -> RedactedUrl:
-    """Leave out of a URL what is secret.
+    """Remove secrets from a URL.
 
-    A signature of a known kind goes without a trace: the rest names the file. So does any other parameter that grants
-    access (`token`, `key`, `expires` ...), if the path ends like an image's; else a digest stands for it, because it
-    may be all that tells two files apart.
+    A signature of a known kind is removed, because the rest identifies the file. Other parameters that grant access
+    (`token`, `key`, `expires` ...) are removed if the path has an image's suffix. Without such a suffix a digest
+    replaces them, because they may be the only difference between two files.
     """
     if not any(letter in url for letter in "?@#"):
         return RedactedUrl(url, url)
     try:
-        # Not httpx.URL: it rewrites what it reads (/a/../b, ä, :80), and a name that changes is fetched again.
+        # Not httpx.URL: it normalises URLs (/a/../b, ä, :80), and a file with a changed name is downloaded again.
         parts = urlsplit(url)
-    except ValueError:  # not to be fetched either
+    except ValueError:  # such a URL cannot be downloaded either
         unparsed = re.sub(r"//[^/]*@", "//", re.split("[?#]", url)[0])
         return RedactedUrl(_with_digest(unparsed, url), _with_digest(unparsed, url))
     kept, grants = _split_parameters(parts.query)
@@ -90,7 +91,7 @@ def redacted_url(url: str) -> RedactedUrl:
 
 
 def _split_parameters(query: str) -> tuple[list[str], list[str]]:
-    """The parameters to keep, and those that grant access in no known way; those of known signatures are gone."""
+    """Split a query without known signatures into parameters to keep and parameters that grant access."""
     fields = [(unquote_plus(field.partition("=")[0]).lower(), field) for field in query.split("&") if field]
     signatures = _signatures_in({name for name, _ in fields})
     fields = [(name, field) for name, field in fields if not any(signature.owns(name) for signature in signatures)]

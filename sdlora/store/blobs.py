@@ -1,4 +1,4 @@
-"""Bytes by their SHA-256, in a folder or anything else that fsspec writes."""
+"""Blob store: bytes by their SHA-256, in a folder or another file system of fsspec."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ from sdlora.core.errors import DataError, StorageError
 
 
 class BlobStore:
-    """A content-addressed store: `<root>/ab/<sha256>`. A blob appears whole or not at all.
+    """Content-addressed store with files `<root>/ab/<sha256>`. Writes are atomic.
 
     Args:
         url: a folder, or a URL such as `s3://bucket/blobs`. Keys and endpoint of an object store come from the
-            variables of its own client (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...), which also repeats requests that
-            failed on the way.
+            variables of its client (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...). The client repeats failed requests.
 
     Raises:
-        StorageError: there is no file system for such an address.
+        StorageError: no file system supports the URL.
     """
 
     def __init__(self, url: str) -> None:
@@ -37,38 +36,38 @@ class BlobStore:
             self._fs, self._root = url_to_fs(url)
         except (ImportError, ValueError) as error:
             raise StorageError(
-                f"SDLORA_BLOBS_URL = {url}: {error}. Expected a folder or s3://bucket/folder; for S3 the client has to "
-                "be installed: pip install 'sdlora[server]'."
+                f"SDLORA_BLOBS_URL = {url}: {error}. Expected a folder or s3://bucket/folder. For S3, install the "
+                "client: pip install 'sdlora[server]'"
             ) from error
         self._local = isinstance(self._fs, LocalFileSystem)
-        # Together they name unfinished files as no other writer does.
+        # Writer and counter give unfinished files unique names.
         self._writer, self._counter = uuid.uuid4().hex, itertools.count()
 
     def put(self, content: bytes) -> str:
-        """Keep `content` and return its SHA-256; bytes that are there already are not written again.
+        """Store `content` and return its SHA-256; existing bytes are not written again.
 
         Raises:
-            StorageError: the disk is full or not writable, or the object store refuses; nothing half-written remains
-                under a digest.
+            StorageError: the disk is full or not writable, or the object store refuses. No partial file remains under
+                a digest.
         """
         sha256 = hashlib.sha256(content).hexdigest()
         if not self.has(sha256, len(content)):
-            with self._storage_errors(f"cannot take {len(content)} bytes more", convert_missing=True):
+            with self._storage_errors(f"cannot store {len(content)} bytes", convert_missing=True):
                 if self._local:
                     self._put_file(self._path(sha256), content)
                 else:
-                    self._fs.pipe_file(self._path(sha256), content)  # an object appears when all of it has arrived
+                    self._fs.pipe_file(self._path(sha256), content)  # object stores write atomically
         return sha256
 
     def get(self, sha256: str) -> bytes:
-        """The bytes, compared with their digest.
+        """Read the bytes and compare them with their digest.
 
         Raises:
             DataError: the bytes are missing or damaged.
-            StorageError: the place cannot be reached.
+            StorageError: the store cannot be reached.
         """
         try:
-            with self._storage_errors(f"does not give the bytes of image {sha256}"):
+            with self._storage_errors(f"cannot read the bytes of image {sha256}"):
                 content: bytes = self._fs.cat_file(self._path(sha256))
         except FileNotFoundError as error:
             raise DataError(f"{self.url} lacks the bytes of image {sha256}. {_COLLECT_AGAIN}") from error
@@ -77,24 +76,24 @@ class BlobStore:
         return content
 
     def has(self, sha256: str, byte_size: int) -> bool:
-        """Whether a blob of this digest and size is there. A shorter one, left by a power cut, does not count."""
+        """Return True if a blob of this digest and size exists. The size excludes files truncated by a power cut."""
         try:
-            with self._storage_errors(f"does not tell whether it has image {sha256}"):
+            with self._storage_errors(f"cannot look up image {sha256}"):
                 path = self._path(sha256)
-                # fsspec's own look at a file takes several times as long.
+                # fsspec's `size` takes several times as long.
                 size: int = os.stat(path).st_size if self._local else self._fs.size(path)  # noqa: PTH116
         except FileNotFoundError:
             return False
         return size == byte_size
 
     def missing(self, blobs: Iterable[tuple[str, int]]) -> set[str]:
-        """Those of the blobs, by SHA-256 and size, that are not there whole."""
+        """Return the SHA-256 of the blobs, given as (SHA-256, size), that are missing or truncated."""
         if not self._local:
             return {sha256 for sha256, byte_size in blobs if not self.has(sha256, byte_size)}
         return {sha256 for sha256, byte_size in blobs if _file_size(self._path(sha256)) != byte_size}
 
     def sweep(self, older_than_seconds: float = 3600.0) -> None:
-        """Remove what killed writers of files left unfinished."""
+        """Remove partial files of killed writers."""
         if not self._local:
             return
         with suppress(OSError), os.scandir(os.path.join(self._root, _PARTIAL)) as entries:  # noqa: PTH118
@@ -103,12 +102,12 @@ class BlobStore:
                     os.unlink(entry.path)  # noqa: PTH108
 
     def remove(self, sha256: str) -> None:
-        """Delete a blob; to delete one that is not there is no mistake.
+        """Delete a blob if it exists.
 
         Raises:
-            StorageError: it is there and stays there.
+            StorageError: the blob cannot be deleted.
         """
-        with suppress(FileNotFoundError), self._storage_errors(f"keeps the bytes of image {sha256}"):
+        with suppress(FileNotFoundError), self._storage_errors(f"cannot delete the bytes of image {sha256}"):
             self._fs.rm_file(self._path(sha256))
 
     def _put_file(self, path: str, content: bytes) -> None:
@@ -116,7 +115,7 @@ class BlobStore:
         try:
             try:
                 _write_file(partial, path, content)
-            except FileNotFoundError:  # the first blob in its folder; to ask every time would cost every blob
+            except FileNotFoundError:  # first blob in its folder; creating folders every time would slow every write
                 for folder in (path, partial):
                     self._fs.makedirs(folder.rpartition("/")[0], exist_ok=True)
                 _write_file(partial, path, content)
@@ -127,11 +126,11 @@ class BlobStore:
 
     @contextmanager
     def _storage_errors(self, failure: str, *, convert_missing: bool = False) -> Iterator[None]:
-        """Say what the place could not do. That a blob is not there is for the caller to judge; a folder is not."""
+        """Convert errors to StorageError. FileNotFoundError passes through unless `convert_missing`."""
         try:
             yield
         except Exception as error:
-            # Clients of object stores raise errors of their own beside OSError.
+            # Clients of object stores raise other errors than OSError, too.
             missing = isinstance(error, FileNotFoundError) and not convert_missing
             if missing or (self._local and not isinstance(error, OSError)):
                 raise
@@ -140,7 +139,7 @@ class BlobStore:
             raise StorageError(f"{self.url} {failure}: {message}. {remedy}") from error
 
     def _path(self, sha256: str) -> str:
-        return f"{self._root}/{sha256[:2]}/{sha256}"  # of the file system, which need not be this machine's
+        return f"{self._root}/{sha256[:2]}/{sha256}"  # path in the file system, which may be remote
 
 
 def _write_file(partial: str, path: str, content: bytes) -> None:

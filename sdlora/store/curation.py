@@ -1,4 +1,4 @@
-"""What a person does to single images: accept, reject, take a decision back, take an image down for good."""
+"""Curation of single images by a person: accept, reject, undo a decision, take an image down for good."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from sdlora.store.queries import find_image
 from sdlora.store.tables import CaptionTable, FingerprintTable, ImageTable, SimilarPairTable
 
 _COPY_CHECKS = ("exact_duplicate", "near_duplicate")
-_TAKEN_DOWN = "Its bytes are gone and do not come back"
+_TAKEN_DOWN = "Its bytes were removed for good"
 
 
 def decide_by_person(
     session: Session, sha256: str, verdict: Literal["accepted", "rejected"], why: str, who: str
 ) -> str:
-    """Let a person's verdict win over every check from now on; returns the image's whole SHA-256.
+    """Record a person's verdict, which wins over every check; return the image's full SHA-256.
 
-    Images that look alike are judged again by the next cleaning: which of them is kept may depend on this one.
+    The next cleaning decides similar images again, because the choice of the kept image may depend on this one.
 
     Raises:
-        DataError: no such image, no reason, the image was purged, or it is to be accepted but cannot be decoded.
+        DataError: no such image, no reason given, the image was purged, or an accepted image cannot be decoded.
     """
     image = _image(session, sha256)
     if image.rejected_by == PURGED:
@@ -45,17 +45,17 @@ def decide_by_person(
 
 
 def undo_decision(session: Session, sha256: str, who: str) -> str:
-    """Take a person's verdict back: the checks decide again at the next cleaning. Returns the whole SHA-256.
+    """Withdraw a person's verdict, so that the next cleaning decides again; return the full SHA-256.
 
     Raises:
-        DataError: no such image, nobody has decided of it, or it was purged.
+        DataError: no such image, no verdict of a person, or the image was purged.
     """
     image = _image(session, sha256)
     if image.rejected_by == PURGED:
         raise DataError(f"Image {image.sha256[:12]} was {image.reason}. {_TAKEN_DOWN}, so this cannot be undone.")
     if not withdraw_override(session, image.id, who):
         raise DataError(
-            f"Image {image.sha256[:12]}: nobody has accepted or rejected it by hand, there is nothing to undo."
+            f"Image {image.sha256[:12]}: nobody has accepted or rejected it by hand, so there is nothing to undo."
         )
     undecided = {"verdict": None, "rejected_by": None, "reason": None, "rules": None}
     session.execute(update(ImageTable).where(ImageTable.id == image.id).values(undecided))
@@ -64,11 +64,11 @@ def undo_decision(session: Session, sha256: str, who: str) -> str:
 
 @dataclass(frozen=True)
 class Purged:
-    """What was known of an image when it was taken down: its snapshots, versions and look-alikes among it.
+    """Details of an image at its takedown, including its snapshots, versions and similar images.
 
     Attributes:
-        copies: images that were left out as copies of it, by SHA-256. They stay left out, by a decision of their own.
-        masks: bytes of its masks that no other image needs, by SHA-256.
+        copies: SHA-256 of rejected copies of the image. They stay rejected, each by its own override.
+        masks: SHA-256 of masks that no other image uses.
     """
 
     details: ImageDetails
@@ -78,14 +78,14 @@ class Purged:
 
 
 def purge_image(session: Session, sha256: str, why: str, who: str) -> Purged:
-    """Make an image a tombstone: no captions, mask or fingerprint, rejected for good. Bytes are the caller's to remove.
+    """Turn an image into a tombstone: rejected for good, without captions, mask or fingerprint.
 
-    Snapshots keep their row of it, because their digest covers it. An image that was left out as its copy would be
-    the best of its group now; it is rejected by the same word, which can be taken back. A second
-    purge changes nothing.
+    The caller removes the bytes. Snapshots keep their row of the image, because their digest covers it. A rejected
+    copy of the image would now be the best of its group. It is rejected by an override of its own, which can be
+    undone. A second purge changes nothing.
 
     Raises:
-        DataError: no such image, or no reason.
+        DataError: no such image, or no reason given.
     """
     details = image_details(session, sha256)
     image = _image(session, details.record.sha256)
@@ -137,17 +137,17 @@ def _set_verdict(session: Session, image_id: int, override: Override) -> None:
         "verdict": "accepted" if override.verdict == "accepted" else "rejected",
         "rejected_by": rejected_by,
         "reason": override.reason,
-        "rules": None,  # its look-alikes are to be judged anew
+        "rules": None,  # the next cleaning decides similar images again
     }
     session.execute(update(ImageTable).where(ImageTable.id == image_id).values(values))
 
 
 def _delete_fingerprint(session: Session, fingerprint_id: int) -> None:
-    """Remove what the pixels look like, unless another image shows the same ones."""
+    """Delete a fingerprint and its pairs, unless another image has the same pixels."""
     if session.scalars(select(ImageTable.id).where(ImageTable.fingerprint_id == fingerprint_id).limit(1)).first():
         return
     same = same_as(session, [fingerprint_id])[fingerprint_id]
-    # The members of its cluster have not been compared with each other: the next cleaning measures them again.
+    # Members of the cluster have not been compared with each other: the next cleaning measures them again.
     deleted = [*same, fingerprint_id] if len(same) >= MIN_MEMBERS else [fingerprint_id]
     for chunk in chunks(deleted):
         session.execute(

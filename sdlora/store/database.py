@@ -1,7 +1,7 @@
-"""The database of images: SQLite in a file or PostgreSQL on a server, at the newest schema, with errors that help.
+"""Database of images: SQLite in a file or PostgreSQL on a server, at the newest schema.
 
-Both give the same two promises. A reader sees one state, whatever others write meanwhile. A writer is alone from its
-first statement on and sees all that earlier writers recorded: what it compares with is complete.
+Both guarantee the same isolation. A reader sees one state of the database, unaffected by concurrent writers. A writer
+holds the write lock from its first statement and sees everything that earlier writers committed.
 """
 
 from __future__ import annotations
@@ -20,39 +20,39 @@ from sdlora.core.errors import StorageError
 from sdlora.store import postgresql, sqlite
 
 SCHEMA_REVISION = "r0001"
-"""The newest migration. Kept here so that opening an up-to-date database need not import Alembic."""
+"""Newest migration, repeated here so that opening an up-to-date database does not import Alembic."""
 _DEVELOPMENT_REVISION = re.compile("000[1-8]")
-"""Schemas from before the first release; those of releases begin with an r."""
+"""Revisions from before the first release; revisions of releases begin with an r."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 @dataclass(frozen=True)
 class Database:
-    """An open database. `name` is what errors call it; it holds no password."""
+    """Open database. `name` is used in error messages and contains no password."""
 
     engine: Engine
     name: str
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session that sees one state of the database, whatever others write meanwhile."""
+        """Open a session that reads one state of the database, unaffected by concurrent writers."""
         with self.errors(), Session(self._reader) as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """A session that writes alone from the start; all of it is recorded at the end, or nothing.
+        """Open a session that holds the write lock from the start; it is committed at the end or rolled back.
 
         Raises:
-            StorageError: nothing can be written, or another process keeps the lock.
+            StorageError: the database cannot be written, or another process keeps the lock.
         """
         with self.errors(), Session(self._writer) as session, session.begin():
             yield session
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """Turn what the disk, SQLite or PostgreSQL says into a StorageError with the remedy."""
+        """Convert errors of the disk, SQLite or PostgreSQL to a StorageError with the remedy."""
         with _storage_errors(self.engine.url, self.name):
             yield
 
@@ -69,14 +69,14 @@ class Database:
 
 
 def open_database(location: Path | str) -> Database:
-    """Open or create the database and bring it to the newest schema; safe when several processes do so at once.
+    """Open or create the database and migrate it to the newest schema; safe for concurrent processes.
 
     Args:
-        place: a file for SQLite, or an address such as `postgresql://user@host/name`.
+        location: a file for SQLite, or a URL such as `postgresql://user@host/name`.
 
     Raises:
-        StorageError: it cannot be reached or written, is no database, or was made by a newer sdlora or by one from
-            before the first release.
+        StorageError: the database cannot be reached or written, the file is no database, or the schema is of a newer
+            sdlora or from before the first release.
     """
     url, name = _address(location)
     with _storage_errors(url, name):
@@ -100,9 +100,9 @@ def _address(location: Path | str) -> tuple[URL, str]:
         return URL.create("sqlite", database=str(location)), str(location)
     try:
         url = make_url(location)
-    except ArgumentError:  # its own message would repeat the address, password and all
+    except ArgumentError:  # not chained: its message contains the URL with the password
         raise StorageError(
-            "SDLORA_DATABASE_URL is no address of a database; expected postgresql://user:password@host:5432/name."
+            "SDLORA_DATABASE_URL is not a database URL; expected postgresql://user:password@host:5432/name."
         ) from None
     if url.get_backend_name() not in ("postgresql", "sqlite"):
         raise StorageError(
@@ -139,9 +139,9 @@ def _revision(connection: Connection) -> str | None:
 def _refuse_development(revision: str | None, name: str) -> None:
     if revision and _DEVELOPMENT_REVISION.fullmatch(revision):
         raise StorageError(
-            f"{name} is of a development version from before the first release (schema {revision}) and cannot be "
-            "migrated: choose a new state folder (--home) or a new database (SDLORA_DATABASE_URL) and collect the "
-            "sources into it again; the old one was not changed."
+            f"{name} has schema {revision}, from before the first release, and cannot be migrated: choose a new state "
+            "folder (--home) or a new database (SDLORA_DATABASE_URL) and collect the sources again; the old database "
+            "was not changed."
         )
 
 
@@ -155,7 +155,7 @@ def _migrate(database: Database) -> None:
     with database._writer.begin() as connection:
         config.attributes["connection"] = connection
         try:
-            command.upgrade(config, "head")  # nothing to do if another process was quicker
+            command.upgrade(config, "head")  # does nothing if another process has migrated meanwhile
         except CommandError as error:
             raise StorageError(
                 f"{database.name} was written by a newer version of sdlora. Update sdlora, or choose another database."

@@ -1,4 +1,4 @@
-"""All that the image database knows of one image."""
+"""Details of one image: captions, checks, similar images, overrides, ratings, snapshots and generations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MAX_SIMILAR = 20
 
 @dataclass(frozen=True)
 class SourcedCaption:
-    """One caption, and who says it. `source` is None for a person's edit; `counts` tells whether it is trained with."""
+    """Caption with its source, None for a person's edit. `counts` is True if training uses the caption."""
 
     text: str
     origin: Origin
@@ -32,7 +32,7 @@ class SourcedCaption:
 
 @dataclass(frozen=True)
 class CheckRecord:
-    """What one check last found in the image. `score` is None where it had nothing to measure."""
+    """Latest result of a check for the image. `score` is None if there was nothing to measure."""
 
     name: str
     version: int
@@ -44,7 +44,7 @@ class CheckRecord:
 
 @dataclass(frozen=True)
 class SimilarImage:
-    """An image that looks alike, and by how much the two differ, in grey levels (0: the same pixels)."""
+    """Similar image and its difference in grey levels (0: the same pixels)."""
 
     sha256: str
     difference: float
@@ -53,7 +53,7 @@ class SimilarImage:
 
 @dataclass(frozen=True)
 class GenerationRecord:
-    """How a model drew this image."""
+    """Generation of the image by a model: version, prompt, seed and time."""
 
     model_version: str
     prompt: str
@@ -63,7 +63,7 @@ class GenerationRecord:
 
 @dataclass(frozen=True)
 class ImageDetails:
-    """One image with its captions, checks, look-alikes, what people decided and think of it, and its snapshots."""
+    """Image with its captions, checks, similar images, overrides, ratings, mask, snapshots and generations."""
 
     record: ImageRecord
     captions: tuple[SourcedCaption, ...]
@@ -77,7 +77,7 @@ class ImageDetails:
 
     @property
     def trained_versions(self) -> tuple[TrainedVersion, ...]:
-        """Versions that learnt from this image; those that only were measured on it are not among them."""
+        """Versions trained on the image, without versions that were only evaluated on it."""
         return tuple(
             version
             for appearance in self.appearances
@@ -87,10 +87,10 @@ class ImageDetails:
 
 
 def image_details(session: Session, sha256: str) -> ImageDetails:
-    """Everything about the image whose SHA-256 starts with these digits.
+    """Collect the details of the image whose SHA-256 starts with the digits.
 
     Raises:
-        DataError: there is none, or more than one.
+        DataError: no image, or more than one, starts with the digits.
     """
     record = find_image(session, sha256)
     image = session.scalars(select(ImageTable).where(ImageTable.sha256 == record.sha256)).one()
@@ -122,7 +122,7 @@ def _captions(session: Session, image_id: int, record: ImageRecord) -> tuple[Sou
 
 
 def _checks(session: Session, image_id: int) -> tuple[CheckRecord, ...]:
-    """The newest ruling of each check: an older one was made by an earlier version or under other settings."""
+    """Read the newest result of each check; older results are of an earlier version or other settings."""
     statement = select(CheckTable).where(CheckTable.image_id == image_id).order_by(CheckTable.checked_at)
     newest = {row.name: row for row in session.scalars(statement)}
     return tuple(

@@ -1,4 +1,4 @@
-"""People's word on single images: it is kept with who, when and why, and counts until it is taken back."""
+"""Overrides: people's decisions on single images, kept with who, when and why, in force until withdrawn."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from sdlora.store.intake import chunks
 from sdlora.store.tables import ImageTable, OverrideTable, utc_now
 
 PERSON = "person"
-"""Stands in `rejected_by` where the name of a check would."""
+"""Value of `rejected_by` for an image that a person rejected."""
 PURGED = "purged"
-"""Stands in `rejected_by` of an image whose bytes were taken down: it is a tombstone, and stays one."""
+"""Value of `rejected_by` for an image that was taken down for good: a tombstone without bytes."""
 
 OverrideVerdict = Literal["accepted", "rejected", "purged"]
 
 
 @dataclass(frozen=True)
 class Override:
-    """What a person decided of one image; the newest that is not withdrawn counts."""
+    """A person's decision on one image; the newest override that is not withdrawn counts."""
 
     verdict: OverrideVerdict
     why: str
@@ -34,12 +34,12 @@ class Override:
 
     @property
     def reason(self) -> str:
-        """The override as the reason of a verdict."""
+        """Text for the reason of the image's verdict."""
         return f"{self.verdict} by {self.who} on {self.made_at:%Y-%m-%d}: {self.why}"
 
 
 def add_override(session: Session, image_id: int, verdict: OverrideVerdict, why: str, who: str) -> Override:
-    """Let this word count for the image in place of an earlier one. `session` holds the write lock."""
+    """Record an override, which replaces an earlier one. `session` holds the write lock."""
     withdraw_override(session, image_id, who)
     row = OverrideTable(image_id=image_id, verdict=verdict, why=why, who=who)
     session.add(row)
@@ -48,7 +48,7 @@ def add_override(session: Session, image_id: int, verdict: OverrideVerdict, why:
 
 
 def withdraw_override(session: Session, image_id: int, who: str) -> bool:
-    """Let the checks decide over the image again; returns whether a person's word counted until now."""
+    """Withdraw the override of an image, so that the checks decide again; return True if there was one."""
     is_active = (OverrideTable.image_id == image_id) & OverrideTable.withdrawn_at.is_(None)
     override_ids = session.scalars(select(OverrideTable.id).where(is_active)).all()
     session.execute(update(OverrideTable).where(is_active).values(withdrawn_at=utc_now(), withdrawn_by=who))
@@ -56,7 +56,7 @@ def withdraw_override(session: Session, image_id: int, who: str) -> bool:
 
 
 def overrides_of(session: Session, image_ids: Sequence[int]) -> Mapping[int, Override]:
-    """The overrides that count for these images, by image id."""
+    """Read the overrides in force, by image id."""
     overrides: dict[int, Override] = {}
     for chunk in chunks(image_ids):
         statement = select(OverrideTable).where(OverrideTable.image_id.in_(chunk), OverrideTable.withdrawn_at.is_(None))
@@ -65,13 +65,13 @@ def overrides_of(session: Session, image_ids: Sequence[int]) -> Mapping[int, Ove
 
 
 def override_history(session: Session, image_id: int) -> tuple[Override, ...]:
-    """All that people ever decided of one image, oldest first."""
+    """List all overrides of an image, withdrawn ones included, oldest first."""
     statement = select(OverrideTable).where(OverrideTable.image_id == image_id).order_by(OverrideTable.id)
     return tuple(_override(row) for row in session.scalars(statement))
 
 
 def purged_reasons(session: Session, shas: Sequence[str]) -> dict[str, str]:
-    """Those of these images that were taken down, and why, by SHA-256: their bytes must not come back."""
+    """Read the reasons of the given images that were taken down, by SHA-256. Their bytes must not return."""
     reasons: dict[str, str] = {}
     for chunk in chunks(shas):
         statement = select(ImageTable.sha256, ImageTable.reason).where(
@@ -82,7 +82,7 @@ def purged_reasons(session: Session, shas: Sequence[str]) -> dict[str, str]:
 
 
 def tombstones(session: Session) -> dict[str, str]:
-    """All images that were taken down, and why, by SHA-256."""
+    """Read the reasons of all images that were taken down, by SHA-256."""
     statement = select(ImageTable.sha256, ImageTable.reason).where(
         ImageTable.verdict == "rejected", ImageTable.rejected_by == PURGED
     )

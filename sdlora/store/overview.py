@@ -1,4 +1,4 @@
-"""The image database in figures: grouped by the database itself, so that a million images cost no memory here."""
+"""Figures of the image database; the database groups and counts, so that a million images need no memory here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ACCEPTED = ImageTable.verdict == "accepted"
 
 @dataclass(frozen=True)
 class SourceFigures:
-    """What one source brought. `images` counts images, of which several files may show the same."""
+    """Number of files and images of a source. `images` counts an image once, even if several files show it."""
 
     name: str
     files: int
@@ -29,7 +29,7 @@ class SourceFigures:
 
 @dataclass(frozen=True)
 class NearDuplicatePair:
-    """A near duplicate and the image that is kept instead, and by how much they differ, in grey levels."""
+    """Near duplicate, the image that is kept instead, and their difference in grey levels."""
 
     kept: str
     left_out: str
@@ -38,14 +38,14 @@ class NearDuplicatePair:
 
 @dataclass(frozen=True)
 class ImageOverride:
-    """A person's decision that counts, and the image it is about."""
+    """Override in force and the SHA-256 of its image."""
 
     sha256: str
     override: Override
 
 
 def source_figures(session: Session) -> tuple[SourceFigures, ...]:
-    """Every source by what it brought, the largest first."""
+    """Count files and images by source, the largest source first."""
     files = select(FileTable.source_id, FileTable.image_id, func.count().label("files"))
     files_of_image = files.group_by(FileTable.source_id, FileTable.image_id).subquery()
     rejected = case((ImageTable.verdict == "rejected", 1), else_=0)
@@ -66,7 +66,7 @@ def source_figures(session: Session) -> tuple[SourceFigures, ...]:
 
 
 def licence_figures(session: Session) -> dict[str, tuple[int, int]]:
-    """(accepted, rejected) images by the licence their sources state."""
+    """Count (accepted, rejected) images by licence."""
     licence = func.coalesce(ImageTable.licence, UNKNOWN)
     accepted, rejected = (case((ImageTable.verdict == verdict, 1), else_=0) for verdict in ("accepted", "rejected"))
     statement = select(licence, func.sum(accepted), func.sum(rejected)).group_by(licence).order_by(func.count().desc())
@@ -77,7 +77,7 @@ def licence_figures(session: Session) -> dict[str, tuple[int, int]]:
 
 
 def size_figures(session: Session) -> dict[tuple[int, int], int]:
-    """Accepted images by (width, height) in pixels."""
+    """Count accepted images by (width, height) in pixels."""
     statement = (
         select(ImageTable.width, ImageTable.height, func.count())
         .where(_ACCEPTED, ImageTable.width.is_not(None), ImageTable.height.is_not(None))
@@ -87,7 +87,7 @@ def size_figures(session: Session) -> dict[tuple[int, int], int]:
 
 
 def caption_figures(session: Session) -> dict[int, int]:
-    """Captions of accepted images by their number of words; 0 stands for images without any caption."""
+    """Count captions of accepted images by number of words; 0 counts images without a caption."""
     words = func.length(CaptionTable.text) - func.length(func.replace(CaptionTable.text, " ", "")) + 1
     word_count = as_type(words, Integer)
     statement = (
@@ -103,7 +103,7 @@ def caption_figures(session: Session) -> dict[int, int]:
 
 
 def near_duplicate_pairs(session: Session, check: str, limit: int) -> tuple[NearDuplicatePair, ...]:
-    """Images that `check` turned down as near duplicates, each beside the kept image that is nearest to it."""
+    """List images that `check` rejected as near duplicates, each with its nearest kept image."""
     kept, left_out = aliased(ImageTable), aliased(ImageTable)
     first_id, second_id = SimilarPairTable.first_id, SimilarPairTable.second_id
     is_other_side = or_(
@@ -125,7 +125,7 @@ def near_duplicate_pairs(session: Session, check: str, limit: int) -> tuple[Near
 
 
 def list_overrides(session: Session, limit: int) -> tuple[ImageOverride, ...]:
-    """The decisions of people that count today, the newest first."""
+    """List the overrides in force, the newest first."""
     statement = (
         select(OverrideTable, ImageTable.sha256)
         .join(ImageTable, ImageTable.id == OverrideTable.image_id)

@@ -1,4 +1,4 @@
-"""PostgreSQL for stores that several machines share: the same promises as SQLite's file gives, kept by one lock."""
+"""PostgreSQL for stores shared by several machines; one advisory lock gives the same isolation as SQLite's file."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from sdlora.core.errors import StorageError
 
 _WAIT_SECONDS = 60
 _WRITE_LOCK = 7_310_594_115_003_117_921
-"""An advisory lock is known by a number, which every sdlora on this database has to use."""
+"""Number of the advisory lock, the same for every sdlora on the database."""
 
 
 class Postgresql:
-    """What is special about PostgreSQL."""
+    """Engine options and error remedies of PostgreSQL."""
 
     READER = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}  # noqa: RUF012  # only ever unpacked
-    # Read committed, with the lock taken by the first statement: each later one sees all that earlier writers have
-    # committed. A stricter level would fix what is seen before the lock is granted.
+    # READ COMMITTED, with the lock taken by the first statement: later statements see everything that earlier writers
+    # committed. A stricter level would take its snapshot before the lock is granted.
     WRITER = {"isolation_level": "READ COMMITTED"}  # noqa: RUF012  # only ever unpacked
     FREE_SPACE = "Give the server more space; what was recorded before is intact."
 
@@ -27,19 +27,19 @@ class Postgresql:
             engine = create_engine(
                 url,
                 connect_args={"connect_timeout": 10, "options": f"-c lock_timeout={_WAIT_SECONDS}s -c timezone=UTC"},
-                pool_pre_ping=True,  # a connection that the server closed meanwhile is replaced
+                pool_pre_ping=True,  # replaces connections that the server has closed
             )
         except ModuleNotFoundError as error:
             raise StorageError(
-                "SDLORA_DATABASE_URL names a PostgreSQL server, for which the driver is missing: "
-                "pip install 'sdlora[server]'."
+                "SDLORA_DATABASE_URL names a PostgreSQL server, but the driver is not installed. Run: "
+                "pip install 'sdlora[server]'"
             ) from error
         event.listen(engine, "begin", _on_begin)
         return engine
 
     @classmethod
     def remedy(cls, error: SQLAlchemyError) -> str | None:
-        """What a person can do about it; None if it is a defect of ours."""
+        """Return the remedy for an error; None if the error is a defect of sdlora."""
         message = str(getattr(error, "orig", error))
         if isinstance(error, IntegrityError | DataError):
             return None

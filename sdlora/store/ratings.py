@@ -1,4 +1,4 @@
-"""What people think of images, drawn by a model or not: 1 to 5 stars, kept with who, when and why."""
+"""Ratings of generated or collected images by people: 1 to 5 stars, kept with who, when and why."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MIN_STARS, MAX_STARS = 1, 5
 
 @dataclass(frozen=True)
 class Rating:
-    """One person's word on one image; the newest that is not withdrawn counts. `why` is empty where none was given."""
+    """A person's rating of an image; the newest rating that is not withdrawn counts. `why` may be empty."""
 
     stars: int
     rater: str
@@ -29,7 +29,7 @@ class Rating:
 
 @dataclass(frozen=True)
 class RatedGeneration:
-    """A generated image with the mean of its ratings."""
+    """Generated image with the mean of its ratings."""
 
     id: int
     sha256: str
@@ -39,14 +39,14 @@ class RatedGeneration:
 
 
 def rate(session: Session, sha256: str, stars: int, rater: str, why: str = "") -> str:
-    """Let this be what the rater thinks of an image, in place of an earlier word. `session` holds the write lock.
+    """Record a person's rating, which replaces an earlier one. `session` holds the write lock.
 
     Args:
-        sha256: the first digits, of an image of the database or of one that a model drew.
+        sha256: the first digits of a collected or generated image.
     Returns:
-        The whole SHA-256.
+        The full SHA-256.
     Raises:
-        DataError: the stars are not 1 to 5, there is no such image, or it was purged.
+        DataError: the stars are not 1 to 5, there is no such image, or the image was purged.
     """
     if not MIN_STARS <= stars <= MAX_STARS:
         raise DataError(f"stars = {stars}: expected {MIN_STARS} to {MAX_STARS}.")
@@ -57,19 +57,19 @@ def rate(session: Session, sha256: str, stars: int, rater: str, why: str = "") -
 
 
 def undo_rating(session: Session, sha256: str, rater: str) -> str:
-    """Let the rater have said nothing of an image; the word stays in its history. Returns the whole SHA-256.
+    """Withdraw a person's rating, which stays in the history; return the full SHA-256.
 
     Raises:
-        DataError: no such image, or this person has not rated it.
+        DataError: no such image, or the person has not rated the image.
     """
     full = _find_sha256(session, sha256)
     if not withdraw_rating(session, full, rater):
-        raise DataError(f"Image {full[:12]}: {rater} has not rated it, there is nothing to take back (--by).")
+        raise DataError(f"Image {full[:12]}: {rater} has not rated it, so there is no rating to withdraw (--by).")
     return full
 
 
 def withdraw_rating(session: Session, sha256: str, rater: str) -> bool:
-    """Let a rating count no longer; returns whether there was one."""
+    """Withdraw the rating of an image by a person; return True if there was one."""
     is_active = (RatingTable.sha256 == sha256) & (RatingTable.rater == rater) & RatingTable.withdrawn_at.is_(None)
     rating_ids = session.scalars(select(RatingTable.id).where(is_active)).all()
     session.execute(update(RatingTable).where(is_active).values(withdrawn_at=utc_now()))
@@ -77,13 +77,13 @@ def withdraw_rating(session: Session, sha256: str, rater: str) -> bool:
 
 
 def rating_history(session: Session, sha256: str) -> tuple[Rating, ...]:
-    """All that people ever thought of one image, oldest first."""
+    """List all ratings of an image, withdrawn ones included, oldest first."""
     rows = session.scalars(select(RatingTable).where(RatingTable.sha256 == sha256).order_by(RatingTable.id))
     return tuple(Rating(row.stars, row.rater, row.why or "", row.rated_at, row.withdrawn_at) for row in rows)
 
 
 def mean_stars(session: Session) -> dict[int, float]:
-    """The mean of the ratings that count, by image id; only images of the database that have one."""
+    """Compute the mean rating of each rated image, by image id; withdrawn ratings do not count."""
     statement = (
         select(ImageTable.id, func.avg(RatingTable.stars))
         .join(RatingTable, RatingTable.sha256 == ImageTable.sha256)
@@ -94,7 +94,7 @@ def mean_stars(session: Session) -> dict[int, float]:
 
 
 def liked_generations(session: Session, min_stars: float, model_version: str | None = None) -> list[RatedGeneration]:
-    """Generations whose mean rating is at least so many stars, in the order they were drawn."""
+    """List generations with a mean rating of at least `min_stars`, in the order of generation."""
     mean = func.avg(RatingTable.stars)
     statement = (
         select(GenerationTable.id, GenerationTable.sha256, GenerationTable.prompt, GenerationTable.model_version, mean)
@@ -113,7 +113,7 @@ def liked_generations(session: Session, min_stars: float, model_version: str | N
 
 
 def _find_sha256(session: Session, prefix: str) -> str:
-    """The whole SHA-256 of the image, collected or only drawn, that starts with these digits."""
+    """Find the full SHA-256 of the collected or generated image that starts with the digits."""
     matches: Sequence[str] = ()
     if prefix:
         statement = union(

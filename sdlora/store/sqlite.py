@@ -13,10 +13,10 @@ _BUSY_SECONDS = 60.0
 
 
 class Sqlite:
-    """What is special about SQLite."""
+    """Engine options and error remedies of SQLite."""
 
     READER = {"begin": "DEFERRED"}  # noqa: RUF012  # only ever unpacked
-    # A writer takes the lock at once: upgrading a read lock half-way fails when two processes try it.
+    # A writer takes the lock at the start, because upgrading a read lock fails if two processes try it.
     WRITER = {"begin": "IMMEDIATE"}  # noqa: RUF012  # only ever unpacked
     FREE_SPACE = (
         "Free space there, make it writable, or point SDLORA_HOME at another disk; what was recorded before is intact."
@@ -31,7 +31,7 @@ class Sqlite:
 
     @classmethod
     def remedy(cls, error: DatabaseError) -> str | None:
-        """What a person can do about it; None if it is a defect of ours."""
+        """Return the remedy for an error; None if the error is a defect of sdlora."""
         if not isinstance(error.orig, sqlite3.DatabaseError) or isinstance(error.orig, sqlite3.IntegrityError):
             return None
         message = str(error.orig)
@@ -43,17 +43,17 @@ class Sqlite:
 
 
 def _on_connect(connection: sqlite3.Connection, _: Any) -> None:
-    # SQLAlchemy's "begin" event below starts transactions; sqlite3's own, implicit ones would start too late.
+    # SQLAlchemy's "begin" event below starts transactions; sqlite3's implicit transactions start too late.
     connection.isolation_level = None
     connection.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000:.0f}")
     connection.execute("PRAGMA foreign_keys = ON")
-    # In write-ahead mode NORMAL cannot corrupt the database; a power cut may cost the last transactions.
+    # In write-ahead mode, NORMAL cannot corrupt the database; a power cut may lose the last transactions.
     connection.execute("PRAGMA synchronous = NORMAL")
     _use_write_ahead_log(connection)
 
 
 def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
-    """The mode is a property of the file. Changing it ignores the busy timeout, so the first openers take turns."""
+    """Set write-ahead mode, a property of the file; retry, because the change ignores the busy timeout."""
     deadline = time.monotonic() + _BUSY_SECONDS
     while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         try:

@@ -1,4 +1,4 @@
-"""Write the migration from the newest revision to what `tables.py` says now.
+"""Command that writes the migration from the newest revision to the tables in `tables.py`.
 
 python -m sdlora.store.migrations "what changes"
 """

@@ -1,8 +1,8 @@
-"""Alembic's entry: migrations run on the connection, and inside the transaction, that the caller holds.
+"""Alembic environment: migrations run on the caller's connection, inside the caller's transaction.
 
-To write a new revision after changing `tables.py`:
+To write a new revision after a change of `tables.py`:
     python -m sdlora.store.migrations "what changes"
-and raise `SCHEMA_REVISION` in `database.py`.
+Then update `SCHEMA_REVISION` in `database.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sdlora.store.tables import Base, UtcDateTime
 
 
 def render_item(kind: str, item: Any, _: Any) -> str | Literal[False]:
-    """A migration must read the same when the code has changed: it names no type of the project."""
+    """Render the project's types as SQLAlchemy's, so that a migration does not depend on later code."""
     return "sa.DateTime()" if kind == "type" and isinstance(item, UtcDateTime) else False
 
 

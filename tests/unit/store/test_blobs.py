@@ -31,7 +31,7 @@ def test_a_disk_that_takes_no_more_is_named_and_leaves_nothing(tmp_path: Path) -
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
-        with pytest.raises(StorageError, match=r"(?s)cannot take 5000 bytes.*SDLORA_HOME") as caught:
+        with pytest.raises(StorageError, match=r"(?s)cannot store 5000 bytes.*SDLORA_HOME") as caught:
             blobs.put(b"x" * 5000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

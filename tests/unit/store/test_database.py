@@ -99,7 +99,7 @@ def test_a_store_from_before_the_first_release_is_refused_in_one_sentence_and_no
     with pytest.raises(StorageError) as caught:
         ImageStore.open(tmp_path)
     said = str(caught.value).removeprefix(f"{path} ")
-    assert f"development version from before the first release (schema {revision})" in said
+    assert f"has schema {revision}, from before the first release" in said
     assert "new state folder (--home)" in said
     assert said.count(".") == 1 and said.endswith(".")
     with contextlib.closing(sqlite3.connect(path)) as connection:

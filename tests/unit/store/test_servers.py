@@ -189,7 +189,7 @@ def test_a_busy_object_store_is_asked_again(s3: str, monkeypatch: pytest.MonkeyP
 
 def test_a_bucket_that_is_not_there_is_named_with_the_remedy(s3: str) -> None:
     del s3
-    with pytest.raises(StorageError, match=r"s3://no-such-bucket/blobs cannot take 5 bytes.*AWS_ENDPOINT_URL"):
+    with pytest.raises(StorageError, match=r"s3://no-such-bucket/blobs cannot store 5 bytes.*AWS_ENDPOINT_URL"):
         BlobStore("s3://no-such-bucket/blobs").put(b"bytes")
 
 

@@ -1,6 +1,6 @@
-"""The schema of the first release, from which stores migrate.
+"""Schema of the first release.
 
-A test holds it to `sdlora/store/tables.py`, which says what the tables and columns mean.
+`sdlora/store/tables.py` documents the tables and columns; a test compares both.
 """
 
 from __future__ import annotations
