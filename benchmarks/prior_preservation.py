@@ -20,7 +20,7 @@ import torch
 from from_folder import snapshot_of
 
 import sdlora
-from sdlora.evaluation.comparing import Trained, compare
+from sdlora.evaluation.comparison import Trained, compare
 from sdlora.evaluation.config import EvaluationConfig
 from sdlora.lora.config import LoraConfig
 from sdlora.models.config import BaseModelConfig

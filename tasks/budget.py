@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sdlora.config import PipelineConfig
 
 if TYPE_CHECKING:
-    from sdlora.evaluation.comparing import Trained
+    from sdlora.evaluation.comparison import Trained
 
 Equal = Literal["steps", "seconds"]
 _TRIAL_STEPS, _TRIAL_REPORTS = 40, 8

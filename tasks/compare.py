@@ -32,7 +32,7 @@ from tasks.tracking import tracked_run
 from tasks.versions import code_version
 
 if TYPE_CHECKING:
-    from sdlora.evaluation.comparing import Trained
+    from sdlora.evaluation.comparison import Trained
 
 Way = Method | Literal["full"]
 WAYS: tuple[str, ...] = (*get_args(Method), "full")
@@ -91,7 +91,7 @@ def train_one_way(
     In this process, memory would be that of whatever ran before. And as it is one process, for all ways, the setting
     training.num_processes is left out: it takes memory and time for the sake of time.
     """
-    from sdlora.evaluation.comparing import Trained
+    from sdlora.evaluation.comparison import Trained
     from sdlora.lora.load import open_adapter
     from sdlora.processes.costs import read_costs
     from sdlora.training.full import MODEL_FOLDER, open_model
@@ -149,7 +149,7 @@ def compare_trained(
 ) -> tuple[Comparison, Path]:
     """Score everyone on the same prompts and seeds, and write the page; returns what was found and the page."""
     from sdlora.core.files import json_digest
-    from sdlora.evaluation.comparing import compare
+    from sdlora.evaluation.comparison import compare
     from sdlora.evaluation.neutral import neutral_prompts as default_prompts
     from sdlora.release.comparison_page import cost_rows, quality_rows, write_comparison_page
 
