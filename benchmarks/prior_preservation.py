@@ -20,12 +20,14 @@ import torch
 from from_folder import snapshot_of
 
 import sdlora
-from sdlora.evaluation.comparison import Trained, compare
+from sdlora.evaluation.comparison import compare
 from sdlora.evaluation.config import EvaluationConfig
+from sdlora.evaluation.contest import Contest, Contestant
 from sdlora.lora.config import LoraConfig
 from sdlora.models.config import BaseModelConfig
 from sdlora.models.files.sources import load_base_model
 from sdlora.records.choice import load_choice
+from sdlora.records.costs import Costs
 from sdlora.store.image_store import ImageStore
 from sdlora.training.config import TrainingConfig
 from sdlora.training.defaults import resolve_training
@@ -33,7 +35,7 @@ from sdlora.training.fine_tuning import fine_tune
 from sdlora.training.inputs.prior import encode_prior
 from sdlora.training.job import TrainingJob
 
-WAYS: dict[str, dict[str, float | int] | None] = {
+SETTINGS: dict[str, dict[str, float | int] | None] = {
     "no prior": None,
     "prior 1, 16 beside 16": {"prior_weight": 1.0, "prior_batch_size": 16},
     "prior 1, 4 beside 16": {"prior_weight": 1.0, "prior_batch_size": 4},
@@ -61,9 +63,9 @@ def _run(options: argparse.Namespace, home: Path) -> None:
     with ImageStore.open(home) as store:
         snapshot = snapshot_of(store, demo)
         base = load_base_model(BaseModelConfig(), home)
-        trained: dict[str, Trained] = {}
+        trained: dict[str, Contestant] = {}
         losses: dict[str, float] = {}
-        for name, prior in WAYS.items():
+        for name, prior in SETTINGS.items():
             shared = {"steps": options.steps, "precision": "bf16", "validation_every_steps": 50}
             if prior:
                 shared |= {"prior_prompts": preserved, "prior_images": options.prior_images, **prior}
@@ -75,7 +77,7 @@ def _run(options: argparse.Namespace, home: Path) -> None:
             began = time.process_time()
             adapter = fine_tune(TrainingJob(base, snapshot, LoraConfig().filled(), config, folder), store)
             seconds = time.process_time() - began
-            trained[name] = Trained(base, adapter, options.steps, 0, seconds, 0, 0, 0)
+            trained[name] = Contestant(base, adapter, Costs(steps=options.steps, processor_seconds=seconds))
             choice = load_choice(folder)
             losses[name] = choice.validation_loss if choice and choice.validation_loss else float("nan")
             print(
@@ -86,8 +88,8 @@ def _run(options: argparse.Namespace, home: Path) -> None:
         evaluation = EvaluationConfig(max_prompts=48)
         for label, prompts in (("preserved", preserved), ("unseen", unseen)):
             folder = home / "comparisons" / label
-            comparison = compare(base, trained, snapshot, store, evaluation, prompts, "steps", folder, _quiet)
-            for one in comparison.contenders:
+            comparison = compare(Contest(base, snapshot, store, evaluation), trained, prompts, "steps", folder)
+            for one in comparison.contestants:
                 found = {name: one.metrics[name] for name in ("kid", "drift", "kept_psnr") if name in one.metrics}
                 print(
                     label, one.name, {name: f"{e.value:.4f} [{e.low:.4f}, {e.high:.4f}]" for name, e in found.items()}
@@ -100,10 +102,6 @@ def _prompts(demo: Path, count: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     captions = sorted({row["text"].replace("an emoji of", "a noto emoji of") for row in rows})
     random.Random(0).shuffle(captions)  # noqa: S311
     return tuple(captions[:count]), tuple(captions[count : 2 * count])
-
-
-def _quiet(_stage: str, _done: int, _total: int) -> None:
-    pass
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 from prefect import flow
 from pydantic import Field
@@ -11,11 +11,12 @@ from pydantic import Field
 from sdlora.config import resolve
 from sdlora.records.comparison import Comparison
 from sdlora.training.config import Preset
+from sdlora.training.methods import TrainingMethod
 from tasks.alive import flow_run_alive
 from tasks.base import prepare_base_model
 from tasks.budget import Equal, steps_of_equal_seconds, trial_of, with_training
 from tasks.collect import clean_images, collect_images
-from tasks.compare import Way, compare_trained, encode_once, resolve_ways, train_one_way
+from tasks.compare import compare_methods, encode_once, resolve_methods, train_method
 from tasks.form import STYLE, Advanced, Count, LearningRate, Name
 from tasks.home import Home, state_folder
 from tasks.lock import training_lock
@@ -32,29 +33,29 @@ def compare(
     steps: Count = None,
     learning_rate: LearningRate = None,
     rank: Count = None,
-    methods: Annotated[tuple[Way, ...], Field(min_length=1)] = ("lora", "full"),
+    methods: Annotated[tuple[TrainingMethod, ...], Field(min_length=1)] = ("lora", "full"),
     full_learning_rate: LearningRate = None,
     neutral_prompts: tuple[str, ...] = (),
     equal: Equal = "steps",
     advanced: Advanced = {},  # noqa: B006  # never changed; Prefect's form shows it as an empty object
     home: Home = None,
 ) -> tuple[Comparison, Path]:
-    """Train the same images in several ways and show what each gives and costs, as one table and one page.
+    """Train the same images with several methods and show what each gives and costs, as one table and one page.
 
     Nothing is published. An interrupted run continues where it stopped; finished trainings are not repeated.
 
     Args:
-        name: The style whose images and settings all ways share.
+        name: The style whose images and settings all methods share.
         sources: Folders, archives, lists of URLs, datasets, addresses such as s3://bucket/folder.
         base_model: What is trained: embedded, a folder, a .safetensors file or a hub id.
         preset: How long to train: small, standard or thorough.
         steps: The budget in optimiser steps; empty: the preset's.
-        learning_rate: Peak rate of all ways but full; empty: what suits the base model.
+        learning_rate: Peak rate of all methods but full; empty: what suits the base model.
         rank: Size of the adapters; empty: what suits the base model.
-        methods: Ways to train: lora, rslora, dora, loha, lokr, pissa; full trains all weights of the denoiser.
+        methods: Training methods: lora, rslora, dora, loha, lokr, pissa; full trains all weights of the denoiser.
         full_learning_rate: Rate of full; empty: a tenth of learning_rate.
         neutral_prompts: What the base knew before; empty: sixteen common subjects.
-        equal: What is the same for all: the steps, or the seconds that these take the first of the ways.
+        equal: What is the same for all: the steps, or the seconds that these take the first of the methods.
         advanced: All other settings, by section and key as in a style's file.
         home: The state folder; empty: the worker's.
     """
@@ -72,7 +73,7 @@ def compare(
     with flow_run_alive(home), training_lock(home):
         base = prepare_base_model(config.base_model, home)
         settings = resolve(config, base, home)
-        ways = resolve_ways(methods, base, config, full_learning_rate, home)
+        by_method = resolve_methods(methods, base, config, full_learning_rate, home)
 
         collected = collect_images(settings.data, home)
         cleaned = clean_images(collected, settings.data, home)
@@ -81,13 +82,15 @@ def compare(
 
         if equal == "seconds":
             trial = trial_of(config)
-            trials = resolve_ways(methods, base, trial, full_learning_rate, home)
+            trials = resolve_methods(methods, base, trial, full_learning_rate, home)
             counts = steps_of_equal_seconds(
-                {way: one.training.steps for way, one in ways.items()},
-                lambda way: train_one_way(way, trials[way], base, snapshot, trial.name, home),
+                {method: one.training.steps for method, one in by_method.items()},
+                lambda method: train_method(method, trials[method], base, snapshot, trial.name, home),
             )
-            for way, count in counts.items():
+            for method, count in counts.items():
                 same_time = with_training(config, steps=count)
-                ways |= resolve_ways([cast("Way", way)], base, same_time, full_learning_rate, home)
-        trained = {way: train_one_way(way, one, base, snapshot, settings.name, home) for way, one in ways.items()}
-        return compare_trained(base, trained, snapshot, settings, neutral_prompts, home)
+                by_method |= resolve_methods([method], base, same_time, full_learning_rate, home)
+        trained = {
+            method: train_method(method, one, base, snapshot, settings.name, home) for method, one in by_method.items()
+        }
+        return compare_methods(base, trained, snapshot, settings, neutral_prompts, home)

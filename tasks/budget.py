@@ -1,4 +1,4 @@
-"""The budget that ways to train share: optimiser steps, or their time on this machine."""
+"""The budget that training methods share: optimiser steps, or their time on this machine."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
 from sdlora.config import PipelineConfig
+from sdlora.records.comparison import title
 
 if TYPE_CHECKING:
-    from sdlora.evaluation.comparison import Trained
+    from sdlora.evaluation.contest import Contestant
 
 Equal = Literal["steps", "seconds"]
 _TRIAL_STEPS, _TRIAL_REPORTS = 40, 8
@@ -23,29 +24,40 @@ def with_training(config: PipelineConfig, **settings: Any) -> PipelineConfig:
 
 
 def trial_of(config: PipelineConfig) -> PipelineConfig:
-    """Return the configuration of a short trial, which only measures the speed of a way to train."""
+    """Return the configuration of a short trial, which only measures the speed of a method."""
     trial = with_training(
         config, steps=_TRIAL_STEPS, log_every_steps=_TRIAL_STEPS // _TRIAL_REPORTS, keep="last", sample_every_steps=None
     )
     return trial.model_copy(update={"name": f"{config.name}-trial"})
 
 
-def steps_of_equal_seconds(steps: Mapping[str, int], trial: Callable[[str], Trained]) -> dict[str, int]:
-    """Compute the steps of every way that take as long as those of the first way.
+def steps_of_equal_seconds(steps: Mapping[str, int], trial: Callable[[str], Contestant]) -> dict[str, int]:
+    """Compute the steps of every method that take as long as those of the first method.
 
-    Every way is trained for a few steps first, one after the other. The trials' results are kept, so a continued
-    comparison has the same numbers. Only steps are timed: loading and measuring take the same time for every way.
+    Every method trains for a few steps first, one after the other. The trials' results are kept, so a continued
+    comparison has the same numbers. Only steps are timed: loading and measuring take the same time for every method.
 
     Args:
-        steps: by way, the steps of its settings; the first way sets the time.
-        trial: trains one way with the settings of `trial_of`.
+        steps: by method, the steps of its settings; the first method sets the time.
+        trial: trains one method with the settings of `trial_of`.
     """
-    rates = {way: _images_per_second(trial(way)) for way in steps}
+    rates = {method: _images_per_second(trial(method)) for method in steps}
     reference = next(iter(steps))
-    return {way: max(1, round(steps[reference] * rate / rates[reference])) for way, rate in rates.items()}
+    return {method: max(1, round(steps[reference] * rate / rates[reference])) for method, rate in rates.items()}
 
 
-def _images_per_second(trained: Trained) -> float:
+def budget_in_words(steps: Mapping[str, int], batch_size: int) -> str:
+    """Describe the budget for readers; `steps` by method, of which the first sets the time."""
+    first, *others = steps
+    if len(set(steps.values())) == 1:
+        budget = f"{steps[first]} optimiser steps each, whatever time they take"
+    else:
+        counts = ", ".join(f"{title(name)} {steps[name]}" for name in others)
+        budget = f"the time of {steps[first]} steps of {title(first)}, in which others take: {counts}"
+    return f"The same images, captions, batches of {batch_size}, noise and seed; the budget is {budget}."
+
+
+def _images_per_second(trained: Contestant) -> float:
     folder: Path = (trained.adapter or trained.model).folder.parent
     points = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     rates = [float(point["images_per_second"]) for point in points if "images_per_second" in point]

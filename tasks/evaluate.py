@@ -58,13 +58,13 @@ def run_duel(
     home: Path,
 ) -> Duel:
     """Score base, champion and candidate on the same prompts, seeds and held-out images."""
+    from sdlora.evaluation.contest import Contest
     from sdlora.evaluation.duel import run_duel as score_contestants
 
     with ImageStore.open(home) as store:
         frozen = load_snapshot(store, snapshot.digest)
-        duel = score_contestants(
-            base, candidate, champion, frozen, store, config.evaluation, run.evaluation, on_progress=task_progress()
-        )
+        contest = Contest(base, frozen, store, config.evaluation, task_progress())
+        duel = score_contestants(contest, candidate, champion, run.evaluation)
     log = run_log()
     log.info("The duel on %d prompts of held-out images, values with their 95 %% interval:", len(duel.samples))
     for line in score_lines(duel):

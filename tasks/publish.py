@@ -14,7 +14,7 @@ from sdlora.core.errors import EvaluationError
 from sdlora.core.refs import AdapterRef, BaseModelRef, SnapshotRef
 from sdlora.records.choice import CHOICE_FILE, load_choice
 from sdlora.records.decision import Decision
-from sdlora.records.duel import DUEL_FILE, Contestant, Duel
+from sdlora.records.duel import DUEL_FILE, ContestantName, Duel
 from sdlora.records.metrics import METRICS
 from sdlora.release.folder import write_release
 from sdlora.release.record import Curve, VersionRecord
@@ -32,7 +32,7 @@ from tasks.tracking import Registry, TrackedRun, tracked_run
 from tasks.version_page import REPORT, SUMMARY_PICTURE, run_description, version_description
 from tasks.versions import code_version
 
-METRICS_OF: dict[Contestant, tuple[str, ...]] = {
+METRICS_OF: dict[ContestantName, tuple[str, ...]] = {
     "candidate": ("kid", "fid", "denoising_psnr"),
     "champion": ("kid",),
     "base": ("kid",),
@@ -200,7 +200,7 @@ def _tags(base: BaseModelRef, snapshot: SnapshotRef, duel: Duel) -> dict[str, st
     }
 
 
-def _kid(duel: Duel, contestant: Contestant) -> str:
+def _kid(duel: Duel, contestant: ContestantName) -> str:
     estimate = duel.scores[contestant].metrics.get("kid") if contestant in duel.scores else None
     return METRICS["kid"].number(estimate.value) if estimate else "missing"
 

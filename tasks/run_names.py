@@ -51,8 +51,8 @@ def _subject(parameters: Mapping[str, Any]) -> str:
         return f"{log_text(parameters['prompt'], _SUBJECT_LENGTH - 20)} by {drawn_by}"
     name = parameters.get("name") or _field(parameters.get("plan"), "name")
     if name:
-        ways = parameters.get("methods")
-        return f"{name}: {' and '.join(map(str, ways))}" if ways else str(name)
+        methods = parameters.get("methods")
+        return f"{name}: {' and '.join(map(str, methods))}" if methods else str(name)
     sources = parameters.get("sources") or ()
     return " and ".join(str(source).rstrip("/").rpartition("/")[2] for source in sources)
 

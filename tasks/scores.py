@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sdlora.records.duel import Contestant, Duel
+from sdlora.records.duel import ContestantName, Duel
 from sdlora.records.metrics import METRICS, Metric
 
 LEADING = ("kid", "fid", "denoising_psnr", "subject_top10")
-DISPLAY_ORDER: tuple[Contestant, ...] = ("candidate", "champion", "base")
+DISPLAY_ORDER: tuple[ContestantName, ...] = ("candidate", "champion", "base")
 
 
-def contestants(duel: Duel) -> list[Contestant]:
+def contestants(duel: Duel) -> list[ContestantName]:
     """List the contestants of a duel, the candidate first: readers look for it."""
     return [name for name in DISPLAY_ORDER if name in duel.scores]
 
@@ -28,7 +28,7 @@ def score_rows(duel: Duel, names: Sequence[str] = tuple(METRICS)) -> list[list[s
     ]
 
 
-def cell(duel: Duel, contestant: Contestant, name: str) -> str:
+def cell(duel: Duel, contestant: ContestantName, name: str) -> str:
     """Format a value with its 95 % interval: `0.5463 [0.4120, 0.6801]`."""
     return METRICS[name].format(duel.scores[contestant].metrics.get(name), unit=False)
 

@@ -26,7 +26,7 @@ def resolve_settings(config: PipelineConfig, base: BaseModelRef, home: Path) -> 
 
 
 def check_trainable(base: BaseModelRef, settings: Sequence[tuple[ResolvedLora | None, ResolvedTraining]]) -> None:
-    """Check several ways to train before the first starts, so that none is refused after the others are done."""
+    """Check several methods before the first starts, so that none is refused after the others are done."""
     from sdlora.training.suitability import check_settings
 
     for lora, training in settings:

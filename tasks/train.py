@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from prefect import task
 
@@ -21,6 +23,9 @@ from tasks.tracking import tracked_run
 from tasks.version_page import training_description
 from tasks.versions import code_version
 
+if TYPE_CHECKING:
+    from sdlora.training.job import TrainingJob
+
 
 @task(
     name="fine-tune adapter",
@@ -37,15 +42,14 @@ def fine_tune_adapter(
     from sdlora.training.job import TrainingJob
     from sdlora.training.launch import run_job
 
-    tags = {
-        "base_digest": base.digest,
-        "snapshot_digest": snapshot.digest,
-        "run_digest": run.digest,
-        "config_digest": config.digest(),
-        "code_version": code_version(),
-    }
+    with ImageStore.open(home) as store:
+        frozen = load_snapshot(store, snapshot.digest)
+    job = TrainingJob(base, frozen, config.lora, config.training, run.folder, config.name)
+    tags = training_tags(job) | {"config_digest": config.digest()}
     speedup = probe_of_this_machine(home).speedup
-    parameters = _parameters(config) | {"bf16_speedup": "not measured" if speedup is None else f"{speedup:.2f}"}
+    # The settings that shape the adapter.
+    sections = config.model_dump(mode="json", include={"base_model", "lora", "training", "evaluation"})
+    parameters = flat_parameters(sections) | {"bf16_speedup": "not measured" if speedup is None else f"{speedup:.2f}"}
     if speedup is not None:
         run_log().info("Training in %s; bf16 is %.2f times as fast as fp32 here", config.training.precision, speedup)
         report_metrics(0, {"bf16_speedup": speedup})
@@ -53,7 +57,6 @@ def fine_tune_adapter(
         ImageStore.open(home) as store,
         tracked_run(home, config.name, run.folder, parameters, tags) as record,
     ):
-        frozen = load_snapshot(store, snapshot.digest)
         rows = [{"sha256": row.sha256, "captions": row.captions, "split": row.split} for row in frozen.rows]
         record.log_snapshot(snapshot.digest, config.name, rows)
         record.log_json(config.model_dump(mode="json"), "config.json")
@@ -61,7 +64,6 @@ def fine_tune_adapter(
         page = data_page_file(home, snapshot.digest)
         if page.is_file():
             record.log_files(page, folder=LOGGED_FOLDER)
-        job = TrainingJob(base, frozen, config.lora, config.training, run.folder, config.name)
         adapter = run_job(job, store, _WithPictures(record, config.training.steps))
     choice = load_choice(run.folder)
     if choice:
@@ -74,7 +76,16 @@ class _WithPictures(TrainingListener):
         self.record.log_picture(path, "samples")
 
 
-def _parameters(config: ResolvedConfig) -> dict[str, str]:
-    """The settings that shape the adapter, flat, as MLflow shows them."""
-    sections = config.model_dump(mode="json", include={"base_model", "lora", "training", "evaluation"})
+def training_tags(job: TrainingJob) -> dict[str, str]:
+    """Return the tags by which programs find a training's run in MLflow."""
+    return {
+        "base_digest": job.base.digest,
+        "snapshot_digest": job.snapshot.digest,
+        "run_digest": job.digest,
+        "code_version": code_version(),
+    }
+
+
+def flat_parameters(sections: Mapping[str, Any]) -> dict[str, str]:
+    """Flatten settings by section, as MLflow shows them."""
     return {name: str(value) for name, value in dotted(sections).items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,14 +11,13 @@ from deployments.cli.terminal import Stages, console
 
 if TYPE_CHECKING:
     from sdlora.records.comparison import Comparison
-    from tasks.compare import Way
 
 
 def compare(
     home: HomeOption = DEFAULT_HOME,
     config: ConfigOption = DEMO_CONFIG,
     methods: Annotated[
-        str, typer.Option(help="Ways to train, with commas: lora, rslora, dora, loha, lokr, pissa, full.")
+        str, typer.Option(help="Training methods, with commas: lora, rslora, dora, loha, lokr, pissa, full.")
     ] = "lora,full",
     steps: Annotated[int | None, typer.Option(min=1, help="The budget of each; empty: training.steps.")] = None,
     full_rate: Annotated[
@@ -28,15 +27,17 @@ def compare(
         bool, typer.Option("--equal-seconds", help="Give each the time that the steps take the first, found by trying.")
     ] = False,
 ) -> None:
-    """Train the same images in several ways and show what each gives and costs. Nothing is published.
+    """Train the same images with several methods and show what each gives and costs. Nothing is published.
 
     Example: [bold]sdlora compare --methods lora,dora,full --steps 300[/]
     """
     from sdlora.config import load_config
+    from sdlora.training.methods import check_methods
 
     home = home.resolve()
     settings = load_config(config)
-    ways = _checked(tuple(dict.fromkeys(way.strip() for way in methods.split(",") if way.strip())))
+    names = tuple(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))
+    checked = check_methods(names, "--methods")
     if steps is not None:
         from tasks.budget import with_training
 
@@ -53,7 +54,7 @@ def compare(
         with Stages() as stages, listening(stages):
             comparison, page = flow(
                 **STYLE.parameters(settings),
-                methods=ways,
+                methods=checked,
                 full_learning_rate=full_rate,
                 equal="seconds" if equal_seconds else "steps",
                 home=home,
@@ -72,8 +73,8 @@ def print_comparison(comparison: Comparison) -> None:
 
     table = Table(title=escape(comparison.budget), title_justify="left", title_style="dim")
     table.add_column("")
-    for contender in comparison.contenders:
-        table.add_column(title(contender.name), justify="right")
+    for contestant in comparison.contestants:
+        table.add_column(title(contestant.name), justify="right")
     for rows in (quality_rows(comparison), cost_rows(comparison)):
         for label, cells in rows:
             table.add_row(label, *map(escape, cells))
@@ -86,18 +87,3 @@ def print_comparison(comparison: Comparison) -> None:
             by_worth.setdefault(worth, []).append(f"{label} {value}")
         words = "; ".join(f"{worth}: {', '.join(values)}" for worth, values in sorted(by_worth.items()))
         console.print(f"[bold]{escape(pair)}[/]: {escape(words)}.", soft_wrap=True)
-
-
-def _checked(ways: tuple[str, ...]) -> tuple[Way, ...]:
-    from typing import get_args
-
-    from sdlora.core.errors import ConfigError
-    from sdlora.lora.config import Method
-
-    methods = (*get_args(Method), "full")
-    unknown = [way for way in ways if way not in methods]
-    if unknown or not ways:
-        raise ConfigError(
-            f"--methods: {', '.join(unknown) or 'nothing'} is no way to train. Known: {', '.join(methods)}."
-        )
-    return cast("tuple[Way, ...]", ways)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sdlora.core.files import file_sha256, replace_file
 from sdlora.evaluation.grids import draw_grid
-from sdlora.records.duel import CONTESTANTS, DUEL_FILE, Contestant, Duel, ShownImages
+from sdlora.records.duel import CONTESTANTS, DUEL_FILE, ContestantName, Duel, ShownImages
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Exhibits:
 
     captions: Sequence[str]
     real: Tensor
-    drawn: Mapping[Contestant, Tensor]
+    drawn: Mapping[ContestantName, Tensor]
     nearest_training: Tensor
     similarity: Sequence[float]
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from sdlora.evaluation import neighbours
 from sdlora.evaluation.config import EvaluationConfig
-from sdlora.records.duel import Contestant
 from sdlora.records.metrics import Estimate
 from sdlora.statistics import distances
 from sdlora.statistics.bootstrap import estimate, resample_counts, resampled_means
@@ -36,17 +35,18 @@ class Measured:
 
 
 class Scoreboard:
-    """Metrics of contestants on the same resamples of the same N prompts."""
+    """Metrics of contestants on the same resamples of the same N prompts; `scores` has them by contestant and name."""
 
     def __init__(self, prompts: Sequence[str], real: RealFeatures, config: EvaluationConfig) -> None:
         self.prompts, self.real, self.config = prompts, real, config
         self.counts = resample_counts(len(prompts), config.resamples, config.seed)
         self._fid_counts = self.counts[: config.fid_resamples]
         self.held_out_copies = self._nearly_copies(real.held_out)
-        self._resampled: dict[Contestant, dict[str, tuple[float, Tensor, bool]]] = {}
+        self.scores: dict[str, dict[str, Estimate]] = {}
+        self._resampled: dict[str, dict[str, tuple[float, Tensor, bool]]] = {}
 
-    def score(self, contestant: Contestant, measured: Measured) -> dict[str, Estimate]:
-        """Metrics by name, each with its interval."""
+    def score(self, contestant: str, measured: Measured) -> None:
+        """Add the contestant's metrics to `scores`, each with its interval."""
         copies = self._nearly_copies(measured.features)
         per_image = {
             **measured.per_image,
@@ -64,12 +64,12 @@ class Scoreboard:
         inner = distances.linear_kernels(real, generated)
         table["fid"] = distances.fid(real, generated), distances.resampled_fid(inner, self._fid_counts), True
         self._resampled[contestant] = table
-        return {
+        self.scores[contestant] = {
             **{name: estimate(value, resampled, centre=centre) for name, (value, resampled, centre) in table.items()},
             **_times(measured.batch_seconds),
         }
 
-    def difference(self, contestant: Contestant, rival: Contestant) -> dict[str, Estimate]:
+    def difference(self, contestant: str, rival: str) -> dict[str, Estimate]:
         """`contestant` minus `rival`, paired: both were resampled with the same counts."""
         mine, theirs = self._resampled[contestant], self._resampled[rival]
         return {

@@ -1,9 +1,8 @@
-"""What a training costs: time over all its processes, and the most memory that it took."""
+"""Measurement of what a training costs: time over all its processes, and the most memory that it took."""
 
 from __future__ import annotations
 
 import gc
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,42 +12,38 @@ import psutil
 import torch
 
 from sdlora.core.files import replace_file
-
-COSTS_FILE = "costs.json"
+from sdlora.records.costs import COSTS_FILE, Costs
 
 
 @contextmanager
-def costs_of(folder: Path) -> Iterator[None]:
+def measured_costs(folder: Path) -> Iterator[None]:
     """Add the block's time and memory to `folder/costs.json`; an interrupted run's parts add up.
 
     Memory on a CPU is the process's peak, and how far that is above what it held at the beginning; on a GPU what
     PyTorch had allocated at most. Figures can be compared between processes that did nothing else before: what the
-    libraries keep from one training is not returned for the next.
+    libraries keep from one training is not returned for the next. A peak that cannot be measured is 0.
+
+    Raises:
+        TrainingError: costs of an earlier part cannot be read; the block is not entered.
+        StorageError: the disk is full or not writable.
     """
+    earlier = Costs.load(folder)
     gc.collect()
     before, began, worked = psutil.Process().memory_info().rss, time.monotonic(), time.process_time()
     reset = _reset_peak()
     try:
         yield
     finally:
-        known = read_costs(folder)
         peak = _peak_bytes() if reset else 0
         above = peak if torch.cuda.is_available() else max(0, peak - before)
-        costs = {
-            "seconds": known.get("seconds", 0.0) + time.monotonic() - began,
-            "processor_seconds": known.get("processor_seconds", 0.0) + time.process_time() - worked,
-            "process_peak_bytes": max(known.get("process_peak_bytes", 0), peak),
-            "training_peak_bytes": max(known.get("training_peak_bytes", 0), above),
-        }
+        costs = Costs(
+            seconds=earlier.seconds + time.monotonic() - began,
+            processor_seconds=earlier.processor_seconds + time.process_time() - worked,
+            process_peak_bytes=max(earlier.process_peak_bytes, peak),
+            training_peak_bytes=max(earlier.training_peak_bytes, above),
+        )
         folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / COSTS_FILE, (json.dumps(costs) + "\n").encode())
-
-
-def read_costs(folder: Path) -> dict[str, float]:
-    """The costs so far, {} if none were written; a peak of 0 means that it could not be measured."""
-    with suppress(OSError, ValueError):
-        return dict(json.loads((folder / COSTS_FILE).read_text()))
-    return {}
+        replace_file(folder / COSTS_FILE, (costs.model_dump_json(exclude_defaults=True) + "\n").encode())
 
 
 def _reset_peak() -> bool:

@@ -1,13 +1,15 @@
-"""What a comparison of ways to train found: plain values, written once and read by pages, tables and trackers."""
+"""Findings of a comparison of training methods: written once, read by pages, tables and trackers."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from sdlora.core.config_base import FrozenConfig
 from sdlora.core.errors import EvaluationError
+from sdlora.records.costs import Costs
 from sdlora.records.metrics import METRICS, Estimate, Metric
 
 COMPARISON_FILE, COMPARISON_GRID = "comparison.json", "comparison.png"
@@ -44,22 +46,35 @@ COMPARED: dict[str, Metric] = {
 }
 
 
-class Contender(FrozenConfig):
-    """One way to train: what it cost, and what came of it."""
+class ContestantResult(FrozenConfig):
+    """Result of one contestant: the costs of its training, and its metrics.
+
+    In the file the costs stand flat between name and metrics, as always: a takedown has to read comparisons of any
+    age, to find the pictures that their grids show.
+    """
 
     name: str
-    steps: int
-    trained_parameters: int
-    seconds: float = Field(description="training alone, from loading the base to the written file")
-    processor_seconds: float = Field(0.0, description="of all its processors, which other work does not stretch")
-    process_peak_bytes: int = Field(description="the most that the training's own process held; 0: not measured")
-    training_peak_bytes: int = Field(description="of it, above what it held with the libraries loaded")
-    file_bytes: int
+    costs: Costs
     metrics: dict[str, Estimate]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_costs(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "costs" in values:
+            return values
+        costs = {name: value for name, value in values.items() if name in Costs.model_fields}
+        return {name: value for name, value in values.items() if name not in costs} | {"costs": costs}
+
+    @model_serializer(mode="wrap")
+    def _spread_costs(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values = dump(self)
+        return {"name": values["name"], **values["costs"], "metrics": values["metrics"]}
 
 
 class Comparison(FrozenConfig):
-    """Several ways to train on the same data, seeds and budget, and the base that they began with."""
+    """Results of several training methods on the same data, seeds and budget, and the base that they began with."""
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
 
     inputs_digest: str
     base_digest: str
@@ -67,15 +82,17 @@ class Comparison(FrozenConfig):
     budget: str = Field(description="what was held equal, in words")
     prompts: int
     neutral_prompts: int
-    contenders: tuple[Contender, ...] = Field(description="the base first")
-    differences: dict[str, dict[str, Estimate]] = Field(description="contender minus base, paired, by name and metric")
+    contestants: tuple[ContestantResult, ...] = Field(
+        alias="contenders", description="the base first; the alias is their name in files of any age"
+    )
+    differences: dict[str, dict[str, Estimate]] = Field(description="contestant minus base, paired, by name and metric")
     against_first: dict[str, dict[str, Estimate]] = Field(
-        default={}, description="later contenders minus the first trained one, paired, by name and metric"
+        default={}, description="later contestants minus the first trained one, paired, by name and metric"
     )
 
 
 def title(name: str) -> str:
-    """A contender's name as people read it."""
+    """Return the name of a contestant or method as people read it."""
     return TITLES.get(name, name)
 
 

@@ -12,8 +12,8 @@ from sdlora.core.errors import EvaluationError
 from sdlora.core.files import json_digest
 from sdlora.records.metrics import Estimate
 
-Contestant = Literal["base", "champion", "candidate"]
-CONTESTANTS: tuple[Contestant, ...] = ("base", "champion", "candidate")
+ContestantName = Literal["base", "champion", "candidate"]
+CONTESTANTS: tuple[ContestantName, ...] = ("base", "champion", "candidate")
 DUEL_FILE = "duel.json"
 
 
@@ -58,7 +58,7 @@ class Duel(FrozenConfig):
     champion_digest: str | None
     champion_snapshot_digest: str | None
     settings: dict[str, Any] = Field(description="the evaluation section of the configuration")
-    scores: dict[Contestant, Scores]
+    scores: dict[ContestantName, Scores]
     against_base: dict[str, Estimate] = Field(description="candidate minus base, paired")
     against_champion: dict[str, Estimate] = Field(description="candidate minus champion, paired; empty without one")
     held_out_copied_share: float = Field(description="share of real held-out images as close to a training image")
@@ -70,7 +70,7 @@ class Duel(FrozenConfig):
     nearest_grid: str = "nearest.png"
 
     @property
-    def contestants(self) -> tuple[Contestant, ...]:
+    def contestants(self) -> tuple[ContestantName, ...]:
         """Contestants in the order of display."""
         return tuple(name for name in CONTESTANTS if name in self.scores)
 

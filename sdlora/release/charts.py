@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from sdlora.records.duel import Contestant
+from sdlora.records.duel import ContestantName
 from sdlora.records.metrics import Estimate
 from sdlora.release.record import Curve
 
@@ -75,7 +75,7 @@ def loss_chart(curves: Sequence[Curve]) -> Markup | None:
     return Markup("".join([*parts, "</svg>"]))  # noqa: S704 -- names are escaped above, all else is numbers
 
 
-def interval_plot(estimates: Mapping[Contestant, Estimate]) -> Markup:
+def interval_plot(estimates: Mapping[ContestantName, Estimate]) -> Markup:
     """Draw one line per contestant on a shared scale: a dot for the value, a bar for its 95 % interval."""
     width, row, pad = 190, 13, 7
     low = min(estimate.low for estimate in estimates.values())

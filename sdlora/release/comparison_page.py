@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from markupsafe import Markup
 
 from sdlora.core.files import replace_file
 from sdlora.records.comparison import BASE, COMPARED, COMPARISON_GRID, Comparison, title
+from sdlora.records.costs import Costs
 from sdlora.records.metrics import Estimate, Metric
 from sdlora.release.pages import style, templates
 
@@ -28,7 +29,7 @@ def write_comparison_page(folder: Path, comparison: Comparison, name: str) -> Pa
     page = environment.get_template("comparison.html.jinja").render(
         name=name,
         comparison=comparison,
-        titles=[title(one.name) for one in comparison.contenders],
+        titles=[title(one.name) for one in comparison.contestants],
         pairs=pair_titles(comparison),
         differences=list(difference_rows(comparison)),
         costs=list(cost_rows(comparison)),
@@ -44,30 +45,30 @@ def write_comparison_page(folder: Path, comparison: Comparison, name: str) -> Pa
 
 
 def cost_rows(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
-    """What each contender cost: label, and one cell each."""
-    trained = [one for one in comparison.contenders if one.name != BASE]
+    """What the training of each contestant cost: label, and one cell each."""
+    trained = {one.name: one.costs for one in comparison.contestants if one.name != BASE}
 
-    def cells(show: dict[str, str]) -> list[str]:
-        return [show.get(one.name, "–") for one in comparison.contenders]
+    def cells(show: Callable[[Costs], str]) -> list[str]:
+        return [show(trained[one.name]) if one.name in trained else "–" for one in comparison.contestants]
 
-    yield "Steps", cells({one.name: str(one.steps) for one in trained})
-    yield "Training time", cells({one.name: f"{one.seconds:.1f} s" for one in trained})
-    yield "Processor time", cells({one.name: _seconds(one.processor_seconds) for one in trained})
-    yield "Time per step", cells({one.name: f"{1000 * one.seconds / max(1, one.steps):.0f} ms" for one in trained})
-    yield "Peak memory", cells({one.name: _bytes(one.process_peak_bytes) for one in trained})
-    yield "Of it, beyond the libraries", cells({one.name: _bytes(one.training_peak_bytes) for one in trained})
-    yield "Trained parameters", cells({one.name: f"{one.trained_parameters:,}" for one in trained})
-    yield "File size", cells({one.name: _bytes(one.file_bytes) for one in trained})
+    yield "Steps", cells(lambda costs: str(costs.steps))
+    yield "Training time", cells(lambda costs: f"{costs.seconds:.1f} s")
+    yield "Processor time", cells(lambda costs: _seconds(costs.processor_seconds))
+    yield "Time per step", cells(lambda costs: f"{1000 * costs.seconds / max(1, costs.steps):.0f} ms")
+    yield "Peak memory", cells(lambda costs: _bytes(costs.process_peak_bytes))
+    yield "Of it, beyond the libraries", cells(lambda costs: _bytes(costs.training_peak_bytes))
+    yield "Trained parameters", cells(lambda costs: f"{costs.trained_parameters:,}")
+    yield "File size", cells(lambda costs: _bytes(costs.file_bytes))
 
 
 def quality_rows(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
     """Every metric: label with the better direction, and one cell each with its 95 % interval."""
     for key, metric in COMPARED.items():
-        yield f"{metric.label} {metric.arrow}", [metric.format(one.metrics.get(key)) for one in comparison.contenders]
+        yield f"{metric.label} {metric.arrow}", [metric.format(one.metrics.get(key)) for one in comparison.contestants]
 
 
 def pair_titles(comparison: Comparison) -> list[str]:
-    """Who is compared with whom in `difference_rows`: every way with the base, then the others with the first way."""
+    """Who is compared with whom in `difference_rows`: every method with the base, then the others with the first."""
     first = next(iter(comparison.differences), "")
     return [
         *(f"{title(name)} against the base" for name in comparison.differences),

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from sdlora.core.config_base import dotted
 from sdlora.core.files import replace_file
 from sdlora.core.refs import ADAPTER_WEIGHTS
-from sdlora.records.duel import Contestant, Duel
+from sdlora.records.duel import ContestantName, Duel
 from sdlora.records.metrics import METRICS, Estimate, Metric
 from sdlora.release.blanking import image_name
 from sdlora.release.charts import interval_plot, loss_chart
@@ -74,7 +74,7 @@ class MetricRow:
     """Row of the duel table: one metric of all contestants, with the candidate's paired differences."""
 
     metric: Metric
-    estimates: Mapping[Contestant, Estimate]
+    estimates: Mapping[ContestantName, Estimate]
     plot: Markup
     differences: Mapping[str, tuple[Estimate, str]]
     """Rival -> (difference, "better", "worse", "unclear" or "same")."""

@@ -23,11 +23,10 @@ from sdlora.store.image_store import ImageStore
 from sdlora.training.job import TrainingJob
 from sdlora.training.judging import choosing
 from sdlora.training.loop import Run
+from sdlora.training.results import MODEL_FOLDER
 from sdlora.training.run_folder import claim, exclusive, write_text
 from sdlora.training.setup import prepare_run, record_of
 from sdlora.training.suitability import check_rows
-
-MODEL_FOLDER = "model"
 
 
 def fine_tune_fully(job: TrainingJob, store: ImageStore, listener: Listener = SILENT) -> BaseModelRef:

@@ -18,16 +18,16 @@ from pydantic import TypeAdapter
 
 from sdlora.core.errors import StorageError
 from sdlora.core.progress import SILENT, Listener
-from sdlora.core.refs import AdapterRef
+from sdlora.core.refs import AdapterRef, BaseModelRef
 from sdlora.data.snapshot import load_snapshot
 from sdlora.lora.load import open_adapter
-from sdlora.processes.costs import costs_of
+from sdlora.processes.costs import measured_costs
 from sdlora.processes.subprocesses import report, run_subprocess, worker_main
 from sdlora.store.image_store import ImageStore
 from sdlora.training.fine_tuning import fine_tune
-from sdlora.training.full import fine_tune_fully
+from sdlora.training.full import fine_tune_fully, open_model
 from sdlora.training.job import TrainingJob
-from sdlora.training.results import ADAPTER_FOLDER
+from sdlora.training.results import ADAPTER_FOLDER, MODEL_FOLDER
 
 LOG_FILE = "processes.log"
 
@@ -73,6 +73,25 @@ def run_job_in_subprocess(job: TrainingJob, home: Path, listener: Listener = SIL
     run_subprocess("sdlora.training.launch", str(file), count, job.folder / LOG_FILE, on_report, gpu=gpu)
 
 
+def run_alone(job: TrainingJob, home: Path, listener: Listener = SILENT) -> tuple[BaseModelRef, AdapterRef | None]:
+    """Train in a subprocess, whose time and memory are the training's; open a finished run without training.
+
+    Returns:
+        The base and the adapter; without `job.lora` the trained model and None.
+
+    Raises:
+        TrainingError: the process was killed, or failed with the same message.
+        WeightsError: the trained weights are damaged.
+        KeyboardInterrupt: SIGINT or SIGTERM in this process or the subprocess, after a checkpoint.
+    """
+    result = job.folder / (MODEL_FOLDER if job.lora is None else ADAPTER_FOLDER)
+    if not result.is_dir():
+        run_job_in_subprocess(job, home, listener)
+    if job.lora is None:
+        return open_model(job.folder, home), None
+    return job.base, open_adapter(result)
+
+
 def write_job(job: TrainingJob, home: Path) -> Path:
     """Write the job to the run folder for another process, with the snapshot's digest instead of its rows.
 
@@ -114,7 +133,7 @@ class _Reporter(Listener):
 
 def _work(file: Path) -> None:
     # Only the first process records costs, because all take about the same.
-    costs = costs_of(file.parent) if os.environ.get("RANK", "0") == "0" else nullcontext()
+    costs = measured_costs(file.parent) if os.environ.get("RANK", "0") == "0" else nullcontext()
     with costs, opened_job(file) as (job, store):
         train = fine_tune_fully if job.lora is None else fine_tune
         train(job, store, _Reporter())

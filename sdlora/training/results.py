@@ -1,14 +1,21 @@
-"""What a finished run leaves behind: the chosen adapter, the runner-up, and why."""
+"""Results of a finished run: the chosen adapter, the runner-up with the evidence, and the costs."""
 
 from __future__ import annotations
 
+from huggingface_hub import parse_local_safetensors_file_metadata
+
+from sdlora.core.refs import ADAPTER_WEIGHTS
 from sdlora.lora.save import save_adapter
 from sdlora.models import parts
+from sdlora.models.families import find_layout
+from sdlora.models.files.folder_check import weights_files
 from sdlora.records.choice import CHOICE_FILE
+from sdlora.records.costs import Costs
+from sdlora.training.job import TrainingJob
 from sdlora.training.loop import Run
 from sdlora.training.run_folder import write_text
 
-ADAPTER_FOLDER, RUNNER_UP_FOLDER = "adapter", "runner-up"
+ADAPTER_FOLDER, RUNNER_UP_FOLDER, MODEL_FOLDER = "adapter", "runner-up", "model"
 
 
 def write_adapters(run: Run) -> None:
@@ -44,6 +51,27 @@ def write_adapters(run: Run) -> None:
             weights = chooser.weights_of(kept)
             run.learner.assign([weights[name] for name in run.learner.parameters])
             write(place, kept.step)
+
+
+def costs_of_run(job: TrainingJob) -> Costs:
+    """Collect the costs of a finished run: its measured time and memory, its steps, and its files.
+
+    Raises:
+        TrainingError: the measurements cannot be read.
+        WeightsError: the weights are missing.
+    """
+    if job.lora is None:
+        model = job.folder / MODEL_FOLDER
+        files = weights_files(model, find_layout(model).denoiser)
+    else:
+        files = [job.folder / ADAPTER_FOLDER / ADAPTER_WEIGHTS]
+    headers = [parse_local_safetensors_file_metadata(file) for file in files]
+    written = {
+        "steps": job.config.steps,
+        "trained_parameters": sum(sum(header.parameter_count.values()) for header in headers),
+        "file_bytes": sum(file.stat().st_size for file in files),
+    }
+    return Costs.load(job.folder).model_copy(update=written)
 
 
 def _details(run: Run, step: int) -> dict[str, str]:

@@ -20,24 +20,24 @@ from sdlora.models.config import BaseModelConfig
 from sdlora.models.files.sources import load_base_model
 from sdlora.models.stable_diffusion import StableDiffusion
 from sdlora.records.comparison import COMPARED, load_comparison
-from tasks.compare import resolve_ways
+from tasks.compare import resolve_methods
 from tests.settings import run_flow
 
 
-def test_every_way_is_trained_once_scored_with_the_base_and_shown_on_one_page(
+def test_every_method_is_trained_once_scored_with_the_base_and_shown_on_one_page(
     config: PipelineConfig, tmp_path: Path
 ) -> None:
     neutral = ("a red circle", "<script>alert(1)</script>", "a green bar")
     found, page = run_flow(compare, config, tmp_path, methods=("lora", "full"), neutral_prompts=neutral)
-    assert [one.name for one in found.contenders] == ["base", "lora", "full"]
-    base, lora, full = found.contenders
-    assert all(one.metrics.keys() == COMPARED.keys() for one in found.contenders)
-    assert (base.steps, lora.steps, full.steps) == (0, 6, 6)
-    assert min(lora.seconds, full.seconds) > 0
+    assert [one.name for one in found.contestants] == ["base", "lora", "full"]
+    base, lora, full = found.contestants
+    assert all(one.metrics.keys() == COMPARED.keys() for one in found.contestants)
+    assert (base.costs.steps, lora.costs.steps, full.costs.steps) == (0, 6, 6)
+    assert min(lora.costs.seconds, full.costs.seconds) > 0
     for one in (lora, full):  # of a process that did nothing else: this one holds far more by now
-        assert 0 < one.training_peak_bytes < one.process_peak_bytes < psutil.Process().memory_info().rss
-    assert lora.trained_parameters < full.trained_parameters
-    assert lora.file_bytes < full.file_bytes
+        assert 0 < one.costs.training_peak_bytes < one.costs.process_peak_bytes < psutil.Process().memory_info().rss
+    assert 0 < lora.costs.trained_parameters < full.costs.trained_parameters
+    assert 0 < lora.costs.file_bytes < full.costs.file_bytes
     assert base.metrics["drift"].value == pytest.approx(0, abs=1e-6)
     assert full.metrics["drift"].value > 0
     assert found.differences["full"]["drift"].value > 0
@@ -66,30 +66,30 @@ def test_every_way_is_trained_once_scored_with_the_base_and_shown_on_one_page(
 
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow' / 'mlflow.db'}")
     runs = client.search_runs([client.get_experiment_by_name("shapes-compare").experiment_id])
-    assert {run.data.tags.get("way") for run in runs} == {"lora", "full", None}
-    assert all("train_seconds" in run.data.metrics for run in runs if "way" in run.data.tags)
+    assert {run.data.tags.get("method") for run in runs} == {"lora", "full", None}
+    assert all("train_seconds" in run.data.metrics for run in runs if "method" in run.data.tags)
 
 
 @pytest.mark.slow
-def test_with_equal_seconds_each_way_gets_the_steps_that_the_time_of_the_first_allows(
+def test_with_equal_seconds_each_method_gets_the_steps_that_the_time_of_the_first_allows(
     config: PipelineConfig, tmp_path: Path
 ) -> None:
     found, page = run_flow(compare, config, tmp_path, methods=("full", "lora"), equal="seconds")
-    _, full, lora = found.contenders
-    assert full.steps == 6
+    _, full, lora = found.contestants
+    assert full.costs.steps == 6
     rates = {}
     for file in (tmp_path / "runs" / "shapes-trial-compare").glob("*/metrics.jsonl"):
         points = [json.loads(line) for line in file.read_text().splitlines()]
         speeds = [point["images_per_second"] for point in points if "images_per_second" in point]
         assert len(speeds) == 8
         rates["full" if (file.parent / "model").is_dir() else "lora"] = median(speeds[1:])
-    assert lora.steps == max(1, round(6 * rates["lora"] / rates["full"]))
+    assert lora.costs.steps == max(1, round(6 * rates["lora"] / rates["full"]))
     again, _ = run_flow(compare, config, tmp_path, methods=("full", "lora"), equal="seconds")
     assert again == found
     assert "budget is" in page.read_text()
 
 
-def test_a_way_that_cannot_be_trained_is_refused_before_any_image_is_collected(
+def test_a_method_that_cannot_be_trained_is_refused_before_any_image_is_collected(
     config: PipelineConfig, tmp_path: Path
 ) -> None:
     dropping = config.model_copy(update={"lora": config.lora.model_copy(update={"dropout": 0.1})})
@@ -101,17 +101,17 @@ def test_a_way_that_cannot_be_trained_is_refused_before_any_image_is_collected(
     assert not list(tmp_path.rglob("*.db")) and not (tmp_path / "blobs").exists()
 
 
-def test_ways_share_the_settings_and_a_whole_model_learns_at_a_tenth_of_the_rate(
+def test_methods_share_the_settings_and_a_whole_model_learns_at_a_tenth_of_the_rate(
     config: PipelineConfig, base_folder: Path, tmp_path: Path
 ) -> None:
     base = load_base_model(BaseModelConfig(source=str(base_folder)), tmp_path)
-    ways = resolve_ways.fn(("dora", "full"), base, config, None, tmp_path)
-    lora, with_lora, with_full = ways["dora"].lora, ways["dora"].training, ways["full"].training
-    assert lora is not None and ways["full"].lora is None
+    methods = resolve_methods.fn(("dora", "full"), base, config, None, tmp_path)
+    lora, with_lora, with_full = methods["dora"].lora, methods["dora"].training, methods["full"].training
+    assert lora is not None and methods["full"].lora is None
     assert (lora.method, lora.rank, lora.targets) == ("dora", 2, "attention")
     assert with_full.learning_rate == pytest.approx(with_lora.learning_rate / 10)
     assert with_full.model_copy(update={"learning_rate": 1.0}) == with_lora.model_copy(update={"learning_rate": 1.0})
-    given = resolve_ways.fn(("full",), base, config, 3e-5, tmp_path)
+    given = resolve_methods.fn(("full",), base, config, 3e-5, tmp_path)
     assert given["full"].training.learning_rate == 3e-5
-    with pytest.raises(ConfigError, match=r"'textual' is no way to train. Known: lora.*full"):
-        resolve_ways.fn(("textual",), base, config, None, tmp_path)
+    with pytest.raises(ConfigError, match=r"methods: textual is no training method. Known: lora.*full"):
+        resolve_methods.fn(("textual",), base, config, None, tmp_path)

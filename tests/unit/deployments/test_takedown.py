@@ -161,7 +161,7 @@ def test_a_comparison_that_may_show_a_held_out_image_loses_its_grid(home: Path, 
         budget="",
         prompts=1,
         neutral_prompts=2,
-        contenders=(),
+        contestants=(),
         differences={},
     )
     (folder / "comparison.json").write_text(found.model_dump_json())

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from sdlora.evaluation.exhibits import Exhibits, write_exhibits
-from sdlora.records.duel import Contestant, Duel, Sample, Scores
+from sdlora.records.duel import ContestantName, Duel, Sample, Scores
 from sdlora.records.metrics import Estimate
 
 
@@ -49,7 +49,7 @@ def made_duel(
     images: dict[str, torch.Tensor] | None = None,
 ) -> Duel:
     """Differences follow from the scores, with intervals of `reach` on both sides; images go to `folder`, if given."""
-    tables: dict[Contestant, dict[str, Estimate]] = {"base": BASE, "candidate": candidate}
+    tables: dict[ContestantName, dict[str, Estimate]] = {"base": BASE, "candidate": candidate}
     if champion is not None:
         tables["champion"] = champion
     shown, files = (), {}

@@ -17,6 +17,7 @@ from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.data.snapshot import Snapshot, make_snapshot
 from sdlora.evaluation.config import EvaluationConfig, GateConfig
+from sdlora.evaluation.contest import Contest
 from sdlora.evaluation.duel import run_duel
 from sdlora.evaluation.gate import decide
 from sdlora.lora.attach import adapter_parameters, attach_lora
@@ -47,15 +48,13 @@ class Arena:
     def duel(self, folder: Path, *, champion: bool = True, config: EvaluationConfig = CONFIG) -> Duel:
         self.stages.clear()
         rival = self.champion if champion else None
-        return run_duel(
-            self.base, self.candidate, rival, self.snapshot, self.store, config, folder,
-            on_progress=lambda *stage: self.stages.append(stage),
-        )  # fmt: skip
+        contest = Contest(self.base, self.snapshot, self.store, config, lambda *stage: self.stages.append(stage))
+        return run_duel(contest, self.candidate, rival, folder)
 
     @property
     def drawn_by(self) -> set[str]:
         """Who drew images in the last duel, batch by batch; the cache reports all at once."""
-        return {stage.removeprefix("draw with the ") for stage, done, _ in self.stages if "draw" in stage and done == 4}
+        return {stage.removeprefix("draw with ") for stage, done, _ in self.stages if "draw" in stage and done == 4}
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +196,7 @@ def test_other_settings_draw_other_images_in_another_duel(
 def test_an_adapter_for_another_base_is_refused(arena: Arena, tmp_path: Path) -> None:
     stranger = arena.candidate.model_copy(update={"base_digest": "f" * 64})
     with pytest.raises(EvaluationError, match=r"candidate .* was trained on base model ffffffffffff"):
-        run_duel(arena.base, stranger, None, arena.snapshot, arena.store, CONFIG, tmp_path)
+        run_duel(Contest(arena.base, arena.snapshot, arena.store, CONFIG), stranger, None, tmp_path)
 
 
 def test_too_few_held_out_images_are_refused_with_the_setting(arena: Arena, tmp_path: Path) -> None:

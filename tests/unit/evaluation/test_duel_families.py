@@ -11,6 +11,7 @@ from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.data.snapshot import Snapshot, make_snapshot
 from sdlora.evaluation.config import GateConfig
+from sdlora.evaluation.contest import Contest
 from sdlora.evaluation.duel import run_duel
 from sdlora.evaluation.gate import decide
 from sdlora.lora.attach import attach_lora
@@ -58,7 +59,7 @@ def test_what_an_adapter_changes_in_the_text_encoder_is_part_of_its_scores(tmp_p
             text_encoders={part.folder: encoder},
         )
         config = CONFIG.model_copy(update={"max_prompts": 4})
-        duel = run_duel(base, adapter, None, snapshot, store, config, tmp_path / "duel")
+        duel = run_duel(Contest(base, snapshot, store, config), adapter, None, tmp_path / "duel")
     bare, adapted = (scores.metrics for scores in duel.scores.values())
     assert bare["kid"].value != adapted["kid"].value
     assert bare["denoising_psnr"].value != adapted["denoising_psnr"].value
@@ -71,7 +72,7 @@ def test_an_adapter_of_the_family_is_compared_with_its_bare_base(name: str, tmp_
         snapshot = _snapshot(store, tmp_path)
         candidate = make_adapter(tmp_path / "adapter", base, snapshot, 0.3)
         config = CONFIG.model_copy(update={"max_prompts": 4})
-        duel = run_duel(base, candidate, None, snapshot, store, config, tmp_path / "duel")
+        duel = run_duel(Contest(base, snapshot, store, config), candidate, None, tmp_path / "duel")
     assert duel.contestants == ("base", "candidate")
     bare, adapted = (scores.metrics for scores in duel.scores.values())
     assert bare.keys() == adapted.keys() == METRICS.keys()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from sdlora.records.comparison import COMPARED, Comparison, Contender
+from sdlora.records.comparison import COMPARED, Comparison, ContestantResult
+from sdlora.records.costs import Costs
 from sdlora.records.metrics import Estimate
 from sdlora.release.comparison_page import cost_rows, difference_rows, pair_titles, write_comparison_page
 
@@ -9,9 +10,8 @@ def found(value: float, half: float) -> Estimate:
     return Estimate(value=value, low=value - half, high=value + half)
 
 
-def contender(name: str, seconds: float) -> Contender:
-    return Contender(
-        name=name,
+def result(name: str, seconds: float) -> ContestantResult:
+    costs = Costs(
         steps=10,
         trained_parameters=5,
         seconds=seconds,
@@ -19,8 +19,8 @@ def contender(name: str, seconds: float) -> Contender:
         process_peak_bytes=900_000_000,
         training_peak_bytes=0,
         file_bytes=1000,
-        metrics={},
     )
+    return ContestantResult(name=name, costs=costs, metrics={})
 
 
 COMPARISON = Comparison(
@@ -30,7 +30,7 @@ COMPARISON = Comparison(
     budget="ten steps",
     prompts=8,
     neutral_prompts=2,
-    contenders=(contender("base", 0), contender("lora", 2), contender("full", 4)),
+    contestants=(result("base", 0), result("lora", 2), result("full", 4)),
     differences={
         "lora": {"kid": found(-0.4, 0.1), "drift": found(0.5, 0.1)},
         "full": {"kid": found(-0.5, 0.1), "denoising_psnr": found(float("nan"), 0.1)},
@@ -39,7 +39,7 @@ COMPARISON = Comparison(
 )
 
 
-def test_every_way_is_compared_with_the_base_and_the_later_ones_with_the_first():
+def test_every_method_is_compared_with_the_base_and_the_later_ones_with_the_first():
     assert pair_titles(COMPARISON) == [
         "LoRA against the base",
         "regular fine-tuning against the base",

@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 
 from sdlora.core.errors import TrainingError, WeightsError
 from sdlora.models.stable_diffusion import StableDiffusion
-from sdlora.processes.costs import costs_of, read_costs
+from sdlora.processes.costs import measured_costs
+from sdlora.records.costs import Costs
 from sdlora.training.full import fine_tune_fully
 from sdlora.training.job import TrainingJob
 from tests.unit.training.setting import CONFIG, Callbacks
@@ -68,15 +69,14 @@ def test_costs_add_up_over_interruptions_and_see_the_peak(tmp_path):
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             _spend_and_stop(tmp_path)
-    costs = read_costs(tmp_path)
-    assert costs["training_peak_bytes"] > 40e6
-    assert costs["process_peak_bytes"] > costs["training_peak_bytes"]
-    assert costs["seconds"] > 0
-    assert json.loads((tmp_path / "costs.json").read_text()) == costs
-    assert read_costs(tmp_path / "none") == {}
+    costs = Costs.load(tmp_path)
+    assert costs.training_peak_bytes > 40e6
+    assert costs.process_peak_bytes > costs.training_peak_bytes
+    assert costs.seconds > 0
+    assert json.loads((tmp_path / "costs.json").read_text()) == costs.model_dump(exclude_defaults=True)
 
 
 def _spend_and_stop(folder):
-    with costs_of(folder):
+    with measured_costs(folder):
         torch.ones(16_000_000).sum()  # 64 MB for a moment
         raise KeyboardInterrupt

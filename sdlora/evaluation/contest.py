@@ -1,0 +1,224 @@
+"""Contest of named contestants, who draw the same prompts from the same seeds and are scored on the same images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from sdlora.core.config_base import FrozenConfig
+from sdlora.core.errors import EvaluationError
+from sdlora.core.files import json_digest, replace_file
+from sdlora.core.progress import SILENT, OnProgress
+from sdlora.core.refs import AdapterRef, BaseModelRef
+from sdlora.data.pixels import load_images_uint8
+from sdlora.data.snapshot import Snapshot, SnapshotRow
+from sdlora.evaluation.config import EvaluationConfig
+from sdlora.evaluation.fidelity import psnr_per_image, reconstruct, ssim_per_image
+from sdlora.evaluation.generations import Generations, generations
+from sdlora.evaluation.prompts import Prompt, choose_prompts
+from sdlora.evaluation.scoring import Measured, RealFeatures, Scoreboard
+from sdlora.evaluation.tensor_cache import cached_tensors
+from sdlora.models import parts
+from sdlora.models.features import ImageFeatures
+from sdlora.models.stable_diffusion import StableDiffusion
+from sdlora.records.comparison import Comparison
+from sdlora.records.costs import Costs
+from sdlora.records.duel import Duel
+from sdlora.store.image_store import ImageStore
+
+EVALUATION_VERSION = 1  # raise it when the same images give other numbers
+_FEATURES_BATCH_SIZE = 32
+
+Result = TypeVar("Result", Duel, Comparison)
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Base model, alone or with an adapter, and the measured costs of its training."""
+
+    model: BaseModelRef
+    adapter: AdapterRef | None = None
+    costs: Costs = field(default_factory=Costs)
+
+    @property
+    def digest(self) -> str:
+        return f"{self.model.digest}/{self.adapter.digest if self.adapter else ''}"
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Base, images and settings that all contestants are scored on.
+
+    Attributes:
+        base: what training began with; real images are scaled to the size that the base draws.
+        snapshot: contestants draw its held-out rows, and copies are looked for among its training rows.
+        store: holds the images' bytes; its `home` holds the caches.
+        config: samplers and statistics.
+        on_progress: called with "draw with ..." and "score".
+    """
+
+    base: BaseModelRef
+    snapshot: Snapshot
+    store: ImageStore
+    config: EvaluationConfig
+    on_progress: OnProgress = SILENT.on_progress
+
+    @cached_property
+    def side_px(self) -> int:
+        """Side of real and drawn images."""
+        return parts.native_resolution(self.base)
+
+    @cached_property
+    def prompts(self) -> tuple[Prompt, ...]:
+        """N prompts of held-out images.
+
+        Raises:
+            EvaluationError: too few held-out images.
+        """
+        return choose_prompts(self.snapshot.held_out, self.config)
+
+    @cached_property
+    def held_out_uint8(self) -> Tensor:
+        """Images of the prompts, (N, 3, S, S)."""
+        return load_images_uint8(self.store, [prompt.row for prompt in self.prompts], self.side_px)
+
+    def require_training_images(self) -> None:
+        """Refuse a snapshot that cannot be scored, before anything is drawn.
+
+        Raises:
+            EvaluationError: no training images.
+        """
+        if not self.snapshot.train:
+            raise EvaluationError("The snapshot has no training images, so copies of them cannot be looked for.")
+
+    @property
+    def reconstructed_uint8(self) -> Tensor:
+        """Held-out images through the base's autoencoder, (N, 3, S, S); no adapter changes the autoencoder."""
+        images = [prompt.row.sha256 for prompt in self.prompts]
+        key = json_digest({"base": self.base.digest, "images": images, "side": self.side_px})
+
+        def compute() -> dict[str, Tensor]:
+            return {"images_uint8": reconstruct(StableDiffusion.from_ref(self.base), self.held_out_uint8)}
+
+        path = self.store.home / "cache" / "reconstructions" / f"{key}.safetensors"
+        return cached_tensors(path, compute)["images_uint8"]
+
+    @cached_property
+    def real_features(self) -> RealFeatures:
+        """Features of the held-out images in the order of the prompts, and of the training images.
+
+        Raises:
+            EvaluationError: no training images.
+        """
+        self.require_training_images()
+        held_out = [prompt.row for prompt in self.prompts]
+        return RealFeatures(
+            held_out=self._features(held_out, "features of held-out images"),
+            held_out_captions=[row.captions for row in held_out],
+            train=self._features(self.snapshot.train, "features of training images"),
+            train_captions=[row.captions for row in self.snapshot.train],
+        )
+
+    def inputs_digest(self, others: Mapping[str, Any]) -> str:
+        """Compute the digest of everything that decides the result: the contest and, as JSON values, all `others`."""
+        shared = {
+            "base": self.base.digest,
+            "snapshot": self.snapshot.digest,
+            "config": self.config.model_dump(mode="json"),
+        }
+        return json_digest({**shared, **others})
+
+    def draw(
+        self,
+        contestants: Mapping[str, Contestant],
+        prompts: Sequence[Prompt],
+        originals_uint8: Tensor,
+        originals_digest: str | None = None,
+    ) -> dict[str, Generations]:
+        """Draw the prompts and restore the originals with every contestant; the result is by name.
+
+        Args:
+            contestants: by name.
+            prompts: M prompts.
+            originals_uint8: (M, 3, S, S) images to restore.
+            originals_digest: names the originals in the cache where their prompts do not.
+        """
+
+        def drawn_by(name: str, contestant: Contestant) -> Generations:
+            return generations(
+                lambda: StableDiffusion.from_ref(contestant.model, contestant.adapter),
+                f"{contestant.digest}/{originals_digest}" if originals_digest else contestant.digest,
+                prompts,
+                originals_uint8,
+                self.config,
+                self.store.home,
+                lambda done: self.on_progress(f"draw with {name}", done, len(prompts)),
+            )
+
+        return {name: drawn_by(name, contestant) for name, contestant in contestants.items()}
+
+    def score(
+        self, drawn: Mapping[str, Generations], shared_per_image: Mapping[str, Tensor] | None = None
+    ) -> Scoreboard:
+        """Score what was drawn of the held-out prompts and restored of their images, on common resamples.
+
+        Args:
+            drawn: by the contestants' names.
+            shared_per_image: metric -> (N,), measured once for all contestants.
+
+        Raises:
+            EvaluationError: no training images.
+        """
+        board = Scoreboard([prompt.text for prompt in self.prompts], self.real_features, self.config)
+        for done, (name, made) in enumerate(drawn.items(), start=1):
+            per_image = fidelity("denoising", made.denoised_uint8, self.held_out_uint8) | dict(shared_per_image or {})
+            board.score(name, Measured(made.features, made.batch_seconds, per_image))
+            self.on_progress("score", done, len(drawn))
+        return board
+
+    def _features(self, rows: Sequence[SnapshotRow], stage: str) -> Tensor:
+        """Features of real images, (len(rows), D), cached by the images' digests."""
+        key = json_digest({"images": [row.sha256 for row in rows], "side": self.side_px, "version": EVALUATION_VERSION})
+
+        def extract() -> dict[str, Tensor]:
+            network, batches = ImageFeatures(), []
+            for start in range(0, len(rows), _FEATURES_BATCH_SIZE):
+                batch = rows[start : start + _FEATURES_BATCH_SIZE]
+                batches.append(network(load_images_uint8(self.store, batch, self.side_px)))
+                self.on_progress(stage, start + len(batch), len(rows))
+            return {"features": torch.cat(batches)}
+
+        return cached_tensors(self.store.home / "cache" / "features" / f"{key}.safetensors", extract)["features"]
+
+
+def fidelity(name: str, images_uint8: Tensor, originals_uint8: Tensor) -> dict[str, Tensor]:
+    """Measure images against originals: (N, 3, S, S) twice -> (N,) `<name>_psnr` in dB and `<name>_ssim`."""
+    return {
+        f"{name}_psnr": psnr_per_image(images_uint8, originals_uint8),
+        f"{name}_ssim": ssim_per_image(images_uint8, originals_uint8),
+    }
+
+
+def finished(load: Callable[[Path], Result], folder: Path, inputs_digest: str) -> Result | None:
+    """Return the result in `folder`; None if it is missing, of another version or of other inputs."""
+    try:
+        result = load(folder)
+    except EvaluationError:
+        return None
+    return result if result.inputs_digest == inputs_digest else None
+
+
+def write_result(path: Path, result: FrozenConfig) -> None:
+    """Write a result as JSON, after all files that the result names: a folder with a result is complete.
+
+    Raises:
+        StorageError: the disk is full or not writable.
+    """
+    replace_file(path, json.dumps(result.model_dump(mode="json"), indent=1).encode())
