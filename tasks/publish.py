@@ -54,6 +54,8 @@ def publish(
 ) -> Release:
     """Write the release folder, register the version, and make it the champion if the gate promotes it.
 
+    The flow passes the result of each stage, hence eight parameters.
+
     Every step can be repeated. The same adapter gives the same version, and the same decision gives the same row of
     the champion history. A run that was killed while it published is finished by the next run.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,31 @@ from sdlora.lora.config import ResolvedLora
 
 MANIFEST_FILE = "adapter.json"
 _LIBRARIES = ("sdlora", "torch", "diffusers", "peft", "transformers", "safetensors")
+
+
+@dataclass(frozen=True)
+class AdapterOrigin:
+    """Origin of an adapter, which its files record.
+
+    Attributes:
+        name: name of the kohya file, without suffix, and the title that tools show.
+        snapshot_digest: the images it was trained on.
+        run_digest: all inputs of the training run.
+        prediction_type: what the base predicts, such as "epsilon" or "v_prediction".
+        resolution_px: side of the training images.
+        training: the resolved training settings, for `adapter.json`.
+        captions: of the training images; the most frequent phrases are what tools offer as words for prompts.
+        details: further `ss_*` or `modelspec.*` metadata of the kohya file.
+    """
+
+    name: str
+    snapshot_digest: str
+    run_digest: str
+    prediction_type: str
+    resolution_px: int
+    training: Mapping[str, Any] = field(default_factory=dict)
+    captions: Sequence[str] = ()
+    details: Mapping[str, str] = field(default_factory=dict)
 
 
 class AdapterManifest(FrozenConfig):

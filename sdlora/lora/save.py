@@ -20,7 +20,7 @@ from sdlora.lora.formats.diffusers import OUTER_NAME, read_diffusers_file, write
 from sdlora.lora.formats.joining import kohya_updates
 from sdlora.lora.formats.kohya import read_kohya_file, write_kohya_file
 from sdlora.lora.layers import base_weights, collect_updates, require_equal
-from sdlora.lora.manifest import MANIFEST_FILE, AdapterManifest, library_versions
+from sdlora.lora.manifest import MANIFEST_FILE, AdapterManifest, AdapterOrigin, library_versions
 from sdlora.lora.updates import LayerUpdate
 from sdlora.models.families import family_of
 from sdlora.models.families.base import Family
@@ -34,20 +34,12 @@ def save_adapter(
     denoiser: Any,
     config: ResolvedLora,
     base: BaseModelRef,
-    *,
-    name: str,
-    snapshot_digest: str,
-    run_digest: str,
-    prediction_type: str,
-    resolution_px: int,
-    training: Mapping[str, Any] | None = None,
-    captions: Sequence[str] = (),
-    details: Mapping[str, str] | None = None,
+    origin: AdapterOrigin,
     text_encoders: Mapping[str, Any] | None = None,
 ) -> AdapterRef:
     """Save the adapters that are attached to `denoiser` and to text encoders.
 
-    The folder gets `pytorch_lora_weights.safetensors` (diffusers), `<name>.safetensors` (kohya, ComfyUI) and
+    The folder gets `pytorch_lora_weights.safetensors` (diffusers), `<origin.name>.safetensors` (kohya, ComfyUI) and
     `adapter.json`, atomically. Equal adapters give equal bytes: no time, path or machine name is written.
 
     Args:
@@ -55,20 +47,15 @@ def save_adapter(
         denoiser: the network with the trained adapter attached.
         config: the adapter's settings.
         base: what it was trained on.
-        name: name of the kohya file, without suffix, and the title that tools show.
-        snapshot_digest: the images it was trained on.
-        run_digest: all inputs of the training run.
-        prediction_type: what the base predicts, such as "epsilon" or "v_prediction".
-        resolution_px: side of the training images.
-        training: the resolved training settings, for `adapter.json`.
-        captions: of the training images; the most frequent phrases are what tools offer as words for prompts.
-        details: further `ss_*` or `modelspec.*` metadata of the kohya file.
+        origin: the adapter's name and the record of its training.
         text_encoders: by folder, those with an adapter of their own.
 
     Raises:
-        WeightsError: `name` is no file name, the model has no adapter, or a file read back is not what was written.
+        WeightsError: `origin.name` is no file name, the model has no adapter, or a file read back is not what was
+            written.
         StorageError: the disk is full or not writable.
     """
+    name = origin.name
     if not _NAME.fullmatch(name) or f"{name}.safetensors" == ADAPTER_WEIGHTS:
         raise WeightsError(f"name: {name!r} cannot name the adapter's file; use letters, digits, '.', '-' and '_'.")
     family = family_of(base.folder)
@@ -77,12 +64,12 @@ def save_adapter(
         of_text, weights_of_text = _by_part(part, encoder)
         updates, weights = updates | of_text, weights | weights_of_text
     renamed, renamed_weights = kohya_updates(updates, weights, family)
-    metadata = _describe(family, name, prediction_type, resolution_px) | {
+    metadata = _describe(family, name, origin.prediction_type, origin.resolution_px) | {
         "sdlora.base_digest": base.digest,
-        "sdlora.snapshot_digest": snapshot_digest,
-        "sdlora.run_digest": run_digest,
-        **({"ss_tag_frequency": _tag_frequency(name, captions)} if captions else {}),
-        **(details or {}),
+        "sdlora.snapshot_digest": origin.snapshot_digest,
+        "sdlora.run_digest": origin.run_digest,
+        **({"ss_tag_frequency": _tag_frequency(name, origin.captions)} if origin.captions else {}),
+        **origin.details,
     }
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -101,10 +88,10 @@ def save_adapter(
             kohya_file=kohya_path.name,
             kohya_digest=kohya_digest,
             base_digest=base.digest,
-            snapshot_digest=snapshot_digest,
-            run_digest=run_digest,
+            snapshot_digest=origin.snapshot_digest,
+            run_digest=origin.run_digest,
             lora=config,
-            training=dict(training or {}),
+            training=dict(origin.training),
             libraries=library_versions(),
         )
         (partial / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n")
@@ -120,8 +107,8 @@ def save_adapter(
         folder=folder,
         digest=digest,
         base_digest=base.digest,
-        snapshot_digest=snapshot_digest,
-        run_digest=run_digest,
+        snapshot_digest=origin.snapshot_digest,
+        run_digest=origin.run_digest,
     )
 
 

@@ -154,6 +154,8 @@ class StableDiffusion:
         The noise of an image comes from its own seed. Other images of the batch affect it only by the rounding of
         differently shaped matrix products.
 
+        There are eight parameters, because diffusers' own pipelines take as many, one by one.
+
         Returns:
             (N, 3, H, W) uint8.
         Raises:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from sdlora.core.progress import OnMetrics
 from sdlora.diffusion.seeds import step_generator
 from sdlora.models.features import load_network, normalise
 from sdlora.pretraining.config import PretrainConfig
-from sdlora.pretraining.loop import autocast, train_stage
+from sdlora.pretraining.loop import Stage, autocast, train_stage
 
 FEATURE_BLOCKS = (0, 2, 4, 8)  # outputs at 1/2, 1/4, 1/8 and 1/16 of the side
 
@@ -42,13 +39,12 @@ def build_autoencoder(config: PretrainConfig) -> AutoencoderKL:
 
 
 def train_autoencoder(
-    accelerator: Accelerator,
+    stage: Stage,
     images_uint8: Tensor,
     config: PretrainConfig,
-    folder: Path,
-    on_metrics: OnMetrics | None = None,
 ) -> AutoencoderKL:
     """Train an autoencoder on (N, 3, S, S) uint8 images; its latents have mean 0 and deviation 1 per channel."""
+    accelerator = stage.accelerator
     torch.manual_seed(config.seed)
     settings = config.autoencoder
     model = build_autoencoder(config).to(accelerator.device)
@@ -72,7 +68,7 @@ def train_autoencoder(
         loss = pixel_loss + settings.perceptual_weight * features + settings.kl_weight * ramp * kl
         return loss, {"pixel_loss": pixel_loss.item(), "feature_distance": features.item(), "kl": kl.item()}
 
-    trained = train_stage(accelerator, model, optimizer, loss_of_step, settings, folder, on_metrics=on_metrics)
+    trained = train_stage(stage, model, optimizer, loss_of_step, settings)
     assert isinstance(trained, AutoencoderKL)
     standardise_latents(trained, images_uint8)
     return trained

@@ -5,18 +5,14 @@ The stage is the last one. The latents do not change, so the trained denoiser st
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
-from accelerate import Accelerator
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from sdlora.core.progress import OnMetrics
 from sdlora.diffusion.seeds import step_generator
 from sdlora.pretraining.autoencoder import FeatureDistance, draw_pixels
 from sdlora.pretraining.config import PretrainConfig
-from sdlora.pretraining.loop import autocast, train_stage
+from sdlora.pretraining.loop import Stage, autocast, train_stage
 
 
 class PatchDiscriminator(nn.Sequential):
@@ -58,14 +54,13 @@ class DecoderAndDiscriminator(nn.Module):
 
 
 def train_decoder(
-    accelerator: Accelerator,
+    stage: Stage,
     autoencoder: AutoencoderKL,
     images_uint8: Tensor,
     config: PretrainConfig,
-    folder: Path,
-    on_metrics: OnMetrics | None = None,
 ) -> AutoencoderKL:
     """Train the decoder on (N, 3, S, S) uint8 images; the encoder stays frozen."""
+    accelerator = stage.accelerator
     torch.manual_seed(config.seed + 3)
     settings = config.decoder
     autoencoder.train().requires_grad_(False)
@@ -106,6 +101,6 @@ def train_decoder(
         numbers = {"pixel_loss": pixel_loss, "feature_distance": features, "discriminator_loss": discriminator_loss}
         return loss, {name: value.item() for name, value in numbers.items()}
 
-    trained = train_stage(accelerator, model, optimizer, loss_of_step, settings, folder, on_metrics=on_metrics)
+    trained = train_stage(stage, model, optimizer, loss_of_step, settings)
     assert isinstance(trained, DecoderAndDiscriminator)
     return trained.autoencoder

@@ -6,6 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,6 +19,21 @@ from sdlora.core.progress import OnMetrics
 from sdlora.pretraining.config import StageConfig
 
 LossFunction = Callable[[int], tuple[Tensor, dict[str, float]]]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Processes, checkpoints and reports of one stage.
+
+    Attributes:
+        accelerator: runs the backward pass and connects the processes.
+        folder: folder of the checkpoints.
+        on_metrics: called every 25 steps in the main process.
+    """
+
+    accelerator: Accelerator
+    folder: Path
+    on_metrics: OnMetrics | None = None
 
 
 def make_accelerator() -> Accelerator:
@@ -35,34 +51,31 @@ def autocast(device: torch.device) -> torch.autocast:
 
 
 def train_stage(
-    accelerator: Accelerator,
+    stage: Stage,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     loss_of_step: LossFunction,
     config: StageConfig,
-    folder: Path,
     *,
     ema_decay: float = 0.999,
     flat_fraction: float = 0.0,
-    on_metrics: OnMetrics | None = None,
 ) -> nn.Module:
     """Train one stage to its end, from its last checkpoint if there is one.
 
     Args:
-        accelerator: runs the backward pass and connects the processes.
+        stage: processes, checkpoints and reports.
         model: unwrapped module with every trained parameter; the loss may use a wrapped view of the module.
         optimizer: optimiser with the peak learning rates.
         loss_of_step: step -> (loss to differentiate, numbers to report); draws its batch from (seed, step).
         config: length and checkpoints of the stage.
-        folder: folder of the checkpoints.
         ema_decay: largest decay of the moving average.
         flat_fraction: share of the steps at the peak learning rate.
-        on_metrics: called every 25 steps in the main process.
     Returns:
         A copy of the model with averaged weights (EMA), in evaluation mode.
     Raises:
         TrainingError: the loss is not finite.
     """
+    accelerator, folder, on_metrics = stage.accelerator, stage.folder, stage.on_metrics
     average = copy.deepcopy(model).eval().requires_grad_(False)
     peak_rates = [group["lr"] for group in optimizer.param_groups]
     start = _restore(folder, model, average, optimizer)

@@ -16,7 +16,7 @@ from sdlora.core.errors import DataError
 from sdlora.pretraining.autoencoder import encode_images, train_autoencoder
 from sdlora.pretraining.config import PretrainConfig
 from sdlora.pretraining.decoder import train_decoder
-from sdlora.pretraining.loop import make_accelerator
+from sdlora.pretraining.loop import Stage, make_accelerator
 from sdlora.pretraining.text_encoder import train_text_encoder
 from sdlora.pretraining.tokenizer import train_tokenizer
 from sdlora.pretraining.unet import build_scheduler, train_unet
@@ -52,22 +52,21 @@ def pretrain(
             f"{sum(map(bool, captions))} with a caption. Collect images with captions first."
         )
     accelerator = make_accelerator()
-    stages = folder / "stages"
 
-    def reporter(stage: str) -> Callable[[int, Mapping[str, float]], None]:
-        return lambda step, values: on_metrics(stage, step, values) if on_metrics else None
+    def stage(folder_name: str, name: str) -> Stage:
+        def report(step: int, values: Mapping[str, float]) -> None:
+            if on_metrics:
+                on_metrics(name, step, values)
+
+        return Stage(accelerator, folder / "stages" / folder_name, report)
 
     texts = [text for row in captions for text in row]
     tokenizer = train_tokenizer(texts, config.text_encoder.vocabulary_size, config.text_encoder.max_tokens)
-    vae = train_autoencoder(accelerator, images_uint8, config, stages / "autoencoder", reporter("autoencoder"))
-    text_encoder = train_text_encoder(
-        accelerator, tokenizer, images_uint8, captions, config, stages / "text_encoder", reporter("text encoder")
-    )
+    vae = train_autoencoder(stage("autoencoder", "autoencoder"), images_uint8, config)
+    text_encoder = train_text_encoder(stage("text_encoder", "text encoder"), tokenizer, images_uint8, captions, config)
     latents = encode_images(vae, images_uint8)
-    denoiser = train_unet(
-        accelerator, tokenizer, text_encoder, latents, captions, config, stages / "unet", reporter("unet")
-    )
-    vae = train_decoder(accelerator, vae, images_uint8, config, stages / "decoder", reporter("decoder"))
+    denoiser = train_unet(stage("unet", "unet"), tokenizer, text_encoder, latents, captions, config)
+    vae = train_decoder(stage("decoder", "decoder"), vae, images_uint8, config)
     if accelerator.is_main_process:
         save_pipeline(folder / "model", vae, denoiser.text_encoder, tokenizer, denoiser.unet)
     accelerator.wait_for_everyone()

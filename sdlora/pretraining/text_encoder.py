@@ -9,18 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from sdlora.core.progress import OnMetrics
 from sdlora.diffusion.seeds import step_generator
 from sdlora.models.features import FEATURE_DIM, ImageFeatures
 from sdlora.pretraining.config import PretrainConfig
-from sdlora.pretraining.loop import autocast, train_stage
+from sdlora.pretraining.loop import Stage, autocast, train_stage
 
 
 def build_text_encoder(config: PretrainConfig, tokenizer: CLIPTokenizer) -> CLIPTextModel:
@@ -75,15 +72,14 @@ class CaptionMatcher(nn.Module):
 
 
 def train_text_encoder(
-    accelerator: Accelerator,
+    stage: Stage,
     tokenizer: CLIPTokenizer,
     images_uint8: Tensor,
     captions: Sequence[Sequence[str]],
     config: PretrainConfig,
-    folder: Path,
-    on_metrics: OnMetrics | None = None,
 ) -> CLIPTextModel:
     """Train on (N, 3, S, S) uint8 images, each with one or more captions."""
+    accelerator = stage.accelerator
     torch.manual_seed(config.seed + 1)
     settings = config.text_encoder
 
@@ -112,7 +108,7 @@ def train_text_encoder(
         text_accuracy = same_caption.gather(1, logits.argmax(1, keepdim=True)).mean()
         return (by_text + by_image) / 2, {"contrastive_loss": by_text.item(), "text_finds_image": text_accuracy.item()}
 
-    trained = train_stage(accelerator, model, optimizer, loss_of_step, settings, folder, on_metrics=on_metrics)
+    trained = train_stage(stage, model, optimizer, loss_of_step, settings)
     assert isinstance(trained, CaptionMatcher)
     return trained.text_encoder
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from sdlora.core.progress import OnMetrics
 from sdlora.diffusion.seeds import step_generator
 from sdlora.pretraining.config import PretrainConfig
-from sdlora.pretraining.loop import autocast, train_stage
+from sdlora.pretraining.loop import Stage, autocast, train_stage
 from sdlora.pretraining.text_encoder import tokenize
 
 
@@ -63,16 +60,15 @@ class TextToLatents(nn.Module):
 
 
 def train_unet(
-    accelerator: Accelerator,
+    stage: Stage,
     tokenizer: CLIPTokenizer,
     text_encoder: CLIPTextModel,
     latents: Tensor,
     captions: Sequence[Sequence[str]],
     config: PretrainConfig,
-    folder: Path,
-    on_metrics: OnMetrics | None = None,
 ) -> TextToLatents:
     """Train UNet and text encoder on (N, C, h, w) latents, each with one or more captions."""
+    accelerator = stage.accelerator
     torch.manual_seed(config.seed + 2)
     settings = config.unet
     model = TextToLatents(text_encoder.train().requires_grad_(True), build_unet(config)).to(accelerator.device)
@@ -121,15 +117,13 @@ def train_unet(
         return loss, {"loss": loss.item(), "velocity_mse": errors.mean().item()}
 
     trained = train_stage(
-        accelerator,
+        stage,
         model,
         optimizer,
         loss_of_step,
         settings,
-        folder,
         ema_decay=settings.ema_decay,
         flat_fraction=settings.flat_fraction,
-        on_metrics=on_metrics,
     )
     assert isinstance(trained, TextToLatents)
     return trained

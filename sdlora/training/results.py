@@ -5,6 +5,7 @@ from __future__ import annotations
 from huggingface_hub import parse_local_safetensors_file_metadata
 
 from sdlora.core.refs import ADAPTER_WEIGHTS
+from sdlora.lora.manifest import AdapterOrigin
 from sdlora.lora.save import save_adapter
 from sdlora.models import parts
 from sdlora.models.families import find_layout
@@ -24,11 +25,7 @@ def write_adapters(run: Run) -> None:
 
     def write(place: str, step: int) -> None:
         assert job.lora is not None
-        save_adapter(
-            job.folder / place,
-            run.denoiser,
-            job.lora,
-            job.base,
+        origin = AdapterOrigin(
             name=job.name,
             snapshot_digest=job.snapshot.digest,
             run_digest=job.digest,
@@ -37,8 +34,9 @@ def write_adapters(run: Run) -> None:
             training=job.config.model_dump(mode="json"),
             captions=[caption for row in job.snapshot.train for caption in row.captions],
             details=_details(run, step),
-            text_encoders=run.loss.text.encoders if run.loss.text else None,
         )
+        text_encoders = run.loss.text.encoders if run.loss.text else None
+        save_adapter(job.folder / place, run.denoiser, job.lora, job.base, origin, text_encoders)
 
     write_text(job.folder / CHOICE_FILE, choice.model_dump_json(indent=2) + "\n")
     if choice.rule == "last":

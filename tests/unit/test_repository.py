@@ -229,3 +229,40 @@ def test_every_file_that_a_guide_names_exists(guide):
     named = set(re.findall(r"`([\w./-]+\.py)`", guide.read_text()))
     missing = [name for name in named if name not in files and ("/" in name or name not in known)]
     assert not missing
+
+
+MAX_PARAMETERS = 7
+LONGER = {
+    "StableDiffusion.generate": "diffusers' own pipelines take as many, one by one",
+    "publish": "the flow passes the result of each stage, as its chart shows",
+}
+
+
+def public_functions(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef]]:
+    """List the public functions of a module and the methods of its public classes, constructors included."""
+    for node in tree.body:
+        members = node.body if isinstance(node, ast.ClassDef) else [node]
+        prefix = f"{node.name}." if isinstance(node, ast.ClassDef) else ""
+        for member in members:
+            if isinstance(member, ast.FunctionDef):
+                name = prefix + member.name
+                if not any(part.startswith("_") and part != "__init__" for part in name.split(".")):
+                    yield name, member
+
+
+def parameters_of(function: ast.FunctionDef) -> list[str]:
+    arguments = function.args
+    every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    return [argument.arg for argument in every if argument.arg not in ("self", "cls")]
+
+
+def test_no_public_function_takes_more_than_seven_parameters_without_a_reason():
+    functions = {
+        name: function
+        for package in ("sdlora", "tasks")
+        for path in (PROJECT / package).rglob("*.py")
+        for name, function in public_functions(ast.parse(path.read_text()))
+        if len(parameters_of(function)) > MAX_PARAMETERS
+    }
+    assert functions.keys() == LONGER.keys()
+    assert all("parameters, because" in (ast.get_docstring(function) or "") for function in functions.values())

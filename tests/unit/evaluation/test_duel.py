@@ -21,6 +21,7 @@ from sdlora.evaluation.contest import Contest
 from sdlora.evaluation.duel import run_duel
 from sdlora.evaluation.gate import decide
 from sdlora.lora.attach import adapter_parameters, attach_lora
+from sdlora.lora.manifest import AdapterOrigin
 from sdlora.lora.save import save_adapter
 from sdlora.models.config import BaseModelConfig
 from sdlora.models.files.sources import load_base_model
@@ -77,10 +78,8 @@ def make_adapter(folder: Path, base: BaseModelRef, snapshot: Snapshot, strength:
     with torch.no_grad():
         for parameter in adapter_parameters(unet).values():
             parameter.add_(torch.randn(parameter.shape, generator=generator) * strength)
-    return save_adapter(
-        folder, unet, config, base, name="style", snapshot_digest=snapshot.digest, run_digest=folder.name,
-        prediction_type="v_prediction", resolution_px=64,
-    )  # fmt: skip
+    origin = AdapterOrigin("style", snapshot.digest, folder.name, "v_prediction", resolution_px=64)
+    return save_adapter(folder, unet, config, base, origin)
 
 
 @pytest.fixture(scope="module")

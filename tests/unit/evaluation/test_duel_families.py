@@ -15,6 +15,7 @@ from sdlora.evaluation.contest import Contest
 from sdlora.evaluation.duel import run_duel
 from sdlora.evaluation.gate import decide
 from sdlora.lora.attach import attach_lora
+from sdlora.lora.manifest import AdapterOrigin
 from sdlora.lora.save import save_adapter
 from sdlora.lora.text import attach_to_text_encoder
 from sdlora.models import parts
@@ -51,11 +52,7 @@ def test_what_an_adapter_changes_in_the_text_encoder_is_part_of_its_scores(tmp_p
             attach_lora(parts.load_denoiser(base), lora),  # as attached: it changes nothing
             lora,
             base,
-            name="style",
-            snapshot_digest=snapshot.digest,
-            run_digest="run",
-            prediction_type="v_prediction",
-            resolution_px=64,
+            AdapterOrigin("style", snapshot.digest, "run", "v_prediction", resolution_px=64),
             text_encoders={part.folder: encoder},
         )
         config = CONFIG.model_copy(update={"max_prompts": 4})

@@ -16,6 +16,7 @@ from sdlora.lora.attach import attach_lora
 from sdlora.lora.formats.tensor_file import write_tensor_file
 from sdlora.lora.layers import collect_updates
 from sdlora.lora.load import load_adapter, merge, open_adapter
+from sdlora.lora.manifest import AdapterOrigin
 from sdlora.lora.save import save_adapter
 from sdlora.models import parts
 from sdlora.models.config import BaseModelConfig
@@ -49,7 +50,7 @@ def save(folder, unet, config, base, **changes):
         "training": {"steps": 3},
         "details": {"ss_steps": "3"},
     }
-    return save_adapter(folder, unet, config, base, **(options | changes))
+    return save_adapter(folder, unet, config, base, AdapterOrigin(**(options | changes)))
 
 
 def trained_model(base, config):

@@ -11,7 +11,7 @@ from sdlora.core.errors import DataError
 from sdlora.pretraining.autoencoder import build_autoencoder, encode_images, standardise_latents
 from sdlora.pretraining.config import DecoderConfig, PretrainConfig, UNetConfig
 from sdlora.pretraining.decoder import DecoderAndDiscriminator, train_decoder
-from sdlora.pretraining.loop import lr_schedule, make_accelerator
+from sdlora.pretraining.loop import Stage, lr_schedule, make_accelerator
 from sdlora.pretraining.pretrain import pretrain
 from sdlora.pretraining.text_encoder import build_text_encoder
 from sdlora.pretraining.tokenizer import train_tokenizer
@@ -53,7 +53,7 @@ def test_the_decoder_stage_leaves_the_latents_as_they_are(images: Tensor, tmp_pa
     autoencoder = build_autoencoder(TINY)
     latents = encode_images(autoencoder.eval(), images)
     decoder_before = {name: value.clone() for name, value in autoencoder.decoder.state_dict().items()}
-    trained = train_decoder(make_accelerator(), autoencoder, images, tiny_config(), tmp_path)
+    trained = train_decoder(Stage(make_accelerator(), tmp_path), autoencoder, images, tiny_config())
     torch.testing.assert_close(encode_images(trained, images), latents, rtol=0, atol=0)
     assert any(not torch.equal(value, decoder_before[name]) for name, value in trained.decoder.state_dict().items())
 
@@ -93,11 +93,12 @@ def test_a_stopped_unet_stage_ends_with_the_weights_of_one_never_stopped(tmp_pat
             torch.optim.AdamW.step = counted  # type: ignore[method-assign]
             try:
                 with pytest.raises(KeyboardInterrupt):
-                    train_unet(make_accelerator(), tokenizer, text_encoder, latents, CAPTIONS, config, folder)
+                    train_unet(Stage(make_accelerator(), folder), tokenizer, text_encoder, latents, CAPTIONS, config)
             finally:
                 torch.optim.AdamW.step = original  # type: ignore[method-assign]
             return {}
-        return train_unet(make_accelerator(), tokenizer, text_encoder, latents, CAPTIONS, config, folder).state_dict()
+        stage = Stage(make_accelerator(), folder)
+        return train_unet(stage, tokenizer, text_encoder, latents, CAPTIONS, config).state_dict()
 
     whole = run(tmp_path / "whole")
     run(tmp_path / "stopped", stop_after=4)
