@@ -14,7 +14,7 @@ from sdlora.store.image_store import ImageStore
 from tasks.fan_out import measurer
 from tasks.pages import images_page
 from tasks.progress import task_progress
-from tasks.retries import is_passing_trouble
+from tasks.retries import is_transient
 from tasks.run_log import log_text, run_log
 from tasks.run_names import add_to_name, count_of
 
@@ -25,7 +25,7 @@ LOGGED_EXAMPLES = 5  # of each kind in the log; the data page has all
     name="collect images",
     retries=2,
     retry_delay_seconds=10,
-    retry_condition_fn=is_passing_trouble,
+    retry_condition_fn=is_transient,
     persist_result=False,
 )
 def collect_images(config: DataConfig, home: Path) -> tuple[CollectReport, ...]:

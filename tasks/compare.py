@@ -20,7 +20,7 @@ from tasks.budget import budget_in_words
 from tasks.markdown import table
 from tasks.pages import Link, links_line
 from tasks.progress import TrainingListener, task_progress
-from tasks.retries import is_passing_trouble
+from tasks.retries import is_transient
 from tasks.run_log import run_log
 from tasks.settings import check_trainable
 from tasks.tracking import tracked_run
@@ -67,7 +67,7 @@ def encode_once(base: BaseModelRef, snapshot: SnapshotRef, settings: ResolvedCon
     name="train one method",
     retries=1,  # the retry goes on from the last checkpoint
     retry_delay_seconds=30,
-    retry_condition_fn=is_passing_trouble,
+    retry_condition_fn=is_transient,
     persist_result=False,
 )
 def train_method(

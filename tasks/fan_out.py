@@ -16,7 +16,7 @@ from sdlora.data.measuring.shards import IMAGES_PER_SHARD, Shard, ShardResults, 
 from sdlora.data.measuring.workers import Measurer, measure_all
 from sdlora.store.blobs import BlobStore
 from sdlora.store.intake import chunks
-from tasks.retries import is_passing_trouble
+from tasks.retries import is_transient
 
 if TYPE_CHECKING:
     from prefect_dask.task_runners import DaskTaskRunner
@@ -67,7 +67,7 @@ def measure_on_dask(address: str) -> Measurer:
     name="measure shard",
     retries=2,
     retry_delay_seconds=10,
-    retry_condition_fn=is_passing_trouble,
+    retry_condition_fn=is_transient,
     persist_result=False,
 )
 def measure_one_shard(shard: Shard) -> str:

@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import State
 PASSING = {"ConnectionError", "TimeoutError", "OperationalError"}
 
 
-def is_passing_trouble(task: Any, task_run: Any, state: State[Any]) -> bool:
+def is_transient(task: Any, task_run: Any, state: State[Any]) -> bool:
     """Return True for a busy database, network or server; False for a wrong setting or bad data.
 
     The causes of an error count, too, because libraries wrap errors. Classes are compared by name, so that this module

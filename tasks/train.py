@@ -17,7 +17,7 @@ from sdlora.store.image_store import ImageStore
 from tasks.data_page import LOGGED_FOLDER, data_page_file
 from tasks.progress import TrainingListener, report_metrics
 from tasks.results import RunRef
-from tasks.retries import is_passing_trouble
+from tasks.retries import is_transient
 from tasks.run_log import run_log
 from tasks.tracking import tracked_run
 from tasks.version_page import training_description
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     name="fine-tune adapter",
     retries=1,  # the retry goes on from the last checkpoint
     retry_delay_seconds=30,
-    retry_condition_fn=is_passing_trouble,
+    retry_condition_fn=is_transient,
     persist_result=False,  # the run folder holds the adapter and its digest; a finished one is returned as it is
 )
 def fine_tune_adapter(

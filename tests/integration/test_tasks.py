@@ -10,11 +10,11 @@ from prefect.runtime import flow_run
 from sdlora.core.errors import DataError
 from sdlora.core.progress import Listener
 from tasks.progress import listening, report_metrics, task_progress
-from tasks.retries import is_passing_trouble
+from tasks.retries import is_transient
 
 
 def failing_first(error: Exception, attempts: list[int]):
-    @task(retries=1, retry_delay_seconds=0, retry_condition_fn=is_passing_trouble)
+    @task(retries=1, retry_delay_seconds=0, retry_condition_fn=is_transient)
     def step() -> str:
         attempts.append(1)
         if len(attempts) == 1:
