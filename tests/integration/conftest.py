@@ -70,7 +70,7 @@ def settings(base_folder: Path, first_images: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One state folder for all tests, each with lines of adapters of its own: new MLflow tables take seconds."""
+    """One state folder for all tests, each with styles of its own: new MLflow tables take seconds."""
     return tmp_path_factory.mktemp("state") / "home"
 
 
