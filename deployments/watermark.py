@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sdlora.config import PipelineConfig
+from tasks.code_version import code_version
 from tasks.results import Release
-from tasks.versions import code_version
 
 FILE = "last_run.json"
 SERVER_VARIABLES = {"MLFLOW_TRACKING_URI", "SDLORA_DATABASE_URL", "SDLORA_BLOBS_URL"}

@@ -119,7 +119,7 @@ def compare_methods(
     from sdlora.core.files import json_digest
     from sdlora.evaluation.comparison import compare
     from sdlora.evaluation.contest import Contest
-    from sdlora.evaluation.neutral import neutral_prompts as default_prompts
+    from sdlora.evaluation.prompts import neutral_prompts as default_prompts
     from sdlora.release.comparison_page import write_comparison_page
 
     key = json_digest({"trained": {name: one.digest for name, one in trained.items()}, "snapshot": snapshot.digest})

@@ -14,10 +14,10 @@ from sdlora.models.config import BaseModelConfig
 from sdlora.models.files.sources import load_base_model
 from sdlora.pretraining.config import PretrainPlan
 from sdlora.pretraining.launch import PretrainRequest, pretrain_snapshot
+from tasks.code_version import code_version
 from tasks.progress import task_progress
 from tasks.run_log import TrainingLog
 from tasks.tracking import tracked_run
-from tasks.versions import code_version
 
 
 @task(name="pretrain base model", persist_result=False)

@@ -22,6 +22,7 @@ from sdlora.store.champions import ScoredVersion, record_decision
 from sdlora.store.image_store import ImageStore
 from sdlora.store.lineage import record_version
 from tasks.champion import LEADING_METRIC, reconcile_history, registered_opponent, sync_mlflow
+from tasks.code_version import code_version
 from tasks.data_page import LOGGED_FOLDER, data_page_file, logged_data_page
 from tasks.data_summary import summarise_data
 from tasks.pages import Link, result_page
@@ -30,7 +31,6 @@ from tasks.results import Release, RunRef
 from tasks.run_log import run_log
 from tasks.tracking import Registry, TrackedRun, tracked_run
 from tasks.version_page import REPORT, SUMMARY_PICTURE, run_description, version_description
-from tasks.versions import code_version
 
 METRICS_OF: dict[ContestantName, tuple[str, ...]] = {
     "candidate": ("kid", "fid", "denoising_psnr"),

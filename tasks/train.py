@@ -14,6 +14,7 @@ from sdlora.core.refs import AdapterRef, BaseModelRef, SnapshotRef
 from sdlora.data.snapshot import load_snapshot
 from sdlora.records.choice import load_choice
 from sdlora.store.image_store import ImageStore
+from tasks.code_version import code_version
 from tasks.data_page import LOGGED_FOLDER, data_page_file
 from tasks.progress import TrainingListener, report_metrics
 from tasks.results import RunRef
@@ -21,7 +22,6 @@ from tasks.retries import is_transient
 from tasks.run_log import run_log
 from tasks.tracking import tracked_run
 from tasks.version_page import training_description
-from tasks.versions import code_version
 
 if TYPE_CHECKING:
     from sdlora.training.job import TrainingJob

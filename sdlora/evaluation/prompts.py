@@ -7,8 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sdlora.core.errors import EvaluationError
+from sdlora.core.refs import BaseModelRef
 from sdlora.data.snapshot import SnapshotRow
 from sdlora.evaluation.config import EvaluationConfig
+from sdlora.models.files.sources import EMBEDDED
+
+_SUBJECTS = (
+    *("koala", "red apple", "rocket", "umbrella", "guitar", "octopus", "pizza", "castle"),
+    *("bicycle", "sunflower", "owl", "teapot", "sailboat", "mushroom", "football", "snowman"),
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,12 @@ def choose_prompts(held_out: Sequence[SnapshotRow], config: EvaluationConfig) ->
             f"{config.min_prompts}. Collect more images or raise data.held_out_fraction."
         )
     return tuple(sorted(prompts, key=lambda prompt: (prompt.seed, prompt.row.sha256))[: config.max_prompts])
+
+
+def neutral_prompts(base: BaseModelRef) -> tuple[str, ...]:
+    """Sixteen subjects, in the words of the base's own captions."""
+    kind = "a noto emoji of" if base.folder == EMBEDDED else "a photograph of a"
+    return tuple(f"{kind} {subject}" for subject in _SUBJECTS)
 
 
 def _seed(seed: int, sha256: str) -> int:
