@@ -24,20 +24,20 @@ def blank_exhibits(folder: Path, sha256: str) -> dict[str, Path]:
         StorageError: a file cannot be written.
     """
     duel = load_duel(folder)
-    names = [name for row in range(len(duel.shown)) for name in _showing(duel, row, sha256)]
+    names = [name for row in range(len(duel.shown)) for name in _files_showing(duel, row, sha256)]
     if not names:
         return {}
     for name in names:
         blank_picture(folder / name)
-    columns: dict[str, str] = {"real": "real", "nearest": "nearest_training", **{name: name for name in CONTESTANTS}}
-    images = {
-        column: [_opened(folder / getattr(row, field)) for row in duel.shown]
-        for column, field in columns.items()
-        if all(getattr(row, field) for row in duel.shown)
+    fields: dict[str, str] = {"real": "real", "nearest": "nearest_training", **{name: name for name in CONTESTANTS}}
+    columns = {
+        column: [_open_rgb(folder / getattr(images, field)) for images in duel.shown]
+        for column, field in fields.items()
+        if all(getattr(images, field) for images in duel.shown)
     }
-    captions = [row.prompt for row in duel.shown]
+    captions = [images.prompt for images in duel.shown]
     similarity = [sample.nearest_similarity for sample in duel.samples[: len(duel.shown)]]
-    for name, grid in draw_grids(captions, similarity, images).items():
+    for name, grid in draw_grids(captions, similarity, columns).items():
         replace_file(folder / name, png_bytes(grid))
         names.append(name)
     return {duel.files[name]: folder / name for name in names if name in duel.files}
@@ -54,12 +54,12 @@ def blank_picture(path: Path) -> None:
     replace_file(path, png_bytes(blank))
 
 
-def _showing(duel: Duel, row: int, sha256: str) -> list[str]:
-    sample, shown = duel.samples[row], duel.shown[row]
-    pairs = ((sample.held_out_sha256, shown.real), (sample.nearest_training_sha256, shown.nearest_training))
-    return [name for shown_sha256, name in pairs if shown_sha256 == sha256]
+def _files_showing(duel: Duel, row: int, sha256: str) -> list[str]:
+    sample, images = duel.samples[row], duel.shown[row]
+    pairs = ((sample.held_out_sha256, images.real), (sample.nearest_training_sha256, images.nearest_training))
+    return [name for image_sha256, name in pairs if image_sha256 == sha256]
 
 
-def _opened(path: Path) -> Image.Image:
+def _open_rgb(path: Path) -> Image.Image:
     with Image.open(path) as picture:
         return picture.convert("RGB")

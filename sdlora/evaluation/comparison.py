@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from sdlora.core.errors import EvaluationError
 from sdlora.core.files import replace_file
 from sdlora.data.snapshot import SnapshotRow
-from sdlora.evaluation.contest import Contest, Contestant, finished, write_result
+from sdlora.evaluation.contest import Contest, Contestant, load_finished, write_result
 from sdlora.evaluation.exhibits import png_bytes, to_image
 from sdlora.evaluation.fidelity import psnr_per_image
 from sdlora.evaluation.generations import Generations
@@ -31,7 +32,7 @@ from sdlora.records.comparison import (
 from sdlora.records.metrics import Estimate
 from sdlora.statistics.bootstrap import estimate, resample_counts, resampled_means
 
-COMPARING_VERSION = 3
+COMPARISON_VERSION = 3
 
 
 def compare(
@@ -60,24 +61,24 @@ def compare(
         {
             "trained": {name: contestant.digest for name, contestant in contestants.items()},
             "neutral": list(neutral_prompts),
-            "version": COMPARING_VERSION,
+            "version": COMPARISON_VERSION,
         }
     )
-    earlier = finished(load_comparison, folder, inputs_digest)
-    if earlier is not None and (folder / COMPARISON_GRID).is_file():
-        return earlier
+    stored = load_finished(load_comparison, folder, inputs_digest)
+    if stored is not None and (folder / COMPARISON_GRID).is_file():
+        return stored
     with_base = {BASE: Contestant(contest.base), **contestants}
     held_out = contest.held_out_uint8
     # Under a name of their own: pictures of a duel would bring the time per image of another day.
-    drawn = contest.draw(with_base, contest.prompts, held_out, _content(held_out))
-    neutral = [_neutral(text, contest.config.seed) for text in neutral_prompts]
+    drawn = contest.draw(with_base, contest.prompts, held_out, _images_digest(held_out))
+    neutral = [_neutral_prompt(text, contest.config.seed) for text in neutral_prompts]
     forgetting = _Forgetting(contest, with_base, neutral)
-    board = contest.score(drawn)
+    scoreboard = contest.score(drawn)
 
     def difference(name: str, rival: str) -> dict[str, Estimate]:
-        return _compared(board.difference(name, rival) | forgetting.difference(name, rival))
+        return _select_compared(scoreboard.difference(name, rival) | forgetting.difference(name, rival))
 
-    first, *others = contestants
+    reference, *later = contestants
     comparison = Comparison(
         inputs_digest=inputs_digest,
         base_digest=contest.base.digest,
@@ -89,15 +90,15 @@ def compare(
             ContestantResult(
                 name=name,
                 costs=contestant.costs,
-                metrics=_compared(board.scores[name] | forgetting.score(name)),
+                metrics=_select_compared(scoreboard.scores[name] | forgetting.score(name)),
             )
             for name, contestant in with_base.items()
         ),
         differences={name: difference(name, BASE) for name in contestants},
-        against_first={name: difference(name, first) for name in others},
+        against_first={name: difference(name, reference) for name in later},
     )
     folder.mkdir(parents=True, exist_ok=True)
-    replace_file(folder / COMPARISON_GRID, _grid(contest, drawn, neutral, forgetting.drawn))
+    replace_file(folder / COMPARISON_GRID, _grid_png(contest, drawn, neutral, forgetting.drawn))
     write_result(folder / COMPARISON_FILE, comparison)
     return comparison
 
@@ -107,17 +108,19 @@ class _Forgetting:
 
     def __init__(self, contest: Contest, contestants: Mapping[str, Contestant], neutral: Sequence[Prompt]) -> None:
         """Draw the neutral prompts with the base, and restore what it drew with every contestant."""
-        nothing = torch.zeros(len(neutral), 3, contest.side_px, contest.side_px, dtype=torch.uint8)
-        base = {BASE: contestants[BASE]}
-        known = contest.draw(base, neutral, nothing, _content(nothing))[BASE]
-        self.drawn = contest.draw(contestants, neutral, known.images_uint8, _content(known.images_uint8))
+        blank_uint8 = torch.zeros(len(neutral), 3, contest.side_px, contest.side_px, dtype=torch.uint8)
+        base_only = {BASE: contestants[BASE]}
+        base_drawn = contest.draw(base_only, neutral, blank_uint8, _images_digest(blank_uint8))[BASE]
+        self.drawn = contest.draw(
+            contestants, neutral, base_drawn.images_uint8, _images_digest(base_drawn.images_uint8)
+        )
         self.counts = resample_counts(len(neutral), contest.config.resamples, contest.config.seed)
         self.values: dict[str, dict[str, Tensor]] = {
             name: {
-                "kept_psnr": psnr_per_image(made.denoised_uint8, known.images_uint8).double(),
-                "drift": (1 - torch.cosine_similarity(made.features, known.features).double()).clamp(min=0),
+                "kept_psnr": psnr_per_image(generations.denoised_uint8, base_drawn.images_uint8).double(),
+                "drift": (1 - torch.cosine_similarity(generations.features, base_drawn.features).double()).clamp(min=0),
             }
-            for name, made in self.drawn.items()
+            for name, generations in self.drawn.items()
         }
 
     def score(self, name: str) -> dict[str, Estimate]:
@@ -132,21 +135,21 @@ class _Forgetting:
         return estimate(values.mean().item(), resampled_means(values, self.counts))
 
 
-def _compared(metrics: Mapping[str, Estimate]) -> dict[str, Estimate]:
+def _select_compared(metrics: Mapping[str, Estimate]) -> dict[str, Estimate]:
     return {name: value for name, value in metrics.items() if name in COMPARED}
 
 
-def _neutral(text: str, seed: int) -> Prompt:
+def _neutral_prompt(text: str, seed: int) -> Prompt:
     digest = hashlib.sha256(text.encode()).hexdigest()
     return Prompt(SnapshotRow(digest, (text,), "held_out"), text, (int(digest[:8], 16) + seed) % 2**32)
 
 
-def _content(images_uint8: Tensor) -> str:
+def _images_digest(images_uint8: Tensor) -> str:
     """Compute the SHA-256 of pictures."""
     return hashlib.sha256(images_uint8.numpy().tobytes()).hexdigest()
 
 
-def _grid(
+def _grid_png(
     contest: Contest,
     drawn: Mapping[str, Generations],
     neutral: Sequence[Prompt],
@@ -154,13 +157,17 @@ def _grid(
 ) -> bytes:
     """Draw held-out prompts with their real image, then neutral prompts, which have none."""
     count, real = contest.config.shown_prompts, contest.held_out_uint8
-    blank = to_image(torch.full_like(real[0], 245))
+    blank_image = to_image(torch.full_like(real[0], 245))
     rows = [
-        (prompt.text, [to_image(real[row]), *(to_image(made.images_uint8[row]) for made in drawn.values())])
+        (prompt.text, [to_image(real[row]), *_images_of_row(drawn, row)])
         for row, prompt in enumerate(contest.prompts[:count])
     ]
     rows += [
-        (prompt.text, [blank, *(to_image(made.images_uint8[row]) for made in neutral_drawn.values())])
+        (prompt.text, [blank_image, *_images_of_row(neutral_drawn, row)])
         for row, prompt in enumerate(neutral[: max(2, count // 2)])
     ]
     return png_bytes(draw_grid(["real", *map(title, drawn)], rows))
+
+
+def _images_of_row(drawn: Mapping[str, Generations], row: int) -> list[Image.Image]:
+    return [to_image(generations.images_uint8[row]) for generations in drawn.values()]

@@ -21,10 +21,10 @@ from sdlora.data.pixels import load_images_uint8
 from sdlora.data.snapshot import Snapshot, SnapshotRow
 from sdlora.evaluation.config import EvaluationConfig
 from sdlora.evaluation.fidelity import psnr_per_image, reconstruct, ssim_per_image
-from sdlora.evaluation.generations import Generations, generations
+from sdlora.evaluation.generations import Generations, load_or_draw
 from sdlora.evaluation.prompts import Prompt, choose_prompts
 from sdlora.evaluation.scoring import Measured, RealFeatures, Scoreboard
-from sdlora.evaluation.tensor_cache import cached_tensors
+from sdlora.evaluation.tensor_cache import load_or_compute
 from sdlora.models import parts
 from sdlora.models.features import ImageFeatures
 from sdlora.models.stable_diffusion import StableDiffusion
@@ -34,7 +34,7 @@ from sdlora.records.duel import Duel
 from sdlora.store.image_store import ImageStore
 
 EVALUATION_VERSION = 1  # raise it when the same images give other numbers
-_FEATURES_BATCH_SIZE = 32
+_IMAGES_PER_BATCH = 32
 
 Result = TypeVar("Result", Duel, Comparison)
 
@@ -108,7 +108,7 @@ class Contest:
             return {"images_uint8": reconstruct(StableDiffusion.from_ref(self.base), self.held_out_uint8)}
 
         path = self.store.home / "cache" / "reconstructions" / f"{key}.safetensors"
-        return cached_tensors(path, compute)["images_uint8"]
+        return load_or_compute(path, compute)["images_uint8"]
 
     @cached_property
     def real_features(self) -> RealFeatures:
@@ -126,14 +126,14 @@ class Contest:
             train_captions=[row.captions for row in self.snapshot.train],
         )
 
-    def inputs_digest(self, others: Mapping[str, Any]) -> str:
-        """Compute the digest of everything that decides the result: the contest and, as JSON values, all `others`."""
+    def inputs_digest(self, inputs: Mapping[str, Any]) -> str:
+        """Compute the digest of everything that decides the result: the contest and, as JSON values, all `inputs`."""
         shared = {
             "base": self.base.digest,
             "snapshot": self.snapshot.digest,
             "config": self.config.model_dump(mode="json"),
         }
-        return json_digest({**shared, **others})
+        return json_digest({**shared, **inputs})
 
     def draw(
         self,
@@ -151,8 +151,8 @@ class Contest:
             originals_digest: names the originals in the cache where their prompts do not.
         """
 
-        def drawn_by(name: str, contestant: Contestant) -> Generations:
-            return generations(
+        def draw_with(name: str, contestant: Contestant) -> Generations:
+            return load_or_draw(
                 lambda: StableDiffusion.from_ref(contestant.model, contestant.adapter),
                 f"{contestant.digest}/{originals_digest}" if originals_digest else contestant.digest,
                 prompts,
@@ -162,7 +162,7 @@ class Contest:
                 lambda done: self.on_progress(f"draw with {name}", done, len(prompts)),
             )
 
-        return {name: drawn_by(name, contestant) for name, contestant in contestants.items()}
+        return {name: draw_with(name, contestant) for name, contestant in contestants.items()}
 
     def score(
         self, drawn: Mapping[str, Generations], shared_per_image: Mapping[str, Tensor] | None = None
@@ -176,12 +176,13 @@ class Contest:
         Raises:
             EvaluationError: no training images.
         """
-        board = Scoreboard([prompt.text for prompt in self.prompts], self.real_features, self.config)
-        for done, (name, made) in enumerate(drawn.items(), start=1):
-            per_image = fidelity("denoising", made.denoised_uint8, self.held_out_uint8) | dict(shared_per_image or {})
-            board.score(name, Measured(made.features, made.batch_seconds, per_image))
+        scoreboard = Scoreboard([prompt.text for prompt in self.prompts], self.real_features, self.config)
+        for done, (name, generations) in enumerate(drawn.items(), start=1):
+            per_image = fidelity_per_image("denoising", generations.denoised_uint8, self.held_out_uint8)
+            per_image |= dict(shared_per_image or {})
+            scoreboard.score(name, Measured(generations.features, generations.batch_seconds, per_image))
             self.on_progress("score", done, len(drawn))
-        return board
+        return scoreboard
 
     def _features(self, rows: Sequence[SnapshotRow], stage: str) -> Tensor:
         """Features of real images, (len(rows), D), cached by the images' digests."""
@@ -189,16 +190,16 @@ class Contest:
 
         def extract() -> dict[str, Tensor]:
             network, batches = ImageFeatures(), []
-            for start in range(0, len(rows), _FEATURES_BATCH_SIZE):
-                batch = rows[start : start + _FEATURES_BATCH_SIZE]
+            for start in range(0, len(rows), _IMAGES_PER_BATCH):
+                batch = rows[start : start + _IMAGES_PER_BATCH]
                 batches.append(network(load_images_uint8(self.store, batch, self.side_px)))
                 self.on_progress(stage, start + len(batch), len(rows))
             return {"features": torch.cat(batches)}
 
-        return cached_tensors(self.store.home / "cache" / "features" / f"{key}.safetensors", extract)["features"]
+        return load_or_compute(self.store.home / "cache" / "features" / f"{key}.safetensors", extract)["features"]
 
 
-def fidelity(name: str, images_uint8: Tensor, originals_uint8: Tensor) -> dict[str, Tensor]:
+def fidelity_per_image(name: str, images_uint8: Tensor, originals_uint8: Tensor) -> dict[str, Tensor]:
     """Measure images against originals: (N, 3, S, S) twice -> (N,) `<name>_psnr` in dB and `<name>_ssim`."""
     return {
         f"{name}_psnr": psnr_per_image(images_uint8, originals_uint8),
@@ -206,7 +207,7 @@ def fidelity(name: str, images_uint8: Tensor, originals_uint8: Tensor) -> dict[s
     }
 
 
-def finished(load: Callable[[Path], Result], folder: Path, inputs_digest: str) -> Result | None:
+def load_finished(load: Callable[[Path], Result], folder: Path, inputs_digest: str) -> Result | None:
     """Return the result in `folder`; None if it is missing, of another version or of other inputs."""
     try:
         result = load(folder)

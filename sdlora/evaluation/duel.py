@@ -16,8 +16,8 @@ from sdlora.evaluation.contest import (
     EVALUATION_VERSION,
     Contest,
     Contestant,
-    fidelity,
-    finished,
+    fidelity_per_image,
+    load_finished,
     write_result,
 )
 from sdlora.evaluation.exhibits import Exhibits, write_exhibits
@@ -49,18 +49,18 @@ def run_duel(contest: Contest, candidate: AdapterRef, champion: AdapterRef | Non
             "version": [EVALUATION_VERSION, GENERATION_VERSION],
         }
     )
-    earlier = finished(load_duel, folder, inputs_digest)
-    if earlier is not None and _is_whole(earlier, folder):
-        return earlier
+    stored_duel = load_finished(load_duel, folder, inputs_digest)
+    if stored_duel is not None and _is_complete(stored_duel, folder):
+        return stored_duel
     contestants: dict[str, Contestant] = {"base": Contestant(contest.base)}
     if champion is not None:
         contestants["champion"] = Contestant(contest.base, champion)
     contestants["candidate"] = Contestant(contest.base, candidate)
     drawn = contest.draw(contestants, contest.prompts, contest.held_out_uint8)
-    board = contest.score(drawn, _ceiling(contest))
+    scoreboard = contest.score(drawn, _reconstruction_fidelity(contest))
     similarity, nearest = neighbours.nearest(drawn["candidate"].features, contest.real_features.train)
     samples = _samples(contest, similarity, nearest)
-    shown, files = write_exhibits(folder, _exhibits(contest, drawn, nearest.tolist(), similarity.tolist()))
+    shown_images, files = write_exhibits(folder, _exhibits(contest, drawn, nearest.tolist(), similarity.tolist()))
     duel = Duel(
         inputs_digest=inputs_digest,
         evaluation_version=EVALUATION_VERSION,
@@ -72,31 +72,34 @@ def run_duel(contest: Contest, candidate: AdapterRef, champion: AdapterRef | Non
         champion_snapshot_digest=champion.snapshot_digest if champion else None,
         settings=contest.config.model_dump(mode="json"),
         scores={
-            name: Scores(adapter_digest=one.adapter.digest if one.adapter else None, metrics=board.scores[name])
+            name: Scores(
+                adapter_digest=contestant.adapter.digest if contestant.adapter else None,
+                metrics=scoreboard.scores[name],
+            )
             for name in CONTESTANTS
-            if (one := contestants.get(name))
+            if (contestant := contestants.get(name))
         },
-        against_base=board.difference("candidate", "base"),
-        against_champion=board.difference("candidate", "champion") if champion else {},
-        held_out_copied_share=board.held_out_copies.mean().item(),
+        against_base=scoreboard.difference("candidate", "base"),
+        against_champion=scoreboard.difference("candidate", "champion") if champion else {},
+        held_out_copied_share=scoreboard.held_out_copies.mean().item(),
         samples=samples,
-        shown=shown,
+        shown=shown_images,
         files=files,
     )
     write_result(folder / DUEL_FILE, duel)
     return duel
 
 
-def _is_whole(duel: Duel, folder: Path) -> bool:
+def _is_complete(duel: Duel, folder: Path) -> bool:
     try:
         return all(file_sha256(folder / name) == digest for name, digest in duel.files.items())
     except OSError:
         return False
 
 
-def _ceiling(contest: Contest) -> Mapping[str, Tensor]:
+def _reconstruction_fidelity(contest: Contest) -> Mapping[str, Tensor]:
     """Measure the base's autoencoder once for all, metric -> (N,): no adapter changes the autoencoder."""
-    return fidelity("reconstruction", contest.reconstructed_uint8, contest.held_out_uint8)
+    return fidelity_per_image("reconstruction", contest.reconstructed_uint8, contest.held_out_uint8)
 
 
 def _samples(contest: Contest, similarity: Tensor, nearest: Tensor) -> tuple[Sample, ...]:
@@ -106,10 +109,10 @@ def _samples(contest: Contest, similarity: Tensor, nearest: Tensor) -> tuple[Sam
             prompt=prompt.text,
             seed=prompt.seed,
             nearest_training_sha256=contest.snapshot.train[index].sha256,
-            nearest_similarity=likeness,
-            nearly_a_copy=likeness >= contest.config.copy_similarity,
+            nearest_similarity=cosine,
+            nearly_a_copy=cosine >= contest.config.copy_similarity,
         )
-        for prompt, index, likeness in zip(contest.prompts, nearest.tolist(), similarity.tolist(), strict=True)
+        for prompt, index, cosine in zip(contest.prompts, nearest.tolist(), similarity.tolist(), strict=True)
     )
 
 

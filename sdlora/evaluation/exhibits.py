@@ -38,25 +38,25 @@ def write_exhibits(folder: Path, exhibits: Exhibits) -> tuple[tuple[ShownImages,
     columns: dict[str, Tensor] = {"real": exhibits.real, "nearest": exhibits.nearest_training}
     columns.update({name: exhibits.drawn[name] for name in CONTESTANTS if name in exhibits.drawn})
     images = {name: [to_image(image) for image in batch] for name, batch in columns.items()}
-    names = {name: [f"samples/{row:02d}-{name}.png" for row in range(len(batch))] for name, batch in images.items()}
-    for column, paths in names.items():
-        for name, image in zip(paths, images[column], strict=True):
-            replace_file(folder / name, png_bytes(image))
+    paths = {name: [f"samples/{row:02d}-{name}.png" for row in range(len(batch))] for name, batch in images.items()}
+    for column, column_paths in paths.items():
+        for path, image in zip(column_paths, images[column], strict=True):
+            replace_file(folder / path, png_bytes(image))
     for name, grid in draw_grids(exhibits.captions, exhibits.similarity, images).items():
         replace_file(folder / name, png_bytes(grid))
-    shown = tuple(
+    shown_images = tuple(
         ShownImages(
             prompt=caption,
-            real=names["real"][row],
-            base=names["base"][row],
-            champion=names["champion"][row] if "champion" in names else None,
-            candidate=names["candidate"][row],
-            nearest_training=names["nearest"][row],
+            real=paths["real"][row],
+            base=paths["base"][row],
+            champion=paths["champion"][row] if "champion" in paths else None,
+            candidate=paths["candidate"][row],
+            nearest_training=paths["nearest"][row],
         )
         for row, caption in enumerate(exhibits.captions)
     )
-    files = sorted([*(name for paths in names.values() for name in paths), *GRIDS])
-    return shown, {name: file_sha256(folder / name) for name in files}
+    files = sorted([*(path for column_paths in paths.values() for path in column_paths), *GRIDS])
+    return shown_images, {name: file_sha256(folder / name) for name in files}
 
 
 GRIDS = tuple(Duel.model_fields[field].default for field in ("grid", "before_after_grid", "nearest_grid"))
@@ -69,18 +69,18 @@ def draw_grids(
 
     def grid(columns: Mapping[str, str], captions: Sequence[str] = captions) -> Image.Image:
         rows = zip(*(images[column] for column in columns), strict=True)
-        return draw_grid(list(columns.values()), list(zip(captions, rows, strict=True)), abreast=2)
+        return draw_grid(list(columns.values()), list(zip(captions, rows, strict=True)), rows_per_line=2)
 
-    everything: dict[str, str] = {name: name for name in ("real", *CONTESTANTS) if name in images}
-    likeness = [
-        f"{caption} (similarity {likeness:.2f})" for caption, likeness in zip(captions, similarity, strict=True)
+    all_columns: dict[str, str] = {name: name for name in ("real", *CONTESTANTS) if name in images}
+    nearest_captions = [
+        f"{caption} (similarity {cosine:.2f})" for caption, cosine in zip(captions, similarity, strict=True)
     ]
-    drawings = (
-        grid(everything),
+    grids = (
+        grid(all_columns),
         grid({"base": "before", "candidate": "after"}),
-        grid({"candidate": "candidate", "nearest": "nearest training"}, likeness),
+        grid({"candidate": "candidate", "nearest": "nearest training"}, nearest_captions),
     )
-    return dict(zip(GRIDS, drawings, strict=True))
+    return dict(zip(GRIDS, grids, strict=True))
 
 
 def to_image(image_uint8: Tensor) -> Image.Image:

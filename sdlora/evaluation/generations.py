@@ -15,12 +15,12 @@ from sdlora.core.files import json_digest
 from sdlora.evaluation.config import EvaluationConfig
 from sdlora.evaluation.fidelity import renoise_and_denoise
 from sdlora.evaluation.prompts import Prompt
-from sdlora.evaluation.tensor_cache import cached_tensors
+from sdlora.evaluation.tensor_cache import load_or_compute
 from sdlora.models.features import ImageFeatures
 from sdlora.models.stable_diffusion import StableDiffusion
 
 GENERATION_VERSION = 1  # raise it when the same settings give other images
-_SETTINGS = {
+_DRAWING_SETTINGS = {
     *("batch_size", "sampler", "steps", "guidance_scale", "negative_prompt"),
     *("denoising_fraction", "denoising_steps"),
 }
@@ -36,7 +36,7 @@ class Generations:
     batch_seconds: Tensor  # (batches,) drawing time per image, measured when the images were made
 
 
-def generations(
+def load_or_draw(
     load_model: Callable[[], StableDiffusion],
     weights_digest: str,
     prompts: Sequence[Prompt],
@@ -63,14 +63,19 @@ def generations(
             "weights": weights_digest,
             "prompts": [(prompt.row.sha256, prompt.text, prompt.seed) for prompt in prompts],
             "side_px": held_out_uint8.shape[-1],
-            "settings": config.model_dump(mode="json", include=_SETTINGS),
+            "settings": config.model_dump(mode="json", include=_DRAWING_SETTINGS),
             "version": [GENERATION_VERSION, torch.__version__, diffusers.__version__],
         }
     )
 
     def draw() -> dict[str, Tensor]:
         model, extract = load_model(), ImageFeatures()
-        parts: dict[str, list[Tensor]] = {"images_uint8": [], "denoised_uint8": [], "features": [], "batch_seconds": []}
+        batches: dict[str, list[Tensor]] = {
+            "images_uint8": [],
+            "denoised_uint8": [],
+            "features": [],
+            "batch_seconds": [],
+        }
         for start in range(0, len(prompts), config.batch_size):
             batch = prompts[start : start + config.batch_size]
             texts, seeds = [prompt.text for prompt in batch], [prompt.seed for prompt in batch]
@@ -87,11 +92,12 @@ def generations(
             seconds = (time.perf_counter() - started) / len(batch)
             real = held_out_uint8[start : start + config.batch_size]
             restored = renoise_and_denoise(model, real, texts, seeds, config.denoising_fraction, config.denoising_steps)
-            for name, part in zip(parts, (images, restored, extract(images), torch.tensor([seconds])), strict=True):
-                parts[name].append(part)
+            drawn = (images, restored, extract(images), torch.tensor([seconds]))
+            for name, tensor in zip(batches, drawn, strict=True):
+                batches[name].append(tensor)
             on_done(start + len(batch))
-        return {name: torch.cat(tensors) for name, tensors in parts.items()}
+        return {name: torch.cat(tensors) for name, tensors in batches.items()}
 
-    found = cached_tensors(home / "cache" / "generations" / f"{key}.safetensors", draw)
+    tensors = load_or_compute(home / "cache" / "generations" / f"{key}.safetensors", draw)
     on_done(len(prompts))
-    return Generations(**found)
+    return Generations(**tensors)

@@ -20,23 +20,26 @@ def subject_found(
     prompts: Sequence[str],
     real: Tensor,
     captions: Sequence[Sequence[str]],
-    neighbours: int = 10,
+    neighbour_count: int = 10,
 ) -> Tensor:
     """(Q,) 1.0 where a real image with the sample's caption is among its nearest real images, else 0.0.
 
     Needs no outside judge. Each side is centred on its own mean first, so that a difference of style, which all
-    samples share, does not decide. Chance level is about `neighbours` / number of real images.
+    samples share, does not decide. Chance level is about `neighbour_count` / number of real images.
 
     Args:
         generated: (Q, D) features of the samples.
         prompts: their Q prompts.
         real: (G, D) features of real images, among them the held-out ones that the prompts come from.
         captions: the G images' captions.
-        neighbours: how many nearest images are looked at.
+        neighbour_count: how many nearest images are looked at.
     """
     similarity = _centred(generated) @ _centred(real).T  # (Q, G)
-    found = similarity.topk(min(neighbours, len(real)), dim=1).indices.tolist()
-    hits = [any(prompt in captions[index] for index in row) for prompt, row in zip(prompts, found, strict=True)]
+    nearest_rows = similarity.topk(min(neighbour_count, len(real)), dim=1).indices.tolist()
+    hits = [
+        any(prompt in captions[index] for index in indices)
+        for prompt, indices in zip(prompts, nearest_rows, strict=True)
+    ]
     return torch.tensor(hits, dtype=torch.float64)
 
 

@@ -12,7 +12,7 @@ from sdlora.data.snapshot import SnapshotRow
 from sdlora.evaluation.config import EvaluationConfig
 from sdlora.models.files.sources import EMBEDDED
 
-_SUBJECTS = (
+_NEUTRAL_SUBJECTS = (
     *("koala", "red apple", "rocket", "umbrella", "guitar", "octopus", "pizza", "castle"),
     *("bicycle", "sunflower", "owl", "teapot", "sailboat", "mushroom", "football", "snowman"),
 )
@@ -47,8 +47,8 @@ def choose_prompts(held_out: Sequence[SnapshotRow], config: EvaluationConfig) ->
 
 def neutral_prompts(base: BaseModelRef) -> tuple[str, ...]:
     """Sixteen subjects, in the words of the base's own captions."""
-    kind = "a noto emoji of" if base.folder == EMBEDDED else "a photograph of a"
-    return tuple(f"{kind} {subject}" for subject in _SUBJECTS)
+    prefix = "a noto emoji of" if base.folder == EMBEDDED else "a photograph of a"
+    return tuple(f"{prefix} {subject}" for subject in _NEUTRAL_SUBJECTS)
 
 
 def _seed(seed: int, sha256: str) -> int:

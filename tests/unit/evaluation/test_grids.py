@@ -50,7 +50,7 @@ def test_long_captions_are_wrapped_and_cut_with_an_ellipsis() -> None:
 def test_rows_side_by_side_make_the_sheet_wider_and_lower_and_show_every_image() -> None:
     colours = ("red", "lime", "blue")
     rows = [(colour, [Image.new("RGB", (64, 64), colour)]) for colour in colours]
-    tall, wide = draw_grid(["base"], rows), draw_grid(["base"], rows, abreast=2)
+    tall, wide = draw_grid(["base"], rows), draw_grid(["base"], rows, rows_per_line=2)
     assert wide.width == 2 * tall.width
     assert wide.height < tall.height
     shown = {pixel for _, pixel in wide.getcolors(maxcolors=1 << 20) or []}
