@@ -63,7 +63,7 @@ def _run(options: argparse.Namespace, home: Path) -> None:
     with ImageStore.open(home) as store:
         snapshot = snapshot_of(store, demo)
         base = load_base_model(BaseModelConfig(), home)
-        trained: dict[str, Contestant] = {}
+        contestants: dict[str, Contestant] = {}
         losses: dict[str, float] = {}
         for name, prior in SETTINGS.items():
             shared = {"steps": options.steps, "precision": "bf16", "validation_every_steps": 50}
@@ -77,7 +77,7 @@ def _run(options: argparse.Namespace, home: Path) -> None:
             began = time.process_time()
             adapter = fine_tune(TrainingJob(base, snapshot, LoraConfig().filled(), config, folder), store)
             seconds = time.process_time() - began
-            trained[name] = Contestant(base, adapter, Costs(steps=options.steps, processor_seconds=seconds))
+            contestants[name] = Contestant(base, adapter, Costs(steps=options.steps, processor_seconds=seconds))
             choice = load_choice(folder)
             losses[name] = choice.validation_loss if choice and choice.validation_loss else float("nan")
             print(
@@ -88,11 +88,15 @@ def _run(options: argparse.Namespace, home: Path) -> None:
         evaluation = EvaluationConfig(max_prompts=48)
         for label, prompts in (("preserved", preserved), ("unseen", unseen)):
             folder = home / "comparisons" / label
-            comparison = compare(Contest(base, snapshot, store, evaluation), trained, prompts, "steps", folder)
-            for one in comparison.contestants:
-                found = {name: one.metrics[name] for name in ("kid", "drift", "kept_psnr") if name in one.metrics}
+            comparison = compare(Contest(base, snapshot, store, evaluation), contestants, prompts, "steps", folder)
+            for result in comparison.contestants:
+                metrics = {
+                    name: result.metrics[name] for name in ("kid", "drift", "kept_psnr") if name in result.metrics
+                }
                 print(
-                    label, one.name, {name: f"{e.value:.4f} [{e.low:.4f}, {e.high:.4f}]" for name, e in found.items()}
+                    label,
+                    result.name,
+                    {name: f"{e.value:.4f} [{e.low:.4f}, {e.high:.4f}]" for name, e in metrics.items()},
                 )
 
 

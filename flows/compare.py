@@ -14,7 +14,7 @@ from sdlora.training.config import Preset
 from sdlora.training.methods import TrainingMethod
 from tasks.alive import flow_run_alive
 from tasks.base import prepare_base_model
-from tasks.budget import Equal, steps_of_equal_seconds, trial_of, with_training
+from tasks.budget import Equal, steps_of_equal_seconds, trial_config, with_training
 from tasks.collect import clean_images, collect_images
 from tasks.compare import compare_methods, encode_once, resolve_methods, train_method
 from tasks.form import STYLE, Advanced, Count, LearningRate, Name
@@ -73,7 +73,7 @@ def compare(
     with flow_run_alive(home), training_lock(home):
         base = prepare_base_model(config.base_model, home)
         settings = resolve(config, base, home)
-        by_method = resolve_methods(methods, base, config, full_learning_rate, home)
+        settings_by_method = resolve_methods(methods, base, config, full_learning_rate, home)
 
         collected = collect_images(settings.data, home)
         cleaned = clean_images(collected, settings.data, home)
@@ -81,16 +81,17 @@ def compare(
         encode_once(base, snapshot, settings, home)
 
         if equal == "seconds":
-            trial = trial_of(config)
-            trials = resolve_methods(methods, base, trial, full_learning_rate, home)
+            trial = trial_config(config)
+            trial_settings = resolve_methods(methods, base, trial, full_learning_rate, home)
             counts = steps_of_equal_seconds(
-                {method: one.training.steps for method, one in by_method.items()},
-                lambda method: train_method(method, trials[method], base, snapshot, trial.name, home),
+                {method: method_settings.training.steps for method, method_settings in settings_by_method.items()},
+                lambda method: train_method(method, trial_settings[method], base, snapshot, trial.name, home),
             )
             for method, count in counts.items():
                 same_time = with_training(config, steps=count)
-                by_method |= resolve_methods([method], base, same_time, full_learning_rate, home)
-        trained = {
-            method: train_method(method, one, base, snapshot, settings.name, home) for method, one in by_method.items()
+                settings_by_method |= resolve_methods([method], base, same_time, full_learning_rate, home)
+        contestants = {
+            method: train_method(method, method_settings, base, snapshot, settings.name, home)
+            for method, method_settings in settings_by_method.items()
         }
-        return compare_methods(base, trained, snapshot, settings, neutral_prompts, home)
+        return compare_methods(base, contestants, snapshot, settings, neutral_prompts, home)

@@ -23,7 +23,7 @@ def with_training(config: PipelineConfig, **settings: Any) -> PipelineConfig:
     return config.model_copy(update={"training": config.training.model_copy(update=settings)})
 
 
-def trial_of(config: PipelineConfig) -> PipelineConfig:
+def trial_config(config: PipelineConfig) -> PipelineConfig:
     """Return the configuration of a short trial, which only measures the speed of a method."""
     trial = with_training(
         config, steps=_TRIAL_STEPS, log_every_steps=_TRIAL_STEPS // _TRIAL_REPORTS, keep="last", sample_every_steps=None
@@ -39,7 +39,7 @@ def steps_of_equal_seconds(steps: Mapping[str, int], trial: Callable[[str], Cont
 
     Args:
         steps: by method, the steps of its settings; the first method sets the time.
-        trial: trains one method with the settings of `trial_of`.
+        trial: trains one method with the settings of `trial_config`.
     """
     rates = {method: _images_per_second(trial(method)) for method in steps}
     reference = next(iter(steps))
@@ -48,17 +48,17 @@ def steps_of_equal_seconds(steps: Mapping[str, int], trial: Callable[[str], Cont
 
 def budget_in_words(steps: Mapping[str, int], batch_size: int) -> str:
     """Describe the budget for readers; `steps` by method, of which the first sets the time."""
-    first, *others = steps
+    reference, *other_methods = steps
     if len(set(steps.values())) == 1:
-        budget = f"{steps[first]} optimiser steps each, whatever time they take"
+        budget = f"{steps[reference]} optimiser steps each, whatever time they take"
     else:
-        counts = ", ".join(f"{title(name)} {steps[name]}" for name in others)
-        budget = f"the time of {steps[first]} steps of {title(first)}, in which others take: {counts}"
+        counts = ", ".join(f"{title(name)} {steps[name]}" for name in other_methods)
+        budget = f"the time of {steps[reference]} steps of {title(reference)}, in which others take: {counts}"
     return f"The same images, captions, batches of {batch_size}, noise and seed; the budget is {budget}."
 
 
-def _images_per_second(trained: Contestant) -> float:
-    folder: Path = (trained.adapter or trained.model).folder.parent
+def _images_per_second(contestant: Contestant) -> float:
+    folder: Path = (contestant.adapter or contestant.model).folder.parent
     points = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     rates = [float(point["images_per_second"]) for point in points if "images_per_second" in point]
     return median(rates[1:] or rates)  # the first rate includes one-time work

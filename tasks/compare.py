@@ -39,12 +39,12 @@ def resolve_methods(
     Raises:
         ConfigError: no such method, or one that the settings of the others do not allow.
     """
-    settings: dict[str, MethodSettings] = {
+    settings_by_method: dict[str, MethodSettings] = {
         method: resolve_method(method, config.lora, config.training, base, home, full_learning_rate)
         for method in check_methods(tuple(methods))
     }
-    check_trainable(base, [(one.lora, one.training) for one in settings.values()])
-    return settings
+    check_trainable(base, [(settings.lora, settings.training) for settings in settings_by_method.values()])
+    return settings_by_method
 
 
 @task(name="encode images", persist_result=False)
@@ -109,7 +109,7 @@ def train_method(
 @task(name="compare", persist_result=False)
 def compare_methods(
     base: BaseModelRef,
-    trained: Mapping[str, Contestant],
+    contestants: Mapping[str, Contestant],
     snapshot: SnapshotRef,
     settings: ResolvedConfig,
     neutral_prompts: tuple[str, ...],
@@ -122,34 +122,38 @@ def compare_methods(
     from sdlora.evaluation.prompts import neutral_prompts as default_prompts
     from sdlora.release.comparison_page import write_comparison_page
 
-    key = json_digest({"trained": {name: one.digest for name, one in trained.items()}, "snapshot": snapshot.digest})
+    key = json_digest(
+        {"trained": {name: contestant.digest for name, contestant in contestants.items()}, "snapshot": snapshot.digest}
+    )
     folder = home / "comparisons" / settings.name / key[:16]
-    budget = budget_in_words({name: one.costs.steps for name, one in trained.items()}, settings.training.batch_size)
-    parameters = {"methods": ", ".join(trained)}
+    budget = budget_in_words(
+        {name: contestant.costs.steps for name, contestant in contestants.items()}, settings.training.batch_size
+    )
+    parameters = {"methods": ", ".join(contestants)}
     with (
         ImageStore.open(home) as store,
         tracked_run(home, f"{settings.name}-compare", folder, parameters, {"kind": "comparison"}) as record,
     ):
         frozen = load_snapshot(store, snapshot.digest)
         contest = Contest(base, frozen, store, settings.evaluation, task_progress())
-        comparison = compare(contest, trained, neutral_prompts or default_prompts(base), budget, folder)
+        comparison = compare(contest, contestants, neutral_prompts or default_prompts(base), budget, folder)
         page = write_comparison_page(folder, comparison, settings.name)
         record.log_files(page, folder / COMPARISON_GRID, folder / COMPARISON_FILE)
         link = Link("The comparison with its pictures", record.page.absolute_url(record.page.file(page.name)), page)
-        for one in comparison.contestants:
-            record.log_summary({f"{one.name}.{name}": value.value for name, value in one.metrics.items()})
-    _show(comparison, link)
+        for result in comparison.contestants:
+            record.log_summary({f"{result.name}.{name}": value.value for name, value in result.metrics.items()})
+    _publish_tables(comparison, link)
     return comparison, page
 
 
-def _show(comparison: Comparison, link: Link) -> None:
+def _publish_tables(comparison: Comparison, link: Link) -> None:
     """Show the tables on the run's page and in its log."""
     from sdlora.release.comparison_page import cost_rows, quality_rows
 
     rows = [*quality_rows(comparison), *cost_rows(comparison)]
-    heads = ["", *(one.name for one in comparison.contestants)]
-    shown = table(heads, [[label, *cells] for label, cells in rows])
-    create_markdown_artifact(f"{links_line([link])}\n\n{shown}", key="comparison", description=comparison.budget)
+    heads = ["", *(result.name for result in comparison.contestants)]
+    markdown = table(heads, [[label, *cells] for label, cells in rows])
+    create_markdown_artifact(f"{links_line([link])}\n\n{markdown}", key="comparison", description=comparison.budget)
     for label, cells in rows:
         run_log().info(
             "%s: %s", label, ", ".join(f"{head} {cell}" for head, cell in zip(heads[1:], cells, strict=True))

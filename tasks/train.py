@@ -64,14 +64,14 @@ def fine_tune_adapter(
         page = data_page_file(home, snapshot.digest)
         if page.is_file():
             record.log_files(page, folder=LOGGED_FOLDER)
-        adapter = run_job(job, store, _WithPictures(record, config.training.steps))
+        adapter = run_job(job, store, _SamplesListener(record, config.training.steps))
     choice = load_choice(run.folder)
     if choice:
         run_log().info("%s", choice.in_words())
     return adapter
 
 
-class _WithPictures(TrainingListener):
+class _SamplesListener(TrainingListener):
     def on_samples(self, step: int, path: Path) -> None:
         self.record.log_picture(path, "samples")
 

@@ -81,9 +81,9 @@ def print_comparison(comparison: Comparison) -> None:
         table.add_section()
     console.print(table)
     for number, pair in enumerate(pair_titles(comparison)):
-        by_worth: dict[str, list[str]] = {}
+        labels_by_verdict: dict[str, list[str]] = {}
         for label, cells in difference_rows(comparison):
-            value, _, worth = cells[number].rpartition(", ")
-            by_worth.setdefault(worth, []).append(f"{label} {value}")
-        words = "; ".join(f"{worth}: {', '.join(values)}" for worth, values in sorted(by_worth.items()))
+            value, _, verdict = cells[number].rpartition(", ")
+            labels_by_verdict.setdefault(verdict, []).append(f"{label} {value}")
+        words = "; ".join(f"{verdict}: {', '.join(values)}" for verdict, values in sorted(labels_by_verdict.items()))
         console.print(f"[bold]{escape(pair)}[/]: {escape(words)}.", soft_wrap=True)

@@ -25,8 +25,8 @@ from sdlora.lora.updates import LayerUpdate
 from sdlora.models.families import family_of
 from sdlora.models.families.base import Family
 
-_PHRASES = 50  # most frequent phrases of the captions that the file keeps
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_MAX_PHRASES = 50  # most frequent phrases of the captions that the file keeps
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def save_adapter(
@@ -56,14 +56,14 @@ def save_adapter(
         StorageError: the disk is full or not writable.
     """
     name = origin.name
-    if not _NAME.fullmatch(name) or f"{name}.safetensors" == ADAPTER_WEIGHTS:
+    if not _FILE_NAME.fullmatch(name) or f"{name}.safetensors" == ADAPTER_WEIGHTS:
         raise WeightsError(f"name: {name!r} cannot name the adapter's file; use letters, digits, '.', '-' and '_'.")
     family = family_of(base.folder)
     updates, weights = _by_part(family.layout.denoiser, denoiser)
     for part, encoder in (text_encoders or {}).items():
-        of_text, weights_of_text = _by_part(part, encoder)
-        updates, weights = updates | of_text, weights | weights_of_text
-    renamed, renamed_weights = kohya_updates(updates, weights, family)
+        text_updates, text_weights = _by_part(part, encoder)
+        updates, weights = updates | text_updates, weights | text_weights
+    kohya_layers, kohya_weights = kohya_updates(updates, weights, family)
     metadata = _describe(family, name, origin.prediction_type, origin.resolution_px) | {
         "sdlora.base_digest": base.digest,
         "sdlora.snapshot_digest": origin.snapshot_digest,
@@ -77,9 +77,9 @@ def save_adapter(
         partial.mkdir(parents=True)
         diffusers_path, kohya_path = partial / ADAPTER_WEIGHTS, partial / f"{name}.safetensors"
         digest = write_diffusers_file(diffusers_path, updates, config)
-        kohya_digest = write_kohya_file(kohya_path, renamed, config, metadata)
+        kohya_digest = write_kohya_file(kohya_path, kohya_layers, config, metadata)
         require_equal(read_diffusers_file(diffusers_path), updates, weights, ADAPTER_WEIGHTS)
-        require_equal(read_kohya_file(kohya_path), renamed, renamed_weights, kohya_path.name)
+        require_equal(read_kohya_file(kohya_path), kohya_layers, kohya_weights, kohya_path.name)
         if (file_sha256(diffusers_path), file_sha256(kohya_path)) != (digest, kohya_digest):
             raise WeightsError(f"{partial} does not hold the bytes that were written. Check the disk.")
         manifest = AdapterManifest(
@@ -115,19 +115,19 @@ def save_adapter(
 def _by_part(part: str, network: Any) -> tuple[dict[str, LayerUpdate], dict[str, Tensor]]:
     """Collect the updates and the base's weights by the names of the diffusers file, `unet.mid_block...`."""
 
-    def named(layer: str) -> str:
+    def full_name(layer: str) -> str:
         # The name of transformers 4: newer readers remove the outer name, older readers need it.
         outer = OUTER_NAME if part.startswith("text_encoder") and not layer.startswith(OUTER_NAME) else ""
         return f"{part}.{outer}{layer}"
 
-    updates = {named(layer): update for layer, update in collect_updates(network).items()}
-    return updates, {named(layer): weight for layer, weight in base_weights(network).items()}
+    updates = {full_name(layer): update for layer, update in collect_updates(network).items()}
+    return updates, {full_name(layer): weight for layer, weight in base_weights(network).items()}
 
 
 def _tag_frequency(name: str, captions: Sequence[str]) -> str:
     """Count the comma-separated phrases of captions as sd-scripts' `ss_tag_frequency`, keyed by the adapter's name."""
     phrases = Counter(phrase.strip() for caption in captions for phrase in caption.split(",") if phrase.strip())
-    frequent = sorted(phrases.items(), key=lambda item: (-item[1], item[0]))[:_PHRASES]
+    frequent = sorted(phrases.items(), key=lambda item: (-item[1], item[0]))[:_MAX_PHRASES]
     return json.dumps({name: dict(frequent)})
 
 

@@ -29,18 +29,19 @@ def measured_costs(folder: Path) -> Iterator[None]:
     """
     earlier = Costs.load(folder)
     gc.collect()
-    before, began, worked = psutil.Process().memory_info().rss, time.monotonic(), time.process_time()
-    reset = _reset_peak()
+    start_bytes, start_seconds = psutil.Process().memory_info().rss, time.monotonic()
+    start_processor_seconds = time.process_time()
+    is_measurable = _reset_peak()
     try:
         yield
     finally:
-        peak = _peak_bytes() if reset else 0
-        above = peak if torch.cuda.is_available() else max(0, peak - before)
+        peak = _peak_bytes() if is_measurable else 0
+        training_peak = peak if torch.cuda.is_available() else max(0, peak - start_bytes)
         costs = Costs(
-            seconds=earlier.seconds + time.monotonic() - began,
-            processor_seconds=earlier.processor_seconds + time.process_time() - worked,
+            seconds=earlier.seconds + time.monotonic() - start_seconds,
+            processor_seconds=earlier.processor_seconds + time.process_time() - start_processor_seconds,
             process_peak_bytes=max(earlier.process_peak_bytes, peak),
-            training_peak_bytes=max(earlier.training_peak_bytes, above),
+            training_peak_bytes=max(earlier.training_peak_bytes, training_peak),
         )
         folder.mkdir(parents=True, exist_ok=True)
         replace_file(folder / COSTS_FILE, (costs.model_dump_json(exclude_defaults=True) + "\n").encode())

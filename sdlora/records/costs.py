@@ -37,8 +37,8 @@ class Costs(FrozenConfig):
         except FileNotFoundError:
             return cls()
         except (OSError, ValidationError) as error:
-            found = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+            problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
             raise TrainingError(
-                f"{path} does not hold a training's costs ({found}). Delete the run's folder to train and measure "
+                f"{path} does not hold a training's costs ({problem}). Delete the run's folder to train and measure "
                 "again, or this file alone to go without what was measured so far."
             ) from error

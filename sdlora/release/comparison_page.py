@@ -29,7 +29,7 @@ def write_comparison_page(folder: Path, comparison: Comparison, name: str) -> Pa
     page = environment.get_template("comparison.html.jinja").render(
         name=name,
         comparison=comparison,
-        titles=[title(one.name) for one in comparison.contestants],
+        titles=[title(result.name) for result in comparison.contestants],
         pairs=pair_titles(comparison),
         differences=list(difference_rows(comparison)),
         costs=list(cost_rows(comparison)),
@@ -46,10 +46,11 @@ def write_comparison_page(folder: Path, comparison: Comparison, name: str) -> Pa
 
 def cost_rows(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
     """What the training of each contestant cost: label, and one cell each."""
-    trained = {one.name: one.costs for one in comparison.contestants if one.name != BASE}
+    costs_by_name = {result.name: result.costs for result in comparison.contestants if result.name != BASE}
+    names = [result.name for result in comparison.contestants]
 
-    def cells(show: Callable[[Costs], str]) -> list[str]:
-        return [show(trained[one.name]) if one.name in trained else "–" for one in comparison.contestants]
+    def cells(to_text: Callable[[Costs], str]) -> list[str]:
+        return [to_text(costs_by_name[name]) if name in costs_by_name else "–" for name in names]
 
     yield "Steps", cells(lambda costs: str(costs.steps))
     yield "Training time", cells(lambda costs: f"{costs.seconds:.1f} s")
@@ -64,15 +65,18 @@ def cost_rows(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
 def quality_rows(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
     """Every metric: label with the better direction, and one cell each with its 95 % interval."""
     for key, metric in COMPARED.items():
-        yield f"{metric.label} {metric.arrow}", [metric.format(one.metrics.get(key)) for one in comparison.contestants]
+        yield (
+            f"{metric.label} {metric.arrow}",
+            [metric.format(result.metrics.get(key)) for result in comparison.contestants],
+        )
 
 
 def pair_titles(comparison: Comparison) -> list[str]:
     """Who is compared with whom in `difference_rows`: every method with the base, then the others with the first."""
-    first = next(iter(comparison.differences), "")
+    reference = next(iter(comparison.differences), "")
     return [
         *(f"{title(name)} against the base" for name in comparison.differences),
-        *(f"{title(name)} against {title(first)}" for name in comparison.against_first),
+        *(f"{title(name)} against {title(reference)}" for name in comparison.against_first),
     ]
 
 
@@ -81,18 +85,18 @@ def difference_rows(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
     pairs = [*comparison.differences.values(), *comparison.against_first.values()]
     for key, metric in COMPARED.items():
         if key != "seconds_per_image":
-            yield metric.label, [_worth(pair.get(key), metric) for pair in pairs]
+            yield metric.label, [_difference_cell(pair.get(key), metric) for pair in pairs]
 
 
-def _worth(found: Estimate | None, metric: Metric) -> str:
-    if found is None:
+def _difference_cell(difference: Estimate | None, metric: Metric) -> str:
+    if difference is None:
         return "missing"
-    value = metric.number(found.value, "+")
-    if found.low <= 0 <= found.high:
+    value = metric.number(difference.value, "+")
+    if difference.low <= 0 <= difference.high:
         return f"{value}, no clear difference"
-    if not found.low * found.high > 0:  # not a number
+    if not difference.low * difference.high > 0:  # not a number
         return f"{value}, not measured"
-    return f"{value}, {'better' if (found.value > 0) == (metric.better == 'higher') else 'worse'}"
+    return f"{value}, {'better' if (difference.value > 0) == (metric.better == 'higher') else 'worse'}"
 
 
 def _seconds(value: float) -> str:

@@ -131,11 +131,11 @@ def caption_pattern(captions: Sequence[str], share: float = 0.8) -> str | None:
     words = [caption.lower().split() for caption in captions]
     prefix: list[str] = []
     while words:
-        following = [row[len(prefix)] for row in words if len(row) > len(prefix) and row[: len(prefix)] == prefix]
-        if not following:
+        next_words = [row[len(prefix)] for row in words if len(row) > len(prefix) and row[: len(prefix)] == prefix]
+        if not next_words:
             break
-        commonest = max(set(following), key=lambda word: (following.count(word), word))
-        if following.count(commonest) < share * len(words):
+        commonest = max(set(next_words), key=lambda word: (next_words.count(word), word))
+        if next_words.count(commonest) < share * len(words):
             break
         prefix.append(commonest)
     return " ".join(prefix) or None

@@ -25,7 +25,7 @@ from sdlora.training.judging import choosing
 from sdlora.training.loop import Run
 from sdlora.training.results import MODEL_FOLDER
 from sdlora.training.run_folder import claim, exclusive, write_text
-from sdlora.training.setup import prepare_run, record_of
+from sdlora.training.setup import prepare_run, run_record
 from sdlora.training.suitability import check_rows
 
 
@@ -52,7 +52,7 @@ def fine_tune_fully(job: TrainingJob, store: ImageStore, listener: Listener = SI
     model = job.folder / MODEL_FOLDER
     with exclusive(job.folder):
         if model.is_dir():
-            claim(job.folder, record_of(job, accelerator, store.home))  # raises if the model belongs to another run
+            claim(job.folder, run_record(job, accelerator, store.home))  # raises if the model belongs to another run
         else:
             run = prepare_run(job, store, accelerator, listener)
             run.train()

@@ -23,7 +23,7 @@ def write_adapters(run: Run) -> None:
     """Write the chosen adapter, before it the runner-up if there is one, and `choice.json` with the evidence."""
     job, choice, chooser = run.job, run.chooser.choice(run.done), run.chooser
 
-    def write(place: str, step: int) -> None:
+    def write(subfolder: str, step: int) -> None:
         assert job.lora is not None
         origin = AdapterOrigin(
             name=job.name,
@@ -36,7 +36,7 @@ def write_adapters(run: Run) -> None:
             details=_details(run, step),
         )
         text_encoders = run.loss.text.encoders if run.loss.text else None
-        save_adapter(job.folder / place, run.denoiser, job.lora, job.base, origin, text_encoders)
+        save_adapter(job.folder / subfolder, run.denoiser, job.lora, job.base, origin, text_encoders)
 
     write_text(job.folder / CHOICE_FILE, choice.model_dump_json(indent=2) + "\n")
     if choice.rule == "last":
@@ -44,11 +44,11 @@ def write_adapters(run: Run) -> None:
             write(ADAPTER_FOLDER, choice.step)
         return
     # The runner-up first: the adapter's folder is what marks the run as finished.
-    for place, kept in ((RUNNER_UP_FOLDER, chooser.runner_up), (ADAPTER_FOLDER, chooser.best)):
-        if kept is not None:
-            weights = chooser.weights_of(kept)
+    for subfolder, result in ((RUNNER_UP_FOLDER, chooser.runner_up), (ADAPTER_FOLDER, chooser.best)):
+        if result is not None:
+            weights = chooser.weights_of(result)
             run.learner.assign([weights[name] for name in run.learner.parameters])
-            write(place, kept.step)
+            write(subfolder, result.step)
 
 
 def costs_of_run(job: TrainingJob) -> Costs:
@@ -64,12 +64,12 @@ def costs_of_run(job: TrainingJob) -> Costs:
     else:
         files = [job.folder / ADAPTER_FOLDER / ADAPTER_WEIGHTS]
     headers = [parse_local_safetensors_file_metadata(file) for file in files]
-    written = {
+    from_files = {
         "steps": job.config.steps,
         "trained_parameters": sum(sum(header.parameter_count.values()) for header in headers),
         "file_bytes": sum(file.stat().st_size for file in files),
     }
-    return Costs.load(job.folder).model_copy(update=written)
+    return Costs.load(job.folder).model_copy(update=from_files)
 
 
 def _details(run: Run, step: int) -> dict[str, str]:

@@ -55,17 +55,17 @@ def prepare_run(job: TrainingJob, store: ImageStore, accelerator: Accelerator, l
     verify(job.base, store.home)
     # The first process writes, the others read. Encoding, like a step, frees and takes the same memory again and again.
     with accelerator.main_process_first(), freed_memory_kept():
-        record = claim(job.folder, record_of(job, accelerator, store.home))
+        record = claim(job.folder, run_record(job, accelerator, store.home))
         # The order of sums depends on them: a continued run keeps those that it was begun with.
         torch.set_num_threads(record["threads"])
         sheet = job.folder / PRIOR_SHEET if accelerator.is_main_process else None
         inputs = encode_inputs(job, store, accelerator.device, listener.on_progress, sheet)
         if inputs.prior and sheet:
             listener.on_samples(0, sheet)
-    return _build(job, store, accelerator, record, inputs, listener)
+    return _build_run(job, store, accelerator, record, inputs, listener)
 
 
-def record_of(job: TrainingJob, accelerator: Accelerator, home: Path) -> dict[str, Any]:
+def run_record(job: TrainingJob, accelerator: Accelerator, home: Path) -> dict[str, Any]:
     """The record of what a run is started with."""
     return {
         "run_digest": job.digest,
@@ -114,27 +114,27 @@ def encode_inputs(
     if not tokens_only:  # all captions in one call: a large text encoder takes minutes to load
         captions = sorted({""}.union(*(row.captions for row in snapshot.rows)))
         encode_captions(base, captions, store.home, device)
-    encoded = encode(snapshot.train, config.horizontal_flip, masks=config.masked_weight is not None)
-    if not encoded.rows:
-        reasons = "; ".join(sorted(set(encoded.skipped.values()))[:3])
+    train = encode(snapshot.train, config.horizontal_flip, masks=config.masked_weight is not None)
+    if not train.rows:
+        reasons = "; ".join(sorted(set(train.skipped.values()))[:3])
         raise TrainingError(f"None of the {len(snapshot.train)} training images can be used: {reasons}")
     held_out = encode(snapshot.held_out, mirror=False, masks=False)
-    _report_skipped({**encoded.skipped, **held_out.skipped}, len(snapshot.rows), job.folder)
+    _report_skipped({**train.skipped, **held_out.skipped}, len(snapshot.rows), job.folder)
     prior = encode_prior(base, config, store.home, device, on_progress, tokens_only, sheet)
-    return Inputs(encoded, held_out if held_out.rows else None, prior)
+    return Inputs(train, held_out if held_out.rows else None, prior)
 
 
-def _report_skipped(skipped: Mapping[str, str], count: int, folder: Path) -> None:
+def _report_skipped(skipped: Mapping[str, str], image_count: int, folder: Path) -> None:
     """Report skipped images before training, in the log and in `skipped.json`."""
     if skipped:
         write_text(folder / "skipped.json", json.dumps(dict(skipped), indent=2, sort_keys=True) + "\n")
         first_reason = min(skipped.values())
         _logger.warning(
-            "%d of %d images cannot be used and are skipped. The first: %s", len(skipped), count, first_reason
+            "%d of %d images cannot be used and are skipped. The first: %s", len(skipped), image_count, first_reason
         )
 
 
-def _build(
+def _build_run(
     job: TrainingJob,
     store: ImageStore,
     accelerator: Accelerator,
@@ -144,7 +144,7 @@ def _build(
 ) -> Run:
     base, lora, config, device = job.base, job.lora, job.config, accelerator.device
     precision: Precision = record["precision"]
-    denoiser = _denoiser(job, device, precision)
+    denoiser = _load_denoiser(job, device, precision)
     loss = DenoisingLoss.of_base(base, config.min_snr_gamma or None, precision, device)
     groups = [TrainedGroup(adapter_parameters(denoiser), config.learning_rate)]
     if lora is not None and job.trains_text_encoders:
@@ -172,7 +172,7 @@ def _build(
     )
 
 
-def _denoiser(job: TrainingJob, device: torch.device, precision: Precision) -> ModelMixin:
+def _load_denoiser(job: TrainingJob, device: torch.device, precision: Precision) -> ModelMixin:
     """Load the base's denoiser: with an adapter on frozen weights, or with all weights trainable."""
     if job.lora is None:
         # In fp32, because a step of AdamW is often smaller than the last bit of bf16.

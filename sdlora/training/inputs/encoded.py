@@ -173,21 +173,21 @@ def encode_rows(
         mirrored = (
             encoder.latents({digest: targets[digest] for digest in latents}, mirror=True) if encoding.mirror else {}
         )
-        shown = {
+        image_conditioning = {
             digest: family.image_conditioning(centre_framing(originals[digest], targets[digest]))
             for digest in (latents if family.shows_framing else ())
         }
         readable = {digest: targets[digest] for digest in latents}
-        counting: Mapping[str, Tensor] = {}
+        masks: Mapping[str, Tensor] = {}
         if encoding.masks:
-            counting, unreadable = read_masks(store, by_digest, readable, family.latent_reduction)
+            masks, unreadable = read_masks(store, by_digest, readable, family.latent_reduction)
             skipped |= unreadable
-        resolutions.append(Resolution(latents, mirrored, shown, counting))
+        resolutions.append(Resolution(latents, mirrored, image_conditioning, masks))
     encoder.close()
-    kept = tuple(row for row in rows if row.sha256 not in skipped)
-    captions = sorted({""}.union(*(row.captions for row in kept)))
+    usable_rows = tuple(row for row in rows if row.sha256 not in skipped)
+    captions = sorted({""}.union(*(row.captions for row in usable_rows)))
     embeddings = encode_captions(base, captions, store.home, device, encoding.tokens_only)
-    return EncodedRows(kept, tuple(resolutions), embeddings, skipped)
+    return EncodedRows(usable_rows, tuple(resolutions), embeddings, skipped)
 
 
 def encode_captions(
