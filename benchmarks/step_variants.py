@@ -86,7 +86,7 @@ def _factors(module: Any, parameter: Any) -> list[Tensor]:
 def settings(
     variant: str, options: argparse.Namespace, base: BaseModelRef, home: Path
 ) -> tuple[BaseModelRef, ResolvedLora, ResolvedTraining]:
-    """One way to train: `plain`, or with one setting changed."""
+    """Return the settings of one variant: `plain`, or with one setting changed."""
     lora = LoraConfig(rank=options.rank, targets=options.targets).filled()
     shared = {"batch_size": options.batch_size, "steps": options.steps, "precision": options.precision}
     shared |= {"micro_batch_size": options.batch_size, "validation_every_steps": max(1, options.steps // 4)}

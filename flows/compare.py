@@ -40,22 +40,22 @@ def compare(
     advanced: Advanced = {},  # noqa: B006  # never changed; Prefect's form shows it as an empty object
     home: Home = None,
 ) -> tuple[Comparison, Path]:
-    """Train the same images with several methods and show what each gives and costs, as one table and one page.
+    """Train the same images with several methods, and show the quality and costs of each in a table and on a page.
 
     Nothing is published. An interrupted run continues where it stopped; finished trainings are not repeated.
 
     Args:
-        name: The style whose images and settings all methods share.
+        name: Style whose images and settings all methods share.
         sources: Folders, archives, lists of URLs, datasets, addresses such as s3://bucket/folder.
-        base_model: What is trained: embedded, a folder, a .safetensors file or a hub id.
-        preset: How long to train: small, standard or thorough.
-        steps: The budget in optimiser steps; empty: the preset's.
-        learning_rate: Peak rate of all methods but full; empty: what suits the base model.
-        rank: Size of the adapters; empty: what suits the base model.
+        base_model: Model to train: embedded, a folder, a .safetensors file or a hub id.
+        preset: Length of the training: small, standard or thorough.
+        steps: Budget in optimiser steps; empty: the preset's.
+        learning_rate: Peak rate of all methods but full; empty: the base model's default.
+        rank: Size of the adapters; empty: the base model's default.
         methods: Training methods: lora, rslora, dora, loha, lokr, pissa; full trains all weights of the denoiser.
         full_learning_rate: Rate of full; empty: a tenth of learning_rate.
-        neutral_prompts: What the base knew before; empty: sixteen common subjects.
-        equal: What is the same for all: the steps, or the seconds that these take the first of the methods.
+        neutral_prompts: Prompts of subjects that the base knows, to measure forgetting; empty: sixteen common subjects.
+        equal: Budget that all methods share: the steps, or the seconds that the first method takes for them.
         advanced: All other settings, by section and key as in a style's file.
         home: The state folder; empty: the worker's.
     """

@@ -1,4 +1,4 @@
-"""The budget that training methods share: optimiser steps, or their time on this machine."""
+"""Budget that training methods share: optimiser steps, or their time on this machine."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _TRIAL_STEPS, _TRIAL_REPORTS = 40, 8
 
 
 def with_training(config: PipelineConfig, **settings: Any) -> PipelineConfig:
-    """Return the configuration with other training settings; empty settings are filled later."""
+    """Return the configuration with changed training settings; empty settings are filled later."""
     return config.model_copy(update={"training": config.training.model_copy(update=settings)})
 
 
 def trial_config(config: PipelineConfig) -> PipelineConfig:
-    """Return the configuration of a short trial, which only measures the speed of a method."""
+    """Return the configuration of a short trial, which measures only the speed of a method."""
     trial = with_training(
         config, steps=_TRIAL_STEPS, log_every_steps=_TRIAL_STEPS // _TRIAL_REPORTS, keep="last", sample_every_steps=None
     )
@@ -32,9 +32,9 @@ def trial_config(config: PipelineConfig) -> PipelineConfig:
 
 
 def steps_of_equal_seconds(steps: Mapping[str, int], trial: Callable[[str], Contestant]) -> dict[str, int]:
-    """Compute the steps of every method that take as long as those of the first method.
+    """Compute for every method the steps that take as long as the steps of the first method.
 
-    Every method trains for a few steps first, one after the other. The trials' results are kept, so a continued
+    The methods train for a few steps, one after the other. The results of these trials are kept, so a continued
     comparison has the same numbers. Only steps are timed: loading and measuring take the same time for every method.
 
     Args:
@@ -47,13 +47,15 @@ def steps_of_equal_seconds(steps: Mapping[str, int], trial: Callable[[str], Cont
 
 
 def budget_in_words(steps: Mapping[str, int], batch_size: int) -> str:
-    """Describe the budget for readers; `steps` by method, of which the first sets the time."""
+    """Describe the budget for readers; `steps` are by method, and the first method sets the time."""
     reference, *other_methods = steps
     if len(set(steps.values())) == 1:
-        budget = f"{steps[reference]} optimiser steps each, whatever time they take"
+        budget = f"{steps[reference]} optimiser steps for each method, without a limit of time"
     else:
         counts = ", ".join(f"{title(name)} {steps[name]}" for name in other_methods)
-        budget = f"the time of {steps[reference]} steps of {title(reference)}, in which others take: {counts}"
+        budget = (
+            f"the time of {steps[reference]} steps of {title(reference)}, in which the other methods take: {counts}"
+        )
     return f"The same images, captions, batches of {batch_size}, noise and seed; the budget is {budget}."
 
 

@@ -1,4 +1,4 @@
-"""The version of the code, for records."""
+"""Version of the code, for records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Train the same images with several methods, and score them against their base and each other."""
+"""Tasks of `compare`: train the same images with several methods, and score them with their base."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def resolve_methods(
     """Fill the empty settings of every method, and check them all before the first one trains.
 
     Raises:
-        ConfigError: no such method, or one that the settings of the others do not allow.
+        ConfigError: an unknown method, or a method that does not suit the other settings.
     """
     settings_by_method: dict[str, MethodSettings] = {
         method: resolve_method(method, config.lora, config.training, base, home, full_learning_rate)
@@ -49,7 +49,7 @@ def resolve_methods(
 
 @task(name="encode images", persist_result=False)
 def encode_once(base: BaseModelRef, snapshot: SnapshotRef, settings: ResolvedConfig, home: Path) -> None:
-    """Fill the cache of latents and embeddings, so that the first method does not pay for all."""
+    """Fill the cache of latents and embeddings, so that the first method's costs do not include it."""
     import torch
 
     from sdlora.training.job import TrainingJob
@@ -65,7 +65,7 @@ def encode_once(base: BaseModelRef, snapshot: SnapshotRef, settings: ResolvedCon
 
 @task(
     name="train one method",
-    retries=1,  # the retry goes on from the last checkpoint
+    retries=1,  # the retry continues from the last checkpoint
     retry_delay_seconds=30,
     retry_condition_fn=is_transient,
     persist_result=False,
@@ -73,9 +73,9 @@ def encode_once(base: BaseModelRef, snapshot: SnapshotRef, settings: ResolvedCon
 def train_method(
     method: str, settings: MethodSettings, base: BaseModelRef, snapshot: SnapshotRef, name: str, home: Path
 ) -> Contestant:
-    """Train an adapter or the whole denoiser in a process of its own, and measure time and memory; curves go to MLflow.
+    """Train an adapter or the whole denoiser in a fresh process, and measure time and memory; curves go to MLflow.
 
-    This process would show the memory of earlier work.
+    The memory of the task's own process includes earlier work.
     """
     from sdlora.evaluation.contest import Contestant
     from sdlora.training.job import TrainingJob
@@ -115,7 +115,7 @@ def compare_methods(
     neutral_prompts: tuple[str, ...],
     home: Path,
 ) -> tuple[Comparison, Path]:
-    """Score what every method trained on the same prompts and seeds, and write the page; returns both."""
+    """Score all contestants on the same prompts and seeds, and write the page; return both."""
     from sdlora.core.files import json_digest
     from sdlora.evaluation.comparison import compare
     from sdlora.evaluation.contest import Contest
@@ -147,7 +147,7 @@ def compare_methods(
 
 
 def _publish_tables(comparison: Comparison, link: Link) -> None:
-    """Show the tables on the run's page and in its log."""
+    """Publish the tables on the run's page and in its log."""
     from sdlora.release.comparison_page import cost_rows, quality_rows
 
     rows = [*quality_rows(comparison), *cost_rows(comparison)]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @task(
     name="fine-tune adapter",
-    retries=1,  # the retry goes on from the last checkpoint
+    retries=1,  # the retry continues from the last checkpoint
     retry_delay_seconds=30,
     retry_condition_fn=is_transient,
     persist_result=False,  # the run folder holds the adapter and its digest; a finished one is returned as it is
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 def fine_tune_adapter(
     base: BaseModelRef, snapshot: SnapshotRef, config: ResolvedConfig, run: RunRef, home: Path
 ) -> AdapterRef:
-    """Train, or go on where an interrupted training stopped, with curves and data lineage in MLflow."""
+    """Train an adapter or continue an interrupted training, with curves and data lineage in MLflow."""
     from sdlora.models.precision import probe_of_this_machine
     from sdlora.training.job import TrainingJob
     from sdlora.training.launch import run_job
@@ -47,7 +47,7 @@ def fine_tune_adapter(
     job = TrainingJob(base, frozen, config.lora, config.training, run.folder, config.name)
     tags = training_tags(job) | {"config_digest": config.digest()}
     speedup = probe_of_this_machine(home).speedup
-    # The settings that shape the adapter.
+    # Only the settings that decide the adapter.
     sections = config.model_dump(mode="json", include={"base_model", "lora", "training", "evaluation"})
     parameters = flat_parameters(sections) | {"bf16_speedup": "not measured" if speedup is None else f"{speedup:.2f}"}
     if speedup is not None:
@@ -77,7 +77,7 @@ class _SamplesListener(TrainingListener):
 
 
 def training_tags(job: TrainingJob) -> dict[str, str]:
-    """Return the tags by which programs find a training's run in MLflow."""
+    """Return the tags of a training's run in MLflow, by which programs find it."""
     return {
         "base_digest": job.base.digest,
         "snapshot_digest": job.snapshot.digest,

@@ -17,17 +17,21 @@ def compare(
     home: HomeOption = DEFAULT_HOME,
     config: ConfigOption = DEMO_CONFIG,
     methods: Annotated[
-        str, typer.Option(help="Training methods, with commas: lora, rslora, dora, loha, lokr, pissa, full.")
+        str, typer.Option(help="Training methods, separated by commas: lora, rslora, dora, loha, lokr, pissa, full.")
     ] = "lora,full",
-    steps: Annotated[int | None, typer.Option(min=1, help="The budget of each; empty: training.steps.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of each method; empty: training.steps.")] = None,
     full_rate: Annotated[
         float | None, typer.Option(help="Learning rate of full; empty: a tenth of training.learning_rate.")
     ] = None,
     equal_seconds: Annotated[
-        bool, typer.Option("--equal-seconds", help="Give each the time that the steps take the first, found by trying.")
+        bool,
+        typer.Option(
+            "--equal-seconds",
+            help="Give every method the time that the first takes for its steps, measured in short trials.",
+        ),
     ] = False,
 ) -> None:
-    """Train the same images with several methods and show what each gives and costs. Nothing is published.
+    """Train the same images with several methods, and show the quality and costs of each. Nothing is published.
 
     Example: [bold]sdlora compare --methods lora,dora,full --steps 300[/]
     """

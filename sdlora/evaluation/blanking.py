@@ -1,4 +1,4 @@
-"""Take an image out of the pictures of a duel: the sample files that show it, and the grids drawn from them."""
+"""Removal of an image from the pictures of a duel: from sample files, and from the grids drawn of them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ GREY = (236, 238, 242)
 
 
 def blank_exhibits(folder: Path, sha256: str) -> dict[str, Path]:
-    """Paint over an image wherever the duel of `folder` shows it. Scores and `duel.json` stay: they hold no pixels.
+    """Paint over an image in all pictures of the duel in `folder`. Scores and `duel.json` stay: they hold no pixels.
 
     Returns:
-        The changed files by the SHA-256 that they had when the duel was fought; copies elsewhere are known by it.
+        The changed files by their SHA-256 in `duel.json`, by which copies in other places can be found.
 
     Raises:
-        EvaluationError: there is no finished duel.
+        EvaluationError: no finished duel.
         StorageError: a file cannot be written.
     """
     duel = load_duel(folder)
@@ -44,7 +44,7 @@ def blank_exhibits(folder: Path, sha256: str) -> dict[str, Path]:
 
 
 def blank_picture(path: Path) -> None:
-    """Put a grey picture of the same size in its place.
+    """Replace a picture by a grey one of the same size.
 
     Raises:
         StorageError: the file cannot be written.

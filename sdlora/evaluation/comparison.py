@@ -42,14 +42,16 @@ def compare(
     budget: str,
     folder: Path,
 ) -> Comparison:
-    """Score the base and every contestant, and write `comparison.json` and a grid into `folder`.
+    """Score the base and all contestants, and write `comparison.json` and a grid into `folder`.
 
     Args:
-        contest: what they are scored on.
-        contestants: what was trained, by name; the base is scored besides.
-        neutral_prompts: what the base knew and nobody trained on; tells what was forgotten.
-        budget: what was held equal, for readers.
-        folder: results; a finished comparison of the same inputs is returned.
+        contest: base, images and settings of the scoring.
+        contestants: trained models by name, without the base, which is added here. Later ones are also compared with
+            the first.
+        neutral_prompts: two or more prompts of subjects that the base knows and no contestant trained on; they measure
+            forgetting.
+        budget: description of what all trainings had in common, for readers.
+        folder: destination; a finished comparison of the same inputs is returned from there.
 
     Raises:
         EvaluationError: too few held-out images, no training images, or fewer than two neutral prompts.
@@ -69,7 +71,7 @@ def compare(
         return stored
     with_base = {BASE: Contestant(contest.base), **contestants}
     held_out = contest.held_out_uint8
-    # Under a name of their own: pictures of a duel would bring the time per image of another day.
+    # The digest separates these cache entries from those of duels, whose time per image was measured at another load.
     drawn = contest.draw(with_base, contest.prompts, held_out, _images_digest(held_out))
     neutral = [_neutral_prompt(text, contest.config.seed) for text in neutral_prompts]
     forgetting = _Forgetting(contest, with_base, neutral)
@@ -104,10 +106,10 @@ def compare(
 
 
 class _Forgetting:
-    """Losses of the base's own pictures by contestant, on the same resamples of the neutral prompts."""
+    """Forgetting of the neutral prompts by contestant, measured against the base's pictures on common resamples."""
 
     def __init__(self, contest: Contest, contestants: Mapping[str, Contestant], neutral: Sequence[Prompt]) -> None:
-        """Draw the neutral prompts with the base, and restore what it drew with every contestant."""
+        """Draw the neutral prompts with the base, and restore the base's pictures with every contestant."""
         blank_uint8 = torch.zeros(len(neutral), 3, contest.side_px, contest.side_px, dtype=torch.uint8)
         base_only = {BASE: contestants[BASE]}
         base_drawn = contest.draw(base_only, neutral, blank_uint8, _images_digest(blank_uint8))[BASE]
@@ -145,7 +147,7 @@ def _neutral_prompt(text: str, seed: int) -> Prompt:
 
 
 def _images_digest(images_uint8: Tensor) -> str:
-    """Compute the SHA-256 of pictures."""
+    """Compute the SHA-256 of the pixels."""
     return hashlib.sha256(images_uint8.numpy().tobytes()).hexdigest()
 
 
@@ -155,7 +157,7 @@ def _grid_png(
     neutral: Sequence[Prompt],
     neutral_drawn: Mapping[str, Generations],
 ) -> bytes:
-    """Draw held-out prompts with their real image, then neutral prompts, which have none."""
+    """Draw held-out prompts with their real image, then neutral prompts, which have no real image."""
     count, real = contest.config.shown_prompts, contest.held_out_uint8
     blank_image = to_image(torch.full_like(real[0], 245))
     rows = [

@@ -11,7 +11,7 @@ from sdlora.records.metrics import METRICS
 
 
 class EvaluationConfig(FrozenConfig):
-    """How the contestants are scored. All of them get the same prompts, seeds and held-out images."""
+    """Settings of the scoring; all contestants get the same prompts, seeds and held-out images."""
 
     max_prompts: int = Field(128, ge=2, description="held-out images at most; chosen by hash, so the choice is stable")
     min_prompts: int = Field(4, ge=2, description="fewer held-out images than this are refused")
@@ -36,7 +36,7 @@ class EvaluationConfig(FrozenConfig):
 
 
 class GateConfig(FrozenConfig):
-    """When a candidate becomes the champion. `None` switches a limit off."""
+    """Conditions under which a candidate becomes the champion; `None` switches a limit off."""
 
     rule: Literal["better", "not_worse"] = Field(
         "not_worse", description="what KID must show against the champion; see sdlora.evaluation.gate"
@@ -53,7 +53,7 @@ class GateConfig(FrozenConfig):
     )
     required_metrics: tuple[str, ...] = Field(
         ("kid", "fid", "reconstruction_psnr", "reconstruction_ssim"),
-        description="must be measured for every contestant, besides those that a limit reads",
+        description="must be measured for every contestant, as must the metrics that a limit reads",
     )
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Contest of named contestants, who draw the same prompts from the same seeds and are scored on the same images."""
+"""Contest: models draw the same prompts from the same seeds, and are scored on the same real images."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Result = TypeVar("Result", Duel, Comparison)
 
 @dataclass(frozen=True)
 class Contestant:
-    """Base model, alone or with an adapter, and the measured costs of its training."""
+    """Base model with or without an adapter, and the measured costs of the training."""
 
     model: BaseModelRef
     adapter: AdapterRef | None = None
@@ -57,10 +57,10 @@ class Contest:
     """Base, images and settings that all contestants are scored on.
 
     Attributes:
-        base: what training began with; real images are scaled to the size that the base draws.
-        snapshot: contestants draw its held-out rows, and copies are looked for among its training rows.
+        base: the model that training began with. Real images are scaled to its native size.
+        snapshot: its held-out rows give the prompts; copies are searched among its training rows.
         store: holds the images' bytes; its `home` holds the caches.
-        config: samplers and statistics.
+        config: settings of samplers and statistics.
         on_progress: called with "draw with ..." and "score".
     """
 
@@ -77,7 +77,7 @@ class Contest:
 
     @cached_property
     def prompts(self) -> tuple[Prompt, ...]:
-        """N prompts of held-out images.
+        """The N prompts, one per chosen held-out image.
 
         Raises:
             EvaluationError: too few held-out images.
@@ -86,11 +86,11 @@ class Contest:
 
     @cached_property
     def held_out_uint8(self) -> Tensor:
-        """Images of the prompts, (N, 3, S, S)."""
+        """Held-out images in the order of the prompts, (N, 3, S, S) in [0, 255]."""
         return load_images_uint8(self.store, [prompt.row for prompt in self.prompts], self.side_px)
 
     def require_training_images(self) -> None:
-        """Refuse a snapshot that cannot be scored, before anything is drawn.
+        """Refuse a snapshot without training images, before the first picture is drawn.
 
         Raises:
             EvaluationError: no training images.
@@ -100,7 +100,7 @@ class Contest:
 
     @property
     def reconstructed_uint8(self) -> Tensor:
-        """Held-out images through the base's autoencoder, (N, 3, S, S); no adapter changes the autoencoder."""
+        """Held-out images after the base's autoencoder, (N, 3, S, S). No adapter changes the autoencoder."""
         images = [prompt.row.sha256 for prompt in self.prompts]
         key = json_digest({"base": self.base.digest, "images": images, "side": self.side_px})
 
@@ -127,7 +127,7 @@ class Contest:
         )
 
     def inputs_digest(self, inputs: Mapping[str, Any]) -> str:
-        """Compute the digest of everything that decides the result: the contest and, as JSON values, all `inputs`."""
+        """Compute the digest of everything that decides the result: the contest, and `inputs` as JSON values."""
         shared = {
             "base": self.base.digest,
             "snapshot": self.snapshot.digest,
@@ -142,13 +142,16 @@ class Contest:
         originals_uint8: Tensor,
         originals_digest: str | None = None,
     ) -> dict[str, Generations]:
-        """Draw the prompts and restore the originals with every contestant; the result is by name.
+        """Draw the prompts and restore the originals with every contestant.
 
         Args:
-            contestants: by name.
+            contestants: models by name.
             prompts: M prompts.
-            originals_uint8: (M, 3, S, S) images to restore.
-            originals_digest: names the originals in the cache where their prompts do not.
+            originals_uint8: (M, 3, S, S) images to restore, in [0, 255].
+            originals_digest: digest of the originals for the cache key, where the prompts do not identify them.
+
+        Returns:
+            The generations by the contestants' names.
         """
 
         def draw_with(name: str, contestant: Contestant) -> Generations:
@@ -167,11 +170,11 @@ class Contest:
     def score(
         self, drawn: Mapping[str, Generations], shared_per_image: Mapping[str, Tensor] | None = None
     ) -> Scoreboard:
-        """Score what was drawn of the held-out prompts and restored of their images, on common resamples.
+        """Score the drawings of the held-out prompts and the restored images, on common resamples.
 
         Args:
-            drawn: by the contestants' names.
-            shared_per_image: metric -> (N,), measured once for all contestants.
+            drawn: generations by the contestants' names.
+            shared_per_image: metric -> (N,), the same values for all contestants.
 
         Raises:
             EvaluationError: no training images.
@@ -185,7 +188,7 @@ class Contest:
         return scoreboard
 
     def _features(self, rows: Sequence[SnapshotRow], stage: str) -> Tensor:
-        """Features of real images, (len(rows), D), cached by the images' digests."""
+        """Look up or compute the features of real images, (len(rows), D); the key holds the images' digests."""
         key = json_digest({"images": [row.sha256 for row in rows], "side": self.side_px, "version": EVALUATION_VERSION})
 
         def extract() -> dict[str, Tensor]:
@@ -200,7 +203,7 @@ class Contest:
 
 
 def fidelity_per_image(name: str, images_uint8: Tensor, originals_uint8: Tensor) -> dict[str, Tensor]:
-    """Measure images against originals: (N, 3, S, S) twice -> (N,) `<name>_psnr` in dB and `<name>_ssim`."""
+    """Compute `<name>_psnr` in dB and `<name>_ssim`, (N,) each, of images and originals, (N, 3, S, S) in [0, 255]."""
     return {
         f"{name}_psnr": psnr_per_image(images_uint8, originals_uint8),
         f"{name}_ssim": ssim_per_image(images_uint8, originals_uint8),
@@ -208,7 +211,7 @@ def fidelity_per_image(name: str, images_uint8: Tensor, originals_uint8: Tensor)
 
 
 def load_finished(load: Callable[[Path], Result], folder: Path, inputs_digest: str) -> Result | None:
-    """Return the result in `folder`; None if it is missing, of another version or of other inputs."""
+    """Load the result in `folder`; None if it is missing, of another version or of other inputs."""
     try:
         result = load(folder)
     except EvaluationError:
@@ -217,7 +220,7 @@ def load_finished(load: Callable[[Path], Result], folder: Path, inputs_digest: s
 
 
 def write_result(path: Path, result: FrozenConfig) -> None:
-    """Write a result as JSON, after all files that the result names: a folder with a result is complete.
+    """Write a result as JSON. Call it after all files of the result are written: a folder with a result is complete.
 
     Raises:
         StorageError: the disk is full or not writable.

@@ -28,8 +28,8 @@ from sdlora.records.duel import CONTESTANTS, DUEL_FILE, Duel, Sample, Scores, lo
 def run_duel(contest: Contest, candidate: AdapterRef, champion: AdapterRef | None, folder: Path) -> Duel:
     """Score all contestants and write `duel.json`, image grids and the shown samples into `folder`.
 
-    `duel.json` is written last: a folder that holds it is complete. A finished duel on the same inputs is
-    returned as it is; what base and champion drew before comes from the cache.
+    `duel.json` is written last: a folder that holds it is complete. A finished duel of the same inputs is returned
+    unchanged. Earlier generations of base and champion come from the cache.
 
     Raises:
         EvaluationError: too few held-out images, no training images, or an adapter made for another base model.
@@ -37,9 +37,8 @@ def run_duel(contest: Contest, candidate: AdapterRef, champion: AdapterRef | Non
     for name, adapter in (("candidate", candidate), ("champion", champion)):
         if adapter is not None and adapter.base_digest != contest.base.digest:
             raise EvaluationError(
-                f"The {name} {adapter.digest[:12]} was trained on base model {adapter.base_digest[:12]}, this duel is "
-                f"on {contest.base.digest[:12]}. Train it again on this base, or start a line of its own under another "
-                "name."
+                f"The {name} {adapter.digest[:12]} was trained on base model {adapter.base_digest[:12]}, but this duel "
+                f"is on {contest.base.digest[:12]}. Train it again on this base, or give the style another name."
             )
     contest.require_training_images()
     inputs_digest = contest.inputs_digest(
@@ -98,7 +97,7 @@ def _is_complete(duel: Duel, folder: Path) -> bool:
 
 
 def _reconstruction_fidelity(contest: Contest) -> Mapping[str, Tensor]:
-    """Measure the base's autoencoder once for all, metric -> (N,): no adapter changes the autoencoder."""
+    """Compute metric -> (N,) of the base's autoencoder, which no adapter changes: once for all contestants."""
     return fidelity_per_image("reconstruction", contest.reconstructed_uint8, contest.held_out_uint8)
 
 

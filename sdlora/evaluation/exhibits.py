@@ -1,4 +1,4 @@
-"""The images of a duel that people look at: small PNGs per row, and grids drawn from them."""
+"""Exhibits of a duel, for people: small PNGs per row, and the grids drawn from them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sdlora.records.duel import CONTESTANTS, DUEL_FILE, ContestantName, Duel, Sh
 
 @dataclass(frozen=True)
 class Exhibits:
-    """The first K prompts of a duel. Images are (K, 3, H, W) uint8."""
+    """First K prompts of a duel with their images, (K, 3, H, W) uint8."""
 
     captions: Sequence[str]
     real: Tensor
@@ -28,9 +28,9 @@ class Exhibits:
 
 
 def write_exhibits(folder: Path, exhibits: Exhibits) -> tuple[tuple[ShownImages, ...], dict[str, str]]:
-    """Write the images; returns the rows by file name and the SHA-256 of every file.
+    """Write samples and grids; return the file names of every row, and the SHA-256 of every file.
 
-    An earlier `duel.json` goes first: it must never speak for images that are being replaced.
+    An earlier `duel.json` is removed first: a folder with `duel.json` is complete, and its images are replaced now.
     """
     (folder / DUEL_FILE).unlink(missing_ok=True)
     shutil.rmtree(folder / "samples", ignore_errors=True)
@@ -65,7 +65,7 @@ GRIDS = tuple(Duel.model_fields[field].default for field in ("grid", "before_aft
 def draw_grids(
     captions: Sequence[str], similarity: Sequence[float], images: Mapping[str, Sequence[Image.Image]]
 ) -> dict[str, Image.Image]:
-    """The grids by file name, from the columns "real", "nearest" and those of the contestants."""
+    """Draw the grids by file name, from the columns "real", "nearest" and the contestants' names."""
 
     def grid(columns: Mapping[str, str], captions: Sequence[str] = captions) -> Image.Image:
         rows = zip(*(images[column] for column in columns), strict=True)
@@ -84,7 +84,7 @@ def draw_grids(
 
 
 def to_image(image_uint8: Tensor) -> Image.Image:
-    """(3, H, W) uint8 -> an RGB image."""
+    """Convert (3, H, W) uint8 to an RGB image."""
     return Image.fromarray(image_uint8.permute(1, 2, 0).numpy())
 
 

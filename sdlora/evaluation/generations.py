@@ -1,4 +1,4 @@
-"""What one contestant makes of the duel's prompts and held-out images, drawn once and then taken from the cache."""
+"""Generations: the images that one contestant draws and restores, computed once and cached."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _DRAWING_SETTINGS = {
 
 @dataclass(frozen=True)
 class Generations:
-    """What one contestant made, in the order of the prompts."""
+    """Images, features and drawing times of one contestant, in the order of the prompts."""
 
     images_uint8: Tensor  # (N, 3, H, W) drawn from the prompts
-    denoised_uint8: Tensor  # (N, 3, H, W) held-out images, half turned to noise and restored
+    denoised_uint8: Tensor  # (N, 3, H, W) held-out images, turned to noise part of the way and restored
     features: Tensor  # (N, D) of the drawn images
-    batch_seconds: Tensor  # (batches,) drawing time per image, measured when the images were made
+    batch_seconds: Tensor  # (batches,) drawing time per image, measured when the images were drawn
 
 
 def load_or_draw(
@@ -45,18 +45,18 @@ def load_or_draw(
     home: Path,
     on_done: Callable[[int], None],
 ) -> Generations:
-    """Draw all prompts, unless `home/cache/generations` holds the result; then no model is loaded.
+    """Load the generations from `home/cache/generations`, or load the model and draw them.
 
-    The time per image is kept with the images: it tells of the machine and its load at that moment.
+    The times are kept with the images: they depend on the machine and its load when the images were drawn.
 
     Args:
-        load_model: gives the contestant's model.
-        weights_digest: names the base and the adapter.
+        load_model: loads the contestant's model; called only without a cache entry.
+        weights_digest: digest of base and adapter, for the cache key.
         prompts: N prompts.
-        held_out_uint8: (N, 3, H, W) the images that the prompts come from.
+        held_out_uint8: (N, 3, H, W) images of the prompts, in [0, 255].
         config: sampler settings.
         home: the state folder.
-        on_done: called with the number of prompts that are done.
+        on_done: called with the number of finished prompts.
     """
     key = json_digest(
         {

@@ -21,7 +21,7 @@ def draw_grid(
     Args:
         heads: one per column.
         rows: (caption, one image per column).
-        rows_per_line: how many rows stand side by side, so that many rows of few columns still fit on a screen.
+        rows_per_line: number of rows side by side, so that many rows of few columns fit on a screen.
 
     Raises:
         ValueError: no rows, or a row without one image per head.
@@ -52,7 +52,7 @@ def draw_grid(
 
 
 def wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: int, lines: int) -> str:
-    """Break words so that every line fits `width_px`; what does not fit into `lines` ends in an ellipsis."""
+    """Wrap text to lines of at most `width_px`; text beyond `lines` lines ends in an ellipsis."""
     wrapped: list[str] = []
     for word in text.split():
         longer = f"{wrapped[-1]} {word}" if wrapped else word

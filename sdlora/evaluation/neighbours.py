@@ -1,4 +1,4 @@
-"""Nearest real images in feature space: is the subject there, and is a sample a copy of a training image?"""
+"""Nearest real images in feature space, to find subjects and copies of training images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 
 
 def nearest(queries: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
-    """(Q, D) and (G, D) features -> (Q,) largest cosine similarity and (Q,) index of that gallery row."""
+    """Find for (Q, D) features the largest cosine similarity, (Q,), and its row in the (G, D) gallery, (Q,)."""
     similarity, index = (normalize(queries.double()) @ normalize(gallery.double()).T).max(1)
     return similarity, index
 
@@ -22,17 +22,20 @@ def subject_found(
     captions: Sequence[Sequence[str]],
     neighbour_count: int = 10,
 ) -> Tensor:
-    """(Q,) 1.0 where a real image with the sample's caption is among its nearest real images, else 0.0.
+    """Find the samples with a real image of the same caption among their nearest real images.
 
-    Needs no outside judge. Each side is centred on its own mean first, so that a difference of style, which all
-    samples share, does not decide. Chance level is about `neighbour_count` / number of real images.
+    The measure needs no further model. Samples and real images are centred on their own means first, so that a
+    difference of style, which all samples share, does not decide. Chance level is about `neighbour_count` / G.
 
     Args:
         generated: (Q, D) features of the samples.
         prompts: their Q prompts.
         real: (G, D) features of real images, among them the held-out ones that the prompts come from.
         captions: the G images' captions.
-        neighbour_count: how many nearest images are looked at.
+        neighbour_count: number of nearest images per sample.
+
+    Returns:
+        (Q,) 1.0 for a sample whose subject is found, else 0.0.
     """
     similarity = _centred(generated) @ _centred(real).T  # (Q, G)
     nearest_rows = similarity.topk(min(neighbour_count, len(real)), dim=1).indices.tolist()

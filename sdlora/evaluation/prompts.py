@@ -1,4 +1,4 @@
-"""Which held-out images a duel uses, and the prompt and seed each of them gives."""
+"""Prompts of a contest: captions of held-out images with their seeds, and neutral subjects."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NEUTRAL_SUBJECTS = (
 
 @dataclass(frozen=True)
 class Prompt:
-    """A held-out image turned into a task: draw this caption from this noise."""
+    """Caption of a held-out image, and the seed of the noise that it is drawn from."""
 
     row: SnapshotRow
     text: str
@@ -28,10 +28,10 @@ class Prompt:
 
 
 def choose_prompts(held_out: Sequence[SnapshotRow], config: EvaluationConfig) -> tuple[Prompt, ...]:
-    """At most `config.max_prompts` held-out images with their first caption.
+    """Choose at most `config.max_prompts` held-out images, and give each its first caption and a seed.
 
-    Chosen and seeded by a hash of (seed, image digest): a new held-out image leaves the seeds of the others and
-    nearly all of the choice as they were, so a champion's cached images stay useful.
+    Choice and seeds come from a hash of (seed, image digest). A new held-out image changes no other seed and little of
+    the choice, so a champion's cached images stay useful.
 
     Raises:
         EvaluationError: fewer than `config.min_prompts` held-out images.
@@ -46,11 +46,11 @@ def choose_prompts(held_out: Sequence[SnapshotRow], config: EvaluationConfig) ->
 
 
 def neutral_prompts(base: BaseModelRef) -> tuple[str, ...]:
-    """Sixteen subjects, in the words of the base's own captions."""
+    """Return sixteen prompts of subjects that the base knows and no style trains on, worded as the base's captions."""
     prefix = "a noto emoji of" if base.folder == EMBEDDED else "a photograph of a"
     return tuple(f"{prefix} {subject}" for subject in _NEUTRAL_SUBJECTS)
 
 
 def _seed(seed: int, sha256: str) -> int:
-    """A 32-bit seed: any image tool takes it, so a sample can be drawn again anywhere."""
+    """Compute a 32-bit seed, which every image tool accepts, so a sample can be drawn again in any of them."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{sha256}".encode()).digest()[:4], "little")

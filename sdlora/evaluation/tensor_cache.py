@@ -1,4 +1,4 @@
-"""Tensors that are expensive to make, kept as one safetensors file by the digest of what made them."""
+"""Cache of computed tensors: one safetensors file, named by the digest of its inputs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor
 
 
 def load_or_compute(path: Path, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Load `path`, or compute and keep it there. A damaged file is computed again.
+    """Load the tensors from `path`, or compute and store them. A damaged file is replaced.
 
-    Writing is atomic. A full disk loses the cache entry, not the tensors.
+    Writing is atomic. On a full disk the tensors are returned without a cache entry.
     """
     try:
         return load_file(path)

@@ -25,7 +25,7 @@ from sdlora.lora.updates import LayerUpdate
 from sdlora.models.families import family_of
 from sdlora.models.families.base import Family
 
-_MAX_PHRASES = 50  # most frequent phrases of the captions that the file keeps
+_MAX_PHRASES = 50  # the most frequent phrases of the captions are kept in the file
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -43,16 +43,15 @@ def save_adapter(
     `adapter.json`, atomically. Equal adapters give equal bytes: no time, path or machine name is written.
 
     Args:
-        folder: where to; an adapter that is there is replaced.
+        folder: destination; an adapter in it is replaced.
         denoiser: the network with the trained adapter attached.
         config: the adapter's settings.
-        base: what it was trained on.
+        base: the model that it was trained on.
         origin: the adapter's name and the record of its training.
-        text_encoders: by folder, those with an adapter of their own.
+        text_encoders: text encoders with an adapter, by folder name.
 
     Raises:
-        WeightsError: `origin.name` is no file name, the model has no adapter, or a file read back is not what was
-            written.
+        WeightsError: `origin.name` is not a file name, the model has no adapter, or a file read back differs.
         StorageError: the disk is full or not writable.
     """
     name = origin.name
@@ -132,7 +131,7 @@ def _tag_frequency(name: str, captions: Sequence[str]) -> str:
 
 
 def _describe(family: Family, name: str, prediction: str, resolution_px: int) -> dict[str, str]:
-    """Build the metadata that tools show and by which they choose their loader."""
+    """Build the metadata by which tools choose a loader, and which they display."""
     velocity = prediction == "v_prediction"
     return {
         "ss_output_name": name,

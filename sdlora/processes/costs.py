@@ -1,4 +1,4 @@
-"""Measurement of what a training costs: time over all its processes, and the most memory that it took."""
+"""Measurement of the time and peak memory of a training."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from sdlora.records.costs import COSTS_FILE, Costs
 
 @contextmanager
 def measured_costs(folder: Path) -> Iterator[None]:
-    """Add the block's time and memory to `folder/costs.json`; an interrupted run's parts add up.
+    """Add the block's time and memory to `folder/costs.json`; the parts of an interrupted run add up.
 
-    Memory on a CPU is the process's peak, and how far that is above what it held at the beginning; on a GPU what
-    PyTorch had allocated at most. Figures can be compared between processes that did nothing else before: what the
-    libraries keep from one training is not returned for the next. A peak that cannot be measured is 0.
+    On a CPU, memory is the peak of the process, and its excess over the memory at the beginning. On a GPU it is the
+    peak of PyTorch's allocations. Compare figures only between fresh processes: libraries keep memory from one
+    training for the next. A peak that cannot be measured is 0.
 
     Raises:
-        TrainingError: costs of an earlier part cannot be read; the block is not entered.
+        TrainingError: the costs of an earlier part cannot be read; the block is not entered.
         StorageError: the disk is full or not writable.
     """
     earlier = Costs.load(folder)
@@ -52,7 +52,7 @@ def _reset_peak() -> bool:
         torch.cuda.reset_peak_memory_stats()
         return True
     with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # the kernel starts its mark of the highest use again
+        Path("/proc/self/clear_refs").write_text("5")  # resets the kernel's high-water mark, VmHWM
         return True
     return False
 

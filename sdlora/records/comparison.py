@@ -1,4 +1,4 @@
-"""Findings of a comparison of training methods: written once, read by pages, tables and trackers."""
+"""Record of a comparison of training methods: written once, read by pages, tables and trackers."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ COMPARED: dict[str, Metric] = {
         better="higher",
         decimals=2,
         unit="dB",
-        meaning="The base's own pictures of other subjects, half turned to noise and restored with their prompt: what "
-        "is lost against the base's value has been forgotten.",
+        meaning="The base's own pictures of other subjects, half turned to noise and restored with their prompt. A "
+        "lower value than the base's means that the model has forgotten.",
     ),
     "drift": Metric(
         label="Drift",
         better="lower",
-        meaning="How far pictures of other subjects moved from the base's, same prompts and seeds: 1 - cosine of "
+        meaning="Distance of pictures of other subjects from the base's, same prompts and seeds: 1 - cosine of "
         "image features.",
     ),
     "copied_share": METRICS["copied_share"],
@@ -49,8 +49,8 @@ COMPARED: dict[str, Metric] = {
 class ContestantResult(FrozenConfig):
     """Result of one contestant: the costs of its training, and its metrics.
 
-    In the file the costs stand flat between name and metrics, as always: a takedown has to read comparisons of any
-    age, to find the pictures that their grids show.
+    In the file the costs are flat, between name and metrics. The layout must not change: a takedown reads comparisons
+    of any age to find the pictures in their grids.
     """
 
     name: str
@@ -72,18 +72,18 @@ class ContestantResult(FrozenConfig):
 
 
 class Comparison(FrozenConfig):
-    """Results of several training methods on the same data, seeds and budget, and the base that they began with."""
+    """Results of several training methods on the same base, data, seeds and budget, and of the base itself."""
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
 
     inputs_digest: str
     base_digest: str
     snapshot_digest: str
-    budget: str = Field(description="what was held equal, in words")
+    budget: str = Field(description="what all trainings had in common, in words")
     prompts: int
     neutral_prompts: int
     contestants: tuple[ContestantResult, ...] = Field(
-        alias="contenders", description="the base first; the alias is their name in files of any age"
+        alias="contenders", description="the base first; files of any age have the alias as key"
     )
     differences: dict[str, dict[str, Estimate]] = Field(description="contestant minus base, paired, by name and metric")
     against_first: dict[str, dict[str, Estimate]] = Field(
@@ -92,7 +92,7 @@ class Comparison(FrozenConfig):
 
 
 def title(name: str) -> str:
-    """Return the name of a contestant or method as people read it."""
+    """Return the display name of a contestant or method."""
     return TITLES.get(name, name)
 
 
@@ -106,4 +106,4 @@ def load_comparison(folder: Path) -> Comparison:
     try:
         return Comparison.model_validate_json(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise EvaluationError(f"{path} is no finished comparison ({error}). Run the comparison again.") from error
+        raise EvaluationError(f"{path} is not a finished comparison ({error}). Run the comparison again.") from error

@@ -1,4 +1,4 @@
-"""Costs of a training: its steps, time, memory, and what it wrote."""
+"""Costs of a training: its steps, time, memory and files."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ COSTS_FILE = "costs.json"
 
 
 class Costs(FrozenConfig):
-    """Costs of one training; 0 without a measurement, as for the base, which was not trained."""
+    """Costs of one training; 0 without a measurement, as for the untrained base."""
 
     steps: int = 0
     trained_parameters: int = 0
-    seconds: float = Field(0.0, description="training alone, from loading the base to the written file")
-    processor_seconds: float = Field(0.0, description="of all its processors, which other work does not stretch")
-    process_peak_bytes: int = Field(0, description="the most that the training's own process held")
-    training_peak_bytes: int = Field(0, description="of it, above what it held with the libraries loaded")
+    seconds: float = Field(0.0, description="wall time of the training, from loading the base to the written file")
+    processor_seconds: float = Field(
+        0.0, description="processor time over all cores; other work on the machine does not lengthen it"
+    )
+    process_peak_bytes: int = Field(0, description="peak memory of the training's process")
+    training_peak_bytes: int = Field(0, description="peak above the memory of the loaded libraries")
     file_bytes: int = 0
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read `folder/costs.json`, which holds the measured time and memory; without the file all is 0.
+        """Read the measured time and memory from `folder/costs.json`; without the file all values are 0.
 
         Raises:
             TrainingError: the file is damaged, or of another version.
@@ -40,5 +42,5 @@ class Costs(FrozenConfig):
             problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
             raise TrainingError(
                 f"{path} does not hold a training's costs ({problem}). Delete the run's folder to train and measure "
-                "again, or this file alone to go without what was measured so far."
+                "again, or delete only this file to continue without the earlier measurements."
             ) from error

@@ -1,4 +1,4 @@
-"""A comparison as one self-contained HTML page: no script, no outside resource, everything escaped."""
+"""Page of a comparison as one self-contained HTML file: no script, no outside resource, all text escaped."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAGE_FILE = "comparison.html"
 
 
 def write_comparison_page(folder: Path, comparison: Comparison, name: str) -> Path:
-    """Write `folder/comparison.html` beside the comparison and its grid.
+    """Write `folder/comparison.html`; the grid of the comparison is read from the same folder.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -45,7 +45,7 @@ def write_comparison_page(folder: Path, comparison: Comparison, name: str) -> Pa
 
 
 def cost_rows(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
-    """What the training of each contestant cost: label, and one cell each."""
+    """Yield the rows of the costs table: label, and one cell per contestant."""
     costs_by_name = {result.name: result.costs for result in comparison.contestants if result.name != BASE}
     names = [result.name for result in comparison.contestants]
 
@@ -57,13 +57,13 @@ def cost_rows(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
     yield "Processor time", cells(lambda costs: _seconds(costs.processor_seconds))
     yield "Time per step", cells(lambda costs: f"{1000 * costs.seconds / max(1, costs.steps):.0f} ms")
     yield "Peak memory", cells(lambda costs: _bytes(costs.process_peak_bytes))
-    yield "Of it, beyond the libraries", cells(lambda costs: _bytes(costs.training_peak_bytes))
+    yield "Peak memory beyond the libraries", cells(lambda costs: _bytes(costs.training_peak_bytes))
     yield "Trained parameters", cells(lambda costs: f"{costs.trained_parameters:,}")
     yield "File size", cells(lambda costs: _bytes(costs.file_bytes))
 
 
 def quality_rows(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
-    """Every metric: label with the better direction, and one cell each with its 95 % interval."""
+    """Yield the rows of the metrics table: label with the better direction, and one estimate per contestant."""
     for key, metric in COMPARED.items():
         yield (
             f"{metric.label} {metric.arrow}",
@@ -72,7 +72,7 @@ def quality_rows(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
 
 
 def pair_titles(comparison: Comparison) -> list[str]:
-    """Who is compared with whom in `difference_rows`: every method with the base, then the others with the first."""
+    """Return the columns of `difference_rows`: every method against the base, then later methods against the first."""
     reference = next(iter(comparison.differences), "")
     return [
         *(f"{title(name)} against the base" for name in comparison.differences),
@@ -81,7 +81,7 @@ def pair_titles(comparison: Comparison) -> list[str]:
 
 
 def difference_rows(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
-    """Every metric that says something of quality: label, and for each pair what their difference is worth."""
+    """Yield the rows of the differences table, metrics of quality only: label, and one difference per pair."""
     pairs = [*comparison.differences.values(), *comparison.against_first.values()]
     for key, metric in COMPARED.items():
         if key != "seconds_per_image":

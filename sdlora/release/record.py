@@ -88,7 +88,7 @@ class VersionRecord:
 
     @property
     def consequence(self) -> str:
-        """Consequence of the decision for users of the adapter."""
+        """Consequence of the decision, for users of the adapter."""
         if self.decision.promote:
             return "This adapter passed every check and is the one in use now."
         if self.decision.champion_digest:

@@ -20,7 +20,7 @@ ADAPTER_FOLDER, RUNNER_UP_FOLDER, MODEL_FOLDER = "adapter", "runner-up", "model"
 
 
 def write_adapters(run: Run) -> None:
-    """Write the chosen adapter, before it the runner-up if there is one, and `choice.json` with the evidence."""
+    """Write `choice.json` with the evidence, the runner-up if there is one, and the chosen adapter, in this order."""
     job, choice, chooser = run.job, run.chooser.choice(run.done), run.chooser
 
     def write(subfolder: str, step: int) -> None:
@@ -43,7 +43,7 @@ def write_adapters(run: Run) -> None:
         with run.learner.averaged():
             write(ADAPTER_FOLDER, choice.step)
         return
-    # The runner-up first: the adapter's folder is what marks the run as finished.
+    # The adapter last: its folder marks the run as finished.
     for subfolder, result in ((RUNNER_UP_FOLDER, chooser.runner_up), (ADAPTER_FOLDER, chooser.best)):
         if result is not None:
             weights = chooser.weights_of(result)
@@ -73,7 +73,7 @@ def costs_of_run(job: TrainingJob) -> Costs:
 
 
 def _details(run: Run, step: int) -> dict[str, str]:
-    """The training settings under the names that kohya's tools show."""
+    """Return the training settings under the names that kohya's tools display."""
     config = run.job.config
     details = {
         "ss_steps": str(step),

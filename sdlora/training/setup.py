@@ -53,10 +53,10 @@ def prepare_run(job: TrainingJob, store: ImageStore, accelerator: Accelerator, l
     """
     check_settings(job.base, job.lora, job.config, accelerator.num_processes)
     verify(job.base, store.home)
-    # The first process writes, the others read. Encoding, like a step, frees and takes the same memory again and again.
+    # The first process writes, the others read. Encoding, like a step, frees and allocates the same memory repeatedly.
     with accelerator.main_process_first(), freed_memory_kept():
         record = claim(job.folder, run_record(job, accelerator, store.home))
-        # The order of sums depends on them: a continued run keeps those that it was begun with.
+        # The number of threads decides the order of sums: a continued run keeps its number.
         torch.set_num_threads(record["threads"])
         sheet = job.folder / PRIOR_SHEET if accelerator.is_main_process else None
         inputs = encode_inputs(job, store, accelerator.device, listener.on_progress, sheet)
@@ -66,7 +66,7 @@ def prepare_run(job: TrainingJob, store: ImageStore, accelerator: Accelerator, l
 
 
 def run_record(job: TrainingJob, accelerator: Accelerator, home: Path) -> dict[str, Any]:
-    """The record of what a run is started with."""
+    """Return the record of a new run: its digests, settings, precision, threads and processes."""
     return {
         "run_digest": job.digest,
         "base_digest": job.base.digest,
@@ -108,10 +108,10 @@ def encode_inputs(
     if masked_count and config.masked_weight is None:
         _logger.warning(
             "%d images have masks, but without training.masked_weight every part of an image counts. Set it to 0 to "
-            "train only on the parts that the masks show.",
+            "train only on the parts that the masks select.",
             masked_count,
         )
-    if not tokens_only:  # all captions in one call: a large text encoder takes minutes to load
+    if not tokens_only:  # one call for all captions: a large text encoder takes minutes to load
         captions = sorted({""}.union(*(row.captions for row in snapshot.rows)))
         encode_captions(base, captions, store.home, device)
     train = encode(snapshot.train, config.horizontal_flip, masks=config.masked_weight is not None)
@@ -166,7 +166,7 @@ def _build_run(
         micro_batch_size=micro_batch_size,
         validation=validation,
         drawn_validation=drawn_validation_of(base, job.snapshot, store, config),
-        # Only for adapters: a comparison measures the cost of regular fine-tuning and draws afterwards.
+        # Only for adapters: a comparison measures the costs of regular fine-tuning, and samples would add to them.
         samples=samples_of(base, job.snapshot, config, job.folder) if lora is not None else None,
         listener=listener,
     )

@@ -1,6 +1,6 @@
 """Encoded snapshots: latents and caption embeddings, computed once and kept on disk.
 
-The name of a cache folder holds the encoder's digest and the transform; the key of an entry holds the digest of the
+The name of a cache folder holds the encoder's digest and the transform. The key of an entry holds the digest of the
 image or caption. So a changed image, caption, encoder or size never matches an old entry.
 """
 
@@ -56,7 +56,7 @@ class EncodedRows:
         resolutions: the tensors of the images, once per resolution.
         embeddings: by caption, the denoiser's inputs by name; the empty caption is always included. If the text
             encoders are trained: token ids by encoder folder.
-        skipped: by digest, the reason why an image cannot be used.
+        skipped: by image digest, the reason why the image cannot be used.
     """
 
     rows: tuple[SnapshotRow, ...]
@@ -65,7 +65,7 @@ class EncodedRows:
     skipped: Mapping[str, str] = field(default_factory=dict)
 
     def conditioning(self, row: SnapshotRow, resolution: int, caption: str) -> dict[str, Tensor]:
-        """Return the denoiser's further inputs for one image by the names of its `forward`, without batch dimension."""
+        """Return one image's further inputs by parameter of the denoiser's `forward`, without batch dimension."""
         return self.embeddings[caption] | self.resolutions[resolution].image_conditioning.get(row.sha256, {})
 
     def shapes(self) -> list[list[tuple[int, ...]]]:
@@ -145,10 +145,10 @@ def encode_rows(
     """Look up or compute all tensors of `rows`; the encoders are loaded only if something is missing.
 
     Args:
-        base: whose encoders.
+        base: the model whose encoders are used.
         rows: the images and captions.
         store: holds the images' bytes; its `home` holds the caches.
-        encoding: how they become tensors.
+        encoding: resolutions and options.
         device: where the encoders run.
         on_progress: called with "encode images".
 

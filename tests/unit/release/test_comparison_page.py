@@ -59,7 +59,7 @@ def test_costs_are_those_of_the_trained_ones_and_say_what_was_not_measured():
     assert rows["Training time"] == ["–", "2.0 s", "4.0 s"]
     assert rows["Processor time"] == ["–", "4.0 s", "8.0 s"]
     assert rows["Peak memory"] == ["–", "900.0 MB", "900.0 MB"]
-    assert rows["Of it, beyond the libraries"] == ["–", "not measured", "not measured"]
+    assert rows["Peak memory beyond the libraries"] == ["–", "not measured", "not measured"]
 
 
 def test_the_page_shows_all_tables_and_escapes_what_others_wrote(tmp_path):
