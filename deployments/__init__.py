@@ -1,1 +1,1 @@
-"""The command line, the local servers, the Prefect deployments and their configurations."""
+"""Command line, local servers, Prefect deployments and their configurations."""

@@ -33,7 +33,7 @@ class Credentials:
 
     @property
     def login(self) -> str:
-        """The text that Prefect's login page takes and that its clients send."""
+        """Text that Prefect's login page takes and that its clients send."""
         return f"{self.user}:{self.password}"
 
     def instructions(self) -> str:

@@ -25,7 +25,7 @@ FREE_GIB = 2.0
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one probe."""
+    """Result of one probe."""
 
     level: Literal["good", "note", "problem"]
     subject: str

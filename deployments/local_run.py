@@ -57,7 +57,7 @@ def prepare_environment(home: Path) -> None:
 
 
 class PrefectServer:
-    """A Prefect server, and its process if this process started it."""
+    """Prefect server, and its process if this process started it."""
 
     def __init__(self, api_url: str, process: Service | None = None) -> None:
         self.api_url, self.process = api_url, process

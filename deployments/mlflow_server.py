@@ -20,7 +20,7 @@ authorization_function = deployments.mlflow_access:only_the_owner
 
 @dataclass(frozen=True)
 class MlflowServer:
-    """The MLflow server of one state folder."""
+    """MLflow server of one state folder."""
 
     home: Path
     port: int

@@ -52,7 +52,7 @@ def load_deployments(file: Path, project: Path, parameters: Mapping[str, Mapping
 
 
 class Deployment:
-    """One entry of `prefect.yaml`.
+    """Entry of `prefect.yaml`.
 
     Raises:
         ConfigError: the entry has a key that is not passed on.
@@ -113,7 +113,7 @@ def _schedule(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _PullSteps:
-    """A deployment's storage in Prefect's terms: the pull steps by which a worker finds the code."""
+    """Storage of a deployment in Prefect's terms: the pull steps by which a worker finds the code."""
 
     def __init__(self, destination: Path, steps: list[dict[str, Any]]) -> None:
         self.destination, self.pull_interval, self._steps = destination, None, steps

@@ -1,4 +1,4 @@
-"""The lock of `sdlora up` on a state folder, and the record of its servers' addresses.
+"""Lock of `sdlora up` on a state folder, and the record of its servers' addresses.
 
 A record without a lock is not enough: the file outlives a killed command, and its ports may then belong to another
 folder or user. So the command holds a lock, which the kernel frees when the process ends. The record names the servers'

@@ -28,11 +28,11 @@ _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class ServiceError(SdloraError):
-    """A local server did not start, or has died."""
+    """Failure of a local server to start or to keep running."""
 
 
 class Service:
-    """One server in a process group of its own, with its output in a log file."""
+    """Server in a process group of its own, with its output in a log file."""
 
     def __init__(
         self, name: str, command: list[str], environment: Mapping[str, str], log: Path, folder: Path | None = None

@@ -23,7 +23,7 @@ _PAGE_FOLDERS = ("pages", "runs", "comparisons", "mlflow/artifacts", "cache/adap
 
 @dataclass(frozen=True)
 class ClearedCopies:
-    """The number of changed cache files, and the pages and pictures that no longer show the image."""
+    """Number of changed cache files, and the pages and pictures that no longer show the image."""
 
     cache_files: int
     pages: tuple[Path, ...]

@@ -1,4 +1,4 @@
-"""The local stack: Prefect server, MLflow server, worker and deployments, until Ctrl-C."""
+"""Local stack: Prefect server, MLflow server, worker and deployments, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class StopRequested(Exception):
 
 @dataclass
 class LocalStack:
-    """The servers of one state folder, in the order of their start."""
+    """Servers of one state folder, in the order of their start."""
 
     home: Path
     config: PipelineConfig

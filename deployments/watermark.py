@@ -1,4 +1,4 @@
-"""The watermark of the last finished run: sizes and times of the files that a run reads.
+"""Watermark of the last finished run: sizes and times of the files that a run reads.
 
 An unchanged watermark spares the terminal the start of Prefect, MLflow and PyTorch. Anything uncertain counts as
 changed; the flow then compares content digests to decide whether there is something to train.

@@ -1,4 +1,4 @@
-"""The flow `collect`: new images and their verdicts, without training."""
+"""Flow `collect`: new images and their verdicts, without training."""
 
 from __future__ import annotations
 

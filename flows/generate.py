@@ -1,4 +1,4 @@
-"""The flow `generate`: images drawn with any version."""
+"""Flow `generate`: images drawn with any version."""
 
 from __future__ import annotations
 

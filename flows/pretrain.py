@@ -1,4 +1,4 @@
-"""The flow `pretrain`: a base model from captioned images."""
+"""Flow `pretrain`: a base model from captioned images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The flow `retrain`, which is the loop: from new images to a published adapter."""
+"""Flow `retrain`, the loop from new images to a published adapter."""
 
 from __future__ import annotations
 

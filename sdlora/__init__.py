@@ -46,7 +46,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The public name, its module imported now.
+    """Import a public name's module and return the name.
 
     Raises:
         AttributeError: sdlora has no such name.

@@ -1,4 +1,4 @@
-"""The data page of a run, in the state folder and, with the training's record, in MLflow.
+"""Data page of a run, in the state folder and, with the training's record, in MLflow.
 
 A page of Prefect cannot link a file, and no record exists before the training, so the run's log names the path.
 """

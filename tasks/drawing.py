@@ -20,7 +20,7 @@ _NO_ADAPTERS = "There are no adapters in {home} yet. Train one (sdlora demo), or
 
 @dataclass(frozen=True)
 class Model:
-    """A base model, with an adapter or without."""
+    """Base model with or without an adapter."""
 
     label: str
     base: BaseModelRef
@@ -29,7 +29,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Drawing:
-    """The prompt, seeds and sampler settings of a drawing."""
+    """Prompt, seeds and sampler settings of a drawing."""
 
     prompt: str
     seed: int = 0

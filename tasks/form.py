@@ -19,7 +19,7 @@ from sdlora.pretraining.config import PretrainPlan
 
 @dataclass(frozen=True)
 class Form(Generic[ConfigFile]):
-    """The mapping between a configuration file and the parameters of a flow.
+    """Mapping between a configuration file and the parameters of a flow.
 
     Attributes:
         model: the model of the file.

@@ -1,4 +1,4 @@
-"""The default state folder of a run: the worker's, or the terminal's."""
+"""Default state folder of a run: the worker's, or the terminal's."""
 
 from __future__ import annotations
 

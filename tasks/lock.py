@@ -1,4 +1,4 @@
-"""The training lock: one training at a time in a state folder, from a worker, a terminal or a notebook."""
+"""Training lock: one training at a time in a state folder, from a worker, a terminal or a notebook."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def images_page(collected: Sequence[CollectReport], cleaned: CleanReport) -> str
 
 @dataclass(frozen=True)
 class Link:
-    """A link to a server's page, or a file's path if no server shows it."""
+    """Link to a server's page, or a file's path if no server shows it."""
 
     label: str
     address: str | None

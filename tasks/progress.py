@@ -56,7 +56,7 @@ def report_metrics(step: int, values: Mapping[str, float]) -> None:
 
 
 class TrainingListener(Listener):
-    """A listener that passes a training's reports to MLflow, the run's page and log, and this process's listener."""
+    """Listener that passes a training's reports to MLflow, the run's page and log, and this process's listener."""
 
     def __init__(self, record: TrackedRun, steps: int) -> None:
         self.record, self.log, self._progress = record, TrainingLog(steps), task_progress()
@@ -71,7 +71,7 @@ class TrainingListener(Listener):
 
 
 class _ProgressPage:
-    """One progress artifact, updated every 3 s; an unreachable server does not stop the work."""
+    """Progress artifact, updated every 3 s; an unreachable server does not stop the work."""
 
     def __init__(self) -> None:
         self.artifact: UUID | None = None

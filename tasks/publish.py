@@ -54,7 +54,7 @@ def publish(
 ) -> Release:
     """Write the release folder, register the version, and make it the champion if the gate promotes it.
 
-    The flow passes the result of each stage, hence eight parameters.
+    There are eight parameters because the flow passes the result of each stage.
 
     Every step can be repeated. The same adapter gives the same version, and the same decision gives the same row of
     the champion history. A run that was killed while it published is finished by the next run.

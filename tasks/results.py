@@ -8,7 +8,7 @@ from sdlora.core.config_base import FrozenConfig
 
 
 class RunRef(FrozenConfig):
-    """A run of the loop, and the folder of its results: checkpoints, adapter, evaluation, release."""
+    """Run of the loop, and the folder of its results: checkpoints, adapter, evaluation, release."""
 
     digest: str
     folder: Path
@@ -23,12 +23,12 @@ class RunRef(FrozenConfig):
 
     @property
     def samples(self) -> Path:
-        """The contact sheet of images drawn during training, which may be missing."""
+        """Contact sheet of the images drawn during training; the file may be missing."""
         return self.folder / "samples" / "contact-sheet.png"
 
 
 class Release(FrozenConfig):
-    """The outcome of a run of the loop. `new` is false if the version existed before."""
+    """Outcome of a run of the loop. `new` is false if the version existed before."""
 
     name: str
     version: int

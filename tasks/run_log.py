@@ -1,4 +1,4 @@
-"""The log on the page of a running flow, and the rate of training's lines in it."""
+"""Log on the page of a running flow, and the rate of training's lines in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scores of a duel as text, equal in the log, on the run's page and on the version's page."""
+"""Scores of a duel as text, equal in the log, on the run's page and on the version's page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The resolved settings of a run, which all stages read."""
+"""Resolved settings of a run, which all stages read."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def resolve_settings(config: PipelineConfig, base: BaseModelRef, home: Path) -> 
 
 
 def check_trainable(base: BaseModelRef, settings: Sequence[tuple[ResolvedLora | None, ResolvedTraining]]) -> None:
-    """Check several methods before the first starts, so that none is refused after the others are done."""
+    """Check several methods before the first one trains, so that no method is refused after hours of training."""
     from sdlora.training.suitability import check_settings
 
     for lora, training in settings:

@@ -1,4 +1,4 @@
-"""The command line `sdlora`. Each command imports the heavy libraries that it needs."""
+"""Command line `sdlora`. Each command imports the heavy libraries that it needs."""
 
 from __future__ import annotations
 

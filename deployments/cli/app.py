@@ -1,4 +1,4 @@
-"""The command `sdlora` with all its subcommands."""
+"""Command `sdlora` with all its subcommands."""
 
 from __future__ import annotations
 

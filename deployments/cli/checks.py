@@ -1,4 +1,4 @@
-"""The command `checks`: the rules that an image has to pass."""
+"""Command `checks`: the rules that an image has to pass."""
 
 from __future__ import annotations
 

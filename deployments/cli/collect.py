@@ -1,4 +1,4 @@
-"""The command `collect`: images into the image database."""
+"""Command `collect`: images into the image database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command `compare`: LoRA, its variants and regular fine-tuning on the same images, seeds and budget."""
+"""Command `compare`: LoRA, its variants and regular fine-tuning on the same images, seeds and budget."""
 
 from __future__ import annotations
 

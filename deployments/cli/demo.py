@@ -1,4 +1,4 @@
-"""The command `demo`: the whole loop with the bundled images."""
+"""Command `demo`: the whole loop with the bundled images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command `doctor`: problems of the installation and the state folder, with their remedies."""
+"""Command `doctor`: problems of the installation and the state folder, with their remedies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command `export`: adapters as files for other tools."""
+"""Command `export`: adapters as files for other tools."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command `generate`: images drawn with an adapter or its base model."""
+"""Command `generate`: images drawn with an adapter or its base model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command `images`: list images, show one, and overrule the checks."""
+"""Command `images`: list images, show one, and overrule the checks."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def page(
     config: ConfigOption = DEMO_CONFIG,
     out: Annotated[Path | None, typer.Option(dir_okay=False, help="Default: pages/data.html in --home.")] = None,
 ) -> None:
-    """Write the data page: what was left out and why, near duplicates side by side, what is new."""
+    """Write the data page: rejected images with reasons, near duplicates side by side, and changes."""
     from deployments.cli.stores import existing_store
     from sdlora.config import load_config
     from sdlora.release.data_page import write_data_page

@@ -1,4 +1,4 @@
-"""The command `inspect`: facts about an adapter's file."""
+"""Command `inspect`: facts about an adapter's file."""
 
 from __future__ import annotations
 

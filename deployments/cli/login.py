@@ -1,4 +1,4 @@
-"""The command `login`: user and password for the pages of Prefect and MLflow."""
+"""Command `login`: user and password for the pages of Prefect and MLflow."""
 
 from __future__ import annotations
 

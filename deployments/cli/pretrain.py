@@ -1,4 +1,4 @@
-"""The command `pretrain`: a base model from nothing but the collected images."""
+"""Command `pretrain`: a base model from nothing but the collected images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command `run`: one pass of the loop."""
+"""Command `run`: one pass of the loop."""
 
 from __future__ import annotations
 

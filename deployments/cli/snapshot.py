@@ -1,4 +1,4 @@
-"""The command `snapshot`: the image lists that versions were trained on, and their differences."""
+"""Command `snapshot`: the image lists that versions were trained on, and their differences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The image database of a state folder, opened for a command."""
+"""Image database of a state folder, opened for a command."""
 
 from __future__ import annotations
 

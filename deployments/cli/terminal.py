@@ -31,7 +31,7 @@ PLAIN_INTERVAL_SECONDS = 20.0
 
 
 class Stages(Listener):
-    """A listener that shows the library's progress as bars; without a terminal, as a line every 20 s.
+    """Listener that shows the library's progress as bars; without a terminal, as a line every 20 s.
 
     Warnings of the library (skipped images, a damaged checkpoint) are shown, too; other log lines stay in the log file.
     """
@@ -116,7 +116,7 @@ class Stages(Listener):
 
 
 class _Warnings(logging.Handler):
-    """A log handler that prints the library's warnings between the bars."""
+    """Log handler that prints the library's warnings between the bars."""
 
     def __init__(self, stages: Stages) -> None:
         super().__init__(logging.WARNING)
@@ -127,7 +127,7 @@ class _Warnings(logging.Handler):
 
 
 class _TimeColumn(ProgressColumn):
-    """The time left while a stage runs, then the time that the stage took."""
+    """Remaining time while a stage runs, then the time that the stage took."""
 
     def render(self, task: Task) -> Text:
         if task.finished:

@@ -1,4 +1,4 @@
-"""The command `up`: Prefect, MLflow and a worker on this machine."""
+"""Command `up`: Prefect, MLflow and a worker on this machine."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from sdlora.data.split import LEAK
 
 @dataclass(frozen=True)
 class ListedCheck:
-    """One check of the list. `settings` holds the current values of the DataConfig fields that decide."""
+    """Check of the list. `settings` holds the current values of the DataConfig fields that decide."""
 
     name: str
     version: int

@@ -47,7 +47,7 @@ _IMAGES_PER_WINDOW = 20_000  # only their digests and states are in memory
 
 @dataclass(frozen=True)
 class Rejection:
-    """One rejected image: the name of the check and the reason in words."""
+    """Rejected image: the name of the check and the reason in words."""
 
     sha256: str
     check: str

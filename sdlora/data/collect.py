@@ -43,7 +43,7 @@ class CollectReport:
         files: number of image files in the source.
         new: number of images added to the database; `new_files` holds the first paths.
         known: number of files whose bytes the database had already.
-        copies: number of those that occurred under more than one path in this pass.
+        copies: number of known files that repeat another file of this pass.
         recaptioned: number of known images with another caption, licence, source or mask than before.
         skipped: the first files that could not be read; `skipped_count` counts all.
         unmatched: the first files that the metadata names but the source lacks; `unmatched_count` counts all.
@@ -111,7 +111,7 @@ class _Outcome:
 
 @dataclass
 class _Intake:
-    """One pass over one source."""
+    """Pass over one source."""
 
     store: ImageStore
     source: Source

@@ -34,7 +34,7 @@ _CANDIDATES = or_(ImageTable.verdict == "accepted", ImageTable.rejected_by == LE
 
 @dataclass(frozen=True)
 class SnapshotRow:
-    """One image of a snapshot. `captions` is never empty: an image without captions has one empty caption.
+    """Image of a snapshot. `captions` is never empty: an image without captions has one empty caption.
 
     Attributes:
         background: colour behind transparent parts; empty for white and for opaque images.

@@ -77,7 +77,7 @@ class Contest:
 
     @cached_property
     def prompts(self) -> tuple[Prompt, ...]:
-        """The N prompts, one per chosen held-out image.
+        """N prompts, one per chosen held-out image.
 
         Raises:
             EvaluationError: too few held-out images.

@@ -81,8 +81,8 @@ def gather_facts(store: ImageStore, config: DataConfig, snapshot_digest: str | N
     Args:
         store: the image database.
         config: settings of the data stage.
-        snapshot_digest: a new snapshot, compared with its parent. Without one, the changes are those that the next
-            snapshot would make to the newest one.
+        snapshot_digest: a new snapshot, compared with its parent. If None, the changes are
+            the differences of the next snapshot from the newest one.
 
     Raises:
         DataError: there is no such snapshot, or it is damaged.

@@ -80,7 +80,7 @@ class HistoryEntry:
 
 @dataclass(frozen=True)
 class ChampionHistory:
-    """All entries of one style, oldest first; empty before the first decision."""
+    """Entries of one style, oldest first; empty before the first decision."""
 
     style: str
     entries: Sequence[HistoryEntry] = field(default=())
@@ -102,7 +102,7 @@ class ChampionHistory:
         return [entry for entry in self.entries if entry.changes_champion]
 
     def version(self, number: int) -> ScoredVersion | None:
-        """Return the newest record of a version; None if the history has no entry of it."""
+        """Return the newest record of a version; None without an entry of this version."""
         return next((entry.version for entry in reversed(self.entries) if entry.version.number == number), None)
 
     def opponent(self, run_digest: str) -> ScoredVersion | None:

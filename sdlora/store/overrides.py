@@ -23,7 +23,7 @@ OverrideVerdict = Literal["accepted", "rejected", "purged"]
 
 @dataclass(frozen=True)
 class Override:
-    """A person's decision on one image; the newest override that is not withdrawn counts."""
+    """Decision of a person on one image; the newest override that is not withdrawn counts."""
 
     verdict: OverrideVerdict
     why: str

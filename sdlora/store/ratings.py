@@ -18,7 +18,7 @@ MIN_STARS, MAX_STARS = 1, 5
 
 @dataclass(frozen=True)
 class Rating:
-    """A person's rating of an image; the newest rating that is not withdrawn counts. `why` may be empty."""
+    """Rating of an image by a person; the newest rating that is not withdrawn counts. `why` may be empty."""
 
     stars: int
     rater: str

@@ -191,7 +191,7 @@ class CheckTable(Base):
 
 
 class OverrideTable(Base):
-    """A person's decision on an image. The row without `withdrawn_at` counts; the other rows are its history."""
+    """Decision of a person on an image. The row without `withdrawn_at` counts; the other rows are its history."""
 
     __tablename__ = "overrides"
 
@@ -298,7 +298,7 @@ class GenerationTable(Base):
 
 
 class RatingTable(Base):
-    """A person's rating of a generated or collected image. Per person, the row without `withdrawn_at` counts."""
+    """Rating of a generated or collected image by a person. Per person, the row without `withdrawn_at` counts."""
 
     __tablename__ = "ratings"
 

@@ -96,7 +96,7 @@ class Run:
                 self._finish_step()
                 if self._any_process(self._signals.received is not None):
                     self._save()
-                    # A process that leaves earlier makes the launcher stop the others.
+                    # A process that leaves earlier makes the launcher stop the other processes.
                     self.accelerator.wait_for_everyone()
                     self._signals.deliver()
                 if self.done == self.config.steps or self._stopped:

@@ -49,14 +49,14 @@ def resolve_method(
 ) -> MethodSettings:
     """Fill the empty settings of one method; all methods share the settings that apply to them.
 
-    A comparison trains in one process: several would take memory and time for the sake of time.
+    A comparison trains in one process: several save time but take more memory and processor time.
 
     Args:
         method: its adapter's kind takes precedence over the one that `lora` names.
         lora: the adapter's settings; "full" has none.
         training: how long and how fast.
         base: the model to adapt.
-        home: the state folder, which remembers what was measured.
+        home: the state folder, which remembers measurements.
         full_learning_rate: of "full"; None for a tenth of an adapter's.
 
     Raises:

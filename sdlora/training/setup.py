@@ -53,7 +53,7 @@ def prepare_run(job: TrainingJob, store: ImageStore, accelerator: Accelerator, l
     """
     check_settings(job.base, job.lora, job.config, accelerator.num_processes)
     verify(job.base, store.home)
-    # The first process writes, the others read. Encoding, like a step, frees and allocates the same memory repeatedly.
+    # The first process writes, the other processes read. Encoding frees and allocates the same memory repeatedly.
     with accelerator.main_process_first(), freed_memory_kept():
         record = claim(job.folder, run_record(job, accelerator, store.home))
         # The number of threads decides the order of sums: a continued run keeps its number.

@@ -68,7 +68,7 @@ def _judge_garbled(captions: Sequence[str]) -> tuple[float, str | None]:
 
 
 def garbling(text: str) -> str | None:
-    """Describe what is wrong with the characters of a text; None if nothing is."""
+    """Describe the defect in the characters of a text; None without a defect."""
     if "\N{REPLACEMENT CHARACTER}" in text:
         return "it has characters that could not be decoded"
     if any(unicodedata.category(character) in ("Cc", "Cs") and character not in "\t\n\r" for character in text):

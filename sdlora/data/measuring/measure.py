@@ -62,7 +62,7 @@ def measure_many(
 
 
 def score_decoded(shas: Sequence[str], decoded_images: Sequence[Decoded], background: str) -> list[ImageScores]:
-    """Score decoded images by all checks, also those that could not be decoded."""
+    """Score images by all checks, decodable or not."""
     readable = [index for index, image in enumerate(decoded_images) if image.rgb is not None]
     scores_by_index = {
         index: _score(shas[index], image, background) for index, image in enumerate(decoded_images) if image.rgb is None

@@ -29,7 +29,7 @@ _UNPACK_REMEDIES = {
 
 
 class Archive(Protocol):
-    """One archive, listed when it was opened. Unless it is `seekable`, reading is fast only in the order of members."""
+    """Archive, listed when it was opened. Unless it is `seekable`, reading is fast only in the order of members."""
 
     listing: Listing
     seekable: bool
@@ -41,7 +41,7 @@ class Archive(Protocol):
 def open_archives(uri: str, context: SourceContext) -> Source | None:
     """Open one archive, or all archives that match a pattern; None if the address lacks an archive's suffix.
 
-    A single unsafe member is refused with its reason, and the others are collected. Unsafe are paths that lead out of
+    An unsafe member is refused with its reason, and the other members are collected. Unsafe are paths that lead out of
     the archive, links, devices, names with control characters, and members that are too large or unpack to too much.
 
     Raises:

@@ -32,7 +32,7 @@ class UnreadableItemError(Exception):
 
 @dataclass(frozen=True)
 class Content:
-    """The bytes of an item.
+    """Bytes of an item.
 
     Attributes:
         stamp: recorded to recognise the unchanged item in the next pass, if only reading the item gives a stamp.
@@ -64,7 +64,7 @@ class SidecarInfo:
 
 @dataclass(frozen=True)
 class MaskFile:
-    """The mask of an image: a picture that marks the parts to learn from.
+    """Mask of an image: a picture that marks the parts to learn from.
 
     Attributes:
         path: path within the source.
@@ -84,7 +84,7 @@ def already_read(sidecar: SidecarInfo) -> Callable[[], SidecarInfo]:
 
 @dataclass(frozen=True)
 class Item:
-    """One image of a source.
+    """Image of a source.
 
     Attributes:
         path: path within the source, with `/`. It is the same for the same image in every pass.
@@ -117,7 +117,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Source:
-    """A collection of images.
+    """Collection of images.
 
     Attributes:
         key: digest of the full address. The address itself is not recorded: the store must not name paths of one

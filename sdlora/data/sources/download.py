@@ -145,7 +145,7 @@ class Downloader:
 
 
 def checked_url(url: str, base: httpx.URL | None = None) -> httpx.URL:
-    """Check a URL and return it as it is sent, in ASCII and without its fragment.
+    """Check a URL and return the form that is sent, in ASCII and without its fragment.
 
     Args:
         base: URL to which the URL of a redirect is relative.

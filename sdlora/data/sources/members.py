@@ -18,7 +18,7 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 
 @dataclass(frozen=True)
 class Member:
-    """One member as its archive lists it.
+    """Member of an archive, as listed.
 
     Attributes:
         location: the archive's means to find the bytes of the member.

@@ -11,7 +11,7 @@ SharedNames = Mapping[str, Sequence[str]]
 
 
 def survey_urls(urls: Callable[[], Iterator[str]]) -> tuple[int, SharedNames]:
-    """Count the URLs of a list and find those that share a name. Only a list with secrets is read more than once."""
+    """Count the URLs of a list and find the URLs that share a name. Only a list with secrets is read more than once."""
     count, has_secrets = 0, False
     for url in urls():
         count += 1

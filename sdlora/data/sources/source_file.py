@@ -28,7 +28,7 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file of a source.
+    """File of a source.
 
     Attributes:
         address: full address, independent of the spelling in the settings.

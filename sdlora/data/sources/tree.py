@@ -33,7 +33,7 @@ MASK_SUFFIXES = ("-masklabel.png", ".mask.png")
 
 @dataclass(frozen=True)
 class Entry:
-    """One file of a tree.
+    """File of a tree.
 
     Attributes:
         path: relative to the root, with `/`.

@@ -80,7 +80,7 @@ class Layout:
 
     @property
     def folders(self) -> tuple[str, ...]:
-        """All folders of a base model of this family."""
+        """Folders of a base model of this family."""
         text = [name for folders in self.text for name in (folders.encoder, folders.tokenizer)]
         return ("scheduler", "vae", self.denoiser, *text)
 

@@ -173,7 +173,7 @@ def _batch(images: Sequence[_DrawnImage], config: ResolvedTraining, group_count:
 
 
 def stack_conditioning(conditionings: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Stack the conditioning of several images into that of one batch."""
+    """Stack the conditioning of several images into one batch."""
     return {name: torch.stack([conditioning[name] for conditioning in conditionings]) for name in conditionings[0]}
 
 

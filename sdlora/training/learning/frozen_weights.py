@@ -105,7 +105,7 @@ def _frozen_name(number: int) -> str:
 
 
 def _stack_frozen(group: Sequence[Any]) -> Tensor:
-    """Stack frozen weights to (N, out, in); the layers' own become views of it, so no weight is held twice."""
+    """Stack frozen weights to (N, out, in); the layers' weights become views of the stack, without copies."""
     stacked = torch.stack([layer.base_layer.weight.detach().flatten(1) for layer in group])
     for layer, weight in zip(group, stacked, strict=True):
         layer.base_layer.weight.data = weight.view(layer.base_layer.weight.shape)

@@ -14,8 +14,8 @@ _ELEMENTS_PER_MESSAGE = 8 * 2**20  # 32 MiB of fp32: few messages, and little me
 def sum_over_processes(accelerator: Accelerator, tensors: Sequence[Tensor]) -> None:
     """Replace every gradient by its sum over all processes, in a few large messages.
 
-    DistributedDataParallel does not fit: processes may run the network a different number of times in a step (shapes,
-    memory), and one process should pay for the bare network only.
+    DistributedDataParallel does not fit. It needs the same number of network calls per step in every process, but here
+    the number depends on image shapes and memory. A single process should not pay for the wrapper.
     """
     if accelerator.num_processes == 1:
         return

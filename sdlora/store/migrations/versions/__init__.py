@@ -1,1 +1,1 @@
-"""One file per change of the schema, oldest first."""
+"""Changes of the schema, one file each, oldest first."""
