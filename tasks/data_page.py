@@ -31,7 +31,7 @@ def publish_data_page(store: ImageStore, config: DataConfig, home: Path, snapsho
         run_log().warning("The data page could not be written.", exc_info=True)
         return
     if written.trouble:
-        run_log().warning("The data page does not show what is new: %s", log_text(written.trouble, 1000))
+        run_log().warning("The data page does not show the changes: %s", log_text(written.trouble, 1000))
     run_log().info("Data page (left-out images with reasons, new images): %s", path)
 
 

@@ -35,7 +35,9 @@ def images_page(collected: Sequence[CollectReport], cleaned: CleanReport) -> str
     rejected = [[rejection.sha256[:12], rejection.check, rejection.reason] for rejection in cleaned.rejected]
     parts = [
         "## Images",
-        table(["source", "images", "new", "not read"], sources) if sources else "No source: the database as it is.",
+        table(["source", "images", "new", "not read"], sources)
+        if sources
+        else "No source: only images that the database holds already.",
         table(["all images by verdict", "count"], verdicts),
     ]
     if rejected:

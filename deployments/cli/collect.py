@@ -91,4 +91,4 @@ def _write_page(store: ImageStore, settings: DataConfig, page: Path) -> str | No
         written = write_data_page(store, settings, page, title="Images")
     except SdloraError as error:
         return f"All images are collected, but the data page was not written. {error}"
-    return f"The data page does not show what is new. {written.trouble}" if written.trouble else None
+    return f"The data page does not show the changes. {written.trouble}" if written.trouble else None

@@ -219,7 +219,7 @@ def page(
         written = write_data_page(store, settings, out or home / DATA_PAGE, title="Images")
     if written.trouble:
         console.print(
-            Text(f"The data page does not show what is new. {written.trouble}", style="yellow"), soft_wrap=True
+            Text(f"The data page does not show the changes. {written.trouble}", style="yellow"), soft_wrap=True
         )
     console.print(f"Open it in a browser: {written.path}", soft_wrap=True)
 

@@ -182,7 +182,7 @@ def _print_remaining_work(details: ImageDetails, elsewhere: Sequence[str]) -> No
         for line in elsewhere:
             console.print(f"    - {line}", markup=False, soft_wrap=True)
     console.print(
-        "  Remove by hand what was given away: copies of reports, data pages and releases, backups of this folder"
+        "  Remove by hand all copies in other places: reports, data pages and releases, backups of this folder"
         + (
             ", and the weights of the versions that learnt from it. [bold]sdlora run[/] trains the next one without it."
             if details.trained_versions

@@ -66,7 +66,7 @@ class DataConfig(FrozenConfig):
         0.16, ge=0, le=1, description="entropy below which it is one plain colour, 0 to 1; cleanvision has 0.3"
     )
     # Checks on records. Defaults are lenient, because styles are learnt without captions too.
-    require_captions: bool = Field(False, description="reject images that nothing is said of")
+    require_captions: bool = Field(False, description="reject images without a caption")
     min_caption_chars: int = Field(0, ge=0, description="characters the longest caption of an image needs; 0: any")
     allow_garbled_captions: bool = Field(False, description="keep captions that were read with the wrong encoding")
     max_images_per_caption: int = Field(

@@ -48,12 +48,12 @@ class LoraConfig(FrozenConfig):
     )
     target_modules: tuple[str, ...] = Field(
         (),
-        description="ends of the layers' names; empty: those that `targets` means in the base's family",
+        description="ends of the layers' names; empty: the layers of `targets` in the base's family",
     )
     text_encoder_rank: int | None = Field(
         None,
         ge=1,
-        description="rank of a LoRA of the text encoders' attention, beside the denoiser's; null: they stay the base's",
+        description="rank of an additional LoRA of the text encoders' attention; null: they stay unchanged",
     )
 
     @model_validator(mode="after")

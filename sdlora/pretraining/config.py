@@ -26,7 +26,7 @@ class AutoencoderConfig(StageConfig):
     learning_rate: float = Field(1e-3, gt=0)
     block_out_channels: tuple[int, ...] = (32, 64, 128)
     latent_channels: int = Field(4, ge=1)
-    perceptual_weight: float = Field(0.08, ge=0, description="weight of the feature distance beside L1")
+    perceptual_weight: float = Field(0.08, ge=0, description="weight of the feature distance; L1 has weight 1")
     kl_weight: float = Field(2e-4, ge=0)
 
 

@@ -22,7 +22,7 @@ class Decision(FrozenConfig):
     """Decision on the duel with `duel_digest`; void for any other duel."""
 
     promote: bool
-    reasons: tuple[str, ...] = Field(description="why: every check if promoted, else those that failed")
+    reasons: tuple[str, ...] = Field(description="reasons of all checks if promoted, else of the failed checks")
     checks: tuple[GateCheck, ...]
     duel_digest: str
     candidate_digest: str

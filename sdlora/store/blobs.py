@@ -157,10 +157,8 @@ def _file_size(path: str) -> int | None:
 
 _PARTIAL = ".partial"
 _COLLECT_AGAIN = "Collect its source again, or restore the folder from a backup."
-_FREE_SPACE = (
-    "Free space there, make it writable, or point SDLORA_HOME at another disk; what was recorded before is intact."
-)
+_FREE_SPACE = "Free space there, make it writable, or point SDLORA_HOME at another disk; earlier records are intact."
 _CHECK_SETTINGS = (
     "Correct SDLORA_BLOBS_URL and the variables of its client, such as AWS_ENDPOINT_URL and AWS_ACCESS_KEY_ID, and run "
-    "again; what was recorded before is intact."
+    "again; earlier records are intact."
 )

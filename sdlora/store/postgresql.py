@@ -19,7 +19,7 @@ class Postgresql:
     # READ COMMITTED, with the lock taken by the first statement: later statements see everything that earlier writers
     # committed. A stricter level would take its snapshot before the lock is granted.
     WRITER = {"isolation_level": "READ COMMITTED"}  # noqa: RUF012  # only ever unpacked
-    FREE_SPACE = "Give the server more space; what was recorded before is intact."
+    FREE_SPACE = "Give the server more space; earlier records are intact."
 
     @staticmethod
     def create(url: URL) -> Engine:
@@ -54,7 +54,7 @@ class Postgresql:
         if isinstance(error, OperationalError):
             if "disk" in message or "space" in message:
                 return cls.FREE_SPACE
-            return "Start the server, or correct SDLORA_DATABASE_URL; what was recorded before is intact."
+            return "Start the server, or correct SDLORA_DATABASE_URL; earlier records are intact."
         return None
 
 

@@ -18,9 +18,7 @@ class Sqlite:
     READER = {"begin": "DEFERRED"}  # noqa: RUF012  # only ever unpacked
     # A writer takes the lock at the start, because upgrading a read lock fails if two processes try it.
     WRITER = {"begin": "IMMEDIATE"}  # noqa: RUF012  # only ever unpacked
-    FREE_SPACE = (
-        "Free space there, make it writable, or point SDLORA_HOME at another disk; what was recorded before is intact."
-    )
+    FREE_SPACE = "Free space there, make it writable, or point SDLORA_HOME at another disk; earlier records are intact."
 
     @staticmethod
     def create(url: URL) -> Engine:

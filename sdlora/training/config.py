@@ -33,7 +33,7 @@ class TrainingConfig(FrozenConfig):
         1, ge=1, description="processes that share each step's images, one per GPU or CPU core of this machine"
     )
     micro_batch_size: int | None = Field(
-        None, ge=1, description="images that go through the network at once; empty: as many as fit, found by trying"
+        None, ge=1, description="images per pass through the network; empty: as many as fit into memory, found by trial"
     )
     gradient_checkpointing: bool = Field(False, description="compute activations twice instead of keeping them")
     resolutions: tuple[int, ...] | None = Field(

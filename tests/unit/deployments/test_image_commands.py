@@ -168,10 +168,10 @@ def test_collecting_ends_well_beside_a_damaged_snapshot_and_says_what_to_do(home
     done = run(home, "collect", str(draw_images(tmp_path / "more", 2, seed=5)))
     assert done.exit_code == 0, done.output
     assert "2 new, 14 in all" in done.output
-    assert "The data page does not show what is new. Snapshot" in done.output
+    assert "The data page does not show the changes. Snapshot" in done.output
     assert "sdlora run" in done.output
     assert (home / "pages" / "data.html").is_file()
-    assert "does not show what is new" in run(home, "images", "page").output
+    assert "does not show the changes" in run(home, "images", "page").output
 
 
 def test_collecting_ends_well_where_its_page_cannot_be_written(home, tmp_path):

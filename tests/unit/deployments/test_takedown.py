@@ -181,5 +181,5 @@ def test_the_command_says_what_was_changed_and_what_is_left_to_do(home: Path) ->
     assert str(home / RUN / "release" / "report.html") in told
     assert str(home / RUN / "evaluation" / "samples" / "00-nearest.png") in told
     assert "Versions that learnt from it: icons version 3" in told
-    assert "Remove by hand what was given away" in told
+    assert "Remove by hand all copies in other places" in told
     assert "the weights of the versions that learnt from it" in told
