@@ -67,9 +67,9 @@ def resolve_method(
         # Whole weights move with every step; a tenth of an adapter's rate is the usual proportion.
         rate = full_learning_rate or resolved.learning_rate / 10
         return MethodSettings(None, resolved.model_copy(update={"learning_rate": rate}))
-    given = lora.model_dump(exclude_none=True, exclude={"method"})
+    settings = lora.model_dump(exclude_none=True, exclude={"method"})
     try:
-        return MethodSettings(resolve_lora(LoraConfig.model_validate({**given, "method": method}), base), resolved)
+        return MethodSettings(resolve_lora(LoraConfig.model_validate({**settings, "method": method}), base), resolved)
     except ValidationError as error:
         problems = "; ".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors())
         raise ConfigError(f"methods: {method} does not go with the settings under lora. {problems}.") from error
