@@ -15,7 +15,7 @@ from sdlora.evaluation.gate import decide as decide_by_rule
 from sdlora.records.decision import Decision
 from sdlora.records.duel import Duel
 from sdlora.store.image_store import ImageStore
-from tasks.champion import reconcile_history, registered_opponent
+from tasks.champion_reconciliation import reconcile_history, registered_opponent
 from tasks.progress import task_progress
 from tasks.results import RunRef
 from tasks.run_log import run_log

@@ -21,7 +21,7 @@ from sdlora.release.record import Curve, VersionRecord
 from sdlora.store.champions import ScoredVersion, record_decision
 from sdlora.store.image_store import ImageStore
 from sdlora.store.lineage import record_version
-from tasks.champion import LEADING_METRIC, reconcile_history, registered_opponent, sync_mlflow
+from tasks.champion_reconciliation import LEADING_METRIC, reconcile_history, registered_opponent, sync_mlflow
 from tasks.code_version import code_version
 from tasks.data_page import LOGGED_FOLDER, data_page_file, logged_data_page
 from tasks.data_summary import summarise_data

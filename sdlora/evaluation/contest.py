@@ -54,14 +54,14 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Contest:
-    """Base, images and settings that all contestants are scored on.
+    """Common ground of a duel or a comparison: the base, images and settings that all contestants are scored on.
 
     Attributes:
         base: the model that training began with. Real images are scaled to its native size.
         snapshot: its held-out rows give the prompts; copies are searched among its training rows.
         store: holds the images' bytes; its `home` holds the caches.
         config: settings of samplers and statistics.
-        on_progress: called with "draw with ..." and "score".
+        on_progress: called with "draw with NAME", "features of ..." and "score".
     """
 
     base: BaseModelRef
@@ -142,12 +142,12 @@ class Contest:
         originals_uint8: Tensor,
         originals_digest: str | None = None,
     ) -> dict[str, Generations]:
-        """Draw the prompts and restore the originals with every contestant.
+        """Draw an image per prompt with every contestant, and let each denoise half-noised originals.
 
         Args:
             contestants: models by name.
             prompts: M prompts.
-            originals_uint8: (M, 3, S, S) images to restore, in [0, 255].
+            originals_uint8: (M, 3, S, S) images to noise and denoise, in [0, 255].
             originals_digest: digest of the originals for the cache key, where the prompts do not identify them.
 
         Returns:
@@ -170,7 +170,7 @@ class Contest:
     def score(
         self, drawn: Mapping[str, Generations], shared_per_image: Mapping[str, Tensor] | None = None
     ) -> Scoreboard:
-        """Score the drawings of the held-out prompts and the restored images, on common resamples.
+        """Score the drawn and the denoised images of the held-out prompts, on common resamples.
 
         Args:
             drawn: generations by the contestants' names.

@@ -14,8 +14,8 @@ from sdlora.core.errors import EvaluationError
 from sdlora.records.decision import Decision
 from sdlora.store.tables import ChampionHistoryTable
 
-Move = Literal["rolled back", "moved by hand"]
-EntryKind = Literal["first champion", "promoted", "confirmed", "refused"] | Move
+ManualChange = Literal["rolled back", "moved by hand"]
+EntryKind = Literal["first champion", "promoted", "confirmed", "refused"] | ManualChange
 """Kind of an entry. "confirmed": the champion passed the gate again. "refused": the version stays a candidate."""
 
 GATE = "gate"
@@ -73,8 +73,8 @@ class HistoryEntry:
         return self.from_version != self.to_version
 
     @property
-    def promoted(self) -> bool | None:
-        """Answer of the gate; None if the gate was not asked."""
+    def passed_gate(self) -> bool | None:
+        """True if the version passed the gate, False if it was refused; None if a person made the change."""
         return None if self.decision_digest is None else self.kind != "refused"
 
 
@@ -97,7 +97,7 @@ class ChampionHistory:
         return self.version(number) if number is not None else None
 
     @property
-    def moves(self) -> Sequence[HistoryEntry]:
+    def champion_changes(self) -> Sequence[HistoryEntry]:
         """Entries that changed the champion, oldest first."""
         return [entry for entry in self.entries if entry.changes_champion]
 
@@ -114,11 +114,15 @@ class ChampionHistory:
         champion = self.champion
         if champion is None or champion.run_digest != run_digest:
             return champion
-        previous = self.moves[-1].from_version
+        previous = self.champion_changes[-1].from_version
         return self.version(previous) if previous is not None else None
 
     def entry_of_decision(self, decision_digest: str) -> HistoryEntry | None:
-        """Return the entry of a decision; None if the champion changed later, because the decision would be new."""
+        """Return the entry of a decision, if it still holds.
+
+        None if the decision is not recorded, or if a later entry changed the champion. The decision must then be
+        recorded again.
+        """
         for entry in reversed(self.entries):
             if entry.decision_digest == decision_digest:
                 return entry
@@ -141,7 +145,7 @@ def champion_history(session: Session, style: str) -> ChampionHistory:
 
 
 def record_decision(
-    session: Session, style: str, version: ScoredVersion, decision: Decision, champion: int | None
+    session: Session, style: str, version: ScoredVersion, decision: Decision, expected_champion: int | None
 ) -> HistoryEntry:
     """Record the gate's decision on a version and the resulting champion.
 
@@ -149,7 +153,7 @@ def record_decision(
     `session` holds the write lock.
 
     Args:
-        champion: number of the champion that the duel was fought against; None without one.
+        expected_champion: number of the champion that the duel was fought against; None without one.
 
     Raises:
         EvaluationError: the champion changed after the duel.
@@ -159,9 +163,9 @@ def record_decision(
     if recorded is not None:
         return recorded
     current = history.champion.number if history.champion else None
-    if current != champion:
+    if current != expected_champion:
         raise EvaluationError(
-            f"The champion of {style!r} changed during the duel: {_version_label(champion)} before, "
+            f"The champion of {style!r} changed during the duel: {_version_label(expected_champion)} before, "
             f"{_version_label(current)} now. Version {version.number} stays a candidate. Run again: only the duel is "
             "repeated."
         )
@@ -175,14 +179,14 @@ def record_decision(
     return _insert(session, row)
 
 
-def record_move(
-    session: Session, expected: ChampionHistory, kind: Move, version: ScoredVersion | None, who: str, why: str
+def record_manual_change(
+    session: Session, expected: ChampionHistory, kind: ManualChange, version: ScoredVersion | None, who: str, why: str
 ) -> HistoryEntry | None:
     """Record that a person made `version` the champion or, with None, removed the champion.
 
     Args:
         session: session that holds the write lock.
-        expected: history that the caller read before; the move is recorded only if no entry was added since.
+        expected: history that the caller read before; the change is recorded only if no entry was added since.
 
     Returns:
         The new entry; None if the history has new entries, so the caller has to read it again.

@@ -42,8 +42,8 @@ def _sync_decision(registry: Registry, style: str, entry: HistoryEntry) -> None:
     if version is None:
         return
     evidence = entry.duel_digest or ""
-    if entry.promoted is not None:
-        outcome = "promoted" if entry.promoted else "not promoted"
+    if entry.passed_gate is not None:
+        outcome = "promoted" if entry.passed_gate else "not promoted"
         registry.note(version, {"decision": outcome, "reasons": entry.why, "duel_digest": evidence})
         registry.client.set_model_version_tag(style, str(version.number), "decision", outcome)
     if entry.changes_champion and entry.to_version == version.number:

@@ -28,16 +28,16 @@ def style_description(history: ChampionHistory, base: str, newest: int) -> str:
     if champion is None:
         paragraphs.append(
             "**No champion:** a person removed the alias."
-            if history.moves
+            if history.champion_changes
             else "**No champion yet:** no version has passed every check."
         )
     else:
         command = markdown_code(f'sdlora generate "your words" --name {style}')
         paragraphs.append(
             f"**Champion: [version {champion.number}]({version_route(style, champion.number)})** since "
-            f"{_utc(history.moves[-1].decided_at)}. Draw with it: {command}"
+            f"{_utc(history.champion_changes[-1].decided_at)}. Draw with it: {command}"
         )
-    if history.moves:
+    if history.champion_changes:
         paragraphs.append(table(["champion", "from", "until", "by"], _champion_periods(history)))
     paragraphs.append(f"Newest: [version {newest}]({version_route(style, newest)}).")
     return "\n\n".join(paragraphs)
@@ -45,7 +45,7 @@ def style_description(history: ChampionHistory, base: str, newest: int) -> str:
 
 def _champion_periods(history: ChampionHistory) -> list[list[str]]:
     """List champions as (version, from, until, by), the newest first."""
-    moves = history.moves
+    moves = history.champion_changes
     ends = [*(_utc(move.decided_at) for move in moves[1:]), "now"]
     periods = [
         [f"version {move.to_version}", _utc(move.decided_at), end, markdown_text(move.who)]

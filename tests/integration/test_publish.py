@@ -19,7 +19,7 @@ from sdlora.lora.load import open_adapter
 from sdlora.models.files.sources import load_base_model
 from sdlora.records.duel import load_duel
 from sdlora.records.metrics import Estimate
-from sdlora.store.champions import ScoredVersion, champion_history, record_move
+from sdlora.store.champions import ScoredVersion, champion_history, record_manual_change
 from sdlora.store.image_store import ImageStore
 from tasks.publish import publish
 from tasks.tracking import Registry
@@ -158,7 +158,9 @@ def test_a_promotion_of_another_process_while_this_one_publishes_voids_the_duel(
     def slow(*arguments: object, **named: object):
         registered = register(*arguments, **named)
         with ImageStore.open(home) as store, store.write() as session:
-            record_move(session, champion_history(session, "published"), "moved by hand", other, "ana", "meanwhile")
+            record_manual_change(
+                session, champion_history(session, "published"), "moved by hand", other, "ana", "meanwhile"
+            )
         return registered
 
     with monkeypatch.context() as patch:

@@ -15,7 +15,7 @@ from sdlora.store.champions import (
     ScoredVersion,
     champion_history,
     record_decision,
-    record_move,
+    record_manual_change,
     styles_with_history,
 )
 from sdlora.store.image_store import ImageStore
@@ -51,7 +51,7 @@ def decide(store: ImageStore, number: int, champion: int | None = None, **how: o
 def move(store: ImageStore, seen: ChampionHistory, number: int | None):
     with store.write() as session:
         chosen = version(number) if number else None
-        return record_move(session, seen, "moved by hand", chosen, "ana", "I like it better")
+        return record_manual_change(session, seen, "moved by hand", chosen, "ana", "I like it better")
 
 
 def history(store: ImageStore) -> ChampionHistory:
@@ -84,7 +84,7 @@ def test_every_decision_and_move_is_a_row_with_who_why_when_and_all_digests(stor
     assert (entries[2].who, entries[2].why) == ("gate", "Clearly better than the base model.\nFast enough.")
     assert (entries[2].duel_digest, entries[2].decision_digest) == ("d" * 64, decision(3, 2).digest())
     assert (entries[4].who, entries[4].why, entries[4].decision_digest) == ("ana", "I like it better", None)
-    assert [e.promoted for e in entries] == [False, True, True, False, None, None]
+    assert [e.passed_gate for e in entries] == [False, True, True, False, None, None]
     assert entries[0].decided_at.utcoffset() is not None
     assert list(entries) == sorted(entries, key=lambda entry: entry.decided_at)
     assert history(store).champion is None
@@ -140,7 +140,7 @@ def test_a_move_that_rests_on_an_old_history_is_not_made(store: ImageStore) -> N
     assert move(store, seen, 1) is None
     assert history(store).champion == version(2)
     with pytest.raises(EvaluationError, match="'portraits' has no champion"), store.write() as session:
-        record_move(session, ChampionHistory("portraits"), "moved by hand", None, "ana", "")
+        record_manual_change(session, ChampionHistory("portraits"), "moved by hand", None, "ana", "")
 
 
 def _promote(location: StoreLocation, home: Path, start: object, number: int, said: object) -> None:

@@ -1,14 +1,15 @@
 """Synchronisation of the champion between the image database and MLflow.
 
-Each decision and each change of the champion is a row of the database. The row is written first; MLflow's alias is
-updated from the rows. If MLflow cannot be reached, its alias is updated by the next run of the style that publishes.
+Each decision and each change of the champion is an entry of the history in the database. The entry is written first;
+MLflow's alias is updated from the entries. If MLflow cannot be reached, its alias is updated by the next run of the
+style that publishes.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
 
-from sdlora.store.champions import ChampionHistory, ScoredVersion, champion_history, record_move
+from sdlora.store.champions import ChampionHistory, ScoredVersion, champion_history, record_manual_change
 from sdlora.store.image_store import ImageStore
 from tasks.run_log import run_log
 from tasks.scores import LEADING
@@ -19,11 +20,11 @@ LEADING_METRIC = LEADING[0]
 
 
 def reconcile_history(registry: Registry, store: ImageStore, style: str) -> ChampionHistory:
-    """Bring MLflow's alias `champion` and the newest row into agreement, and return the history.
+    """Bring MLflow's alias `champion` and the newest entry into agreement, and return the history.
 
-    Rows that MLflow does not show are sent to MLflow. If MLflow shows all rows and its alias differs, a person moved
-    the alias. The move is then recorded as a row. It is also recorded if the version of the newest row was deleted
-    from MLflow.
+    Entries that MLflow does not show are sent to MLflow. If MLflow shows all entries and its alias differs, a person
+    moved the alias. The change is then recorded as an entry. It is also recorded if the version of the newest entry
+    was deleted from MLflow.
     """
     while True:
         history = _read_history(store, style)
@@ -36,14 +37,14 @@ def reconcile_history(registry: Registry, store: ImageStore, style: str) -> Cham
         version = _as_scored(aliased, history) if aliased else None
         why = f"The alias was {'moved' if version else 'removed'} in MLflow."
         with store.write() as session:
-            move = record_move(session, history, "moved by hand", version, "a person in MLflow", why)
-        if move is not None:
+            entry = record_manual_change(session, history, "moved by hand", version, "a person in MLflow", why)
+        if entry is not None:
             run_log().info("The champion of %s was changed by hand: %s", style, why)
             return sync_mlflow(registry, store, style)
 
 
 def sync_mlflow(registry: Registry, store: ImageStore, style: str) -> ChampionHistory:
-    """Update MLflow from the rows, and repeat while other processes add rows, so that the newest row counts."""
+    """Update MLflow from the entries; repeat if another process added one, so that MLflow ends with the newest."""
     history = _read_history(store, style)
     while True:
         sync_history(registry, history)
@@ -54,7 +55,7 @@ def sync_mlflow(registry: Registry, store: ImageStore, style: str) -> ChampionHi
 
 
 def registered_opponent(registry: Registry, history: ChampionHistory, run_digest: str) -> AdapterVersion | None:
-    """Return the registered version that the adapter of a run has to beat; None if the registry lacks it."""
+    """Return the registered version that the adapter of a run has to beat; None without an opponent in the registry."""
     opponent = history.opponent(run_digest)
     return (
         registry.get(history.style, opponent.number) if opponent and registry.holds(history.style, opponent) else None
