@@ -1,4 +1,4 @@
-"""The loop over time in one state folder: each test goes on where the one before it ended."""
+"""The loop over time in one state folder. A test names the round that it needs, and can run alone."""
 
 from __future__ import annotations
 
@@ -26,6 +26,19 @@ from tests.tiny import tiny_base_model
 @pytest.fixture(scope="module")
 def first(config: PipelineConfig, home: Path) -> Release:
     return run_flow(retrain, config, home)
+
+
+@pytest.fixture(scope="module")
+def more_images(config: PipelineConfig, later_images: Path) -> PipelineConfig:
+    """The style with a second source."""
+    return with_sources(config, Path(config.data.sources[0]), later_images)
+
+
+@pytest.fixture(scope="module")
+def second(first: Release, more_images: PipelineConfig, home: Path) -> Release:
+    """The round after more images came, against version 1, which a person made the champion."""
+    Registry(home).client.set_registered_model_alias("shapes", "champion", "1")  # by a person, in MLflow's page
+    return run_flow(retrain, more_images, home)
 
 
 def with_sources(config: PipelineConfig, *sources: Path) -> PipelineConfig:
@@ -180,10 +193,8 @@ def test_a_run_killed_before_publishing_ended_is_finished_by_the_next(first, con
     assert len(registry.versions("shapes")) == 1
 
 
-def test_more_images_fight_the_champion_and_a_worse_adapter_does_not_replace_it(first, config, home, later_images):
+def test_more_images_fight_the_champion_and_a_worse_adapter_does_not_replace_it(first, second, home):
     registry = Registry(home)
-    registry.client.set_registered_model_alias("shapes", "champion", "1")  # by a person, in MLflow's page
-    second = run_flow(retrain, with_sources(config, Path(config.data.sources[0]), later_images), home)
     assert (second.version, second.new, second.promoted) == (2, True, False)
     duel = load_duel(second.run.evaluation)
     assert duel.champion_digest == registry.get("shapes", 1).tags["adapter_digest"]
@@ -194,22 +205,19 @@ def test_more_images_fight_the_champion_and_a_worse_adapter_does_not_replace_it(
     assert second.reasons
     with ImageStore.open(home) as store, store.read() as session:
         entries = champion_history(session, "shapes").entries
-    assert [(entry.kind, entry.version.number, entry.to_version) for entry in entries] == [
-        ("refused", 1, None),
-        ("moved by hand", 1, 1),
-        ("refused", 2, 1),
-    ]
+    decided = [(entry.kind, entry.version.number, entry.to_version) for entry in entries]
+    assert decided == [("refused", 1, None), ("moved by hand", 1, 1), ("refused", 2, 1)]
     page = registry.client.get_registered_model("shapes").description
     assert "| version 1 |" in page.replace("&emsp;", "")
     assert "a person in MLflow" in page
 
 
-def test_the_second_batch_is_trained_once_too(config, home, later_images):
-    again = run_flow(retrain, with_sources(config, Path(config.data.sources[0]), later_images), home)
+def test_the_second_batch_is_trained_once_too(second, more_images, home):
+    again = run_flow(retrain, more_images, home)
     assert (again.version, again.new) == (2, False)
 
 
-def test_another_base_model_cannot_challenge_this_champion(config, home, tmp_path):
+def test_another_base_model_cannot_challenge_this_champion(second, config, home, tmp_path):
     other = tiny_base_model(tmp_path / "other", seed=1)
     changed = config.model_copy(update={"base_model": config.base_model.model_copy(update={"source": str(other)})})
     with pytest.raises(ConfigError, match=r"version 1\) was made for the base model .* another name for this style"):
