@@ -76,7 +76,7 @@ def save_adapter(
         partial.mkdir(parents=True)
         diffusers_path, kohya_path = partial / ADAPTER_WEIGHTS, partial / f"{name}.safetensors"
         digest = write_diffusers_file(diffusers_path, updates, config)
-        kohya_digest = write_kohya_file(kohya_path, kohya_layers, config, metadata)
+        kohya_digest = write_kohya_file(kohya_path, kohya_layers, config, metadata, family.kohya_module)
         require_equal(read_diffusers_file(diffusers_path), updates, weights, ADAPTER_WEIGHTS)
         require_equal(read_kohya_file(kohya_path), kohya_layers, kohya_weights, kohya_path.name)
         if (file_sha256(diffusers_path), file_sha256(kohya_path)) != (digest, kohya_digest):
@@ -138,9 +138,9 @@ def _describe(family: Family, name: str, prediction: str, resolution_px: int) ->
         "ss_resolution": f"({resolution_px}, {resolution_px})",
         "ss_v_parameterization": str(velocity),
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.implementation": "diffusers",
         "modelspec.title": name,
         "modelspec.resolution": f"{resolution_px}x{resolution_px}",
-        "modelspec.prediction_type": "v" if velocity else prediction,
+        # modelspec has no word for the velocity of a flow.
+        **({} if prediction == "flow" else {"modelspec.prediction_type": "v" if velocity else prediction}),
         **family.kohya_metadata(prediction),
     }

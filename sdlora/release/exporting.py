@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,6 +72,10 @@ def export_adapter(
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     if reader == "comfyui" and out.suffix == _SUFFIX and any(key.endswith(".dora_scale") for key in tensors):
         tensors, metadata = _for_comfyui(tensors, adapter, base), {**metadata, "sdlora.dora_rule": "comfyui"}
+    if out.suffix == _SUFFIX:
+        # Only an export has a date: equal adapters are files of equal bytes.
+        made = datetime.fromtimestamp(int((adapter.folder / source).stat().st_mtime), UTC)
+        metadata = {**metadata, "modelspec.date": made.isoformat()}
     rounded = {key: tensor.to(DTYPES[dtype]) for key, tensor in tensors.items()}
     with _written_aside(out) as partial:
         if out.suffix == _SUFFIX:

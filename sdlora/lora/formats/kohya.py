@@ -25,7 +25,11 @@ _LYCORIS_ALGORITHMS: dict[Method, str] = {"dora": "locon", "loha": "loha", "lokr
 
 
 def write_kohya_file(
-    path: Path, updates: Mapping[str, LayerUpdate], config: ResolvedLora, metadata: Mapping[str, str]
+    path: Path,
+    updates: Mapping[str, LayerUpdate],
+    config: ResolvedLora,
+    metadata: Mapping[str, str],
+    module: str = "networks.lora",
 ) -> str:
     """Write the file and return its SHA-256.
 
@@ -34,6 +38,7 @@ def write_kohya_file(
         updates: updates by kohya's layer names.
         config: settings of the adapter.
         metadata: `ss_*`, `modelspec.*` and `sdlora.*` entries. The network's settings and the hashes are added.
+        module: the module of sd-scripts that builds a plain LoRA of the family.
 
     Raises:
         StorageError: the disk is full or not writable.
@@ -43,7 +48,7 @@ def write_kohya_file(
         for name, update in updates.items()
         for suffix, tensor in (*update.tensors().items(), ("alpha", torch.tensor(float(update.alpha))))
     }
-    return write_with_hashes(path, tensors, {**metadata, **_network_metadata(updates, config)})
+    return write_with_hashes(path, tensors, {**metadata, **_network_metadata(updates, config, module)})
 
 
 def write_with_hashes(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
@@ -77,7 +82,9 @@ def read_kohya_file(path: Path, reader: Reader = "lycoris") -> dict[str, Change]
     return changes
 
 
-def _network_metadata(updates: Mapping[str, LayerUpdate], config: ResolvedLora) -> dict[str, str]:
+def _network_metadata(
+    updates: Mapping[str, LayerUpdate], config: ResolvedLora, module: str
+) -> dict[str, str]:
     """Build the metadata from which sd-scripts and LyCORIS build the same network."""
     denoiser_updates = [update for name, update in updates.items() if not name.startswith("lora_te")]
     smallest = min(denoiser_updates, key=lambda update: update.rank)  # joined layers have a multiple of the rank
@@ -92,7 +99,7 @@ def _network_metadata(updates: Mapping[str, LayerUpdate], config: ResolvedLora) 
     if config.method == "dora":
         arguments |= {"dora_wd": "True", "wd_on_out": "True"}
     network = {
-        "ss_network_module": "lycoris.kohya" if config.method in _LYCORIS_ALGORITHMS else "networks.lora",
+        "ss_network_module": "lycoris.kohya" if config.method in _LYCORIS_ALGORITHMS else module,
         "ss_network_dim": rank,
         "ss_network_alpha": alpha,
     }

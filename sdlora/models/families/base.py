@@ -212,6 +212,9 @@ class Family(ABC):
         )
         return f"{prefix}_{inner.replace('.', '_')}"
 
+    kohya_module: ClassVar[str] = "networks.lora"
+    """The module of sd-scripts that builds a plain LoRA of this family."""
+
     @abstractmethod
     def kohya_metadata(self, prediction: str) -> dict[str, str]:
         """Return the `ss_*` and `modelspec.*` entries by which tools choose their loader."""

@@ -89,7 +89,10 @@ class Flux(FlowFamily):
             "ss_v2": "False",
             "ss_base_model_version": "flux1",
             "modelspec.architecture": f"flux-1-{edition}/lora",
+            "modelspec.implementation": "https://github.com/black-forest-labs/flux",
         }
+
+    kohya_module = "networks.lora_flux"
 
 
 def pack(latents: Tensor) -> Tensor:

@@ -100,6 +100,7 @@ class StableDiffusion1(UNetFamily):
             if has_published_width
             else "sdlora",
             "modelspec.architecture": "stable-diffusion-v1/lora",
+            "modelspec.implementation": "diffusers",
         }
 
 
@@ -112,4 +113,5 @@ class StableDiffusion2(StableDiffusion1):
             "ss_v2": "True",
             "ss_base_model_version": "sd_v2_v" if velocity else "sd_v2",
             "modelspec.architecture": f"stable-diffusion-v2-{'768-v' if velocity else '512'}/lora",
+            "modelspec.implementation": "diffusers",
         }

@@ -67,10 +67,15 @@ class StableDiffusion3(FlowFamily):
         return sd3_slice(layer, hidden)
 
     def kohya_metadata(self, prediction: str) -> dict[str, str]:
-        edition = "3.5" if self.denoiser_settings.get("qk_norm") else "3"
-        size = "large" if self.denoiser_settings["num_layers"] >= 38 else "medium"
+        # As sd-scripts tells the editions apart (`sd3_utils.analyze_state_dict_state`), in the names that it writes.
+        edition = "medium"
+        if self.denoiser_settings.get("qk_norm"):
+            edition = "5-medium" if self.denoiser_settings.get("dual_attention_layers") else "5-large"
         return {
             "ss_v2": "False",
             "ss_base_model_version": "sd3",
-            "modelspec.architecture": f"stable-diffusion-{edition}-{size}/lora",
+            "modelspec.architecture": f"stable-diffusion-3-{edition}/lora",
+            "modelspec.implementation": "diffusers",
         }
+
+    kohya_module = "networks.lora_sd3"

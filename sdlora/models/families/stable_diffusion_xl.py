@@ -76,4 +76,5 @@ class StableDiffusionXL(UNetFamily):
             "ss_v2": "False",
             "ss_base_model_version": "sdxl_base_v1-0",
             "modelspec.architecture": "stable-diffusion-xl-v1-base/lora",
+            "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
         }

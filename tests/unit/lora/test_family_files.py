@@ -22,12 +22,21 @@ FIRST_KOHYA_NAMES = {
     "sd3": "lora_unet_joint_blocks_0_context_block_attn_qkv",
     "flux": "lora_unet_single_blocks_0_linear1",
 }
+# As sd-scripts writes them: `train_network.py`, and `library/sai_model_spec.py` with `library/sd3_utils.py`.
 METADATA = {
-    "sd2": ("True", "sd_v2_v"),
-    "sdxl": ("False", "sdxl_base_v1-0"),
-    "sd3": ("False", "sd3"),
-    "flux": ("False", "flux1"),
-}
+    "sd2": ("True", "sd_v2_v", "networks.lora", "stable-diffusion-v2-768-v/lora", "diffusers"),
+    "sdxl": (
+        "False", "sdxl_base_v1-0", "networks.lora", "stable-diffusion-xl-v1-base/lora",
+        "https://github.com/Stability-AI/generative-models",
+    ),
+    "sd3": ("False", "sd3", "networks.lora_sd3", "stable-diffusion-3-5-medium/lora", "diffusers"),
+    "flux": (
+        "False", "flux1", "networks.lora_flux", "flux-1-dev/lora", "https://github.com/black-forest-labs/flux",
+    ),
+}  # fmt: skip
+METADATA_KEYS = (
+    "ss_v2", "ss_base_model_version", "ss_network_module", "modelspec.architecture", "modelspec.implementation",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", list(families.BUILDERS))
@@ -60,5 +69,5 @@ def test_an_adapter_of_each_family_is_saved_loaded_and_merged(name, tmp_path):
         layers = {key.split(".")[0] for key in file.keys()}  # noqa: SIM118
         metadata = file.metadata()
     assert FIRST_KOHYA_NAMES[name] in layers
-    assert (metadata["ss_v2"], metadata["ss_base_model_version"]) == METADATA[name]
+    assert tuple(metadata[key] for key in METADATA_KEYS) == METADATA[name]
     assert torch.isfinite(expected.float()).all()

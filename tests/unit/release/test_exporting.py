@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import pytest
@@ -151,6 +152,14 @@ def test_a_dora_for_comfyui_gives_there_what_was_trained(tmp_path):
         assert file.metadata()["sdlora.dora_rule"] == "comfyui"
     with pytest.raises(WeightsError, match="name the base model"):
         export_adapter(adapter, tmp_path / "other.safetensors", reader="comfyui")
+
+
+def test_an_exported_file_has_the_date_of_its_adapter(tiny, tmp_path):
+    _, adapter = tiny
+    os.utime(adapter.folder / "style.safetensors", (1764417600, 1764417600))
+    for name in ("first.safetensors", "second.safetensors"):
+        with safe_open(export_adapter(adapter, tmp_path / name), "pt") as file:
+            assert file.metadata()["modelspec.date"] == "2025-11-29T12:00:00+00:00"
 
 
 def test_no_exported_file_names_a_folder_or_a_person(tiny, tmp_path):
