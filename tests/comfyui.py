@@ -43,9 +43,9 @@ def read(path: Path, denoiser: Any, clips: Mapping[str, Any] | None = None) -> R
     `clips` are the CLIP text encoders by ComfyUI's names: `clip_l` (versions 1, XL), `clip_h` (2), `clip_g` (XL).
     """
     weights = original_weights(denoiser)
-    table = {**_own_names(weights), **_diffusers_names(denoiser)}
+    table = denoiser_names(denoiser)
     of_text = dict(_text_weights(clips or {}))
-    table |= _text_names(of_text)
+    table |= text_names(of_text)
     weights |= of_text
     lora = load_file(path)
     used: set[str] = set()
@@ -65,6 +65,11 @@ def read(path: Path, denoiser: Any, clips: Mapping[str, Any] | None = None) -> R
     return Reading(changes, sorted(lora.keys() - used))
 
 
+def denoiser_names(denoiser: Any) -> dict[str, Rows]:
+    """Where each name that ComfyUI knows lies in the original weights."""
+    return {**_own_names(original_weights(denoiser)), **_diffusers_names(denoiser)}
+
+
 def _own_names(weights: Mapping[str, Tensor]) -> dict[str, Rows]:
     names = {}
     for key, weight in weights.items():
@@ -82,7 +87,8 @@ def _text_weights(clips: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
                 yield f"{clip}.transformer.text_model.{layer}.weight", weight
 
 
-def _text_names(weights: Mapping[str, Tensor]) -> dict[str, Rows]:
+def text_names(weights: Mapping[str, Tensor]) -> dict[str, Rows]:
+    """The same for text encoders; `weights` are by ComfyUI's keys."""
     names = {}
     two = any(key.startswith("clip_l.") for key in weights)
     for key, weight in weights.items():
