@@ -112,7 +112,7 @@ def read_by_a1111(tensors: Tensors, model: Model) -> Reading:
 
 
 def read_by_sd_scripts(tensors: Tensors, model: Model) -> Reading:
-    """Layers of chosen blocks get a module if the file has its `lora_down`; `load_state_dict(strict=False)` drops more."""
+    """Layers of chosen blocks get a module if the file has their `lora_down`; all other tensors are dropped."""
 
     def rule(parts: Tensors, weight: Tensor) -> Tensor | None:
         return _rule("ignored")(parts, weight) if "lora_down.weight" in parts else None
@@ -214,7 +214,8 @@ def _a1111_name(layer: str, family: str) -> str:
         side, level, kind, index, inner = block.groups()
         inner = _A1111_RESNET.get(inner, inner) if kind == "resnets" else inner
         number = 3 * int(level) + int(index) + (side == "down")
-        return f"diffusion_model_{'in' if side == 'down' else 'out'}put_blocks_{number}_{int(kind == 'attentions')}_{inner}"
+        place = "input" if side == "down" else "output"
+        return f"diffusion_model_{place}_blocks_{number}_{int(kind == 'attentions')}_{inner}"
     middle = re.fullmatch(r"lora_unet_mid_block_(attentions|resnets)_(\d+)_(.+)", layer)
     if middle:
         kind, index, inner = middle.groups()

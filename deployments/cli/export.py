@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from deployments.cli.options import DEFAULT_HOME, HomeOption
-from deployments.cli.terminal import console
+from deployments.cli.terminal import console, error_console
 
 if TYPE_CHECKING:
     from sdlora.core.refs import AdapterRef, BaseModelRef
@@ -25,7 +25,8 @@ def export(
     merged: Annotated[bool, typer.Option("--merged", help="The whole model with the adapter in its weights.")] = False,
     dtype: Annotated[Literal["fp32", "fp16", "bf16"], typer.Option(help="Precision of the tensors.")] = "fp32",
     reader: Annotated[
-        Literal["lycoris", "comfyui"], typer.Option("--for", help="Whose rule a DoRA is written for in a single file.")
+        Literal["lycoris", "comfyui"],
+        typer.Option("--for", help="Whose rule a DoRA is written for in a single file; Forge's is comfyui."),
     ] = "lycoris",
     base: Annotated[
         str | None, typer.Option(help="With --from: the adapter's base model; by default the embedded one.")
@@ -34,6 +35,8 @@ def export(
 ) -> None:
     """Write an adapter, or the model with the adapter merged in, for other tools. Each file is read back and compared.
 
+    Tools that would read the file wrongly without an error are named, with the remedy.
+
     Example: [bold]sdlora export style-fp16.safetensors --dtype fp16[/], [bold]sdlora export model/ --merged[/]
     """
     if source is not None and (version is not None or name is not None):
@@ -41,8 +44,10 @@ def export(
     if source is None and base is not None:
         raise typer.BadParameter("--base is used with --from; a version knows its base")
     with console.status("Reading, writing and reading back ..."):
+        from sdlora.lora.formats.compatibility import misreadings_of
         from sdlora.release.exporting import export_adapter, export_model
 
+        notes: list[str] = []
         needs_base = merged or reader == "comfyui"
         if source is not None:
             adapter, model = _from_folder(source, base, layout, home, needs_base)
@@ -53,7 +58,10 @@ def export(
             path = export_model(model, adapter, out, dtype)
         else:
             path = export_adapter(adapter, out, dtype, reader, model)
+            notes = misreadings_of(adapter.folder, out, reader)
     console.print(str(path), markup=False, soft_wrap=True)
+    for note in notes:
+        error_console.print(note, markup=False, soft_wrap=True)
 
 
 def _from_folder(

@@ -16,6 +16,7 @@ from sdlora.core.errors import StorageError, WeightsError
 from sdlora.core.files import file_sha256
 from sdlora.core.refs import ADAPTER_WEIGHTS, AdapterRef, BaseModelRef
 from sdlora.lora.config import ResolvedLora
+from sdlora.lora.formats.compatibility import NOTE_FILE, note
 from sdlora.lora.formats.diffusers import OUTER_NAME, read_diffusers_file, write_diffusers_file
 from sdlora.lora.formats.joining import kohya_updates
 from sdlora.lora.formats.kohya import read_kohya_file, write_kohya_file
@@ -39,8 +40,9 @@ def save_adapter(
 ) -> AdapterRef:
     """Save the adapters that are attached to `denoiser` and to text encoders.
 
-    The folder gets `pytorch_lora_weights.safetensors` (diffusers), `<origin.name>.safetensors` (kohya, ComfyUI) and
-    `adapter.json`, atomically. Equal adapters give equal bytes: no time, path or machine name is written.
+    The folder gets `pytorch_lora_weights.safetensors` (diffusers), `<origin.name>.safetensors` (kohya, ComfyUI),
+    `adapter.json` and a note on which file is for which tool, atomically. Equal adapters give equal bytes: no time, path
+    or machine name is written.
 
     Args:
         folder: destination; an adapter in it is replaced.
@@ -94,6 +96,7 @@ def save_adapter(
             libraries=library_versions(),
         )
         (partial / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n")
+        (partial / NOTE_FILE).write_text(note(kohya_path.name))
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
     except OSError as error:

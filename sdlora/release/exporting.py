@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sdlora.core.errors import StorageError, WeightsError
 from sdlora.core.refs import ADAPTER_WEIGHTS, AdapterRef, BaseModelRef
+from sdlora.lora.formats.compatibility import NOTE_FILE, note
 from sdlora.lora.formats.kohya import write_with_hashes
 from sdlora.lora.formats.reading import Reader, change_of, group_by_layer
 from sdlora.lora.formats.tensor_file import write_tensor_file
@@ -56,8 +57,7 @@ def export_adapter(
 
     Args:
         adapter: the adapter.
-        out: a `.safetensors` file in kohya's format, or a new folder with diffusers' file; for LoHa and LoKr the folder
-            also holds peft's file.
+        out: a `.safetensors` file in kohya's format, or a new folder with diffusers' file and peft's.
         dtype: precision of the tensors.
         reader: tool whose rule a DoRA's `dora_scale` follows; ComfyUI divides by other norms than LyCORIS.
         base: the base model; required for a DoRA for ComfyUI.
@@ -86,6 +86,7 @@ def export_adapter(
             write_tensor_file(partial / ADAPTER_WEIGHTS, rounded, metadata)
             _require_tensors(partial / ADAPTER_WEIGHTS, rounded)
             write_peft_files(partial, rounded, metadata)
+            (partial / NOTE_FILE).write_text(note(None))
     return out
 
 

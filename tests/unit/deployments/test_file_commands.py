@@ -55,6 +55,17 @@ def test_export_writes_from_a_run_folder_and_refuses_the_wrong_base(made, tmp_pa
     assert any(key.startswith("model.diffusion_model.") for key in load_file(tmp_path / "m.safetensors"))
 
 
+def test_export_names_the_tools_that_would_misread_the_file(made, tmp_path):
+    base = load_base_model(BaseModelConfig(source=str(made / "base")), made)
+    config = filled_lora(method="dora", rank=2, targets="attention")
+    save(tmp_path / "run" / "adapter", perturb_adapter(attach_lora(parts.load_denoiser(base), config)), config, base)
+    result = invoke("export", tmp_path / "one.safetensors", "--from", tmp_path / "run", "--home", tmp_path)
+    assert result.stdout == f"{tmp_path / 'one.safetensors'}\n"
+    assert "For ComfyUI and Forge export with `--for comfyui`." in result.stderr
+    plain = invoke("export", tmp_path / "plain.safetensors", "--from", made / "run", "--home", tmp_path)
+    assert plain.stderr == ""
+
+
 def test_a_folder_without_adapter_and_opposite_options_are_refused(made, tmp_path):
     assert "holds neither adapter.json" in invoke("export", tmp_path / "x", "--from", tmp_path).output
     assert invoke("export", tmp_path / "x", "--from", made, "--version", "1").exit_code == 2

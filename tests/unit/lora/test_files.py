@@ -136,6 +136,13 @@ def test_the_kohya_file_follows_the_rules_that_other_tools_read_it_by(base, tmp_
     assert re.fullmatch("[0-9a-f]{8}", metadata["sshs_legacy_hash"])
 
 
+def test_a_note_in_the_folder_says_which_file_is_for_which_tool(base, tmp_path):
+    adapter = save(tmp_path / "adapter", trained_model(base, SMALL).denoiser, SMALL, base)
+    first, second, _ = (adapter.folder / "README.txt").read_text().splitlines()
+    assert first.startswith("pytorch_lora_weights.safetensors: for diffusers and sdlora. Not for ComfyUI")
+    assert second == "style.safetensors: for ComfyUI, Forge, A1111, sd-scripts, LyCORIS."
+
+
 def test_no_file_names_a_folder_a_person_or_a_time(base, tmp_path):
     folder = tmp_path / "secret-project" / "adapter"
     config = SMALL
