@@ -12,6 +12,7 @@ from prefect.artifacts import create_markdown_artifact
 from sdlora.config import ResolvedConfig
 from sdlora.core.errors import EvaluationError
 from sdlora.core.refs import AdapterRef, BaseModelRef, SnapshotRef
+from sdlora.models.families.layouts import find_layout
 from sdlora.records.choice import CHOICE_FILE, load_choice
 from sdlora.records.decision import Decision
 from sdlora.records.duel import DUEL_FILE, ContestantName, Duel
@@ -227,6 +228,7 @@ def _record(
         version=str(number),
         created=datetime.now(UTC),
         base_name=base.name,
+        family=find_layout(base.folder).name,
         duel=duel,
         decision=decision,
         duel_folder=run.evaluation,

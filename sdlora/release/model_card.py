@@ -12,7 +12,6 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sdlora.core.files import replace_file
-from sdlora.core.refs import ADAPTER_WEIGHTS
 from sdlora.records.metrics import METRICS, Estimate, Metric
 from sdlora.release.record import VersionRecord, caption_pattern
 
@@ -57,7 +56,6 @@ def render_model_card(record: VersionRecord) -> str:
         ],
         pattern=caption_pattern(record.data.captions),
         example=duel.samples[0].prompt if duel.samples else "",
-        diffusers_weights=ADAPTER_WEIGHTS,
     )
     return f"---\n{yaml.safe_dump(front_matter(record), sort_keys=False, allow_unicode=True)}---\n\n{body}"
 

@@ -9,6 +9,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from sdlora.core.refs import ADAPTER_WEIGHTS
+from sdlora.lora.config import Method
+from sdlora.lora.formats.compatibility import METHODS, misreadings, readers_of, support
+from sdlora.models.families.layouts import LAYOUTS, FamilyName, Layout
 from sdlora.records.choice import Choice
 from sdlora.records.decision import Decision
 from sdlora.records.duel import Duel
@@ -68,6 +72,8 @@ class VersionRecord:
     adapter_folder: Path
     """Folder of `pytorch_lora_weights.safetensors` and `<name>.safetensors`."""
     data: DataSummary
+    family: FamilyName = "sd1"
+    """The base model's."""
     curves: Sequence[Curve] = ()
     choice: Choice | None = None
     """Step of this adapter, with the evidence."""
@@ -114,11 +120,71 @@ class VersionRecord:
         return self.base_name == "embedded"
 
     @property
-    def base_expression(self) -> str:
-        """Python expression for the base model's folder or hub id, for the snippets of report and card."""
+    def layout(self) -> Layout:
+        """The base model's layout."""
+        return next(layout for layout in LAYOUTS if layout.name == self.family)
+
+    @property
+    def method_title(self) -> str:
+        """The adapter's method in the field's spelling."""
+        return METHODS[self._method]
+
+    @property
+    def diffusers_loads_it(self) -> bool:
+        """Whether diffusers' own loader reads the adapter."""
+        return support("diffusers", self._method, self.family) == "exact"
+
+    @property
+    def pipeline_code(self) -> str:
+        """Python that makes `pipeline`, the stock diffusers pipeline with this adapter."""
+        base = json.dumps(self.base_name if "/" in self.base_name else f"path/to/{self.base_name}")
+        revision = f", revision={json.dumps(self._revision)}" if self._revision else ""
+        if not self.diffusers_loads_it:
+            source = '"embedded"' if self.embedded_base else base
+            return (
+                "from pathlib import Path\n\n"
+                "from sdlora import StableDiffusion, load_base_model\n"
+                "from sdlora.lora.load import open_adapter\n"
+                "from sdlora.models.config import BaseModelConfig\n\n"
+                f'base = load_base_model(BaseModelConfig(source={source}{revision}), Path(".sdlora"))\n'
+                'model = StableDiffusion.from_ref(base, open_adapter(Path("path/to/this/folder")))\n'
+                "pipeline = model.pipeline()"
+            )
+        name = self.layout.pipeline
+        imported = f"from diffusers import {name}\n\n"
         if self.embedded_base:
-            return 'f"{sdlora.__path__[0]}/assets/base"'
-        return json.dumps(self.base_name if "/" in self.base_name else f"path/to/{self.base_name}")
+            imported, base = f"import sdlora\n{imported}", 'f"{sdlora.__path__[0]}/assets/base"'
+        return (
+            f"{imported}pipeline = {name}.from_pretrained({base}{revision})\n"
+            f'pipeline.load_lora_weights("path/to/this/folder", weight_name="{ADAPTER_WEIGHTS}")'
+        )
+
+    @property
+    def single_file_readers(self) -> str:
+        """The tools that read `single_file` exactly."""
+        return ", ".join(readers_of(self._method, self.family, self._text, "kohya"))
+
+    @property
+    def misreadings(self) -> list[str]:
+        """What tools make of `single_file` without an error, and the remedies."""
+        return misreadings(self._method, self.family, self._text, "kohya")
+
+    @property
+    def _method(self) -> Method:
+        method: Method = self._section("lora").get("method", "lora")
+        return method
+
+    @property
+    def _text(self) -> bool:
+        return self._section("lora").get("text_encoder_rank") is not None
+
+    @property
+    def _revision(self) -> str | None:
+        return self._section("base_model").get("revision") if "/" in self.base_name else None
+
+    def _section(self, name: str) -> Mapping[str, Any]:
+        section = self.settings.get(name)
+        return section if isinstance(section, Mapping) else {}
 
     @property
     def single_file(self) -> str:

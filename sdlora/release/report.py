@@ -15,7 +15,6 @@ from markupsafe import Markup
 
 from sdlora.core.config_base import dotted
 from sdlora.core.files import replace_file
-from sdlora.core.refs import ADAPTER_WEIGHTS
 from sdlora.records.duel import ContestantName, Duel
 from sdlora.records.metrics import METRICS, Estimate, Metric
 from sdlora.release.blanking import image_name
@@ -65,7 +64,6 @@ def render_report(record: VersionRecord) -> str:
         settings=[(name, _setting(value)) for name, value in dotted(record.settings).items()],
         data_page=DATA_PAGE if record.data_page and record.data_page.is_file() else None,
         pattern=caption_pattern(record.data.captions),
-        diffusers_weights=ADAPTER_WEIGHTS,
     )
 
 
