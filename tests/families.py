@@ -111,15 +111,15 @@ def unet_of_version_2() -> UNet2DConditionModel:
     ).eval()
 
 
-def unet_of_xl() -> UNet2DConditionModel:
+def unet_of_xl(levels: int = 3) -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=8,
-        block_out_channels=(16, 32, 32),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=(1, 2, 4),
+        block_out_channels=(16, 32, 32)[:levels],
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D")[:levels],
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D")[-levels:],
+        attention_head_dim=(1, 2, 4)[:levels],
         layers_per_block=2,
-        transformer_layers_per_block=(1, 1, 2),
+        transformer_layers_per_block=(1, 1, 2)[:levels],
         cross_attention_dim=32 + 48,
         norm_num_groups=8,
         use_linear_projection=True,
@@ -154,7 +154,7 @@ def sd2(folder: Path, *, zero_snr: bool = True) -> Path:
     return folder
 
 
-def sdxl(folder: Path) -> Path:
+def sdxl(folder: Path, *, shallow: bool = False) -> Path:
     tokenizer = clip_tokenizer()
     pipeline = StableDiffusionXLPipeline(
         vae=autoencoder(4, 0.13025),
@@ -162,7 +162,7 @@ def sdxl(folder: Path) -> Path:
         text_encoder_2=clip(tokenizer, "gelu", projected=True, width=48),  # diffusers tells the two by width
         tokenizer=tokenizer,
         tokenizer_2=tokenizer,
-        unet=unet_of_xl(),
+        unet=unet_of_xl(2 if shallow else 3),
         scheduler=EulerDiscreteScheduler(**BETAS, timestep_spacing="leading", steps_offset=1),
     )
     pipeline.save_pretrained(folder)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -57,6 +58,34 @@ class Model:
         weights = original_weights(denoiser) | text
         return cls({key: weight.detach().clone() for key, weight in weights.items()}, denoiser, clips, family)
 
+    @cached_property
+    def original_names(self) -> dict[str, Rows]:
+        """`lora_unet_` and the key of the original code base."""
+        names = {}
+        for key, weight in original_weights(self.denoiser).items():
+            inner = key.removeprefix(DENOISER).removesuffix(".weight")
+            names[f"lora_unet_{inner.replace('.', '_')}"] = Rows(key, 0, len(weight))
+        return names
+
+    @cached_property
+    def sd_scripts_names(self) -> dict[str, Rows]:
+        """Its U-Net of versions 1 and 2 has diffusers' names; XL, SD 3 and FLUX have the original ones."""
+        names = dict(self.original_names)
+        if self.family in ("sd1", "sd2"):
+            rows = denoiser_rows(self.denoiser)
+            names = {f"lora_unet_{layer.replace('.', '_')}": place for layer, place in rows.items()}
+        for number, clip in enumerate(self.clips, 1):
+            prefix = f"lora_te{number}" if len(self.clips) > 1 else "lora_te"
+            for key, weight in _text_weights(clip, self.clips[clip]):
+                layer = key.split(".transformer.")[1].removesuffix(".weight")
+                names[f"{prefix}_{layer.replace('.', '_')}"] = Rows(key, 0, len(weight))
+        return names
+
+    @cached_property
+    def comfyui_names(self) -> dict[str, Rows]:
+        """ComfyUI's names of the denoiser's layers."""
+        return comfyui.denoiser_names(self.denoiser)
+
 
 @dataclass
 class Reading:
@@ -73,15 +102,15 @@ class Reading:
 
 def read_by_comfyui(tensors: Tensors, model: Model) -> Reading:
     """Names are looked up in a table; what is not in the table is left out with a line in the log."""
-    names = {**comfyui.denoiser_names(model.denoiser), **comfyui.text_names(_text_only(model))}
+    names = {**model.comfyui_names, **comfyui.text_names(_text_only(model))}
     return Reading(_changes(tensors, model, names, _rule("original rows")))
 
 
 def read_by_forge(tensors: Tensors, model: Model) -> Reading:
     """ComfyUI's rules; SD 3 has its original names only, and a file with more than 12 strange keys is turned down."""
-    names = {**comfyui.denoiser_names(model.denoiser), **comfyui.text_names(_text_only(model))}
+    names = {**model.comfyui_names, **comfyui.text_names(_text_only(model))}
     if model.family == "sd3":
-        names = {**_original_names(model), **comfyui.text_names(_text_only(model))}
+        names = {**model.original_names, **comfyui.text_names(_text_only(model))}
     known = {key for key in tensors if _split(key)[0] in names}
     if len(tensors) - len(known) > 12:
         return Reading(refused=True)
@@ -94,7 +123,7 @@ def read_by_a1111(tensors: Tensors, model: Model) -> Reading:
         return Reading(refused=True)  # it does not load the base model
     if model.family == "sd3" and any(key.count(".") < 2 for key in tensors):
         return Reading(refused=True)  # `key.rsplit(".", 2)` into three names raises an error for "<layer>.alpha"
-    modules = {"diffusion_model_" + name.removeprefix("lora_unet_"): at for name, at in _original_names(model).items()}
+    modules = {"diffusion_model_" + name.removeprefix("lora_unet_"): at for name, at in model.original_names.items()}
     modules |= dict(_a1111_text_modules(model))
     names = {}
     for layer in {_split(key)[0] for key in tensors}:
@@ -117,12 +146,12 @@ def read_by_sd_scripts(tensors: Tensors, model: Model) -> Reading:
     def rule(parts: Tensors, weight: Tensor) -> Tensor | None:
         return _rule("ignored")(parts, weight) if "lora_down.weight" in parts else None
 
-    return Reading(_changes(tensors, model, _sd_scripts_names(model), rule))
+    return Reading(_changes(tensors, model, model.sd_scripts_names, rule))
 
 
 def read_by_lycoris(tensors: Tensors, model: Model) -> Reading:
     """Modules of sd-scripts' network whose names the file has; other names of the file are not looked at."""
-    return Reading(_changes(tensors, model, _sd_scripts_names(model), _rule("turned rows")))
+    return Reading(_changes(tensors, model, model.sd_scripts_names, _rule("turned rows")))
 
 
 def _changes(tensors: Tensors, model: Model, names: Mapping[str, Rows], rule: Rule) -> dict[str, Tensor]:
@@ -148,29 +177,6 @@ def _split(key: str) -> tuple[str, str]:
 
 
 # Names.
-
-
-def _original_names(model: Model) -> dict[str, Rows]:
-    """`lora_unet_` and the key of the original code base."""
-    names = {}
-    for key, weight in original_weights(model.denoiser).items():
-        inner = key.removeprefix(DENOISER).removesuffix(".weight")
-        names[f"lora_unet_{inner.replace('.', '_')}"] = Rows(key, 0, len(weight))
-    return names
-
-
-def _sd_scripts_names(model: Model) -> dict[str, Rows]:
-    """Its U-Net of versions 1 and 2 has diffusers' names; XL, SD 3 and FLUX have the original ones."""
-    if model.family in ("sd1", "sd2"):
-        names = {f"lora_unet_{at.replace('.', '_')}": rows for at, rows in denoiser_rows(model.denoiser).items()}
-    else:
-        names = _original_names(model)
-    for number, clip in enumerate(model.clips, 1):
-        prefix = f"lora_te{number}" if len(model.clips) > 1 else "lora_te"
-        for key, weight in _text_weights(clip, model.clips[clip]):
-            layer = key.split(".transformer.")[1].removesuffix(".weight")
-            names[f"{prefix}_{layer.replace('.', '_')}"] = Rows(key, 0, len(weight))
-    return names
 
 
 def _text_only(model: Model) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ CLIPS = {"sd1": ("clip_l",), "sd2": ("clip_h",), "sdxl": ("clip_l", "clip_g"), "
 def build(name, folder):
     """Like `families.build`, with the two layers a level that A1111's names of versions 1 and 2 count on."""
     if name not in ("sd1", "sd2"):
-        return families.build(name, folder)
+        return families.build(name, folder, **({"shallow": True} if name == "sdxl" else {}))
     torch.manual_seed(0)
     tokenizer = families.clip_tokenizer()
     StableDiffusionPipeline(
