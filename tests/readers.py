@@ -3,14 +3,17 @@
 Each reader takes a file's tensors and the model that the tool has loaded, in the layer names of diffusers, and answers
 with what is added to each weight. Nothing here shares code with the writers or with `sdlora/lora/formats/reading.py`.
 
-Sources, each at its newest commit of November 2026:
-    ComfyUI: `comfy/lora.py`, `comfy/weight_adapter/` of Comfy-Org/ComfyUI; its names are in `tests/comfyui.py`.
+Sources:
+    ComfyUI: `comfy/lora.py`, `comfy/weight_adapter/` of Comfy-Org/ComfyUI at November 2025; its names are in
+        `tests/comfyui.py`.
     Forge: `packages_3rdparty/comfyui_lora_collection/lora.py`, `backend/patcher/lora.py` and
-        `extensions-builtin/sd_forge_lora/networks.py` of lllyasviel/stable-diffusion-webui-forge.
+        `extensions-builtin/sd_forge_lora/networks.py` of lllyasviel/stable-diffusion-webui-forge
+        at June 2025.
     A1111: `extensions-builtin/Lora/networks.py`, `network.py`, `network_lora.py`, `network_hada.py` and
         `network_lokr.py` of AUTOMATIC1111/stable-diffusion-webui (1.10).
-    sd-scripts: `networks/lora.py`, `lora_sd3.py` and `lora_flux.py` of kohya-ss/sd-scripts.
-    LyCORIS: `lycoris/kohya.py` and `lycoris/modules/` of KohakuBlueleaf/LyCORIS, as a network of sd-scripts.
+    sd-scripts: `networks/lora.py`, `lora_sd3.py` and `lora_flux.py` of kohya-ss/sd-scripts at February 2026.
+    LyCORIS: `lycoris/kohya.py` and `lycoris/modules/` of KohakuBlueleaf/LyCORIS at October 2025, as a network of
+        sd-scripts.
 """
 
 from __future__ import annotations
