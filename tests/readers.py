@@ -110,7 +110,7 @@ def read_by_comfyui(tensors: Tensors, model: Model) -> Reading:
 
 
 def read_by_forge(tensors: Tensors, model: Model) -> Reading:
-    """ComfyUI's rules; SD 3 has its original names only, and a file with more than 12 strange keys is turned down."""
+    """ComfyUI's rules; SD 3 has its original names only, and a file with more than 12 strange keys is refused."""
     names = {**model.comfyui_names, **comfyui.text_names(_text_only(model))}
     if model.family == "sd3":
         names = {**model.original_names, **comfyui.text_names(_text_only(model))}

@@ -41,8 +41,8 @@ def save_adapter(
     """Save the adapters that are attached to `denoiser` and to text encoders.
 
     The folder gets `pytorch_lora_weights.safetensors` (diffusers), `<origin.name>.safetensors` (kohya, ComfyUI),
-    `adapter.json` and a note on which file is for which tool, atomically. Equal adapters give equal bytes: no time, path
-    or machine name is written.
+    `adapter.json` and a note on which file is for which tool, atomically. Equal adapters give equal bytes: no time,
+    path or machine name is written.
 
     Args:
         folder: destination; an adapter in it is replaced.

@@ -1,6 +1,6 @@
 """The denoiser's adapter in peft's format: the way into diffusers for LoHa and LoKr, which its own loader refuses.
 
-    pipeline.unet = PeftModel.from_pretrained(pipeline.unet, "folder")
+pipeline.unet = PeftModel.from_pretrained(pipeline.unet, "folder")
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ class VersionRecord:
     """Folder of `pytorch_lora_weights.safetensors` and `<name>.safetensors`."""
     data: DataSummary
     family: FamilyName = "sd1"
-    """The base model's."""
+    """Family of the base model."""
     curves: Sequence[Curve] = ()
     choice: Choice | None = None
     """Step of this adapter, with the evidence."""
@@ -121,12 +121,12 @@ class VersionRecord:
 
     @property
     def layout(self) -> Layout:
-        """The base model's layout."""
+        """Layout of the base model."""
         return next(layout for layout in LAYOUTS if layout.name == self.family)
 
     @property
     def method_title(self) -> str:
-        """The adapter's method in the field's spelling."""
+        """Method of the adapter as papers spell it."""
         return METHODS[self._method]
 
     @property
@@ -161,12 +161,12 @@ class VersionRecord:
 
     @property
     def single_file_readers(self) -> str:
-        """The tools that read `single_file` exactly."""
+        """Names of the tools that read `single_file` exactly."""
         return ", ".join(readers_of(self._method, self.family, self._text, "kohya"))
 
     @property
     def misreadings(self) -> list[str]:
-        """What tools make of `single_file` without an error, and the remedies."""
+        """Sentences about the tools that misread `single_file` without an error, with the remedies."""
         return misreadings(self._method, self.family, self._text, "kohya")
 
     @property

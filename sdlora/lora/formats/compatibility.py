@@ -1,4 +1,4 @@
-"""Which tool reads which adapter file, and how: the table of docs/compatibility.md.
+"""Table of docs/compatibility.md: which tool reads which adapter file.
 
 `tests/unit/release/test_compatibility.py` measures every entry on small models, by each tool's own rules.
 """
@@ -7,21 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from safetensors import safe_open
 
 from sdlora.core.refs import ADAPTER_WEIGHTS
 from sdlora.lora.config import Method
-from sdlora.lora.formats.reading import Reader
 from sdlora.lora.manifest import read_manifest
 from sdlora.models.families.layouts import FamilyName
+
+if TYPE_CHECKING:
+    from sdlora.lora.formats.reading import Reader  # imports torch
 
 Tool = Literal["diffusers", "peft", "comfyui", "forge", "a1111", "sd-scripts", "lycoris"]
 File = Literal["folder", "kohya", "comfyui"]
 """The diffusers file with peft's beside it, the kohya file, and the one of `sdlora export --for comfyui`."""
 Support = Literal["exact", "refused", "wrong", "part", "nothing"]
-"""What a tool makes of a file.
+"""Result of a tool that reads a file.
 
 exact: every layer changes as it was trained to.
 refused: the tool says that it does not load the file.
@@ -82,7 +84,7 @@ def note(kohya_file: str | None) -> str:
 
 
 def support(tool: Tool, method: Method, family: FamilyName, text: bool = False, file: File | None = None) -> Support:
-    """What a tool makes of a file.
+    """Find what a tool makes of a file.
 
     Args:
         tool: the reader.
@@ -137,7 +139,7 @@ def misreadings(method: Method, family: FamilyName, text: bool, file: File) -> l
 
 
 def misreadings_of(folder: Path, out: Path, reader: Reader) -> list[str]:
-    """The same of a file or folder that an adapter was exported to.
+    """Sentences about the tools that misread an exported file or folder without an error.
 
     Args:
         folder: the adapter's.

@@ -82,9 +82,7 @@ def read_kohya_file(path: Path, reader: Reader = "lycoris") -> dict[str, Change]
     return changes
 
 
-def _network_metadata(
-    updates: Mapping[str, LayerUpdate], config: ResolvedLora, module: str
-) -> dict[str, str]:
+def _network_metadata(updates: Mapping[str, LayerUpdate], config: ResolvedLora, module: str) -> dict[str, str]:
     """Build the metadata from which sd-scripts and LyCORIS build the same network."""
     denoiser_updates = [update for name, update in updates.items() if not name.startswith("lora_te")]
     smallest = min(denoiser_updates, key=lambda update: update.rank)  # joined layers have a multiple of the rank
