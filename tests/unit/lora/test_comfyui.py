@@ -71,6 +71,15 @@ def test_comfyui_reads_the_diffusers_file_of_a_transformer_too(name, bases, tmp_
     assert_same(comfyui.read(folder / "pytorch_lora_weights.safetensors", denoiser), changes)
 
 
+def test_comfyui_ignores_alpha_of_the_diffusers_file(bases, tmp_path):
+    """Why the note in an adapter's folder names the kohya file for ComfyUI."""
+    folder, denoiser, changes = trained(bases["flux"], tmp_path / "adapter", filled_lora(rank=2, alpha=3))
+    reading = comfyui.read(folder / "pytorch_lora_weights.safetensors", denoiser)
+    assert reading.not_loaded == []
+    for key, change in changes.items():
+        torch.testing.assert_close(1.5 * reading.changes[key], change, atol=1e-5, rtol=1e-4)
+
+
 def test_layers_that_cannot_be_joined_are_written_one_by_one(bases, tmp_path):
     config = filled_lora(method="loha", rank=2)
     folder, *_ = trained(bases["flux"], tmp_path / "adapter", config)
