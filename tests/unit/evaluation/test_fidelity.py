@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sdlora.core.errors import EvaluationError
 from sdlora.evaluation.fidelity import psnr_per_image, reconstruct, renoise_and_denoise, ssim_per_image
 from sdlora.models.config import BaseModelConfig
 from sdlora.models.files.sources import load_base_model
@@ -44,6 +45,40 @@ def test_ssim_falls_with_noise_on_the_image_that_has_it(images: Tensor) -> None:
     first, second, third = ssim_per_image(changed, images).tolist()
     assert first == third == pytest.approx(1.0)
     assert second < 0.5
+
+
+def test_ssim_is_the_published_one(images: Tensor) -> None:
+    changed = (images.int() + torch.randint(-60, 60, images.shape, generator=torch.Generator().manual_seed(1))).clamp(
+        0, 255
+    )
+    for index, found in enumerate(ssim_per_image(changed.to(torch.uint8), images).tolist()):
+        assert found == pytest.approx(_wang(changed[index].double(), images[index].double()), abs=1e-9)
+
+
+def _wang(image: Tensor, reference: Tensor) -> float:
+    """Wang et al. 2004, equations 13 to 17, one window after another: (3, H, W) twice -> the mean similarity."""
+    offsets = torch.arange(-5, 6, dtype=torch.float64)
+    line = torch.exp(-(offsets**2) / (2 * 1.5**2))
+    window = torch.outer(line, line) / torch.outer(line, line).sum()
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    similarities = []
+    for x, y in zip(image, reference, strict=True):
+        x, y = (plane.unfold(0, 11, 1).unfold(1, 11, 1) for plane in (x, y))
+        mean_x, mean_y = (x * window).sum((-2, -1)), (y * window).sum((-2, -1))
+        variance_x = (window * (x - mean_x[..., None, None]) ** 2).sum((-2, -1))
+        variance_y = (window * (y - mean_y[..., None, None]) ** 2).sum((-2, -1))
+        covariance = (window * (x - mean_x[..., None, None]) * (y - mean_y[..., None, None])).sum((-2, -1))
+        similarities.append(
+            ((2 * mean_x * mean_y + c1) * (2 * covariance + c2))
+            / ((mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2))
+        )
+    return torch.stack(similarities).mean().item()
+
+
+def test_an_image_without_room_for_a_window_is_refused() -> None:
+    small = torch.zeros(1, 3, 10, 64, dtype=torch.uint8)
+    with pytest.raises(EvaluationError, match="11 px or more a side, got 64 x 10"):
+        ssim_per_image(small, small)
 
 
 def test_reconstruction_keeps_shape_and_is_not_the_input(model: StableDiffusion, images: Tensor) -> None:
