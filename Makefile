@@ -4,6 +4,7 @@ PYTHON_MINIMUM := 3, 11
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
+DEVELOPMENT := .venv/installed-development
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: help demo dev check test test-all browser release lock clean
@@ -15,19 +16,19 @@ help: ## list the targets
 demo: $(INSTALLED) ## run the whole loop on the bundled images and show the result
 	@$(BIN)/sdlora demo
 
-dev: $(INSTALLED) ## set up a checkout for development, commit hooks included
+dev: $(DEVELOPMENT) ## set up a checkout for development, commit hooks included
 	@$(BIN)/pre-commit install
 
-check: $(INSTALLED) ## format, lint, types and import contracts
+check: $(DEVELOPMENT) ## format, lint, types and import contracts
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: $(INSTALLED) browser ## the fast tests, without a GPU or a network
+test: $(DEVELOPMENT) browser ## the fast tests, without a GPU or a network
 	$(BIN)/python -m pytest
 
-test-all: $(INSTALLED) browser ## all tests except those of the network; GPU tests are skipped without a GPU
+test-all: $(DEVELOPMENT) browser ## all tests except those of the network; GPU tests are skipped without a GPU
 	$(BIN)/python -m pytest -m "not network"
 
 # The tests of the pages need a real browser. Without one, they fail and name the package to install.
@@ -42,7 +43,7 @@ browser:
 RELEASED := build/release
 RUN_RELEASED := cd $(RELEASED) && env -u PYTHONPATH -u VIRTUAL_ENV SDLORA_HOME=home bin/sdlora
 
-release: $(INSTALLED) ## build sdist and wheel in dist/, and try the wheel in an empty environment
+release: $(DEVELOPMENT) ## build sdist and wheel in dist/, and try the wheel in an empty environment
 	@rm -rf dist $(RELEASED) && mkdir -p build
 	@echo "Building dist/ ..."
 	@$(BIN)/python -m build --outdir dist > build/release.log 2>&1 \
@@ -74,6 +75,12 @@ clean: ## remove the virtual environment, caches and build products; the image d
 
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing sdlora and its dependencies into .venv (minutes the first time, seconds later) ..."
+	@start=$$(date +%s); $(PIP_INSTALL) --editable . && echo "Installed in $$(($$(date +%s) - start)) s."
+	@touch $@
+
+# The tools of development are a third of the installation, and using sdlora needs none of them.
+$(DEVELOPMENT): $(INSTALLED)
+	@echo "Installing the tools of development into .venv ..."
 	@start=$$(date +%s); $(PIP_INSTALL) --editable '.[dev]' && echo "Installed in $$(($$(date +%s) - start)) s."
 	@touch $@
 
