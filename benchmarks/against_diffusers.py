@@ -1,6 +1,7 @@
 """Comparison with diffusers' public `train_text_to_image_lora.py`, from process start to saved adapter.
 
     python benchmarks/against_diffusers.py SCRIPT [--rounds 3] [--peer-rates 2e-3] [--our-rates 2e-3]
+        [--our-precision auto|fp32|bf16] [--peer-precisions no|bf16]
 
 SCRIPT is `examples/text_to_image/train_text_to_image_lora.py` of a checkout of huggingface/diffusers. It imports
 torchvision, which sdlora does not need: run this in an environment that has both. Both sides take the same base,
@@ -20,12 +21,11 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 import torch
 from diffusers import StableDiffusionPipeline
 from from_folder import SIDE_PX, snapshot_of
-from pairs import interval_of_median
+from pairs import median_with_spread
 from PIL import Image
 
 from sdlora.core.refs import ADAPTER_WEIGHTS, BaseModelRef
@@ -97,8 +97,7 @@ def _compare(options: argparse.Namespace, scratch: Path) -> None:
                 flush=True,
             )
         for name, values in (("wall", ratios), ("CPU", cpu_ratios)):
-            low, high = interval_of_median(values)
-            print(f"{name} ratio, median of {len(values)} rounds: {median(values):.3f} [{low:.3f}, {high:.3f}]")
+            print(f"{name} ratio, median of {len(values)} rounds: {median_with_spread(values)}")
 
 
 class Judge:
@@ -160,7 +159,7 @@ def _ours(options: argparse.Namespace, home: Path, rate: float) -> list[str]:
     return [
         *(sys.executable, str(Path(__file__).with_name("from_folder.py")), "--images", str(options.images)),
         *("--home", str(home), "--steps", str(options.steps), "--batch-size", str(options.batch_size)),
-        *("--rank", str(options.rank), "--rate", str(rate)),
+        *("--rank", str(options.rank), "--rate", str(rate), "--precision", options.our_precision),
     ]
 
 
@@ -183,7 +182,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rank", type=int, default=4, help="the script's own default is 4")
     parser.add_argument("--peer-rates", type=float, nargs="+", default=[2e-3], help="the best by loss counts")
     parser.add_argument("--our-rates", type=float, nargs="+", default=[2e-3])
-    parser.add_argument("--peer-precisions", nargs="+", default=["no"], help="no (its default) or bf16")
+    parser.add_argument("--peer-precisions", nargs="+", default=["no"], help="no (its default, fp32) or bf16")
+    parser.add_argument("--our-precision", choices=["auto", "fp32", "bf16"], default="auto")
     parser.add_argument("--report-to", default="tensorboard")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))

@@ -1,4 +1,4 @@
-"""Lower bound of a LoRA step's cost: forward, backward and optimiser on tensors in memory."""
+"""Forward, backward and optimiser step of a LoRA on tensors in memory, without the loop around them."""
 
 from __future__ import annotations
 
@@ -12,19 +12,33 @@ from sdlora.lora.config import ResolvedLora
 from sdlora.models import parts
 from sdlora.models.families.layouts import read_json
 from sdlora.models.precision import autocast
-from sdlora.training.learning.frozen_weights import cast_frozen_weights
+from sdlora.training.learning.frozen_weights import cast_frozen_weights, fuse_lora_in_forward
 
 
 class BareStep:
     """The arithmetic of a step, on the network that sdlora trains: same precision of weights, same attention.
 
     No clipping, no schedule, no report, no check, no checkpoint, one fixed batch of random tensors.
+
+    Args:
+        same_arithmetic: True merges the adapter into the weights as sdlora's loop does, so the time is the least that
+            the loop can take. False leaves peft's own layers, three products each: what a script with peft takes.
     """
 
-    def __init__(self, base: BaseModelRef, lora: ResolvedLora, precision: Precision, batch_size: int) -> None:
+    def __init__(
+        self,
+        base: BaseModelRef,
+        lora: ResolvedLora,
+        precision: Precision,
+        batch_size: int,
+        *,
+        same_arithmetic: bool,
+    ) -> None:
         self.precision = precision
         self.unet = attach_lora(parts.load_denoiser(base), lora).train()
         cast_frozen_weights(self.unet, precision)
+        if same_arithmetic:
+            fuse_lora_in_forward(self.unet)
         config = self.unet.config
         generator = torch.Generator().manual_seed(0)
         shape = (batch_size, config.in_channels, config.sample_size, config.sample_size)

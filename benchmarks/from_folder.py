@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--rank", type=int, default=4)
     parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
     options = parser.parse_args()
     with ImageStore.open(options.home) as store:
         base = load_base_model(BaseModelConfig(), store.home)
@@ -53,6 +54,7 @@ def main() -> None:
                         steps=options.steps,
                         batch_size=options.batch_size,
                         learning_rate=options.rate,
+                        precision=options.precision,
                         caption_dropout=0,  # the script has none
                     ),
                     base,

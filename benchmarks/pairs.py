@@ -24,13 +24,25 @@ class Pairs:
         return [ours / bare for ours, bare in zip(self.ours, self.bare, strict=True)]
 
     def summary(self, names: tuple[str, str] = ("sdlora", "bare step")) -> str:
-        low, high = interval_of_median(self.ratios)
         return (
             f"{names[0]} {1000 * statistics.median(self.ours):.1f} ms, "
             f"{names[1]} {1000 * statistics.median(self.bare):.1f} ms a step (medians of {len(self.ours)} blocks); "
-            f"ratio {statistics.median(self.ratios):.3f} [{low:.3f}, {high:.3f}], "
+            f"ratio {median_with_spread(self.ratios)}, "
             f"of the sums {sum(self.ours) / sum(self.bare):.3f}"
         )
+
+
+FEWEST_FOR_AN_INTERVAL = 6
+"""With fewer, the median lies outside even the range of the values in more than 5 % of all samples (2 / 2**5)."""
+
+
+def median_with_spread(values: list[float]) -> str:
+    """Write the median with its 95 % interval; with the range, named as such, where values are too few for one."""
+    median = statistics.median(values)
+    if len(values) < FEWEST_FOR_AN_INTERVAL:
+        return f"{median:.3f} (range of {len(values)}: {min(values):.3f} to {max(values):.3f})"
+    low, high = interval_of_median(values)
+    return f"{median:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def interval_of_median(values: list[float], resamples: int = 2000) -> tuple[float, float]:

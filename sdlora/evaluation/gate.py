@@ -11,6 +11,8 @@ candidate. Against the bare base the candidate must be better beyond doubt. Agai
     `max_lost_gain`. The margin is a share of the proven effect, as in non-inferiority trials, so it needs no tuning
     to a data set's KID scale; the first condition keeps many small losses from adding up over promotions.
     A candidate from the champion's own snapshot has no new images to offer and must still be `better`.
+    The rule is fair and not certain: a candidate exactly as good as the champion passes about half of its duels,
+    because chance puts its measured difference above or below zero. `benchmarks/gate_rates.py` measures such rates.
 
 Every metric that a rule reads must be measured and finite; otherwise the candidate is not promoted.
 """
@@ -120,13 +122,20 @@ def _holds_against_champion(duel: Duel, gate: GateConfig) -> GateCheck:
     margin = gate.max_lost_gain * max(base - champion, 0)
     passed = difference.value <= 0 and difference.high <= margin
     if passed:
-        reason = f"Learnt from other images than the champion and is not worse: {found}; up to {margin:.4f} is allowed."
+        reason = (
+            f"Learnt from other images than the champion and is not worse: {found}; up to {margin:.4f} is allowed. "
+            "Not worse is not better: an equally good candidate passes about half of its duels."
+        )
     else:
         verdict = "Worse" if difference.low > 0 else "Perhaps worse"
         reason = (
             f"{verdict} than the champion: {found}. It must be at most 0 on average with an upper end of at most "
             f"{margin:.4f}, {gate.max_lost_gain:.0%} of the champion's gain over the base."
         )
+        if difference.low <= 0:
+            reason += (
+                " An equally good candidate fails about half of its duels; more held-out images narrow the interval."
+            )
     return GateCheck(name="against the champion", passed=passed, reason=reason)
 
 
