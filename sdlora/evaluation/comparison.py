@@ -32,7 +32,7 @@ from sdlora.records.comparison import (
 from sdlora.records.metrics import Estimate
 from sdlora.statistics.bootstrap import estimate, resample_counts, resampled_means
 
-COMPARISON_VERSION = 3
+COMPARISON_VERSION = 4
 
 
 def compare(

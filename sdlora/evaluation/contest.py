@@ -33,7 +33,7 @@ from sdlora.records.costs import Costs
 from sdlora.records.duel import Duel
 from sdlora.store.image_store import ImageStore
 
-EVALUATION_VERSION = 1  # raise it when the same images give other numbers
+EVALUATION_VERSION = 2  # raise it when the same images give other numbers
 _IMAGES_PER_BATCH = 32
 
 Result = TypeVar("Result", Duel, Comparison)

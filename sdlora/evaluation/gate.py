@@ -14,6 +14,9 @@ candidate. Against the bare base the candidate must be better beyond doubt. Agai
     The rule is fair and not certain: a candidate exactly as good as the champion passes about half of its duels,
     because chance puts its measured difference above or below zero. `benchmarks/gate_rates.py` measures such rates.
 
+Near copies are the exception: the gate reads their share as measured, and shows its interval. The upper end would
+refuse every style with fewer than 73 held-out images, even without a single copy: 0 of 72 reaches up to 5.1 %.
+
 Every metric that a rule reads must be measured and finite; otherwise the candidate is not promoted.
 """
 
@@ -162,14 +165,18 @@ def _is_fast_enough(duel: Duel, limit: float) -> GateCheck:
 
 
 def _copies_little(duel: Duel, limit: float) -> GateCheck:
-    share = duel.scores["candidate"].metrics["copied_share"].value
-    excess = duel.scores["candidate"].metrics["excess_copies"].value
-    passed = excess <= limit
+    metrics = duel.scores["candidate"].metrics
+    copied, excess = metrics["copied_share"], metrics["excess_copies"]
+    passed = excess.value <= limit
     reason = (
-        f"{share:.1%} of the samples are nearly a training image; of real images it never saw, "
+        f"{_share(copied)} of the samples are nearly a training image; of real images it never saw, "
         f"{duel.held_out_copied_share:.1%} are. {'Up to' if passed else 'Only'} {limit:.1%} more is allowed."
     )
     return GateCheck(name="near copies", passed=passed, reason=reason)
+
+
+def _share(estimate: Estimate) -> str:
+    return f"{estimate.value:.1%} [{estimate.low:.1%}, {estimate.high:.1%}]"
 
 
 def _interval(difference: Estimate, metric: Metric = METRICS["kid"]) -> str:

@@ -1,4 +1,7 @@
-"""From images to numbers: every metric of every contestant, and the paired differences between them."""
+"""Metrics of every contestant, and the paired differences between them.
+
+Means and distances have bootstrap intervals. Shares have Wilson's and Newcombe's, which also hold for rare shares.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from sdlora.evaluation.config import EvaluationConfig
 from sdlora.records.metrics import Estimate
 from sdlora.statistics import distances
 from sdlora.statistics.bootstrap import estimate, resample_counts, resampled_means
+from sdlora.statistics.shares import share, share_difference
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class RealFeatures:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of one contestant, before statistics."""
+    """Measurements of one contestant, before statistics."""
 
     features: Tensor  # (N, D) of its samples
     batch_seconds: Tensor  # (batches,)
@@ -35,7 +39,7 @@ class Measured:
 
 
 class Scoreboard:
-    """Metrics of contestants on the same resamples of the same N prompts; `scores` has them by contestant and name."""
+    """Metrics of contestants on the same resamples of the same N prompts, in `scores` by contestant and name."""
 
     def __init__(self, prompts: Sequence[str], real: RealFeatures, config: EvaluationConfig) -> None:
         self.prompts, self.real, self.config = prompts, real, config
@@ -44,19 +48,15 @@ class Scoreboard:
         self.held_out_copies = self._nearly_copies(real.held_out)
         self.scores: dict[str, dict[str, Estimate]] = {}
         self._resampled: dict[str, dict[str, tuple[float, Tensor, bool]]] = {}
+        self._hits: dict[str, dict[str, Tensor]] = {}
 
     def score(self, contestant: str, measured: Measured) -> None:
         """Add the contestant's metrics to `scores`, each with its interval."""
         copies = self._nearly_copies(measured.features)
-        per_image = {
-            **measured.per_image,
-            "copied_share": copies,
-            "excess_copies": copies - self.held_out_copies,
-            "subject_top10": self._subject_found(measured.features),
-        }
+        self._hits[contestant] = {"copied_share": copies, "subject_top10": self._subject_found(measured.features)}
         table = {
             name: (values.double().mean().item(), resampled_means(values, self.counts), False)
-            for name, values in per_image.items()
+            for name, values in measured.per_image.items()
         }
         real, generated = self.real.held_out, measured.features
         kernels = distances.polynomial_kernels(real, generated)
@@ -66,17 +66,24 @@ class Scoreboard:
         self._resampled[contestant] = table
         self.scores[contestant] = {
             **{name: estimate(value, resampled, centre=centre) for name, (value, resampled, centre) in table.items()},
+            **{name: share(hits) for name, hits in self._hits[contestant].items()},
+            "excess_copies": share_difference(copies, self.held_out_copies),
             **_times(measured.batch_seconds),
         }
 
     def difference(self, contestant: str, rival: str) -> dict[str, Estimate]:
-        """`contestant` minus `rival`, paired: both were resampled with the same counts."""
+        """Subtract the metrics of `rival` from those of `contestant`, paired by prompt and resample."""
         mine, theirs = self._resampled[contestant], self._resampled[rival]
-        return {
+        differences = {
             name: estimate(value - theirs[name][0], resampled - theirs[name][1], centre=centre)
             for name, (value, resampled, centre) in mine.items()
             if name in theirs
         }
+        shares = {
+            name: share_difference(hits, self._hits[rival][name]) for name, hits in self._hits[contestant].items()
+        }
+        # The share of near copies among held-out images is the same for both, so it cancels.
+        return differences | shares | {"excess_copies": shares["copied_share"]}
 
     def _nearly_copies(self, features: Tensor) -> Tensor:
         similarity, _ = neighbours.nearest(features, self.real.train)
@@ -89,7 +96,7 @@ class Scoreboard:
 
 
 def _times(batch_seconds: Tensor) -> dict[str, Estimate]:
-    """The median, which one slow first batch does not move, and the 95th percentile over batches."""
+    """Compute the median, which one slow first batch does not move, and the 95th percentile over batches."""
     median, slow = (torch.quantile(batch_seconds.double(), q).item() for q in (0.5, 0.95))
     if len(batch_seconds) < 2:
         middle = Estimate(value=median, low=median, high=median)

@@ -67,6 +67,14 @@ def test_resampled_fid_is_the_fid_of_the_drawn_images(sets: tuple[Tensor, Tensor
     assert resampled_fid(linear_kernels(*sets), counts).item() == pytest.approx(expected, rel=1e-3)
 
 
+def test_kid_does_not_depend_on_the_global_generator(sets: tuple[Tensor, Tensor]) -> None:
+    values = set()
+    for seed in range(8):
+        torch.manual_seed(seed)
+        values.add(kid(*sets))
+    assert len(values) == 1
+
+
 def test_kid_leaves_the_global_generator_untouched(sets: tuple[Tensor, Tensor]) -> None:
     state = torch.random.get_rng_state()
     kid(*sets)
