@@ -28,8 +28,8 @@ check: $(DEVELOPMENT) ## format, lint, types and import contracts
 test: $(DEVELOPMENT) browser ## the fast tests, without a GPU or a network
 	$(BIN)/python -m pytest
 
-test-all: $(DEVELOPMENT) browser ## all tests except those of the network; GPU tests are skipped without a GPU
-	$(BIN)/python -m pytest -m "not network"
+test-all: $(DEVELOPMENT) browser ## the slow tests too, and those of a GPU where there is one
+	$(BIN)/python -m pytest -m ""
 
 # The tests of the pages need a real browser. Without one, they fail and name the package to install.
 browser:

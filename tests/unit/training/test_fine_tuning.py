@@ -69,7 +69,7 @@ def test_a_run_killed_at_three_moments_ends_with_the_same_adapter(
     write_setting(tmp_path / "setting.json", base, store, snapshot)
     child = "tests.unit.training.child", "everything", str(tmp_path / "setting.json"), str(run_folder)
     # Before the first checkpoint; at any time while it prepares, steps, measures or saves; with work to lose.
-    anytime = f"{random.uniform(0.05, 0.6):.3f}s"
+    anytime = f"{random.Random(0).uniform(0.05, 0.6):.3f}s"
     for moment, outcomes in (("1", (-9,)), (anytime, (-9, 0)), ("5", (-9, 0))):
         assert run_module(*child, moment, str(int(signal.SIGKILL))) in outcomes, anytime
     fine_tune(TrainingJob(base, snapshot, LORA_WITH_DROPOUT, EVERYTHING, run_folder), store)
