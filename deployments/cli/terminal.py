@@ -28,6 +28,8 @@ console = Console(highlight=False)
 error_console = Console(stderr=True, highlight=False)
 
 PLAIN_INTERVAL_SECONDS = 20.0
+MIN_BF16_SPEEDUP = 1.2
+"""Equal to the library's threshold; its module would import PyTorch."""
 
 
 class Stages(Listener):
@@ -42,6 +44,7 @@ class Stages(Listener):
         self._bars: dict[str, TaskID] = {}
         self._printed_at: dict[str, float] = {}
         self._started: dict[str, tuple[float, int]] = {}
+        self._warm: dict[str, tuple[float, int]] = {}
         self._validation_text = ""
         self._warnings = _Warnings(self)
         self._progress = Progress(
@@ -78,7 +81,7 @@ class Stages(Listener):
     def on_metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Show the newest loss after the moving bar, with the last scores on held-out images."""
         if "bf16_speedup" in values:
-            self.console.print(f"bf16 is {values['bf16_speedup']:.2f} times as fast as fp32 here, measured")
+            self.note(_processor_note(values["bf16_speedup"]))
         if "validation_loss" in values:
             self._validation_text = f", validation loss {values['validation_loss']:.4f}"
             if "validation_kid" in values:
@@ -100,6 +103,8 @@ class Stages(Listener):
         now = time.monotonic()
         # A continued stage does not begin at zero.
         started_at, done_at_start = self._started.setdefault(stage, (now, done))
+        # The first report includes what is done once, such as choosing kernels, and says little about the rest.
+        warm_at, done_when_warm = self._warm.setdefault(stage, (now, done)) if done > done_at_start else (now, done)
         if (done < total or not total) and now - self._printed_at.get(stage, started_at) < PLAIN_INTERVAL_SECONDS:
             self._printed_at.setdefault(stage, started_at)
             return
@@ -110,9 +115,17 @@ class Stages(Listener):
             self.console.print(f"{stage}: {done}, {clock(now - started_at)}")
             return
         self._printed_at[stage] = float("inf") if done == total else now
-        seconds_left = (now - started_at) / (done - done_at_start) * (total - done) if done > done_at_start else 0
+        if done == done_when_warm:
+            warm_at, done_when_warm = started_at, done_at_start
+        seconds_left = (now - warm_at) / max(1, done - done_when_warm) * (total - done)
         time_text = f"{clock(now - started_at)}" if done == total else f"{clock(seconds_left)} left"
         self.console.print(f"{stage}: {done}/{total}, {time_text}")
+
+
+def _processor_note(bf16_speedup: float) -> str:
+    if bf16_speedup > MIN_BF16_SPEEDUP:
+        return f"This processor computes in bf16 {bf16_speedup:.1f} times as fast as in fp32, so training uses bf16."
+    return "This processor gains nothing from bf16, so training uses fp32 and takes about twice as long as with bf16."
 
 
 class _Warnings(logging.Handler):

@@ -25,7 +25,7 @@ from torch import nn
 from sdlora.core.refs import Precision
 
 DTYPES: Mapping[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_MIN_SPEEDUP = 1.2  # below this ratio bf16's rounding buys nothing
+MIN_BF16_SPEEDUP = 1.2  # below this ratio bf16's rounding buys nothing
 _MIN_FP16_CAPABILITY = (7, 0)  # the first compute capability whose tensor cores multiply fp16
 _TIMING_REPEATS = 6  # the first repeat includes the choice of kernels
 
@@ -51,7 +51,7 @@ def probe_precision(device_type: str) -> Probe:
         return Probe("fp16" if torch.cuda.get_device_capability() >= _MIN_FP16_CAPABILITY else "fp32", None)
     seconds = _time_steps()
     speedup = seconds["fp32"] / seconds["bf16"]
-    return Probe("bf16" if speedup > _MIN_SPEEDUP else "fp32", speedup)
+    return Probe("bf16" if speedup > MIN_BF16_SPEEDUP else "fp32", speedup)
 
 
 def remembered_probe(device_type: str, home: Path) -> Probe:

@@ -6,7 +6,8 @@ import logging
 from rich.console import Console
 
 from deployments.cli.run_output import duel_table
-from deployments.cli.terminal import Stages, clock
+from deployments.cli.terminal import MIN_BF16_SPEEDUP, Stages, clock
+from sdlora.models import precision
 from tests.unit.evaluation.made_duel import made_duel
 
 
@@ -42,11 +43,15 @@ def test_on_a_terminal_every_stage_keeps_its_bar_and_the_loss_is_shown():
     assert "loss 0.125" in shown
 
 
-def test_how_much_faster_bf16_was_measured_to_be_is_told():
+def test_the_precision_that_suits_the_processor_is_told():
     output = io.StringIO()
-    with Stages(Console(file=output, width=80)) as stages:
+    with Stages(Console(file=output, width=200)) as stages:
         stages.on_metrics(0, {"bf16_speedup": 1.756})
-    assert output.getvalue() == "bf16 is 1.76 times as fast as fp32 here, measured\n"
+        stages.on_metrics(0, {"bf16_speedup": 0.6})
+    fast, slow = output.getvalue().splitlines()
+    assert fast == "This processor computes in bf16 1.8 times as fast as in fp32, so training uses bf16."
+    assert slow.startswith("This processor gains nothing from bf16, so training uses fp32")
+    assert MIN_BF16_SPEEDUP == precision.MIN_BF16_SPEEDUP
 
 
 def test_seconds_read_as_a_clock():
@@ -67,3 +72,14 @@ def test_the_time_left_of_a_continued_stage_counts_only_what_was_done_now(monkey
     stages.on_progress("train", 200, 600)
     stages.on_progress("train", 300, 600)  # 100 steps in 30 s: 300 more take 90 s
     assert output.getvalue() == "train: 300/600, 1:30 left\n"
+
+
+def test_the_time_left_does_not_count_what_the_first_steps_do_once(monkeypatch):
+    clock_readings = iter([0.0, 10.0, 30.0])
+    monkeypatch.setattr("deployments.cli.terminal.time.monotonic", lambda: next(clock_readings))
+    output = io.StringIO()
+    stages = Stages(Console(file=output, width=80))
+    stages.on_progress("train", 0, 600)
+    stages.on_progress("train", 10, 600)  # kernels are chosen: a second a step
+    stages.on_progress("train", 110, 600)  # 100 steps in 20 s: 490 more take 98 s
+    assert output.getvalue() == "train: 110/600, 1:38 left\n"
