@@ -27,7 +27,7 @@ def test_the_checks_are_listed_with_versions_settings_and_what_they_rejected(tmp
     too_small = rows["too_small"]
     assert too_small[1] == "1"
     assert "min_side_px = 21" in " ".join(too_small)
-    assert "The shorter side in pixels." in " ".join(too_small)
+    assert "Shorter side in pixels." in " ".join(too_small)
     assert too_small[-1] == "3"
     assert rows["dark"][-1] == "0"
 
