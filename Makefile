@@ -7,6 +7,9 @@ INSTALLED := .venv/installed
 DEVELOPMENT := .venv/installed-development
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
+# Two processes: while a test waits for its servers, another one computes.
+SIDE_BY_SIDE := -n 2 --dist loadgroup
+
 .PHONY: help demo dev check test test-all browser release lock clean
 .DEFAULT_GOAL := help
 
@@ -26,10 +29,10 @@ check: $(DEVELOPMENT) ## format, lint, types and import contracts
 	$(BIN)/lint-imports
 
 test: $(DEVELOPMENT) browser ## the fast tests, without a GPU or a network
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 test-all: $(DEVELOPMENT) browser ## the slow tests too, and those of a GPU where there is one
-	$(BIN)/python -m pytest -m ""
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m ""
 
 # The tests of the pages need a real browser. Without one, they fail and name the package to install.
 browser:
@@ -78,7 +81,7 @@ $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	@start=$$(date +%s); $(PIP_INSTALL) --editable . && echo "Installed in $$(($$(date +%s) - start)) s."
 	@touch $@
 
-# The tools of development are a third of the installation, and using sdlora needs none of them.
+# Using sdlora needs none of the tools of development, a quarter of the whole installation.
 $(DEVELOPMENT): $(INSTALLED)
 	@echo "Installing the tools of development into .venv ..."
 	@start=$$(date +%s); $(PIP_INSTALL) --editable '.[dev]' && echo "Installed in $$(($$(date +%s) - start)) s."

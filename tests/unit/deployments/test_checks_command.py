@@ -3,6 +3,7 @@ from __future__ import annotations
 from typer.testing import CliRunner
 
 from deployments.cli.app import app
+from deployments.cli.terminal import console
 from sdlora.data.checks import CHECKS
 from sdlora.data.clean import clean
 from sdlora.data.config import DataConfig
@@ -10,16 +11,15 @@ from sdlora.store.image_store import ImageStore
 from tests.unit.data.drawing import drawing, encoded
 
 
-def test_the_checks_are_listed_with_versions_settings_and_what_they_rejected(tmp_path):
+def test_the_checks_are_listed_with_versions_settings_and_what_they_rejected(tmp_path, monkeypatch):
+    monkeypatch.setattr(console, "width", 200)
     with ImageStore.open(tmp_path / "home") as store:
         for seed in range(3):
             store.add_image(encoded(drawing(seed, side_px=20)))
         clean(store, DataConfig())
     config = tmp_path / "own.yaml"
     config.write_text("name: own\ndata: {min_side_px: 21}\n")
-    shown = CliRunner(env={"COLUMNS": "200"}).invoke(
-        app, ["checks", "--home", str(tmp_path / "home"), "--config", str(config)]
-    )
+    shown = CliRunner().invoke(app, ["checks", "--home", str(tmp_path / "home"), "--config", str(config)])
     assert shown.exit_code == 0, shown.output
     rows = {line.split()[0]: line.split() for line in shown.output.splitlines() if line.strip()}
     assert {check.name for check in CHECKS} <= rows.keys()
@@ -33,7 +33,7 @@ def test_the_checks_are_listed_with_versions_settings_and_what_they_rejected(tmp
 
 
 def test_the_checks_are_listed_without_a_store(tmp_path):
-    shown = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["checks", "--home", str(tmp_path / "none")])
+    shown = CliRunner().invoke(app, ["checks", "--home", str(tmp_path / "none")])
     assert shown.exit_code == 0, shown.output
     assert "rejected" not in shown.output.splitlines()[0]
     assert not (tmp_path / "none").exists()

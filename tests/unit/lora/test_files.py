@@ -40,7 +40,7 @@ def draw(model):
     return model.generate(PROMPT, SEED, steps=2, guidance_scale=2.0)
 
 
-def save(folder, unet, config, base, **changes):
+def save(folder, unet, config, base, text_encoders=None, **changes):
     options = {
         "name": "style",
         "snapshot_digest": "5" * 64,
@@ -50,7 +50,8 @@ def save(folder, unet, config, base, **changes):
         "training": {"steps": 3},
         "details": {"ss_steps": "3"},
     }
-    return save_adapter(folder, unet, config, base, AdapterOrigin(**(options | changes)))
+    origin = AdapterOrigin(**(options | changes))
+    return save_adapter(folder, unet, config, base, origin, text_encoders or {})
 
 
 def trained_model(base, config):
