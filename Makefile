@@ -8,7 +8,7 @@ DEVELOPMENT := .venv/installed-development
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 # Two processes: while a test waits for its servers, another one computes.
-SIDE_BY_SIDE := -n 2 --dist loadgroup
+SIDE_BY_SIDE := -n 2 --dist loadfile
 
 .PHONY: help demo dev check test test-all browser release lock clean
 .DEFAULT_GOAL := help

@@ -38,28 +38,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process, and tests that share servers or a state folder, too."""
-    for item in items:
-        file = item.path.relative_to(item.config.rootpath).as_posix()
-        group = file
-        if file.startswith("tests/integration/"):
-            group = "servers" if item.path.stem in _SERVER_TESTS else "flows"
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
-_SERVER_TESTS = {
-    "test_demo",
-    "test_mlflow_access",
-    "test_pages_of_others",
-    "test_prefect_access",
-    "test_register",
-    "test_up",
-    "test_ways_to_start",
-}
-
-
 @pytest.fixture(autouse=True)
 def _no_outside_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test that reaches for another machine fails at once and by name instead of hanging or passing by luck."""

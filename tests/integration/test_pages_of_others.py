@@ -129,7 +129,7 @@ def test_prefect_asks_once_in_both_of_its_pages(browser: Browser, running_stack:
     for address in ("/v2/runs", "/runs", "/v2/deployments"):
         page.goto(running_stack.prefect + address)
         page.wait_for_load_state("networkidle")
-        assert page.locator("input[type=password]").count() == 0, page.url
+        expect(page.locator("input[type=password]")).to_have_count(0, timeout=30_000)
     context.close()
 
 
