@@ -65,5 +65,5 @@ def _row(history: ChampionHistory, entry: HistoryEntry) -> list[str]:
         numbers[1],
         "?" if version.train_count is None else str(version.train_count),
         entry.kind,
-        entry.decided_at.astimezone().strftime("%Y-%m-%d %H:%M"),
+        entry.decided_at.astimezone().strftime("%Y-%m-%d"),
     ]
