@@ -40,10 +40,10 @@ def decided(version: ScoredVersion, *, promote: bool) -> Decision:
 
 
 def shown(*arguments: str) -> list[str]:
-    """The rows without the times at their ends, on a terminal of 80 columns."""
+    """The rows without the days at their ends, on a terminal of 80 columns."""
     done = CliRunner().invoke(app, ["versions", *arguments], env={"COLUMNS": "80"})
     assert done.exit_code == 0, done.output
-    return [" ".join(line.split()[:-2]) for line in done.output.splitlines()[1:]]
+    return [" ".join(line.split()[:-1]) for line in done.output.splitlines()[1:]]
 
 
 def test_each_version_is_listed_with_score_and_decision_and_the_champion_is_marked(home: Path) -> None:
