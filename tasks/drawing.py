@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from sdlora.core.errors import ConfigError
+from sdlora.core.files import replace_file
 from sdlora.core.progress import OnProgress
 from sdlora.core.refs import AdapterRef, BaseModelRef
 from sdlora.models.config import BaseModelConfig
@@ -98,7 +99,7 @@ def draw(model: Model, drawing: Drawing, out: Path, home: Path, on_progress: OnP
                 guidance_scale=drawing.guidance_scale,
             )
             path = out / f"{_slug(drawing.prompt)}-{_slug(model.label)}-{seed}.png"
-            path.write_bytes(buffer.getvalue())
+            replace_file(path, buffer.getvalue())
             paths.append(path)
     return paths
 

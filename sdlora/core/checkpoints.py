@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sdlora.core.files import file_sha256
+from sdlora.core.files import file_sha256, written_aside
 
 _logger = logging.getLogger(__name__)
 _FOLDER_NAME = re.compile(r"step-(\d{8})")
@@ -44,24 +43,13 @@ def save_checkpoint(
     Raises:
         OSError: the disk is full or not writable; earlier checkpoints are untouched.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"step-{step:08d}"
-    partial = folder / f".partial-{os.getpid()}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
+    with written_aside(final) as partial:
+        partial.mkdir()
         save_file(_with_own_storage(tensors), partial / "state.safetensors")
         (partial / "state.json").write_text(json.dumps({"step": step, "values": dict(values)}))
         manifest = {name: file_sha256(partial / name) for name in ("state.safetensors", "state.json")}
         (partial / "manifest.json").write_text(json.dumps(manifest))
-        for path in partial.iterdir():
-            _fsync(path)
-        shutil.rmtree(final, ignore_errors=True)
-        partial.rename(final)
-        _fsync(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     for _, old in _checkpoint_folders(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return final
@@ -145,11 +133,3 @@ def load_optimizer_tensors(
 def _checkpoint_folders(folder: Path) -> list[tuple[int, Path]]:
     matches = ((_FOLDER_NAME.fullmatch(path.name), path) for path in folder.iterdir()) if folder.is_dir() else ()
     return sorted((int(match[1]), path) for match, path in matches if match)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

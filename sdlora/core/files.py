@@ -1,14 +1,108 @@
-"""Atomic writing of files, and digests of files and JSON values."""
+"""Atomic and durable writing of files and folders, and digests of files and JSON values.
+
+A name in a folder promises whole content, also after a power cut. So content is flushed before it gets its name, and
+then the folder that holds the name is flushed.
+"""
 
 from __future__ import annotations
 
+import errno
+import glob
 import hashlib
 import json
 import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from sdlora.core.errors import StorageError
+
+_ABANDONED_SECONDS = 86_400.0
+"""Age of a temporary path whose writer was killed; writing the largest model takes less."""
+
+
+def flush(path: Path | str) -> None:
+    """Write a file's content, or the names in a folder, to the disk and wait for it (fsync)."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems cannot flush a folder; PostgreSQL ignores the same two errors.
+        if error.errno not in (errno.EBADF, errno.EINVAL) or not os.path.isdir(path):  # noqa: PTH112
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def flush_folder(folder: Path) -> None:
+    """Flush every file and folder below `folder`, and `folder` itself."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            flush(Path(parent, name))
+        flush(parent)
+
+
+def make_folder(folder: Path) -> Path:
+    """Create a folder with its parents, and flush the parents that gained a name."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        flush(path.parent)
+    return folder
+
+
+def put_in_place(partial: Path, final: Path) -> None:
+    """Flush a finished file or folder, give it its final name, and flush the folder that holds the name.
+
+    A file replaces an earlier file atomically. Of an earlier folder, a process that dies on the way leaves nothing.
+    """
+    if partial.is_dir():
+        flush_folder(partial)
+        shutil.rmtree(final, ignore_errors=True)
+    else:
+        flush(partial)
+    partial.replace(final)
+    flush(final.parent)
+
+
+@contextmanager
+def written_aside(final: Path) -> Iterator[Path]:
+    """Yield a temporary path next to `final` for a file or folder; it gets the name `final` if the block succeeds.
+
+    The content is flushed first. If the block fails, the temporary path is removed and `final` is untouched.
+
+    Raises:
+        OSError: the disk is full or not writable.
+    """
+    partial = final.with_name(f".{final.stem}.partial-{os.getpid()}{final.suffix}")
+    make_folder(final.parent)
+    _sweep(final)
+    remove(partial)
+    try:
+        yield partial
+        put_in_place(partial, final)
+    finally:
+        remove(partial)
+
+
+def _sweep(final: Path) -> None:
+    """Remove temporary paths of killed writers of `final`."""
+    pattern = f".{glob.escape(final.stem)}.partial-*{glob.escape(final.suffix)}"
+    for partial in final.parent.glob(pattern):
+        with suppress(FileNotFoundError):
+            if time.time() - partial.stat().st_mtime > _ABANDONED_SECONDS:
+                remove(partial)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or folder, if it exists."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -17,17 +111,11 @@ def replace_file(path: Path, content: bytes) -> None:
     Raises:
         StorageError: the disk is full or not writable; an earlier file is untouched.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with written_aside(path) as partial:
+            partial.write_bytes(content)
     except OSError as error:
         raise StorageError(f"Cannot write {path}: {error}. Free some space and run again.") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def file_sha256(path: Path) -> str:

@@ -41,6 +41,13 @@ ADAPTER_WEIGHTS = "pytorch_lora_weights.safetensors"
 """File name of an adapter in the format of diffusers and peft, inside the adapter's folder."""
 
 
+RESTORE_ADAPTER = (
+    "`sdlora doctor --deep --repair` restores it if a whole copy exists; without one, delete the run folder and train "
+    "again."
+)
+"""Remedy for a missing or damaged file of an adapter."""
+
+
 class AdapterRef(FrozenConfig):
     """Reference to a trained adapter: a folder with the weights in both formats.
 

@@ -17,6 +17,7 @@ from sdlora.core.errors import EvaluationError
 from sdlora.core.files import json_digest, replace_file
 from sdlora.core.progress import SILENT, OnProgress
 from sdlora.core.refs import AdapterRef, BaseModelRef
+from sdlora.core.tensor_cache import TensorCache
 from sdlora.data.pixels import load_images_uint8
 from sdlora.data.snapshot import Snapshot, SnapshotRow
 from sdlora.evaluation.config import EvaluationConfig
@@ -24,7 +25,6 @@ from sdlora.evaluation.fidelity import psnr_per_image, reconstruct, ssim_per_ima
 from sdlora.evaluation.generations import Generations, load_or_draw
 from sdlora.evaluation.prompts import Prompt, choose_prompts
 from sdlora.evaluation.scoring import Measured, RealFeatures, Scoreboard
-from sdlora.evaluation.tensor_cache import load_or_compute
 from sdlora.models import parts
 from sdlora.models.features import ImageFeatures
 from sdlora.models.stable_diffusion import StableDiffusion
@@ -107,8 +107,8 @@ class Contest:
         def compute() -> dict[str, Tensor]:
             return {"images_uint8": reconstruct(StableDiffusion.from_ref(self.base), self.held_out_uint8)}
 
-        path = self.store.home / "cache" / "reconstructions" / f"{key}.safetensors"
-        return load_or_compute(path, compute)["images_uint8"]
+        cache = TensorCache(self.store.home / "cache" / "reconstructions")
+        return cache.load_or_compute(key, ["images_uint8"], compute)["images_uint8"]
 
     @cached_property
     def real_features(self) -> RealFeatures:
@@ -199,7 +199,8 @@ class Contest:
                 self.on_progress(stage, start + len(batch), len(rows))
             return {"features": torch.cat(batches)}
 
-        return load_or_compute(self.store.home / "cache" / "features" / f"{key}.safetensors", extract)["features"]
+        cache = TensorCache(self.store.home / "cache" / "features")
+        return cache.load_or_compute(key, ["features"], extract)["features"]
 
 
 def fidelity_per_image(name: str, images_uint8: Tensor, originals_uint8: Tensor) -> dict[str, Tensor]:

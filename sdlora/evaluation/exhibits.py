@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from sdlora.core.files import file_sha256, replace_file
+from sdlora.core.files import file_sha256, make_folder, replace_file
 from sdlora.evaluation.grids import draw_grid
 from sdlora.records.duel import CONTESTANTS, DUEL_FILE, ContestantName, Duel, ShownImages
 
@@ -34,7 +34,7 @@ def write_exhibits(folder: Path, exhibits: Exhibits) -> tuple[tuple[ShownImages,
     """
     (folder / DUEL_FILE).unlink(missing_ok=True)
     shutil.rmtree(folder / "samples", ignore_errors=True)
-    (folder / "samples").mkdir(parents=True)
+    make_folder(folder / "samples")
     columns: dict[str, Tensor] = {"real": exhibits.real, "nearest": exhibits.nearest_training}
     columns.update({name: exhibits.drawn[name] for name in CONTESTANTS if name in exhibits.drawn})
     images = {name: [to_image(image) for image in batch] for name, batch in columns.items()}

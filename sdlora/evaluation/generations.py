@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import diffusers
@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from sdlora.core.files import json_digest
+from sdlora.core.tensor_cache import TensorCache
 from sdlora.evaluation.config import EvaluationConfig
 from sdlora.evaluation.fidelity import renoise_and_denoise
 from sdlora.evaluation.prompts import Prompt
-from sdlora.evaluation.tensor_cache import load_or_compute
 from sdlora.models.features import ImageFeatures
 from sdlora.models.stable_diffusion import StableDiffusion
 
@@ -68,14 +68,11 @@ def load_or_draw(
         }
     )
 
+    names = [field.name for field in fields(Generations)]
+
     def draw() -> dict[str, Tensor]:
         model, extract = load_model(), ImageFeatures()
-        batches: dict[str, list[Tensor]] = {
-            "images_uint8": [],
-            "denoised_uint8": [],
-            "features": [],
-            "batch_seconds": [],
-        }
+        batches: dict[str, list[Tensor]] = {name: [] for name in names}
         for start in range(0, len(prompts), config.batch_size):
             batch = prompts[start : start + config.batch_size]
             texts, seeds = [prompt.text for prompt in batch], [prompt.seed for prompt in batch]
@@ -98,6 +95,6 @@ def load_or_draw(
             on_done(start + len(batch))
         return {name: torch.cat(tensors) for name, tensors in batches.items()}
 
-    tensors = load_or_compute(home / "cache" / "generations" / f"{key}.safetensors", draw)
+    tensors = TensorCache(home / "cache" / "generations").load_or_compute(key, names, draw)
     on_done(len(prompts))
     return Generations(**tensors)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from sdlora.core.errors import WeightsError
-from sdlora.core.refs import ADAPTER_WEIGHTS, AdapterRef, BaseModelRef
+from sdlora.core.refs import ADAPTER_WEIGHTS, RESTORE_ADAPTER, AdapterRef, BaseModelRef
 from sdlora.lora.attach import adapter_parameters, peft_settings
 from sdlora.lora.config import ResolvedLora
 from sdlora.lora.formats.diffusers import group_peft_tensors
@@ -32,9 +32,9 @@ def open_adapter(folder: Path) -> AdapterRef:
     for file, digest in ((ADAPTER_WEIGHTS, manifest.digest), (manifest.kohya_file, manifest.kohya_digest)):
         path = folder / file
         if not path.is_file():
-            raise WeightsError(f"{path} is missing. Restore the file or train the adapter again.")
+            raise WeightsError(f"{path} is missing. {RESTORE_ADAPTER}")
         if digests.sha256(path) != digest:
-            raise WeightsError(f"{path} is damaged: its SHA-256 is not {digest[:12]}. Restore the file.")
+            raise WeightsError(f"{path} is damaged: its SHA-256 is not {digest[:12]}. {RESTORE_ADAPTER}")
     return AdapterRef(
         folder=folder,
         digest=manifest.digest,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from sdlora.core.config_base import FrozenConfig
 from sdlora.core.errors import WeightsError
+from sdlora.core.files import json_digest
+from sdlora.core.refs import RESTORE_ADAPTER
 from sdlora.lora.config import ResolvedLora
 
 MANIFEST_FILE = "adapter.json"
@@ -57,6 +60,12 @@ class AdapterManifest(FrozenConfig):
     lora: ResolvedLora
     training: dict[str, Any] = Field(description="the training settings, as they were resolved")
     libraries: dict[str, str]
+    own_digest: str = Field("", description="SHA-256 of all other entries as JSON; set when the file is written")
+
+    def to_json(self) -> bytes:
+        """Encode the manifest with the digest of its own entries."""
+        entries = self.model_dump(mode="json", exclude={"own_digest"})
+        return f"{json.dumps(entries | {'own_digest': json_digest(entries)}, indent=2)}\n".encode()
 
 
 def read_manifest(folder: Path) -> AdapterManifest:
@@ -67,11 +76,26 @@ def read_manifest(folder: Path) -> AdapterManifest:
     """
     path = folder / MANIFEST_FILE
     try:
-        return AdapterManifest.model_validate_json(path.read_bytes())
+        return parse_manifest(path.read_bytes())
     except FileNotFoundError as error:
         raise WeightsError(f"{path} is missing: {folder} is not an adapter written by sdlora.") from error
-    except (OSError, ValidationError) as error:
-        raise WeightsError(f"{path} is damaged. Restore the file or train the adapter again.") from error
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} is damaged. {RESTORE_ADAPTER}") from error
+
+
+def parse_manifest(content: bytes) -> AdapterManifest:
+    """Parse `adapter.json`, and compare its entries with the digest of its own.
+
+    Raises:
+        ValueError: damaged.
+    """
+    entries = json.loads(content)
+    manifest = AdapterManifest.model_validate_json(content)
+    # Over the entries of the file, so that a later version with further entries still reads it.
+    others = {name: value for name, value in entries.items() if name != "own_digest"}
+    if manifest.own_digest and json_digest(others) != manifest.own_digest:
+        raise ValueError("own_digest is not the digest of the other entries")
+    return manifest
 
 
 def library_versions() -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from sdlora.core.errors import StorageError, WeightsError
-from sdlora.core.files import file_sha256
+from sdlora.core.files import file_sha256, written_aside
 from sdlora.core.refs import ADAPTER_WEIGHTS, AdapterRef, BaseModelRef
 from sdlora.lora.config import ResolvedLora
 from sdlora.lora.formats.compatibility import NOTE_FILE, note
@@ -72,39 +71,34 @@ def save_adapter(
         **({"ss_tag_frequency": _tag_frequency(name, origin.captions)} if origin.captions else {}),
         **origin.details,
     }
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir(parents=True)
-        diffusers_path, kohya_path = partial / ADAPTER_WEIGHTS, partial / f"{name}.safetensors"
-        digest = write_diffusers_file(diffusers_path, updates, config)
-        kohya_digest = write_kohya_file(kohya_path, kohya_layers, config, metadata, family.kohya_module)
-        require_equal(read_diffusers_file(diffusers_path), updates, weights, ADAPTER_WEIGHTS)
-        require_equal(read_kohya_file(kohya_path), kohya_layers, kohya_weights, kohya_path.name)
-        if (file_sha256(diffusers_path), file_sha256(kohya_path)) != (digest, kohya_digest):
-            raise WeightsError(f"{partial} does not hold the bytes that were written. Check the disk.")
-        manifest = AdapterManifest(
-            name=name,
-            digest=digest,
-            kohya_file=kohya_path.name,
-            kohya_digest=kohya_digest,
-            base_digest=base.digest,
-            snapshot_digest=origin.snapshot_digest,
-            run_digest=origin.run_digest,
-            lora=config,
-            training=dict(origin.training),
-            libraries=library_versions(),
-        )
-        (partial / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n")
-        (partial / NOTE_FILE).write_text(note(kohya_path.name))
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        with written_aside(folder) as partial:
+            partial.mkdir()
+            diffusers_path, kohya_path = partial / ADAPTER_WEIGHTS, partial / f"{name}.safetensors"
+            digest = write_diffusers_file(diffusers_path, updates, config)
+            kohya_digest = write_kohya_file(kohya_path, kohya_layers, config, metadata, family.kohya_module)
+            require_equal(read_diffusers_file(diffusers_path), updates, weights, ADAPTER_WEIGHTS)
+            require_equal(read_kohya_file(kohya_path), kohya_layers, kohya_weights, kohya_path.name)
+            if (file_sha256(diffusers_path), file_sha256(kohya_path)) != (digest, kohya_digest):
+                raise WeightsError(f"{partial} does not hold the bytes that were written. Check the disk.")
+            manifest = AdapterManifest(
+                name=name,
+                digest=digest,
+                kohya_file=kohya_path.name,
+                kohya_digest=kohya_digest,
+                base_digest=base.digest,
+                snapshot_digest=origin.snapshot_digest,
+                run_digest=origin.run_digest,
+                lora=config,
+                training=dict(origin.training),
+                libraries=library_versions(),
+            )
+            (partial / MANIFEST_FILE).write_bytes(manifest.to_json())
+            (partial / NOTE_FILE).write_text(note(kohya_path.name))
     except OSError as error:
         raise StorageError(
             f"Cannot write the adapter to {folder}: {error}. Free some space and run again; training is not lost."
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return AdapterRef(
         folder=folder,
         digest=digest,

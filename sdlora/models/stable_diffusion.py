@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sdlora.core.errors import WeightsError
 from sdlora.core.files import file_sha256
 from sdlora.core.progress import OnProgress
-from sdlora.core.refs import ADAPTER_WEIGHTS, AdapterRef, BaseModelRef, Precision
+from sdlora.core.refs import ADAPTER_WEIGHTS, RESTORE_ADAPTER, AdapterRef, BaseModelRef, Precision
 from sdlora.models import parts
 from sdlora.models.adapter_weights import attach_adapter_file, merge_text_adapters
 from sdlora.models.encode import decode_latents, encode_text
@@ -272,6 +272,6 @@ def check_adapter(adapter: AdapterRef, base: BaseModelRef) -> None:
         )
     path = adapter.folder / ADAPTER_WEIGHTS
     if not path.is_file():
-        raise WeightsError(f"The adapter's weights {path} are missing. Train it again or restore the file.")
+        raise WeightsError(f"The adapter's weights {path} are missing. {RESTORE_ADAPTER}")
     if file_sha256(path) != adapter.digest:
-        raise WeightsError(f"{path} is damaged: its SHA-256 is not {adapter.digest[:12]}. Restore the file.")
+        raise WeightsError(f"{path} is damaged: its SHA-256 is not {adapter.digest[:12]}. {RESTORE_ADAPTER}")

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from sdlora.core.config_base import FrozenConfig
+from sdlora.core.files import replace_file
 from sdlora.data.pixels import load_images_uint8
 from sdlora.data.snapshot import load_snapshot
 from sdlora.pretraining.config import PretrainConfig
@@ -43,9 +44,8 @@ def pretrain_snapshot(request: PretrainRequest, processes: int = 1, on_metrics: 
     """
     if processes == 1:
         return _run(request, on_metrics)
-    request.folder.mkdir(parents=True, exist_ok=True)
     file = request.folder / "request.json"
-    file.write_text(request.model_dump_json(indent=2))
+    replace_file(file, request.model_dump_json(indent=2).encode())
 
     def on_report(_kind: str, values: list[Any]) -> None:
         if on_metrics:

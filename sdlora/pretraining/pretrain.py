@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +12,8 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from sdlora.core.errors import DataError
+from sdlora.core.files import written_aside
+from sdlora.models.files.digests import record_digests
 from sdlora.pretraining.autoencoder import encode_images, train_autoencoder
 from sdlora.pretraining.config import PretrainConfig
 from sdlora.pretraining.decoder import train_decoder
@@ -81,8 +82,6 @@ def save_pipeline(
     unet: UNet2DConditionModel,
 ) -> None:
     """Write the parts as a Stable Diffusion folder in half precision, atomically."""
-    partial = folder.with_name(f".{folder.name}-partial")
-    shutil.rmtree(partial, ignore_errors=True)
     pipeline = StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
@@ -93,10 +92,10 @@ def save_pipeline(
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    pipeline.to(dtype=torch.float16).save_pretrained(partial, safe_serialization=True)
-    # transformers loads a model in the precision of its config, diffusers in single precision. Without this line a
-    # plain from_pretrained would mix both precisions and fail at the first matrix product.
-    settings_file = partial / "text_encoder" / "config.json"
-    settings_file.write_text(json.dumps(json.loads(settings_file.read_text()) | {"dtype": "float32"}, indent=2))
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    with written_aside(folder) as partial:
+        pipeline.to(dtype=torch.float16).save_pretrained(partial, safe_serialization=True)
+        # transformers loads a model in the precision of its config, diffusers in single precision. Without this line a
+        # plain from_pretrained would mix both precisions and fail at the first matrix product.
+        settings_file = partial / "text_encoder" / "config.json"
+        settings_file.write_text(json.dumps(json.loads(settings_file.read_text()) | {"dtype": "float32"}, indent=2))
+        record_digests(partial)

@@ -6,7 +6,6 @@ Every file is read back the way other tools read it, and compared, before it tak
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from sdlora.core.errors import StorageError, WeightsError
+from sdlora.core.files import written_aside
 from sdlora.core.refs import ADAPTER_WEIGHTS, AdapterRef, BaseModelRef
 from sdlora.lora.formats.compatibility import NOTE_FILE, note
 from sdlora.lora.formats.kohya import write_with_hashes
@@ -77,7 +77,7 @@ def export_adapter(
         made = datetime.fromtimestamp(int((adapter.folder / source).stat().st_mtime), UTC)
         metadata = {**metadata, "modelspec.date": made.isoformat()}
     rounded = {key: tensor.to(DTYPES[dtype]) for key, tensor in tensors.items()}
-    with _written_aside(out) as partial:
+    with _new_file(out) as partial:
         if out.suffix == _SUFFIX:
             write_with_hashes(partial, rounded, metadata)
             _require_same_changes(partial, tensors, dtype)
@@ -107,8 +107,10 @@ def export_model(base: BaseModelRef, adapter: AdapterRef | None, out: Path, dtyp
     model = StableDiffusion.from_ref(base, adapter, device="cpu", precision="fp32")
     pipeline = model.pipeline()
     modules = {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
+    for name, module in modules.items():
+        _require_finite(module, name, base, adapter)
     states = {name: module.to(DTYPES[dtype]).state_dict() for name, module in modules.items()}
-    with _written_aside(out) as partial:
+    with _new_file(out) as partial:
         if out.suffix == _SUFFIX:
             tensors = {name: tensor.contiguous().clone() for name, tensor in original_tensors(family, states).items()}
             write_tensor_file(partial, tensors, _model_metadata(family, base, adapter, out.stem))
@@ -124,6 +126,17 @@ def export_model(base: BaseModelRef, adapter: AdapterRef | None, out: Path, dtyp
             if differing:
                 raise WeightsError(f"{out.name} read back has another {name}: {differing[:3]} differ. It was removed.")
     return out
+
+
+def _require_finite(module: torch.nn.Module, name: str, base: BaseModelRef, adapter: AdapterRef | None) -> None:
+    """Refuse weights with NaN or infinity, which no reader can use and no comparison finds equal."""
+    first = next((key for key, tensor in module.state_dict().items() if not tensor.isfinite().all()), None)
+    if first is not None:
+        merged = f" with the adapter {adapter.digest[:12]}" if adapter else ""
+        raise WeightsError(
+            f"{base.name}{merged} has weights that are not finite numbers: {first} of {name}. Look at the file in "
+            f"{base.folder}; if it is damaged, copy the base model again. Nothing was written."
+        )
 
 
 def _for_comfyui(tensors: Mapping[str, Tensor], adapter: AdapterRef, base: BaseModelRef | None) -> dict[str, Tensor]:
@@ -226,7 +239,7 @@ def _forget_paths(folder: Path) -> None:
 
 
 @contextmanager
-def _written_aside(out: Path) -> Iterator[Path]:
+def _new_file(out: Path) -> Iterator[Path]:
     """Yield a temporary path next to `out`; it is renamed to `out` if the block succeeds.
 
     Raises:
@@ -234,20 +247,8 @@ def _written_aside(out: Path) -> Iterator[Path]:
     """
     if out.exists():
         raise StorageError(f"{out} exists already. Choose another name, or remove it first.")
-    partial = out.with_name(f".{out.stem}.partial{out.suffix}")
-    _remove(partial)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        partial.rename(out)
+        with written_aside(out) as partial:
+            yield partial
     except OSError as error:
         raise StorageError(f"Cannot write {out}: {error}. Free some space and run again.") from error
-    finally:
-        _remove(partial)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)

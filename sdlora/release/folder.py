@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
 from sdlora.core.errors import EvaluationError, StorageError, WeightsError
+from sdlora.core.files import written_aside
 from sdlora.core.refs import ADAPTER_WEIGHTS
 from sdlora.records.decision import DECISION_FILE
 from sdlora.records.duel import DUEL_FILE
@@ -34,25 +34,20 @@ def write_release(folder: Path, record: VersionRecord) -> Path:
             f"The decision is bound to duel {record.decision.duel_digest[:12]}, but the evidence is "
             f"{record.duel.digest()[:12]}. Ask the gate again."
         )
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir(parents=True)
-        for name in (ADAPTER_WEIGHTS, record.single_file, "adapter.json"):
-            _copy_weights(record.adapter_folder / name, partial / name)
-        shutil.copyfile(record.duel_folder / record.duel.grid, partial / "grid.png")
-        for name, evidence in ((DUEL_FILE, record.duel), (DECISION_FILE, record.decision)):
-            (partial / name).write_text(json.dumps(evidence.model_dump(mode="json"), indent=1) + "\n")
-        if record.data_page and record.data_page.is_file():
-            shutil.copyfile(record.data_page, partial / DATA_PAGE)
-        write_model_card(partial, record)
-        write_report(partial, record)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        with written_aside(folder) as partial:
+            partial.mkdir()
+            for name in (ADAPTER_WEIGHTS, record.single_file, "adapter.json"):
+                _copy_weights(record.adapter_folder / name, partial / name)
+            shutil.copyfile(record.duel_folder / record.duel.grid, partial / "grid.png")
+            for name, evidence in ((DUEL_FILE, record.duel), (DECISION_FILE, record.decision)):
+                (partial / name).write_text(json.dumps(evidence.model_dump(mode="json"), indent=1) + "\n")
+            if record.data_page and record.data_page.is_file():
+                shutil.copyfile(record.data_page, partial / DATA_PAGE)
+            write_model_card(partial, record)
+            write_report(partial, record)
     except OSError as error:
         raise StorageError(f"Cannot write the release to {folder}: {error}. Free some space and run again.") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from sdlora.core.errors import StorageError
-from sdlora.training.inputs.tensor_cache import TensorCache
+from sdlora.core.tensor_cache import TensorCache
 
 SETS_OF_IMAGES = frozenset({"features", "reconstructions", "generations"})
 """Caches with one file per set of images. All files are deleted, because their images are not recorded."""

@@ -11,11 +11,13 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from sdlora.core.errors import StorageError, WeightsError
+from sdlora.core.files import replace_file, written_aside
 from sdlora.core.progress import SILENT, Listener
 from sdlora.core.refs import BaseModelRef
 from sdlora.models import parts
 from sdlora.models.config import BaseModelConfig
 from sdlora.models.families import find_layout
+from sdlora.models.files.digests import record_digests
 from sdlora.models.files.sources import load_base_model
 from sdlora.models.progress_bars import no_progress_bars
 from sdlora.records.choice import CHOICE_FILE
@@ -24,7 +26,7 @@ from sdlora.training.job import TrainingJob
 from sdlora.training.judging import choosing
 from sdlora.training.loop import Run
 from sdlora.training.results import MODEL_FOLDER
-from sdlora.training.run_folder import claim, exclusive, write_text
+from sdlora.training.run_folder import claim, exclusive
 from sdlora.training.setup import prepare_run, run_record
 from sdlora.training.suitability import check_rows
 
@@ -74,7 +76,7 @@ def open_model(folder: Path, home: Path) -> BaseModelRef:
 def _write_model(run: Run, model: Path) -> None:
     """Write the chosen weights as a copy of the base's folder with the trained denoiser."""
     choice = run.chooser.choice(run.done)
-    write_text(run.folder / CHOICE_FILE, choice.model_dump_json(indent=2) + "\n")
+    replace_file(run.folder / CHOICE_FILE, f"{choice.model_dump_json(indent=2)}\n".encode())
     if choice.rule == "last":
         with run.learner.averaged():
             _save(run, model)
@@ -88,25 +90,22 @@ def _write_model(run: Run, model: Path) -> None:
 def _save(run: Run, model: Path) -> None:
     base = run.job.base
     denoiser_folder = find_layout(base.folder).denoiser
-    partial = model.with_name(f".{model.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        shutil.copytree(
-            base.folder, partial, ignore=lambda folder, _: _skipped(Path(folder), base.folder, denoiser_folder)
-        )
-        with no_progress_bars():
-            run.denoiser.save_pretrained(partial / denoiser_folder, safe_serialization=True)
-        written = parts.load_denoiser(BaseModelRef(name=base.name, folder=partial, digest=""))
-        differing = _differing_names(run.denoiser.state_dict(), written.state_dict())
-        if differing:
-            raise WeightsError(f"The trained model read back differs in {differing[:3]}. Check the disk.")
-        partial.rename(model)
+        with written_aside(model) as partial:
+            shutil.copytree(
+                base.folder, partial, ignore=lambda folder, _: _skipped(Path(folder), base.folder, denoiser_folder)
+            )
+            with no_progress_bars():
+                run.denoiser.save_pretrained(partial / denoiser_folder, safe_serialization=True)
+            written = parts.load_denoiser(BaseModelRef(name=base.name, folder=partial, digest=""))
+            differing = _differing_names(run.denoiser.state_dict(), written.state_dict())
+            if differing:
+                raise WeightsError(f"The trained model read back differs in {differing[:3]}. Check the disk.")
+            record_digests(partial)
     except (OSError, SafetensorError) as error:
         raise StorageError(
             f"Cannot write the model to {model}: {error}. Free some space and run again; training is not lost."
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _skipped(folder: Path, base_folder: Path, denoiser_folder: str) -> set[str]:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 
-from sdlora.core.errors import StorageError
+from sdlora.core.files import replace_file
 from sdlora.core.progress import SILENT, Listener
 from sdlora.core.refs import AdapterRef, BaseModelRef
 from sdlora.data.snapshot import load_snapshot
@@ -101,11 +101,7 @@ def write_job(job: TrainingJob, home: Path) -> Path:
     file = job.folder / "job.json"
     values = TypeAdapter(TrainingJob).dump_python(job, mode="json", exclude={"snapshot"})
     text = json.dumps({"home": str(home), "snapshot": job.snapshot.digest, "job": values}, indent=2)
-    try:
-        job.folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-    except OSError as error:
-        raise StorageError(f"Cannot write {file}: {error}. Free some space and run again.") from error
+    replace_file(file, text.encode())
     return file
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from huggingface_hub import parse_local_safetensors_file_metadata
 
+from sdlora.core.files import replace_file
 from sdlora.core.refs import ADAPTER_WEIGHTS
 from sdlora.lora.manifest import AdapterOrigin
 from sdlora.lora.save import save_adapter
@@ -14,7 +15,6 @@ from sdlora.records.choice import CHOICE_FILE
 from sdlora.records.costs import Costs
 from sdlora.training.job import TrainingJob
 from sdlora.training.loop import Run
-from sdlora.training.run_folder import write_text
 
 ADAPTER_FOLDER, RUNNER_UP_FOLDER, MODEL_FOLDER = "adapter", "runner-up", "model"
 
@@ -38,7 +38,7 @@ def write_adapters(run: Run) -> None:
         text_encoders = run.loss.text.encoders if run.loss.text else None
         save_adapter(job.folder / subfolder, run.denoiser, job.lora, job.base, origin, text_encoders)
 
-    write_text(job.folder / CHOICE_FILE, choice.model_dump_json(indent=2) + "\n")
+    replace_file(job.folder / CHOICE_FILE, f"{choice.model_dump_json(indent=2)}\n".encode())
     if choice.rule == "last":
         with run.learner.averaged():
             write(ADAPTER_FOLDER, choice.step)

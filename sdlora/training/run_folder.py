@@ -11,6 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from sdlora.core.errors import StorageError, TrainingError
+from sdlora.core.files import replace_file
 
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
@@ -73,24 +74,7 @@ def write_record(folder: Path, run: Mapping[str, Any]) -> None:
     Raises:
         StorageError: the disk is full or not writable.
     """
-    write_text(folder / CONFIG_FILE, json.dumps(dict(run), indent=2, sort_keys=True) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a small file in one step.
-
-    Raises:
-        StorageError: the disk is full or not writable.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text)
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise StorageError(
-            f"Cannot write {path}: {error}. Free some space and run again; the last checkpoint is kept."
-        ) from error
+    replace_file(folder / CONFIG_FILE, f"{json.dumps(dict(run), indent=2, sort_keys=True)}\n".encode())
 
 
 class CurveWriter:
@@ -100,7 +84,7 @@ class CurveWriter:
         """Start with the points of a checkpoint; later points in the file are dropped and will be measured again."""
         self.path = folder / METRICS_FILE
         self.points: list[dict[str, float]] = [dict(point) for point in points]
-        write_text(self.path, "".join(json.dumps(point) + "\n" for point in self.points))
+        replace_file(self.path, "".join(json.dumps(point) + "\n" for point in self.points).encode())
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Append one point.

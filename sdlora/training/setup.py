@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from diffusers import ModelMixin
 
 from sdlora.core.errors import TrainingError
+from sdlora.core.files import replace_file
 from sdlora.core.progress import SILENT, Listener, OnProgress
 from sdlora.core.refs import Precision
 from sdlora.data.snapshot import SnapshotRow
@@ -35,7 +36,7 @@ from sdlora.training.learning.loss import DenoisingLoss
 from sdlora.training.learning.preflight import resolve_micro_batch_size
 from sdlora.training.learning.trained_text import TrainedText
 from sdlora.training.loop import Run
-from sdlora.training.run_folder import claim, write_text
+from sdlora.training.run_folder import claim
 from sdlora.training.suitability import check_settings
 
 _logger = logging.getLogger(__name__)
@@ -127,7 +128,7 @@ def encode_inputs(
 def _report_skipped(skipped: Mapping[str, str], image_count: int, folder: Path) -> None:
     """Report skipped images before training, in the log and in `skipped.json`."""
     if skipped:
-        write_text(folder / "skipped.json", json.dumps(dict(skipped), indent=2, sort_keys=True) + "\n")
+        replace_file(folder / "skipped.json", f"{json.dumps(dict(skipped), indent=2, sort_keys=True)}\n".encode())
         first_reason = min(skipped.values())
         _logger.warning(
             "%d of %d images cannot be used and are skipped. The first: %s", len(skipped), image_count, first_reason

@@ -17,6 +17,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from PIL import Image
 
+from sdlora.core.files import replace_file
 from tasks.tracking.links import RunPage
 from tasks.tracking.snapshot_source import SnapshotSource
 from tasks.tracking.store import get_or_create_experiment, open_store, page_server
@@ -24,6 +25,7 @@ from tasks.tracking.store import get_or_create_experiment, open_store, page_serv
 FLUSH_SECONDS = 2.0
 DATASET_DIGEST_LENGTH = 36  # MLflow's limit; the full digest is in the run's tags
 RUN_ID_FILE = "mlflow_run.txt"
+SNAPSHOT_FILE = "snapshot.json"
 
 
 class TrackedRun:
@@ -88,8 +90,8 @@ class TrackedRun:
 
     def log_snapshot(self, digest: str, name: str, rows: list[dict[str, Any]]) -> None:
         """Log the training images: all rows as `snapshot.json`, and a dataset that refers to that file."""
-        self.log_json({"digest": digest, "rows": rows}, "snapshot.json")
-        source = SnapshotSource(digest, mlflow.get_artifact_uri("snapshot.json"))
+        self.log_json({"digest": digest, "rows": rows}, SNAPSHOT_FILE)
+        source = SnapshotSource(digest, mlflow.get_artifact_uri(SNAPSHOT_FILE))
         dataset = MetaDataset(source, name=name, digest=digest[:DATASET_DIGEST_LENGTH])  # type: ignore[abstract]  # MLflow's own class
         mlflow.log_input(dataset, context="training")
 
@@ -126,8 +128,7 @@ def tracked_run(
         run_id = new_run.info.run_id
         for key, value in params.items():
             client.log_param(run_id, key, value)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / RUN_ID_FILE).write_text(run_id)
+        replace_file(folder / RUN_ID_FILE, run_id.encode())
     run = TrackedRun(client, run_id)
     mlflow.start_run(run_id=run_id, log_system_metrics=True)
     status = "FAILED"

@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 
 from sdlora.diffusion.objectives import Objective
@@ -218,9 +217,3 @@ class Family(ABC):
     @abstractmethod
     def kohya_metadata(self, prediction: str) -> dict[str, str]:
         """Return the `ss_*` and `modelspec.*` entries by which tools choose their loader."""
-
-
-def empty_device_cache(device: torch.device) -> None:
-    """Return the cached memory of deleted parts to the GPU, so that other allocations can use it."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

@@ -12,10 +12,32 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from sdlora.core.files import file_sha256
+from sdlora.core.files import file_sha256, replace_file
 
 _IDENTITY_SUFFIXES = (".safetensors", ".json", ".txt")
 _SETTLED_SECONDS = 2.0  # a younger file may still change within the resolution of its timestamp
+
+
+DIGESTS_FILE = ".sha256.json"
+"""Record of a model folder that sdlora wrote: the SHA-256 of its files, by name relative to the folder."""
+
+
+def record_digests(folder: Path) -> None:
+    """Write `DIGESTS_FILE` into a finished model folder.
+
+    Raises:
+        StorageError: the disk is full or not writable.
+    """
+    digests = {path.relative_to(folder).as_posix(): file_sha256(path) for path in identity_files(folder)}
+    replace_file(folder / DIGESTS_FILE, json.dumps(digests, indent=1).encode())
+
+
+def recorded_digests(folder: Path) -> dict[str, str] | None:
+    """Read `DIGESTS_FILE`; None if it is missing or damaged."""
+    try:
+        return {str(name): str(digest) for name, digest in json.loads((folder / DIGESTS_FILE).read_text()).items()}
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 class DigestCache:

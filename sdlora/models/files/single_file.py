@@ -20,10 +20,11 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from sdlora.core.errors import StorageError, WeightsError
-from sdlora.core.files import file_sha256
+from sdlora.core.files import file_sha256, written_aside
 from sdlora.core.refs import BaseModelRef
 from sdlora.models.families.layouts import FamilyName, Layout, find_layout
 from sdlora.models.files.checkpoint_keys import CheckpointKind, recognise
+from sdlora.models.files.digests import record_digests
 from sdlora.models.files.folder_check import check_folder, check_safetensors
 
 _SHIPPED_LAYOUTS = Path(__file__).parents[2] / "assets" / "layouts"
@@ -58,19 +59,18 @@ def convert_single_file(path: Path, layout: str | None, home: Path) -> Path:
     folder = (home / "bases" / key[:16]).resolve()
     if (folder / "model_index.json").is_file():
         return folder
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    scratch = folder.with_name(f".{folder.name}.{os.getpid()}.layout")
     try:
-        with _layout_folder(custom_layout, kind, partial.with_suffix(".layout")) as layout_folder:
-            pipeline = _read_checkpoint(path, layout_folder, kind, family)
-            pipeline.save_pretrained(partial, safe_serialization=True)
-        check_folder(partial)
-        partial.rename(folder)
+        with written_aside(folder) as partial:
+            with _layout_folder(custom_layout, kind, scratch) as layout_folder:
+                pipeline = _read_checkpoint(path, layout_folder, kind, family)
+                pipeline.save_pretrained(partial, safe_serialization=True)
+            check_folder(partial)
+            record_digests(partial)
     except (OSError, SafetensorError) as error:
         raise StorageError(f"Cannot write the converted base model to {folder.parent}: {error}.") from error
     except NotImplementedError as error:  # a tensor that the file lacks is still on the meta device
         raise WeightsError(_misfit_message(path, custom_layout, "tensors are missing from the file")) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 

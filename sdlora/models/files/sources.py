@@ -6,10 +6,11 @@ import re
 from pathlib import Path
 
 from sdlora.core.errors import WeightsError
+from sdlora.core.files import flush_folder
 from sdlora.core.refs import BaseModelRef
 from sdlora.models.config import BaseModelConfig
 from sdlora.models.families.layouts import find_layout
-from sdlora.models.files.digests import DigestCache, folder_digest
+from sdlora.models.files.digests import DigestCache, folder_digest, record_digests, recorded_digests
 from sdlora.models.files.folder_check import PICKLE_SUFFIXES, check_folder, pickle_message
 from sdlora.models.files.single_file import convert_single_file
 
@@ -85,8 +86,7 @@ def _download(repository: str, revision: str, home: Path) -> Path:
     from huggingface_hub import snapshot_download
 
     folder = home / "bases" / f"{repository.replace('/', '--')}-{revision[:12]}"
-    complete = folder / ".complete"
-    if not complete.is_file():
+    if recorded_digests(folder) is None:  # written last, so a folder with it is complete
         try:
             snapshot_download(repository, revision=revision, local_dir=folder, allow_patterns=list(_HUB_SETTINGS))
             parts = find_layout(folder).folders
@@ -101,5 +101,6 @@ def _download(repository: str, revision: str, home: Path) -> Path:
                 f"base_model.source: {repository!r} at {revision[:12]} cannot be downloaded "
                 f"({type(error).__name__}). Check the id, the revision and the network, or use a local folder."
             ) from error
-        complete.touch()
+        flush_folder(folder)
+        record_digests(folder)
     return folder.resolve()

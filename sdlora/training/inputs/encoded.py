@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sdlora.core.progress import OnProgress
 from sdlora.core.refs import BaseModelRef
+from sdlora.core.tensor_cache import Encode, TensorCache
 from sdlora.data.snapshot import SnapshotRow
 from sdlora.models import parts
 from sdlora.models.encode import encode_text
@@ -26,7 +27,6 @@ from sdlora.store.image_store import ImageStore
 from sdlora.training.inputs.framing import Size, centre_framing, target_sizes, upright_sizes
 from sdlora.training.inputs.image_encoder import ImageEncoder
 from sdlora.training.inputs.masks import read_masks
-from sdlora.training.inputs.tensor_cache import Encode, TensorCache
 from sdlora.training.learning.trained_text import caption_tokens
 
 

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from sdlora.core.tensor_cache import TensorCache
 from sdlora.data.decoding.decode import UnreadableError, decode_rgb
 from sdlora.models.families.base import Family, Framing
 from sdlora.store.image_store import ImageStore
-from sdlora.training.inputs.tensor_cache import TensorCache
 
 Size = tuple[int, int]
 """(height, width) in pixels."""

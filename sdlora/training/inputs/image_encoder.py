@@ -9,18 +9,18 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from sdlora.core.devices import empty_device_cache
 from sdlora.core.errors import DataError, TrainingError
 from sdlora.core.progress import OnProgress
 from sdlora.core.refs import BaseModelRef
+from sdlora.core.tensor_cache import Encode, TensorCache
 from sdlora.data.pixels import load_images_uint8
 from sdlora.data.snapshot import SnapshotRow
 from sdlora.models import parts
 from sdlora.models.encode import encode_images
-from sdlora.models.families.base import empty_device_cache
 from sdlora.models.files.digests import DigestCache, folder_digest
 from sdlora.store.image_store import ImageStore
 from sdlora.training.inputs.framing import Size
-from sdlora.training.inputs.tensor_cache import Encode, TensorCache
 
 _TRANSFORM = "centre-crop-v3"  # raise when load_images_uint8, encode_images or the batch size change the results
 # Small batches stay in the caches of a CPU (8 of 64 px: a fifth less time than 32) and need less memory.

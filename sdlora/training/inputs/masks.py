@@ -11,12 +11,12 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from sdlora.core.errors import DataError
+from sdlora.core.tensor_cache import Encode, TensorCache
 from sdlora.data.decoding.decode import UnreadableError, decode_alpha
 from sdlora.data.decoding.mask import decode_mask
 from sdlora.data.snapshot import SnapshotRow
 from sdlora.store.image_store import ImageStore
 from sdlora.training.inputs.framing import Size
-from sdlora.training.inputs.tensor_cache import Encode, TensorCache
 
 # Names in cache folders: raise the version when the same bytes would give another mask.
 _ALPHA = "alpha-v1"

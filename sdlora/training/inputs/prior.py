@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sdlora.core.progress import OnProgress
 from sdlora.core.refs import BaseModelRef
+from sdlora.core.tensor_cache import Encode, TensorCache
 from sdlora.data.snapshot import SnapshotRow
 from sdlora.models import parts
 from sdlora.models.encode import encode_images
@@ -26,7 +27,6 @@ from sdlora.training.config import ResolvedTraining
 from sdlora.training.inputs.encoded import EncodedRows, Resolution, encode_captions
 from sdlora.training.inputs.framing import centre_framing
 from sdlora.training.inputs.prior_images import draw_prior_images, plan_prior_images, write_sheet
-from sdlora.training.inputs.tensor_cache import Encode, TensorCache
 
 PRIOR_SHEET = "prior-images.png"
 

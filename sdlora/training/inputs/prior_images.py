@@ -12,15 +12,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from sdlora.core.devices import empty_device_cache
 from sdlora.core.files import json_digest, replace_file
 from sdlora.core.progress import OnProgress
 from sdlora.core.refs import BaseModelRef
+from sdlora.core.tensor_cache import TensorCache
 from sdlora.models import parts
-from sdlora.models.families.base import empty_device_cache
 from sdlora.models.stable_diffusion import StableDiffusion
 from sdlora.training.config import ResolvedTraining
 from sdlora.training.identity import PRIOR_VERSION
-from sdlora.training.inputs.tensor_cache import TensorCache
 
 # The defaults of evaluation, so that training preserves what people see of the base.
 _STEPS, _GUIDANCE_SCALE = 20, 3.5

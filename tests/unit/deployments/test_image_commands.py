@@ -9,13 +9,13 @@ import torch
 from typer.testing import CliRunner
 
 from deployments.cli.app import app
+from sdlora.core.tensor_cache import TensorCache
 from sdlora.data.clean import clean
 from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.data.snapshot import make_snapshot
 from sdlora.store.image_store import ImageStore
 from sdlora.store.lineage import record_version
-from sdlora.training.inputs.tensor_cache import TensorCache
 from tests.tiny import draw_images
 
 CONFIG = DataConfig(min_train_images=1, min_held_out_images=1)

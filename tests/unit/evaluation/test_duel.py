@@ -159,19 +159,38 @@ def test_what_was_drawn_before_costs_nothing_the_second_time(
     assert again.digest() == duel.digest()  # times included: they are kept with the images
 
 
+@pytest.mark.parametrize("damage", ["truncated", "one byte"])
 def test_a_damaged_cache_is_drawn_again_to_the_same_images(
-    fought: tuple[Duel, Path], arena: Arena, tmp_path: Path
+    damage: str, fought: tuple[Duel, Path], arena: Arena, tmp_path: Path
 ) -> None:
     duel, _ = fought
     shards = sorted((arena.store.home / "cache" / "generations").glob("*.safetensors"))
     whole = shards[0].read_bytes()
-    shards[0].write_bytes(whole[:1000])
+    shards[0].write_bytes(whole[:1000] if damage == "truncated" else whole[:-1] + bytes([whole[-1] ^ 64]))
     again = arena.duel(tmp_path)
     assert len(arena.drawn_by) == 1
-    assert len(shards[0].read_bytes()) == len(whole)
+    assert all(file_sha256(path) == path.stem for path in shards[0].parent.iterdir())
+    assert len(list(shards[0].parent.iterdir())) == len(shards)
     assert again.files == duel.files
     kid, kid_again = (one.scores["candidate"].metrics["kid"].value for one in (duel, again))
     assert kid_again == pytest.approx(kid, rel=1e-4)  # batches in other memory round differently
+
+
+@pytest.mark.parametrize("kind", ["features", "reconstructions"])
+def test_a_flipped_byte_in_a_cache_does_not_change_a_score(
+    kind: str, fought: tuple[Duel, Path], arena: Arena, tmp_path: Path
+) -> None:
+    duel, _ = fought
+    shards = sorted((arena.store.home / "cache" / kind).glob("*.safetensors"))
+    assert shards
+    for shard in shards:
+        content = bytearray(shard.read_bytes())
+        content[-2] ^= 64  # the exponent of a float32, a pixel of an image
+        shard.write_bytes(content)
+    again = arena.duel(tmp_path)
+    for metric in ("kid", "fid", "reconstruction_psnr"):
+        before, after = (one.scores["base"].metrics[metric].value for one in (duel, again))
+        assert after == pytest.approx(before, rel=1e-4)
 
 
 def test_without_a_champion_only_the_base_is_the_rival(arena: Arena, tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_a_run_asked_to_stop_while_it_encodes_stops_at_once_and_keeps_what_is_en
             signal.raise_signal(signal.SIGINT)
         return encode(*arguments, **options)
 
-    monkeypatch.setattr("sdlora.training.inputs.tensor_cache._KEYS_PER_FILE", 3)
+    monkeypatch.setattr("sdlora.core.tensor_cache._KEYS_PER_FILE", 3)
     monkeypatch.setattr(AutoencoderKL, "encode", counted)
     with ImageStore.open(tmp_path / "home") as store:
         snapshot = fill_store(store, tmp_path / "images")

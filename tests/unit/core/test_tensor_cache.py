@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from sdlora.core.errors import StorageError
-from sdlora.training.inputs.tensor_cache import TensorCache
+from sdlora.core.tensor_cache import TensorCache
 from tests.unit.training.disk import disk_space
 
 
@@ -40,6 +42,21 @@ def test_a_damaged_file_costs_its_own_entries_only(damage, tmp_path):
 def test_a_file_put_there_by_someone_else_is_not_believed(tmp_path):
     save_file({"a": torch.zeros(3)}, tmp_path / f"{'0' * 64}.safetensors")
     assert TensorCache(tmp_path).load(["a"]) == {}
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_computed_group_is_stored_and_loaded_and_survives_a_full_disk(full, tmp_path):
+    cache, computed = TensorCache(tmp_path), []
+
+    def compute():
+        computed.append(True)
+        return {"left": torch.ones(5000), "right": torch.zeros(2).expand(3, 2)}
+
+    with disk_space(10_000) if full else nullcontext():
+        first, second = (cache.load_or_compute("key", ["left", "right"], compute) for _ in range(2))
+    assert len(computed) == (2 if full else 1)
+    assert first.keys() == second.keys() == {"left", "right"}
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_a_full_disk_is_named_and_earlier_entries_stay(tmp_path):

@@ -1,13 +1,14 @@
 """Tensor cache on disk, addressed by key; every call to `add` appends one file.
 
 100 new images cost one file of 100 entries. A file is named by the SHA-256 of its content. A damaged file does not
-match its name: it is deleted, and only its own entries are lost.
+match its name: it is deleted, and only its own entries are lost. So a file needs no flush to the disk.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -15,10 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sdlora.core.devices import empty_device_cache
 from sdlora.core.errors import StorageError
 from sdlora.core.files import file_sha256
 from sdlora.core.progress import OnProgress
-from sdlora.models.families.base import empty_device_cache
 
 _KEYS_PER_FILE = 64
 
@@ -47,8 +48,24 @@ class TensorCache:
             except (OSError, SafetensorError):
                 is_intact = False
             if not is_intact:
-                path.unlink(missing_ok=True)
+                with suppress(OSError):  # a read-only disk: the file is ignored all the same
+                    path.unlink()
         return entries
+
+    def load_or_compute(
+        self, key: str, names: Sequence[str], compute: Callable[[], Mapping[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """Load the tensors `names` of one key, or compute and store them.
+
+        On a full disk the tensors are returned without a cache entry.
+        """
+        entries = self.load([f"{key}.{name}" for name in names])
+        if len(entries) == len(names):
+            return {name: entries[f"{key}.{name}"] for name in names}
+        tensors = {name: tensor.contiguous() for name, tensor in compute().items()}
+        with suppress(StorageError):
+            self.add({f"{key}.{name}": tensor for name, tensor in tensors.items()})
+        return tensors
 
     def load_or_encode(
         self,
