@@ -2,12 +2,14 @@
 
     python benchmarks/collecting.py captions FOLDER [--rounds 15] [--unpacked]
     python benchmarks/collecting.py folders FOLDER [--rounds 15]
+    python benchmarks/collecting.py flushes FOLDER [--rounds 15]
     python benchmarks/collecting.py write FOLDER [--count 10000] [--seed 0] [--texts]
 
 `captions` reads captions inside images with Pillow, without the text after a PNG's pixels. --unpacked reads that text
 too, which decodes the pixels. The command also counts the files of FOLDER in which both readers find the same.
 `folders` lists and reads the folder with fsspec's local file system, as remote stores are read. Its second passes find
-nothing new. `write` draws JPEG pictures of noise in ten folders, as used for the figures in docs/experiments.md.
+nothing new. `flushes` collects without flushes of the bytes, in turn with them. `write` draws JPEG pictures of noise in
+ten folders, as used for the figures in docs/experiments.md.
 The ratio is the library's processor or wall time divided by ours, pair by pair. Every first pass fills a new store.
 On busy cores short pairs are more precise: give one of the ten folders and more rounds.
 """
@@ -37,6 +39,7 @@ from sdlora.data.config import DataConfig
 from sdlora.data.sources import Source, SourceContext, embedded, folder, remote
 from sdlora.data.sources.base import address_key
 from sdlora.data.sources.tree import tree_items
+from sdlora.store import blobs
 from sdlora.store.image_store import ImageStore
 
 FOLDERS = 10
@@ -44,7 +47,7 @@ FOLDERS = 10
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["captions", "folders", "write"])
+    parser.add_argument("what", choices=["captions", "folders", "flushes", "write"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--count", type=int, default=10_000)
@@ -59,6 +62,9 @@ def main() -> None:
         compare_captions(options.folder, headers)
         patched = mock.patch.object(embedded, "_texts", headers)
         compare(options.folder, options.rounds, "Pillow", lambda: patched, passes=1)
+    elif options.what == "flushes":
+        patched = mock.patch.object(blobs, "flush")
+        compare(options.folder, options.rounds, "no flush", lambda: patched, passes=1)
     else:
         patched = mock.patch.object(folder, "open_folder", open_by_fsspec)
         compare(options.folder, options.rounds, "fsspec", lambda: patched, passes=2)

@@ -15,6 +15,7 @@ from sdlora.data.decoding.mask import mask_problem
 from sdlora.data.sources import Item, Source, SourceContext, UnreadableItemError, open_source
 from sdlora.data.sources.captions import caption_stamp, find_captions, repeats_of
 from sdlora.data.threads import in_lanes, in_order
+from sdlora.store.blobs import BlobBatch
 from sdlora.store.image_store import ImageStore
 from sdlora.store.intake import SeenFile, find_source, record_files, recorded_files, register_source
 from sdlora.store.masks import Mask, mask_blobs
@@ -118,6 +119,7 @@ class _Intake:
     config: DataConfig
     on_progress: OnProgress | None
     on_metrics: OnMetrics | None
+    blobs: BlobBatch = field(init=False)  # flushed before its images are recorded
     purged: dict[str, str] = field(default_factory=dict)  # the reason, by SHA-256
     batch: list[_Outcome] = field(default_factory=list)
     new_files: list[str] = field(default_factory=list)
@@ -130,6 +132,9 @@ class _Intake:
     bytes_read: int = 0
     recorded_at: float = field(default_factory=time.monotonic)
     reported_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.blobs = self.store.blobs.batch()
 
     def outcomes(self) -> Iterator[_Outcome]:
         if self.source.per_lane is None:
@@ -223,7 +228,7 @@ class _Intake:
                 sidecar = item.sidecar()
                 bytes_of = lambda: content.data  # noqa: E731
                 bytes_read = len(content.data)
-                file = SeenFile(item.path, self.store.blobs.put(content.data), bytes_read, content.stamp)
+                file = SeenFile(item.path, self.blobs.put(content.data), bytes_read, content.stamp)
         except UnreadableItemError as error:
             return _Outcome(pending, None, str(error))
         seen = SeenFile(
@@ -249,7 +254,7 @@ class _Intake:
         except UnreadableItemError as error:
             return Mask(item.mask.path, None, None, str(error))
         problem = mask_problem(content, image(), self.config.max_pixels)
-        return Mask(item.mask.path, self.store.blobs.put(content), len(content), problem)
+        return Mask(item.mask.path, self.blobs.put(content), len(content), problem)
 
     def _refuse_purged(self, sha256: str) -> None:
         if sha256 in self.purged:
@@ -261,6 +266,7 @@ class _Intake:
             return
         self.batch.sort(key=lambda outcome: outcome.pending.number)
         files = [outcome.seen for outcome in self.batch if outcome.seen]
+        self.blobs.flush()
         # One transaction: a killed run never leaves an image without its captions.
         with self.store.write() as session:
             source_id = register_source(session, self.source.key, self.source.name)

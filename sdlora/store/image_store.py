@@ -20,7 +20,7 @@ from sdlora.store.intake import SeenFile, insert_or_ignore, record_files, regist
 from sdlora.store.lineage import SnapshotRecord, find_snapshot, list_snapshots
 from sdlora.store.location import StoreLocation
 from sdlora.store.overrides import purged_reasons
-from sdlora.store.queries import count_images, find_image, list_images
+from sdlora.store.queries import count_images, find_image, list_images, sample_blobs
 from sdlora.store.ratings import rate, undo_rating
 from sdlora.store.records import Caption, Counts, ImageRecord, Verdict
 from sdlora.store.tables import GenerationTable
@@ -149,6 +149,11 @@ class ImageStore:
             replace_edits(session, {full_sha256: [Caption(text, "edited") for text in texts if text]})
             session.expire_all()
             return find_image(session, full_sha256)
+
+    def blob_sample(self, limit: int) -> list[tuple[str, int]]:
+        """Return (SHA-256, size) of at most `limit` images that were not taken down, evenly spread."""
+        with self.read() as session:
+            return sample_blobs(session, limit)
 
     def details(self, sha256: str) -> ImageDetails:
         """Collect everything about an image, found by its SHA-256 or the first digits.

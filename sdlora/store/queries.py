@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session, selectinload
 
 from sdlora.core.errors import DataError
 from sdlora.store.intake import chunks
+from sdlora.store.overrides import PURGED
 from sdlora.store.records import Caption, Counts, ImageRecord, Origin, Split, Verdict, prevailing_captions
 from sdlora.store.tables import CaptionTable, FileTable, ImageTable, SourceTable
 
@@ -53,6 +54,17 @@ def find_image(session: Session, sha256: str) -> ImageRecord:
             "`sdlora images` lists them."
         )
     return images[0]
+
+
+def sample_blobs(session: Session, limit: int) -> list[tuple[str, int]]:
+    """Return (SHA-256, size) of at most `limit` images that were not taken down, evenly spread over the table."""
+    step = max(1, (session.scalars(select(func.max(ImageTable.id))).one() or 0) // limit)
+    statement = (
+        select(ImageTable.sha256, ImageTable.byte_size)
+        .where(ImageTable.id % step == 0, ImageTable.rejected_by.is_distinct_from(PURGED))
+        .limit(limit)
+    )
+    return [(sha256, byte_size) for sha256, byte_size in session.execute(statement)]
 
 
 def count_images(session: Session) -> Counts:
