@@ -1,13 +1,16 @@
-"""Diagnosis of the installation and the state folder: problems and their remedies."""
+"""Diagnosis of the installation and the state folder: problems and their remedies.
+
+`diagnose` takes seconds. `diagnose_deeply` reads everything that has a digest.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
-import sqlite3
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -19,8 +22,13 @@ from deployments.environment import MLFLOW_PORT, PREFECT_PORT
 from deployments.running import running_services
 from deployments.services import require_free_port
 from sdlora.core.errors import SdloraError
+from sdlora.core.progress import OnProgress
+from sdlora.integrity.damage import Damage
+from sdlora.integrity.database import integrity_problem
 
 FREE_GIB = 2.0
+LOOKED_UP = 1000
+"""Images whose bytes the quick check looks up; an object store answers each in milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,7 @@ def diagnose(home: Path) -> Iterator[Finding]:
         _state,
         _login,
         _images,
+        _bytes,
         _records,
         _ports,
         _torch,
@@ -51,6 +60,30 @@ def diagnose(home: Path) -> Iterator[Finding]:
             yield probe(home)
         except SdloraError as error:
             yield Finding("problem", probe.__name__.strip("_").replace("_", " "), str(error))
+
+
+def diagnose_deeply(home: Path, on_progress: OnProgress, *, repair: bool) -> list[Damage]:
+    """Compare everything that has a digest with its digest; see `sdlora.integrity.verify`.
+
+    A repair holds the training lock, because a run in progress writes the same files.
+
+    Raises:
+        StorageError: a store cannot be reached, or a repair fails.
+        TrainingError: a run is in progress, and `repair` is set.
+    """
+    from sdlora.integrity.verify import Registered, verify
+    from sdlora.store.image_store import ImageStore
+    from sdlora.store.location import StoreLocation
+    from tasks.lock import training_lock
+    from tasks.tracking import has_records, registered_copies
+
+    location = StoreLocation.of_home(home)
+    with ExitStack() as stack:
+        if repair:
+            stack.enter_context(training_lock(home))
+        store = stack.enter_context(ImageStore.open(home, location)) if location.may_hold_images else None
+        registered = stack.enter_context(registered_copies(home)) if has_records(home) else Registered()
+        return verify(home, store, registered, on_progress, repair=repair)
 
 
 def _python(home: Path) -> Finding:
@@ -128,6 +161,27 @@ def _images(home: Path) -> Finding:
     )
 
 
+def _bytes(home: Path) -> Finding:
+    """Look up the bytes of a sample of the images, without reading them."""
+    from sdlora.store.image_store import ImageStore
+    from sdlora.store.location import StoreLocation
+
+    location = StoreLocation.of_home(home)
+    if not location.may_hold_images:
+        return Finding("note", "image bytes", "none yet")
+    with ImageStore.open(home, location) as store:
+        sample = store.blob_sample(LOOKED_UP)
+        missing = store.blobs.missing(sample)
+    if missing:
+        return Finding(
+            "problem",
+            "image bytes",
+            f"{len(missing)} of {len(sample)} images that were looked up have no bytes in {store.blobs.url}, the first "
+            f"is {min(missing)[:12]}. `sdlora doctor --deep` finds all and says where they can be had again.",
+        )
+    return Finding("good", "image bytes", f"{len(sample)} images looked up; sdlora doctor --deep reads every byte")
+
+
 def _records(home: Path) -> Finding:
     if "MLFLOW_TRACKING_URI" in os.environ:
         address = re.sub(r"//[^/@]*@", "//", os.environ["MLFLOW_TRACKING_URI"])
@@ -171,12 +225,5 @@ def _base_model(home: Path) -> Finding:
 
 
 def _database_problem(path: Path) -> str | None:
-    try:
-        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-        try:
-            answer = connection.execute("PRAGMA quick_check").fetchone()[0]
-        finally:
-            connection.close()
-    except sqlite3.Error as error:
-        return f"{path} cannot be read ({error})"
-    return None if answer == "ok" else f"{path} is damaged ({answer})"
+    problem = integrity_problem(path, "quick_check(1)")
+    return f"{path} is damaged ({problem})" if problem else None

@@ -19,7 +19,8 @@ from pathlib import Path
 from deployments.credentials import credentials_of
 from deployments.environment import environment, prefect_url, quiet_terminal
 from deployments.running import running_services
-from deployments.services import Service, free_port
+from deployments.services import Service, ServiceError, free_port
+from sdlora.core.errors import SdloraError
 from tasks.private import private_folder
 
 
@@ -44,6 +45,12 @@ def prefect_server(home: Path, log_name: str) -> Iterator[PrefectServer]:
     try:
         _log_to_file(home / "logs" / f"{log_name}.log")
         yield server
+    except SdloraError:
+        raise
+    except Exception as error:
+        # Without its server, a run fails at any request, with any of the client's errors.
+        server.require_running(error)
+        raise
     finally:
         _send_pending_logs()
         server.stop()
@@ -82,6 +89,15 @@ class PrefectServer:
         """
         if self.process:
             self.process.wait_ready(f"{self.api_url}/health")
+
+    def require_running(self, cause: BaseException) -> None:
+        """Raise `ServiceError` if the server of this run has ended."""
+        if self.process and (code := self.process.process.poll()) is not None:
+            how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+            raise ServiceError(
+                f"The Prefect server of this run {how}. Finished work is kept: the same command continues. The "
+                f"server's log: {self.process.log}"
+            ) from cause
 
     def stop(self) -> None:
         if self.process:

@@ -14,7 +14,7 @@ from tasks.pages import Link, nothing_new_page
 from tasks.progress import task_progress
 from tasks.results import Release, RunRef
 from tasks.run_log import run_log
-from tasks.tracking import Registry
+from tasks.tracking import NoWholeCopyError, Registry
 from tasks.version_page import REPORT
 
 
@@ -28,13 +28,18 @@ def identify_run(base: BaseModelRef, snapshot: SnapshotRef, config: ResolvedConf
 
 @task(name="find release", persist_result=False)
 def find_release(run: RunRef, name: str, home: Path) -> Release | None:
-    """Find the version of an earlier equal run; None unless its publishing was completed."""
+    """Find the version of an earlier equal run; None unless its publishing was completed and an adapter is whole."""
     report = task_progress()
     report("look into the registry", 0, 1)  # the first query creates its tables, which takes seconds
     registry = Registry(home)
     version = registry.find(name, run_digest=run.digest)
     report("look into the registry", 1, 1)
     if version is None or not version.published:
+        return None
+    try:
+        registry.fetch(version, home)
+    except NoWholeCopyError as error:  # the run goes on and trains again, as the message advises
+        run_log().warning("%s", error)
         return None
     release, title = version.as_release(run, new=False), f"{name} version {version.number}"
     run_log().info("Nothing new: %s was made from the same images with the same settings", title)

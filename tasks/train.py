@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefect import task
+from pydantic import TypeAdapter
 
 from sdlora.config import ResolvedConfig
 from sdlora.core.config_base import dotted
 from sdlora.core.refs import AdapterRef, BaseModelRef, SnapshotRef
-from sdlora.data.snapshot import load_snapshot
+from sdlora.data.snapshot import SnapshotRow, load_snapshot
 from sdlora.records.choice import load_choice
 from sdlora.store.image_store import ImageStore
 from tasks.code_version import code_version
@@ -57,7 +58,8 @@ def fine_tune_adapter(
         ImageStore.open(home) as store,
         tracked_run(home, config.name, run.folder, parameters, tags) as record,
     ):
-        rows = [{"sha256": row.sha256, "captions": row.captions, "split": row.split} for row in frozen.rows]
+        # All fields, so that the rows have the snapshot's digest and can replace damaged ones.
+        rows = TypeAdapter(list[SnapshotRow]).dump_python(list(frozen.rows), mode="json", exclude_defaults=True)
         record.log_snapshot(snapshot.digest, config.name, rows)
         record.log_json(config.model_dump(mode="json"), "config.json")
         record.describe(training_description(config.name, base.name, snapshot))

@@ -23,7 +23,7 @@ from sdlora.data.split import LEAK, Member, Sides, assign_sides
 from sdlora.data.verdicts import count_undecided, record_rulings, record_verdicts, rules_digest, verdict_of
 from sdlora.data.weights import image_weights
 from sdlora.store.image_store import ImageStore
-from sdlora.store.intake import chunks, insert_or_ignore
+from sdlora.store.intake import chunks, image_ids, insert_or_ignore
 from sdlora.store.masks import masks_of
 from sdlora.store.queries import captions_of, count_images
 from sdlora.store.records import Split
@@ -149,6 +149,22 @@ def latest_snapshot(store: ImageStore) -> Snapshot | None:
     with store.read() as session:
         newest = session.scalars(select(SnapshotTable).order_by(SnapshotTable.id.desc()).limit(1)).first()
         return _open_snapshot(session, newest) if newest else None
+
+
+def restore_snapshot(store: ImageStore, digest: str, rows: Sequence[SnapshotRow]) -> None:
+    """Replace the damaged rows of a recorded snapshot.
+
+    Raises:
+        DataError: the rows do not have this digest, or an image is not in the database.
+    """
+    if snapshot_digest(rows) != digest:
+        raise DataError(f"The list of images of snapshot {digest[:16]} does not have this digest.")
+    with store.write() as session:
+        ids = image_ids(session, [row.sha256 for row in rows])
+        missing = [row.sha256[:12] for row in rows if row.sha256 not in ids]
+        if missing:
+            raise DataError(f"The image database lacks images of snapshot {digest[:16]}: {', '.join(missing[:3])}.")
+        _record_snapshot(session, Snapshot(digest, tuple(rows)), {ids[row.sha256]: row for row in rows})
 
 
 def _members(session: Session) -> list[Member]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tasks.tracking.champion_sync import alias_state, sync_history
+from tasks.tracking.copies import registered_copies
 from tasks.tracking.links import RunPage, version_route
-from tasks.tracking.registry import CANDIDATE, CHAMPION, AdapterVersion, Registry
+from tasks.tracking.registry import CANDIDATE, CHAMPION, AdapterVersion, NoWholeCopyError, Registry
 from tasks.tracking.run import TrackedRun, tracked_run
 from tasks.tracking.store import has_records, tracking_uri
 from tasks.tracking.style_page import MAX_DESCRIPTION_LENGTH
@@ -14,11 +15,13 @@ __all__ = [
     "CHAMPION",
     "MAX_DESCRIPTION_LENGTH",
     "AdapterVersion",
+    "NoWholeCopyError",
     "Registry",
     "RunPage",
     "TrackedRun",
     "alias_state",
     "has_records",
+    "registered_copies",
     "sync_history",
     "tracked_run",
     "tracking_uri",

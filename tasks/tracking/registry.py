@@ -28,8 +28,7 @@ from mlflow.types import DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import ColSpec
 
 from sdlora.core.errors import WeightsError
-from sdlora.core.files import file_sha256
-from sdlora.core.refs import ADAPTER_WEIGHTS, AdapterRef
+from sdlora.core.refs import AdapterRef
 from sdlora.store.champions import ScoredVersion
 from tasks.results import Release, RunRef
 from tasks.tracking.links import RunPage, absolute_url, version_route
@@ -37,7 +36,13 @@ from tasks.tracking.notes import NOTES_TAG, merge_notes, pack_notes, unpack_note
 from tasks.tracking.store import open_store, page_server
 
 CANDIDATE, CHAMPION = "candidate", "champion"
+ADAPTER_FOLDER = "adapter_weights"
+"""Folder of the release's files in a logged model, named by `mlflow.diffusers`."""
 REQUIREMENTS = ["diffusers", "transformers", "peft", "torch", "accelerate", "safetensors"]
+
+
+class NoWholeCopyError(WeightsError):
+    """Adapter of which every copy is damaged or missing."""
 
 
 @dataclass(frozen=True)
@@ -212,16 +217,24 @@ class Registry:
         """Return the version's adapter: the folder of its training, else a copy downloaded from MLflow.
 
         Raises:
+            NoWholeCopyError: the copies in the run folder and in MLflow are damaged or missing.
             WeightsError: the adapter cannot be downloaded.
         """
         tags = version.tags
         digest = tags["adapter_digest"]
-        folder = home / "runs" / version.name / tags["run_digest"][:16] / "adapter"
+        run = home / "runs" / version.name / tags["run_digest"][:16]
+        folder = run / "adapter"
         if not _holds(folder, digest):
             download = home / "cache" / "adapters" / digest
-            folder = download / "adapter_weights"
+            folder = download / ADAPTER_FOLDER
             if not _holds(folder, digest):
                 self._download(version, download)
+            if not _holds(folder, digest):
+                raise NoWholeCopyError(
+                    f"The adapter of {version.name!r} version {version.number} is damaged in MLflow"
+                    f"{f' and in {run}' if run.exists() else ''}. Train it again: delete {run} and type `sdlora run`. "
+                    "Then `sdlora doctor --deep --repair` restores the copy in MLflow."
+                )
         return AdapterRef(
             folder=folder,
             digest=digest,
@@ -242,8 +255,12 @@ class Registry:
 
 
 def _holds(folder: Path, digest: str) -> bool:
-    weights = folder / ADAPTER_WEIGHTS
-    return weights.is_file() and file_sha256(weights) == digest
+    from sdlora.lora.load import open_adapter  # imports PyTorch, which a list of versions does not need
+
+    try:
+        return open_adapter(folder).digest == digest
+    except WeightsError:  # missing or damaged
+        return False
 
 
 def _adapter_version(version: ModelVersion, aliases: list[str]) -> AdapterVersion:
