@@ -21,6 +21,7 @@ from deployments.environment import environment, prefect_url, quiet_terminal
 from deployments.running import running_services
 from deployments.services import Service, ServiceError, free_port
 from sdlora.core.errors import SdloraError
+from sdlora.core.printable import escape_controls
 from tasks.private import private_folder
 
 
@@ -119,7 +120,14 @@ def _log_to_file(path: Path) -> None:
 
     setup_logging()  # its first call replaces the root handlers, so it comes before ours
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_PrintableFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
     logging.captureWarnings(True)
     logging.raiseExceptions = False  # no traceback for a log line that a full disk refuses
+
+
+class _PrintableFormatter(logging.Formatter):
+    """Formatter of lines that are safe to read in a terminal: foreign text in a message is escaped."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return escape_controls(super().format(record))

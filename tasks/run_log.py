@@ -11,6 +11,8 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import MissingContextError
 from prefect.logging.loggers import flow_run_logger
 
+from sdlora.core.printable import escape_controls
+
 Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 LINE_LENGTH = 200
@@ -37,7 +39,7 @@ def run_log() -> Logger:
 
 def log_text(text: object, length: int = LINE_LENGTH) -> str:
     r"""Put foreign text on one line; line breaks, control and direction marks become `\n`, `\x1b`, `\u202e`."""
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    line = escape_controls(str(text), keep="")
     return line if len(line) <= length else f"{line[: length - 3]}..."
 
 
