@@ -9,13 +9,15 @@ from typing import cast
 from sqlalchemy import case, or_, select
 from sqlalchemy.orm import Session
 
+from sdlora.store.generations import Generation, generations_of
+from sdlora.store.intake import image_ids
 from sdlora.store.lineage import Appearance, TrainedVersion, appearances_of
 from sdlora.store.masks import Mask, masks_of
 from sdlora.store.overrides import Override, override_history
-from sdlora.store.queries import find_image
+from sdlora.store.queries import find_image, find_sha256
 from sdlora.store.ratings import Rating, rating_history
 from sdlora.store.records import Caption, ImageRecord, Origin, Verdict
-from sdlora.store.tables import CaptionTable, CheckTable, GenerationTable, ImageTable, SimilarPairTable, SourceTable
+from sdlora.store.tables import CaptionTable, CheckTable, ImageTable, SimilarPairTable, SourceTable
 
 _MAX_SIMILAR = 20
 
@@ -52,16 +54,6 @@ class SimilarImage:
 
 
 @dataclass(frozen=True)
-class GenerationRecord:
-    """Generation of the image by a model: version, prompt, seed and time."""
-
-    model_version: str
-    prompt: str
-    seed: int
-    generated_at: datetime
-
-
-@dataclass(frozen=True)
 class ImageDetails:
     """Image with its captions, checks, similar images, overrides, ratings, mask, snapshots and generations."""
 
@@ -73,7 +65,7 @@ class ImageDetails:
     ratings: tuple[Rating, ...]
     mask: Mask | None
     appearances: tuple[Appearance, ...]
-    generations: tuple[GenerationRecord, ...]
+    generations: tuple[Generation, ...]
 
     @property
     def trained_versions(self) -> tuple[TrainedVersion, ...]:
@@ -86,8 +78,29 @@ class ImageDetails:
         )
 
 
+@dataclass(frozen=True)
+class DrawnDetails:
+    """Image that a model drew and that is not collected, with its generations and ratings."""
+
+    sha256: str
+    generations: tuple[Generation, ...]
+    ratings: tuple[Rating, ...]
+
+
+def describe(session: Session, sha256: str) -> ImageDetails | DrawnDetails:
+    """Collect the details of the collected or drawn image whose SHA-256 starts with the digits.
+
+    Raises:
+        DataError: no image, or more than one, starts with the digits.
+    """
+    full = find_sha256(session, sha256)
+    if image_ids(session, [full]):
+        return image_details(session, full)
+    return DrawnDetails(full, generations_of(session, full), rating_history(session, full))
+
+
 def image_details(session: Session, sha256: str) -> ImageDetails:
-    """Collect the details of the image whose SHA-256 starts with the digits.
+    """Collect the details of the collected image whose SHA-256 starts with the digits.
 
     Raises:
         DataError: no image, or more than one, starts with the digits.
@@ -103,7 +116,7 @@ def image_details(session: Session, sha256: str) -> ImageDetails:
         ratings=rating_history(session, image.sha256),
         mask=masks_of(session, [image.id]).get(image.id),
         appearances=appearances_of(session, image.id),
-        generations=_generations(session, record.sha256),
+        generations=generations_of(session, record.sha256),
     )
 
 
@@ -151,8 +164,3 @@ def _similar(session: Session, image: ImageTable) -> tuple[SimilarImage, ...]:
         for sha256, fingerprint_id, verdict in session.execute(statement)
     ]
     return tuple(sorted(similar, key=lambda image: (image.difference, image.sha256))[:_MAX_SIMILAR])
-
-
-def _generations(session: Session, sha256: str) -> tuple[GenerationRecord, ...]:
-    rows = session.scalars(select(GenerationTable).where(GenerationTable.sha256 == sha256).order_by(GenerationTable.id))
-    return tuple(GenerationRecord(row.model_version, row.prompt, row.seed, row.generated_at) for row in rows)

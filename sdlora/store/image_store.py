@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,12 +16,13 @@ from sdlora.core.errors import DataError
 from sdlora.store.blobs import BlobStore
 from sdlora.store.curation import Purged, decide_by_person, purge_image, undo_decision
 from sdlora.store.database import Database, open_database
-from sdlora.store.details import ImageDetails, image_details
+from sdlora.store.details import DrawnDetails, ImageDetails, describe, image_details
+from sdlora.store.generations import Generation, count_generations, list_generations
 from sdlora.store.intake import SeenFile, insert_or_ignore, record_files, register_source, replace_edits
 from sdlora.store.lineage import SnapshotRecord, find_snapshot, list_snapshots
 from sdlora.store.location import StoreLocation
 from sdlora.store.overrides import purged_reasons
-from sdlora.store.queries import count_images, find_image, list_images, sample_blobs
+from sdlora.store.queries import count_images, find_image, find_sha256, list_images, sample_blobs
 from sdlora.store.ratings import rate, undo_rating
 from sdlora.store.records import Caption, Counts, ImageRecord, Verdict
 from sdlora.store.tables import GenerationTable
@@ -40,7 +42,7 @@ class ImageStore:
         self.database = database
 
     @classmethod
-    def open(cls, home: Path, location: StoreLocation | None = None) -> ImageStore:
+    def open(cls, home: str | PathLike[str], location: StoreLocation | None = None) -> ImageStore:
         """Open the store of `home`; create or migrate it if needed.
 
         Args:
@@ -124,7 +126,7 @@ class ImageStore:
             return list_images(session, verdict, rejected_by, caption, limit, offset)
 
     def image(self, sha256: str) -> ImageRecord:
-        """Find an image by its SHA-256 or the first digits.
+        """Find a collected image by its SHA-256 or the first digits.
 
         Raises:
             DataError: no image, or more than one, starts with these digits.
@@ -156,13 +158,41 @@ class ImageStore:
             return sample_blobs(session, limit)
 
     def details(self, sha256: str) -> ImageDetails:
-        """Collect everything about an image, found by its SHA-256 or the first digits.
+        """Collect everything about a collected image, found by its SHA-256 or the first digits.
 
         Raises:
             DataError: no image, or more than one, starts with these digits.
         """
         with self.read() as session:
             return image_details(session, sha256)
+
+    def describe(self, sha256: str) -> ImageDetails | DrawnDetails:
+        """Collect everything about a collected or drawn image, found by its SHA-256 or the first digits.
+
+        Raises:
+            DataError: no image, or more than one, starts with these digits.
+        """
+        with self.read() as session:
+            return describe(session, sha256)
+
+    def find(self, sha256: str) -> str:
+        """Find the full SHA-256 of a collected or drawn image by its first digits.
+
+        Raises:
+            DataError: no image, or more than one, starts with these digits.
+        """
+        with self.read() as session:
+            return find_sha256(session, sha256)
+
+    def generations(self, limit: int | None = None) -> tuple[Generation, ...]:
+        """List drawn images, the newest first."""
+        with self.read() as session:
+            return list_generations(session, limit)
+
+    def generation_count(self) -> int:
+        """Count drawn images."""
+        with self.read() as session:
+            return count_generations(session)
 
     def decide(self, sha256: str, verdict: Verdict, why: str, who: str) -> str:
         """Record a person's verdict, which wins over every check; see `sdlora.store.curation.decide_by_person`."""

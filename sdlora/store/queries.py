@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, func, select, union
 from sqlalchemy.orm import Session, selectinload
 
 from sdlora.core.errors import DataError
 from sdlora.store.intake import chunks
 from sdlora.store.overrides import PURGED
 from sdlora.store.records import Caption, Counts, ImageRecord, Origin, Split, Verdict, prevailing_captions
-from sdlora.store.tables import CaptionTable, FileTable, ImageTable, SourceTable
+from sdlora.store.tables import CaptionTable, FileTable, GenerationTable, ImageTable, SourceTable
 
 
 def list_images(
@@ -40,20 +40,55 @@ def list_images(
 
 
 def find_image(session: Session, sha256: str) -> ImageRecord:
-    """Find the image whose SHA-256 starts with the digits.
+    """Find the collected image whose SHA-256 starts with the digits.
+
+    Raises:
+        DataError: no collected image, or more than one, starts with the digits.
+    """
+    statement = select(ImageTable).where(ImageTable.sha256.startswith(sha256.lower(), autoescape=True)).limit(3)
+    images = _records(session, statement) if sha256 else []
+    if len(images) == 1:
+        return images[0]
+    if not images:
+        drawn = find_sha256(session, sha256)
+        raise DataError(
+            f"Image {drawn[:12]} was drawn by a model and is not collected, so it has no verdict and no captions. "
+            "Collect drawn images that people rated highly: sdlora collect 'generated://?min_stars=4'"
+        )
+    raise _not_one(sha256, [image.sha256 for image in images])
+
+
+def find_sha256(session: Session, prefix: str) -> str:
+    """Find the full SHA-256 of the collected or drawn image that starts with the digits.
 
     Raises:
         DataError: no image, or more than one, starts with the digits.
     """
-    statement = select(ImageTable).where(ImageTable.sha256.startswith(sha256.lower(), autoescape=True)).limit(3)
-    images = _records(session, statement)
-    if len(images) != 1 or not sha256:
-        names = ", ".join(image.sha256[:16] for image in images) or "none"
-        raise DataError(
-            f"Image {sha256!r}: expected the first digits of one image's SHA-256, found {names}. "
-            "`sdlora images` lists them."
+    matches: Sequence[str] = ()
+    if prefix:
+        statement = union(
+            *(
+                select(table.sha256)
+                .where(table.sha256.startswith(prefix.lower(), autoescape=True))
+                .distinct()
+                .limit(3)
+                .subquery()
+                .select()
+                for table in (ImageTable, GenerationTable)
+            )
         )
-    return images[0]
+        matches = session.execute(statement).scalars().all()
+    if len(matches) != 1:
+        raise _not_one(prefix, matches)
+    return matches[0]
+
+
+def _not_one(prefix: str, found: Sequence[str]) -> DataError:
+    names = ", ".join(sorted(sha256[:16] for sha256 in found)) or "none"
+    return DataError(
+        f"Image {prefix!r}: expected the first digits of one image's SHA-256, found {names}. "
+        "`sdlora images` lists collected images, `sdlora images --drawn` drawn ones."
+    )
 
 
 def sample_blobs(session: Session, limit: int) -> list[tuple[str, int]]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select, union, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from sdlora.core.errors import DataError
 from sdlora.store.overrides import purged_reasons
+from sdlora.store.queries import find_sha256
 from sdlora.store.tables import GenerationTable, ImageTable, RatingTable, utc_now
 
 MIN_STARS, MAX_STARS = 1, 5
@@ -50,7 +50,7 @@ def rate(session: Session, sha256: str, stars: int, rater: str, why: str = "") -
     """
     if not MIN_STARS <= stars <= MAX_STARS:
         raise DataError(f"stars = {stars}: expected {MIN_STARS} to {MAX_STARS}.")
-    full = _find_sha256(session, sha256)
+    full = _find_rateable(session, sha256)
     withdraw_rating(session, full, rater)
     session.add(RatingTable(sha256=full, rater=rater, stars=stars, why=" ".join(why.split()) or None))
     return full
@@ -62,7 +62,7 @@ def undo_rating(session: Session, sha256: str, rater: str) -> str:
     Raises:
         DataError: no such image, or the person has not rated the image.
     """
-    full = _find_sha256(session, sha256)
+    full = _find_rateable(session, sha256)
     if not withdraw_rating(session, full, rater):
         raise DataError(f"Image {full[:12]}: {rater} has not rated it, so there is no rating to withdraw (--by).")
     return full
@@ -112,25 +112,10 @@ def liked_generations(session: Session, min_stars: float, model_version: str | N
     ]
 
 
-def _find_sha256(session: Session, prefix: str) -> str:
-    """Find the full SHA-256 of the collected or generated image that starts with the digits."""
-    matches: Sequence[str] = ()
-    if prefix:
-        statement = union(
-            *(
-                select(table.sha256)
-                .where(table.sha256.startswith(prefix.lower(), autoescape=True))
-                .limit(3)
-                .subquery()
-                .select()
-                for table in (ImageTable, GenerationTable)
-            )
-        )
-        matches = session.execute(statement).scalars().all()
-    if len(matches) != 1:
-        names = ", ".join(sorted(sha256[:16] for sha256 in matches)) or "none"
-        raise DataError(f"Image {prefix!r}: expected the first digits of one image's SHA-256, found {names}.")
-    purged = purged_reasons(session, matches)
+def _find_rateable(session: Session, prefix: str) -> str:
+    """Find the full SHA-256 of the collected or generated image that starts with the digits, unless it was purged."""
+    sha256 = find_sha256(session, prefix)
+    purged = purged_reasons(session, [sha256])
     if purged:
-        raise DataError(f"Image {matches[0][:12]} was {purged[matches[0]]}. It cannot be rated.")
-    return matches[0]
+        raise DataError(f"Image {sha256[:12]} was {purged[sha256]}. It cannot be rated.")
+    return sha256
