@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from sdlora.config import PipelineConfig, load_config
     from sdlora.core.errors import SdloraError
     from sdlora.core.refs import AdapterRef, BaseModelRef, SnapshotRef
+    from sdlora.data.clean import clean
+    from sdlora.data.collect import collect
+    from sdlora.data.snapshot import make_snapshot
+    from sdlora.evaluation.contest import Contest
+    from sdlora.evaluation.duel import run_duel
     from sdlora.models.files.sources import load_base_model
     from sdlora.models.stable_diffusion import StableDiffusion
     from sdlora.store.image_store import ImageStore
@@ -20,28 +25,38 @@ if TYPE_CHECKING:
 _MODULES = {
     "AdapterRef": "sdlora.core.refs",
     "BaseModelRef": "sdlora.core.refs",
+    "Contest": "sdlora.evaluation.contest",
     "ImageStore": "sdlora.store.image_store",
     "LoRA": "sdlora.adapter",
     "PipelineConfig": "sdlora.config",
     "SdloraError": "sdlora.core.errors",
     "SnapshotRef": "sdlora.core.refs",
     "StableDiffusion": "sdlora.models.stable_diffusion",
+    "clean": "sdlora.data.clean",
+    "collect": "sdlora.data.collect",
     "load_base_model": "sdlora.models.files.sources",
     "load_config": "sdlora.config",
+    "make_snapshot": "sdlora.data.snapshot",
+    "run_duel": "sdlora.evaluation.duel",
 }
 
 __version__ = "0.1.0"
 __all__ = [
     "AdapterRef",
     "BaseModelRef",
+    "Contest",
     "ImageStore",
     "LoRA",
     "PipelineConfig",
     "SdloraError",
     "SnapshotRef",
     "StableDiffusion",
+    "clean",
+    "collect",
     "load_base_model",
     "load_config",
+    "make_snapshot",
+    "run_duel",
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from pathlib import Path
 
 from sdlora.core.errors import WeightsError
@@ -44,7 +45,7 @@ class LoRA:
         snapshot: Snapshot,
         store: ImageStore,
         training: TrainingConfig | None = None,
-        folder: Path | None = None,
+        folder: str | PathLike[str] | None = None,
         *,
         name: str = "adapter",
         listener: Listener = SILENT,
@@ -57,7 +58,8 @@ class LoRA:
         resolved = resolve_training(training or TrainingConfig(), self.base, store.home)
         lora = resolve_lora(self.config, self.base)
         digest = run_digest(self.base.digest, snapshot.digest, lora, resolved, self.base.quantize)
-        job = TrainingJob(self.base, snapshot, lora, resolved, folder or store.home / "runs" / digest, name)
+        run_folder = Path(folder) if folder else store.home / "runs" / digest
+        job = TrainingJob(self.base, snapshot, lora, resolved, run_folder, name)
         self.adapter = fine_tune(job, store, listener)
         return self.adapter
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -133,9 +134,9 @@ _MODEL_PATHS = (("base_model", "source"), ("base_model", "layout"), ("data", "un
 ConfigFile = TypeVar("ConfigFile", PipelineConfig, PretrainPlan)
 
 
-def load_config(path: Path, flags: Mapping[str, Any] | None = None) -> PipelineConfig:
+def load_config(path: str | PathLike[str], flags: Mapping[str, Any] | None = None) -> PipelineConfig:
     """Read the loop's configuration from a YAML file, see `load_file`."""
-    return load_file(path, PipelineConfig, flags)
+    return load_file(Path(path), PipelineConfig, flags)
 
 
 def load_file(path: Path, model: type[ConfigFile], flags: Mapping[str, Any] | None = None) -> ConfigFile:

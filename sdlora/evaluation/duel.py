@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 
 from torch import Tensor
@@ -25,7 +26,7 @@ from sdlora.evaluation.generations import GENERATION_VERSION, Generations
 from sdlora.records.duel import CONTESTANTS, DUEL_FILE, Duel, Sample, Scores, load_duel
 
 
-def run_duel(contest: Contest, candidate: AdapterRef, champion: AdapterRef | None, folder: Path) -> Duel:
+def run_duel(contest: Contest, candidate: AdapterRef, champion: AdapterRef | None, folder: str | PathLike[str]) -> Duel:
     """Score all contestants and write `duel.json`, image grids and the shown samples into `folder`.
 
     `duel.json` is written last: a folder that holds it is complete. A finished duel of the same inputs is returned
@@ -34,6 +35,7 @@ def run_duel(contest: Contest, candidate: AdapterRef, champion: AdapterRef | Non
     Raises:
         EvaluationError: too few held-out images, no training images, or an adapter made for another base model.
     """
+    folder = Path(folder)
     for name, adapter in (("candidate", candidate), ("champion", champion)):
         if adapter is not None and adapter.base_digest != contest.base.digest:
             raise EvaluationError(

@@ -203,14 +203,19 @@ def test_the_public_face_of_the_library_is_what_it_was():
     assert sdlora.__all__ == [
         "AdapterRef",
         "BaseModelRef",
+        "Contest",
         "ImageStore",
         "LoRA",
         "PipelineConfig",
         "SdloraError",
         "SnapshotRef",
         "StableDiffusion",
+        "clean",
+        "collect",
         "load_base_model",
         "load_config",
+        "make_snapshot",
+        "run_duel",
     ]
     assert all(getattr(sdlora, name) is not None for name in sdlora.__all__)
 

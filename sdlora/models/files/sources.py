@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from os import PathLike
 from pathlib import Path
 
 from sdlora.core.errors import WeightsError
@@ -20,7 +21,7 @@ _HUB_SETTINGS = ("model_index.json", "*/config.json")
 _HUB_FILES = ("*.json", "*.safetensors", "merges.txt")
 
 
-def load_base_model(config: BaseModelConfig, home: Path) -> BaseModelRef:
+def load_base_model(config: BaseModelConfig, home: str | PathLike[str]) -> BaseModelRef:
     """Find the base model, check that it is complete, and compute its digest.
 
     Only a hub id is downloaded. No weights are read into memory.
@@ -31,6 +32,7 @@ def load_base_model(config: BaseModelConfig, home: Path) -> BaseModelRef:
     Raises:
         WeightsError: the model is missing, damaged, pickled or unsupported; the message names file and remedy.
     """
+    home = Path(home)
     name, folder = _resolve(config, home)
     check_folder(folder)
     digest = folder_digest(folder, DigestCache.of_home(home))
