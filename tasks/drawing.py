@@ -40,6 +40,15 @@ class Drawing:
     negative_prompt: str = ""
 
 
+@dataclass(frozen=True)
+class DrawnImage:
+    """Image that was drawn: its id in the image database, its seed, and its PNG file."""
+
+    sha256: str
+    seed: int
+    path: Path
+
+
 def find_model(which: str, name: str | None, home: Path) -> Model:
     """Find the base model and adapter that a person names.
 
@@ -70,7 +79,9 @@ def find_model(which: str, name: str | None, home: Path) -> Model:
     return Model(f"{name} version {version.number}", base, registry.fetch(version, home))
 
 
-def draw(model: Model, drawing: Drawing, out: Path, home: Path, on_progress: OnProgress | None = None) -> list[Path]:
+def draw(
+    model: Model, drawing: Drawing, out: Path, home: Path, on_progress: OnProgress | None = None
+) -> list[DrawnImage]:
     """Draw `count` images with seeds counting up, write them as PNG, and record them in the image database."""
     from sdlora.models.stable_diffusion import StableDiffusion
 
@@ -84,12 +95,12 @@ def draw(model: Model, drawing: Drawing, out: Path, home: Path, on_progress: OnP
         on_progress=on_progress,
     )  # (N, 3, H, W) uint8
     out.mkdir(parents=True, exist_ok=True)
-    paths = []
+    drawn = []
     with ImageStore.open(home) as store:
         for seed, image in zip(seeds, images, strict=True):
             buffer = io.BytesIO()
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, "PNG")
-            store.add_generation(
+            sha256 = store.add_generation(
                 buffer.getvalue(),
                 model_version=model.label,
                 prompt=drawing.prompt,
@@ -99,9 +110,11 @@ def draw(model: Model, drawing: Drawing, out: Path, home: Path, on_progress: OnP
                 guidance_scale=drawing.guidance_scale,
             )
             path = out / f"{_slug(drawing.prompt)}-{_slug(model.label)}-{seed}.png"
+            if path.is_file() and path.read_bytes() != buffer.getvalue():  # drawn with other steps or guidance
+                path = path.with_stem(f"{path.stem}-{sha256[:8]}")
             replace_file(path, buffer.getvalue())
-            paths.append(path)
-    return paths
+            drawn.append(DrawnImage(sha256, seed, path))
+    return drawn
 
 
 def _only_name(registry: Registry) -> str | None:

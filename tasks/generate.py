@@ -16,6 +16,6 @@ from tasks.progress import task_progress
 def generate_images(drawing: Drawing, which: str, name: str | None, home: Path) -> list[Path]:
     """Draw with the base model, an alias or a version, into `home/generated`, and show the images on the run's page."""
     model = find_model(which, name, home)
-    paths = draw(model, drawing, home / "generated", home, on_progress=task_progress())
+    paths = [image.path for image in draw(model, drawing, home / "generated", home, on_progress=task_progress())]
     create_markdown_artifact(drawings_page(model.label, drawing.prompt, paths), key="generated", description="Images")
     return paths

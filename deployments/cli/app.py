@@ -14,19 +14,20 @@ import typer
 
 from deployments.cli.checks import checks
 from deployments.cli.collect import collect
+from deployments.cli.commands import as_command
 from deployments.cli.compare import compare
 from deployments.cli.demo import demo
 from deployments.cli.doctor import doctor
 from deployments.cli.export import export
-from deployments.cli.failures import friendly_errors
 from deployments.cli.generate import generate
 from deployments.cli.images import images_app
 from deployments.cli.inspect import inspect
 from deployments.cli.login import login
-from deployments.cli.options import DEFAULT_HOME, HOME_VARIABLE
+from deployments.cli.options import DEFAULT_HOME, HOME_VARIABLE, QuietOption, VerboseOption
 from deployments.cli.pretrain import pretrain
 from deployments.cli.run import run
 from deployments.cli.snapshot import snapshot_app
+from deployments.cli.terminal import verbosity
 from deployments.cli.up import up
 from deployments.cli.versions import versions
 from deployments.environment import quiet_terminal
@@ -34,7 +35,6 @@ from deployments.environment import quiet_terminal
 app = typer.Typer(
     name="sdlora",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     help="Keeps a Stable Diffusion LoRA up to date with a growing collection of images.",
@@ -42,10 +42,18 @@ app = typer.Typer(
 )
 COMMANDS = (demo, run, collect, checks, generate, versions, export, inspect, compare, up, login, pretrain, doctor)
 for _command in COMMANDS:
-    app.command()(friendly_errors(_command))
+    app.command()(as_command(_command))
 GROUPS = {"images": images_app, "snapshot": snapshot_app}
 for _name, _group in GROUPS.items():
     app.add_typer(_group, name=_name)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from sdlora import __version__
+
+        typer.echo(f"sdlora {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
@@ -54,7 +62,13 @@ def _global_options(
     home: Annotated[
         Path | None, typer.Option("--home", envvar=HOME_VARIABLE, help=f"State folder. Default: {DEFAULT_HOME}")
     ] = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+    version: Annotated[  # its callback ends the command
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
+    verbosity.quiet, verbosity.verbose = quiet, verbose
     if home is not None:  # `sdlora --home X run` means `sdlora run --home X`; an option after the command wins
         context.default_map = {command.__name__: {"home": str(home)} for command in COMMANDS}
         context.default_map |= {name: {"home": str(home)} for name in GROUPS}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from deployments.cli.options import DATA_PAGE, DEFAULT_HOME, DEMO_CONFIG, ConfigOption, HomeOption
-from deployments.cli.terminal import Stages, console
+from deployments.cli.json_output import print_json
+from deployments.cli.options import DATA_PAGE, DEFAULT_HOME, DEMO_CONFIG, ConfigOption, HomeOption, JsonOption
+from deployments.cli.stages import Stages
+from deployments.cli.terminal import console, hint, plain
 
 if TYPE_CHECKING:
     from sdlora.data.collect import CollectReport
@@ -43,6 +46,7 @@ def collect(
     ],
     home: HomeOption = DEFAULT_HOME,
     config: ConfigOption = DEMO_CONFIG,
+    as_json: JsonOption = False,
 ) -> None:
     """Bring images into the database and judge each of them. Known images cost nothing.
 
@@ -59,27 +63,36 @@ def collect(
     from sdlora.store.image_store import ImageStore
 
     settings = load_config(config).data
-    with ImageStore.open(home) as store, Stages() as stages:
-        before = store.counts()
-        for source in sources:
-            report = collect_source(
-                store, source, settings, on_progress=stages.on_progress, on_metrics=stages.on_metrics
-            )
-            stages.note(_summary(report))
-        cleaned = clean(store, settings, on_progress=stages.on_progress)
-        counts = store.counts()
-        page, problem = home / DATA_PAGE, None
-        if cleaned.decided or not page.is_file():  # without new images, the command writes nothing
-            problem = _write_page(store, settings, page)
+    reports: list[CollectReport] = []
+    try:
+        with ImageStore.open(home) as store, Stages() as stages:
+            before = store.counts()
+            for source in sources:
+                report = collect_source(store, source, settings, stages.on_progress, stages.on_metrics)
+                reports.append(report)
+            cleaned = clean(store, settings, on_progress=stages.on_progress)
+            counts = store.counts()
+            page, problem = home / DATA_PAGE, None
+            if cleaned.decided or not page.is_file():  # without new images, the command writes nothing
+                problem = _write_page(store, settings, page)
+    finally:  # after the bars, also if a later source failed
+        if not as_json:
+            for report in reports:
+                console.print(_summary(report), soft_wrap=True)
     new = counts.total - before.total
+    shown_page = page.resolve() if page.is_file() else None
+    if as_json:
+        totals = {**asdict(counts), "total": counts.total}
+        print_json({"sources": reports, "new": new, "counts": totals, "data_page": shown_page, "problem": problem})
+        return
     console.print(f"{new} new, {counts.total} in all: {counts.accepted} accepted, {counts.rejected} rejected.")
     if counts.rejected:
-        console.print("See why: [bold]sdlora images --rejected[/]")
+        hint("See why: [bold]sdlora images --rejected[/]")
     if problem:
-        console.print(f"[yellow]{escape(problem)}[/]", soft_wrap=True)
-    if page.is_file():
-        console.print(f"Data page: {page}", soft_wrap=True)
-    console.print("Train on them: [bold]sdlora run[/]")
+        console.print(plain(problem), style="yellow", soft_wrap=True)
+    if shown_page:
+        console.print(plain(f"Data page: {page}"), soft_wrap=True)
+    hint("Train on them: [bold]sdlora run[/]")
 
 
 def _write_page(store: ImageStore, settings: DataConfig, page: Path) -> str | None:

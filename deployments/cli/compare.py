@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deployments.cli.options import DEFAULT_HOME, DEMO_CONFIG, ConfigOption, HomeOption
-from deployments.cli.terminal import Stages, console
+from deployments.cli.json_output import print_json
+from deployments.cli.options import DEFAULT_HOME, DEMO_CONFIG, ConfigOption, HomeOption, JsonOption
+from deployments.cli.stages import Stages
+from deployments.cli.terminal import console, error_console, plain
 
 if TYPE_CHECKING:
     from sdlora.records.comparison import Comparison
@@ -30,6 +32,7 @@ def compare(
             help="Give every method the time that the first takes for its steps, measured in short trials.",
         ),
     ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train the same images with several methods, and show the quality and costs of each. Nothing is published.
 
@@ -49,7 +52,7 @@ def compare(
     from deployments.local_run import prefect_server
 
     with prefect_server(home, "compare") as server:
-        with console.status("Starting ..."):
+        with error_console.status("Starting ..."):
             from flows.compare import compare as flow
             from tasks.form import STYLE
             from tasks.progress import listening
@@ -63,8 +66,11 @@ def compare(
                 equal="seconds" if equal_seconds else "steps",
                 home=home,
             )
+    if as_json:
+        print_json({"comparison": comparison.model_dump(mode="json", by_alias=False), "page": page})
+        return
     print_comparison(comparison)
-    console.print(f"Page: {page}", markup=False, soft_wrap=True)
+    console.print(plain(f"Page: {page}"), soft_wrap=True)
 
 
 def print_comparison(comparison: Comparison) -> None:

@@ -5,27 +5,30 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from deployments.cli.options import DEFAULT_HOME, DEMO_CONFIG, HomeOption
+from rich.markup import escape
+
+from deployments.cli.options import DEFAULT_HOME, DEMO_CONFIG, HomeOption, JsonOption
 from deployments.cli.run import retrain
-from deployments.cli.terminal import console
+from deployments.cli.terminal import hint, verbosity
 
 
-def demo(home: HomeOption = DEFAULT_HOME) -> None:
+def demo(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
     """Teach the embedded model a new style from the bundled images: the whole loop, offline, in minutes.
 
     A second run reports that nothing is new. An interrupted demo continues where it stopped.
     """
-    retrain(DEMO_CONFIG, home, force=False)
-    _print_next_steps(home)
+    retrain(DEMO_CONFIG, home, force=False, as_json=as_json)
+    if not (as_json or verbosity.quiet):
+        _print_next_steps(home)
 
 
 def _print_next_steps(home: Path) -> None:
     from sdlora.assets import DEMO_LATER
 
     option = "" if home == DEFAULT_HOME else f" --home {home}"
-    console.print("\nNext:")
+    hint("\nNext:")
     if shutil.which("sdlora") is None:  # started by make
-        console.print("  [bold]. .venv/bin/activate[/]\n      [dim]once per terminal, so that it finds sdlora[/]")
+        hint("  [bold]. .venv/bin/activate[/]\n      [dim]once per terminal, so that it finds sdlora[/]")
     for command, meaning in (
         (
             f'sdlora generate "an emoji of tiger, animal"{option}',
@@ -36,4 +39,4 @@ def _print_next_steps(home: Path) -> None:
         (f"sdlora run{option}", "... and a second adapter challenges the champion"),
         (f"sdlora up{option}", "start runs and see versions in the browser"),
     ):
-        console.print(f"  [bold]{command}[/]\n      [dim]{meaning}[/]", soft_wrap=True)
+        hint(f"  [bold]{escape(command)}[/]\n      [dim]{meaning}[/]", soft_wrap=True)

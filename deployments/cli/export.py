@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from deployments.cli.options import DEFAULT_HOME, HomeOption
-from deployments.cli.terminal import console, error_console
+from deployments.cli.json_output import print_json
+from deployments.cli.options import DEFAULT_HOME, HomeOption, JsonOption
+from deployments.cli.terminal import console, error_console, plain
 
 if TYPE_CHECKING:
     from sdlora.core.refs import AdapterRef, BaseModelRef
@@ -32,6 +33,7 @@ def export(
         str | None, typer.Option(help="With --from: the adapter's base model; by default the embedded one.")
     ] = None,
     layout: Annotated[str | None, typer.Option(help="With --base FILE.safetensors: see base_model.layout.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Write an adapter, or the model with the adapter merged in, for other tools. Each file is read back and compared.
 
@@ -43,7 +45,7 @@ def export(
         raise typer.BadParameter("choose either --from, or --version and --name")
     if source is None and base is not None:
         raise typer.BadParameter("--base is used with --from; a version knows its base")
-    with console.status("Reading, writing and reading back ..."):
+    with error_console.status("Reading, writing and reading back ..."):
         from sdlora.lora.formats.compatibility import misreadings_of
         from sdlora.release.exporting import export_adapter, export_model
 
@@ -59,9 +61,12 @@ def export(
         else:
             path = export_adapter(adapter, out, dtype, reader, model)
             notes = misreadings_of(adapter.folder, out, reader)
-    console.print(str(path), markup=False, soft_wrap=True)
+    if as_json:
+        print_json({"path": str(path.resolve()), "notes": notes})
+        return
+    console.print(plain(path), soft_wrap=True)
     for note in notes:
-        error_console.print(note, markup=False, soft_wrap=True)
+        error_console.print(plain(note), soft_wrap=True)
 
 
 def _from_folder(

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import shutil
+import traceback
 from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec
@@ -13,7 +14,7 @@ from typing import ParamSpec
 import typer
 from rich.markup import escape
 
-from deployments.cli.terminal import error_console
+from deployments.cli.terminal import error_console, plain
 from sdlora.core.errors import SdloraError
 
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
@@ -34,10 +35,14 @@ def friendly_errors(command: Callable[P, None]) -> Callable[P, None]:
         except KeyboardInterrupt:
             error_console.print("\nStopped. Finished work is kept: [bold]the same command continues.[/]")
             raise typer.Exit(EXIT_INTERRUPTED) from None
+        except BrokenPipeError:  # the reader of a pipe has enough: Typer ends the command
+            raise
         except Exception as error:
             # The command line library shows its own usage errors and exits, which carry an exit code.
-            if hasattr(error, "exit_code") or os.environ.get("SDLORA_TRACEBACK"):
+            if hasattr(error, "exit_code"):
                 raise
+            if os.environ.get("SDLORA_TRACEBACK"):
+                error_console.print(plain(traceback.format_exc()), soft_wrap=True)
             error_console.print(
                 f"[bold red]Error:[/] {escape(error_message(error) + _full_disk_hint())}", soft_wrap=True
             )

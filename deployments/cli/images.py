@@ -7,62 +7,94 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.text import Text
 
-from deployments.cli.failures import friendly_errors
-from deployments.cli.options import DATA_PAGE, DEFAULT_HOME, DEMO_CONFIG, ConfigOption, HomeOption
-from deployments.cli.terminal import Stages, console
+from deployments.cli.commands import as_command
+from deployments.cli.json_output import print_json
+from deployments.cli.options import DATA_PAGE, DEFAULT_HOME, DEMO_CONFIG, ConfigOption, HomeOption, JsonOption
+from deployments.cli.stages import Stages
+from deployments.cli.terminal import console, hint, plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sdlora.store.records import Verdict
 
-ImageArgument = Annotated[str, typer.Argument(metavar="ID", help="The first digits of the image, as listed.")]
-ImagesArgument = Annotated[list[str], typer.Argument(metavar="ID...", help="The first digits of images, as listed.")]
+ImageArgument = Annotated[
+    str, typer.Argument(metavar="ID", help="The first digits of the image, as listed, or the path of its file.")
+]
+ImagesArgument = Annotated[
+    list[str], typer.Argument(metavar="ID...", help="The first digits of images, as listed, or paths of their files.")
+]
+RejectedOption = Annotated[bool, typer.Option("--rejected", help="Only images that were left out.")]
+AcceptedOption = Annotated[bool, typer.Option("--accepted", help="Only images that are trained on or held out.")]
+DrawnOption = Annotated[bool, typer.Option("--drawn", help="Images drawn by `sdlora generate`, the newest first.")]
+ReasonOption = Annotated[str | None, typer.Option(help="Only rejected by this check, such as near_duplicate.")]
+LimitOption = Annotated[int, typer.Option(min=1, help="At most so many rows.")]
 WhyOption = Annotated[str, typer.Option("--why", help="The reason, kept with the decision.")]
 WhoOption = Annotated[str | None, typer.Option("--by", help="Who decides. Default: the name of the account.")]
 
-images_app = typer.Typer(rich_markup_mode="rich", add_completion=False)
+images_app = typer.Typer(rich_markup_mode="rich")
 
 
-@images_app.callback(invoke_without_command=True)
 def images(
     context: typer.Context,
     home: HomeOption = DEFAULT_HOME,
-    rejected: Annotated[bool, typer.Option("--rejected", help="Only images that were left out.")] = False,
-    accepted: Annotated[bool, typer.Option("--accepted", help="Only images that are trained on or held out.")] = False,
-    reason: Annotated[str | None, typer.Option(help="Only rejected by this check, such as near_duplicate.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many rows.")] = 50,
+    rejected: RejectedOption = False,
+    accepted: AcceptedOption = False,
+    drawn: DrawnOption = False,
+    reason: ReasonOption = None,
+    limit: LimitOption = 50,
+    as_json: JsonOption = False,
 ) -> None:
     """List the images with their verdicts and reasons; show one image, or overrule its verdict."""
-    from deployments.cli.images_output import print_images
-
-    if context.invoked_subcommand is not None:
-        # `sdlora images --home X show ID` means `sdlora images show ID --home X`
+    if context.invoked_subcommand is None:
+        list_(home, rejected, accepted, drawn, reason, limit, as_json)
+    else:  # `sdlora images --home X show ID` means `sdlora images show ID --home X`
         context.default_map = {name: {"home": str(home)} for name in COMMANDS}
+
+
+def list_(
+    home: HomeOption = DEFAULT_HOME,
+    rejected: RejectedOption = False,
+    accepted: AcceptedOption = False,
+    drawn: DrawnOption = False,
+    reason: ReasonOption = None,
+    limit: LimitOption = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """List collected images with their verdicts, or drawn ones with their prompts. The same as `sdlora images`."""
+    from deployments.cli.images_list import list_collected, list_drawn
+
+    if rejected + accepted + drawn > 1 or (reason and (accepted or drawn)):
+        raise typer.BadParameter("choose one of --rejected (with --reason), --accepted, --drawn")
+    if drawn:
+        list_drawn(home, limit, as_json)
         return
-    if rejected and accepted:
-        raise typer.BadParameter("choose --rejected or --accepted, not both")
     verdict: Verdict | None = "rejected" if rejected or reason else "accepted" if accepted else None
-    friendly_errors(print_images)(home, verdict, reason, limit)
+    list_collected(home, verdict, reason, limit, as_json)
 
 
-def show(image: ImageArgument, home: HomeOption = DEFAULT_HOME) -> None:
-    """Show everything known about one image: captions, checks, look-alikes, snapshots, versions trained on it."""
-    from deployments.cli.images_output import print_details
+def show(image: ImageArgument, home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
+    """Show everything known about one image, collected or drawn: captions, checks, look-alikes, snapshots, versions."""
+    from deployments.cli.image_ids import image_id
+    from deployments.cli.images_output import details_object, print_details
     from deployments.cli.stores import existing_store
 
     with existing_store(home) as store:
-        print_details(store.details(image))
+        details = store.describe(image_id(store, image))
+    if as_json:
+        print_json(details_object(details))
+    else:
+        print_details(details)
 
 
 def accept(images: ImagesArgument, why: WhyOption, who: WhoOption = None, home: HomeOption = DEFAULT_HOME) -> None:
     """Keep images regardless of the checks, now and under any thresholds."""
+    from deployments.cli.image_ids import image_ids
     from deployments.cli.stores import existing_store
 
     with existing_store(home) as store:
-        for image in images:
+        for image in image_ids(store, images):
             sha256 = store.decide(image, "accepted", why, who or account_name())
             console.print(f"{sha256[:10]} is accepted. Take it back: [bold]sdlora images undo {sha256[:10]}[/]")
     _print_next_run_note()
@@ -70,11 +102,12 @@ def accept(images: ImagesArgument, why: WhyOption, who: WhoOption = None, home: 
 
 def reject(images: ImagesArgument, why: WhyOption, who: WhoOption = None, home: HomeOption = DEFAULT_HOME) -> None:
     """Leave images out regardless of the checks. Their bytes stay; [bold]purge[/] removes them."""
+    from deployments.cli.image_ids import image_ids
     from deployments.cli.images_output import print_look_alikes
     from deployments.cli.stores import existing_store
 
     with existing_store(home) as store:
-        for image in images:
+        for image in image_ids(store, images):
             sha256 = store.decide(image, "rejected", why, who or account_name())
             console.print(f"{sha256[:10]} is left out. Take it back: [bold]sdlora images undo {sha256[:10]}[/]")
             print_look_alikes(store.details(sha256).similar)
@@ -88,6 +121,7 @@ def undo(
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
     """Take a person's decision back. The checks decide again, immediately if they have measured the image."""
+    from deployments.cli.image_ids import image_ids
     from deployments.cli.images_output import print_undone
     from deployments.cli.stores import existing_store
     from sdlora.config import load_config
@@ -95,7 +129,7 @@ def undo(
 
     settings = load_config(config).data
     with existing_store(home) as store:
-        for image in images:
+        for image in image_ids(store, images):
             print_undone(undo_decision(store, image, who or account_name(), settings))
     _print_next_run_note()
 
@@ -112,12 +146,13 @@ def rate(
 
     Each star above three doubles the frequency; each star below halves it. The mean of several people's ratings counts.
     """
+    from deployments.cli.image_ids import image_ids
     from deployments.cli.stores import existing_store
 
     if (stars is None) != reset:
         raise typer.BadParameter("give --stars 1 to 5, or --reset to take your rating back")
     with existing_store(home) as store:
-        for image in images:
+        for image in image_ids(store, images):
             if stars is None:
                 sha256 = store.undo_rating(image, who or account_name())
                 console.print(f"{sha256[:10]} has no rating of yours now.")
@@ -141,6 +176,7 @@ def caption(
 
     Example: [bold]sdlora images caption 3f2a91 "a red car" "a car at night"[/]
     """
+    from deployments.cli.image_ids import image_id
     from deployments.cli.stores import existing_store
 
     if auto:
@@ -153,7 +189,7 @@ def caption(
             "name an image, and give captions, or --reset to let the sources' captions count again"
         )
     with existing_store(home) as store:
-        record = store.set_captions(image, texts or [])
+        record = store.set_captions(image_id(store, image), texts or [])
     console.print(f"{record.sha256[:10]} has these captions now:")
     for text in record.captions or ("(none)",):
         console.print(f"  - {text}", markup=False)
@@ -187,12 +223,13 @@ def purge(
     Their pictures go from caches, pages and grids in the state folder. The output lists snapshots that hold them,
     versions that learnt from them, images that look alike, and copies to remove elsewhere.
     """
+    from deployments.cli.image_ids import image_ids
     from deployments.cli.images_output import print_look_alikes, print_purged
     from deployments.cli.stores import existing_store
     from deployments.takedown import clear_copies, copies_elsewhere
 
     with existing_store(home) as store:
-        digests = [store.details(image).record.sha256 for image in images]
+        digests = [store.details(image).record.sha256 for image in image_ids(store, images)]
         if not yes:
             names = ", ".join(sha256[:10] for sha256 in digests)
             if not typer.confirm(f"Remove the bytes of {names} for good? This cannot be undone."):
@@ -219,9 +256,9 @@ def page(
         written = write_data_page(store, settings, out or home / DATA_PAGE, title="Images")
     if written.trouble:
         console.print(
-            Text(f"The data page does not show the changes. {written.trouble}", style="yellow"), soft_wrap=True
+            plain(f"The data page does not show the changes. {written.trouble}"), style="yellow", soft_wrap=True
         )
-    console.print(f"Open it in a browser: {written.path}", soft_wrap=True)
+    console.print(plain(f"Open it in a browser: {written.path}"), soft_wrap=True)
 
 
 def account_name() -> str:
@@ -233,10 +270,11 @@ def account_name() -> str:
 
 
 def _print_next_run_note() -> None:
-    console.print("The change counts from the next [bold]sdlora run[/]; existing snapshots stay as they are.")
+    hint("The change counts from the next [bold]sdlora run[/]; existing snapshots stay as they are.")
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "list": list_,
     "show": show,
     "accept": accept,
     "reject": reject,
@@ -247,4 +285,5 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "page": page,
 }
 for _name, _command in COMMANDS.items():
-    images_app.command(_name)(friendly_errors(_command))
+    images_app.command(_name)(as_command(_command))
+images_app.callback(invoke_without_command=True)(as_command(images))

@@ -1,65 +1,82 @@
-"""Output of `sdlora images`: the list of images, and the details of one image."""
+"""Output of `sdlora images show` and of decisions: the details of one image, and the effects on others."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from deployments.cli.stores import existing_store, has_store
-from deployments.cli.terminal import console
+from deployments.cli.images_list import in_brief
+from deployments.cli.terminal import console, plain
+from sdlora.store.details import DrawnDetails, ImageDetails
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from deployments.takedown import ClearedCopies
     from sdlora.store.curation import Purged
-    from sdlora.store.details import ImageDetails, SimilarImage
-    from sdlora.store.records import ImageRecord, Verdict
+    from sdlora.store.details import SimilarImage
+    from sdlora.store.records import ImageRecord
 
 
-def print_images(home: Path, verdict: Verdict | None, reason: str | None, limit: int) -> None:
-    """Print the list of images with its counts."""
-    if not has_store(home):
-        console.print(f"No images yet in {home}. Collect some: [bold]sdlora collect FOLDER[/]")
-        return
-    with existing_store(home) as store:
-        rows = store.images(verdict, rejected_by=reason, limit=limit)
-        counts = store.counts()
-    if reason and not rows:
-        names = ", ".join(counts.rejected_by) or "none"
-        console.print(f"No image was rejected by {reason!r}. Checks that rejected some: {names}.", markup=False)
-        return
-    table = Table(box=None, header_style="bold", expand=True)
-    for title in ("image", "file"):
-        table.add_column(title, no_wrap=True, max_width=24)
-    if verdict == "rejected":
-        table.add_column("reason", ratio=1)
-    else:
-        table.add_column("caption", no_wrap=True, ratio=1)
-        table.add_column("verdict", no_wrap=True)
-    for row in rows:
-        last_cells = (row.reason or "",) if verdict == "rejected" else ((row.captions or ("",))[0], _in_brief(row))
-        table.add_row(*(Text(cell) for cell in (row.sha256[:10], (row.files or ("",))[0], *last_cells)))
-    console.print(table)
-    checks = ", ".join(f"{count} {check}" for check, count in counts.rejected_by.items())
-    console.print(
-        f"{counts.total} images: {counts.accepted} accepted, {counts.rejected} rejected"
-        + (f" ({checks})" if checks else "")
-        + (f", {counts.pending} not yet judged" if counts.pending else "")
-        + (f"; the first {limit} are shown (--limit)" if len(rows) == limit < counts.total else "")
-    )
-    console.print("Look at one: [bold]sdlora images show ID[/]")
+def details_object(details: ImageDetails | DrawnDetails) -> dict[str, object]:
+    """Return the details of an image under keys that do not depend on whether it was collected, drawn or both."""
+    collected = details if isinstance(details, ImageDetails) else None
+    return {
+        "sha256": details.record.sha256 if isinstance(details, ImageDetails) else details.sha256,
+        "image": collected and collected.record,
+        "captions": collected.captions if collected else (),
+        "mask": collected and collected.mask,
+        "checks": collected.checks if collected else (),
+        "similar": collected.similar if collected else (),
+        "overrides": collected.overrides if collected else (),
+        "ratings": details.ratings,
+        "snapshots": collected.appearances if collected else (),
+        "trained_versions": collected.trained_versions if collected else (),
+        "generations": details.generations,
+    }
 
 
-def print_details(details: ImageDetails) -> None:
+def print_details(details: ImageDetails | DrawnDetails) -> None:
     """Print one image's facts, its decisions with reasons, and the snapshots and versions that hold it."""
+    if isinstance(details, DrawnDetails):
+        _line("image", details.sha256)
+        _line("verdict", "drawn by a model, not collected")
+    else:
+        _print_collected(details)
+    ratings = [
+        [
+            f"{rating.stars} of 5",
+            rating.rater,
+            f"{rating.rated_at:%Y-%m-%d}",
+            rating.why,
+            "taken back" if rating.withdrawn_at else "counts",
+        ]
+        for rating in details.ratings
+    ]
+    _table("ratings", ["stars", "who", "when", "why", ""], ratings)
+    if isinstance(details, ImageDetails):
+        _print_lineage(details)
+    generations = [
+        [
+            image.model_version,
+            image.prompt,
+            image.negative_prompt or "none",
+            str(image.seed),
+            str(image.steps),
+            f"{image.guidance_scale:g}",
+        ]
+        for image in details.generations
+    ]
+    _table("drawn by", ["model", "prompt", "negative prompt", "seed", "steps", "guidance"], generations)
+
+
+def _print_collected(details: ImageDetails) -> None:
     record = details.record
     size = f"{record.width} x {record.height} {record.format or ''}" if record.width else "not decoded"
-    verdict = Text.assemble(_in_brief(record), ": ", record.reason or "no check has run yet")
+    verdict = f"{in_brief(record)}: {record.reason or 'no check has run yet'}"
     _line("image", record.sha256)
     _line("size", f"{size}, {record.byte_size:,} bytes")
     _line("verdict", verdict)
@@ -94,17 +111,9 @@ def print_details(details: ImageDetails) -> None:
         for override in details.overrides
     ]
     _table("people's decisions", ["verdict", "who", "when", "why", ""], overrides)
-    ratings = [
-        [
-            f"{rating.stars} of 5",
-            rating.rater,
-            f"{rating.rated_at:%Y-%m-%d}",
-            rating.why,
-            "taken back" if rating.withdrawn_at else "counts",
-        ]
-        for rating in details.ratings
-    ]
-    _table("ratings", ["stars", "who", "when", "why", ""], ratings)
+
+
+def _print_lineage(details: ImageDetails) -> None:
     snapshots = [
         [
             appearance.snapshot.digest[:10],
@@ -116,10 +125,8 @@ def print_details(details: ImageDetails) -> None:
         for appearance in details.appearances
     ]
     _table("snapshots", ["snapshot", "side", "weight", "captions then", "versions"], snapshots)
-    generations = [[image.model_version, image.prompt, str(image.seed)] for image in details.generations]
-    _table("drawn by", ["model", "prompt", "seed"], generations)
     if details.appearances:
-        console.print(f"Learnt from it: [bold]{_labels(details.trained_versions)}[/]")
+        console.print(f"Learnt from it: [bold]{escape(_labels(details.trained_versions))}[/]")
 
 
 def print_look_alikes(similar: tuple[SimilarImage, ...]) -> None:
@@ -139,8 +146,8 @@ def print_undone(record: ImageRecord) -> None:
             soft_wrap=True,
         )
         return
-    line = Text.assemble(name, " is judged by the checks again: ", _in_brief(record), ": ", record.reason or "")
-    console.print(line, soft_wrap=True)
+    text = f"{name} is judged by the checks again: {in_brief(record)}: {record.reason or ''}"
+    console.print(plain(text), soft_wrap=True)
 
 
 def print_purged(purged: Purged, cleared: ClearedCopies, elsewhere: Sequence[str]) -> None:
@@ -164,7 +171,7 @@ def print_purged(purged: Purged, cleared: ClearedCopies, elsewhere: Sequence[str
     else:
         digests = ", ".join(appearance.snapshot.digest[:10] for appearance in details.appearances)
         console.print(f"  Snapshots that hold it: {digests}")
-        console.print(f"  Versions that learnt from it: [bold]{_labels(details.trained_versions)}[/]")
+        console.print(f"  Versions that learnt from it: [bold]{escape(_labels(details.trained_versions))}[/]")
         measured_versions = [
             version
             for appearance in details.appearances
@@ -192,21 +199,12 @@ def _print_remaining_work(details: ImageDetails, elsewhere: Sequence[str]) -> No
     )
 
 
-def _in_brief(row: ImageRecord) -> str:
-    """Return the verdict in a few words: the image's side of the split, or the check that rejected it."""
-    if row.verdict == "rejected":
-        return f"rejected: {row.rejected_by}"
-    if row.verdict is None:
-        return "not yet judged"
-    return {"train": "accepted, train", "held_out": "accepted, held out"}.get(row.split or "", "accepted")
-
-
 def _labels(versions: tuple) -> str:
     return ", ".join(version.label for version in versions) or "none"
 
 
-def _line(label: str, text: str | Text) -> None:
-    console.print(Text(f"{label:<11}", style="bold") + (Text(text) if isinstance(text, str) else text), soft_wrap=True)
+def _line(label: str, text: str) -> None:
+    console.print(Text(f"{label:<11}", style="bold") + plain(text), soft_wrap=True)
 
 
 def _table(title: str, header: list[str] | None, rows: list[list[str]]) -> None:
@@ -218,5 +216,5 @@ def _table(title: str, header: list[str] | None, rows: list[list[str]]) -> None:
     for name in header or [""]:
         table.add_column(name, header_style="dim", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*map(plain, row))
     console.print(table)

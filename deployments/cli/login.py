@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from deployments.cli.options import DEFAULT_HOME, HomeOption
-from deployments.cli.terminal import console
+from deployments.cli.json_output import print_json
+from deployments.cli.options import DEFAULT_HOME, HomeOption, JsonOption
+from deployments.cli.terminal import console, plain
 
 
-def login(home: HomeOption = DEFAULT_HOME) -> None:
+def login(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
     """Show user and password for the pages of Prefect and MLflow. Each state folder has its own password."""
     from deployments.credentials import credentials_of
     from deployments.running import require_current, running_services
@@ -17,4 +18,7 @@ def login(home: HomeOption = DEFAULT_HOME) -> None:
     credentials = credentials_of(home)
     if running := running_services(home):
         require_current(running["prefect"], credentials)
-    console.print(credentials.instructions(), markup=False, soft_wrap=True)
+    if as_json:
+        print_json({"user": credentials.user, "password": credentials.password})
+    else:
+        console.print(plain(credentials.instructions()), soft_wrap=True)

@@ -21,6 +21,13 @@ ConfigOption = Annotated[
     Path,
     typer.Option("--config", "-c", help="YAML file with the settings. Default: those of the demo.", show_default=False),
 ]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Only results, warnings and errors: no progress, no advice.")
+]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Also the log lines of what runs.")]
 DEFAULT_HOME = Path(".sdlora")
 DATA_PAGE = Path("pages", "data.html")
 """The data page of today's images, below the state folder; `tasks.data_page` names the pages of snapshots."""

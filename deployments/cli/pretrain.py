@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from deployments.cli.options import DEFAULT_HOME, HomeOption
-from deployments.cli.terminal import Stages, console
+from deployments.cli.stages import Stages
+from deployments.cli.terminal import console, error_console, plain
 
 
 def pretrain(
@@ -27,7 +28,7 @@ def pretrain(
 
     plan = load_file(config, PretrainPlan) if config else PretrainPlan()
     with prefect_server(home, "pretrain") as server:
-        with console.status("Starting ..."):
+        with error_console.status("Starting ..."):
             from flows.pretrain import pretrain as flow
             from tasks.form import PLAN
             from tasks.progress import listening
@@ -36,4 +37,4 @@ def pretrain(
         with Stages() as stages, listening(stages):
             base = flow(**PLAN.parameters(plan), home=home)
     console.print("The base model is ready. Use it in a configuration:")
-    console.print(f"base_model:\n  source: {base.folder}", markup=False, soft_wrap=True)
+    console.print(plain(f"base_model:\n  source: {base.folder}"), soft_wrap=True)

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deployments.cli.options import DEFAULT_HOME, DEMO_CONFIG, ConfigOption, HomeOption
-from deployments.cli.terminal import Stages, console
+from deployments.cli.json_output import print_json
+from deployments.cli.options import DEFAULT_HOME, DEMO_CONFIG, ConfigOption, HomeOption, JsonOption
+from deployments.cli.stages import Stages
+from deployments.cli.terminal import console, error_console
 
 if TYPE_CHECKING:
     from sdlora.config import PipelineConfig
@@ -28,6 +30,7 @@ def run(
     show_config: Annotated[
         bool, typer.Option("--show-config", help="Print every setting and where it comes from, and do nothing.")
     ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Run the loop once: collect, clean, fine-tune, duel with the champion, publish.
 
@@ -36,24 +39,29 @@ def run(
     Example: [bold]sdlora run --config my-style.yaml[/]
     """
     if show_config:
-        _show_config(config, home, settings or ())
+        _show_config(config, home, settings or (), as_json)
     else:
-        retrain(config, home, force, settings or ())
+        retrain(config, home, force, settings or (), as_json)
 
 
-def _show_config(config_file: Path, home: Path, flags: Sequence[str]) -> None:
-    from deployments.cli.run_output import settings_table
+def _show_config(config_file: Path, home: Path, flags: Sequence[str], as_json: bool) -> None:
+    from deployments.cli.settings_output import settings_table
     from sdlora.config import explain, load_config, parse_flags
     from sdlora.models.files.sources import load_base_model
 
     overrides = parse_flags(flags)
     config = load_config(config_file, overrides)
     base = load_base_model(config.base_model, home.resolve())
-    console.print(settings_table(explain(config, base, home.resolve(), overrides)))
+    settings = explain(config, base, home.resolve(), overrides)
+    if as_json:
+        print_json({"settings": settings})
+    else:
+        console.print(settings_table(settings))
 
 
-def retrain(config_file: Path, home: Path, force: bool, flags: Sequence[str] = ()) -> Release:
-    from deployments.cli.run_output import print_release
+def retrain(config_file: Path, home: Path, force: bool, flags: Sequence[str] = (), as_json: bool = False) -> Release:
+    """Run the loop, unless nothing changed since the last run, and print the outcome."""
+    from deployments.cli.run_output import print_release, release_object
     from deployments.watermark import remember, unchanged_release
     from sdlora.config import load_config, parse_flags
 
@@ -64,7 +72,11 @@ def retrain(config_file: Path, home: Path, force: bool, flags: Sequence[str] = (
     if release is None:
         release = _run_flow(config, home, force)
         remember(config, home, release)
-    print_release(release, time.monotonic() - started_at)
+    seconds = time.monotonic() - started_at
+    if as_json:
+        print_json(release_object(release, seconds))
+    else:
+        print_release(release, seconds)
     return release
 
 
@@ -72,7 +84,7 @@ def _run_flow(config: PipelineConfig, home: Path, force: bool) -> Release:
     from deployments.local_run import prefect_server
 
     with prefect_server(home, "run") as server:
-        with console.status("Starting ..."):
+        with error_console.status("Starting ..."):
             from flows.retrain import retrain
             from tasks.form import STYLE
             from tasks.progress import listening

@@ -1,15 +1,14 @@
-"""Output of `sdlora run` and `sdlora demo`: the outcome, the scores, the settings."""
+"""Output of `sdlora run` and `sdlora demo`: the outcome and the scores."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
 from rich.table import Table
 
-from deployments.cli.terminal import clock, console
-from sdlora.config import Setting
+from deployments.cli.stages import clock
+from deployments.cli.terminal import console, plain
 from sdlora.core.errors import EvaluationError
 from sdlora.records.duel import CONTESTANTS, Duel, load_duel
 from sdlora.records.metrics import METRICS
@@ -30,18 +29,41 @@ SHORT_TABLE = (
 TITLES = {"base": "base model", "champion": "champion", "candidate": "this adapter"}
 
 
+def release_object(release: Release, seconds: float) -> dict[str, object]:
+    """Return the outcome of a run, with the scores of every contestant; null without the record of its duel."""
+    try:
+        duel = load_duel(release.run.evaluation)
+    except EvaluationError:  # removed by hand
+        duel = None
+    return {
+        "name": release.name,
+        "version": release.version,
+        "is_new": release.new,
+        "is_promoted": release.promoted,
+        "reasons": release.reasons,
+        "scores": duel and {name: duel.scores[name].metrics for name in duel.contestants},
+        "seconds": round(seconds, 3),
+        "run_digest": release.run.digest,
+        "report": release.report,
+        "data_page": release.data_page,
+        "before_after": release.grid,
+        "adapter": release.run.release,
+    }
+
+
 def print_release(release: Release, seconds: float) -> None:
+    """Print the outcome of a run, with its scores and files."""
     number = f"{release.name} version {release.version}"
     if not release.new:
         console.print(f"Nothing new: {number} was made from exactly these images and settings.")
     try:
         console.print(duel_table(load_duel(release.run.evaluation)))
     except EvaluationError as error:  # removed by hand; the registry still has the outcome
-        console.print(f"[yellow]{error}[/]")
+        console.print(plain(error), style="yellow")
     verdict = "[green]passed the gate: it is the champion[/]" if release.promoted else "[yellow]is not promoted[/]"
     console.print(f"[bold]{number}[/] {verdict}")
     for reason in release.reasons:
-        console.print(f"  - {reason}", markup=False)
+        console.print(plain(f"  - {reason}"), soft_wrap=True)
     for label, value in (
         ("Time", clock(seconds)),
         ("Report", release.report),
@@ -49,25 +71,7 @@ def print_release(release: Release, seconds: float) -> None:
         ("Before/after", release.grid),
         ("Adapter", release.run.release),
     ):
-        console.print(f"{label + ':':<14}{value}", markup=False, soft_wrap=True)
-
-
-def settings_table(settings: Sequence[Setting]) -> Table:
-    """Build a table of every setting with its value and origin."""
-    table = Table(title="value and origin of every setting", title_justify="left", title_style="dim")
-    for column in ("setting", "value", "from"):
-        table.add_column(column, overflow="fold")
-    for setting in settings:
-        is_given = setting.origin in ("file", "flag")
-        cells = (setting.name, _value_text(setting.value), setting.origin)
-        table.add_row(*map(escape, cells), style="bold" if is_given else "")
-    return table
-
-
-def _value_text(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value)) or "none"
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+        console.print(plain(f"{label + ':':<14}{value}"), soft_wrap=True)
 
 
 def duel_table(duel: Duel) -> Table:

@@ -1,156 +1,67 @@
-"""Progress in the terminal: one bar per stage with the time left."""
+"""Consoles of the command line: results on standard output, everything else on standard error.
+
+All text passes one filter on its way to a terminal, `TerminalConsole.render`: captions, file names, errors, log lines.
+"""
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Mapping
-from types import TracebackType
-from typing import Self
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    Task,
-    TaskID,
-    TextColumn,
-)
+from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
-from sdlora.core.progress import Listener
+from sdlora.core.printable import escape_controls
 
-console = Console(highlight=False)
-error_console = Console(stderr=True, highlight=False)
-
-PLAIN_INTERVAL_SECONDS = 20.0
-MIN_BF16_SPEEDUP = 1.2
-"""Equal to the library's threshold; its module would import PyTorch."""
+PIPED_WIDTH = 10_000
+"""Columns without a terminal: a program that reads the output gets whole names and captions."""
 
 
-class Stages(Listener):
-    """Listener that shows the library's progress as bars; without a terminal, as a line every 20 s.
+class TerminalConsole(Console):
+    """Console that escapes control characters in every text, and cuts nothing where no terminal is."""
 
-    Warnings of the library (skipped images, a damaged checkpoint) are shown, too; other log lines stay in the log file.
-    """
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render an object; only Rich's own segments of control reach the terminal unescaped."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(escape_controls(segment.text), segment.style)
 
-    def __init__(self, output: Console = console) -> None:
-        self.console = output
-        self._live = output.is_terminal
-        self._bars: dict[str, TaskID] = {}
-        self._printed_at: dict[str, float] = {}
-        self._started: dict[str, tuple[float, int]] = {}
-        self._warm: dict[str, tuple[float, int]] = {}
-        self._validation_text = ""
-        self._warnings = _Warnings(self)
-        self._progress = Progress(
-            SpinnerColumn(finished_text="[green]✓[/]"),
-            TextColumn("{task.description}", style="bold"),
-            BarColumn(bar_width=28),
-            MofNCompleteColumn(),
-            _TimeColumn(),
-            TextColumn("[dim]{task.fields[note]}[/]"),
-            console=output,
-        )
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Convert a string; escapes count in the width, because they are made before the layout."""
+        return super().render_str(escape_controls(text), **options)
 
-    def __enter__(self) -> Self:
-        if self._live:
-            self._progress.start()
-        logging.getLogger("sdlora").addHandler(self._warnings)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        logging.getLogger("sdlora").removeHandler(self._warnings)
-        if self._live:
-            self._progress.stop()
-
-    def on_progress(self, stage: str, done: int, total: int) -> None:
-        if self._live:
-            if stage not in self._bars:
-                self._bars[stage] = self._progress.add_task(stage, total=total or None, note="")
-            self._progress.update(self._bars[stage], completed=done, total=total or None)
-        else:
-            self._print_line(stage, done, total)
-
-    def on_metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Show the newest loss after the moving bar, with the last scores on held-out images."""
-        if "bf16_speedup" in values:
-            self.note(_processor_note(values["bf16_speedup"]))
-        if "validation_loss" in values:
-            self._validation_text = f", validation loss {values['validation_loss']:.4f}"
-            if "validation_kid" in values:
-                self._validation_text += f", KID {values['validation_kid']:.3f}"
-            if not self._live:
-                self.console.print(f"step {step}{self._validation_text}")
-        if not (self._live and self._bars):
-            return
-        newest = next(reversed(self._bars.values()))
-        if "loss" in values:
-            self._progress.update(newest, note=f"loss {values['loss']:.3f}{self._validation_text}")
-        elif values.get("bytes"):
-            self._progress.update(newest, note=f"{values['bytes'] / 1e6:,.1f} MB read")
-
-    def note(self, text: str) -> None:
-        self._progress.console.print(text) if self._live else self.console.print(text)
-
-    def _print_line(self, stage: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        # A continued stage does not begin at zero.
-        started_at, done_at_start = self._started.setdefault(stage, (now, done))
-        # The first report includes what is done once, such as choosing kernels, and says little about the rest.
-        warm_at, done_when_warm = self._warm.setdefault(stage, (now, done)) if done > done_at_start else (now, done)
-        if (done < total or not total) and now - self._printed_at.get(stage, started_at) < PLAIN_INTERVAL_SECONDS:
-            self._printed_at.setdefault(stage, started_at)
-            return
-        if done == total and self._printed_at.get(stage) == float("inf"):
-            return
-        if not total:  # the total is still unknown
-            self._printed_at[stage] = now
-            self.console.print(f"{stage}: {done}, {clock(now - started_at)}")
-            return
-        self._printed_at[stage] = float("inf") if done == total else now
-        if done == done_when_warm:
-            warm_at, done_when_warm = started_at, done_at_start
-        seconds_left = (now - warm_at) / max(1, done - done_when_warm) * (total - done)
-        time_text = f"{clock(now - started_at)}" if done == total else f"{clock(seconds_left)} left"
-        self.console.print(f"{stage}: {done}/{total}, {time_text}")
+    @property  # type: ignore[misc]  # Rich's size can also be set, which nothing here does
+    def size(self) -> ConsoleDimensions:
+        """Size in characters; COLUMNS sets the width without a terminal."""
+        size = super().size
+        if self.is_terminal or "COLUMNS" in os.environ:
+            return size
+        return ConsoleDimensions(PIPED_WIDTH, size.height)
 
 
-def _processor_note(bf16_speedup: float) -> str:
-    if bf16_speedup > MIN_BF16_SPEEDUP:
-        return f"This processor computes in bf16 {bf16_speedup:.1f} times as fast as in fp32, so training uses bf16."
-    return "This processor gains nothing from bf16, so training uses fp32 and takes about twice as long as with bf16."
+console = TerminalConsole(highlight=False)
+error_console = TerminalConsole(stderr=True, highlight=False)
 
 
-class _Warnings(logging.Handler):
-    """Log handler that prints the library's warnings between the bars."""
+@dataclass
+class Verbosity:
+    """Amount of output besides results and errors, from the options -q and -v."""
 
-    def __init__(self, stages: Stages) -> None:
-        super().__init__(logging.WARNING)
-        self.stages = stages
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.stages.note(f"[yellow]Note:[/] {escape(record.getMessage())}")
+    quiet: bool = False
+    verbose: bool = False
 
 
-class _TimeColumn(ProgressColumn):
-    """Remaining time while a stage runs, then the time that the stage took."""
-
-    def render(self, task: Task) -> Text:
-        if task.finished:
-            return Text(clock(task.finished_time or 0), style="dim")
-        if task.time_remaining is None:
-            return Text("-:--", style="cyan")
-        return Text(f"{clock(task.time_remaining)} left", style="cyan")
+verbosity = Verbosity()
 
 
-def clock(seconds: float) -> str:
-    """Format seconds as minutes and seconds: 75 gives "1:15"."""
-    minutes, remainder = divmod(round(seconds), 60)
-    return f"{minutes}:{remainder:02d}"
+def plain(text: object) -> Text:
+    """Return foreign text as it is: without markup, with control characters escaped."""
+    return Text(escape_controls(str(text)))
+
+
+def hint(text: str, **options: Any) -> None:
+    """Print advice on what to do next, unless -q is given."""
+    if not verbosity.quiet:
+        console.print(text, **options)

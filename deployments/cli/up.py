@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from deployments.cli.options import DEFAULT_HOME, DEMO_CONFIG, ConfigOption, HomeOption
-from deployments.cli.terminal import console
+from deployments.cli.terminal import console, plain
 from deployments.environment import MLFLOW_PORT, PREFECT_PORT
 
 
@@ -35,8 +35,7 @@ def up(
         settings,
         prefect_port,
         mlflow_port,
-        lambda text: console.print(
-            text, markup=False, soft_wrap=True
-        ),  # soft_wrap: a password broken over two lines cannot be copied
+        # soft_wrap: a password broken over two lines cannot be copied
+        lambda text: console.print(plain(text), soft_wrap=True),
         sys.stdout.isatty(),  # with FORCE_COLOR, rich takes a pipe for a terminal, too
     ).run()

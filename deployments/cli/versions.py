@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deployments.cli.options import DEFAULT_HOME, HomeOption
+from deployments.cli.json_output import print_json
+from deployments.cli.options import DEFAULT_HOME, HomeOption, JsonOption
 from deployments.cli.stores import existing_store, has_store
-from deployments.cli.terminal import console
+from deployments.cli.terminal import console, plain
 
 if TYPE_CHECKING:
     from sdlora.store.champions import ChampionHistory, HistoryEntry
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 def versions(
     style: Annotated[str | None, typer.Argument(help="Only the versions of this style.", show_default=False)] = None,
     home: HomeOption = DEFAULT_HOME,
+    as_json: JsonOption = False,
 ) -> None:
     """List the trained adapters: champion, scores, decisions."""
     from rich.table import Table
@@ -32,15 +35,19 @@ def versions(
             histories = [champion_history(session, name) for name in styles if style in (None, name)]
     if style is not None and not histories:
         raise DataError(f"No versions of {style!r} in {home}. Styles that have some: {', '.join(styles) or 'none'}.")
+    if as_json:
+        latest = [(history, entry) for history in histories for entry in _latest_entries(history)]
+        print_json({"versions": [_version_object(history, entry) for history, entry in latest]})
+        return
     if not histories:
-        console.print(f"No versions yet in {home}. Train one: [bold]sdlora demo[/]")
+        console.print(plain(f"No versions yet in {home}. Train one: sdlora demo"))
         return
     table = Table(box=None, padding=(0, 1, 0, 0))  # so that a row fits into 80 columns
     for heading in ("name", "version", "", "score", "base", "images", "decision", "decided"):
         table.add_column(heading, no_wrap=heading != "decision")
     for history in histories:
         for entry in _latest_entries(history):
-            table.add_row(history.style, *_row(history, entry))
+            table.add_row(*map(plain, (history.style, *_row(history, entry))))
     console.print(table)
 
 
@@ -48,6 +55,20 @@ def _latest_entries(history: ChampionHistory) -> list[HistoryEntry]:
     """Return the latest entry of each version, the newest version first."""
     entries = {entry.version.number: entry for entry in history.entries}
     return [entries[number] for number in sorted(entries, reverse=True)]
+
+
+def _version_object(history: ChampionHistory, entry: HistoryEntry) -> dict[str, object]:
+    """Return a version with its scores and the latest decision on it."""
+    return {
+        "style": history.style,
+        **asdict(entry.version),
+        "is_champion": history.champion == entry.version,
+        "decision": entry.kind,
+        "decided_at": entry.decided_at,
+        "decided_by": entry.who,
+        "reasons": entry.why.splitlines(),
+        "duel_digest": entry.duel_digest,
+    }
 
 
 def _row(history: ChampionHistory, entry: HistoryEntry) -> list[str]:

@@ -3,7 +3,6 @@ from __future__ import annotations
 from typer.testing import CliRunner
 
 from deployments.cli.app import app
-from deployments.cli.terminal import console
 from sdlora.data.checks import CHECKS
 from sdlora.data.clean import clean
 from sdlora.data.config import DataConfig
@@ -11,8 +10,7 @@ from sdlora.store.image_store import ImageStore
 from tests.unit.data.drawing import drawing, encoded
 
 
-def test_the_checks_are_listed_with_versions_settings_and_what_they_rejected(tmp_path, monkeypatch):
-    monkeypatch.setattr(console, "width", 200)
+def test_the_checks_are_listed_with_versions_settings_and_what_they_rejected(tmp_path):
     with ImageStore.open(tmp_path / "home") as store:
         for seed in range(3):
             store.add_image(encoded(drawing(seed, side_px=20)))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import sdlora
 from deployments.cli.app import COMMANDS, app
 from deployments.cli.failures import error_message, friendly_errors
 from sdlora.core.errors import DataError
@@ -120,6 +122,50 @@ def test_collected_images_are_listed_with_verdicts_and_reasons(tmp_path):
 def test_nothing_yet_is_said_with_the_next_command(tmp_path):
     assert "sdlora collect" in " ".join(invoke("images", "--home", str(tmp_path)).output.split())
     assert "sdlora demo" in " ".join(invoke("versions", "--home", str(tmp_path)).output.split())
+
+
+def test_foreign_text_in_an_error_and_its_traceback_is_escaped(tmp_path, monkeypatch):
+    hostile = tmp_path / "owned\x1b[2J\u202e"
+    told = invoke("collect", str(hostile)).stderr
+    assert "\x1b" not in told and "\u202e" not in told
+    assert r"owned\x1b[2J\u202e" in told
+    monkeypatch.setenv("SDLORA_TRACEBACK", "1")
+    traced = invoke("collect", str(hostile)).stderr
+    assert "Traceback" in traced and r"owned\x1b[2J\u202e" in traced
+    assert "\x1b" not in traced and "\u202e" not in traced
+
+
+def test_the_version_is_printed():
+    assert invoke("--version").output == f"sdlora {sdlora.__version__}\n"
+
+
+@pytest.mark.parametrize("words", [("-q", "images"), ("images", "-q"), ("images", "list", "--quiet")])
+def test_quiet_stands_before_or_after_the_command_and_leaves_the_result(tmp_path, words):
+    home = str(tmp_path / "home")
+    folder = str(draw_images(tmp_path / "images", 2))
+    assert "Train on them" in invoke("--home", home, "collect", folder).output
+    listed = invoke("--home", home, *words).output
+    assert "2 images: 2 accepted" in listed
+    assert "Look at one" not in listed
+    assert "Look at one" in invoke("--home", home, "images").output  # the next command is not quiet
+
+
+def test_progress_goes_to_standard_error(tmp_path):
+    done = invoke("collect", str(draw_images(tmp_path / "images", 2)), "--home", str(tmp_path / "home"))
+    assert "check images: 2/2" in done.stderr
+    assert "check images" not in done.stdout
+    assert "2 new, 2 in all" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "number", "completions"),
+    [("sdlora ver", 1, {"versions"}), ("sdlora images sh", 2, {"show"}), ("sdlora versions --js", 2, {"--json"})],
+)
+def test_the_shell_completes_commands_and_options(words, number, completions):
+    code = "import sys; from deployments.cli import main; sys.argv = ['sdlora']; main()"
+    asked = {"_SDLORA_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(number)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **asked})
+    assert set(done.stdout.split()) == completions, done.stderr
 
 
 def test_an_interrupted_command_says_how_to_go_on_and_ends_with_130(capsys):

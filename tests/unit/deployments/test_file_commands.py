@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import json
+
 import pytest
-from safetensors.torch import load_file
+import torch
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from deployments.cli.app import app
@@ -11,6 +14,7 @@ from sdlora.models.config import BaseModelConfig
 from sdlora.models.files.sources import load_base_model
 from tests.settings import filled_lora
 from tests.tiny import tiny_base_model
+from tests.unit.deployments.test_json_output import documented, shape, written
 from tests.unit.lora.perturb import perturb_adapter
 from tests.unit.lora.test_files import save
 
@@ -33,8 +37,26 @@ def test_inspect_tells_a_file_and_shows_other_peoples_text_as_it_is(made):
     assert result.exit_code == 0, result.output
     for shown in ("LoRA", "rank", "AutoV3", "style.safetensors", "denoiser"):
         assert shown in result.output
+    facts = json.loads(invoke("inspect", made / "run" / "adapter" / "style.safetensors", "--json").stdout)
+    assert written(shape(facts)) == documented("sdlora inspect FILE")
+    assert facts["ranks"][0]["rank"] == 2
     missing = invoke("inspect", made / "none.safetensors")
     assert missing.exit_code == 1
+
+
+def test_inspect_escapes_what_a_stranger_wrote_into_the_file(made, tmp_path):
+    file, hostile = tmp_path / "hostile.safetensors", "\x1b[2Jowned\u202e\nhashes  fake"
+    words = {"ss_tag_frequency": json.dumps({"a": {hostile: 3}}), "modelspec.trigger_phrase": hostile}
+    metadata = {"modelspec.title": hostile, "ss_sd_model_name": hostile, "sshs_model_hash": hostile, **words}
+    save_file(load_file(made / "run" / "adapter" / "style.safetensors"), file, metadata)
+    told = invoke("inspect", file).output
+    assert told.count(r"\x1b[2Jowned\u202e") >= 5
+    assert "\x1b" not in told and "\u202e" not in told
+    assert not any(line.strip().startswith("hashes") for line in told.splitlines())
+    save_file({f"{hostile}.weight": torch.zeros(1)}, file)
+    refused = invoke("inspect", file)
+    assert refused.exit_code == 1
+    assert r"\x1b[2Jowned\u202e" in refused.output and "\x1b" not in refused.output
 
 
 def test_export_writes_from_a_run_folder_and_refuses_the_wrong_base(made, tmp_path):
@@ -63,6 +85,9 @@ def test_export_names_the_tools_that_would_misread_the_file(made, tmp_path):
     assert result.stdout == f"{tmp_path / 'one.safetensors'}\n"
     assert "For ComfyUI and Forge export with `--for comfyui`." in result.stderr
     plain = invoke("export", tmp_path / "plain.safetensors", "--from", made / "run", "--home", tmp_path)
+    again = invoke("export", tmp_path / "2.safetensors", "--from", tmp_path / "run", "--home", tmp_path, "--json")
+    assert written(shape(json.loads(again.stdout))) == documented("sdlora export FILE")
+    assert json.loads(again.stdout)["path"] == str(tmp_path / "2.safetensors")
     assert plain.stderr == ""
 
 
