@@ -38,7 +38,7 @@ from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.data.sources import Source, SourceContext, embedded, folder, remote
 from sdlora.data.sources.base import address_key
-from sdlora.data.sources.tree import tree_items
+from sdlora.data.sources.tree import tree_of
 from sdlora.store import blobs
 from sdlora.store.image_store import ImageStore
 
@@ -165,19 +165,15 @@ def open_by_fsspec(uri: str, context: SourceContext) -> Source:
     from fsspec.implementations.local import LocalFileSystem
 
     fs, root = LocalFileSystem(), str(Path(uri).resolve())
-    unmatched: list[str] = []
+    driver = remote._Driver(uri, context.config.url_total_seconds)
+    tree = tree_of(context, lambda entry, size: remote._read(fs, entry, size))
     return Source(
         name=Path(root).name,
         key=address_key(root),
         count=None,
-        items=lambda: tree_items(
-            remote._listings(fs, root, remote._Driver(uri)),
-            lambda entry, size: remote._read(fs, entry, size),
-            context.config.max_file_bytes,
-            unmatched,
-        ),
+        items=lambda: tree.items(remote._listings(fs, root, driver)),
         workers=folder.WORKERS,
-        unmatched=unmatched,
+        unmatched=tree.unmatched,
     )
 
 

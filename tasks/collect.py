@@ -69,6 +69,8 @@ def _log_source(report: CollectReport) -> None:
         log.info("not read: %s: %s", log_text(file.path), log_text(file.reason))
     for name in report.unmatched[:LOGGED_EXAMPLES]:
         log.info("missing, although the captions name it: %s", log_text(name))
+    for problem in report.problems[:LOGGED_EXAMPLES]:
+        log.info("not read, no image is lost: %s: %s", log_text(problem.path), log_text(problem.reason))
 
 
 def _log_verdicts(store: ImageStore, report: CleanReport) -> None:

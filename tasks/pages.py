@@ -27,6 +27,9 @@ def images_page(collected: Sequence[CollectReport], cleaned: CleanReport) -> str
         [report.source, str(report.files), str(report.new), str(report.skipped_count + report.unmatched_count)]
         for report in collected
     ]
+    unread = [
+        [report.source, file.path, file.reason] for report in collected for file in (*report.skipped, *report.problems)
+    ]
     counts = cleaned.counts
     verdicts = [
         ["accepted", str(counts.accepted)],
@@ -40,6 +43,8 @@ def images_page(collected: Sequence[CollectReport], cleaned: CleanReport) -> str
         else "No source: only images that the database holds already.",
         table(["all images by verdict", "count"], verdicts),
     ]
+    if unread:
+        parts += ["### Not read", table(["source", "file", "reason"], unread)]
     if rejected:
         parts += ["### Rejected in this run", table(["image", "check", "reason"], rejected)]
     return "\n\n".join(parts)

@@ -33,6 +33,11 @@ def _summary(report: CollectReport) -> str:
     if report.unmatched_count:
         names = ", ".join(map(escape, report.unmatched[:3]))
         lines.append(f"  [dim]named in its metadata but missing: {report.unmatched_count:,} ({names} …)[/]")
+    if report.problem_count:
+        lines.append(f"  [yellow]{report.problem_count:,} lines or captions not read; no image is lost:[/]")
+    lines += [f"  [dim]{escape(problem.path)}: {escape(problem.reason)}[/]" for problem in report.problems]
+    if report.problem_count > len(report.problems):
+        lines.append(f"  [dim]and {report.problem_count - len(report.problems):,} more[/]")
     return "\n".join(lines)
 
 

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
+import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 
+from sdlora.core.errors import SdloraError
 from sdlora.core.progress import OnMetrics, OnProgress
 from sdlora.data.config import DataConfig
 from sdlora.data.decoding.mask import mask_problem
 from sdlora.data.sources import Item, Source, SourceContext, UnreadableItemError, open_source
+from sdlora.data.sources.base import shortened
 from sdlora.data.sources.captions import caption_stamp, find_captions, repeats_of
-from sdlora.data.threads import in_lanes, in_order
+from sdlora.data.threads import TryLaterError, in_lanes, in_order
 from sdlora.store.blobs import BlobBatch
 from sdlora.store.image_store import ImageStore
 from sdlora.store.intake import SeenFile, find_source, record_files, recorded_files, register_source
 from sdlora.store.masks import Mask, mask_blobs
 from sdlora.store.overrides import tombstones
+
+_logger = logging.getLogger(__name__)
 
 _FILES_PER_BATCH = 500
 _SECONDS_PER_BATCH = 5.0
@@ -48,6 +53,8 @@ class CollectReport:
         recaptioned: number of known images with another caption, licence, source or mask than before.
         skipped: the first files that could not be read; `skipped_count` counts all.
         unmatched: the first files that the metadata names but the source lacks; `unmatched_count` counts all.
+        problems: the first places of the source that could not be read and cost no image, such as a line of metadata
+            or a caption; `problem_count` counts all.
         bytes_read: bytes of all files that were read; unchanged files are not read.
     """
 
@@ -63,6 +70,8 @@ class CollectReport:
     skipped: tuple[SkippedFile, ...]
     unmatched: tuple[str, ...]
     bytes_read: int = 0
+    problem_count: int = 0
+    problems: tuple[SkippedFile, ...] = ()
 
 
 def collect(
@@ -82,7 +91,7 @@ def collect(
         on_progress: called with the number of items done; the total is 0 while unknown.
         on_metrics: called with the `bytes` read so far.
     Raises:
-        DataError: the source does not exist, holds no image, or has metadata that cannot be parsed.
+        DataError: the source does not exist or holds no image.
         StorageError: the disk is full or not writable.
     """
     source = open_source(uri, SourceContext(config, store))
@@ -108,6 +117,7 @@ class _Outcome:
     seen: SeenFile | None
     reason: str = ""
     bytes_read: int = 0
+    problems: tuple[str, ...] = ()
 
 
 @dataclass
@@ -144,10 +154,12 @@ class _Intake:
 
     def take(self, outcome: _Outcome) -> None:
         self.bytes_read += outcome.bytes_read
+        for problem in outcome.problems:
+            self.source.problems.add(outcome.pending.item.path, problem)
         if outcome.seen is None:
             self.skipped_count += 1
             if len(self.skipped) < _FILES_SHOWN:
-                self.skipped.append(SkippedFile(outcome.pending.item.path, outcome.reason))
+                self.skipped.append(_shown(outcome.pending.item.path, outcome.reason))
         else:
             self.seen += 1
             self.batch.append(outcome)
@@ -172,6 +184,8 @@ class _Intake:
             skipped=tuple(self.skipped),
             unmatched=tuple(self.source.unmatched[:_FILES_SHOWN]),
             bytes_read=self.bytes_read,
+            problem_count=self.source.problems.count,
+            problems=tuple(_shown(place, reason) for place, reason in self.source.problems.first),
         )
 
     def _pending_items(self) -> Iterator[_PendingItem]:
@@ -213,47 +227,46 @@ class _Intake:
         """Read one item and store its bytes. Runs in any thread."""
         item, seen_before = pending.item, pending.seen_before
         try:
-            unchanged = seen_before is not None and _has_same_bytes(item, seen_before)
-            content = None if unchanged else item.read(seen_before.stamp if seen_before else None)
-            if seen_before and content is None:
-                self._refuse_purged(seen_before.sha256)
-                sidecar = item.sidecar()
-                file, bytes_read = seen_before, 0
-                bytes_of = lambda: self.store.blobs.get(seen_before.sha256)  # noqa: E731
-            elif content is None:
-                raise UnreadableItemError("its host reports it as unchanged, but it was never collected before")
+            with _reading():
+                unchanged = seen_before is not None and _has_same_bytes(item, seen_before)
+                content = None if unchanged else item.read(seen_before.stamp if seen_before else None)
+            if content is not None:
+                file = SeenFile(item.path, content.sha256 if self.purged else "", len(content.data), content.stamp)
+                bytes_of: Callable[[], bytes] = partial(getattr, content, "data")
+            elif seen_before is not None:
+                file, bytes_of = seen_before, partial(self.store.blobs.get, seen_before.sha256)
             else:
-                if self.purged:
-                    self._refuse_purged(hashlib.sha256(content.data).hexdigest())
+                raise UnreadableItemError("its host reports it as unchanged, but it was never collected before")
+            self._refuse_purged(file.sha256)
+            with _reading():
                 sidecar = item.sidecar()
-                bytes_of = lambda: content.data  # noqa: E731
-                bytes_read = len(content.data)
-                file = SeenFile(item.path, self.blobs.put(content.data), bytes_read, content.stamp)
+                captions, problems = find_captions(item, sidecar, bytes_of)
         except UnreadableItemError as error:
             return _Outcome(pending, None, str(error))
         seen = SeenFile(
             file.path,
-            file.sha256,
+            file.sha256 if content is None else self.blobs.put(content.data),
             file.byte_size,
             file.stamp,
             caption_stamp=caption_stamp(item),
             repeats=repeats_of(item.caption_path) if item.caption_path else None,
             source=sidecar.origin,
             licence=sidecar.licence,
-            captions=find_captions(item, sidecar, bytes_of),
+            captions=captions,
             mask=self._read_mask(item, bytes_of),
         )
-        return _Outcome(pending, seen, bytes_read=bytes_read)
+        return _Outcome(pending, seen, bytes_read=len(content.data) if content else 0, problems=problems)
 
     def _read_mask(self, item: Item, image: Callable[[], bytes]) -> Mask | None:
         """Store the mask of an item, if it has one. A problem is recorded for the check of masks."""
         if item.mask is None:
             return None
         try:
-            content = item.mask.read()
+            with _reading():
+                content = item.mask.read()
+                problem = mask_problem(content, image(), self.config.max_pixels)
         except UnreadableItemError as error:
-            return Mask(item.mask.path, None, None, str(error))
-        problem = mask_problem(content, image(), self.config.max_pixels)
+            return Mask(item.mask.path, None, None, shortened(str(error)))
         return Mask(item.mask.path, self.blobs.put(content), len(content), problem)
 
     def _refuse_purged(self, sha256: str) -> None:
@@ -291,6 +304,22 @@ class _Intake:
             self.on_progress("collect images", done, done if final else self.source.count or 0)
         if self.on_metrics:
             self.on_metrics(done, {"bytes": self.bytes_read})
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Turn any error of a reader into the reason of one item: a stranger's file must not end the whole pass."""
+    try:
+        yield
+    except (UnreadableItemError, TryLaterError, SdloraError):
+        raise
+    except Exception as error:
+        _logger.warning("an item cannot be read", exc_info=True)
+        raise UnreadableItemError(f"cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _shown(path: str, reason: str) -> SkippedFile:
+    return SkippedFile(shortened(path), shortened(reason))
 
 
 def _has_same_bytes(item: Item, seen: SeenFile) -> bool:

@@ -26,10 +26,15 @@ class DataConfig(FrozenConfig):
         (), description="folders, archives, lists of URLs, datasets, addresses such as s3://bucket/folder"
     )
     max_file_bytes: int = Field(256 * 2**20, ge=1, description="larger files are passed over when collecting")
+    max_source_memory_bytes: int = Field(
+        512 * 2**20, ge=2**20, description="memory for what a source lists and describes: names, captions, packed masks"
+    )
     url_workers: int = Field(32, ge=1, le=512, description="images fetched from the web at the same time")
     url_per_host: int = Field(4, ge=1, description="of these, from one host")
     url_timeout_seconds: float = Field(20.0, gt=0, description="how long a host may be silent")
-    url_total_seconds: float = Field(300.0, gt=0, description="how long one image from the web may take")
+    url_total_seconds: float = Field(
+        300.0, gt=0, description="how long one image from the web or an object store may take, from first to last"
+    )
     url_retries: int = Field(3, ge=0, description="tries after the first, where a host fails in a way that may pass")
     recheck_urls: bool = Field(False, description="ask hosts whether images that were fetched before have changed")
     respect_noai: bool = Field(True, description="pass over images whose host opts out of training (X-Robots-Tag)")

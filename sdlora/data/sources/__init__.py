@@ -16,6 +16,7 @@ from sdlora.data.sources.base import (
     Source,
     SourceContext,
     UnreadableItemError,
+    redacted,
 )
 
 OPENERS = (
@@ -40,7 +41,12 @@ def open_source(uri: str, context: SourceContext) -> Source:
     for name in OPENERS:
         module, _, function = name.partition(".")
         opener: Opener = getattr(import_module(f"sdlora.data.sources.{module}"), function)
-        source = opener(uri, context)
+        try:
+            source = opener(uri, context)
+        except OSError as error:  # such as a name that is too long, or a folder that may not be entered
+            raise DataError(
+                f"data.sources: {redacted(uri)} cannot be read: {error.strerror or error}. Correct the path."
+            ) from error
         if source is not None:
             return source
     raise DataError(

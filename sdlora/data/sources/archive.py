@@ -11,9 +11,10 @@ from shlex import quote
 from typing import Protocol
 
 from sdlora.core.errors import DataError
-from sdlora.data.sources.base import Item, Source, SourceContext, address_key, local_path
+from sdlora.data.sources.base import Item, Source, SourceContext, address_key, local_path, refused_item
+from sdlora.data.sources.problems import Problems
 from sdlora.data.sources.source_file import SourceFile, source_files
-from sdlora.data.sources.tree import Entry, Listing, tree_items
+from sdlora.data.sources.tree import Entry, Listing, tree_of
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 ARCHIVE_SUFFIXES = (".zip", *TAR_SUFFIXES)
@@ -51,11 +52,10 @@ def open_archives(uri: str, context: SourceContext) -> Source | None:
     if not lowered.endswith(ARCHIVE_SUFFIXES):
         _refuse_other_archives(uri)
         return None
-    files = source_files(uri)
+    files = source_files(uri, context.config.url_total_seconds)
     if files is None:  # a folder with the name of an archive
         return None
-    unmatched: list[str] = []
-    archives = _OpenArchives(files, context, unmatched)
+    archives = _OpenArchives(files, context)
     count = None
     if len(files) == 1:
         count = len(archives.archive(0).listing.images)
@@ -67,7 +67,8 @@ def open_archives(uri: str, context: SourceContext) -> Source | None:
         key=address_key(files[0].address if len(files) == 1 else "\n".join(file.address for file in files)),
         count=count,
         items=archives.items,
-        unmatched=unmatched,
+        unmatched=archives.unmatched,
+        problems=archives.problems,
         close=archives.close,
     )
 
@@ -90,8 +91,10 @@ class _OpenArchives:
 
     MAX_OPEN = 2  # items of the previous archive may still wait to be read
 
-    def __init__(self, files: Sequence[SourceFile], context: SourceContext, unmatched: list[str]) -> None:
-        self.files, self.config, self.unmatched = files, context.config, unmatched
+    def __init__(self, files: Sequence[SourceFile], context: SourceContext) -> None:
+        self.files, self.context = files, context
+        self.unmatched: list[str] = []
+        self.problems = Problems()
         self._archives: dict[int, Archive] = {}
 
     def archive(self, index: int) -> Archive:
@@ -102,11 +105,11 @@ class _OpenArchives:
             if file.address.lower().endswith(".zip"):
                 from sdlora.data.sources.zip_archive import ZipArchive
 
-                self._archives[index] = ZipArchive(file, self.config)
+                self._archives[index] = ZipArchive(file, self.context.config, self.context.memory)
             else:
                 from sdlora.data.sources.tar_archive import TarArchive
 
-                self._archives[index] = TarArchive(file, self.config)
+                self._archives[index] = TarArchive(file, self.context.config, self.context.memory)
         return self._archives[index]
 
     def items(self) -> Iterator[Item]:
@@ -114,19 +117,21 @@ class _OpenArchives:
             yield from self._items(0)
             return
         for index, file in enumerate(self.files):
-            for item in self._items(index):
-                yield item.under(file.name)
+            try:
+                for item in self._items(index):
+                    yield item.under(file.name)
+            except (DataError, OSError) as error:  # one damaged archive is no reason to lose the others
+                yield refused_item(file.name, str(error))
 
     def close(self) -> None:
         while self._archives:
             self._archives.popitem()[1].close()
 
     def _items(self, index: int) -> Iterator[Item]:
-        def read(entry: Entry, size: int) -> bytes:
-            return self.archive(index).read(entry, size)
-
         archive = self.archive(index)
         entries: dict[str, Entry] = {}
         if archive.seekable:
             entries = {entry.path: entry for entry in archive.listing.images if isinstance(entry, Entry)}
-        return tree_items(iter((archive.listing,)), read, self.config.max_file_bytes, self.unmatched, find=entries.get)
+        tree = tree_of(self.context, lambda entry, size: self.archive(index).read(entry, size), entries.get)
+        tree.unmatched, tree.problems = self.unmatched, self.problems
+        return tree.items(iter((archive.listing,)))

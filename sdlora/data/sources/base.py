@@ -6,10 +6,14 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import astuple, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from sdlora.core.errors import DataError
 from sdlora.data.config import DataConfig
+from sdlora.data.sources.memory import MemoryBudget
+from sdlora.data.sources.problems import Problems
 from sdlora.store.addresses import redacted_url
 from sdlora.store.image_store import ImageStore
 from sdlora.store.records import Caption
@@ -18,6 +22,9 @@ CAPTION_KEYS = ("text", "caption", "captions", "prompt")
 """Names of caption columns in metadata and datasets, in order of precedence."""
 
 RIGHTS_KEYS = ("source", "licence", "license")
+
+SHOWN_CHARS = 300
+"""Characters of a path or reason that a report shows."""
 
 # The list includes formats that cannot be decoded, so that every file a person takes for an image gets a verdict.
 IMAGE_SUFFIXES = frozenset(
@@ -41,20 +48,27 @@ class Content:
     data: bytes
     stamp: str | None = None
 
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the bytes, in hexadecimal."""
+        return hashlib.sha256(self.data).hexdigest()
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class SidecarInfo:
     """Captions, rights and mask that a source has about an image, in a file next to it or a row of metadata.
 
     Attributes:
         origin: the image's origin according to the source, such as a package or an address.
         mask: path of the image's mask, if metadata name one.
+        problems: reasons why something that the source has about the image is left out.
     """
 
     captions: tuple[Caption, ...] = ()
     origin: str | None = None
     licence: str | None = None
     mask: str | None = None
+    problems: tuple[str, ...] = ()
 
     @property
     def stamp(self) -> str:
@@ -62,7 +76,7 @@ class SidecarInfo:
         return hashlib.blake2b(repr(astuple(self)).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class MaskFile:
     """Mask of an image: a picture that marks the parts to learn from.
 
@@ -127,6 +141,7 @@ class Source:
         workers: maximum number of items read in parallel. With 1, items are read in order.
         per_lane: maximum number of items read in parallel within one lane.
         unmatched: names in the source's metadata that match no image. Complete after the last item.
+        problems: what cannot be read of the source and costs no image. Complete after the last item.
         close: closes the source's files and connections.
     """
 
@@ -137,18 +152,29 @@ class Source:
     workers: int = 1
     per_lane: int | None = None
     unmatched: list[str] = field(default_factory=list)
+    problems: Problems = field(default_factory=Problems)
     close: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
 class SourceContext:
-    """Settings, and the store into which a source is collected."""
+    """Settings, and the store into which a source is collected. One source has one context."""
 
     config: DataConfig
     store: ImageStore
 
+    @cached_property
+    def memory(self) -> MemoryBudget:
+        """Memory for what the source lists and describes."""
+        return MemoryBudget(self.config.max_source_memory_bytes)
+
 
 Opener = Callable[[str, SourceContext], Source | None]
+
+
+def shortened(text: str) -> str:
+    """Cut a foreign text for a report to `SHOWN_CHARS`, and escape characters that a terminal may not take."""
+    return printable(text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "…")
 
 
 def refused_item(path: str, reason: str) -> Item:
@@ -157,7 +183,7 @@ def refused_item(path: str, reason: str) -> Item:
     def read(_: str | None = None) -> Content:
         raise UnreadableItemError(reason)
 
-    return Item(path=printable(path), stamp=None, read=read)
+    return Item(path=shortened(path), stamp=None, read=read)
 
 
 def address_key(address: str) -> str:
@@ -166,14 +192,23 @@ def address_key(address: str) -> str:
 
 
 def local_path(uri: str) -> Path | None:
-    """Return the local path of a plain path or a `file:` URI; None for other schemes."""
-    scheme = urlsplit(uri).scheme
-    if scheme == "file":
-        return Path(unquote(urlsplit(uri).path))
-    # A scheme of one letter is a Windows drive. A folder's name may contain a colon.
-    if len(scheme) > 1 and "://" in uri:
-        return None
-    return Path(uri).expanduser()
+    """Return the local path of a plain path or a `file:` URI; None for other schemes.
+
+    Raises:
+        DataError: the address can be no path and no address.
+    """
+    if "\0" in unquote(uri):
+        raise DataError(f"data.sources: {uri!r} has a NUL character, which no path may have. Correct the path.")
+    try:
+        parts = urlsplit(uri)
+        if parts.scheme == "file":
+            return Path(unquote(parts.path))
+        # A scheme of one letter is a Windows drive. A folder's name may contain a colon.
+        if len(parts.scheme) > 1 and "://" in uri:
+            return None
+        return Path(uri).expanduser()
+    except (ValueError, RuntimeError) as error:  # a host such as "[", or the home folder of nobody
+        raise DataError(f"data.sources: {uri!r} is no path and no address: {error}. Correct it.") from error
 
 
 def redacted(uri: str) -> str:

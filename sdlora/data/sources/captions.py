@@ -11,12 +11,14 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable
+from typing import NamedTuple
 
 from sdlora.data.sources.base import Item, SidecarInfo, one_line
+from sdlora.data.sources.caption_limits import limited_captions
 from sdlora.data.sources.embedded import embedded_captions
 from sdlora.store.records import Caption
 
-RULES_VERSION = "1"
+RULES_VERSION = "2"
 """Version of these rules. Raise it with every change of the rules, so that recorded captions are read again."""
 
 MAX_REPEATS = 1000
@@ -25,19 +27,29 @@ MAX_REPEATS = 1000
 _KOHYA = re.compile(r"(\d{1,4})_(.+)")
 
 
-def find_captions(item: Item, sidecar: SidecarInfo, content: Callable[[], bytes]) -> tuple[Caption, ...]:
-    """Return the captions of an item.
+class FoundCaptions(NamedTuple):
+    """Captions of an item, and the reasons why others are left out."""
+
+    captions: tuple[Caption, ...]
+    problems: tuple[str, ...]
+
+
+def find_captions(item: Item, sidecar: SidecarInfo, content: Callable[[], bytes]) -> FoundCaptions:
+    """Return the captions of an item. A place whose captions are all over the limits has none.
 
     Args:
         content: returns the image's bytes. Called only if `sidecar` has no captions.
     """
-    captions = sidecar.captions or embedded_captions(content())
+    captions, problems = sidecar.captions, sidecar.problems
+    if not captions:
+        captions, more_problems = limited_captions(embedded_captions(content()))
+        problems += more_problems
     if not captions and item.caption_path:
         stem = posixpath.splitext(posixpath.basename(item.caption_path))[0]
         captions = caption_from_folder(item.caption_path) or caption_from_name(stem)
-    if len(captions) < 2:
-        return captions
-    return tuple({caption.text: caption for caption in reversed(captions)}.values())[::-1]
+    if len(captions) >= 2:
+        captions = tuple({caption.text: caption for caption in reversed(captions)}.values())[::-1]
+    return FoundCaptions(captions, problems)
 
 
 def caption_stamp(item: Item) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from sdlora.core.errors import DataError
+from sdlora.data.config import DataConfig
 from sdlora.data.sources.base import (
     CAPTION_KEYS,
     RIGHTS_KEYS,
@@ -26,11 +27,16 @@ from sdlora.data.sources.base import (
     address_key,
     already_read,
     local_path,
+    refused_item,
 )
+from sdlora.data.sources.deadline import DeadlineError, call_within
+from sdlora.data.sources.download import Downloader
 from sdlora.data.sources.metadata import sidecar_of_row
 from sdlora.data.sources.source_file import source_files
+from sdlora.data.threads import TryLaterError
 
 _HUB = re.compile(r"hf://datasets/(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/?]+))?(?:\?(?P<options>.*))?")
+_WEB = ("http://", "https://")
 _IMAGE_NAMES = ("image", "img", "jpg", "png")
 
 ReadPath = Callable[[str], bytes]
@@ -63,7 +69,7 @@ def open_hub_dataset(uri: str, context: SourceContext) -> Source | None:
             "?config= and ?split=, the network, and HF_TOKEN where the dataset is gated."
         ) from error
     tables = dict(dataset) if isinstance(dataset, Mapping) else {options["split"]: dataset}
-    return streamed(uri, match["name"].rpartition("/")[2], tables, stamp=str(commit))
+    return streamed(uri, match["name"].rpartition("/")[2], tables, str(commit), context.config)
 
 
 def open_image_parquet(uri: str, context: SourceContext) -> Source | None:
@@ -76,7 +82,7 @@ def open_image_parquet(uri: str, context: SourceContext) -> Source | None:
     """
     if not uri.lower().endswith(".parquet"):
         return None
-    files = source_files(uri)
+    files = source_files(uri, context.config.url_total_seconds)
     if files is None:
         return None
     import datasets
@@ -90,7 +96,7 @@ def open_image_parquet(uri: str, context: SourceContext) -> Source | None:
         ) from error
     name = files[0].name if len(files) == 1 else uri.rpartition("/")[2]
     file_stamps = " ".join(f"{file.name} {file.stamp}" for file in files)
-    return streamed(uri, name, {"rows": table}, stamp=address_key(file_stamps)[:16])
+    return streamed(uri, name, {"rows": table}, address_key(file_stamps)[:16], context.config)
 
 
 def open_saved_dataset(uri: str, context: SourceContext) -> Source | None:
@@ -113,16 +119,18 @@ def open_saved_dataset(uri: str, context: SourceContext) -> Source | None:
     if not count:
         raise DataError(f"data.sources: the dataset {uri!r} has no rows, expected images. Save it again, with rows.")
     columns = {split: _columns(table.features, uri, names=()) for split, table in tables.items()}
+    limit = context.config.max_file_bytes
+    read_path = partial(_read_local, limit=limit)
 
     def items() -> Iterator[Item]:
         for split, table in sorted(tables.items()):
             stamp = getattr(table, "_fingerprint", None)  # of all rows, and unchanged if the same rows are saved again
-            yield from _items(split, table.with_format(None), columns[split], stamp, _read_local)
+            yield from _items(split, table.with_format(None), columns[split], stamp, read_path, limit)
 
     return Source(name=root.resolve().name, key=address_key(str(root.resolve())), count=count, items=items)
 
 
-def streamed(uri: str, name: str, tables: Mapping[str, Any], stamp: str) -> Source:
+def streamed(uri: str, name: str, tables: Mapping[str, Any], stamp: str, config: DataConfig) -> Source:
     """Return a source of streamed tables, one split after another.
 
     Args:
@@ -133,11 +141,14 @@ def streamed(uri: str, name: str, tables: Mapping[str, Any], stamp: str) -> Sour
     """
     columns = {split: _columns(_features(table, uri), uri, _IMAGE_NAMES) for split, table in tables.items()}
 
+    downloader = Downloader(config)
+    read_path = partial(_read_anywhere, downloader=downloader)
+
     def items() -> Iterator[Item]:
         for split, table in sorted(tables.items()):
-            yield from _items(split, table, columns[split], stamp, _read_anywhere)
+            yield from _items(split, table, columns[split], stamp, read_path, config.max_file_bytes)
 
-    return Source(name=name, key=address_key(uri.partition("@")[0]), count=None, items=items)
+    return Source(name, address_key(uri.partition("@")[0]), None, items, close=downloader.close)
 
 
 def _features(table: Any, uri: str) -> Mapping[str, Any]:
@@ -169,44 +180,75 @@ def _columns(features: Mapping[str, Any], uri: str, names: tuple[str, ...]) -> t
 
 
 def _items(
-    split: str, table: Any, columns: tuple[str, list[str]], stamp: str | None, read_path: ReadPath
+    split: str, table: Any, columns: tuple[str, list[str]], stamp: str | None, read_path: ReadPath, limit: int
 ) -> Iterator[Item]:
     import datasets
 
     image, annotation_columns = columns
     rows = table.select_columns([image, *annotation_columns]).cast_column(image, datasets.Image(decode=False))
-    for index, row in enumerate(rows):
-        yield Item(
-            path=f"{split}/{index:08d}",
-            stamp=stamp,
-            read=partial(_cell_content, row[image], read_path, stamp),
-            sidecar=already_read(sidecar_of_row(row, "dataset")),
-            caption_stamp=stamp,
-        )
+    index = 0
+    try:
+        for row in rows:
+            yield Item(
+                path=f"{split}/{index:08d}",
+                stamp=stamp,
+                read=partial(_cell_content, row[image], read_path, stamp, limit),
+                sidecar=already_read(sidecar_of_row(row, "dataset")),
+                caption_stamp=stamp,
+            )
+            index += 1
+    except Exception as error:  # noqa: BLE001  # damaged pages can raise any error of Arrow and the loaders
+        yield refused_item(f"{split}/…", f"all rows after the first {index:,}: {type(error).__name__}: {error}")
 
 
 def _cell_content(
-    cell: Mapping[str, Any] | None, read_path: ReadPath, stamp: str | None, _: str | None = None
+    cell: Mapping[str, Any] | None, read_path: ReadPath, stamp: str | None, limit: int, _: str | None = None
 ) -> Content:
     """Return the bytes of an undecoded image cell, {"bytes": …, "path": …}."""
-    if cell is None:
+    if cell is None or (cell.get("bytes") is None and not cell.get("path")):
         raise UnreadableItemError("the row has no image")
-    return Content(bytes(cell["bytes"]) if cell.get("bytes") is not None else read_path(str(cell["path"])), stamp)
+    content = cell.get("bytes")
+    return Content(_within_limit(read_path(str(cell["path"])) if content is None else bytes(content), limit), stamp)
 
 
-def _read_local(path: str) -> bytes:
-    """Read a local file. Remote files of a saved dataset are not fetched."""
+def _read_local(path: str, limit: int) -> bytes:
+    """Read a local file of at most `limit` bytes. Remote files of a saved dataset are not fetched."""
     try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise UnreadableItemError(f"{path}: {error.strerror}") from error
+        if not Path(path).is_file():
+            raise UnreadableItemError(f"{path}: no such file")
+        with Path(path).open("rb") as file:
+            return file.read(limit + 1)
+    except (OSError, ValueError) as error:
+        raise UnreadableItemError(f"{path}: {error}") from error
 
 
-def _read_anywhere(path: str) -> bytes:
+def _read_anywhere(path: str, downloader: Downloader) -> bytes:
+    """Read a file in any store. An address of the web is fetched as one of a list is: from the public internet only."""
     import fsspec
 
-    try:
+    config = downloader.config
+    if path.startswith(_WEB):
+        try:
+            content = downloader.fetch(path)
+        except TryLaterError as error:
+            raise UnreadableItemError("its host asks to be tried later") from error
+        return content.data if content else b""
+    if any(part.startswith(_WEB) for part in path.split("::")):
+        raise UnreadableItemError("its address leads into a file of the web")
+
+    def read() -> bytes:
         with fsspec.open(path, "rb") as file:
-            return bytes(file.read())
+            return bytes(file.read(config.max_file_bytes + 1))
+
+    try:
+        return call_within(config.url_total_seconds, read)
+    except DeadlineError as error:
+        raise UnreadableItemError(f"not complete after url_total_seconds = {config.url_total_seconds:g}") from error
     except Exception as error:  # drivers raise errors of their own, not only OSError
         raise UnreadableItemError(f"{type(error).__name__}: {error}") from error
+
+
+def _within_limit(content: bytes, limit: int) -> bytes:
+    if len(content) > limit:
+        raise UnreadableItemError(f"more than max_file_bytes = {limit:,}")
+    return content

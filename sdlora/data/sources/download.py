@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import threading
-import time
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -16,6 +16,7 @@ import httpx
 
 from sdlora.data.config import DataConfig
 from sdlora.data.sources.base import Content, UnreadableItemError
+from sdlora.data.sources.deadline import Deadline, DeadlineError, deadline_of_item, seconds_left
 from sdlora.data.sources.internet import ForbiddenAddressError, GuardedBackend, Resolve, resolve
 from sdlora.data.threads import TryLaterError
 
@@ -39,12 +40,14 @@ class Downloader:
     Attributes:
         url_failures: transient failures of each URL.
         host_failures: consecutive transient failures of each host.
+        spent_seconds: time that failed tries of each URL took, because all tries of an image have one deadline.
     """
 
     config: DataConfig
     resolver: Resolve = resolve
     url_failures: Counter[str] = field(default_factory=Counter)
     host_failures: Counter[str] = field(default_factory=Counter)
+    spent_seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -57,14 +60,37 @@ class Downloader:
         self.stopped.set()
         self._pool.close()
 
-    def fetch(self, url: str, recorded_stamp: str | None = None) -> Content | None:
+    def fetch(self, url: str, recorded_stamp: str | None = None, older: Sequence[str] = ()) -> Content | None:
         """Fetch the bytes of a URL; None if the host reports that `recorded_stamp` still holds.
 
+        Connecting, headers, redirects and body of all URLs and tries have one deadline, `url_total_seconds`. The pauses
+        between tries do not count.
+
+        Args:
+            older: further URLs of the same file, the newest last. They are tried if `url` is refused.
         Raises:
-            UnreadableItemError: the bytes cannot be fetched, are too many, are no image, or may not be used.
+            UnreadableItemError: the bytes cannot be fetched in time, are too many, are no image, or may not be used.
             TryLaterError: the host asks for a pause, or the failure is transient.
         """
-        host = checked_url(url).netloc.decode()
+        deadline = Deadline(self.config.url_total_seconds, self.spent_seconds.pop(url, 0.0), self.stopped)
+        candidates = [*older, url]
+        with deadline_of_item(deadline):
+            while True:
+                candidate = candidates.pop()
+                try:
+                    return self._fetch(candidate, recorded_stamp)
+                except UnreadableItemError:
+                    if not candidates:
+                        raise
+                except DeadlineError as error:
+                    self.host_failures[_host(candidate)] += 1
+                    raise UnreadableItemError(str(error)) from error
+                except TryLaterError:
+                    self.spent_seconds[url] = deadline.used_seconds
+                    raise
+
+    def _fetch(self, url: str, recorded_stamp: str | None) -> Content | None:
+        host = _host(url)
         if self.host_failures[host] >= MAX_HOST_FAILURES:
             raise UnreadableItemError(f"{host} failed {MAX_HOST_FAILURES} times in a row and is skipped")
         try:
@@ -72,6 +98,7 @@ class Downloader:
         except ForbiddenAddressError as error:
             raise UnreadableItemError(str(error)) from error
         except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
+            seconds_left(None)  # a wait that the deadline cut short is no failure that may pass
             self._try_later(url, f"{type(error).__name__}: {error}".rstrip(": "), None)
             raise AssertionError from error  # _try_later always raises
         self.host_failures[host] = 0
@@ -112,16 +139,12 @@ class Downloader:
         declared_size = headers.get("content-length", "")
         if declared_size.isascii() and declared_size.isdigit() and int(declared_size) > limit:
             raise UnreadableItemError(f"{int(declared_size):,} bytes, more than max_file_bytes = {limit:,}")
-        deadline = time.monotonic() + self.config.url_total_seconds
         chunks, byte_count = [], 0
         for chunk in response.iter_stream():
             byte_count += len(chunk)
             if byte_count > limit:
                 raise UnreadableItemError(f"more than max_file_bytes = {limit:,}")
-            if time.monotonic() > deadline:
-                raise UnreadableItemError(f"not complete after url_total_seconds = {self.config.url_total_seconds:g}")
-            if self.stopped.is_set():
-                raise UnreadableItemError("stopped")
+            seconds_left(None)  # many chunks may come from one read
             chunks.append(chunk)
         if declared_size.isascii() and declared_size.isdigit() and byte_count < int(declared_size):
             raise httpcore.ReadError(f"{byte_count:,} of {int(declared_size):,} bytes came")
@@ -129,7 +152,7 @@ class Downloader:
 
     def _try_later(self, url: str, reason: str, wait_seconds: float | None) -> None:
         self.url_failures[url] += 1
-        self.host_failures[checked_url(url).netloc.decode()] += 1
+        self.host_failures[_host(url)] += 1
         if self.url_failures[url] > self.config.url_retries:
             raise UnreadableItemError(f"{reason}, {self.url_failures[url]} times")
         if wait_seconds is None:
@@ -140,7 +163,7 @@ class Downloader:
         raise TryLaterError(wait_seconds)
 
     def _timeouts(self) -> dict[str, dict[str, float]]:
-        seconds = self.config.url_timeout_seconds
+        seconds = self.config.url_timeout_seconds  # for each wait; the deadline of the item may shorten it
         return {"timeout": {"connect": seconds, "read": seconds, "write": seconds, "pool": 10 * seconds}}
 
 
@@ -166,6 +189,10 @@ def checked_url(url: str, base: httpx.URL | None = None) -> httpx.URL:
     if address.userinfo:
         raise UnreadableItemError("it carries a user name or password")
     return address
+
+
+def _host(url: str) -> str:
+    return checked_url(url).netloc.decode()
 
 
 def opt_out(robots: str) -> str | None:

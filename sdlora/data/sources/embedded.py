@@ -21,6 +21,7 @@ MAX_TEXT_BYTES = 256 * 2**10
 
 _MAX_CHUNKS = 10_000
 _PNG, _TIFF = b"\x89PNG\r\n\x1a\n", (b"II*\x00", b"MM\x00*")
+_PNG_XMP, _PNG_KEYS = b"XML:com.adobe.xmp", {b"parameters": "parameters", b"Description": "Description"}
 _JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\x00"
 _RDF, _DC = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}", "{http://purl.org/dc/elements/1.1/}"
 _EXIF_POINTER, _IMAGE_DESCRIPTION, _USER_COMMENT = 0x8769, 0x010E, 0x9286
@@ -89,11 +90,11 @@ def _png_texts(content: bytes) -> _Texts:
             texts.exif = body
         elif kind in (b"tEXt", b"zTXt", b"iTXt"):
             key, _, payload = body.partition(b"\x00")
-            value = _png_text(kind, payload)
-            if key == b"XML:com.adobe.xmp":
-                texts.xmp = value.encode()
-            else:
-                texts.png.setdefault(key.decode("latin-1"), value)
+            # No other text is unpacked, and each only once: a thousand of them would take memory and time.
+            if key == _PNG_XMP and not texts.xmp:
+                texts.xmp = _png_text(kind, payload).encode()
+            elif key in _PNG_KEYS and _PNG_KEYS[key] not in texts.png:
+                texts.png[_PNG_KEYS[key]] = _png_text(kind, payload)
     return texts
 
 

@@ -13,8 +13,16 @@ from functools import partial
 from pathlib import Path
 
 from sdlora.core.errors import DataError
-from sdlora.data.sources.base import Source, SourceContext, UnreadableItemError, address_key, local_path
-from sdlora.data.sources.tree import Entry, Listing, is_annotation, is_image, tree_items
+from sdlora.data.sources.base import (
+    Item,
+    Source,
+    SourceContext,
+    UnreadableItemError,
+    address_key,
+    local_path,
+    refused_item,
+)
+from sdlora.data.sources.tree import Entry, Listing, is_annotation, is_image, tree_of
 
 WORKERS = 1
 """One thread. The work per file is so small that more threads would wait for the interpreter's lock, not the disk."""
@@ -40,24 +48,22 @@ def open_folder(uri: str, context: SourceContext) -> Source | None:
             f"data.sources: no image in the folder {uri!r}, found {other_count} other files. Put files such as .png, "
             ".jpg or .webp there, or correct the path."
         )
-    unmatched: list[str] = []
-    limit = context.config.max_file_bytes
+    tree = tree_of(context, partial(_read, root), partial(_find, root))
     return Source(
         name=root.resolve().name or "folder",
         key=address_key(str(root.resolve())),
         count=count,
-        items=lambda: tree_items(
-            _listings(root), lambda entry, size: _read(root, entry, size), limit, unmatched, partial(_find, root)
-        ),
+        items=lambda: tree.items(_listings(root)),
         workers=WORKERS,
-        unmatched=unmatched,
+        unmatched=tree.unmatched,
+        problems=tree.problems,
     )
 
 
 def _count_files(root: Path) -> tuple[int, int]:
     """Count the image files and the other files of the tree."""
     images = files = 0
-    for _, _, entries in _walk(root):
+    for _, _, entries, _ in _walk(root):
         images += sum(is_image(entry.name) for entry in entries)
         files += len(entries)
     return images, files - images
@@ -65,8 +71,8 @@ def _count_files(root: Path) -> tuple[int, int]:
 
 def _listings(root: Path) -> Iterator[Listing]:
     """Yield one listing per folder, so that memory holds the files of one folder only."""
-    for _, prefix, entries in _walk(root):
-        images: list[Entry] = []
+    for folder, prefix, entries, problem in _walk(root):
+        images: list[Entry | Item] = [refused_item(prefix or folder, problem)] if problem else []
         annotations: dict[str, Entry] = {}
         for entry in entries:
             path = prefix + entry.name
@@ -77,12 +83,16 @@ def _listings(root: Path) -> Iterator[Listing]:
         yield Listing(images, annotations)
 
 
-def _walk(root: Path) -> Iterator[tuple[str, str, list[os.DirEntry[str]]]]:
-    """Yield (folder, path within the root, sorted files) of every folder: a folder before its subfolders, by name."""
+def _walk(root: Path) -> Iterator[tuple[str, str, list[os.DirEntry[str]], str | None]]:
+    """Yield (folder, path within the root, sorted files, problem) of every folder, a folder before its subfolders.
+
+    Raises:
+        DataError: the root cannot be read. For a subfolder, the problem says so.
+    """
     pending_folders = [(str(root), "")]
     while pending_folders:
         folder, prefix = pending_folders.pop()
-        files, folders = [], []
+        files, folders, problem = [], [], None
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
@@ -93,10 +103,12 @@ def _walk(root: Path) -> Iterator[tuple[str, str, list[os.DirEntry[str]]]]:
                     elif not (entry.is_symlink() and entry.is_dir()):
                         files.append(entry)
         except OSError as error:
-            raise DataError(
-                f"data.sources: {error.filename} cannot be read: {error.strerror}. Check its permissions."
-            ) from error
-        yield folder, prefix, sorted(files, key=lambda entry: entry.name)
+            if not prefix:
+                raise DataError(
+                    f"data.sources: {error.filename} cannot be read: {error.strerror}. Check its permissions."
+                ) from error
+            problem = f"the folder cannot be read: {error.strerror}"
+        yield folder, prefix, sorted(files, key=lambda entry: entry.name), problem
         pending_folders += sorted(folders, reverse=True)
 
 

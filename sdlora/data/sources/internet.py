@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import ssl
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import httpcore
+
+from sdlora.data.sources.deadline import DeadlineError, call_within, seconds_left
 
 Resolve = Callable[[str, int], list[str]]
 """Resolver of a host name and port to numeric addresses. Raises OSError if there is none."""
@@ -60,12 +63,13 @@ _IPV4_COMPATIBLE = ipaddress.ip_network("::/96")
 
 
 class GuardedBackend(httpcore.NetworkBackend):
-    """Network backend that connects to checked addresses only.
+    """Network backend that connects to checked addresses only, and waits no longer than the item's deadline.
 
     TLS still verifies the host name, because httpcore passes the name separately.
 
     Raises:
         ForbiddenAddressError: one of the host's addresses is not public. Its public addresses are not trusted either.
+        DeadlineError: the deadline is over.
     """
 
     def __init__(self, *, allow_private: bool = False, resolver: Resolve = resolve) -> None:
@@ -81,7 +85,11 @@ class GuardedBackend(httpcore.NetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
         try:
-            addresses = self._resolve(host, port)
+            # The system's resolver takes no timeout, and waits up to minutes for a server of names that is silent.
+            addresses = call_within(seconds_left(timeout), lambda: self._resolve(host, port))
+        except DeadlineError as error:
+            seconds_left(None)
+            raise httpcore.ConnectTimeout(f"{host} is not resolved: {error}") from error
         except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError(f"{host} cannot be resolved: {error}") from error
         for address in addresses:
@@ -91,7 +99,31 @@ class GuardedBackend(httpcore.NetworkBackend):
         last_error: Exception = httpcore.ConnectError(f"{host} has no address")
         for address in addresses:
             try:
-                return self._backend.connect_tcp(address, port, timeout, local_address, socket_options)
+                return _TimedStream(
+                    self._backend.connect_tcp(address, port, seconds_left(timeout), local_address, socket_options)
+                )
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 last_error = error
         raise last_error
+
+
+class _TimedStream(httpcore.NetworkStream):
+    """Stream whose every wait ends with the deadline of the item that uses the connection at the time.
+
+    httpcore's own timeouts begin again with each byte that arrives.
+    """
+
+    def __init__(self, stream: httpcore.NetworkStream) -> None:
+        self._stream = stream
+        self.close, self.get_extra_info = stream.close, stream.get_extra_info  # type: ignore[method-assign]
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, seconds_left(timeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, seconds_left(timeout))
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        return _TimedStream(self._stream.start_tls(ssl_context, server_hostname, seconds_left(timeout)))

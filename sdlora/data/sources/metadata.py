@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import json
+import io
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
-from sdlora.core.errors import DataError
 from sdlora.data.sources.base import CAPTION_KEYS, SidecarInfo, caption_texts, one_line, text_or_none
+from sdlora.data.sources.caption_limits import MAX_NAME_CHARS, limited_captions, limited_name
+from sdlora.data.sources.rows import BrokenRow, csv_rows, json_object, json_rows
 from sdlora.store.records import Caption, Origin
 
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
@@ -16,53 +16,55 @@ SIDECAR_SUFFIXES = (".txt", ".caption", ".json")
 MAX_SIDECAR_BYTES = 256 * 2**10
 
 
-def read_metadata(path: str, content: bytes) -> dict[str, SidecarInfo]:
-    """Read the rows of a metadata file by `file_name`, which is relative to the file's folder.
+def read_metadata(name: str, content: bytes) -> Iterator[tuple[str, SidecarInfo] | BrokenRow]:
+    """Yield (`file_name`, its information) of the rows of a metadata file, and the lines that cannot be read.
 
     Args:
-        path: name of the file in errors.
-    Raises:
-        DataError: the file is not UTF-8, a line is not JSON, or a row lacks `file_name`.
+        name: `metadata.jsonl` or `metadata.csv`, or a path that ends so.
     """
-    text = _decode_metadata(path, content)
-    rows = _json_rows(path, text) if path.endswith(".jsonl") else _csv_rows(text)
-    sidecars: dict[str, SidecarInfo] = {}
-    for number, row in rows:
-        name = row.get("file_name")
-        if not isinstance(name, str) or not name:
-            raise DataError(
-                f"{path}, line {number}: expected a `file_name`, found the keys {', '.join(map(str, row))}."
-            )
-        sidecars[str(PurePosixPath(name))] = sidecar_of_row(row, "metadata")
-    return sidecars
+    file = io.BytesIO(content)
+    for row in json_rows(file) if name.endswith(".jsonl") else csv_rows(file):
+        if isinstance(row, BrokenRow):
+            yield row
+            continue
+        file_name = row.values.get("file_name")
+        if not isinstance(file_name, str) or not file_name:
+            keys = one_line(", ".join(map(str, row.values)))[:MAX_NAME_CHARS]
+            yield BrokenRow(row.number, f"expected a `file_name`, found the keys {keys}")
+        elif len(file_name) > MAX_NAME_CHARS:
+            yield BrokenRow(row.number, f"a `file_name` of {len(file_name):,} characters")
+        else:
+            yield str(PurePosixPath(file_name)), sidecar_of_row(row.values, "metadata")
 
 
 def sidecar_of_row(row: Mapping[str, object], origin: Origin) -> SidecarInfo:
     """Read captions, origin, licence and mask from a row of metadata or of a dataset."""
     caption_key = next((key for key in CAPTION_KEYS if row.get(key)), None)
     texts = caption_texts(row[caption_key]) if caption_key else ()
+    captions, problems = limited_captions([Caption(text, origin) for text in texts])
+    image_origin, origin_problems = limited_name(text_or_none(row.get("source")), "a source")
+    licence, licence_problems = limited_name(text_or_none(row.get("licence") or row.get("license")), "a licence")
     mask = row.get("mask")
     return SidecarInfo(
-        captions=tuple(Caption(text, origin) for text in texts),
-        origin=text_or_none(row.get("source")),
-        licence=text_or_none(row.get("licence") or row.get("license")),
-        mask=mask if mask and isinstance(mask, str) else None,
+        captions=captions,
+        origin=image_origin,
+        licence=licence,
+        # A path that is too long is cut, so that the image is rejected for its missing mask.
+        mask=mask[:MAX_NAME_CHARS] if mask and isinstance(mask, str) else None,
+        problems=problems + origin_problems + licence_problems,
     )
 
 
 def read_sidecar(suffix: str, content: bytes) -> SidecarInfo:
-    """Read a sidecar: text with a caption per line, or JSON with the keys of a metadata row.
-
-    Damaged JSON counts as no sidecar.
-    """
+    """Read a sidecar: text with a caption per line, or JSON with the keys of a metadata row."""
     text = decode_text(content)
     if suffix == ".json":
-        try:
-            row = json.loads(text)
-        except (ValueError, RecursionError):
-            return SidecarInfo()
-        return sidecar_of_row(row, "sidecar") if isinstance(row, dict) else SidecarInfo()
-    return SidecarInfo(tuple(Caption(line, "sidecar") for line in map(one_line, text.splitlines()) if line))
+        row = json_object(text)
+        return SidecarInfo(problems=(row,)) if isinstance(row, str) else sidecar_of_row(row, "sidecar")
+    captions, problems = limited_captions(
+        [Caption(line, "sidecar") for line in map(one_line, text.splitlines()) if line]
+    )
+    return SidecarInfo(captions, problems=problems)
 
 
 def decode_text(content: bytes) -> str:
@@ -78,31 +80,3 @@ def decode_text(content: bytes) -> str:
     if all(byte >= 0xC0 for byte in high_bytes) and len(high_bytes) < len(content) / 4:
         return content.decode("cp1252", errors="replace")
     return content.decode("utf-8-sig", errors="replace")
-
-
-def _json_rows(path: str, text: str) -> Iterator[tuple[int, Mapping[str, object]]]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(
-                f"{path}, line {number} is not JSON: {error}. Correct the line; nothing of it was collected."
-            ) from error
-        if not isinstance(row, dict):
-            raise DataError(f'{path}, line {number}: expected an object such as {{"file_name": …, "text": …}}.')
-        yield number, row
-
-
-def _csv_rows(text: str) -> Iterator[tuple[int, Mapping[str, object]]]:
-    reader = csv.DictReader(text.splitlines(keepends=True))
-    for row in reader:
-        yield reader.line_num, {key: value for key, value in row.items() if key is not None}
-
-
-def _decode_metadata(path: str, content: bytes) -> str:
-    try:
-        return content.decode("utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text: {error}. Save it as UTF-8; nothing was collected.") from error

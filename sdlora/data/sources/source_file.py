@@ -6,22 +6,29 @@ An address may be a pattern of several files: `{000..015}` and `{a,b}`, as in sh
 from __future__ import annotations
 
 import glob
+import io
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from sdlora.core.errors import DataError
 from sdlora.data.sources.base import local_path, redacted
+from sdlora.data.sources.deadline import DeadlineError, call_within
 
 DRIVER_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 """Packages of the drivers for the usual stores, by scheme. For other schemes, fsspec's message names the package."""
 
 _STAMP_KEYS = ("ETag", "etag", "md5Hash", "checksum", "blob_id", "LastModified", "last_modified", "mtime", "created")
 
+_REMOTE_BUFFER_BYTES = 2**18
+"""Bytes of one read. Each read is a call in another thread."""
+
 MAX_ADDRESSES = 100_000
+MAX_RANGE_DIGITS = 18
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
@@ -44,9 +51,11 @@ class SourceFile:
     open: Callable[[], BinaryIO]
 
 
-def source_files(uri: str) -> list[SourceFile] | None:
+def source_files(uri: str, seconds: float) -> list[SourceFile] | None:
     """Return the files that match an address or pattern; None if the address is a local folder.
 
+    Args:
+        seconds: how long a remote store may take for an answer.
     Raises:
         DataError: no file matches, or the store cannot be reached.
     """
@@ -54,7 +63,7 @@ def source_files(uri: str) -> list[SourceFile] | None:
     for address in expand_braces(uri):
         path = local_path(address)
         if path is None:
-            files += _remote_files(address)
+            files += _remote_files(address, seconds)
             continue
         if path.is_dir():
             return None
@@ -108,13 +117,15 @@ def stamp_of(info: Mapping[str, Any]) -> str | None:
     return f"{info.get('size')}-{stamps[0]}" if stamps else None
 
 
-def _remote_files(address: str) -> list[SourceFile]:
+def _remote_files(address: str, seconds: float) -> list[SourceFile]:
     fs, path = file_system(address)
     try:
-        infos = fs.glob(path, detail=True) if glob.has_magic(path) else {path: fs.info(path)}
+        infos = call_within(
+            seconds, lambda: fs.glob(path, detail=True) if glob.has_magic(path) else {path: fs.info(path)}
+        )
     except FileNotFoundError as error:
         raise DataError(f"data.sources: there is nothing at {redacted(address)}. Correct the address.") from error
-    except (OSError, ValueError) as error:
+    except Exception as error:  # drivers raise errors of their own, not only OSError
         raise DataError(
             f"data.sources: {redacted(address)} cannot be read: {error}. Check address and rights."
         ) from error
@@ -124,11 +135,47 @@ def _remote_files(address: str) -> list[SourceFile]:
             address=str(fs.unstrip_protocol(name)),
             stamp=stamp_of(info) or str(info.get("size")),
             size=int(info.get("size") or 0),
-            open=lambda name=name: fs.open(name, "rb"),  # type: ignore[misc]  # binds the name of this iteration
+            open=partial(_open_remote, fs, name, seconds),
         )
         for name, info in sorted(infos.items())
         if info.get("type") != "directory"
     ]
+
+
+class _TimedFile(io.RawIOBase):
+    """Remote file whose every read has a time limit, because drivers may wait for ever."""
+
+    def __init__(self, file: BinaryIO, seconds: float) -> None:
+        self._file, self._seconds = file, seconds
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            content = call_within(self._seconds, lambda: self._file.read(len(buffer)))
+        except DeadlineError as error:
+            raise TimeoutError(str(error)) from error
+        buffer[: len(content)] = content
+        return len(content)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _open_remote(fs: Any, name: str, seconds: float) -> BinaryIO:
+    file = call_within(seconds, lambda: fs.open(name, "rb"))
+    return cast("BinaryIO", io.BufferedReader(_TimedFile(file, seconds), _REMOTE_BUFFER_BYTES))
 
 
 def _matching_paths(pattern: Path) -> list[Path]:
@@ -153,6 +200,8 @@ def _local_file(path: Path) -> SourceFile:
 
 def _choices(inside: str) -> list[str]:
     if match := _RANGE.fullmatch(inside):
+        if max(map(len, match.groups())) > MAX_RANGE_DIGITS:
+            raise DataError(f"data.sources: a range in braces has numbers of more than {MAX_RANGE_DIGITS} digits.")
         first, last = int(match[1]), int(match[2])
         if last - first >= MAX_ADDRESSES:
             raise DataError(f"data.sources: {{{inside}}} expands to more than {MAX_ADDRESSES:,} addresses.")

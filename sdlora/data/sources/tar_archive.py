@@ -10,7 +10,6 @@ import gzip
 import io
 import lzma
 import tarfile
-import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, cast
 
@@ -18,20 +17,19 @@ from sdlora.core.errors import DataError
 from sdlora.data.config import DataConfig
 from sdlora.data.sources.base import UnreadableItemError
 from sdlora.data.sources.members import UNLISTED_MEMBERS, Member, list_members
+from sdlora.data.sources.memory import MemoryBudget
 from sdlora.data.sources.metadata import MAX_SIDECAR_BYTES, METADATA_NAMES
 from sdlora.data.sources.source_file import SourceFile
 from sdlora.data.sources.tree import Entry, is_mask
 
 MAX_HEADER_BYTES = 2**20
-"""Largest extended header, such as a long name."""
+"""Largest sum of the headers of one member, such as its long name, and of the headers that describe all members."""
 
-MAX_CACHED_BYTES = 256 * 2**20
-"""Memory for the cached annotations of a compressed archive."""
+MAX_GLOBAL_HEADERS = 100
+"""Most headers that describe all members. `tarfile` copies them for each member."""
 
 SMALL_ARCHIVE_BYTES = 64 * 2**20
 """Unpacked size below which an archive is no decompression bomb, at any ratio."""
-
-_DAMAGE = (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError)
 
 
 class _BombError(Exception):
@@ -41,34 +39,43 @@ class _BombError(Exception):
 class TarArchive:
     """Tar archive; see `sdlora.data.sources.archive.Archive`."""
 
-    def __init__(self, file: SourceFile, config: DataConfig) -> None:
-        self._file, self._config = file, config
-        self._cached: dict[str, bytes] = {}
+    def __init__(self, file: SourceFile, config: DataConfig, memory: MemoryBudget) -> None:
+        self._file, self._config, self._memory = file, config, memory
+        self._cached: dict[str, bytes | str] = {}  # bytes, or the reason why there are none
+        used_before = memory.used
         self._compression = _compression_of(file)
         self.seekable = self._compression is None
         self._stream = self._open()
         try:
-            self.listing = list_members(self._members(), config.max_archive_members, self._cache_annotation)
+            self.listing = list_members(self._members(), config.max_archive_members, memory, self._cache_annotation)
         except BaseException:
-            self.close()
+            self._stream.close()
             raise
+        finally:
+            self._memory_bytes = memory.used - used_before
 
     def read(self, entry: Entry, size: int) -> bytes:
-        if entry.path in self._cached:
-            return self._cached[entry.path][:size]
+        cached = self._cached.get(entry.path)
+        if isinstance(cached, str):
+            raise UnreadableItemError(cached)
+        if cached is not None:
+            return cached[:size]
         try:
             self._stream.seek(entry.location)
             content = self._stream.read(min(size, entry.size))
         except _BombError as error:
             raise UnreadableItemError(str(error)) from error
-        except _DAMAGE as error:
-            raise UnreadableItemError(f"cannot be unpacked: {error}") from error
+        except Exception as error:  # decompressors and object stores raise errors of their own
+            raise UnreadableItemError(f"cannot be unpacked: {error or type(error).__name__}") from error
         if len(content) < min(size, entry.size):
             raise UnreadableItemError("the archive ends before its bytes do")
         return content
 
     def close(self) -> None:
         self._stream.close()
+        self._cached.clear()
+        self._memory.give_back(self._memory_bytes)
+        self._memory_bytes = 0
 
     def _open(self) -> _BoundedStream:
         openers = {"bz2": bz2.BZ2File, "xz": lzma.LZMAFile}
@@ -82,12 +89,14 @@ class TarArchive:
 
     def _members(self) -> Iterator[Member]:
         """Yield all members that can be listed. An error that ends the listing becomes the problem of a last member."""
-        number = 0
+        number, offset, headers = 0, -1, _HeaderStream(self._stream)
         try:
-            with tarfile.open(fileobj=cast("BinaryIO", _HeaderStream(self._stream)), mode="r:") as tar:
+            with tarfile.open(fileobj=cast("BinaryIO", headers), mode="r:") as tar:
                 while (info := tar.next()) is not None:
                     tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every member in memory
-                    number += 1
+                    _check_headers(tar, info, offset)
+                    number, offset = number + 1, info.offset
+                    headers.begin_member()
                     yield Member(
                         name=info.name,
                         size=info.size,
@@ -98,13 +107,14 @@ class TarArchive:
                     )
         except _BombError as error:
             yield Member(UNLISTED_MEMBERS, problem=str(error))
-        except _DAMAGE as error:
+        except Exception as error:  # damaged headers and data can raise any error of tarfile and the decompressors
+            message = str(error) or type(error).__name__
             if not number:
                 raise DataError(
-                    f"data.sources: {self._file.address!r} is no tar archive that can be read: {error}. "
+                    f"data.sources: {self._file.address!r} is no tar archive that can be read: {message}. "
                     "Fetch or pack it again."
                 ) from error
-            yield Member(UNLISTED_MEMBERS, problem=f"the archive is damaged after {number:,} members: {error}")
+            yield Member(UNLISTED_MEMBERS, problem=f"the archive is damaged after {number:,} members: {message}")
 
     def _cache_annotation(self, entry: Entry) -> None:
         """Cache captions and masks of compressed archives: seeking back would unpack everything before them again."""
@@ -113,26 +123,32 @@ class TarArchive:
         name = entry.path.rpartition("/")[2]
         is_sidecar = name not in METADATA_NAMES and not is_mask(name)
         limit = MAX_SIDECAR_BYTES if is_sidecar else self._config.max_file_bytes
-        free_bytes = (
-            MAX_CACHED_BYTES - sum(map(len, self._cached.values()))
-            if len(self._cached) % 1000 == 0
-            else MAX_CACHED_BYTES
-        )
-        if entry.size <= min(limit, free_bytes):
-            self._cached[entry.path] = self.read(entry, entry.size)
-        elif not is_mask(name):  # a caption is not worth a slow seek back; a missing mask would spoil the training
-            self._cached[entry.path] = b""
+        if entry.size > limit:
+            self._cached[entry.path] = f"{entry.size:,} bytes, more than {limit:,}"
+        elif not self._memory.take(entry.size):
+            self._cached[entry.path] = f"{self._memory.excess}: unpack the archive, or raise the limit"
+        else:
+            try:
+                self._cached[entry.path] = self.read(entry, entry.size)
+            except UnreadableItemError as error:
+                self._memory.give_back(entry.size)
+                self._cached[entry.path] = str(error)
 
 
 class _HeaderStream:
-    """Archive stream with a limit per read for `tarfile`, which reads a whole extended header in one call."""
+    """Archive stream with a limit for `tarfile`, which reads all headers of a member before it returns the member."""
 
     def __init__(self, stream: _BoundedStream) -> None:
         self._stream, self.seek, self.tell = stream, stream.seek, stream.tell
+        self._byte_count = 0
+
+    def begin_member(self) -> None:
+        self._byte_count = 0
 
     def read(self, size: int) -> bytes:
-        if size > MAX_HEADER_BYTES:
-            raise ValueError(f"a header of {size:,} bytes, more than {MAX_HEADER_BYTES:,}")
+        self._byte_count += size
+        if self._byte_count > MAX_HEADER_BYTES:
+            raise ValueError(f"a header of {self._byte_count:,} bytes, more than {MAX_HEADER_BYTES:,}")
         return self._stream.read(size)
 
 
@@ -170,6 +186,19 @@ class _BoundedStream(io.RawIOBase):
     def _check(self, end: int) -> None:
         if self._max_bytes is not None and end > self._max_bytes:
             raise _BombError(f"the archive unpacks to more than {self._max_bytes:,} bytes (max_archive_ratio)")
+
+
+def _check_headers(tar: tarfile.TarFile, member: tarfile.TarInfo, offset: int) -> None:
+    """Check a member that follows one at `offset`.
+
+    Raises:
+        ValueError: the headers lead backwards, which would never end, or too many describe all members.
+    """
+    if member.size < 0 or member.offset <= offset:
+        raise ValueError("a header leads backwards")
+    texts = tar.pax_headers
+    if len(texts) > MAX_GLOBAL_HEADERS or sum(len(key) + len(text) for key, text in texts.items()) > MAX_HEADER_BYTES:
+        raise ValueError("too many headers that describe all members")
 
 
 def _problem(member: tarfile.TarInfo) -> str | None:

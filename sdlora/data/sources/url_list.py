@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from sdlora.core.errors import DataError
 from sdlora.data.sources.base import (
+    CAPTION_KEYS,
+    RIGHTS_KEYS,
     Content,
     Item,
     Source,
     SourceContext,
-    UnreadableItemError,
     address_key,
     already_read,
     local_path,
     printable,
+    refused_item,
+    shortened,
 )
 from sdlora.data.sources.metadata import METADATA_NAMES, sidecar_of_row
+from sdlora.data.sources.rows import BrokenRow, Row, csv_rows, json_rows, text_lines
 from sdlora.data.sources.signed_urls import SharedNames, file_behind, survey_urls
 
 if TYPE_CHECKING:
@@ -29,9 +31,13 @@ if TYPE_CHECKING:
 
 URL_KEYS = ("url", "image_url", "URL", "link", "src")
 SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".parquet")
-_ROWS_PER_BATCH = 1000
+MAX_URL_CHARS = 8192
+"""Longest address. Servers take at most about as many."""
 
-Row = Mapping[str, object]
+_ROWS_PER_BATCH = 100
+
+Reader = Callable[[BinaryIO], Iterator[Row | BrokenRow]]
+Rows = Callable[[], Iterator[Row | BrokenRow]]
 
 
 def open_url_list(uri: str, context: SourceContext) -> Source | None:
@@ -39,7 +45,7 @@ def open_url_list(uri: str, context: SourceContext) -> Source | None:
 
     Captions, licence and origin come from columns named as in `metadata.jsonl`. Images that were fetched before are
     skipped, unless `recheck_urls` is set: then each host is asked for changes. Signatures and tokens in a URL are sent
-    but never recorded, so an image is recognised under a new signature.
+    but never recorded, so an image is recognised under a new signature. A line that cannot be read costs itself.
 
     Raises:
         DataError: the list cannot be read, has no column of URLs, or is empty.
@@ -50,16 +56,11 @@ def open_url_list(uri: str, context: SourceContext) -> Source | None:
     rows = _rows_of(path)
     if rows is None:
         return None
-    first_row = next(rows(), None)
-    if first_row is None:
-        raise DataError(f"data.sources: the list {uri!r} is empty, expected URLs. Add URLs, or correct the path.")
-    column = _url_column(path, first_row)
-    if path.suffix.lower() == ".txt" and "://" not in str(first_row[column]):
-        raise DataError(f"data.sources: expected a URL per line in {uri!r}, found {str(first_row[column])[:80]!r}.")
+    column = _url_column(path, rows)
     from sdlora.data.sources.download import Downloader
 
     downloader = Downloader(context.config)
-    count, shared_names = survey_urls(lambda: (_url(row, column) for row in rows()))
+    count, shared_names = survey_urls(lambda: _urls(rows(), column))
     return Source(
         name=path.resolve().name,
         key=address_key(str(path.resolve())),
@@ -72,16 +73,27 @@ def open_url_list(uri: str, context: SourceContext) -> Source | None:
 
 
 def _items(
-    rows: Iterator[Row], column: str, shared_names: SharedNames, downloader: Downloader, read_once: bool
+    rows: Iterator[Row | BrokenRow], column: str, shared_names: SharedNames, downloader: Downloader, read_once: bool
 ) -> Iterator[Item]:
     seen_names: set[int] = set()
     for row in rows:
-        url = _url(row, column)
+        if isinstance(row, BrokenRow):
+            yield refused_item(f"line {row.number:,}", row.reason)
+            continue
+        url = _url(row.values, column)
+        if not url:
+            yield refused_item(f"line {row.number:,}", f"no address in {column!r}")
+            continue
+        if len(url) > MAX_URL_CHARS:
+            yield refused_item(
+                f"line {row.number:,}", f"its address has {len(url):,} characters, more than {MAX_URL_CHARS:,}"
+            )
+            continue
         name, urls = file_behind(url, shared_names)
-        if not url or hash(name) in seen_names:
+        if hash(name) in seen_names:
             continue
         seen_names.add(hash(name))
-        sidecar = sidecar_of_row(row, "metadata")
+        sidecar = sidecar_of_row(row.values, "metadata")
         yield Item(
             path=printable(name),
             stamp=None,
@@ -93,7 +105,12 @@ def _items(
         )
 
 
-def _url(row: Row, column: str) -> str:
+def _urls(rows: Iterator[Row | BrokenRow], column: str) -> Iterator[str]:
+    urls = (_url(row.values, column) for row in rows if isinstance(row, Row))
+    return (url for url in urls if len(url) <= MAX_URL_CHARS)
+
+
+def _url(row: Mapping[str, object], column: str) -> str:
     url = str(row.get(column) or "").strip()
     return url.encode("utf-8", "backslashreplace").decode()  # JSON may hold half a surrogate pair
 
@@ -101,65 +118,65 @@ def _url(row: Row, column: str) -> str:
 def _fetch(downloader: Downloader, urls: Sequence[str], recorded_stamp: str | None = None) -> Content | None:
     """Fetch the file of these URLs by the newest URL that is still valid."""
     *older, newest = urls
-    try:
-        return downloader.fetch(newest, recorded_stamp)
-    except UnreadableItemError:
-        if not older:
-            raise
-        return _fetch(downloader, older, recorded_stamp)
+    return downloader.fetch(newest, recorded_stamp, older)
 
 
-def _rows_of(path: Path) -> Callable[[], Iterator[Row]] | None:
+def _rows_of(path: Path) -> Rows | None:
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         return partial(_parquet_rows, path) if _has_urls(path) else None
-    readers = {".txt": _text_rows, ".csv": _csv_rows, ".tsv": _csv_rows, ".jsonl": _json_rows}
-    return partial(readers[suffix], path)
+    readers: dict[str, Reader] = {
+        ".txt": text_lines,
+        ".csv": csv_rows,
+        ".tsv": partial(csv_rows, delimiter="\t"),
+        ".jsonl": json_rows,
+    }
+    return partial(_file_rows, path, readers[suffix])
 
 
-def _url_column(path: Path, row: Row) -> str:
-    column = next((key for key in URL_KEYS if key in row), None)
-    if column is None:
-        raise DataError(
-            f"data.sources: {str(path)!r} has the columns {', '.join(map(str, row))}; expected one of "
-            f"{', '.join(URL_KEYS)} with the addresses of images."
-        )
-    return column
-
-
-def _text_rows(path: Path) -> Iterator[Row]:
-    for line in _lines(path):
-        if line.strip() and not line.lstrip().startswith("#"):
-            yield {"url": line.strip()}
-
-
-def _csv_rows(path: Path) -> Iterator[Row]:
-    yield from csv.DictReader(_lines(path), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-
-
-def _json_rows(path: Path) -> Iterator[Row]:
-    for number, line in enumerate(_lines(path), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}, line {number} is not JSON: {error}. Correct the line.") from error
-        if not isinstance(row, dict):
-            raise DataError(f'{path}, line {number}: expected an object such as {{"url": …, "text": …}}.')
-        yield row
-
-
-def _lines(path: Path) -> Iterator[str]:
+def _file_rows(path: Path, reader: Reader) -> Iterator[Row | BrokenRow]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            yield from file
-    except UnicodeDecodeError as error:
-        raise DataError(f"data.sources: {str(path)!r} is not UTF-8 text: {error}. Save it as UTF-8.") from error
+        with path.open("rb") as file:
+            for row in reader(file):
+                if path.suffix.lower() != ".txt" or isinstance(row, BrokenRow):
+                    yield row
+                elif not str(row.values["line"]).startswith("#"):
+                    yield Row(row.number, {"url": row.values["line"]})
     except OSError as error:
         raise DataError(
             f"data.sources: {str(path)!r} cannot be read: {error.strerror}. Check its permissions."
         ) from error
+
+
+def _url_column(path: Path, rows: Rows) -> str:
+    """Return the column of the addresses, by the first row that has one.
+
+    Raises:
+        DataError: no row can be read, or none has addresses.
+    """
+    first: Row | BrokenRow | None = None
+    column = None
+    for row in rows():
+        first = row if first is None or (isinstance(first, BrokenRow) and isinstance(row, Row)) else first
+        if isinstance(row, Row) and (column := next((key for key in URL_KEYS if key in row.values), None)):
+            first = row
+            break
+    if first is None:
+        raise DataError(f"data.sources: the list {str(path)!r} is empty, expected URLs. Add URLs, or correct the path.")
+    if isinstance(first, BrokenRow):
+        raise DataError(
+            f"data.sources: expected URLs in {str(path)!r}, but no line can be read: line {first.number:,}: "
+            f"{first.reason}. Correct the list."
+        )
+    if column is None:
+        raise DataError(
+            f"data.sources: {str(path)!r} has the columns {shortened(', '.join(map(str, first.values)))}; expected one "
+            f"of {', '.join(URL_KEYS)} with the addresses of images."
+        )
+    address = str(first.values[column])
+    if path.suffix.lower() == ".txt" and "://" not in address:
+        raise DataError(f"data.sources: expected a URL per line in {str(path)!r}, found {address[:80]!r}.")
+    return column
 
 
 def _has_urls(path: Path) -> bool:
@@ -174,9 +191,17 @@ def _has_urls(path: Path) -> bool:
     return any(key in names for key in URL_KEYS)
 
 
-def _parquet_rows(path: Path) -> Iterator[Row]:
+def _parquet_rows(path: Path) -> Iterator[Row | BrokenRow]:
     import pyarrow.parquet
 
-    file = pyarrow.parquet.ParquetFile(path)
-    for batch in file.iter_batches(_ROWS_PER_BATCH):
-        yield from batch.to_pylist()
+    number = 0
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+        known = {*URL_KEYS, *CAPTION_KEYS, *RIGHTS_KEYS, "mask"}
+        columns = [name for name in file.schema_arrow.names if name in known]
+        for batch in file.iter_batches(_ROWS_PER_BATCH, columns=columns):
+            for values in batch.to_pylist():
+                number += 1
+                yield Row(number, values)
+    except Exception as error:  # noqa: BLE001  # damaged pages can raise any error of Arrow
+        yield BrokenRow(number + 1, f"not read, as all rows after it: {error}")

@@ -136,7 +136,7 @@ def test_the_hub_out_of_reach_and_tables_without_images_are_told(store: ImageSto
         collect(store, "hf://datasets/someone/birds", CONFIG)
     table = _datasets().Dataset.from_dict({"text": ["a"]}).to_iterable_dataset()
     with pytest.raises(DataError, match=r"no image column, found text \(Value\)"):
-        streamed("x", "x", {"rows": table}, "1")
+        streamed("x", "x", {"rows": table}, "1", CONFIG)
 
 
 def test_what_people_liked_becomes_a_source_with_the_prompt_as_caption(store: ImageStore) -> None:
@@ -204,3 +204,30 @@ def test_an_address_that_is_refused_is_quoted_without_what_grants_access(store: 
     with pytest.raises(DataError, match=r"data\.sources: .*://host/|data\.sources: .*'memory://host/") as caught:
         collect(store, uri, CONFIG)
     assert "S3cr3t" not in str(caught.value)
+
+
+def test_a_table_that_names_files_leads_neither_inwards_nor_to_more_than_a_file_may_hold(
+    store: ImageStore, folder: Path
+) -> None:
+    datasets = _datasets()
+    (folder / "large.png").write_bytes(bytes(200_000))
+    (folder / "good.png").write_bytes(encoded(drawing(1)))
+    paths = [
+        "http://169.254.169.254/a.png",
+        "zip://a.png::http://127.0.0.1/a.zip",
+        str(folder / "large.png"),
+        "",
+        str(folder / "good.png"),
+    ]
+    rows = {"image": [{"bytes": None, "path": path} for path in paths] + [{"bytes": bytes(200_000), "path": None}]}
+    features = datasets.Features(image={"bytes": datasets.Value("binary"), "path": datasets.Value("string")})
+    datasets.Dataset.from_dict(rows, features).to_parquet(folder / "a.parquet")
+    report = collect(store, str(folder / "a.parquet"), CONFIG.model_copy(update={"max_file_bytes": 100_000}))
+    assert report.new == 1
+    assert {skipped.path[-1]: skipped.reason for skipped in report.skipped} == {
+        "0": "169.254.169.254 is not on the public internet (allow_private_addresses)",
+        "1": "its address leads into a file of the web",
+        "2": "more than max_file_bytes = 100,000",
+        "3": "the row has no image",
+        "5": "more than max_file_bytes = 100,000",
+    }
