@@ -14,6 +14,8 @@ import argparse
 import json
 import sys
 import time
+import zlib
+from base64 import b64encode
 from collections import Counter
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -65,7 +67,7 @@ def fuzz(target: Target, seconds: float, first_seed: int) -> int:
             failure = f"{type(error).__name__}: {str(error)[:200]}"
             failures[failure] += 1
             if failures[failure] == 1:
-                entry = {"target": target.name, "name": failure, "hex": last.hex()}
+                entry = {"target": target.name, "name": failure, "zlib": b64encode(zlib.compress(last)).decode()}
                 print(json.dumps(entry), flush=True)
         number += 1
     print(

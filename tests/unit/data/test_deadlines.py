@@ -52,12 +52,6 @@ def drip(connection: socket.socket, start: bytes) -> None:
         time.sleep(0.1)
 
 
-def seconds_of(action: Callable[[], object]) -> float:
-    began = time.monotonic()
-    action()
-    return time.monotonic() - began
-
-
 @pytest.mark.parametrize(
     "start",
     [
@@ -79,7 +73,7 @@ def test_a_host_that_sends_a_byte_at_a_time_has_one_deadline(store: ImageStore, 
         (folder / "urls.txt").write_text(f"http://127.0.0.1:{port}/slow.png\nhttp://127.0.0.1:{port}/good.png\n")
         began = time.monotonic()
         report = collect(store, str(folder / "urls.txt"), CONFIG)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
     assert (report.new, [skipped.reason for skipped in report.skipped]) == (1, [LATE])
 
 
@@ -147,12 +141,12 @@ def test_a_store_that_never_answers_costs_the_item(store: ImageStore, monkeypatc
 
     def open_or_wait(self: MemoryFileSystem, path: str, mode: str = "rb", **options: object) -> object:
         if path.endswith("silent.png"):
-            time.sleep(3)
+            time.sleep(15)
         return real(self, path, mode, **options)
 
     monkeypatch.setattr(MemoryFileSystem, "_open", open_or_wait)
     began = time.monotonic()
     report = collect(store, "memory://never", CONFIG)
     fs.rm("/never", recursive=True)
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < 10
     assert (report.new, [skipped.reason for skipped in report.skipped]) == (1, [LATE])
