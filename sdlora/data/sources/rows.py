@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import BinaryIO
 
+from sdlora.core.foreign_json import parse_json
+
 MAX_LINE_CHARS = 2**20
 """Longest line, and longest row of a CSV file. A longer one is no description of an image."""
 
@@ -55,13 +57,13 @@ def json_rows(file: BinaryIO) -> Iterator[Row | BrokenRow]:
 def json_object(text: str) -> dict[str, object] | str:
     """Return the JSON object of a text, or the reason why there is none."""
     try:
-        value = json.loads(text)
+        value = parse_json(text, MAX_LINE_CHARS)
     except json.JSONDecodeError as error:
         return f"not JSON: {error.msg} at character {error.pos + 1:,}"
-    except RecursionError:
-        return "not read: its brackets are nested too deeply"
-    except ValueError:  # Python refuses to convert longer ones, because that takes quadratic time
-        return "not read: it has an integer of more than 4,300 digits"
+    except ValueError as error:
+        # Python refuses to convert longer integers, because that takes quadratic time.
+        reason = "it has an integer of more than 4,300 digits" if "digits" in str(error) else str(error)
+        return f"not read: {reason}"
     if not isinstance(value, dict):
         return f"expected an object in braces, found {type(value).__name__}"
     return value

@@ -52,7 +52,7 @@ def test_a_broken_line_of_json_costs_that_line(store: ImageStore, folder: Path) 
         "metadata.jsonl, line 4": "expected a `file_name`, found the keys file",
         "metadata.jsonl, line 5": "not UTF-8 text",
         "metadata.jsonl, line 6": "not read: it has an integer of more than 4,300 digits",
-        "metadata.jsonl, line 7": "not read: its brackets are nested too deeply",
+        "metadata.jsonl, line 7": "not read: lists or objects are nested more than 64 deep",
         "metadata.jsonl, line 8": "more than 1,048,576 characters",
     }
     found = captions(store)
