@@ -11,12 +11,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from sdlora.core.config_base import FrozenConfig
+from sdlora.core.config_base import MAX_NAME_CHARS, NAME_PATTERN, SettingsSection
 from sdlora.core.errors import ConfigError
+from sdlora.core.foreign_yaml import MAX_BYTES, parse_yaml, require_shallow
+from sdlora.core.quoting import escaped, excerpt
 from sdlora.core.refs import BaseModelRef
 from sdlora.data.config import DataConfig
 from sdlora.evaluation.config import EvaluationConfig, GateConfig
@@ -26,15 +27,17 @@ from sdlora.pretraining.config import PretrainPlan
 from sdlora.training.config import ResolvedTraining, TrainingConfig
 from sdlora.training.defaults import BaseTraits, resolve_lora, resolve_training, training_fillings
 
-NAME_PATTERN = r"^[a-z0-9][a-z0-9-]*$"
+_MAX_PROBLEMS = 20
+"""Problems of a configuration that one error lists."""
 
 
-class PipelineConfig(FrozenConfig):
+class PipelineConfig(SettingsSection):
     """Configuration of one run of the loop, as typed; settings may be empty."""
 
     name: str = Field(
         "style",
         pattern=NAME_PATTERN,
+        max_length=MAX_NAME_CHARS,
         description="name of the adapter in files, in the registry and in the experiment list",
     )
     data: DataConfig = Field(default_factory=DataConfig, description="where images come from and which are kept")
@@ -150,23 +153,31 @@ def load_file(path: Path, model: type[ConfigFile], flags: Mapping[str, Any] | No
     Raises:
         ConfigError: the file is missing or not YAML, or a key or value is invalid.
     """
+    name, text = escaped(str(path)), _read_text(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ConfigError(f"There is no configuration file {path}. Give the path of a YAML file.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The configuration file {path} cannot be read: {error}.") from error
-    try:
-        settings = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+        settings = parse_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"{name} is not valid YAML: {error}. Correct the file; nothing was started.") from error
+    if settings is None:
+        settings = {}
     if not isinstance(settings, dict):
-        raise ConfigError(f"{path} must hold settings by name, such as `name: my-style`; found {settings!r}.")
-    for name, value in (flags or {}).items():
-        _set_by_name(settings, name, value)
-    return parse_settings(
-        _with_absolute_paths(settings, path.parent), model, str(path) + (" and --set" if flags else "")
-    )
+        raise ConfigError(f"{name} must hold settings by name, such as `name: my-style`; found {excerpt(settings)}.")
+    for setting, value in (flags or {}).items():
+        _set_by_name(settings, setting, value)
+    return parse_settings(_with_absolute_paths(settings, path.parent), model, name + (" and --set" if flags else ""))
+
+
+def _read_text(path: Path) -> str:
+    name = escaped(str(path))
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)  # the path may name a device without an end
+        text = content.decode("utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"There is no configuration file {name}. Give the path of a YAML file.") from error
+    except (OSError, ValueError) as error:  # a path with NUL, bytes that are no UTF-8
+        raise ConfigError(f"The configuration file {name} cannot be read: {error}. Give a YAML file.") from error
+    return text
 
 
 def parse_flags(texts: Sequence[str]) -> dict[str, Any]:
@@ -179,20 +190,22 @@ def parse_flags(texts: Sequence[str]) -> dict[str, Any]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
-            raise ConfigError(f"--set {text}: expected a setting and its value, such as training.steps=1000.")
+            raise ConfigError(f"--set {escaped(text)}: expected a setting and its value, such as training.steps=1000.")
         try:
-            flags[name.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {text}: {value!r} is not a YAML value: {error}") from error
+            flags[name.strip()] = parse_yaml(value)
+        except ValueError as error:
+            raise ConfigError(f"--set {escaped(name)}: {excerpt(value)} is not a YAML value: {error}.") from error
     return flags
 
 
 def _set_by_name(settings: dict[str, Any], name: str, value: Any) -> None:
     *sections, key = name.split(".")
     for section in sections:
-        inner = settings.setdefault(section, {})
+        inner = settings.get(section)
+        if inner is None:
+            inner = settings[section] = {}
         if not isinstance(inner, dict):
-            raise ConfigError(f"--set {name}: {section} is a single setting, not a section.")
+            raise ConfigError(f"--set {escaped(name)}: {escaped(section)} is a single setting, not a section.")
         settings = inner
     settings[key] = value
 
@@ -204,17 +217,23 @@ def parse_settings(settings: dict[str, Any], model: type[ConfigFile], origin: st
         ConfigError: an unknown key (with the nearest known key) or an invalid value.
     """
     try:
+        require_shallow(settings)
+    except ValueError as error:
+        raise ConfigError(f"{origin}: {error}. Settings have three levels: section, setting, list.") from error
+    try:
         return model.model_validate(without_empty(settings, model))
     except ValidationError as error:
-        problems = [_describe(model, problem) for problem in error.errors()]
-        raise ConfigError(f"{origin}:\n" + "\n".join(f"  {problem}" for problem in problems)) from error
+        problems = error.errors(include_url=False, include_context=False)
+        lines = [f"  {_describe(model, problem)}" for problem in problems[:_MAX_PROBLEMS]]
+        lines += [f"  and {len(problems) - _MAX_PROBLEMS} more"] if len(problems) > _MAX_PROBLEMS else []
+        raise ConfigError(f"{origin}: correct these settings; nothing was started.\n" + "\n".join(lines)) from error
 
 
 def _describe(model: type[BaseModel], problem: Any) -> str:
     location = problem["loc"]
-    key = ".".join(map(str, location))
+    key = escaped(".".join(map(str, location)), 200)
     if problem["type"] != "extra_forbidden":
-        return f"{key}: {problem['msg']}; found {problem['input']!r}."
+        return f"{key}: {escaped(problem['msg'])}; found {excerpt(problem['input'])}."
     known_keys = _known_keys(model, location[:-1])
     nearest = difflib.get_close_matches(str(location[-1]), known_keys, n=1, cutoff=0.5)
     remedy = f"Did you mean {nearest[0]!r}?" if nearest else f"Known here: {', '.join(known_keys)}."
@@ -269,7 +288,10 @@ def _with_absolute_paths(settings: dict[str, Any], folder: Path) -> dict[str, An
 def _absolute_source(folder: Path, source: Any) -> Any:
     if not isinstance(source, str) or ":" in source.split("/", 1)[0]:  # a scheme such as hf: or https:
         return source
-    return str((folder / Path(source).expanduser()).resolve())
+    try:
+        return str((folder / Path(source).expanduser()).resolve())
+    except (OSError, ValueError, RuntimeError):  # NUL, a loop of links, the folder of an unknown user
+        return source
 
 
 def _existing_path(folder: Path, value: Any) -> Any:
@@ -277,6 +299,9 @@ def _existing_path(folder: Path, value: Any) -> Any:
     if not isinstance(value, str):
         return value
     for parent in (folder, Path.cwd()):
-        if value and (path := parent / Path(value).expanduser()).exists():
-            return str(path.resolve())
+        try:
+            if value and (path := parent / Path(value).expanduser()).exists():
+                return str(path.resolve())
+        except (OSError, ValueError, RuntimeError):  # a name too long for a file, and as in `_absolute_source`
+            return value
     return value

@@ -12,8 +12,10 @@ from typing import Annotated, Any, Generic
 
 from pydantic import WithJsonSchema
 
-from sdlora.config import NAME_PATTERN, ConfigFile, PipelineConfig, parse_settings, without_empty
+from sdlora.config import ConfigFile, PipelineConfig, parse_settings, without_empty
+from sdlora.core.config_base import MAX_LEARNING_RATE, MAX_NAME_CHARS, MAX_STEPS, NAME_PATTERN
 from sdlora.core.errors import ConfigError
+from sdlora.core.quoting import excerpt
 from sdlora.pretraining.config import PretrainPlan
 
 
@@ -70,8 +72,8 @@ class Form(Generic[ConfigFile]):
                 values = values.setdefault(section, {})
             if values.get(key) is not None:
                 raise ConfigError(
-                    f"advanced.{'.'.join(self.flat[parameter])}: {values[key]!r} is given, and {parameter}: {value!r} "
-                    f"too. Take it out of advanced and set {parameter}."
+                    f"advanced.{'.'.join(self.flat[parameter])}: {excerpt(values[key])} is given, and {parameter}: "
+                    f"{excerpt(value)} too. Take it out of advanced and set {parameter}."
                 )
             if value is not None:
                 values[key] = value
@@ -80,9 +82,9 @@ class Form(Generic[ConfigFile]):
     def _checked_sections(self, advanced: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
         for section, values in advanced.items():
             if section not in self.sections:
-                raise ConfigError(f"advanced: {section!r} is no section. Known: {', '.join(self.sections)}.")
+                raise ConfigError(f"advanced: {excerpt(section)} is no section. Known: {', '.join(self.sections)}.")
             if not isinstance(values, Mapping | None):
-                raise ConfigError(f"advanced.{section}: expected settings by name, found {values!r}.")
+                raise ConfigError(f"advanced.{section}: expected settings by name, found {excerpt(values)}.")
         return {section: values or {} for section, values in advanced.items()}
 
 
@@ -112,8 +114,10 @@ PLAN = Form(
 
 # The form of Prefect's page and the check of its server follow the JSON schema. `int | None` would become a choice of
 # types instead of a box that may stay empty. In Python, `Form.config` checks the values, with messages of our own.
-Name = Annotated[str, WithJsonSchema({"type": "string", "pattern": NAME_PATTERN})]
-Count = Annotated[int | None, WithJsonSchema({"type": "integer", "minimum": 1})]
-LearningRate = Annotated[float | None, WithJsonSchema({"type": "number", "exclusiveMinimum": 0})]
+Name = Annotated[str, WithJsonSchema({"type": "string", "pattern": NAME_PATTERN, "maxLength": MAX_NAME_CHARS})]
+Count = Annotated[int | None, WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_STEPS})]
+LearningRate = Annotated[
+    float | None, WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": MAX_LEARNING_RATE})
+]
 Advanced = Annotated[dict[str, Any], WithJsonSchema(STYLE.advanced_schema())]
 AdvancedPlan = Annotated[dict[str, Any], WithJsonSchema(PLAN.advanced_schema())]

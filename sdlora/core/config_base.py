@@ -5,13 +5,50 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9-]*$"
+MAX_NAME_CHARS = 96
+"""Length of a name, as on the Hugging Face hub: folders, MLflow's models and file names with suffixes have room."""
+MAX_SEED = 2**53 - 1
+"""Largest integer that every reader of JSON, such as a browser's form, keeps exactly."""
+MAX_STEPS = 10_000_000
+"""Upper bound of counts of steps."""
+MAX_BATCH = 65_536
+"""Upper bound of images at a time."""
+MAX_LEARNING_RATE = 10.0
+"""Upper bound of learning rates; Prodigy multiplies its own estimate by a rate of about 1."""
+MAX_COUNT = 10**9
+"""Upper bound of counts of images and repetitions."""
+MAX_TEXT_CHARS = 8192
+"""Length of a setting's text: longer than any path of Linux and than what servers accept as a URL."""
 
 
 class FrozenConfig(BaseModel):
-    """Immutable settings section: validated once at the entry point, unknown keys are refused."""
+    """Immutable values: validated once at the entry point, unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SettingsSection(FrozenConfig):
+    """Section of settings as people type them: numbers are finite, and texts fit into paths and databases."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _texts_fit(cls, value: Any) -> Any:
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str):
+                _require_fitting(text)
+        return value
+
+
+def _require_fitting(text: str) -> None:
+    if "\0" in text:
+        raise ValueError("a text without the character NUL is expected, which no path and no database takes")
+    if len(text) > MAX_TEXT_CHARS:
+        raise ValueError(f"a text of at most {MAX_TEXT_CHARS} characters is expected, this one has {len(text)}")
 
 
 def dotted(settings: Mapping[str, Any]) -> dict[str, Any]:

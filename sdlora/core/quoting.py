@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import reprlib
+from typing import Any
+
+from sdlora.core.printable import escape_controls
+
 _MAX_CHARACTERS = 80
 
 
@@ -28,3 +33,28 @@ def _shortened(value: object, length: int) -> str:
         return text
     start = length * 2 // 3
     return f"{text[:start]}...{text[len(text) - (length - start) :]}"
+
+
+def excerpt(value: Any) -> str:
+    """Return the start of `repr(value)`, escaped: of a container only the first levels and items.
+
+    Unlike `quoted`, it never writes the whole of a large or deep container, and keeps the quotation marks of texts.
+    """
+    return escape_controls(_shortened(_excerpts.repr(value), 300), keep="")
+
+
+class _Excerpts(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxlong = 3, 40
+        self.maxstring = self.maxother = 60
+        self.maxdict = self.maxlist = self.maxtuple = self.maxset = 4
+
+    def repr_int(self, x: int, level: int) -> str:
+        try:
+            return super().repr_int(x, level)
+        except ValueError:  # Python writes no whole number of more than 4,300 digits
+            return f"a number of about {int(x.bit_length() * 0.30103) + 1} digits"
+
+
+_excerpts = _Excerpts()

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from sdlora.core.config_base import FrozenConfig
+from sdlora.core.config_base import MAX_COUNT, SettingsSection
 
 MAX_DIFFERENCE = 60.0
 """Largest recorded difference of a pair, in grey levels, and so the upper limit of every threshold."""
@@ -16,7 +16,7 @@ WeightSource = Literal["repeats", "ratings"]
 BACKGROUND = "^(white|black|grey|#[0-9a-f]{6})$"
 
 
-class DataConfig(FrozenConfig):
+class DataConfig(SettingsSection):
     """Settings of the `data` section: sources, cleaning and the split.
 
     After a change of a threshold, images are decided again from recorded scores, without decoding.
@@ -25,25 +25,35 @@ class DataConfig(FrozenConfig):
     sources: tuple[str, ...] = Field(
         (), description="folders, archives, lists of URLs, datasets, addresses such as s3://bucket/folder"
     )
-    max_file_bytes: int = Field(256 * 2**20, ge=1, description="larger files are passed over when collecting")
+    max_file_bytes: int = Field(256 * 2**20, ge=1, le=2**40, description="larger files are passed over when collecting")
     max_source_memory_bytes: int = Field(
-        512 * 2**20, ge=2**20, description="memory for what a source lists and describes: names, captions, packed masks"
+        512 * 2**20,
+        ge=2**20,
+        le=2**40,
+        description="memory for what a source lists and describes: names, captions, packed masks",
     )
     url_workers: int = Field(32, ge=1, le=512, description="images fetched from the web at the same time")
-    url_per_host: int = Field(4, ge=1, description="of these, from one host")
-    url_timeout_seconds: float = Field(20.0, gt=0, description="how long a host may be silent")
+    url_per_host: int = Field(4, ge=1, le=512, description="of these, from one host")
+    url_timeout_seconds: float = Field(20.0, gt=0, le=86_400, description="how long a host may be silent")
     url_total_seconds: float = Field(
-        300.0, gt=0, description="how long one image from the web or an object store may take, from first to last"
+        300.0,
+        gt=0,
+        le=86_400,
+        description="how long one image from the web or an object store may take, from first to last",
     )
-    url_retries: int = Field(3, ge=0, description="tries after the first, where a host fails in a way that may pass")
+    url_retries: int = Field(
+        3, ge=0, le=100, description="tries after the first, where a host fails in a way that may pass"
+    )
     recheck_urls: bool = Field(False, description="ask hosts whether images that were fetched before have changed")
     respect_noai: bool = Field(True, description="pass over images whose host opts out of training (X-Robots-Tag)")
     allow_private_addresses: bool = Field(
         False, description="fetch from this machine and its network, too (never link-local); not for lists by others"
     )
-    max_archive_members: int = Field(1_000_000, ge=1, description="an archive's members after these are passed over")
+    max_archive_members: int = Field(
+        1_000_000, ge=1, le=MAX_COUNT, description="an archive's members after these are passed over"
+    )
     max_archive_ratio: float = Field(
-        500.0, ge=2, description="what unpacks to so many times its size is a bomb and passed over"
+        500.0, ge=2, le=1e6, description="what unpacks to so many times its size is a bomb and passed over"
     )
 
     max_pixels: int = Field(
@@ -52,7 +62,7 @@ class DataConfig(FrozenConfig):
     background: str = Field(
         "white", pattern=BACKGROUND, description="what transparent parts lie on: white, black, grey or #rrggbb"
     )
-    min_side_px: int = Field(32, ge=1, description="the shorter side an image needs")
+    min_side_px: int = Field(32, ge=1, le=100_000, description="the shorter side an image needs")
     allow_animated: bool = Field(False, description="keep the first frame of animated images")
     min_contrast: float = Field(
         4.0, ge=0, le=128, description="standard deviation of brightness below which it is blank"
@@ -72,10 +82,15 @@ class DataConfig(FrozenConfig):
     )
     # Checks on records. Defaults are lenient, because styles are learnt without captions too.
     require_captions: bool = Field(False, description="reject images without a caption")
-    min_caption_chars: int = Field(0, ge=0, description="characters the longest caption of an image needs; 0: any")
+    min_caption_chars: int = Field(
+        0, ge=0, le=MAX_COUNT, description="characters the longest caption of an image needs; 0: any"
+    )
     allow_garbled_captions: bool = Field(False, description="keep captions that were read with the wrong encoding")
     max_images_per_caption: int = Field(
-        0, ge=0, description="reject images whose captions are all on more images than this; 0: any number"
+        0,
+        ge=0,
+        le=MAX_COUNT,
+        description="reject images whose captions are all on more images than this; 0: any number",
     )
     allowed_licences: tuple[str, ...] = Field(
         (), description="only images under these licences, such as CC0* or CC-BY-4.0*, in any case; none: any licence"
@@ -104,8 +119,10 @@ class DataConfig(FrozenConfig):
         description="what lets an epoch show some training images more often: repeats (folders such as 10_name), "
         "ratings (each star above three doubles, below it halves); none: all alike",
     )
-    min_train_images: int = Field(8, ge=1, description="a snapshot with fewer training images is refused")
-    min_held_out_images: int = Field(4, ge=1, description="a snapshot with fewer held-out images is refused")
+    min_train_images: int = Field(8, ge=1, le=MAX_COUNT, description="a snapshot with fewer training images is refused")
+    min_held_out_images: int = Field(
+        4, ge=1, le=MAX_COUNT, description="a snapshot with fewer held-out images is refused"
+    )
 
     @model_validator(mode="after")
     def _suspects_include_copies(self) -> DataConfig:

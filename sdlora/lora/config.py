@@ -7,8 +7,11 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from sdlora.core.config_base import FrozenConfig
+from sdlora.core.config_base import SettingsSection
 from sdlora.models.families.layouts import Targets
+
+MAX_RANK = 16_384
+"""Upper bound of ranks, above the width of any layer of the known families."""
 
 Method = Literal["lora", "rslora", "dora", "loha", "lokr", "pissa"]
 
@@ -19,7 +22,7 @@ _WITHOUT_DROPOUT: dict[Method, str] = {
 }
 
 
-class LoraConfig(FrozenConfig):
+class LoraConfig(SettingsSection):
     """Settings of an update W' = W + (alpha / rank) B A of chosen layers, or of another small update.
 
     `filled` replaces every None by the value that suits the base model.
@@ -33,11 +36,13 @@ class LoraConfig(FrozenConfig):
     rank: int | None = Field(
         None,
         ge=1,
+        le=MAX_RANK,
         description="inner dimension r of the update B A; empty: 16, or what suits the base's family, 32 for XL",
     )
     alpha: float | None = Field(
         None,
         gt=0,
+        le=1e6,
         description="the update is scaled by alpha / rank; empty: the rank, a scale of 1",
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="share of a layer's inputs hidden from the update in training")
@@ -53,6 +58,7 @@ class LoraConfig(FrozenConfig):
     text_encoder_rank: int | None = Field(
         None,
         ge=1,
+        le=MAX_RANK,
         description="rank of an additional LoRA of the text encoders' attention; null: they stay unchanged",
     )
 

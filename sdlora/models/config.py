@@ -6,13 +6,13 @@ import re
 
 from pydantic import Field, field_validator
 
-from sdlora.core.config_base import FrozenConfig
+from sdlora.core.config_base import SettingsSection
 from sdlora.core.refs import Quantization
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-class BaseModelConfig(FrozenConfig):
+class BaseModelConfig(SettingsSection):
     """Choice of the Stable Diffusion that adapters attach to.
 
     `source` is "embedded" (ships with sdlora, needs no network), a diffusers folder, a `.safetensors` checkpoint, or

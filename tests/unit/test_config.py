@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from deployments.cli.app import app
 from sdlora.config import PipelineConfig, ResolvedConfig, load_config, load_file
 from sdlora.core.errors import ConfigError
 from sdlora.pretraining.config import PretrainPlan
@@ -68,3 +71,86 @@ def test_the_digest_follows_the_settings_but_not_where_the_images_came_from():
         for settings in ({}, {"data": {"sources": ["/elsewhere"]}}, {"lora": filled_lora(rank=3)})
     )
     assert plain.digest() == moved.digest() != other.digest()
+
+
+HURTFUL = [
+    ("name: " + "x" * 300, "name", "String should have at most 96 characters; found 'xxx"),
+    ('name: "a\\0b"', "name", r"String should match pattern .*; found 'a\\x00b'"),
+    ('data: {sources: ["a\\0b"]}', "data.sources", "without the character NUL"),
+    ('base_model: {source: "a\\0b"}', "base_model.source", "without the character NUL"),
+    ("base_model: {source: " + "x" * 9000 + "}", "base_model.source", "at most 8192 characters is expected"),
+    ("training: {learning_rate: .inf}", "training.learning_rate", "finite number; found inf"),
+    ("training: {learning_rate: .nan}", "training.learning_rate", "finite number; found nan"),
+    ("training: {learning_rate: 1e999}", "training.learning_rate", "finite number"),
+    ("gate: {max_time_factor: .inf}", "gate.max_time_factor", "finite number; found inf"),
+    ("training: {steps: 99999999999999999999}", "training.steps", "less than or equal to 10000000; found 9999999"),
+    ("lora: {rank: 1000000}", "lora.rank", "less than or equal to 16384; found 1000000"),
+    ("training: {resolutions: [-64]}", "training.resolutions.0", "greater than or equal to 8; found -64"),
+    ("training: {steps: " + "9" * 5000 + "}", "line 1", "a number of 5000 characters; expected at most 64"),
+    ("training: {steps: " + "[" * 3000 + "]" * 3000 + "}", "line 1", "more than 32 levels of nesting"),
+    ("training: {steps: 5}\nname: x\ntraining: {rank: 2}\n", "line 3", "'training' is given twice, first on line 1"),
+    ("\n".join(f"key{i}: 1" for i in range(500)), "key0", "and 480 more"),
+    ('"\\e[31mred": 1', r"\\x1b\[31mred", "unknown setting"),
+]
+
+
+@pytest.mark.parametrize(("text", "where", "message"), HURTFUL, ids=[where for _, where, _ in HURTFUL])
+@pytest.mark.parametrize("option", [(), ("--show-config",)], ids=["run", "show"])
+def test_a_hurtful_setting_is_one_short_message_before_anything_starts(tmp_path, text, where, message, option):
+    path = write(tmp_path, text)
+    arguments = ["run", "--config", str(path), "--home", str(tmp_path / "home"), *option]
+    outcome = CliRunner().invoke(app, arguments)
+    assert outcome.exit_code == 1
+    assert outcome.stderr.startswith(f"Error: {path}")
+    assert re.search(f"{where}.*{message}", outcome.stderr, re.DOTALL), outcome.stderr
+    assert len(outcome.stderr) < 8000 and outcome.stderr.replace("\n", "").isprintable()
+    assert "not an error of yours" not in outcome.stderr
+    assert not (tmp_path / "home").exists()
+
+
+def test_every_number_of_a_file_has_both_bounds():
+    seen = 0
+    for model in (PipelineConfig, PretrainPlan):
+        nodes = [model.model_json_schema()]
+        while nodes:
+            node = nodes.pop()
+            if isinstance(node, dict):
+                if node.get("type") in ("integer", "number"):
+                    seen += 1
+                    assert {"minimum", "exclusiveMinimum"} & node.keys() and {
+                        "maximum",
+                        "exclusiveMaximum",
+                    } & node.keys(), node
+                nodes += node.values()
+            elif isinstance(node, list):
+                nodes += node
+    assert seen > 100
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"# " + b"x" * 2**20])
+def test_a_file_that_is_no_text_or_too_long_is_one_message(tmp_path, content):
+    path = tmp_path / "settings.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"settings\.yaml (cannot be read|is not valid YAML: longer than)"):
+        load_config(path)
+
+
+@pytest.mark.parametrize("path", [Path("/dev/zero"), Path("a\0b"), Path("x" * 300), Path("/")])
+def test_a_path_that_is_no_file_is_one_message(path):
+    with pytest.raises(ConfigError, match=r"configuration file|not valid YAML"):
+        load_config(path)
+
+
+@pytest.mark.parametrize("text", ["false", "0", "[]", "''"])
+def test_a_file_of_another_value_is_not_taken_for_an_empty_one(tmp_path, text):
+    with pytest.raises(ConfigError, match="must hold settings by name"):
+        load_config(write(tmp_path, text))
+
+
+def test_a_flag_fills_a_section_that_the_file_leaves_empty(tmp_path):
+    assert load_config(write(tmp_path, "training:\n"), {"training.steps": 5}).training.steps == 5
+
+
+@pytest.mark.parametrize("source", ["~nobody-of-this-name/images", "x" * 5000, "a/" * 3000])
+def test_a_source_that_is_no_path_waits_for_collecting_to_say_so(tmp_path, source):
+    assert load_config(write(tmp_path, f"data: {{sources: [{source}]}}")).data.sources[0].endswith(source.rstrip("/"))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdlora.core.quoting import escaped, quoted
+from sdlora.core.quoting import escaped, excerpt, quoted
 
 
 @given(st.text() | st.integers() | st.lists(st.text()), st.integers(0, 40))
@@ -40,3 +40,15 @@ def test_a_long_name_keeps_its_start_and_its_end():
 
 def test_quotation_marks_of_another_librarys_message_stay():
     assert escaped("no file 'a' or \"b\"") == "no file 'a' or \"b\""
+
+
+def test_an_excerpt_of_any_value_is_short_and_printable():
+    nested = []
+    for _ in range(5000):
+        nested = [nested]
+    for value in ("x" * 10**6, 10**5000, -(10**5000), nested, {"a": "\x1b[31m"}, [{"k": ["v" * 999] * 99}] * 99):
+        assert len(excerpt(value)) < 330
+        assert excerpt(value).isprintable()
+    assert excerpt(10**5000) == "a number of about 5001 digits"
+    assert excerpt("short") == "'short'"
+    assert excerpt({"a": [1, None]}) == "{'a': [1, None]}"

@@ -6,7 +6,9 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from prefect.utilities.callables import parameter_schema
 
+from flows.retrain import retrain
 from sdlora.config import PipelineConfig, load_config, load_file
 from sdlora.core.errors import ConfigError
 from sdlora.models.config import BaseModelConfig
@@ -123,3 +125,38 @@ def test_a_pretraining_plan_becomes_parameters_too(tmp_path) -> None:
     advanced = parameters.pop("advanced")
     assert PLAN.config(advanced, **parameters) == plan
     assert plan.data.held_out_fraction == 0.05
+
+
+DEEP: list[object] = []
+for _ in range(3000):
+    DEEP = [DEEP]
+
+
+@pytest.mark.parametrize(
+    ("advanced", "flat", "message"),
+    [
+        ({}, {"name": "x" * 300}, "name: String should have at most 96 characters"),
+        ({}, {"sources": ["a\0b"]}, "data.sources: .*without the character NUL"),
+        ({}, {"steps": 99999999999999999999}, "training.steps: .*less than or equal to 10000000"),
+        ({}, {"steps": 10**5000}, "training.steps: .*; found a number of about 5001 digits"),
+        ({}, {"learning_rate": float("inf")}, "training.learning_rate: .*finite number; found inf"),
+        ({}, {"learning_rate": float("nan")}, "training.learning_rate: .*finite number; found nan"),
+        ({"training": {"weight_decay": float("inf")}}, {}, "training.weight_decay: .*finite number"),
+        ({"training": {"batch_size": DEEP}}, {}, "more than 32 levels of nesting"),
+        ({"gate": DEEP}, {}, "advanced.gate: expected settings by name"),
+        ({"\x1b[31m" * 999: {}}, {}, "is no section"),
+        ({"base_model": {"source": "x" * 9000}}, {}, "base_model.source: .*at most 8192 characters"),
+    ],
+)
+def test_a_hurtful_parameter_is_one_short_message(advanced, flat, message) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        STYLE.config(advanced, **flat)
+    assert len(str(caught.value)) < 2000
+    assert str(caught.value).replace("\n", "").isprintable()
+
+
+def test_the_server_refuses_before_queueing_what_the_file_may_not_hold() -> None:
+    schema = parameter_schema(retrain).model_dump()["properties"]
+    assert schema["name"]["maxLength"] == 96
+    assert schema["steps"]["maximum"] == schema["rank"]["maximum"] == 10_000_000
+    assert schema["learning_rate"]["maximum"] == 10
