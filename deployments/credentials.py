@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sdlora.core.errors import ConfigError
+from sdlora.core.files import make_private_folder
 from tasks.private import OTHERS
 
 FILE = "credentials.json"
@@ -77,7 +78,7 @@ def credentials_of(home: Path) -> Credentials:
 
 
 def _create(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private_folder(path.parent)
     credentials = Credentials(OWNER, secrets.token_urlsafe(24), secrets.token_urlsafe(32))
     descriptor, name = tempfile.mkstemp(prefix=f".{FILE}-", dir=path.parent)  # readable by the owner from the start
     draft = Path(name)

@@ -24,6 +24,7 @@ from deployments.credentials import FILE as CREDENTIALS_FILE
 from deployments.credentials import Credentials
 from deployments.services import Service, listens, refuses
 from sdlora.core.errors import ConfigError
+from sdlora.core.files import make_private_folder
 from tasks.private import private_file
 
 SERVICES_FILE = "services.json"
@@ -38,7 +39,7 @@ def stack_lock(home: Path) -> Iterator[None]:
     Raises:
         ConfigError: another `sdlora up` holds it.
     """
-    home.mkdir(parents=True, exist_ok=True)
+    make_private_folder(home)
     with os.fdopen(private_file(home / LOCK_FILE), "w") as file:
         deadline = time.monotonic() + _PROBE_SECONDS
         while not _locked(file, fcntl.LOCK_EX):

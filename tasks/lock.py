@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sdlora.core.errors import TrainingError
+from sdlora.core.files import make_private_folder
 from tasks.private import private_file
 
 LOCK_FILE = "training.lock"
@@ -21,7 +22,7 @@ def training_lock(home: Path) -> Iterator[None]:
     Raises:
         TrainingError: another process holds the lock.
     """
-    home.mkdir(parents=True, exist_ok=True)
+    make_private_folder(home)
     with os.fdopen(private_file(home / LOCK_FILE), "r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,12 +6,14 @@ import os
 import stat
 from pathlib import Path
 
+from sdlora.core.files import make_private_folder
+
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def private_folder(path: Path) -> Path:
     """Create a folder that other users of the machine cannot read, or make an existing one private."""
-    path.mkdir(parents=True, exist_ok=True)
+    make_private_folder(path)
     if path.stat().st_mode & OTHERS:  # only if needed: the file system may be read-only
         path.chmod(0o700)
     return path

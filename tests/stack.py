@@ -139,6 +139,7 @@ def start_stack(home: Path, config: Path, variables: Mapping[str, str] | None = 
         stderr=subprocess.STDOUT,
         text=True,
         cwd=PROJECT,
+        umask=0,  # the most generous a person can be
         env=clean_environment() | {"COLUMNS": "200", **(variables or {})},
     )
     stack = RunningStack(

@@ -43,6 +43,8 @@ app = typer.Typer(
 COMMANDS = (demo, run, collect, checks, generate, versions, export, inspect, compare, up, login, pretrain, doctor)
 for _command in COMMANDS:
     app.command()(as_command(_command))
+WRITABLE_BY_OTHERS = 0o022
+"""Permissions that no file of a command has, whatever the umask."""
 GROUPS = {"images": images_app, "snapshot": snapshot_app}
 for _name, _group in GROUPS.items():
     app.add_typer(_group, name=_name)
@@ -76,6 +78,8 @@ def _global_options(
 
 def main() -> None:
     """Run a command; every failure is one message and an exit code, never a traceback."""
+    # A server, a worker and every other child inherits it. The library leaves its caller's umask as it is.
+    os.umask(os.umask(0o077) | WRITABLE_BY_OTHERS)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM stops a command as Ctrl-C does
     for name, value in quiet_terminal().items():  # the libraries read them at import
         os.environ.setdefault(name, value)

@@ -38,7 +38,10 @@ def generate(
     if (version is not None) + champion + base > 1:
         raise typer.BadParameter("choose one of --version, --champion, --base")
     from deployments.local_run import prepare_environment
+    from sdlora.core.files import require_writable
 
+    require_writable(home, "--home")  # before the model is loaded and draws
+    require_writable(out, "--out")
     prepare_environment(home)
     which = "base" if base else str(version) if version is not None else "champion"
     with error_console.status("Loading the model ..."):

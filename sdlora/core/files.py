@@ -1,4 +1,4 @@
-"""Atomic and durable writing of files and folders, and digests of files and JSON values.
+"""Atomic and durable writing of files and folders, folders of one owner, and digests of files and JSON values.
 
 A name in a folder promises whole content, also after a power cut. So content is flushed before it gets its name, and
 then the folder that holds the name is flushed.
@@ -115,7 +115,49 @@ def replace_file(path: Path, content: bytes) -> None:
         with written_aside(path) as partial:
             partial.write_bytes(content)
     except OSError as error:
-        raise StorageError(f"Cannot write {path}: {error}. Free some space and run again.") from error
+        no_space = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "Free some space" if no_space else f"Make {path.parent} writable, or choose another folder,"
+        raise StorageError(f"Cannot write {path}: {error.strerror or error}. {remedy} and run again.") from error
+
+
+def make_private_folder(path: Path) -> Path:
+    """Create a folder and its missing parents with mode 0700, under any umask; an existing folder keeps its mode.
+
+    What lies below needs no modes of its own, because other users cannot reach it.
+
+    Raises:
+        OSError: the folder cannot be created.
+    """
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    for folder in reversed(missing):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        flush(folder.parent)
+    return path
+
+
+def require_writable(folder: Path, option: str) -> None:
+    """Check that files can be created in a folder, or that the folder can be created.
+
+    Args:
+        folder: the folder.
+        option: option that names the folder, for the message.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if _is_visible(path))
+    if not os.access(existing, os.W_OK | os.X_OK) or not existing.is_dir():
+        raise StorageError(
+            f"{existing} cannot be written. Change its rights, or choose another folder with {option}. Nothing was "
+            "started."
+        )
+
+
+def _is_visible(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # below a folder that this user cannot enter
+        return False
 
 
 def file_sha256(path: Path) -> str:

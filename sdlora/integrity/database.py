@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sdlora.core.progress import OnProgress
 from sdlora.integrity.damage import Damage
+from sdlora.store.sqlite import connect_read_only
 
 
 def verify_database(path: Path, what: str, remedy: str, on_progress: OnProgress) -> list[Damage]:
@@ -29,7 +30,7 @@ def verify_database(path: Path, what: str, remedy: str, on_progress: OnProgress)
 def integrity_problem(path: Path, check: str) -> str | None:
     """Run a check of SQLite: "quick_check" for the structure, "integrity_check" also for the indexes."""
     try:
-        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        connection = connect_read_only(path)
         try:
             answers = [str(row[0]) for row in connection.execute(f"PRAGMA {check}")]
         finally:

@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from sdlora.core.files import make_private_folder
 from sdlora.core.refs import Precision
 
 DTYPES: Mapping[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -68,7 +69,7 @@ def remembered_probe(device_type: str, home: Path) -> Probe:
     entries[key] = asdict(probe)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(path.parent)
         partial.write_text(json.dumps(entries))
         partial.replace(path)
     return probe

@@ -17,6 +17,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError
 from sqlalchemy.orm import Session
 
 from sdlora.core.errors import StorageError
+from sdlora.core.files import make_private_folder
 from sdlora.store import postgresql, sqlite
 
 SCHEMA_REVISION = "r0001"
@@ -81,7 +82,7 @@ def open_database(location: Path | str) -> Database:
     url, name = _address(location)
     with _storage_errors(url, name):
         if isinstance(location, Path):
-            location.parent.mkdir(parents=True, exist_ok=True)
+            make_private_folder(location.parent)
         database = Database(_dialect(url).create(url), name)
         try:
             with database._reader.connect() as connection:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError
@@ -22,8 +25,11 @@ class Sqlite:
 
     @staticmethod
     def create(url: URL) -> Engine:
-        engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
-        event.listen(engine, "connect", _on_connect)
+        if url.database and is_read_only(path := Path(url.database)):
+            engine = create_engine(url, creator=lambda: connect_read_only(path))
+        else:
+            engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
+            event.listen(engine, "connect", _on_connect)
         event.listen(engine, "begin", _on_begin)
         return engine
 
@@ -38,6 +44,33 @@ class Sqlite:
         if "locked" in message:
             return f"Another process has held the database for {_BUSY_SECONDS:.0f} seconds; end it and try again."
         return cls.FREE_SPACE
+
+
+def is_read_only(path: Path) -> bool:
+    """Return True if this process can read the database but not write it, as on a read-only file system."""
+    if not path.is_file():
+        return False
+    can_log = _wal(path).exists() or os.access(path.parent, os.W_OK)
+    return not (os.access(path, os.W_OK) and can_log)
+
+
+def connect_read_only(path: Path) -> sqlite3.Connection:
+    """Open a database in write-ahead mode without writing anything.
+
+    SQLite reads such a database only next to its index `-shm`, which it cannot create in a folder that is not writable.
+    Without that file and without a log no process has the database open, so the file can be read as unchangeable. A
+    command that reads takes seconds; a writer that starts meanwhile may spoil its answer, not the file.
+    """
+    is_open = _wal(path).exists() or path.with_name(f"{path.name}-shm").exists()
+    is_closed = not is_open and not os.access(path.parent, os.W_OK)
+    uri = f"file:{quote(str(path.absolute()))}?mode=ro" + ("&immutable=1" if is_closed else "")
+    connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, check_same_thread=False)
+    connection.isolation_level = None
+    return connection
+
+
+def _wal(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
 
 
 def _on_connect(connection: sqlite3.Connection, _: Any) -> None:

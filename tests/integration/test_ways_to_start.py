@@ -108,7 +108,9 @@ def test_on_new_images_all_ways_to_start_it_lead_to_the_same_run_which_is_traine
 
 def digest_of_command(stack: RunningStack) -> str:
     command = [sys.executable, "-m", "deployments.cli", "run", "--config", str(stack.config), "--home", str(stack.home)]
-    done = subprocess.run(command, cwd=PROJECT, env=clean_environment(), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command, cwd=PROJECT, env=clean_environment(), umask=0, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Nothing new" in done.stdout
     log = max((stack.home / "logs").glob("run*.log"), key=lambda path: path.stat().st_mtime).read_text()
@@ -138,6 +140,9 @@ def digest_of_call(stack: RunningStack) -> str:
         ({"rank": "many"}, "'rank'. Failure reason: 'many' is not valid"),
         ({"advanced": {"trainin": {}}}, "'trainin' is not one of ['data', 'base_model'"),
         ({"name": "My Style"}, "'My Style' does not match"),
+        ({"name": "x" * 300}, "is too long"),
+        ({"steps": 99999999999999999999}, "99999999999999999999 is greater than the maximum of 10000000"),
+        ({"learning_rate": 1e30}, "1e+30 is greater than the maximum of 10"),
     ],
 )
 def test_what_the_schema_can_tell_is_refused_before_anything_is_queued(parameters, refusal, running_stack, deployment):
@@ -151,9 +156,17 @@ def test_what_the_schema_can_tell_is_refused_before_anything_is_queued(parameter
 
 def test_all_else_is_refused_in_our_words_as_the_runs_first_act(running_stack, deployment):
     began = time.monotonic()
-    parameters = {"advanced": {"training": {"stepz": 3}}}
+    parameters = {"advanced": {"training": {"stepz": 3}, "data": {"unsafe_model": "a\0b"}}}
     run = running_stack.api(f"deployments/{deployment['id']}/create_flow_run", {"parameters": parameters})
     state = running_stack.finished(run["id"])
     assert state["type"] == "FAILED"
     assert "training.stepz: unknown setting. Did you mean 'steps'?" in state["message"]
+    assert "data.unsafe_model: Value error, a text without the character NUL is expected" in state["message"]
     assert time.monotonic() - began < 45  # 15 s on idle cores
+
+
+def test_what_servers_workers_and_commands_wrote_is_writable_for_its_owner_only(running_stack):
+    written = [running_stack.home, *running_stack.home.rglob("*")]
+    assert len(written) > 100
+    open_to_others = [path for path in written if not path.is_symlink() and path.stat().st_mode & 0o022]
+    assert open_to_others == []

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from sdlora.core.files import file_sha256, replace_file
+from sdlora.core.files import file_sha256, make_private_folder, replace_file
 
 _IDENTITY_SUFFIXES = (".safetensors", ".json", ".txt")
 _SETTLED_SECONDS = 2.0  # a younger file may still change within the resolution of its timestamp
@@ -73,7 +73,7 @@ class DigestCache:
             return
         partial = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_private_folder(self.path.parent)
             partial.write_text(json.dumps(self._entries))
             partial.replace(self.path)
         except OSError:
