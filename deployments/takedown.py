@@ -1,7 +1,8 @@
 """Takedown of an image's copies in the state folder, and a list of the copies elsewhere.
 
 The image database removes the image's bytes. This module removes its tensors from caches, and its pictures from pages,
-duels and comparisons, including MLflow's copies in the same folder.
+duels and comparisons, including MLflow's copies in the same folder. Weights that learnt from the image go, too, unless
+they are a published version.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from sdlora.core.files import file_sha256, replace_file
 from sdlora.records.comparison import COMPARISON_FILE, COMPARISON_GRID, load_comparison
 from sdlora.records.duel import DUEL_FILE
 from sdlora.store.details import ImageDetails
+from sdlora.store.image_store import ImageStore
 
 _PAGE_FOLDERS = ("pages", "runs", "comparisons", "mlflow/artifacts", "cache/adapters")
 """Folders of pages and pictures, below the state folder."""
@@ -23,24 +25,42 @@ _PAGE_FOLDERS = ("pages", "runs", "comparisons", "mlflow/artifacts", "cache/adap
 
 @dataclass(frozen=True)
 class ClearedCopies:
-    """Number of changed cache files, and the pages and pictures that no longer show the image."""
+    """Number of changed cache files, and the pages and pictures that no longer show the image.
+
+    Attributes:
+        runs: run folders without a version, whose weights were removed, and those of versions, whose checkpoints and
+            second-best adapters were removed.
+        busy_runs: run folders whose training did not stop in time.
+        bases: folders of finished base models that learnt from the image.
+    """
 
     cache_files: int
     pages: tuple[Path, ...]
     pictures: tuple[Path, ...]
+    runs: tuple[Path, ...] = ()
+    busy_runs: tuple[Path, ...] = ()
+    bases: tuple[Path, ...] = ()
 
 
-def clear_copies(home: Path, details: ImageDetails) -> ClearedCopies:
-    """Remove an image's copies from caches, pages and pictures below `home`. A repeated call finishes a killed one.
+def clear_copies(store: ImageStore, details: ImageDetails) -> ClearedCopies:
+    """Remove an image's copies from caches, pages and pictures of the store's home, and unpublished weights.
+
+    A training that learns from the image stops by itself, which is waited for. A repeated call finishes a killed one.
 
     Raises:
         StorageError: a file cannot be changed; the message names it.
     """
     from sdlora.evaluation.blanking import blank_exhibits, blank_picture
+    from sdlora.pretraining.forget import forget_stages
     from sdlora.release.blanking import blank_in_page
     from sdlora.training.forget import forget_in_caches
+    from sdlora.training.takedown import forget_runs
 
-    sha256 = details.record.sha256
+    home, sha256 = store.home, details.record.sha256
+    snapshots = {appearance.snapshot.digest for appearance in details.appearances}
+    runs, busy_runs = forget_runs(store, snapshots)
+    trained = {appearance.snapshot.digest for appearance in details.appearances if appearance.split == "train"}
+    bases = forget_stages(home, trained)
     pages: set[Path] = set()
     pictures: set[Path] = set()
     for folder in _comparisons_with(home, details):
@@ -58,7 +78,10 @@ def clear_copies(home: Path, details: ImageDetails) -> ClearedCopies:
             replace_file(copy, original.read_bytes())
             pictures.add(copy)
     pages.update(page for page in _files(home, "*.html") if blank_in_page(page, sha256))
-    return ClearedCopies(forget_in_caches(home / "cache", sha256), tuple(sorted(pages)), tuple(sorted(pictures)))
+    cache_files = forget_in_caches(home / "cache", sha256)
+    return ClearedCopies(
+        cache_files, tuple(sorted(pages)), tuple(sorted(pictures)), tuple(runs), tuple(busy_runs), tuple(bases)
+    )
 
 
 def copies_elsewhere(home: Path, details: ImageDetails) -> list[str]:

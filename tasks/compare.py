@@ -121,6 +121,7 @@ def compare_methods(
     from sdlora.evaluation.contest import Contest
     from sdlora.evaluation.prompts import neutral_prompts as default_prompts
     from sdlora.release.comparison_page import write_comparison_page
+    from sdlora.training.takedown import stopping_at_takedown
 
     key = json_digest(
         {"trained": {name: contestant.digest for name, contestant in contestants.items()}, "snapshot": snapshot.digest}
@@ -136,7 +137,8 @@ def compare_methods(
     ):
         frozen = load_snapshot(store, snapshot.digest)
         contest = Contest(base, frozen, store, settings.evaluation, task_progress())
-        comparison = compare(contest, contestants, neutral_prompts or default_prompts(base), budget, folder)
+        with stopping_at_takedown(store, frozen, folder):
+            comparison = compare(contest, contestants, neutral_prompts or default_prompts(base), budget, folder)
         page = write_comparison_page(folder, comparison, settings.name)
         record.log_files(page, folder / COMPARISON_GRID, folder / COMPARISON_FILE)
         link = Link("The comparison with its pictures", record.page.absolute_url(record.page.file(page.name)), page)

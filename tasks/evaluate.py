@@ -57,14 +57,20 @@ def run_duel(
     run: RunRef,
     home: Path,
 ) -> Duel:
-    """Score base, champion and candidate on the same prompts, seeds and held-out images."""
+    """Score base, champion and candidate on the same prompts, seeds and held-out images.
+
+    Raises:
+        TakedownError: an image of the snapshot was purged; the candidate is removed.
+    """
     from sdlora.evaluation.contest import Contest
     from sdlora.evaluation.duel import run_duel as score_contestants
+    from sdlora.training.takedown import stopping_at_takedown
 
     with ImageStore.open(home) as store:
         frozen = load_snapshot(store, snapshot.digest)
-        contest = Contest(base, frozen, store, config.evaluation, task_progress())
-        duel = score_contestants(contest, candidate, champion, run.evaluation)
+        with stopping_at_takedown(store, frozen, run.folder):
+            contest = Contest(base, frozen, store, config.evaluation, task_progress())
+            duel = score_contestants(contest, candidate, champion, run.evaluation)
     log = run_log()
     log.info("The duel on %d prompts of held-out images, values with their 95 %% interval:", len(duel.samples))
     for line in score_lines(duel):

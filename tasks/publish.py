@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
 from sdlora.config import ResolvedConfig
-from sdlora.core.errors import EvaluationError
+from sdlora.core.errors import EvaluationError, TakedownError
 from sdlora.core.refs import AdapterRef, BaseModelRef, SnapshotRef
 from sdlora.models.families.layouts import find_layout
 from sdlora.records.choice import CHOICE_FILE, load_choice
@@ -21,7 +22,7 @@ from sdlora.release.folder import write_release
 from sdlora.release.record import Curve, VersionRecord
 from sdlora.store.champions import ScoredVersion, record_decision
 from sdlora.store.image_store import ImageStore
-from sdlora.store.lineage import record_version
+from sdlora.store.lineage import record_version, require_publishable
 from tasks.champion_reconciliation import LEADING_METRIC, reconcile_history, registered_opponent, sync_mlflow
 from tasks.code_version import code_version
 from tasks.data_page import LOGGED_FOLDER, data_page_file, logged_data_page
@@ -30,7 +31,7 @@ from tasks.pages import Link, result_page
 from tasks.progress import task_progress
 from tasks.results import Release, RunRef
 from tasks.run_log import run_log
-from tasks.tracking import Registry, TrackedRun, tracked_run
+from tasks.tracking import AdapterVersion, Registry, TrackedRun, tracked_run
 from tasks.version_page import REPORT, SUMMARY_PICTURE, run_description, version_description
 
 METRICS_OF: dict[ContestantName, tuple[str, ...]] = {
@@ -62,11 +63,14 @@ def publish(
 
     Raises:
         EvaluationError: the champion changed after the duel.
+        TakedownError: an image of the snapshot was purged; the adapter is removed.
     """
     report = task_progress()
     registry = Registry(home)
     champion = _check_champion(registry, config.name, duel, run, home)
     number = registry.number_of(config.name, candidate.digest)
+    with ImageStore.open(home) as store, _removal_at_takedown(store, run), store.read() as session:
+        require_publishable(session, config.name, number, snapshot.digest)
     with tracked_run(home, config.name, run.folder, {}, {}) as tracked:
         record = _record(tracked, number, base, candidate, snapshot, duel, decision, config, run, home)
         release_folder = write_release(run.release, record)
@@ -83,7 +87,7 @@ def publish(
         report("publish", 2, 3)
         scored = _scored_version(version.number, candidate, snapshot, duel)
         with ImageStore.open(home) as store:
-            with store.write() as session:
+            with _removal_at_takedown(store, run, registry, version), store.write() as session:
                 record_version(session, config.name, version.number, candidate.digest, snapshot.digest)
                 record_decision(session, config.name, scored, decision, champion)
             sync_mlflow(registry, store, config.name)
@@ -109,6 +113,22 @@ def publish(
     ]
     _show_result(release, record, links)
     return release
+
+
+@contextmanager
+def _removal_at_takedown(
+    store: ImageStore, run: RunRef, registry: Registry | None = None, version: AdapterVersion | None = None
+) -> Iterator[None]:
+    """Remove the adapter and the version that was just registered if the takedown of an image stops the block."""
+    from sdlora.training.takedown import forget_run
+
+    try:
+        yield
+    except TakedownError:
+        if registry and version:
+            registry.withdraw(version)
+        forget_run(run.folder, store)
+        raise
 
 
 def _log_evidence(tracked: TrackedRun, record: VersionRecord, run: RunRef, snapshot: SnapshotRef) -> str | None:

@@ -220,7 +220,8 @@ def purge(
 ) -> None:
     """Take images down for good: bytes and captions go, and collecting them again is refused.
 
-    Their pictures go from caches, pages and grids in the state folder. The output lists snapshots that hold them,
+    Their pictures go from caches, pages and grids in the state folder. A training that uses them stops, and unpublished
+    weights that learnt from them go. The output lists snapshots that hold them,
     versions that learnt from them, images that look alike, and copies to remove elsewhere.
     """
     from deployments.cli.image_ids import image_ids
@@ -237,7 +238,9 @@ def purge(
                 raise typer.Exit(1)
         for sha256 in digests:
             purged = store.purge(sha256, why, who or account_name())
-            print_purged(purged, clear_copies(home, purged.details), copies_elsewhere(home, purged.details))
+            with console.status("Removing its copies; a training that uses it stops first ..."):
+                cleared = clear_copies(store, purged.details)
+            print_purged(purged, cleared, copies_elsewhere(home, purged.details))
             print_look_alikes(tuple(image for image in purged.details.similar if image.sha256 not in purged.copies))
 
 

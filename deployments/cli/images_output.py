@@ -163,6 +163,21 @@ def print_purged(purged: Purged, cleared: ClearedCopies, elsewhere: Sequence[str
             console.print(
                 f"  {kind} that no longer show it: " + ", ".join(map(str, paths)), markup=False, soft_wrap=True
             )
+    if cleared.runs:
+        folders = ", ".join(map(str, cleared.runs))
+        console.print(
+            f"  Unpublished weights that learnt from it were removed: {folders}", markup=False, soft_wrap=True
+        )
+    for folder in cleared.busy_runs:
+        console.print(
+            f"  A training in {folder} has not stopped yet. It stops before its next checkpoint and removes what it "
+            "learnt. Type the same command again to be sure.",
+            markup=False,
+            soft_wrap=True,
+        )
+    if cleared.bases:
+        names = ", ".join(map(str, cleared.bases))
+        console.print(f"  Base models that learnt from it, to remove by hand: {names}", markup=False, soft_wrap=True)
     if purged.copies:
         names = ", ".join(copy[:10] for copy in purged.copies)
         console.print(f"  Its copies stay left out ([bold]sdlora images undo[/] gives one back): {names}")

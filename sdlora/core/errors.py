@@ -3,6 +3,7 @@
 SdloraError                 a message with the setting, what was found, what was expected and the remedy
 ├── ConfigError             a configuration file or option
 ├── DataError               a source, an image or a snapshot
+│   └── TakedownError       a run whose images include one that was purged
 ├── WeightsError            a base model, adapter or checkpoint file
 │   └── TargetModuleError   a LoRA target pattern that matches no layer
 ├── TrainingError           a run that cannot continue (loss is not a number, no batch fits)
@@ -23,6 +24,10 @@ class ConfigError(SdloraError):
 
 class DataError(SdloraError):
     """Unusable source, image or snapshot."""
+
+
+class TakedownError(DataError):
+    """Run whose images include one that was purged, before it began or meanwhile."""
 
 
 class WeightsError(SdloraError):

@@ -6,7 +6,9 @@ python -m sdlora.pretraining.launch REQUEST.json    # command of a worker proces
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ from sdlora.core.config_base import FrozenConfig
 from sdlora.core.files import replace_file
 from sdlora.data.pixels import load_images_uint8
 from sdlora.data.snapshot import load_snapshot
+from sdlora.data.takedown import TakedownWatch
 from sdlora.pretraining.config import PretrainConfig
+from sdlora.pretraining.forget import MODEL_FOLDER, REQUEST_FILE, STAGES_FOLDER
 from sdlora.pretraining.pretrain import OnStageMetrics, pretrain
 from sdlora.processes.subprocesses import report, run_subprocess, worker_main
 from sdlora.store.image_store import ImageStore
@@ -40,12 +44,13 @@ def pretrain_snapshot(request: PretrainRequest, processes: int = 1, on_metrics: 
     Returns:
         The finished diffusers folder.
     Raises:
+        TakedownError: an image of the snapshot was purged; the checkpoints are removed.
         TrainingError: a worker process failed, with the worker's own message, or was killed.
     """
+    file = request.folder / REQUEST_FILE
+    replace_file(file, request.model_dump_json(indent=2).encode())  # a takedown finds the folder by it
     if processes == 1:
         return _run(request, on_metrics)
-    file = request.folder / "request.json"
-    replace_file(file, request.model_dump_json(indent=2).encode())
 
     def on_report(_kind: str, values: list[Any]) -> None:
         if on_metrics:
@@ -54,14 +59,33 @@ def pretrain_snapshot(request: PretrainRequest, processes: int = 1, on_metrics: 
     gpu = torch.cuda.is_available()
     log = request.folder / "processes.log"
     run_subprocess("sdlora.pretraining.launch", str(file), processes, log, on_report, gpu=gpu)
-    return request.folder / "model"
+    return request.folder / MODEL_FOLDER
 
 
 def _run(request: PretrainRequest, on_metrics: OnStageMetrics | None) -> Path:
     with ImageStore.open(request.home) as store:
-        rows = load_snapshot(store, request.snapshot_digest).train
-        images_uint8 = load_images_uint8(store, rows, request.config.resolution)
-    return pretrain(images_uint8, [row.captions for row in rows], request.config, request.folder, on_metrics)
+        snapshot = load_snapshot(store, request.snapshot_digest)
+        rows, watch = snapshot.train, TakedownWatch(store, snapshot)
+
+        def on_watched_metrics(stage: str, step: int, values: Mapping[str, float]) -> None:
+            if watch.found():
+                watch.refuse()
+            if on_metrics:
+                on_metrics(stage, step, values)
+
+        try:
+            watch.refuse()
+            images_uint8 = load_images_uint8(store, rows, request.config.resolution)
+            captions = [row.captions for row in rows]
+            model = pretrain(images_uint8, captions, request.config, request.folder, on_watched_metrics)
+            watch.refuse()
+        except Exception as error:
+            if not watch.found(at_once=True):
+                raise
+            for name in (STAGES_FOLDER, MODEL_FOLDER):
+                shutil.rmtree(request.folder / name, ignore_errors=True)
+            raise watch.error(watch.purged()) from error
+    return model
 
 
 def _work(file: Path) -> None:

@@ -17,6 +17,7 @@ from sdlora.models.files.digests import record_digests
 from sdlora.pretraining.autoencoder import encode_images, train_autoencoder
 from sdlora.pretraining.config import PretrainConfig
 from sdlora.pretraining.decoder import train_decoder
+from sdlora.pretraining.forget import MODEL_FOLDER, STAGES_FOLDER
 from sdlora.pretraining.loop import Stage, make_accelerator
 from sdlora.pretraining.text_encoder import train_text_encoder
 from sdlora.pretraining.tokenizer import train_tokenizer
@@ -59,7 +60,7 @@ def pretrain(
             if on_metrics:
                 on_metrics(name, step, values)
 
-        return Stage(accelerator, folder / "stages" / folder_name, report)
+        return Stage(accelerator, folder / STAGES_FOLDER / folder_name, report)
 
     texts = [text for row in captions for text in row]
     tokenizer = train_tokenizer(texts, config.text_encoder.vocabulary_size, config.text_encoder.max_tokens)
@@ -69,9 +70,9 @@ def pretrain(
     denoiser = train_unet(stage("unet", "unet"), tokenizer, text_encoder, latents, captions, config)
     vae = train_decoder(stage("decoder", "decoder"), vae, images_uint8, config)
     if accelerator.is_main_process:
-        save_pipeline(folder / "model", vae, denoiser.text_encoder, tokenizer, denoiser.unet)
+        save_pipeline(folder / MODEL_FOLDER, vae, denoiser.text_encoder, tokenizer, denoiser.unet)
     accelerator.wait_for_everyone()
-    return folder / "model"
+    return folder / MODEL_FOLDER
 
 
 def save_pipeline(

@@ -102,15 +102,21 @@ class ImageStore:
         with self.read() as session:
             reasons = purged_reasons(session, [sha256])
         if reasons:
-            raise DataError(f"Image {sha256[:12]} was {reasons[sha256]}. It cannot be added again.")
+            raise DataError(
+                f"Image {sha256[:12]} was {reasons[sha256]}. Its bytes are gone for good, and it cannot be added again."
+            )
 
     def read_bytes(self, sha256: str) -> bytes:
         """Read the bytes of an image and compare them with their digest.
 
         Raises:
-            DataError: the bytes are missing or damaged.
+            DataError: the bytes are missing or damaged, or the image was purged.
         """
-        return self.blobs.get(sha256)
+        try:
+            return self.blobs.get(sha256)
+        except DataError:
+            self.refuse_purged(sha256)  # its source cannot be collected again, as the other error says
+            raise
 
     def images(
         self,

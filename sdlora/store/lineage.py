@@ -10,10 +10,11 @@ from typing import cast
 from sqlalchemy import Select, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
-from sdlora.core.errors import DataError
+from sdlora.core.errors import DataError, TakedownError
 from sdlora.store.intake import insert_or_ignore
+from sdlora.store.overrides import PURGED
 from sdlora.store.records import Split
-from sdlora.store.tables import SnapshotImageTable, SnapshotTable, VersionTable
+from sdlora.store.tables import ImageTable, SnapshotImageTable, SnapshotTable, VersionTable
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,42 @@ def record_version(session: Session, name: str, number: int, adapter_digest: str
 
     Raises:
         DataError: the store has no such snapshot.
+        TakedownError: an image of the snapshot was purged, and the version is not recorded yet.
     """
     snapshot_id = session.scalars(select(SnapshotTable.id).where(SnapshotTable.digest == snapshot_digest)).one_or_none()
     if snapshot_id is None:
         raise DataError(f"Snapshot {snapshot_digest[:16]} of {name} version {number} is not in this image database.")
+    require_publishable(session, name, number, snapshot_digest)
     row = {"name": name, "number": number, "adapter_digest": adapter_digest, "snapshot_id": snapshot_id}
     insert_or_ignore(session, VersionTable, [row])
+
+
+def require_publishable(session: Session, name: str, number: int, snapshot_digest: str) -> None:
+    """Refuse a new version whose snapshot holds a purged image. A version that is recorded may be published again.
+
+    Raises:
+        TakedownError: an image of the snapshot was purged.
+    """
+    is_recorded = (VersionTable.name == name) & (VersionTable.number == number)
+    if session.scalars(select(VersionTable.id).where(is_recorded)).one_or_none() is not None:
+        return
+    is_purged = (SnapshotTable.digest == snapshot_digest) & (ImageTable.rejected_by == PURGED)
+    statement = (
+        select(ImageTable.sha256, ImageTable.reason)
+        .join(SnapshotImageTable, SnapshotImageTable.image_id == ImageTable.id)
+        .join(SnapshotTable, SnapshotTable.id == SnapshotImageTable.snapshot_id)
+    )
+    purged = session.execute(statement.where(is_purged).limit(1)).first()
+    if purged is not None:
+        raise TakedownError(
+            f"{name} version {number} cannot be published: image {purged.sha256[:12]} of its snapshot was "
+            f"{purged.reason}. Nothing that learnt from it is kept. Start the run again: it works without the image."
+        )
+
+
+def published_digests(session: Session) -> set[str]:
+    """Return the digests of all published adapters."""
+    return set(session.scalars(select(VersionTable.adapter_digest)))
 
 
 def list_snapshots(session: Session, limit: int | None = None) -> tuple[SnapshotRecord, ...]:

@@ -15,10 +15,11 @@ from sdlora.lora.load import open_adapter
 from sdlora.store.image_store import ImageStore
 from sdlora.training.job import TrainingJob
 from sdlora.training.judging import choosing
-from sdlora.training.results import ADAPTER_FOLDER, write_adapters
-from sdlora.training.run_folder import exclusive
+from sdlora.training.results import write_adapters
+from sdlora.training.run_folder import ADAPTER_FOLDER, exclusive
 from sdlora.training.setup import prepare_run
 from sdlora.training.suitability import check_rows
+from sdlora.training.takedown import stopping_at_takedown
 
 
 def fine_tune(job: TrainingJob, store: ImageStore, listener: Listener = SILENT) -> AdapterRef:
@@ -36,6 +37,7 @@ def fine_tune(job: TrainingJob, store: ImageStore, listener: Listener = SILENT) 
         listener: receives progress, metrics and samples.
 
     Raises:
+        TakedownError: an image of the snapshot was purged; nothing unpublished that learnt from it is kept.
         TrainingError: no training rows, a folder in use or of another run, or a loss that is not finite.
         ConfigError: a library is missing, or the adapter's method cannot be trained on a quantised base.
         TargetModuleError: the adapter does not fit the base model.
@@ -45,13 +47,17 @@ def fine_tune(job: TrainingJob, store: ImageStore, listener: Listener = SILENT) 
     """
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     check_rows(job.snapshot, job.config)
-    with exclusive(job.folder) if accelerator.is_main_process else nullcontext():
+    is_main = accelerator.is_main_process
+    with (
+        exclusive(job.folder) if is_main else nullcontext(),
+        stopping_at_takedown(store, job.snapshot, job.folder, cleans=is_main),
+    ):
         finished = _finished(job)
         if finished is not None:
             return finished
         run = prepare_run(job, store, accelerator, listener)
         run.train()
-        if accelerator.is_main_process:
+        if is_main:
             write_adapters(run)
             for leftover in ("checkpoints", choosing.FOLDER):
                 shutil.rmtree(job.folder / leftover, ignore_errors=True)

@@ -25,10 +25,10 @@ from sdlora.store.image_store import ImageStore
 from sdlora.training.job import TrainingJob
 from sdlora.training.judging import choosing
 from sdlora.training.loop import Run
-from sdlora.training.results import MODEL_FOLDER
-from sdlora.training.run_folder import claim, exclusive
+from sdlora.training.run_folder import MODEL_FOLDER, claim, exclusive
 from sdlora.training.setup import prepare_run, run_record
 from sdlora.training.suitability import check_rows
+from sdlora.training.takedown import stopping_at_takedown
 
 
 def fine_tune_fully(job: TrainingJob, store: ImageStore, listener: Listener = SILENT) -> BaseModelRef:
@@ -44,6 +44,7 @@ def fine_tune_fully(job: TrainingJob, store: ImageStore, listener: Listener = SI
 
     Raises:
         ConfigError: `base_model.quantize` is set.
+        TakedownError: an image of the snapshot was purged.
         TrainingError: no training rows, a folder in use or of another run, or a loss that is not finite.
         WeightsError: the base is damaged, or the model read back differs from the trained one.
         StorageError: the disk is full; the last good checkpoint is kept.
@@ -52,7 +53,7 @@ def fine_tune_fully(job: TrainingJob, store: ImageStore, listener: Listener = SI
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     check_rows(job.snapshot, job.config)
     model = job.folder / MODEL_FOLDER
-    with exclusive(job.folder):
+    with exclusive(job.folder), stopping_at_takedown(store, job.snapshot, job.folder):
         if model.is_dir():
             claim(job.folder, run_record(job, accelerator, store.home))  # raises if the model belongs to another run
         else:

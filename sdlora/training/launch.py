@@ -27,7 +27,7 @@ from sdlora.store.image_store import ImageStore
 from sdlora.training.fine_tuning import fine_tune
 from sdlora.training.full import fine_tune_fully, open_model
 from sdlora.training.job import TrainingJob
-from sdlora.training.results import ADAPTER_FOLDER, MODEL_FOLDER
+from sdlora.training.run_folder import ADAPTER_FOLDER, MODEL_FOLDER
 
 LOG_FILE = "processes.log"
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from sdlora.core.checkpoints import latest_checkpoint, save_checkpoint
 from sdlora.core.errors import StorageError, TrainingError
 from sdlora.core.progress import Listener
+from sdlora.data.takedown import TakedownWatch
 from sdlora.diffusion.seeds import step_generator
 from sdlora.processes.memory import freed_memory_kept
 from sdlora.processes.signals import DeferredSignals, Interrupted
@@ -52,6 +53,7 @@ class Run:
     drawn_validation: DrawnValidation | None
     samples: Samples | None
     listener: Listener
+    takedown: TakedownWatch
     chooser: Chooser = field(init=False)
     groups: list[BatchGroup] = field(init=False)
     done: int = field(init=False, default=0)
@@ -86,6 +88,7 @@ class Run:
         Raises:
             TrainingError: a loss or gradient is not finite; nothing is saved afterwards.
             StorageError: a checkpoint or the curve cannot be written; the last good checkpoint is kept.
+            TakedownError: an image of the snapshot was purged.
             KeyboardInterrupt: SIGINT or SIGTERM, after a checkpoint (the signal's own handler runs first).
         """
         self.done = self._restore()
@@ -94,7 +97,9 @@ class Run:
         with freed_memory_kept(), DeferredSignals() as self._signals:
             while True:
                 self._finish_step()
-                if self._any_process(self._signals.received is not None):
+                if self._any_process(self._signals.received is not None or self.takedown.found()):
+                    if self.takedown.found(at_once=True):
+                        self.takedown.refuse()
                     self._save()
                     # A process that leaves earlier makes the launcher stop the other processes.
                     self.accelerator.wait_for_everyone()
@@ -123,7 +128,7 @@ class Run:
         group_losses = torch.zeros(len(self.groups), device=device)
         for batch in draw_step(self.groups, self.config, step, objective, rank, processes, self.micro_batch_size):
             if processes == 1:  # several processes agree after the step
-                self._signals.check()
+                self._check()
             losses = self.loss.by_group(self.denoiser, batch.to(device), len(self.groups))
             self.accelerator.backward(self.learner.scaled(losses.sum()))
             group_losses += losses.detach()
@@ -205,16 +210,25 @@ class Run:
             raise interrupted
 
     def _measure(self, validation: FixedNoiseValidation) -> ValidationResult:
-        check = self._signals.check
-        errors, kid = validation.measure(self.denoiser, check), None
+        errors, kid = validation.measure(self.denoiser, self._check), None
         if self.drawn_validation is not None:
-            kid = self.drawn_validation.measure(self.denoiser, self._text_encoders, check)
+            kid = self.drawn_validation.measure(self.denoiser, self._text_encoders, self._check)
         return ValidationResult(self.done, errors, kid=kid)
 
     @property
     def _text_encoders(self) -> Mapping[str, nn.Module] | None:
         """Trained text encoders by folder; None if they are not trained."""
         return self.loss.text.encoders if self.loss.text else None
+
+    def _check(self) -> None:
+        """Stop between two passes of the network if a signal arrived or an image was purged.
+
+        Raises:
+            Interrupted: the loop then ends the run.
+        """
+        self._signals.check()
+        if self.takedown.found():
+            raise Interrupted
 
     def _any_process(self, value: bool) -> bool:
         """Reduce a flag over all processes: all must end after the same step, or one would wait forever."""
@@ -228,7 +242,7 @@ class Run:
             return
         began = time.monotonic()
         with self.learner.averaged():
-            for path in self.samples.draw(self.done, self.denoiser, self._text_encoders, self._signals.check):
+            for path in self.samples.draw(self.done, self.denoiser, self._text_encoders, self._check):
                 self.listener.on_samples(self.done, path)
         self._reported_at += time.monotonic() - began
 
@@ -238,7 +252,7 @@ class Run:
             self.listener.on_metrics(self.done, values)
 
     def _save(self) -> None:
-        if not self.accelerator.is_main_process:
+        if not self.accelerator.is_main_process or self.takedown.found(at_once=True):
             return
         self._require_finite()
         began = time.monotonic()

@@ -15,8 +15,7 @@ from sdlora.records.choice import CHOICE_FILE
 from sdlora.records.costs import Costs
 from sdlora.training.job import TrainingJob
 from sdlora.training.loop import Run
-
-ADAPTER_FOLDER, RUNNER_UP_FOLDER, MODEL_FOLDER = "adapter", "runner-up", "model"
+from sdlora.training.run_folder import ADAPTER_FOLDER, MODEL_FOLDER, RUNNER_UP_FOLDER
 
 
 def write_adapters(run: Run) -> None:

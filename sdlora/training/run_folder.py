@@ -15,6 +15,8 @@ from sdlora.core.files import replace_file
 
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
+LOCK_FILE = ".lock"
+ADAPTER_FOLDER, RUNNER_UP_FOLDER, MODEL_FOLDER = "adapter", "runner-up", "model"
 _POLL_SECONDS = 0.2
 
 
@@ -28,7 +30,7 @@ def exclusive(folder: Path, patience_seconds: float = 30.0) -> Iterator[None]:
         TrainingError: another process is training there.
         StorageError: the folder cannot be written.
     """
-    lock = FileLock(folder / ".lock", timeout=patience_seconds, poll_interval=_POLL_SECONDS)
+    lock = FileLock(folder / LOCK_FILE, timeout=patience_seconds, poll_interval=_POLL_SECONDS)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()

@@ -18,6 +18,7 @@ from sdlora.core.files import replace_file
 from sdlora.core.progress import SILENT, Listener, OnProgress
 from sdlora.core.refs import Precision
 from sdlora.data.snapshot import SnapshotRow
+from sdlora.data.takedown import TakedownWatch
 from sdlora.lora.attach import adapter_parameters, attach_lora
 from sdlora.models import parts
 from sdlora.models.files.sources import verify
@@ -170,6 +171,7 @@ def _build_run(
         # Only for adapters: a comparison measures the costs of regular fine-tuning, and samples would add to them.
         samples=samples_of(base, job.snapshot, config, job.folder) if lora is not None else None,
         listener=listener,
+        takedown=TakedownWatch(store, job.snapshot),
     )
 
 

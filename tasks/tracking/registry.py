@@ -24,6 +24,7 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.types import DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import ColSpec
 
@@ -206,6 +207,14 @@ class Registry:
     def finish(self, version: AdapterVersion) -> None:
         """Mark the version as published."""
         self.note(version, {"published": _now()})
+
+    def withdraw(self, version: AdapterVersion) -> None:
+        """Delete a version and its stored files, because its publication was refused."""
+        model_id = version.source.rpartition("/")[2]
+        location = self.client.get_logged_model(model_id).artifact_location
+        self.client.delete_model_version(version.name, str(version.number))
+        get_artifact_repository(location).delete_artifacts()
+        self.client.delete_logged_model(model_id)
 
     def note(self, version: AdapterVersion, new_notes: Mapping[str, str]) -> None:
         """Add notes to a version, in one transaction."""

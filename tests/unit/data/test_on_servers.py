@@ -6,13 +6,17 @@ import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from sqlalchemy import func, select
 
+from sdlora.core.errors import TakedownError
 from sdlora.data.clean import clean
 from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.data.snapshot import make_snapshot
+from sdlora.data.takedown import TakedownWatch
 from sdlora.store.image_store import ImageStore
+from sdlora.store.lineage import record_version
 from sdlora.store.location import StoreLocation
 from sdlora.store.tables import SimilarPairTable
 from tests.unit.data.drawing import drawing, fill_folder
@@ -59,3 +63,25 @@ def test_two_machines_that_clean_at_once_compare_every_image_with_every_other(
         assert _outcome(alone)[2] >= 8
         # Which side an image falls on depends on its digest alone.
         assert make_snapshot(together, CONFIG).digest == make_snapshot(alone, CONFIG).digest
+
+
+def test_a_purge_on_one_machine_is_seen_by_a_run_on_another(
+    tmp_path: Path, on_servers: Callable[[], StoreLocation]
+) -> None:
+    location = on_servers()
+    with (
+        ImageStore.open(tmp_path / "one", location) as one,
+        ImageStore.open(tmp_path / "other", location) as other,
+    ):
+        collect(one, str(fill_folder(tmp_path / "images", range(8))), CONFIG)
+        clean(one, CONFIG)
+        snapshot = make_snapshot(one, CONFIG)
+        watch = TakedownWatch(other, snapshot)
+        assert not watch.found(at_once=True)
+        gone = snapshot.train[0].sha256
+        one.purge(gone, "a takedown", "ana")
+        assert watch.found(at_once=True)
+        with pytest.raises(TakedownError, match=gone[:12]):
+            watch.refuse()
+        with other.write() as session, pytest.raises(TakedownError, match=gone[:12]):
+            record_version(session, "icons", 1, "a" * 64, snapshot.digest)

@@ -78,7 +78,7 @@ def show(path: Path) -> np.ndarray:
 
 def clear(home: Path, sha256: str):
     with ImageStore.open(home) as store:
-        return clear_copies(home, store.purge(sha256, "a takedown", "ana").details)
+        return clear_copies(store, store.purge(sha256, "a takedown", "ana").details)
 
 
 def named(home: Path, sha256: str) -> list[str]:

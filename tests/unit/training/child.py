@@ -21,6 +21,7 @@ KINDS = {
     "everything": (LORA_WITH_DROPOUT, EVERYTHING),
     "fp32": (LORA, CONFIG.model_copy(update={"precision": "fp32"})),
     "long": (LORA_WITH_DROPOUT, LONG),
+    "endless": (LORA, CONFIG.model_copy(update={"precision": "fp32", "steps": 1_000_000})),
 }
 
 if __name__ == "__main__":
