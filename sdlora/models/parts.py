@@ -14,8 +14,9 @@ from torch import nn
 
 from sdlora.core.errors import WeightsError
 from sdlora.core.refs import BaseModelRef, Precision, Quantization
-from sdlora.models.families import family_of
+from sdlora.models.families import family_of, sizes
 from sdlora.models.families.base import TextPart
+from sdlora.models.families.layouts import find_layout
 from sdlora.models.files.folder_check import weights_files, weights_variant
 from sdlora.models.precision import DTYPES
 from sdlora.models.progress_bars import no_progress_bars
@@ -92,7 +93,7 @@ def load_scheduler(ref: BaseModelRef) -> Any:
 
 def native_resolution(ref: BaseModelRef) -> int:
     """Return the side of the images that the base was trained on, in pixels."""
-    return family_of(ref.folder).native_resolution
+    return sizes.native_resolution(ref.folder, find_layout(ref.folder))
 
 
 def _load_without_weights(ref: BaseModelRef, part: str, part_class: Any) -> Any:

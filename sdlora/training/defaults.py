@@ -10,6 +10,7 @@ from typing import Any
 from sdlora.core.refs import BaseModelRef, Precision
 from sdlora.lora.config import LoraConfig, ResolvedLora
 from sdlora.models.families.layouts import FamilyName, find_layout
+from sdlora.models.families.sizes import native_resolution
 from sdlora.training.config import Preset, ResolvedTraining, TrainingConfig
 
 SMALL_BASE_PX = 128
@@ -79,9 +80,8 @@ class BaseTraits:
         Raises:
             WeightsError: the files are missing or damaged, or the family is unknown.
         """
-        from sdlora.models import parts
-
-        return cls(find_layout(base.folder).name, parts.native_resolution(base))
+        layout = find_layout(base.folder)
+        return cls(layout.name, native_resolution(base.folder, layout))
 
     @property
     def is_small(self) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sdlora.diffusion.objectives import Objective
 from sdlora.models.families.dit_names import LayerSlice
 from sdlora.models.families.layouts import Layout, read_json
+from sdlora.models.families.sizes import latent_reduction, native_resolution
 
 Sampler = Literal["ddim", "dpm++"]
 TextOutputs = Mapping[str, Mapping[str, Tensor]]
@@ -141,9 +142,9 @@ class Family(ABC):
         """Run the denoiser: (B, C, h, w) noisy latents, (B,) network timesteps -> (B, C, h, w)."""
 
     @property
-    @abstractmethod
     def native_resolution(self) -> int:
         """Side of the images that the base was trained on, in pixels."""
+        return native_resolution(self.folder, self.layout)
 
     @property
     @abstractmethod
@@ -152,8 +153,8 @@ class Family(ABC):
 
     @property
     def latent_reduction(self) -> int:
-        """Pixels per latent position along one side; each level of the autoencoder except the last halves the side."""
-        return 1 << (len(self.settings("vae")["block_out_channels"]) - 1)
+        """Pixels per latent position along one side."""
+        return latent_reduction(self.folder)
 
     @property
     def pipeline_extras(self) -> dict[str, Any]:

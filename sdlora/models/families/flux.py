@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from functools import cached_property
 
@@ -13,7 +12,6 @@ from torch import Tensor, nn
 from sdlora.models.families.base import TextOutputs, TextPart
 from sdlora.models.families.dit_names import LayerSlice, flux_slice
 from sdlora.models.families.flow import FlowFamily
-from sdlora.models.families.layouts import read_json
 from sdlora.models.families.text import ClipPooled, T5Final
 
 T5_TOKENS = 512
@@ -57,15 +55,6 @@ class Flux(FlowFamily):
             return_dict=False,
         )[0]
         return unpack(packed, height, width)
-
-    @property
-    def native_resolution(self) -> int:
-        """Side of the images that the base was trained on, in pixels.
-
-        The settings of the noise schedule hold the longest token sequence; other settings have no image size.
-        """
-        tokens = read_json(self.folder / "scheduler" / "scheduler_config.json").get("max_image_seq_len", 4096)
-        return math.isqrt(int(tokens)) * 2 * self.latent_reduction
 
     def drawn_latents(self, latents: Tensor, height_px: int, width_px: int) -> Tensor:
         return unpack(latents, height_px // self.latent_reduction, width_px // self.latent_reduction)

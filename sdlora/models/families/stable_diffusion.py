@@ -29,10 +29,6 @@ class UNetFamily(Family):
         )
 
     @property
-    def native_resolution(self) -> int:
-        return int(self.denoiser_settings["sample_size"]) * self.latent_reduction
-
-    @property
     def side_multiple_px(self) -> int:
         """Divisor of valid image sides in pixels: each level of the U-Net except the last halves the latents."""
         return self.latent_reduction << (len(self.denoiser_settings["block_out_channels"]) - 1)

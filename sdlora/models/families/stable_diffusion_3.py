@@ -51,10 +51,6 @@ class StableDiffusion3(FlowFamily):
         prediction: Tensor = denoiser(noisy, timestep=timesteps, **conditioning, return_dict=False)[0]
         return prediction
 
-    @property
-    def native_resolution(self) -> int:
-        return int(self.denoiser_settings["sample_size"]) * self.latent_reduction
-
     def pipeline_inputs(self, conditioning: Mapping[str, Tensor], negative: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {
             "prompt_embeds": conditioning["encoder_hidden_states"],

@@ -42,6 +42,19 @@ def test_the_command_line_imports_nothing_heavy():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
+def test_showing_the_settings_loads_no_model_library(tmp_path):
+    code = f"""
+import atexit, sys
+from deployments.cli import main
+atexit.register(lambda: print({{"diffusers", "transformers", "peft", "prefect", "mlflow"}} & sys.modules.keys()))
+sys.argv = ["sdlora", "--home", {str(tmp_path)!r}, "run", "--show-config"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "training.steps" in done.stdout
+    assert done.stdout.endswith("set()\n"), done.stdout + done.stderr
+
+
 def test_a_command_looks_for_garbage_seldom_and_not_at_its_end():
     code = """
 import atexit, gc, sys
