@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
+from weakref import finalize
 
 import httpcore
 import httpx
@@ -18,6 +19,7 @@ from sdlora.data.config import DataConfig
 from sdlora.data.sources.base import Content, UnreadableItemError
 from sdlora.data.sources.deadline import Deadline, DeadlineError, deadline_of_item, seconds_left
 from sdlora.data.sources.internet import ForbiddenAddressError, GuardedBackend, Resolve, resolve
+from sdlora.data.sources.memory import MemoryBudget
 from sdlora.data.threads import TryLaterError
 
 MAX_REDIRECTS = 5
@@ -40,6 +42,7 @@ class Downloader:
     Attributes:
         url_failures: transient failures of each URL.
         host_failures: consecutive transient failures of each host.
+        memory: of the source, in which the bodies of parallel downloads count, too; None for a budget of its own.
         spent_seconds: time that failed tries of each URL took, because all tries of an image have one deadline.
     """
 
@@ -50,7 +53,10 @@ class Downloader:
     spent_seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     stopped: threading.Event = field(default_factory=threading.Event)
 
+    memory: MemoryBudget | None = None
+
     def __post_init__(self) -> None:
+        self._memory = self.memory or MemoryBudget(self.config.max_source_memory_bytes)
         backend = GuardedBackend(allow_private=self.config.allow_private_addresses, resolver=self.resolver)
         self._pool = httpcore.ConnectionPool(
             max_connections=self.config.url_workers, keepalive_expiry=30.0, network_backend=backend
@@ -132,23 +138,32 @@ class Downloader:
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type.startswith("text/") or media_type in ("application/json", "application/xhtml+xml"):
             raise UnreadableItemError(f"no image but {media_type}")
-        return Content(self._read(response, headers), _stamp(headers))
+        return self._read(url, response, headers)
 
-    def _read(self, response: httpcore.Response, headers: httpx.Headers) -> bytes:
+    def _read(self, url: str, response: httpcore.Response, headers: httpx.Headers) -> Content:
+        """Read a body. Its bytes count against the source's memory for as long as the content exists."""
         limit = self.config.max_file_bytes
         declared_size = headers.get("content-length", "")
         if declared_size.isascii() and declared_size.isdigit() and int(declared_size) > limit:
             raise UnreadableItemError(f"{int(declared_size):,} bytes, more than max_file_bytes = {limit:,}")
         chunks, byte_count = [], 0
-        for chunk in response.iter_stream():
-            byte_count += len(chunk)
-            if byte_count > limit:
-                raise UnreadableItemError(f"more than max_file_bytes = {limit:,}")
-            seconds_left(None)  # many chunks may come from one read
-            chunks.append(chunk)
-        if declared_size.isascii() and declared_size.isdigit() and byte_count < int(declared_size):
-            raise httpcore.ReadError(f"{byte_count:,} of {int(declared_size):,} bytes came")
-        return b"".join(chunks)
+        try:
+            for chunk in response.iter_stream():
+                if not self._memory.take(len(chunk)):
+                    self._try_later(url, self._memory.excess, None)
+                byte_count += len(chunk)
+                if byte_count > limit:
+                    raise UnreadableItemError(f"more than max_file_bytes = {limit:,}")
+                seconds_left(None)  # many chunks may come from one read
+                chunks.append(chunk)
+            if declared_size.isascii() and declared_size.isdigit() and byte_count < int(declared_size):
+                raise httpcore.ReadError(f"{byte_count:,} of {int(declared_size):,} bytes came")
+        except BaseException:
+            self._memory.give_back(byte_count)
+            raise
+        content = Content(b"".join(chunks), _stamp(headers))
+        finalize(content, self._memory.give_back, byte_count)
+        return content
 
     def _try_later(self, url: str, reason: str, wait_seconds: float | None) -> None:
         self.url_failures[url] += 1

@@ -18,7 +18,8 @@ class MemoryBudget:
 
     limit: int
     used: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    # A finaliser may give bytes back while the same thread counts others.
+    _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def take(self, byte_count: int) -> bool:
         """Count bytes; False if they exceed the limit, and then they do not count."""

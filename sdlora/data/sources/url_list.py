@@ -59,7 +59,7 @@ def open_url_list(uri: str, context: SourceContext) -> Source | None:
     column = _url_column(path, rows)
     from sdlora.data.sources.download import Downloader
 
-    downloader = Downloader(context.config)
+    downloader = Downloader(context.config, memory=context.memory)
     count, shared_names = survey_urls(lambda: _urls(rows(), column))
     return Source(
         name=path.resolve().name,

@@ -33,6 +33,7 @@ from sdlora.data.sources.caption_limits import MAX_CAPTION_CHARS, MAX_CAPTIONS
 from sdlora.data.sources.captions import find_captions
 from sdlora.data.sources.download import Downloader, checked_url, opt_out
 from sdlora.data.sources.embedded import embedded_captions
+from sdlora.data.sources.memory import MemoryBudget
 from sdlora.data.sources.metadata import SIDECAR_SUFFIXES, read_sidecar
 from sdlora.data.sources.signed_urls import file_behind, survey_urls
 from sdlora.data.threads import TryLaterError
@@ -248,12 +249,15 @@ def _answers(data: bytes) -> None:
             raise OSError("no network in tests")
         return ["127.0.0.1"]
 
-    downloader = Downloader(CONFIG, resolve)
+    memory = MemoryBudget(CONFIG.max_source_memory_bytes)
+    downloader = Downloader(CONFIG, resolve, memory=memory)
     try:
         for stamp in (None, 'etag "x"'):
             with suppress(UnreadableItemError, TryLaterError):
                 content = downloader.fetch(f"http://host.example:{port}/a.png", stamp)
-                assert content is None or len(content.data) <= CONFIG.max_file_bytes
+                assert memory.used == (len(content.data) if content else 0) <= CONFIG.max_file_bytes
+            content = None
+            assert memory.used == 0
     finally:
         downloader.close()
 

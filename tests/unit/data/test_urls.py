@@ -19,6 +19,8 @@ from sdlora.data.config import DataConfig
 from sdlora.data.sources import UnreadableItemError, download, internet
 from sdlora.data.sources.download import Downloader, checked_url, opt_out
 from sdlora.data.sources.internet import is_public, resolve
+from sdlora.data.sources.memory import MemoryBudget
+from sdlora.data.threads import TryLaterError
 from sdlora.store.image_store import ImageStore
 from tests.unit.data.drawing import drawing, encoded
 from tests.unit.data.web import Answer, Web, serving
@@ -410,3 +412,23 @@ def test_a_killed_download_goes_on_where_it_was(tmp_path: Path, web: Web) -> Non
         assert (report.new + there, store.counts().total) == (700, 700)
     assert 100 <= there < 700
     assert web.asked.total() - asked <= 700 - there
+
+
+def test_bodies_of_parallel_downloads_share_the_sources_memory(store: ImageStore, folder: Path, web: Web) -> None:
+    def slow(_: BaseHTTPRequestHandler) -> Answer:
+        time.sleep(0.2)
+        return 200, {}, bytes([len(web.asked)]) * 700_000
+
+    web.pages = {f"/{number}.png": slow for number in range(4)}
+    memory = MemoryBudget(1_000_000)
+    downloader = Downloader(CONFIG, memory=memory)
+    first = downloader.fetch(web.url("/0.png"))
+    assert memory.used == 700_000
+    with pytest.raises(TryLaterError):  # there is no room next to the first
+        downloader.fetch(web.url("/1.png"))
+    assert memory.used == len(first.data) == 700_000
+    del first
+    assert memory.used == 0
+    config = CONFIG.model_copy(update={"max_source_memory_bytes": 2**20, "url_retries": 9})
+    report = collect(store, str(url_list(folder, *map(web.url, web.pages))), config)
+    assert (report.files, report.skipped_count) == (4, 0)
