@@ -79,7 +79,7 @@ def diagnose_deeply(home: Path, on_progress: OnProgress, *, repair: bool) -> lis
 
     location = StoreLocation.of_home(home)
     with ExitStack() as stack:
-        if repair:
+        if repair and home.exists():  # a misspelt folder is not made
             stack.enter_context(training_lock(home))
         store = stack.enter_context(ImageStore.open(home, location)) if location.may_hold_images else None
         registered = stack.enter_context(registered_copies(home)) if has_records(home) else Registered()

@@ -44,7 +44,7 @@ def doctor(
         if not as_json:
             _print_finding(finding)
     damages: list[Damage] | None = None
-    if deep and home.exists():
+    if deep:
         with Stages() as stages:
             damages = diagnose_deeply(home.resolve(), stages.on_progress, repair=repair)
         if not as_json:

@@ -222,7 +222,8 @@ class BlobBatch:
         ):
             list(threads.map(flush, partials.values()))
             for folder in folders:
-                make_folder(Path(folder))
+                if not os.path.isdir(folder):  # noqa: PTH112
+                    make_folder(Path(folder))
             for path, partial in partials.items():
                 os.replace(partial, path)  # noqa: PTH105
             list(threads.map(flush, folders))

@@ -32,7 +32,7 @@ from sdlora.records.duel import load_duel
 from sdlora.store.image_store import ImageStore
 from sdlora.store.tables import MaskTable, SnapshotImageTable
 from tasks.lock import training_lock
-from tasks.tracking import Registry, registered_copies
+from tasks.tracking import NoWholeCopyError, Registry, registered_copies
 from tests.power_cut import files_in, recorded_flushes
 from tests.settings import run_flow
 from tests.tiny import draw_images, tiny_base_model
@@ -53,6 +53,7 @@ class Home:
                 "base_model": config.base_model.model_copy(update={"source": str(base_folder)}),
             }
         )
+        self.config = config
         with recorded_flushes() as disk:
             self.release = run_flow(retrain, config, folder)
         self.disk = disk
@@ -231,24 +232,6 @@ def test_a_flipped_letter_of_a_caption_or_a_verdict_is_noticed(column, home):
         path.write_bytes(before)
 
 
-def test_without_any_whole_copy_the_adapter_is_trained_again(home):
-    paths = [path for folder in ("runs", "mlflow") for path in home.files(f"{folder}/**/{WEIGHTS}")]
-    paths = [path for path in paths if path.parent.name != "runner-up"]
-    before = {path: path.read_bytes() for path in paths}
-    download = home.folder / "cache" / "adapters"
-    download.rename(home.folder / "aside")
-    try:
-        for path in paths:
-            flip(path)
-        remedies = {each.where: each.remedy for each in home.verify(repair=True) if not each.repaired}
-        assert remedies.keys() == {str(path) for path in paths}
-        assert all(remedy.startswith(f"Train again: delete {home.run} ") for remedy in remedies.values())
-    finally:
-        (home.folder / "aside").rename(download)
-        for path, content in before.items():
-            path.write_bytes(content)
-
-
 def doctor(home, *options):
     return CliRunner().invoke(app, ["doctor", "--home", str(home.folder), *options], env={"COLUMNS": "300"})
 
@@ -295,3 +278,28 @@ def test_results_of_a_run_are_there_after_a_power_cut(home):
     duel = load_duel(home.run / "evaluation")
     for name in ("duel.json", *duel.files):
         assert left[f"{run}/evaluation/{name}"] == (home.run / "evaluation" / name).read_bytes()
+
+
+def test_an_adapter_without_a_whole_copy_is_trained_again_and_mlflow_gets_it_back(home):
+    """The last test: it follows the remedy, and so replaces the run folder."""
+    paths = [path for folder in ("runs", "mlflow") for path in home.files(f"{folder}/**/{WEIGHTS}")]
+    paths = [path for path in paths if path.parent.name != "runner-up"]
+    before = {path: path.read_bytes() for path in paths}
+    shutil.rmtree(home.folder / "cache" / "adapters")
+    for path in paths:
+        flip(path)
+    registry = Registry(home.folder)
+    with pytest.raises(NoWholeCopyError, match=rf"damaged in MLflow and in {home.run}. Train it again: delete"):
+        registry.fetch(registry.versions("table")[0], home.folder)
+    shutil.rmtree(home.folder / "cache" / "adapters")
+    found = [each for each in home.verify(repair=True) if each.kind == "adapter"]
+    assert not any(each.repaired for each in found)
+    remedies = {each.where: each.remedy for each in found}
+    assert remedies.keys() == {str(path) for path in paths}
+    assert all(remedy.startswith(f"Train again: delete {home.run} ") for remedy in remedies.values())
+
+    shutil.rmtree(home.run)
+    again = run_flow(retrain, home.config, home.folder)
+    assert (again.version, again.run.digest) == (home.release.version, home.release.run.digest)
+    home.verify(repair=True)
+    assert {path: path.read_bytes() for path in paths} == before

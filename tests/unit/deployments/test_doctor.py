@@ -7,6 +7,7 @@ import pytest
 
 from deployments import doctor
 from deployments.doctor import diagnose
+from sdlora.core.progress import SILENT
 from sdlora.store.image_store import ImageStore
 from tests.tiny import draw_images
 
@@ -56,3 +57,22 @@ def test_a_taken_port_is_told_with_another_to_take(home, monkeypatch):
         taken.listen()
         monkeypatch.setattr(doctor, "PREFECT_PORT", taken.getsockname()[1])
         assert f"--prefect-port {taken.getsockname()[1] + 1}" in look(home, "ports").text
+
+
+def test_a_misspelt_state_folder_is_checked_deeply_without_being_made(tmp_path):
+    assert doctor.diagnose_deeply(tmp_path / "misspelt", SILENT.on_progress, repair=True) == []
+    assert not list(tmp_path.iterdir())
+
+
+def test_bytes_of_a_purged_image_are_not_missed_and_others_are(home):
+    with ImageStore.open(home) as store:
+        purged, lost = (image.sha256 for image in store.images())
+        store.purge(purged, "asked for", "me")
+        assert look(home, "image bytes").level == "good"
+        store.blobs.remove(lost)
+    finding = look(home, "image bytes")
+    assert finding.level == "problem"
+    assert (
+        f"1 of 1 images that were looked up have no bytes in {home / 'blobs'}, the first is {lost[:12]}" in finding.text
+    )
+    assert "sdlora doctor --deep" in finding.text

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from deployments.local_run import PrefectServer
 from deployments.services import Service, ServiceError, answers, free_port, require_free_port
 from sdlora.core.errors import ConfigError
 
@@ -94,3 +95,17 @@ def test_answers_tells_a_working_server_from_a_closed_port():
         threading.Thread(target=server.handle_request, daemon=True).start()
         assert answers(f"http://127.0.0.1:{server.server_port}/")
     assert not answers(f"http://127.0.0.1:{free_port()}/")
+
+
+def test_a_run_whose_prefect_server_was_killed_is_told_to_type_the_same_command(tmp_path):
+    log = tmp_path / "logs" / "prefect-server.log"
+    service = Service("The Prefect server", [sys.executable, "-c", "import time; time.sleep(60)"], {}, log)
+    server = PrefectServer("http://127.0.0.1:9/api", service)
+    lost = ConnectionError("All connection attempts failed")
+    server.require_running(lost)  # it runs: nothing is said
+    service.process.kill()
+    service.process.wait()
+    with pytest.raises(ServiceError, match=r"killed by signal 9.*the same command continues") as caught:
+        server.require_running(lost)
+    assert caught.value.__cause__ is lost
+    service.stop()

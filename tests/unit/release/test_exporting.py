@@ -9,7 +9,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from sdlora.core.errors import StorageError, WeightsError
 from sdlora.lora.attach import attach_lora
@@ -56,6 +56,19 @@ def test_a_merged_checkpoint_in_the_original_layout_draws_what_the_adapter_does(
     expected = draw(StableDiffusion.from_ref(base, adapter, precision="fp32"))
     assert torch.equal(draw(StableDiffusion.from_ref(again, precision="fp32")), expected)
     assert not torch.equal(draw(StableDiffusion.from_ref(base, precision="fp32")), expected)
+
+
+@pytest.mark.parametrize("part", ["unet/diffusion_pytorch_model", "text_encoder/model"])
+def test_a_base_with_nan_is_named_and_not_written(part, tmp_path):
+    path = tiny_base_model(tmp_path / "base") / f"{part}.safetensors"
+    tensors = load_file(path)
+    name = next(name for name in tensors if name.endswith("weight"))
+    tensors[name].view(-1)[3] = float("nan")
+    save_file(tensors, path, metadata={"format": "pt"})
+    base = load_base_model(BaseModelConfig(source=str(tmp_path / "base")), tmp_path)
+    with pytest.raises(WeightsError, match=rf"not finite numbers: .* of {path.parent.name}.*copy the base model again"):
+        export_model(base, None, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_original_layout_has_the_names_that_another_writer_gives(tiny, tmp_path):
