@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from sdlora.processes.memory import thresholds_of_children
+
 PREFECT_PORT, MLFLOW_PORT = 4200, 5000
 POOL = "local"
 PREFECT_FILE = Path(__file__).parent / "prefect.yaml"
@@ -34,6 +36,7 @@ def environment(home: Path) -> dict[str, str]:
     home = home.resolve()
     return {
         **without_proxy(),
+        **thresholds_of_children(),
         "SDLORA_HOME": str(home),
         "DO_NOT_TRACK": "true",
         "PREFECT_HOME": str(home / "prefect"),

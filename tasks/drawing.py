@@ -57,7 +57,9 @@ def find_model(which: str, name: str | None, home: Path) -> Model:
         name: the style; may be left out if there is only one.
     Raises:
         ConfigError: no such version or alias, or several styles and no name.
+        WeightsError: the base model or the adapter is damaged or wrong.
     """
+    from sdlora.lora.check import check_weights
     from sdlora.models.files.sources import load_base_model
 
     if which != "base" and not has_records(home):  # a misspelt folder is not created
@@ -76,7 +78,9 @@ def find_model(which: str, name: str | None, home: Path) -> Model:
         existing = ", ".join(str(v.number) for v in reversed(registry.versions(name))) or "none"
         raise ConfigError(f"{name!r} has no {requested}. Its versions: {existing} (see sdlora versions).")
     base = load_base_model(_base_config(version), home)
-    return Model(f"{name} version {version.number}", base, registry.fetch(version, home))
+    adapter = registry.fetch(version, home)
+    check_weights(adapter, base)
+    return Model(f"{name} version {version.number}", base, adapter)
 
 
 def draw(

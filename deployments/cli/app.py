@@ -31,6 +31,7 @@ from deployments.cli.terminal import verbosity
 from deployments.cli.up import up
 from deployments.cli.versions import versions
 from deployments.environment import quiet_terminal
+from sdlora.processes.memory import keep_freed_memory
 
 app = typer.Typer(
     name="sdlora",
@@ -86,6 +87,7 @@ def main() -> None:
     # peft imports bitsandbytes where it is installed; it then logs which faster kernels are missing.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     _collect_garbage_seldom()
+    keep_freed_memory()
     app()
 
 

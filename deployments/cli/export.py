@@ -50,9 +50,8 @@ def export(
         from sdlora.release.exporting import export_adapter, export_model
 
         notes: list[str] = []
-        needs_base = merged or reader == "comfyui"
         if source is not None:
-            adapter, model = _from_folder(source, base, layout, home, needs_base)
+            adapter, model = _from_folder(source, base, layout, home, base_is_needed=merged or reader == "comfyui")
         else:
             adapter, model = _from_registry(version, name, home)
         if merged or adapter is None:
@@ -61,6 +60,11 @@ def export(
         else:
             path = export_adapter(adapter, out, dtype, reader, model)
             notes = misreadings_of(adapter.folder, out, reader)
+            if model is None:
+                notes.append(
+                    f"The layers were not compared with those of the base model {adapter.base_digest[:12]}: name it "
+                    "with --base to have them compared."
+                )
     if as_json:
         print_json({"path": str(path.resolve()), "notes": notes})
         return
@@ -70,9 +74,12 @@ def export(
 
 
 def _from_folder(
-    source: Path, base: str | None, layout: str | None, home: Path, needs_base: bool
+    source: Path, base: str | None, layout: str | None, home: Path, base_is_needed: bool
 ) -> tuple[AdapterRef | None, BaseModelRef | None]:
-    """Open an adapter's folder, a run's or release's folder with an adapter inside, or a diffusers model."""
+    """Open an adapter's folder, a run's or release's folder with an adapter inside, or a diffusers model.
+
+    The base is None if it is not named, not needed, and not the embedded one.
+    """
     from sdlora.core.errors import WeightsError
     from sdlora.lora.load import open_adapter
     from sdlora.lora.manifest import MANIFEST_FILE
@@ -85,7 +92,9 @@ def _from_folder(
     if folder is None:
         raise WeightsError(f"--from: {source} holds neither {MANIFEST_FILE} nor adapter/{MANIFEST_FILE}.")
     config = BaseModelConfig(source=base or "embedded", layout=layout)
-    return open_adapter(folder), load_base_model(config, home) if needs_base else None
+    adapter, model = open_adapter(folder), load_base_model(config, home)
+    known = base is not None or base_is_needed or model.digest == adapter.base_digest
+    return adapter, model if known else None
 
 
 def _from_registry(version: int | None, name: str | None, home: Path) -> tuple[AdapterRef | None, BaseModelRef]:

@@ -25,7 +25,9 @@ def inspect(
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,
 ) -> None:
-    """Describe any LoRA file: method, rank, scale, family, base, words, training, hashes.
+    """Describe any LoRA file: method, rank, scale, family, base, words, training, hashes, and what is wrong with it.
+
+    The exit status is 1 if something is wrong, such as numbers that are not finite or layers that are missing.
 
     Example: [bold]sdlora inspect downloaded.safetensors[/]
     """
@@ -36,6 +38,8 @@ def inspect(
         print_json(facts_object(facts))
     else:
         print_facts(facts)
+    if facts.problems:
+        raise typer.Exit(1)
 
 
 def facts_object(facts: AdapterFacts) -> dict[str, object]:
@@ -76,6 +80,8 @@ def print_facts(facts: AdapterFacts) -> None:
     console.print(table)
     for note in facts.notes:
         console.print(plain(f"Note: {note}"), soft_wrap=True)
+    for problem in facts.problems:
+        console.print(plain(f"Problem: {problem}"), style="red", soft_wrap=True)
 
 
 def _counted(counts: dict[str, int]) -> str:

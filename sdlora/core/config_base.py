@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from sdlora.core.quoting import escaped, quoted
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9-]*$"
 MAX_NAME_CHARS = 96
@@ -49,6 +51,21 @@ def _require_fitting(text: str) -> None:
         raise ValueError("a text without the character NUL is expected, which no path and no database takes")
     if len(text) > MAX_TEXT_CHARS:
         raise ValueError(f"a text of at most {MAX_TEXT_CHARS} characters is expected, this one has {len(text)}")
+
+
+def first_problem(error: Exception) -> str:
+    """Describe the first problem of a foreign file for a message: the setting, the reason and the value found.
+
+    Args:
+        error: a ValidationError of pydantic; the text of other errors is escaped and shortened.
+    """
+    if not isinstance(error, ValidationError):
+        return escaped(error)
+    problem = error.errors(include_url=False, include_context=False)[0]
+    setting = ".".join(map(str, problem["loc"]))
+    return (
+        f"{quoted(setting)}: {escaped(problem['msg'].removeprefix('Value error, '))}, found {quoted(problem['input'])}"
+    )
 
 
 def dotted(settings: Mapping[str, Any]) -> dict[str, Any]:

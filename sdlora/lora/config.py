@@ -99,3 +99,17 @@ class ResolvedLora(LoraConfig):
     @property
     def scaling(self) -> float:
         return self.alpha / (math.sqrt(self.rank) if self.method == "rslora" else self.rank)
+
+    def for_text(self) -> ResolvedLora | None:
+        """Return the settings of the text encoders' adapter, a plain LoRA; None if they stay unchanged."""
+        if self.text_encoder_rank is None:
+            return None
+        return LoraConfig(rank=self.text_encoder_rank).filled()
+
+    def as_saved(self) -> ResolvedLora:
+        """Return the settings of the saved file: PiSSA is a LoRA of twice the rank, rsLoRA one of another alpha."""
+        if self.method == "pissa":
+            return self.model_copy(update={"method": "lora", "rank": 2 * self.rank, "alpha": 2 * self.alpha})
+        if self.method == "rslora":
+            return self.model_copy(update={"method": "lora", "alpha": self.scaling * self.rank})
+        return self

@@ -66,11 +66,22 @@ def require_equal(
     Raises:
         WeightsError: a layer is missing, unexpected or different.
     """
-    if read_back.keys() != expected.keys():
-        differing = sorted(read_back.keys() ^ expected.keys())
+    differing = differing_layer(read_back, expected, weights)
+    if differing is not None:
         raise WeightsError(
-            f"{file} does not hold the adapter that was written: {differing[:3]} differ. It was removed."
+            f"{file} does not hold the adapter that was written: layer {differing} differs. It was removed."
         )
+
+
+def differing_layer(
+    read_back: Mapping[str, Change], expected: Mapping[str, LayerUpdate], weights: Mapping[str, Tensor]
+) -> str | None:
+    """Return the first layer whose change is missing, unexpected or different; None if all are equal.
+
+    The arguments are those of `require_equal`.
+    """
+    if read_back.keys() != expected.keys():
+        return min(read_back.keys() ^ expected.keys())
     for name, update in expected.items():
         weight = weights[name].detach().to("cpu", torch.float32)
         expected_change = update.change(weight)
@@ -79,7 +90,8 @@ def require_equal(
             expected_change.abs().max().item(), weight.abs().max().item() if "dora_scale" in update.tensors() else 0.0
         )
         if not torch.allclose(read_back[name](weight), expected_change, rtol=0, atol=_TOLERANCE * largest_entry):
-            raise WeightsError(f"{file} holds another update of layer {name} than was written. It was removed.")
+            return name
+    return None
 
 
 def _base_weight(layer: Any) -> Tensor:

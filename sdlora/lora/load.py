@@ -9,32 +9,22 @@ import torch
 from safetensors.torch import load_file
 
 from sdlora.core.errors import WeightsError
-from sdlora.core.refs import ADAPTER_WEIGHTS, RESTORE_ADAPTER, AdapterRef, BaseModelRef
+from sdlora.core.refs import ADAPTER_WEIGHTS, AdapterRef, BaseModelRef
 from sdlora.lora.attach import adapter_parameters, peft_settings
-from sdlora.lora.config import ResolvedLora
+from sdlora.lora.check import check_files, check_weights
 from sdlora.lora.formats.diffusers import group_peft_tensors
 from sdlora.lora.layers import ADAPTER_NAME, adapted_layers
-from sdlora.lora.manifest import read_manifest
+from sdlora.models.adapter_weights import merge_attached
 from sdlora.models.families import find_layout
-from sdlora.models.files.digests import DigestCache
-from sdlora.models.files.folder_check import check_safetensors
-from sdlora.models.stable_diffusion import check_adapter
 
 
-def open_adapter(folder: Path) -> AdapterRef:
-    """Check the files of an adapter folder against its `adapter.json`.
+def open_adapter(folder: Path, base: BaseModelRef | None = None) -> AdapterRef:
+    """Open an adapter's folder after all checks of `sdlora.lora.check`.
 
     Raises:
-        WeightsError: a file is missing, damaged or changed.
+        WeightsError: a file is missing, damaged or changed, or does not fit `adapter.json`, the other file or the base.
     """
-    manifest = read_manifest(folder)
-    digests = DigestCache()
-    for file, digest in ((ADAPTER_WEIGHTS, manifest.digest), (manifest.kohya_file, manifest.kohya_digest)):
-        path = folder / file
-        if not path.is_file():
-            raise WeightsError(f"{path} is missing. {RESTORE_ADAPTER}")
-        if digests.sha256(path) != digest:
-            raise WeightsError(f"{path} is damaged: its SHA-256 is not {digest[:12]}. {RESTORE_ADAPTER}")
+    manifest = check_files(folder, base)
     return AdapterRef(
         folder=folder,
         digest=manifest.digest,
@@ -50,19 +40,14 @@ def load_adapter(network: Any, adapter: AdapterRef, base: BaseModelRef) -> Any:
     An adapter that was trained as PiSSA is loaded in the form of its file, a plain LoRA of twice the rank.
 
     Raises:
-        WeightsError: the adapter belongs to another base model, or a file is missing or damaged.
+        WeightsError: the adapter belongs to another base model, or a file is missing, damaged or does not fit.
     """
-    check_adapter(adapter, base)
     path = adapter.folder / ADAPTER_WEIGHTS
-    check_safetensors(path)
-    config = _config_as_saved(read_manifest(adapter.folder).lora)
+    config = check_weights(adapter, base)
     layers = group_peft_tensors(load_file(path), find_layout(base.folder).denoiser)
-    modules = dict(network.named_modules())
-    unknown_layers = sorted(layers.keys() - modules.keys())
-    if unknown_layers or not layers:
-        raise WeightsError(f"{path} does not fit {type(network).__name__}: it has no layers {unknown_layers[:3]}.")
     network.requires_grad_(False)
-    network.add_adapter(peft_settings(config, list(layers)), adapter_name=ADAPTER_NAME)
+    with torch.random.fork_rng(devices=[]):  # peft draws factors, which are replaced below
+        network.add_adapter(peft_settings(config.as_saved(), list(layers)), adapter_name=ADAPTER_NAME)
     parameters = adapter_parameters(network)
     tensors = {
         f"{layer}.{suffix}": tensor
@@ -89,17 +74,5 @@ def merge(network: Any) -> Any:
     """
     if not adapted_layers(network):
         raise WeightsError(f"This {type(network).__name__} has no adapter to merge.")
-    try:
-        network.fuse_lora(safe_fusing=True)
-    except ValueError as error:  # peft: NaNs detected in the merged weights
-        raise WeightsError(f"The adapter cannot be merged: {error}. Train it again.") from error
-    network.unload_lora()
+    merge_attached(network)
     return network
-
-
-def _config_as_saved(config: ResolvedLora) -> ResolvedLora:
-    if config.method == "pissa":
-        return config.model_copy(update={"method": "lora", "rank": 2 * config.rank, "alpha": 2 * config.alpha})
-    if config.method == "rslora":
-        return config.model_copy(update={"method": "lora", "alpha": config.scaling * config.rank})
-    return config

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from sdlora.core.config_base import FrozenConfig
+from sdlora.core.config_base import FrozenConfig, first_problem
 from sdlora.core.errors import WeightsError
 from sdlora.core.files import json_digest
-from sdlora.core.refs import RESTORE_ADAPTER
+from sdlora.core.foreign_json import parse_json
+from sdlora.core.refs import ADAPTER_WEIGHTS, RESTORE_ADAPTER
 from sdlora.lora.config import ResolvedLora
 
 MANIFEST_FILE = "adapter.json"
+FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""Pattern of an adapter's name and of its file's."""
+_MAX_BYTES = 4 * 2**20
 _LIBRARIES = ("sdlora", "torch", "diffusers", "peft", "transformers", "safetensors")
 
 
@@ -46,15 +51,18 @@ class AdapterOrigin:
     details: Mapping[str, str] = field(default_factory=dict)
 
 
+_Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
 class AdapterManifest(FrozenConfig):
     """Identity and origin of an adapter, without names of folders or persons."""
 
     format_version: int = 1
     name: str
-    digest: str = Field(description="SHA-256 of the diffusers file")
+    digest: _Digest = Field(description="SHA-256 of the diffusers file")
     kohya_file: str
-    kohya_digest: str = Field(description="SHA-256 of the kohya file")
-    base_digest: str
+    kohya_digest: _Digest = Field(description="SHA-256 of the kohya file")
+    base_digest: _Digest
     snapshot_digest: str
     run_digest: str
     lora: ResolvedLora
@@ -67,6 +75,13 @@ class AdapterManifest(FrozenConfig):
         entries = self.model_dump(mode="json", exclude={"own_digest"})
         return f"{json.dumps(entries | {'own_digest': json_digest(entries)}, indent=2)}\n".encode()
 
+    @field_validator("kohya_file")
+    @classmethod
+    def _kohya_file_is_in_the_folder(cls, name: str) -> str:
+        if not FILE_NAME.fullmatch(name) or not name.endswith(".safetensors") or name == ADAPTER_WEIGHTS:
+            raise ValueError("is no name of another .safetensors file in the adapter's folder")
+        return name
+
 
 def read_manifest(folder: Path) -> AdapterManifest:
     """Read `adapter.json`.
@@ -76,11 +91,12 @@ def read_manifest(folder: Path) -> AdapterManifest:
     """
     path = folder / MANIFEST_FILE
     try:
-        return parse_manifest(path.read_bytes())
+        with path.open("rb") as file:
+            return parse_manifest(file.read(_MAX_BYTES + 1))
     except FileNotFoundError as error:
         raise WeightsError(f"{path} is missing: {folder} is not an adapter written by sdlora.") from error
     except (OSError, ValueError) as error:
-        raise WeightsError(f"{path} is damaged. {RESTORE_ADAPTER}") from error
+        raise WeightsError(f"{path} is damaged ({first_problem(error)}). {RESTORE_ADAPTER}") from error
 
 
 def parse_manifest(content: bytes) -> AdapterManifest:
@@ -89,8 +105,8 @@ def parse_manifest(content: bytes) -> AdapterManifest:
     Raises:
         ValueError: damaged.
     """
-    entries = json.loads(content)
-    manifest = AdapterManifest.model_validate_json(content)
+    entries = parse_json(content, _MAX_BYTES)
+    manifest = AdapterManifest.model_validate(entries)
     # Over the entries of the file, so that a later version with further entries still reads it.
     others = {name: value for name, value in entries.items() if name != "own_digest"}
     if manifest.own_digest and json_digest(others) != manifest.own_digest:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,17 +15,17 @@ from sdlora.core.files import file_sha256, written_aside
 from sdlora.core.refs import ADAPTER_WEIGHTS, AdapterRef, BaseModelRef
 from sdlora.lora.config import ResolvedLora
 from sdlora.lora.formats.compatibility import NOTE_FILE, note
-from sdlora.lora.formats.diffusers import OUTER_NAME, read_diffusers_file, write_diffusers_file
+from sdlora.lora.formats.diffusers import read_diffusers_file, write_diffusers_file
 from sdlora.lora.formats.joining import kohya_updates
 from sdlora.lora.formats.kohya import read_kohya_file, write_kohya_file
 from sdlora.lora.layers import base_weights, collect_updates, require_equal
-from sdlora.lora.manifest import MANIFEST_FILE, AdapterManifest, AdapterOrigin, library_versions
+from sdlora.lora.manifest import FILE_NAME, MANIFEST_FILE, AdapterManifest, AdapterOrigin, library_versions
 from sdlora.lora.updates import LayerUpdate
+from sdlora.models.adapter_file import OUTER_NAME
 from sdlora.models.families import family_of
 from sdlora.models.families.base import Family
 
 _MAX_PHRASES = 50  # the most frequent phrases of the captions are kept in the file
-_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def save_adapter(
@@ -56,7 +55,7 @@ def save_adapter(
         StorageError: the disk is full or not writable.
     """
     name = origin.name
-    if not _FILE_NAME.fullmatch(name) or f"{name}.safetensors" == ADAPTER_WEIGHTS:
+    if not FILE_NAME.fullmatch(name) or f"{name}.safetensors" == ADAPTER_WEIGHTS:
         raise WeightsError(f"name: {name!r} cannot name the adapter's file; use letters, digits, '.', '-' and '_'.")
     family = family_of(base.folder)
     updates, weights = _by_part(family.layout.denoiser, denoiser)

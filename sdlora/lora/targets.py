@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import math
-from fnmatch import fnmatchcase
+import re
+from collections.abc import Iterable
 
 from torch import nn
 
@@ -24,18 +26,14 @@ def find_targets(model: nn.Module, config: ResolvedLora) -> dict[str, nn.Linear 
             layer. Or the rank is above the largest rank of a matched layer.
     """
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
-    matched: dict[str, nn.Linear | nn.Conv2d] = {}
-    missing = []
-    for pattern in config.target_modules or targets_of(type(model).__name__, config.targets):
-        matches = {name: layer for name, layer in layers.items() if fnmatchcase(f".{name}", f"*.{pattern}")}
-        matched |= matches
-        if not matches:
-            missing.append(pattern)
+    patterns = patterns_of(type(model).__name__, config)
+    missing = [pattern for pattern in patterns if not matching_layers(layers, [pattern])]
     if missing:
         raise TargetModuleError(
             f"lora.target_modules: {', '.join(map(repr, missing))} match no layer of {type(model).__name__}. "
             f"Nearest names: {', '.join(_nearest(missing, list(layers)))}. Correct the setting; nothing was trained."
         )
+    matched = {name: layers[name] for name in matching_layers(layers, patterns)}
     _check_method(matched, config)
     for name, layer in matched.items():
         if config.rank > max_rank(layer):
@@ -44,7 +42,18 @@ def find_targets(model: nn.Module, config: ResolvedLora) -> dict[str, nn.Linear 
                 f"Set lora.rank to {min(map(max_rank, matched.values()))} or less, or leave the layer out of "
                 "lora.target_modules; nothing was trained."
             )
-    return {name: layer for name, layer in layers.items() if name in matched}
+    return matched
+
+
+def patterns_of(denoiser_class: str, config: ResolvedLora) -> tuple[str, ...]:
+    """Return the patterns of the layers to adapt: `target_modules`, else the family's for `targets`."""
+    return config.target_modules or targets_of(denoiser_class, config.targets)
+
+
+def matching_layers(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
+    """Return the names that match a pattern, in their order."""
+    compiled = [re.compile(fnmatch.translate(f"*.{pattern}")) for pattern in patterns]
+    return [name for name in names if any(pattern.match(f".{name}") for pattern in compiled)]
 
 
 def _check_method(matched: dict[str, nn.Linear | nn.Conv2d], config: ResolvedLora) -> None:

@@ -43,9 +43,14 @@ def attach_to_text_encoder(encoder: Any, part: TextPart, config: ResolvedLora, s
     The last layer is left out if no output passes through it.
     """
     assert config.text_encoder_rank is not None
-    count = encoder.config.num_hidden_layers - (not part.uses_last_layer)
-    layers = tuple(f"layers.{index}.self_attn.{name}" for index in range(count) for name in _PROJECTIONS)
+    layers = text_layers(encoder.config.num_hidden_layers, part)
     adapted: nn.Module = attach_lora(
         encoder, LoraConfig(rank=config.text_encoder_rank, target_modules=layers).filled(), seed
     )
     return adapted
+
+
+def text_layers(count: int, part: TextPart) -> tuple[str, ...]:
+    """Return the names of the adapted layers of a text encoder with `count` hidden layers, without the outer name."""
+    indices = range(count - (not part.uses_last_layer))
+    return tuple(f"encoder.layers.{index}.self_attn.{name}" for index in indices for name in _PROJECTIONS)

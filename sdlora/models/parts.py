@@ -13,11 +13,13 @@ from safetensors import safe_open
 from torch import nn
 
 from sdlora.core.errors import WeightsError
+from sdlora.core.quoting import escaped
 from sdlora.core.refs import BaseModelRef, Precision, Quantization
 from sdlora.models.families import family_of, sizes
 from sdlora.models.families.base import TextPart
 from sdlora.models.families.layouts import find_layout
 from sdlora.models.files.folder_check import weights_files, weights_variant
+from sdlora.models.outline import checked_outline
 from sdlora.models.precision import DTYPES
 from sdlora.models.progress_bars import no_progress_bars
 from sdlora.models.quantize import quantize
@@ -64,10 +66,13 @@ def load_denoiser(
 
 
 def denoiser_outline(ref: BaseModelRef) -> Any:
-    """Build the denoiser's layers and shapes on the meta device, without memory for weights, to check settings."""
+    """Build the denoiser's layers and shapes on the meta device, without memory for weights, to check settings.
+
+    Raises:
+        WeightsError: the settings do not match the weights' files.
+    """
     family = family_of(ref.folder)
-    with torch.device("meta"):
-        return family.denoiser_class.from_config(family.denoiser_settings)
+    return checked_outline(family.denoiser_class, ref.folder, family.layout.denoiser)
 
 
 def load_autoencoder(ref: BaseModelRef, device: torch.device | None = None) -> AutoencoderKL:
@@ -121,6 +126,7 @@ def _load_weights(
     dtype: torch.dtype = torch.float32,
     **options: Any,
 ) -> Any:
+    checked_outline(part_class, ref.folder, part)
     try:
         with no_progress_bars():
             module, report = part_class.from_pretrained(
@@ -149,6 +155,6 @@ def _load_weights(
 
 def _load_failure(ref: BaseModelRef, part: str, error: Exception) -> str:
     return (
-        f"base_model.source: {ref.folder / part} cannot be loaded ({type(error).__name__}: {error}). "
+        f"base_model.source: {ref.folder / part} cannot be loaded ({type(error).__name__}: {escaped(error)}). "
         "Copy the model folder again."
     )

@@ -15,11 +15,14 @@ from sdlora.core.files import file_sha256
 from sdlora.core.progress import OnProgress
 from sdlora.core.refs import ADAPTER_WEIGHTS, RESTORE_ADAPTER, AdapterRef, BaseModelRef, Precision
 from sdlora.models import parts
-from sdlora.models.adapter_weights import attach_adapter_file, merge_text_adapters
+from sdlora.models.adapter_check import check_against_base
+from sdlora.models.adapter_file import AdapterPart
+from sdlora.models.adapter_weights import attach_adapter_file, merge_attached, merge_text_adapters
 from sdlora.models.encode import decode_latents, encode_text
 from sdlora.models.families import family_of
 from sdlora.models.families.base import Family, Sampler
 from sdlora.models.files.sources import verify
+from sdlora.models.outline import checked_outline
 from sdlora.models.precision import autocast, probe_precision
 
 
@@ -83,9 +86,13 @@ class StableDiffusion:
         """Build all parts from the base's settings with random weights, to train from scratch.
 
         Raises:
-            WeightsError: a settings file is missing or damaged.
+            WeightsError: a settings file is missing or damaged, or describes a larger network than the base's.
         """
         self._load_settings()
+        folder, family = self.ref.folder, self.family
+        classes = {family.layout.denoiser: family.denoiser_class, "vae": AutoencoderKL}
+        for name, part_class in (classes | {part.folder: part.encoder_class for part in family.text_parts}).items():
+            checked_outline(part_class, folder, name)
         self.text_encoders = {}
         for part in self.family.text_parts:
             config = part.encoder_class.config_class(**self.family.settings(part.folder))
@@ -254,16 +261,17 @@ class StableDiffusion:
     def _merge(self, adapter: AdapterRef) -> None:
         # A step with a merged adapter costs as much as a step of the base. diffusers reads the file as users do.
         attach_adapter_file(self.denoiser, adapter.folder, self.family.layout.denoiser)
-        self.denoiser.fuse_lora()
-        self.denoiser.unload_lora()
+        merge_attached(self.denoiser)
         merge_text_adapters(self.text_encoders, adapter.folder)
 
 
-def check_adapter(adapter: AdapterRef, base: BaseModelRef) -> None:
-    """Check that an adapter belongs to the base model and that its weights match its digest.
+def check_adapter(adapter: AdapterRef, base: BaseModelRef) -> dict[str, AdapterPart]:
+    """Check that an adapter belongs to the base model, and that its weights match its digest and the base's layers.
 
+    Returns:
+        The parts of the adapter, by the part's folder in the base model.
     Raises:
-        WeightsError: the adapter belongs to another base model, or its file is missing or changed.
+        WeightsError: the adapter belongs to another base model, or its file is missing, changed or wrong.
     """
     if adapter.base_digest != base.digest:
         raise WeightsError(
@@ -275,3 +283,4 @@ def check_adapter(adapter: AdapterRef, base: BaseModelRef) -> None:
         raise WeightsError(f"The adapter's weights {path} are missing. {RESTORE_ADAPTER}")
     if file_sha256(path) != adapter.digest:
         raise WeightsError(f"{path} is damaged: its SHA-256 is not {adapter.digest[:12]}. {RESTORE_ADAPTER}")
+    return check_against_base(path, base.folder)

@@ -1,52 +1,40 @@
-"""Thresholds at which glibc returns freed memory to the kernel."""
+"""Memory that glibc keeps for a process after it is freed."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 # malloc.h of glibc; the values are in bytes.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_LARGEST_INT = 2**31 - 1
-# glibc raises its thresholds by itself, up to these values, when large blocks are freed. The first call of `mallopt`
-# ends the adjustment permanently, so a process that called it is left with these values.
-_LARGEST_MMAP_THRESHOLD, _LARGEST_TRIM_THRESHOLD = 32 * 2**20, 64 * 2**20
+LARGEST_MMAP_THRESHOLD, LARGEST_TRIM_THRESHOLD = 32 * 2**20, 2**31 - 1
 
 
-def keep_freed_memory(trim_bytes: int = _LARGEST_TRIM_THRESHOLD) -> None:
-    """Make glibc keep freed blocks of up to 32 MiB, and up to `trim_bytes` of free memory at the end of the heap.
+def keep_freed_memory() -> None:
+    """Make glibc keep freed blocks of up to 32 MiB for the rest of this process; call it in processes of sdlora only.
 
-    The default is the value that glibc's own adjustment reaches, applied from the start. Other C libraries are left
-    unchanged.
+    By default glibc returns most of the memory of a training step to the kernel, and every page is cleared and mapped
+    again at the next step. With the embedded base this costs a third more page faults and about a twentieth of a
+    step's time, at the same peak. glibc cannot tell its thresholds, and it stops adjusting them once they are set. So
+    the library does not set them in the process of its caller. Other C libraries are left unchanged.
     """
     library = _glibc()
     if library is not None:
-        library.mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
-        library.mallopt(_M_TRIM_THRESHOLD, trim_bytes)
+        library.mallopt(_M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
+        library.mallopt(_M_TRIM_THRESHOLD, LARGEST_TRIM_THRESHOLD)
 
 
-@contextmanager
-def freed_memory_kept() -> Iterator[None]:
-    """Make glibc keep the memory freed by one training step for the next step, while the context is active.
-
-    By default glibc returns most of the memory to the kernel, and every page is cleared and mapped again at the next
-    step. With the embedded base this costs a third more page faults and about a twentieth of a step's time, at the
-    same peak. On exit the memory is returned and the thresholds are set to the values that glibc's own adjustment
-    reaches. Without Linux and glibc the context does nothing.
-    """
-    _trim_heap()  # start without the memory that the encoders freed
-    keep_freed_memory(_LARGEST_INT)
-    try:
-        yield
-    finally:
-        keep_freed_memory()
-        _trim_heap()
+def thresholds_of_children() -> dict[str, str]:
+    """Return the variables by which glibc applies `keep_freed_memory` to a process at its start."""
+    return {
+        "MALLOC_MMAP_THRESHOLD_": str(LARGEST_MMAP_THRESHOLD),
+        "MALLOC_TRIM_THRESHOLD_": str(LARGEST_TRIM_THRESHOLD),
+    }
 
 
-def _trim_heap() -> None:
+def return_freed_memory() -> None:
+    """Return the freed memory to the kernel, once; without glibc nothing happens."""
     library = _glibc()
     if library is not None:
         library.malloc_trim(0)

@@ -18,13 +18,15 @@ from torch import Tensor
 
 from sdlora.core.errors import StorageError, WeightsError
 from sdlora.core.files import written_aside
+from sdlora.core.quoting import quoted
 from sdlora.core.refs import ADAPTER_WEIGHTS, AdapterRef, BaseModelRef
+from sdlora.lora.check import check_files_of
 from sdlora.lora.formats.compatibility import NOTE_FILE, note
 from sdlora.lora.formats.kohya import write_with_hashes
 from sdlora.lora.formats.reading import Reader, change_of, group_by_layer
 from sdlora.lora.formats.tensor_file import write_tensor_file
-from sdlora.lora.manifest import read_manifest
 from sdlora.models import parts
+from sdlora.models.adapter_check import all_finite
 from sdlora.models.families import family_of
 from sdlora.models.families.base import Family
 from sdlora.models.families.layouts import FamilyName
@@ -60,13 +62,18 @@ def export_adapter(
         out: a `.safetensors` file in kohya's format, or a new folder with diffusers' file and peft's.
         dtype: precision of the tensors.
         reader: tool whose rule a DoRA's `dora_scale` follows; ComfyUI divides by other norms than LyCORIS.
-        base: the base model; required for a DoRA for ComfyUI.
+        base: the base model; required for a DoRA for ComfyUI. Without it, the adapter's layers are compared with its
+            own settings only.
 
     Raises:
-        WeightsError: a file read back differs from the adapter, or the base is missing or another one.
+        WeightsError: the adapter's files are damaged or wrong, a file read back differs from the adapter, or the base
+            is missing or another one.
         StorageError: `out` exists already or cannot be written.
     """
-    source = read_manifest(adapter.folder).kohya_file if out.suffix == _SUFFIX else ADAPTER_WEIGHTS
+    if base is not None:
+        check_adapter(adapter, base)
+    manifest = check_files_of(adapter, base)
+    source = manifest.kohya_file if out.suffix == _SUFFIX else ADAPTER_WEIGHTS
     with safe_open(adapter.folder / source, framework="pt") as file:
         metadata: dict[str, str] = file.metadata()
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -110,6 +117,13 @@ def export_model(base: BaseModelRef, adapter: AdapterRef | None, out: Path, dtyp
     for name, module in modules.items():
         _require_finite(module, name, base, adapter)
     states = {name: module.to(DTYPES[dtype]).state_dict() for name, module in modules.items()}
+    for name, state in states.items():
+        wrong = [key for key, tensor in state.items() if not all_finite(tensor)]
+        if wrong:
+            raise WeightsError(
+                f"{len(wrong)} tensors of {name} are not finite in {dtype}, such as {quoted(wrong[0])}. Nothing was "
+                "written. Restore the base model and the adapter, or choose fp32."
+            )
     with _new_file(out) as partial:
         if out.suffix == _SUFFIX:
             tensors = {name: tensor.contiguous().clone() for name, tensor in original_tensors(family, states).items()}
@@ -143,7 +157,6 @@ def _for_comfyui(tensors: Mapping[str, Tensor], adapter: AdapterRef, base: BaseM
     """Rescale `dora_scale` for ComfyUI, which divides by |W| where other tools divide by |W + delta|."""
     if base is None:
         raise WeightsError("A DoRA for ComfyUI is computed from the base's weights: name the base model.")
-    check_adapter(adapter, base)
     family = family_of(base.folder)
     weights = {
         family.kohya_name(name): module.weight
@@ -178,7 +191,8 @@ def _require_same_changes(path: Path, expected: Mapping[str, Tensor], dtype: Dty
         for layer, keys in groups.items():
             for part, key in keys.items():
                 limit = _ROUNDING[dtype] * max(expected[key].abs().max().item(), 1e-6)
-                if (file.get_tensor(key).float() - expected[key]).abs().max().item() > limit:
+                difference = (file.get_tensor(key).float() - expected[key]).abs().max().item()
+                if not difference <= limit:  # NaN is neither
                     raise WeightsError(f"{path.name}: {part} of {layer} differs from the adapter. It was removed.")
 
 

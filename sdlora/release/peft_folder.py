@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sdlora.core.errors import WeightsError
-from sdlora.lora.formats.diffusers import METADATA_KEY
 from sdlora.lora.formats.tensor_file import write_tensor_file
+from sdlora.models.adapter_file import METADATA_KEY
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 _CONFIG_CLASSES = {".hada_": peft.LoHaConfig, ".lokr_": peft.LoKrConfig, ".lora_": peft.LoraConfig}

@@ -131,6 +131,8 @@ def _metric_rows(duel: Duel) -> Iterator[MetricRow]:
 
 
 def _standing(difference: Estimate, metric: Metric) -> str:
+    if not all(map(math.isfinite, (difference.value, difference.low, difference.high))):
+        return "not measured"
     if difference.value == difference.low == difference.high == 0:
         return "same"
     if difference.low <= 0 <= difference.high:

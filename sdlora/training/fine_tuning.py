@@ -12,6 +12,7 @@ from sdlora.core.errors import TrainingError
 from sdlora.core.progress import SILENT, Listener
 from sdlora.core.refs import AdapterRef
 from sdlora.lora.load import open_adapter
+from sdlora.processes.threads import restored_threads
 from sdlora.store.image_store import ImageStore
 from sdlora.training.job import TrainingJob
 from sdlora.training.judging import choosing
@@ -49,6 +50,7 @@ def fine_tune(job: TrainingJob, store: ImageStore, listener: Listener = SILENT) 
     check_rows(job.snapshot, job.config)
     is_main = accelerator.is_main_process
     with (
+        restored_threads(),
         exclusive(job.folder) if is_main else nullcontext(),
         stopping_at_takedown(store, job.snapshot, job.folder, cleans=is_main),
     ):
@@ -68,7 +70,7 @@ def fine_tune(job: TrainingJob, store: ImageStore, listener: Listener = SILENT) 
 def _finished(job: TrainingJob) -> AdapterRef | None:
     if not (job.folder / ADAPTER_FOLDER).is_dir():
         return None
-    adapter = open_adapter(job.folder / ADAPTER_FOLDER)
+    adapter = open_adapter(job.folder / ADAPTER_FOLDER, job.base)
     if adapter.run_digest != job.digest:
         raise TrainingError(
             f"{job.folder} holds the finished adapter of the run {adapter.run_digest[:12]}, not of {job.digest[:12]}. "

@@ -20,6 +20,7 @@ from sdlora.models.families import find_layout
 from sdlora.models.files.digests import record_digests
 from sdlora.models.files.sources import load_base_model
 from sdlora.models.progress_bars import no_progress_bars
+from sdlora.processes.threads import restored_threads
 from sdlora.records.choice import CHOICE_FILE
 from sdlora.store.image_store import ImageStore
 from sdlora.training.job import TrainingJob
@@ -53,7 +54,7 @@ def fine_tune_fully(job: TrainingJob, store: ImageStore, listener: Listener = SI
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     check_rows(job.snapshot, job.config)
     model = job.folder / MODEL_FOLDER
-    with exclusive(job.folder), stopping_at_takedown(store, job.snapshot, job.folder):
+    with restored_threads(), exclusive(job.folder), stopping_at_takedown(store, job.snapshot, job.folder):
         if model.is_dir():
             claim(job.folder, run_record(job, accelerator, store.home))  # raises if the model belongs to another run
         else:

@@ -22,6 +22,7 @@ from sdlora.core.refs import AdapterRef, BaseModelRef
 from sdlora.data.snapshot import load_snapshot
 from sdlora.lora.load import open_adapter
 from sdlora.processes.costs import measured_costs
+from sdlora.processes.memory import keep_freed_memory
 from sdlora.processes.subprocesses import report, run_subprocess, worker_main
 from sdlora.store.image_store import ImageStore
 from sdlora.training.fine_tuning import fine_tune
@@ -136,6 +137,7 @@ def _work(file: Path) -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()  # for the next step
     if "WORLD_SIZE" in os.environ:  # several processes share the cores
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     worker_main(lambda: _work(Path(sys.argv[1])))

@@ -19,7 +19,7 @@ from sdlora.core.errors import StorageError, TrainingError
 from sdlora.core.progress import Listener
 from sdlora.data.takedown import TakedownWatch
 from sdlora.diffusion.seeds import step_generator
-from sdlora.processes.memory import freed_memory_kept
+from sdlora.processes.memory import return_freed_memory
 from sdlora.processes.signals import DeferredSignals, Interrupted
 from sdlora.training.config import ResolvedTraining
 from sdlora.training.inputs.batches import BatchGroup, batch_groups, draw_step
@@ -94,7 +94,10 @@ class Run:
         self.done = self._restore()
         self.denoiser.train()
         self._reported_at = self._saved_at = time.monotonic()
-        with freed_memory_kept(), DeferredSignals() as self._signals:
+        return_freed_memory()  # the encoders' memory
+        # Dropout draws from the global generators, which are the caller's.
+        devices = list(range(torch.cuda.device_count()))
+        with torch.random.fork_rng(devices), DeferredSignals() as self._signals:
             while True:
                 self._finish_step()
                 if self._any_process(self._signals.received is not None or self.takedown.found()):
@@ -108,6 +111,7 @@ class Run:
                     break
                 self._take_step()
         self.denoiser.eval()
+        return_freed_memory()
 
     def _take_step(self) -> None:
         try:

@@ -23,7 +23,6 @@ from sdlora.lora.attach import adapter_parameters, attach_lora
 from sdlora.models import parts
 from sdlora.models.files.sources import verify
 from sdlora.models.precision import remembered_probe
-from sdlora.processes.memory import freed_memory_kept
 from sdlora.store.image_store import ImageStore
 from sdlora.training.inputs.encoded import EncodedRows, Encoding, Inputs, encode_captions, encode_rows
 from sdlora.training.inputs.prior import PRIOR_SHEET, encode_prior
@@ -55,8 +54,7 @@ def prepare_run(job: TrainingJob, store: ImageStore, accelerator: Accelerator, l
     """
     check_settings(job.base, job.lora, job.config, accelerator.num_processes)
     verify(job.base, store.home)
-    # The first process writes, the other processes read. Encoding frees and allocates the same memory repeatedly.
-    with accelerator.main_process_first(), freed_memory_kept():
+    with accelerator.main_process_first():  # the first process writes, the other processes read
         record = claim(job.folder, run_record(job, accelerator, store.home))
         # The number of threads decides the order of sums: a continued run keeps its number.
         torch.set_num_threads(record["threads"])

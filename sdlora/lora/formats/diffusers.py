@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
 from sdlora.core.errors import WeightsError
@@ -16,15 +17,8 @@ from sdlora.lora.config import Method, ResolvedLora
 from sdlora.lora.formats.reading import Change, change_of
 from sdlora.lora.formats.tensor_file import write_tensor_file
 from sdlora.lora.layers import ADAPTER_NAME
-from sdlora.lora.updates import LayerUpdate
-
-METADATA_KEY = "lora_adapter_metadata"
-OUTER_NAME = "text_model."
-_LYCORIS_SUFFIXES = {
-    "lora_A.weight": "lora_down.weight",
-    "lora_B.weight": "lora_up.weight",
-    "lora_magnitude_vector": "dora_scale",
-}
+from sdlora.lora.updates import DecomposedUpdate, HadamardUpdate, KroneckerUpdate, LayerUpdate, LowRankUpdate
+from sdlora.models.adapter_file import LYCORIS_NAMES, METADATA_KEY, OUTER_NAME, AdapterPart, PartSettings, split_key
 
 
 def write_diffusers_file(path: Path, updates: Mapping[str, LayerUpdate], config: ResolvedLora) -> str:
@@ -62,8 +56,8 @@ def read_diffusers_file(path: Path) -> dict[str, Change]:
         settings = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
         layers: dict[str, dict[str, Tensor]] = {}
         for key in file.keys():  # noqa: SIM118
-            layer, suffix = _split_key(key)
-            layers.setdefault(layer, {})[_LYCORIS_SUFFIXES.get(suffix, suffix)] = file.get_tensor(key)
+            layer, suffix = split_key(key)
+            layers.setdefault(layer, {})[LYCORIS_NAMES.get(suffix, suffix)] = file.get_tensor(key)
     changes = {}
     for layer, layer_tensors in layers.items():
         folder = layer.split(".", 1)[0]
@@ -83,13 +77,40 @@ def read_diffusers_file(path: Path) -> dict[str, Change]:
     return changes
 
 
+def read_updates(path: Path, parts: Mapping[str, AdapterPart]) -> dict[str, LayerUpdate]:
+    """Read the updates that `write_diffusers_file` was given, by part and layer.
+
+    Args:
+        path: a file that `read_adapter_file` has read without an error.
+        parts: the result of `read_adapter_file`.
+    """
+    layers: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in load_file(path).items():
+        layer, suffix = split_key(key)
+        layers.setdefault(layer, {})[LYCORIS_NAMES.get(suffix, suffix)] = tensor
+    return {layer: _update_of(tensors, parts[layer.split(".", 1)[0]].settings) for layer, tensors in layers.items()}
+
+
+def _update_of(tensors: Mapping[str, Tensor], settings: PartSettings) -> LayerUpdate:
+    alpha = float(settings.r if settings.scale_alpha is None else settings.scale_alpha)
+    if "hada_w1_a" in tensors:
+        return HadamardUpdate(**{name.removeprefix("hada_"): tensor for name, tensor in tensors.items()}, alpha=alpha)
+    if "lokr_w1" in tensors:
+        w2 = tensors["lokr_w2"] if "lokr_w2" in tensors else (tensors["lokr_w2_a"], tensors["lokr_w2_b"])
+        return KroneckerUpdate(tensors["lokr_w1"], w2, alpha, settings.r)
+    down, up = tensors["lora_down.weight"], tensors["lora_up.weight"]
+    if "dora_scale" in tensors:
+        return DecomposedUpdate(down, up, alpha, tensors["dora_scale"].flatten())
+    return LowRankUpdate(down, up, alpha)
+
+
 def group_peft_tensors(tensors: Mapping[str, Tensor], folder: str) -> dict[str, dict[str, Tensor]]:
     """Group the tensors of one part by layer and by the names in peft's layers, such as `lora_A.default.weight`."""
     layers: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         if not key.startswith(f"{folder}."):
             continue
-        layer, suffix = _split_key(key.removeprefix(f"{folder}."))
+        layer, suffix = split_key(key.removeprefix(f"{folder}."))
         factor, _, leaf = suffix.partition(".")
         leaf = "weight" if factor == "lora_magnitude_vector" else leaf
         layers.setdefault(layer, {})[f"{factor}.{ADAPTER_NAME}{'.' + leaf if leaf else ''}"] = tensor
@@ -103,15 +124,6 @@ def by_part(updates: Mapping[str, LayerUpdate]) -> dict[str, dict[str, LayerUpda
         part, layer = name.split(".", 1)
         parts.setdefault(part, {})[layer] = update
     return parts
-
-
-def _split_key(key: str) -> tuple[str, str]:
-    """Split a key: `unet.mid_block.x.to_q.lora_A.weight` -> (`unet.mid_block.x.to_q`, `lora_A.weight`)."""
-    for mark in (".lora_", ".hada_", ".lokr_"):
-        layer, matched, leaf = key.rpartition(mark)
-        if matched:
-            return layer, mark[1:] + leaf
-    return key, ""
 
 
 def _text_peft_settings(layers: Mapping[str, LayerUpdate]) -> dict[str, Any]:

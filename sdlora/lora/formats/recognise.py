@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from torch import Tensor
+from sdlora.models.adapter_layers import Shapes
 
 _LYCORIS_SUFFIXES = {
     "lora_A.weight": "lora_down.weight",
@@ -65,11 +65,11 @@ def normalise_key(key: str) -> tuple[str, str] | None:
     return (match[1], match[2]) if match else None
 
 
-def method_of(tensors: Mapping[str, Tensor]) -> str:
-    """Return the name of the method of one layer, from its tensors by suffix."""
-    if any(suffix.startswith("lokr_") for suffix in tensors):
-        return "LoKr" + (" with DoRA" if "dora_scale" in tensors else "")
-    return next((name for suffix, name in _METHODS_BY_SUFFIX.items() if suffix in tensors), "unknown")
+def method_of(shapes: Shapes) -> str:
+    """Return the name of the method of one layer, from its tensors' shapes by suffix."""
+    if any(suffix.startswith("lokr_") for suffix in shapes):
+        return "LoKr" + (" with DoRA" if "dora_scale" in shapes else "")
+    return next((name for suffix, name in _METHODS_BY_SUFFIX.items() if suffix in shapes), "unknown")
 
 
 def part_of(layer: str) -> str:
@@ -83,16 +83,17 @@ def part_of(layer: str) -> str:
     return head if head.startswith(("text_encoder", "transformer")) else "denoiser"
 
 
-def family_of_file(layers: Mapping[str, Mapping[str, Tensor]], metadata: Mapping[str, str]) -> str:
+def family_of_file(layers: Mapping[str, Shapes], metadata: Mapping[str, str]) -> str:
     """Return the family that the shapes show, else the family in the metadata."""
     names = " ".join(layers)
     if "single_transformer_blocks" in names or "single_blocks" in names:
         return "FLUX.1"
     if "joint_blocks" in names or ("transformer_blocks" in names and "add_q_proj" in names):
         return "Stable Diffusion 3"
-    for layer, tensors in layers.items():
-        if re.search(r"attn2[._](?:processor\.)?to_[kv]$", layer) and "lora_down.weight" in tensors:
-            width = tensors["lora_down.weight"].shape[1]
+    for layer, shapes in layers.items():
+        down = shapes.get("lora_down.weight", ())
+        if re.search(r"attn2[._](?:processor\.)?to_[kv]$", layer) and len(down) > 1:
+            width = down[1]
             return _TEXT_WIDTHS.get(width, f"unknown (its text embeddings are {width} wide)")
     version, architecture = metadata.get("ss_base_model_version", ""), metadata.get("modelspec.architecture", "")
     families = [name for prefix, name in _FAMILIES_BY_VERSION.items() if version.startswith(prefix)]

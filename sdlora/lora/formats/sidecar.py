@@ -5,17 +5,19 @@ diffusers' format has no field for words and steps, so the adapter file itself l
 
 from __future__ import annotations
 
-import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
-from safetensors import SafetensorError, safe_open
 
+from sdlora.core.errors import WeightsError
 from sdlora.core.refs import ADAPTER_WEIGHTS
+from sdlora.core.tensor_header import read_header
 from sdlora.lora.manifest import MANIFEST_FILE, AdapterManifest, read_manifest
 
 _MODEL_CARD = "README.md"
+_MAX_CHARACTERS = 2**16  # PyYAML takes a second for as many
 
 
 def sidecar_metadata(path: Path) -> dict[str, str]:
@@ -27,21 +29,26 @@ def sidecar_metadata(path: Path) -> dict[str, str]:
     Raises:
         WeightsError: `adapter.json` is damaged.
     """
-    folder = path.parent
-    if (folder / MANIFEST_FILE).is_file():
-        manifest = read_manifest(folder)
-        if path.name in (ADAPTER_WEIGHTS, manifest.kohya_file):  # the manifest describes only these two files
-            return _manifest_metadata(folder, manifest)
-    return _card_metadata(folder / _MODEL_CARD)
+    if describes(path):
+        return _manifest_metadata(path.parent, read_manifest(path.parent))
+    return _card_metadata(path.with_name(_MODEL_CARD))
+
+
+def describes(path: Path) -> bool:
+    """Return True if the file is one of the two that the `adapter.json` in its folder describes.
+
+    Raises:
+        WeightsError: `adapter.json` is damaged.
+    """
+    if not path.with_name(MANIFEST_FILE).is_file():
+        return False
+    return path.name in (ADAPTER_WEIGHTS, read_manifest(path.parent).kohya_file)
 
 
 def _manifest_metadata(folder: Path, manifest: AdapterManifest) -> dict[str, str]:
     kohya_metadata: dict[str, str] = {}
-    try:
-        with safe_open(folder / manifest.kohya_file, framework="pt") as file:
-            kohya_metadata = dict(file.metadata() or {})
-    except (OSError, SafetensorError):
-        pass  # the kohya file was moved; adapter.json has the other entries
+    with suppress(WeightsError):  # the kohya file was moved; adapter.json has the other entries
+        kohya_metadata = read_header(folder / manifest.kohya_file).metadata
     steps = manifest.training.get("steps")
     steps_metadata = {"ss_max_train_steps": str(steps)} if steps is not None else {}
     identity = {
@@ -57,9 +64,12 @@ def _manifest_metadata(folder: Path, manifest: AdapterManifest) -> dict[str, str
 def _card_metadata(path: Path) -> dict[str, str]:
     """Read `instance_prompt` and `base_model` from the front matter of a LoRA's model card."""
     try:
-        text = path.read_text(encoding="utf-8")
-        front_matter = yaml.safe_load(text.split("---", 2)[1]) if text.startswith("---") else None
-    except (OSError, ValueError, IndexError, yaml.YAMLError):
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_MAX_CHARACTERS)
+        # BaseLoader has only strings, lists and mappings: no merge keys, which can double in number at each level.
+        front = text.split("---", 2)[1] if text.startswith("---") else ""
+        front_matter = yaml.load(front, yaml.BaseLoader)  # noqa: S506  # it makes strings, lists and mappings only
+    except (OSError, ValueError, IndexError, RecursionError, yaml.YAMLError):
         return {}
     if not isinstance(front_matter, dict) or not _is_lora_card(front_matter):
         return {}
@@ -68,4 +78,5 @@ def _card_metadata(path: Path) -> dict[str, str]:
 
 
 def _is_lora_card(front_matter: dict[str, Any]) -> bool:
-    return "lora" in json.dumps(front_matter.get("tags", ""), default=str).lower()
+    tags = front_matter.get("tags")
+    return any(isinstance(tag, str) and "lora" in tag.lower() for tag in (tags if isinstance(tags, list) else [tags]))

@@ -5,17 +5,19 @@ The family follows from `model_index.json` and, if two families share a pipeline
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from sdlora.core.errors import WeightsError
+from sdlora.core.foreign_json import parse_json
+from sdlora.core.quoting import escaped, quoted
 
 FamilyName = Literal["sd1", "sd2", "sdxl", "sd3", "flux"]
 Targets = Literal["attention", "attention+ff", "all"]
 
+_MAX_JSON_BYTES = 64 * 2**20  # the tokenizer of a T5 takes 2, of a large vocabulary 35 MB
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 _FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
 _CONVOLUTIONS = ("proj_in", "proj_out", "conv1", "conv2", "conv_shortcut", "time_emb_proj")
@@ -87,7 +89,7 @@ class Layout:
     def text_of(self, folder: Path) -> tuple[TextFolders, ...]:
         """Return the text encoders of a base model; `model_index.json` has null for an absent optional encoder."""
         index = read_json(folder / "model_index.json")
-        return tuple(text for text in self.text if not text.optional or any(index.get(text.encoder) or ()))
+        return tuple(text for text in self.text if not text.optional or _is_named(index.get(text.encoder)))
 
 
 _ONE_ENCODER = (TextFolders("text_encoder", "tokenizer"),)
@@ -141,6 +143,10 @@ LAYOUTS: tuple[Layout, ...] = (
 )
 
 
+def _is_named(entry: Any) -> bool:
+    return isinstance(entry, list) and any(entry)  # ["transformers", "T5EncoderModel"], or [null, null]
+
+
 def find_layout(folder: Path) -> Layout:
     """Recognise the layout of a diffusers folder.
 
@@ -152,7 +158,7 @@ def find_layout(folder: Path) -> Layout:
     matching = [layout for layout in LAYOUTS if layout.pipeline == pipeline]
     if not matching:
         raise WeightsError(
-            f"base_model.source: {index} names the pipeline {pipeline!r}, which is of no supported family; "
+            f"base_model.source: {index} names the pipeline {quoted(pipeline)}, which is of no supported family; "
             f"supported: {', '.join(f'{layout.title} ({layout.pipeline})' for layout in LAYOUTS)}."
         )
     if len(matching) == 1:
@@ -182,13 +188,14 @@ def read_json(path: Path) -> dict[str, Any]:
         WeightsError: the file is missing or is not a JSON object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            value = parse_json(file.read(_MAX_JSON_BYTES + 1), _MAX_JSON_BYTES)
     except FileNotFoundError as error:
         raise WeightsError(
             f"base_model.source: {path} is missing; expected a Stable Diffusion folder as diffusers saves it."
         ) from error
     except (OSError, ValueError) as error:
-        raise WeightsError(f"base_model.source: {path} is damaged ({error}). Copy the file again.") from error
+        raise WeightsError(f"base_model.source: {path} is damaged ({escaped(error)}). Copy the file again.") from error
     if not isinstance(value, dict):
         raise WeightsError(f"base_model.source: {path} is damaged (not a JSON object). Copy the file again.")
     return value

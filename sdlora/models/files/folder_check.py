@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from sdlora.core.errors import WeightsError
+from sdlora.core.quoting import quoted
+from sdlora.core.tensor_header import read_header
 from sdlora.models.families.layouts import find_layout, read_json
 from sdlora.models.families.widths import check_widths
+from sdlora.models.files.settings_check import check_settings
 
 PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
 
@@ -20,12 +21,11 @@ def check_folder(folder: Path) -> None:
         WeightsError: a file is missing, damaged, pickled, or of an unsupported family; the message names the file.
     """
     layout = find_layout(folder)
-    read_json(folder / "scheduler" / "scheduler_config.json")
+    check_settings(folder, layout)
     text_folders = layout.text_of(folder)
     for text in text_folders:
         _check_tokenizer(folder / text.tokenizer)
     for part in ("vae", layout.denoiser, *(text.encoder for text in text_folders)):
-        read_json(folder / part / "config.json")
         for path in weights_files(folder, part):
             check_safetensors(path)
     check_widths(folder, layout)
@@ -44,13 +44,26 @@ def weights_files(folder: Path, part: str) -> list[Path]:
             return [single]
         shards = folder / part / f"{stem}.safetensors.index{variant}.json"
         if shards.is_file():
-            return [folder / part / name for name in sorted(set(read_json(shards)["weight_map"].values()))]
+            return [folder / part / name for name in _shard_names(shards)]
     pickled = [path.name for path in (folder / part).glob("*") if path.suffix in PICKLE_SUFFIXES]
     if pickled:
         raise WeightsError(pickle_message(folder / part / pickled[0]))
     raise WeightsError(
         f"base_model.source: {folder / part / stem}.safetensors is missing. Copy the model folder again."
     )
+
+
+def _shard_names(index: Path) -> list[str]:
+    """Read the names of the files that hold a part's weights; they are beside their index."""
+    weight_map = read_json(index).get("weight_map")
+    names = set(weight_map.values()) if isinstance(weight_map, dict) else set()
+    for name in names or {""}:
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+            raise WeightsError(
+                f"base_model.source: {index} is damaged: its weight_map names {quoted(name)}, expected names of "
+                ".safetensors files in its folder. Copy the file again."
+            )
+    return sorted(names)
 
 
 def weights_variant(folder: Path, part: str) -> str | None:
@@ -65,13 +78,10 @@ def check_safetensors(path: Path) -> None:
     Raises:
         WeightsError: the file is missing, truncated or no safetensors file.
     """
-    if not path.is_file():
-        raise WeightsError(f"base_model.source: {path} is missing. Copy the model folder again.")
     try:
-        with safe_open(path, framework="pt") as file:
-            file.keys()
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"base_model.source: {path} is damaged ({error}). Copy the file again.") from error
+        read_header(path)
+    except WeightsError as error:
+        raise WeightsError(f"base_model.source: {error}") from error
 
 
 def pickle_message(path: Path) -> str:

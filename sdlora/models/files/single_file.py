@@ -21,11 +21,13 @@ from safetensors import SafetensorError, safe_open
 
 from sdlora.core.errors import StorageError, WeightsError
 from sdlora.core.files import file_sha256, written_aside
+from sdlora.core.quoting import escaped
 from sdlora.core.refs import BaseModelRef
 from sdlora.models.families.layouts import FamilyName, Layout, find_layout
 from sdlora.models.files.checkpoint_keys import CheckpointKind, recognise
 from sdlora.models.files.digests import record_digests
 from sdlora.models.files.folder_check import check_folder, check_safetensors
+from sdlora.models.files.settings_check import check_settings
 
 _SHIPPED_LAYOUTS = Path(__file__).parents[2] / "assets" / "layouts"
 # The padding token of each tokenizer: OpenCLIP pads with its token 0.
@@ -54,6 +56,8 @@ def convert_single_file(path: Path, layout: str | None, home: Path) -> Path:
             f"base_model.layout: {custom_layout} is of {family.title}, but {path.name} has the tensors of "
             f"{kind.family}. Give a layout of the checkpoint's own family."
         )
+    if custom_layout is not None:
+        check_settings(custom_layout, family)
     settings = sorted((custom_layout or _SHIPPED_LAYOUTS).rglob("*.json"))
     key = hashlib.sha256("".join([file_sha256(path), *map(file_sha256, settings)]).encode()).hexdigest()
     folder = (home / "bases" / key[:16]).resolve()
@@ -111,10 +115,21 @@ def _schedule_of(kind: CheckpointKind) -> dict[str, Any]:
 
 
 def _read_checkpoint(path: Path, layout: Path, kind: CheckpointKind, family: Layout) -> Any:
+    from diffusers import AutoencoderKL
+
     from sdlora.models.families import family_of
+    from sdlora.models.outline import checked_outline
     from sdlora.models.progress_bars import no_progress_bars
 
-    pipeline_class = family_of(layout).pipeline_class
+    opened = family_of(layout)
+    pipeline_class = opened.pipeline_class
+    encoders = {text.folder: text.encoder_class for text in opened.text_parts}
+    for part, part_class in {family.denoiser: opened.denoiser_class, "vae": AutoencoderKL, **encoders}.items():
+        if part not in kind.missing:
+            try:
+                checked_outline(part_class, layout, part, [path])
+            except WeightsError as error:
+                raise WeightsError(_misfit_message(path, layout, f"{part}/config.json describes another")) from error
     options = {"safety_checker": None} if "safety_checker" in signature(pipeline_class).parameters else {}
     parts = _parts_from_layout(path, layout, kind, family)
     try:
@@ -133,7 +148,7 @@ def _read_checkpoint(path: Path, layout: Path, kind: CheckpointKind, family: Lay
             return pipeline
     # For a wrong layout diffusers raises any error of its conversion (KeyError, ValueError, OSError, ...).
     except Exception as error:
-        raise WeightsError(_misfit_message(path, layout, f"{type(error).__name__}: {error}")) from error
+        raise WeightsError(_misfit_message(path, layout, f"{type(error).__name__}: {escaped(error)}")) from error
 
 
 def _parts_from_layout(path: Path, layout: Path, kind: CheckpointKind, family: Layout) -> dict[str, Any]:

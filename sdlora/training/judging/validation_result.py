@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -35,8 +36,9 @@ class ValidationResult:
         return float(self.errors.mean())
 
     def score(self, by: KeepBy) -> float:
-        """Return the score to minimise: KID or loss; without drawn images always the loss."""
-        return self.kid.value if by == "kid" and self.kid else self.loss
+        """Return the score to minimise: KID or loss; without drawn images always the loss; infinite if not a number."""
+        score = self.kid.value if by == "kid" and self.kid else self.loss
+        return math.inf if math.isnan(score) else score  # no comparison with NaN is true, so it would stay the best
 
     def less(self, other: ValidationResult | None, by: KeepBy, seed: int) -> Estimate | None:
         """Subtract the other result, with an interval paired by image; None with fewer than two images."""

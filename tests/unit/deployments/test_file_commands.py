@@ -84,11 +84,13 @@ def test_export_names_the_tools_that_would_misread_the_file(made, tmp_path):
     result = invoke("export", tmp_path / "one.safetensors", "--from", tmp_path / "run", "--home", tmp_path)
     assert result.stdout == f"{tmp_path / 'one.safetensors'}\n"
     assert "For ComfyUI and Forge export with `--for comfyui`." in result.stderr
-    plain = invoke("export", tmp_path / "plain.safetensors", "--from", made / "run", "--home", tmp_path)
     again = invoke("export", tmp_path / "2.safetensors", "--from", tmp_path / "run", "--home", tmp_path, "--json")
     assert written(shape(json.loads(again.stdout))) == documented("sdlora export FILE")
     assert json.loads(again.stdout)["path"] == str(tmp_path / "2.safetensors")
-    assert plain.stderr == ""
+    plain = ("--from", made / "run", "--home", tmp_path)
+    assert invoke("export", tmp_path / "plain.safetensors", *plain, "--base", made / "base").stderr == ""
+    compared = f"not compared with those of the base model {base.digest[:12]}: name it with --base"
+    assert compared in invoke("export", tmp_path / "unknown.safetensors", *plain).stderr
 
 
 def test_a_folder_without_adapter_and_opposite_options_are_refused(made, tmp_path):
