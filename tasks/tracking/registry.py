@@ -39,6 +39,7 @@ from tasks.tracking.store import open_store, page_server
 CANDIDATE, CHAMPION = "candidate", "champion"
 ADAPTER_FOLDER = "adapter_weights"
 """Folder of the release's files in a logged model, named by `mlflow.diffusers`."""
+LAST_WITHDRAWN = "last_withdrawn_version"
 REQUIREMENTS = ["diffusers", "transformers", "peft", "torch", "accelerate", "safetensors"]
 
 
@@ -132,7 +133,9 @@ class Registry:
         number = next(
             (version.number for version in versions if version.tags.get("adapter_digest") == adapter_digest), None
         )
-        return number or max((version.number for version in versions), default=0) + 1
+        model = self.model(name)
+        withdrawn = int(model.tags.get(LAST_WITHDRAWN, 0)) if model else 0
+        return number or max([withdrawn, *(version.number for version in versions)]) + 1
 
     def page_of(self, version: AdapterVersion) -> str | None:
         """Return the URL of the version's page; None without a server."""
@@ -212,6 +215,8 @@ class Registry:
         """Delete a version and its stored files, because its publication was refused."""
         model_id = version.source.rpartition("/")[2]
         location = self.client.get_logged_model(model_id).artifact_location
+        # MLflow never gives the number again, and does not show that it was given.
+        self.client.set_registered_model_tag(version.name, LAST_WITHDRAWN, str(version.number))
         self.client.delete_model_version(version.name, str(version.number))
         get_artifact_repository(location).delete_artifacts()
         self.client.delete_logged_model(model_id)

@@ -10,7 +10,7 @@ from prefect import flow
 from deployments.takedown import clear_copies, copies_elsewhere
 from flows.retrain import retrain
 from sdlora.config import resolve
-from sdlora.core.errors import EvaluationError
+from sdlora.core.errors import EvaluationError, TakedownError
 from sdlora.core.refs import SnapshotRef
 from sdlora.data.snapshot import latest_snapshot
 from sdlora.evaluation.config import GateConfig
@@ -201,8 +201,8 @@ def test_a_takedown_reaches_the_copies_that_mlflow_keeps_and_names_those_of_anot
     assert any(str(artifacts) in page for page in named(home, shown))
     with ImageStore.open(home) as store:
         details = store.purge(shown, "a takedown", "ana").details
-    assert copies_elsewhere(home, details) == []
-    cleared = clear_copies(home, details)
+        assert copies_elsewhere(home, details) == []
+        cleared = clear_copies(store, details)
     assert not named(home, shown)
     assert grid in cleared.pictures
     assert grid.read_bytes() == (release.run.evaluation / "grid.png").read_bytes() != before
@@ -210,3 +210,25 @@ def test_a_takedown_reaches_the_copies_that_mlflow_keeps_and_names_those_of_anot
     (line,) = (line for line in copies_elsewhere(home, details) if line.startswith("published version 1"))
     assert f"run {version.run_id}" in line
     assert f"model {version.source.rpartition('/')[2]}" in line
+
+
+def test_a_version_whose_image_is_purged_while_it_is_registered_is_withdrawn(config, tmp_path, monkeypatch):
+    home, register = tmp_path / "home", Registry.register
+
+    def registered(registry, *arguments, **named):
+        version = register(registry, *arguments, **named)
+        assert list((home / "mlflow" / "artifacts").rglob("*.safetensors"))
+        with ImageStore.open(home) as store:
+            store.purge(latest_snapshot(store).train[0].sha256, "a takedown", "ana")
+        return version
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Registry, "register", registered)
+        with pytest.raises(TakedownError, match=r"shapes version 1 cannot be published.*purged by ana"):
+            run_flow(retrain, config, home)
+    assert Registry(home).versions("shapes") == []
+    weights = [path for path in home.rglob("*.safetensors") if "cache" not in path.parts]
+    assert weights == []
+    with ImageStore.open(home) as store:
+        assert store.snapshots()[0].versions == ()
+    assert Registry(home).number_of("shapes", "f" * 64) == 2  # MLflow never gives a number twice
