@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -67,10 +68,15 @@ def compare(
                 home=home,
             )
     if as_json:
-        print_json({"comparison": comparison.model_dump(mode="json", by_alias=False), "page": page})
+        print_json(comparison_object(comparison, page))
         return
     print_comparison(comparison)
     console.print(plain(f"Page: {page}"), soft_wrap=True)
+
+
+def comparison_object(comparison: Comparison, page: Path) -> dict[str, object]:
+    """Return the record of a comparison under its names of today; the file keeps an older key."""
+    return {"comparison": comparison.model_dump(by_alias=False), "page": page}
 
 
 def print_comparison(comparison: Comparison) -> None:

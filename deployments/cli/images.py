@@ -12,7 +12,7 @@ from deployments.cli.commands import as_command
 from deployments.cli.json_output import print_json
 from deployments.cli.options import DATA_PAGE, DEFAULT_HOME, DEMO_CONFIG, ConfigOption, HomeOption, JsonOption
 from deployments.cli.stages import Stages
-from deployments.cli.terminal import console, hint, plain
+from deployments.cli.terminal import console, error_console, hint, plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -238,7 +238,7 @@ def purge(
                 raise typer.Exit(1)
         for sha256 in digests:
             purged = store.purge(sha256, why, who or account_name())
-            with console.status("Removing its copies; a training that uses it stops first ..."):
+            with error_console.status("Removing its copies; a training that uses it stops first ..."):
                 cleared = clear_copies(store, purged.details)
             print_purged(purged, cleared, copies_elsewhere(home, purged.details))
             print_look_alikes(tuple(image for image in purged.details.similar if image.sha256 not in purged.copies))

@@ -194,7 +194,7 @@ def print_purged(purged: Purged, cleared: ClearedCopies, elsewhere: Sequence[str
             for version in appearance.snapshot.versions
         ]
         if measured_versions:
-            console.print(f"  Versions that were only measured on it: {_labels(tuple(measured_versions))}")
+            console.print(f"  Versions that were only measured on it: {escape(_labels(tuple(measured_versions)))}")
     _print_remaining_work(details, elsewhere)
 
 

@@ -20,6 +20,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from deployments.cli.app import app
+from deployments.cli.compare import comparison_object
 from deployments.cli.json_output import print_json
 from sdlora.data.clean import clean
 from sdlora.data.collect import collect
@@ -31,11 +32,12 @@ from sdlora.store.image_store import ImageStore
 from sdlora.store.lineage import record_version
 from tests.tiny import draw_images
 from tests.unit.data.drawing import drawing, encoded
+from tests.unit.release.test_comparison_page import COMPARISON
 
 PROJECT = Path(__file__).parents[3]
 GUIDE = (PROJECT / "docs" / "command-line.md").read_text()
 CONFIG = DataConfig(min_train_images=1, min_held_out_images=1)
-MAPS = {"rejected_by", "settings", "origin", "scores"}
+MAPS = {"rejected_by", "settings", "origin", "scores", "metrics", "differences", "against_first"}
 """Keys whose objects have names of checks, settings, labels or metrics as keys."""
 
 
@@ -204,6 +206,13 @@ def test_collecting_reports_each_source_and_the_totals(home, tmp_path):
     assert "takedown" in result["sources"][0]["skipped"][0]["reason"]
     assert result["counts"]["total"] == 3
     assert Path(result["data_page"]).is_file()
+
+
+def test_a_comparison_has_the_names_of_today(capsys):
+    print_json(comparison_object(COMPARISON, Path("page.html")))
+    result = json.loads(capsys.readouterr().out)
+    assert written(shape(result)) == documented("sdlora compare")
+    assert result["comparison"]["differences"]["full"]["denoising_psnr"]["value"] is None
 
 
 def test_every_command_that_lists_or_shows_has_the_option():
