@@ -197,6 +197,8 @@ def test_doctor_tells_findings_and_damage_and_its_exit_status_agrees(home, tmp_p
 
 def test_collecting_reports_each_source_and_the_totals(home, tmp_path):
     folder = draw_images(tmp_path / "images", 3)
+    with (folder / "metadata.jsonl").open("a") as file:
+        file.write("{broken\n")
     with ImageStore.open(tmp_path / "home") as store:  # a purged image is skipped
         taken_down = store.add_image(next(folder.glob("*.png")).read_bytes())
         store.purge(taken_down, "a takedown", "ana")
