@@ -31,12 +31,13 @@ class MlflowServer:
         return self.home / "mlflow"
 
     def command(self) -> list[str]:
-        # Clients on this machine write artifacts themselves. Addresses of the server's artifact proxy would work only
-        # while it runs, but `sdlora run` uses the same records without a server.
+        # Stored addresses of artifacts are relative (`tasks/tracking/artifacts.py`), and the server resolves them
+        # against the destination. `sdlora run` resolves the same addresses without a server.
         return [
             *(sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth"),
-            *("--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}", "--no-serve-artifacts"),
-            *("--default-artifact-root", (self.folder / "artifacts").as_uri()),
+            *("--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}"),
+            *("--serve-artifacts", "--artifacts-destination", (self.folder / "artifacts").as_uri()),
+            *("--default-artifact-root", "mlflow-artifacts:/"),
             *("--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"),
             # Requests for other host names are refused, which stops DNS rebinding. localhost is one of them: browsers
             # try ::1 first, where another user may listen.

@@ -14,6 +14,7 @@ from sdlora.core.progress import OnProgress
 from sdlora.core.refs import AdapterRef, BaseModelRef
 from sdlora.models.config import BaseModelConfig
 from sdlora.store.image_store import ImageStore
+from tasks.home import absolute_in_home
 from tasks.tracking import AdapterVersion, Registry, has_records
 
 _NO_ADAPTERS = "There are no adapters in {home} yet. Train one (sdlora demo), or draw with --base."
@@ -68,7 +69,7 @@ def find_model(which: str, name: str | None, home: Path) -> Model:
     name = name or _only_name(registry)
     if which == "base":
         newest = registry.versions(name)[:1] if name else []
-        base = load_base_model(_base_config(newest[0]) if newest else BaseModelConfig(), home)
+        base = load_base_model(_base_config(newest[0], home) if newest else BaseModelConfig(), home)
         return Model(f"base {base.name} {base.digest[:12]}", base, None)
     if name is None:
         raise ConfigError(_NO_ADAPTERS.format(home=home))
@@ -77,7 +78,7 @@ def find_model(which: str, name: str | None, home: Path) -> Model:
         requested = f"version {which}" if which.isdecimal() else which
         existing = ", ".join(str(v.number) for v in reversed(registry.versions(name))) or "none"
         raise ConfigError(f"{name!r} has no {requested}. Its versions: {existing} (see sdlora versions).")
-    base = load_base_model(_base_config(version), home)
+    base = load_base_model(_base_config(version, home), home)
     adapter = registry.fetch(version, home)
     check_weights(adapter, base)
     return Model(f"{name} version {version.number}", base, adapter)
@@ -128,8 +129,9 @@ def _only_name(registry: Registry) -> str | None:
     return names[0] if names else None
 
 
-def _base_config(version: AdapterVersion) -> BaseModelConfig:
-    return BaseModelConfig.model_validate_json(version.tags["base_model"])
+def _base_config(version: AdapterVersion, home: Path) -> BaseModelConfig:
+    config = BaseModelConfig.model_validate_json(version.tags["base_model"])
+    return config.model_copy(update={"source": absolute_in_home(config.source, home)})
 
 
 def _slug(text: str) -> str:

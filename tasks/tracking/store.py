@@ -11,6 +11,7 @@ from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 
 from tasks.private import private_folder
+from tasks.tracking.artifacts import artifact_address, forget_resolved, resolve_without_server
 from tasks.tracking.links import browser_address
 
 TRACKING_URI = "MLFLOW_TRACKING_URI"
@@ -20,7 +21,7 @@ PAGE_SERVER = "SDLORA_MLFLOW_PAGES"
 
 def tracking_uri(home: Path) -> str:
     """Return `MLFLOW_TRACKING_URI` if it is set, else the URI of the SQLite file `home/mlflow/mlflow.db`."""
-    return os.environ.get(TRACKING_URI) or f"sqlite:///{(home / 'mlflow' / 'mlflow.db').resolve()}"
+    return os.environ.get(TRACKING_URI) or _uri_of_file(home)
 
 
 def has_records(home: Path) -> bool:
@@ -34,6 +35,9 @@ def open_store(home: Path) -> mlflow.MlflowClient:
     if uri.startswith("sqlite:"):
         private_folder(home / "mlflow")
     uri_of_environment = os.environ.get(TRACKING_URI)
+    resolve_without_server()
+    if mlflow.get_tracking_uri() != uri:
+        forget_resolved()
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     # MLflow writes the address into the environment. There it would count as the user's setting and override the
@@ -41,6 +45,10 @@ def open_store(home: Path) -> mlflow.MlflowClient:
     if uri_of_environment is None:
         os.environ.pop(TRACKING_URI, None)
     return mlflow.MlflowClient(uri, uri)
+
+
+def _uri_of_file(home: Path) -> str:
+    return f"sqlite:///{(home / 'mlflow' / 'mlflow.db').resolve()}"
 
 
 def page_server(client: mlflow.MlflowClient) -> str | None:
@@ -52,9 +60,12 @@ def get_or_create_experiment(client: mlflow.MlflowClient, name: str, home: Path)
     """Return the experiment `name`, and create it at the first call."""
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
-        # Without a location, MLflow on SQLite writes artifacts below the current folder.
-        in_file = client.tracking_uri.startswith("sqlite:")
-        location = (home / "mlflow" / "artifacts" / name).resolve().as_uri() if in_file else None
+        location = None  # a server has its own
+        if client.tracking_uri == _uri_of_file(home):
+            location = artifact_address(name)
+        elif client.tracking_uri.startswith("sqlite:"):
+            # Without a location, MLflow on SQLite writes artifacts below the current folder.
+            location = (home / "mlflow" / "artifacts" / name).resolve().as_uri()
         with suppress(MlflowException):  # another process created it, or it was deleted in the UI: checked below
             client.create_experiment(name, artifact_location=location)
         experiment = client.get_experiment_by_name(name)
