@@ -50,7 +50,7 @@ class Side:
     def __init__(
         self, base: BaseModelRef, lora: ResolvedLora, config: ResolvedTraining, store: ImageStore, snapshot: Snapshot
     ) -> None:
-        digest = run_digest(base.digest, snapshot.digest, lora, config, base.quantize)
+        digest = run_digest(base.digest, snapshot.training_digest, lora, config, base.quantize)
         job = TrainingJob(base, snapshot, lora, config, store.home / "sides" / digest)
         job.folder.mkdir(parents=True, exist_ok=True)
         self.run = prepare_run(job, store, Accelerator(cpu=True))

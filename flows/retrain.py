@@ -36,7 +36,7 @@ def retrain(
 ) -> Release:
     """Collect new images, fine-tune an adapter on them, and publish it with its evidence.
 
-    Ends early if an adapter was already made from the same images with the same settings.
+    Ends early if an adapter was already made from the same training images with the same settings.
 
     Args:
         name: The style: names the adapter in files, in the registry and in the experiment list.
@@ -70,8 +70,8 @@ def retrain(
         snapshot = make_snapshot(cleaned, settings.data, home)
 
         run = identify_run(base, snapshot, settings, home)
-        release = None if force else find_release(run, settings.name, home)
-        if release:
+        release = find_release(run, snapshot, settings.name, home)
+        if release and not force:
             return release
 
         champion = find_champion(settings.name, base, run, home)

@@ -57,7 +57,7 @@ class LoRA:
         """
         resolved = resolve_training(training or TrainingConfig(), self.base, store.home)
         lora = resolve_lora(self.config, self.base)
-        digest = run_digest(self.base.digest, snapshot.digest, lora, resolved, self.base.quantize)
+        digest = run_digest(self.base.digest, snapshot.training_digest, lora, resolved, self.base.quantize)
         run_folder = Path(folder) if folder else store.home / "runs" / digest
         job = TrainingJob(self.base, snapshot, lora, resolved, run_folder, name)
         self.adapter = fine_tune(job, store, listener)

@@ -83,7 +83,7 @@ def train_method(
     from sdlora.training.results import costs_of_run
 
     lora, training = settings.lora, settings.training
-    digest = run_digest(base.digest, snapshot.digest, lora, training, base.quantize)
+    digest = run_digest(base.digest, snapshot.training_digest, lora, training, base.quantize)
     folder = home / "runs" / f"{name}-compare" / digest[:16]
     with ImageStore.open(home) as store:
         job = TrainingJob(base, load_snapshot(store, snapshot.digest), lora, training, folder, name)

@@ -59,18 +59,25 @@ def run_duel(
 ) -> Duel:
     """Score base, champion and candidate on the same prompts, seeds and held-out images.
 
+    The duel of a published version stays as it is; another duel of this version has a folder of its own.
+
     Raises:
         TakedownError: an image of the snapshot was purged; the candidate is removed.
     """
     from sdlora.evaluation.contest import Contest
+    from sdlora.evaluation.duel import duel_inputs_digest
     from sdlora.evaluation.duel import run_duel as score_contestants
     from sdlora.training.takedown import stopping_at_takedown
 
+    version = Registry(home).find_by_run(config.name, run.digest)
     with ImageStore.open(home) as store:
         frozen = load_snapshot(store, snapshot.digest)
         with stopping_at_takedown(store, frozen, run.folder):
             contest = Contest(base, frozen, store, config.evaluation, task_progress())
-            duel = score_contestants(contest, candidate, champion, run.evaluation)
+            folder = run.evaluation
+            if version is not None and version.published:
+                folder = run.duel_folder(duel_inputs_digest(contest, candidate, champion))
+            duel = score_contestants(contest, candidate, champion, folder)
     log = run_log()
     log.info("The duel on %d prompts of held-out images, values with their 95 %% interval:", len(duel.samples))
     for line in score_lines(duel):

@@ -12,7 +12,7 @@ from sdlora.core.refs import BaseModelRef, SnapshotRef
 from sdlora.training.identity import run_digest
 from tasks.pages import Link, nothing_new_page
 from tasks.progress import task_progress
-from tasks.results import Release, RunRef
+from tasks.results import HELD_OUT_HINT, Release, RunRef
 from tasks.run_log import run_log
 from tasks.tracking import NoWholeCopyError, Registry
 from tasks.version_page import REPORT
@@ -20,19 +20,24 @@ from tasks.version_page import REPORT
 
 @task(name="identify run", persist_result=False)
 def identify_run(base: BaseModelRef, snapshot: SnapshotRef, config: ResolvedConfig, home: Path) -> RunRef:
-    """Name the run by the digest of all inputs of its adapter, so that equal inputs find earlier results."""
-    digest = run_digest(base.digest, snapshot.digest, config.lora, config.training, base.quantize)
+    """Name the run by the digest of what its adapter learns from, so that equal inputs find earlier results."""
+    digest = run_digest(base.digest, snapshot.training_digest, config.lora, config.training, base.quantize)
     run_log().info("Run %s", digest)
     return RunRef(digest=digest, folder=home / "runs" / config.name / digest[:16])
 
 
 @task(name="find release", persist_result=False)
-def find_release(run: RunRef, name: str, home: Path) -> Release | None:
-    """Find the version of an earlier equal run; None unless its publishing was completed and an adapter is whole."""
+def find_release(run: RunRef, snapshot: SnapshotRef, name: str, home: Path) -> Release | None:
+    """Find the version of an earlier equal run; None unless its publishing was completed and an adapter is whole.
+
+    The held-out images may be other ones than at its publication. They do not train anything, and no duel is repeated
+    for them by itself: an adapter as good as the champion passes about half of its duels, so a duel for each new image
+    would let it pass in the end. `force` asks for such a duel.
+    """
     report = task_progress()
     report("look into the registry", 0, 1)  # the first query creates its tables, which takes seconds
     registry = Registry(home)
-    version = registry.find(name, run_digest=run.digest)
+    version = registry.find_by_run(name, run.digest)
     report("look into the registry", 1, 1)
     if version is None or not version.published:
         return None
@@ -41,14 +46,20 @@ def find_release(run: RunRef, name: str, home: Path) -> Release | None:
     except NoWholeCopyError as error:  # the run goes on and trains again, as the message advises
         run_log().warning("%s", error)
         return None
-    release, title = version.as_release(run, new=False), f"{name} version {version.number}"
-    run_log().info("Nothing new: %s was made from the same images with the same settings", title)
+    other_held_out = version.tags.get("snapshot_digest") != snapshot.digest
+    release = version.as_release(run, new=False).model_copy(update={"other_held_out": other_held_out})
+    title = f"{name} version {version.number}"
+    run_log().info("Nothing new to learn: %s was made from the same training images with the same settings", title)
+    if other_held_out:
+        run_log().info("%s", HELD_OUT_HINT)
     page = registry.run_page(version)
     links = [
         Link(f"Version {version.number} in MLflow", registry.page_of(version), None),
         Link("Report", page.absolute_url(page.file(REPORT)) if page else None, release.report),
     ]
     create_markdown_artifact(
-        nothing_new_page(title, release.reasons, links), key="result", description=f"Nothing new: {title} stands"
+        nothing_new_page(title, release.reasons, links, HELD_OUT_HINT if other_held_out else ""),
+        key="result",
+        description=f"Nothing new: {title} stands",
     )
     return release

@@ -23,7 +23,7 @@ from tasks.tracking import tracked_run
 @task(name="pretrain base model", persist_result=False)
 def pretrain_base_model(snapshot: SnapshotRef, plan: PretrainPlan, home: Path) -> BaseModelRef:
     """Train all stages, or continue an interrupted run; equal inputs find the same folder."""
-    identity = hashlib.sha256(f"{snapshot.digest}/{plan.model.model_dump_json()}".encode()).hexdigest()
+    identity = hashlib.sha256(f"{snapshot.training_digest}/{plan.model.model_dump_json()}".encode()).hexdigest()
     folder = home / "bases" / f"{plan.name}-{identity[:12]}"
     model = folder / "model"
     if not model.is_dir():

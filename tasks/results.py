@@ -5,6 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from sdlora.core.config_base import FrozenConfig
+from sdlora.core.errors import EvaluationError
+from sdlora.records.duel import load_duel
+
+HELD_OUT_HINT = (
+    "Other images are held out now than at its publication. With force (`sdlora run --force`) it is judged again on "
+    "these; nothing is trained, and its published evidence stays."
+)
 
 
 class RunRef(FrozenConfig):
@@ -21,14 +28,42 @@ class RunRef(FrozenConfig):
     def release(self) -> Path:
         return self.folder / "release"
 
+    def duel_folder(self, inputs_digest: str) -> Path:
+        """Folder of the duel with these inputs: `evaluation` if it is there, else a folder of a later duel."""
+        try:
+            first = load_duel(self.evaluation)
+        except EvaluationError:  # no finished duel
+            first = None
+        if first and first.inputs_digest == inputs_digest:
+            return self.evaluation
+        return self.folder / "later-duels" / inputs_digest[:16]
+
+    def decision_folder(self, decision_digest: str) -> Path:
+        """Folder of a decision after the publication: its report, and the identity of its record in MLflow."""
+        return self.folder / "later-decisions" / decision_digest[:16]
+
     @property
     def samples(self) -> Path:
         """Contact sheet of the images drawn during training; the file may be missing."""
         return self.folder / "samples" / "contact-sheet.png"
 
 
+class LaterDecision(FrozenConfig):
+    """Decision on a published version: its folders, and the outcome in words."""
+
+    duel: Path
+    record: Path
+    verdict: str
+
+
 class Release(FrozenConfig):
-    """Outcome of a run of the loop. `new` is false if the version existed before."""
+    """Outcome of a run of the loop.
+
+    Attributes:
+        new: False if the run ended without a decision, because the version existed before.
+        later: decision of this run on a version that was published before; None at the publication itself.
+        other_held_out: True if the held-out images are other ones now than at the publication.
+    """
 
     name: str
     version: int
@@ -36,15 +71,22 @@ class Release(FrozenConfig):
     promoted: bool
     reasons: tuple[str, ...]
     run: RunRef
+    later: LaterDecision | None = None
+    other_held_out: bool = False
 
     @property
     def report(self) -> Path:
-        return self.run.release / "report.html"
+        return (self.later.record if self.later else self.run.release) / "report.html"
 
     @property
     def data_page(self) -> Path:
         return self.run.release / "data.html"
 
     @property
+    def evaluation(self) -> Path:
+        """Folder of the duel that decided."""
+        return self.later.duel if self.later else self.run.evaluation
+
+    @property
     def grid(self) -> Path:
-        return self.run.evaluation / "before-after.png"
+        return self.evaluation / "before-after.png"

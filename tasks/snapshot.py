@@ -34,7 +34,7 @@ def make_snapshot(cleaned: CleanReport, config: DataConfig, home: Path) -> Snaps
         finally:
             publish_data_page(store, config, home, digest)
     _log_changes(previous, snapshot)
-    return SnapshotRef(digest=snapshot.digest, train_count=len(snapshot.train), held_out_count=len(snapshot.held_out))
+    return snapshot.ref
 
 
 def _latest_or_none(store: ImageStore) -> Snapshot | None:

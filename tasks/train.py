@@ -21,7 +21,7 @@ from tasks.progress import TrainingListener, report_metrics
 from tasks.results import RunRef
 from tasks.retries import is_transient
 from tasks.run_log import run_log
-from tasks.tracking import tracked_run
+from tasks.tracking import has_run, tracked_run
 from tasks.version_page import training_description
 
 if TYPE_CHECKING:
@@ -40,12 +40,17 @@ def fine_tune_adapter(
 ) -> AdapterRef:
     """Train an adapter or continue an interrupted training, with curves and data lineage in MLflow."""
     from sdlora.models.precision import probe_of_this_machine
+    from sdlora.training.fine_tuning import finished_adapter
     from sdlora.training.job import TrainingJob
     from sdlora.training.launch import run_job
+    from sdlora.training.run_folder import snapshot_of_run
 
     with ImageStore.open(home) as store:
-        frozen = load_snapshot(store, snapshot.digest)
+        frozen = snapshot_of_run(run.folder, load_snapshot(store, snapshot.digest), store)
     job = TrainingJob(base, frozen, config.lora, config.training, run.folder, config.name)
+    finished = finished_adapter(job)
+    if finished is not None and has_run(home, run.folder):
+        return finished  # its record is complete
     tags = training_tags(job) | {"config_digest": config.digest()}
     speedup = probe_of_this_machine(home).speedup
     # Only the settings that decide the adapter.
@@ -60,10 +65,10 @@ def fine_tune_adapter(
     ):
         # All fields, so that the rows have the snapshot's digest and can replace damaged ones.
         rows = TypeAdapter(list[SnapshotRow]).dump_python(list(frozen.rows), mode="json", exclude_defaults=True)
-        record.log_snapshot(snapshot.digest, config.name, rows)
+        record.log_snapshot(frozen.digest, config.name, rows)
         record.log_json(config.model_dump(mode="json"), "config.json")
-        record.describe(training_description(config.name, base.name, snapshot))
-        page = data_page_file(home, snapshot.digest)
+        record.describe(training_description(config.name, base.name, frozen.ref))
+        page = data_page_file(home, frozen.digest)
         if page.is_file():
             record.log_files(page, folder=LOGGED_FOLDER)
         adapter = run_job(job, store, _SamplesListener(record, config.training.steps))

@@ -5,6 +5,8 @@ MLflow cleans descriptions: it keeps links and pictures of its own server, and r
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from sdlora.core.refs import SnapshotRef
 from sdlora.records.decision import Decision, GateCheck
 from sdlora.records.duel import Duel
@@ -51,6 +53,15 @@ def run_description(page: RunPage, verdict: str, name: str, number: int, decisio
     reason = decision.reasons[0] if decision.reasons else ""
     version = f"[version {number}]({version_route(name, number)})"
     return f"**{verdict}:** {version}. {markdown_text(reason)}\n\n[Report]({page.file(REPORT)})"
+
+
+def later_decision_line(page: RunPage, verdict: str, decided_at: datetime, decision: Decision) -> str:
+    """Describe a decision after the publication in a paragraph that follows the version's description."""
+    reason = decision.reasons[0] if decision.reasons else ""
+    return (
+        f"**Judged again on {decided_at:%Y-%m-%d}: {verdict}.** {markdown_text(reason)} [Report]({page.file(REPORT)}), "
+        f"[scores]({page.route})"
+    )
 
 
 def training_description(name: str, base: str, snapshot: SnapshotRef) -> str:

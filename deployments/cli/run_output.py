@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rich.markup import escape
 from rich.table import Table
 
@@ -12,9 +10,7 @@ from deployments.cli.terminal import console, plain
 from sdlora.core.errors import EvaluationError
 from sdlora.records.duel import CONTESTANTS, Duel, load_duel
 from sdlora.records.metrics import METRICS
-
-if TYPE_CHECKING:
-    from tasks.results import Release
+from tasks.results import HELD_OUT_HINT, Release
 
 SHORT_TABLE = (
     "kid",
@@ -32,7 +28,7 @@ TITLES = {"base": "base model", "champion": "champion", "candidate": "this adapt
 def release_object(release: Release, seconds: float) -> dict[str, object]:
     """Return the outcome of a run, with the scores of every contestant; null without the record of its duel."""
     try:
-        duel = load_duel(release.run.evaluation)
+        duel = load_duel(release.evaluation)
     except EvaluationError:  # removed by hand
         duel = None
     return {
@@ -55,15 +51,20 @@ def print_release(release: Release, seconds: float) -> None:
     """Print the outcome of a run, with its scores and files."""
     number = f"{release.name} version {release.version}"
     if not release.new:
-        console.print(f"Nothing new: {number} was made from exactly these images and settings.")
+        console.print(f"Nothing new to learn: {number} was made from exactly these training images and settings.")
     try:
-        console.print(duel_table(load_duel(release.run.evaluation)))
+        console.print(duel_table(load_duel(release.evaluation)))
     except EvaluationError as error:  # removed by hand; the registry still has the outcome
         console.print(plain(error), style="yellow")
-    verdict = "[green]passed the gate: it is the champion[/]" if release.promoted else "[yellow]is not promoted[/]"
-    console.print(f"[bold]{number}[/] {verdict}")
+    if release.later:
+        verdict = f"judged again: {release.later.verdict}"
+    else:
+        verdict = "passed the gate: it is the champion" if release.promoted else "is not promoted"
+    console.print(f"[bold]{number}[/] [{'green' if release.promoted else 'yellow'}]{verdict}[/]")
     for reason in release.reasons:
         console.print(plain(f"  - {reason}"), soft_wrap=True)
+    if release.other_held_out:
+        console.print(HELD_OUT_HINT, soft_wrap=True)
     for label, value in (
         ("Time", clock(seconds)),
         ("Report", release.report),

@@ -20,6 +20,8 @@ class SnapshotRef(FrozenConfig):
     """Reference to a snapshot in the image database."""
 
     digest: str
+    training_digest: str
+    """Digest of the training rows alone, see `Snapshot.training_digest`."""
     train_count: int
     held_out_count: int
 

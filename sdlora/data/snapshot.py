@@ -14,6 +14,7 @@ from sqlalchemy import bindparam, delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from sdlora.core.errors import DataError
+from sdlora.core.refs import SnapshotRef
 from sdlora.data.checks.base import Ruling, parameters_digest
 from sdlora.data.config import DataConfig
 from sdlora.data.decoding.decode import background_of
@@ -61,6 +62,21 @@ class Snapshot:
     def train(self) -> tuple[SnapshotRow, ...]:
         """Rows of the training images."""
         return tuple(row for row in self.rows if row.split == "train")
+
+    @cached_property
+    def training_digest(self) -> str:
+        """Digest of the training rows alone. Images that are only held out leave it as it was."""
+        return snapshot_digest(self.train)
+
+    @property
+    def ref(self) -> SnapshotRef:
+        """Reference to this snapshot."""
+        return SnapshotRef(
+            digest=self.digest,
+            training_digest=self.training_digest,
+            train_count=len(self.train),
+            held_out_count=len(self.held_out),
+        )
 
     @cached_property
     def held_out(self) -> tuple[SnapshotRow, ...]:

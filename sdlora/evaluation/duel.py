@@ -43,13 +43,7 @@ def run_duel(contest: Contest, candidate: AdapterRef, champion: AdapterRef | Non
                 f"is on {contest.base.digest[:12]}. Train it again on this base, or give the style another name."
             )
     contest.require_training_images()
-    inputs_digest = contest.inputs_digest(
-        {
-            "candidate": candidate.model_dump(mode="json", exclude={"folder"}),
-            "champion": champion and champion.model_dump(mode="json", exclude={"folder"}),
-            "version": [EVALUATION_VERSION, GENERATION_VERSION],
-        }
-    )
+    inputs_digest = duel_inputs_digest(contest, candidate, champion)
     stored_duel = load_finished(load_duel, folder, inputs_digest)
     if stored_duel is not None and _is_complete(stored_duel, folder):
         return stored_duel
@@ -89,6 +83,17 @@ def run_duel(contest: Contest, candidate: AdapterRef, champion: AdapterRef | Non
     )
     write_result(folder / DUEL_FILE, duel)
     return duel
+
+
+def duel_inputs_digest(contest: Contest, candidate: AdapterRef, champion: AdapterRef | None) -> str:
+    """Compute the identity of a duel: adapters, images, settings and version. A finished duel is found by it."""
+    return contest.inputs_digest(
+        {
+            "candidate": candidate.model_dump(mode="json", exclude={"folder"}),
+            "champion": champion and champion.model_dump(mode="json", exclude={"folder"}),
+            "version": [EVALUATION_VERSION, GENERATION_VERSION],
+        }
+    )
 
 
 def _is_complete(duel: Duel, folder: Path) -> bool:

@@ -84,10 +84,14 @@ class VersionRecord:
     code_version: str = ""
     data_page: Path | None = None
     """Data page of the snapshot; released with the version if it exists."""
+    is_champion: bool = False
+    """True if the version was the champion before this decision, which is then a later one on it."""
 
     @property
     def verdict(self) -> str:
         """Decision in a few words."""
+        if self.is_champion:
+            return "Confirmed as champion" if self.decision.promote else "Not confirmed, but still champion"
         if self.decision.promote:
             return "Promoted to champion"
         return "Champion kept" if self.decision.champion_digest else "Not promoted"
@@ -95,6 +99,8 @@ class VersionRecord:
     @property
     def consequence(self) -> str:
         """Consequence of the decision, for users of the adapter."""
+        if self.is_champion and not self.decision.promote:
+            return "This adapter stays the one in use. A person may choose another version."
         if self.decision.promote:
             return "This adapter passed every check and is the one in use now."
         if self.decision.champion_digest:

@@ -15,8 +15,9 @@ from sdlora.records.decision import Decision
 from sdlora.store.tables import ChampionHistoryTable
 
 ManualChange = Literal["rolled back", "moved by hand"]
-EntryKind = Literal["first champion", "promoted", "confirmed", "refused"] | ManualChange
-"""Kind of an entry. "confirmed": the champion passed the gate again. "refused": the version stays a candidate."""
+EntryKind = Literal["first champion", "promoted", "confirmed", "not confirmed", "refused"] | ManualChange
+"""Kind of an entry. "confirmed": the champion passed the gate again. "not confirmed": the champion did not pass it
+again and stays champion. "refused": the version stays a candidate."""
 
 GATE = "gate"
 """Value of `who` for decisions of the gate."""
@@ -75,7 +76,7 @@ class HistoryEntry:
     @property
     def passed_gate(self) -> bool | None:
         """True if the version passed the gate, False if it was refused; None if a person made the change."""
-        return None if self.decision_digest is None else self.kind != "refused"
+        return None if self.decision_digest is None else self.kind not in ("refused", "not confirmed")
 
 
 @dataclass(frozen=True)
@@ -108,14 +109,19 @@ class ChampionHistory:
     def opponent(self, run_digest: str) -> ScoredVersion | None:
         """Return the version that the adapter of a run has to beat in the duel.
 
-        If the adapter is the champion already, its publishing was interrupted or is repeated. The opponent is then
-        the previous champion.
+        If the adapter is the champion already, its publishing was interrupted or it is judged again. The opponent is
+        then the previous champion.
         """
         champion = self.champion
-        if champion is None or champion.run_digest != run_digest:
+        if champion is None or not self._is_from_run(champion, run_digest):
             return champion
         previous = self.champion_changes[-1].from_version
         return self.version(previous) if previous is not None else None
+
+    def _is_from_run(self, version: ScoredVersion, run_digest: str) -> bool:
+        """Return True if the run gave the version's adapter. Runs with different settings may give equal adapters."""
+        versions = (entry.version for entry in self.entries if entry.version.number == version.number)
+        return any(one.run_digest == run_digest for one in versions)
 
     def entry_of_decision(self, decision_digest: str) -> HistoryEntry | None:
         """Return the entry of a decision, if it still holds.
@@ -170,8 +176,10 @@ def record_decision(
             "repeated."
         )
     kind: EntryKind = "refused"
-    if decision.promote:
-        kind = "first champion" if current is None else "confirmed" if current == version.number else "promoted"
+    if current is not None and current == version.number:
+        kind = "confirmed" if decision.promote else "not confirmed"
+    elif decision.promote:
+        kind = "first champion" if current is None else "promoted"
     row = _row(
         history, kind, version, version.number if decision.promote else current, GATE, "\n".join(decision.reasons)
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import nullcontext
+from dataclasses import replace
 
 import torch
 from accelerate import Accelerator
@@ -17,7 +18,7 @@ from sdlora.store.image_store import ImageStore
 from sdlora.training.job import TrainingJob
 from sdlora.training.judging import choosing
 from sdlora.training.results import write_adapters
-from sdlora.training.run_folder import ADAPTER_FOLDER, exclusive
+from sdlora.training.run_folder import ADAPTER_FOLDER, exclusive, snapshot_of_run
 from sdlora.training.setup import prepare_run
 from sdlora.training.suitability import check_rows
 from sdlora.training.takedown import stopping_at_takedown
@@ -47,6 +48,7 @@ def fine_tune(job: TrainingJob, store: ImageStore, listener: Listener = SILENT) 
         KeyboardInterrupt: SIGINT or SIGTERM, after a checkpoint.
     """
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    job = replace(job, snapshot=snapshot_of_run(job.folder, job.snapshot, store))
     check_rows(job.snapshot, job.config)
     is_main = accelerator.is_main_process
     with (
@@ -54,7 +56,7 @@ def fine_tune(job: TrainingJob, store: ImageStore, listener: Listener = SILENT) 
         exclusive(job.folder) if is_main else nullcontext(),
         stopping_at_takedown(store, job.snapshot, job.folder, cleans=is_main),
     ):
-        finished = _finished(job)
+        finished = finished_adapter(job)
         if finished is not None:
             return finished
         run = prepare_run(job, store, accelerator, listener)
@@ -67,7 +69,13 @@ def fine_tune(job: TrainingJob, store: ImageStore, listener: Listener = SILENT) 
         return open_adapter(job.folder / ADAPTER_FOLDER)
 
 
-def _finished(job: TrainingJob) -> AdapterRef | None:
+def finished_adapter(job: TrainingJob) -> AdapterRef | None:
+    """Open the adapter of a finished run; None if the run has not ended.
+
+    Raises:
+        TrainingError: the folder holds the adapter of another run.
+        WeightsError: the adapter is damaged.
+    """
     if not (job.folder / ADAPTER_FOLDER).is_dir():
         return None
     adapter = open_adapter(job.folder / ADAPTER_FOLDER, job.base)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -26,7 +27,7 @@ from sdlora.store.image_store import ImageStore
 from sdlora.training.job import TrainingJob
 from sdlora.training.judging import choosing
 from sdlora.training.loop import Run
-from sdlora.training.run_folder import MODEL_FOLDER, claim, exclusive
+from sdlora.training.run_folder import MODEL_FOLDER, claim, exclusive, snapshot_of_run
 from sdlora.training.setup import prepare_run, run_record
 from sdlora.training.suitability import check_rows
 from sdlora.training.takedown import stopping_at_takedown
@@ -52,6 +53,7 @@ def fine_tune_fully(job: TrainingJob, store: ImageStore, listener: Listener = SI
         KeyboardInterrupt: SIGINT or SIGTERM, after a checkpoint.
     """
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    job = replace(job, snapshot=snapshot_of_run(job.folder, job.snapshot, store))
     check_rows(job.snapshot, job.config)
     model = job.folder / MODEL_FOLDER
     with restored_threads(), exclusive(job.folder), stopping_at_takedown(store, job.snapshot, job.folder):

@@ -29,16 +29,19 @@ _WITHOUT_EFFECT = {
 
 def run_digest(
     base_digest: str,
-    snapshot_digest: str,
+    training_digest: str,
     lora: ResolvedLora | None,
     config: ResolvedTraining,
     quantize: Quantization | None = None,
 ) -> str:
-    """Compute the SHA-256 over everything that decides the result's bytes on a given machine.
+    """Compute the SHA-256 over everything that an adapter learns from: the base, the training rows and the settings.
+
+    Held-out images are not part of it, so that more of them train nothing again. With `keep: best` they choose the
+    kept step. Those of the run's first start count, and later ones do not open the choice again.
 
     Args:
         base_digest: digest of the base model's weights.
-        snapshot_digest: digest of the snapshot.
+        training_digest: digest of the snapshot's training rows.
         lora: settings of the adapter; None if all weights are trained.
         config: resolved training settings.
         quantize: quantisation of the base, see `BaseModelRef`.
@@ -63,7 +66,7 @@ def run_digest(
     inputs = {
         "trainer": TRAINER_VERSION,
         "base": base_digest,
-        "snapshot": snapshot_digest,
+        "training_rows": training_digest,
         "lora": lora.model_dump(mode="json", exclude=lora_without_effect) if lora else "all weights",
         "training": training,
     }

@@ -35,7 +35,7 @@ class TrainingJob:
     @property
     def digest(self) -> str:
         """Run digest, see `run_digest`."""
-        return run_digest(self.base.digest, self.snapshot.digest, self.lora, self.config, self.base.quantize)
+        return run_digest(self.base.digest, self.snapshot.training_digest, self.lora, self.config, self.base.quantize)
 
     @property
     def trains_text_encoders(self) -> bool:

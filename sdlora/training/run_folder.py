@@ -10,8 +10,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from sdlora.core.errors import StorageError, TrainingError
+from sdlora.core.errors import DataError, StorageError, TrainingError
 from sdlora.core.files import replace_file
+from sdlora.data.snapshot import Snapshot, load_snapshot
+from sdlora.store.image_store import ImageStore
 
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
@@ -68,6 +70,32 @@ def claim(folder: Path, run: Mapping[str, Any]) -> dict[str, Any]:
             "adapter's or the training settings changed. Use another folder, or restore what changed to continue."
         )
     return started
+
+
+def snapshot_of_run(folder: Path, current: Snapshot, store: ImageStore) -> Snapshot:
+    """Return the snapshot that the run in the folder began with; `current` if none has begun, or if it has ended.
+
+    The two differ in held-out images only. An interrupted run keeps those of its first start: validations on other
+    images do not compare.
+
+    Raises:
+        TrainingError: the image database no longer has the snapshot.
+    """
+    if any((folder / result).is_dir() for result in (ADAPTER_FOLDER, MODEL_FOLDER)):
+        return current
+    try:
+        digest = json.loads((folder / CONFIG_FILE).read_text())["snapshot_digest"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return current
+    if digest == current.digest:
+        return current
+    try:
+        return load_snapshot(store, digest)
+    except DataError as error:
+        raise TrainingError(
+            f"{folder} holds a run that began with the snapshot {digest[:16]}, which this image database does not "
+            "have. Remove the folder to train again from the start."
+        ) from error
 
 
 def write_record(folder: Path, run: Mapping[str, Any]) -> None:

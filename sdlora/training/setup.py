@@ -36,7 +36,7 @@ from sdlora.training.learning.loss import DenoisingLoss
 from sdlora.training.learning.preflight import resolve_micro_batch_size
 from sdlora.training.learning.trained_text import TrainedText
 from sdlora.training.loop import Run
-from sdlora.training.run_folder import claim
+from sdlora.training.run_folder import claim, snapshot_of_run
 from sdlora.training.suitability import check_settings
 
 _logger = logging.getLogger(__name__)
@@ -56,6 +56,7 @@ def prepare_run(job: TrainingJob, store: ImageStore, accelerator: Accelerator, l
     verify(job.base, store.home)
     with accelerator.main_process_first():  # the first process writes, the other processes read
         record = claim(job.folder, run_record(job, accelerator, store.home))
+        job = replace(job, snapshot=snapshot_of_run(job.folder, job.snapshot, store))
         # The number of threads decides the order of sums: a continued run keeps its number.
         torch.set_num_threads(record["threads"])
         sheet = job.folder / PRIOR_SHEET if accelerator.is_main_process else None

@@ -6,7 +6,7 @@ from tasks.tracking.champion_sync import alias_state, sync_history
 from tasks.tracking.copies import registered_copies
 from tasks.tracking.links import RunPage, version_route
 from tasks.tracking.registry import CANDIDATE, CHAMPION, AdapterVersion, NoWholeCopyError, Registry
-from tasks.tracking.run import TrackedRun, tracked_run
+from tasks.tracking.run import TrackedRun, has_run, tracked_run
 from tasks.tracking.store import has_records, tracking_uri
 from tasks.tracking.style_page import MAX_DESCRIPTION_LENGTH
 
@@ -21,6 +21,7 @@ __all__ = [
     "TrackedRun",
     "alias_state",
     "has_records",
+    "has_run",
     "registered_copies",
     "sync_history",
     "tracked_run",

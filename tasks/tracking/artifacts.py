@@ -61,6 +61,12 @@ def artifact_repository(
     return LocalArtifactRepository(folder.as_uri(), tracking_uri=tracking_uri, registry_uri=registry_uri)
 
 
+def local_folder(address: str, tracking_uri: str) -> Path | None:
+    """Return the folder of files at an address; None if the files are on a server."""
+    repository = get_artifact_repository(address, tracking_uri=tracking_uri)
+    return Path(repository.artifact_dir) if isinstance(repository, LocalArtifactRepository) else None
+
+
 def delete_artifacts(address: str, tracking_uri: str) -> None:
     """Delete all files at the address of a run or model; files that are gone already are no error."""
     get_artifact_repository(address, tracking_uri=tracking_uri).delete_artifacts()

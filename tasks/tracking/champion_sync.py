@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sdlora.records.metrics import METRICS
 from sdlora.store.champions import ChampionHistory, HistoryEntry
 from tasks.tracking.registry import CHAMPION, Registry
 from tasks.tracking.style_page import style_description
@@ -41,17 +42,29 @@ def _sync_decision(registry: Registry, style: str, entry: HistoryEntry) -> None:
     version = registry.get(style, entry.version.number) if registry.holds(style, entry.version) else None
     if version is None:
         return
-    evidence = entry.duel_digest or ""
-    if entry.passed_gate is not None:
+    evidence, number = entry.duel_digest or "", str(version.number)
+    if entry.passed_gate is not None and entry.decision_digest == version.tags.get("decision_digest"):
         outcome = "promoted" if entry.passed_gate else "not promoted"
         registry.note(version, {"decision": outcome, "reasons": entry.why, "duel_digest": evidence})
-        registry.client.set_model_version_tag(style, str(version.number), "decision", outcome)
+        registry.client.set_model_version_tag(style, number, "decision", outcome)
+    elif entry.passed_gate is not None:  # another decision than that of the publication, whose tags stay
+        registry.client.set_model_version_tag(style, number, f"decision {entry.number}", _summary(entry))
     if entry.changes_champion and entry.to_version == version.number:
         champion_before = "" if entry.from_version is None else str(entry.from_version)
         champion_since = entry.decided_at.isoformat(timespec="seconds")
         registry.note(
             version, {"champion_before": champion_before, "champion_since": champion_since, "evidence_digest": evidence}
         )
+
+
+def _summary(entry: HistoryEntry) -> str:
+    """Describe a decision in a line: `2026-11-29, confirmed: KID 0.2931 (base 0.4113)`."""
+    metric = METRICS.get(entry.version.metric or "")
+    text = f"{entry.decided_at:%Y-%m-%d}, {entry.kind}"
+    if metric is None or entry.version.score is None:
+        return text
+    text += f": {metric.label} {metric.number(entry.version.score)}"
+    return text if entry.version.base_score is None else f"{text} (base {metric.number(entry.version.base_score)})"
 
 
 def _sync_style_page(registry: Registry, history: ChampionHistory) -> None:

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import mlflow
 from mlflow.exceptions import MlflowException
-from mlflow.utils.file_utils import local_file_uri_to_path
-from mlflow.utils.uri import is_local_uri
 from pydantic import TypeAdapter
 
 from sdlora.data.snapshot import SnapshotRow
 from sdlora.integrity.adapters import RUN_DIGITS, AdapterFolder
 from sdlora.integrity.verify import Registered
+from tasks.tracking.artifacts import local_folder
 from tasks.tracking.registry import ADAPTER_FOLDER, AdapterVersion, Registry
 from tasks.tracking.run import SNAPSHOT_FILE
 
@@ -43,8 +42,9 @@ def _folder_of(registry: Registry, version: AdapterVersion, home: Path, scratch:
     model = registry.client.get_logged_model(version.source.rpartition("/")[2])
     run = version.tags["run_digest"][:RUN_DIGITS]
     upload = None
-    if is_local_uri(model.artifact_location):
-        folder = Path(local_file_uri_to_path(model.artifact_location)) / ADAPTER_FOLDER
+    files = local_folder(model.artifact_location, registry.client.tracking_uri)
+    if files is not None:
+        folder = files / ADAPTER_FOLDER
     else:
         root = scratch / model.model_id
         root.mkdir()

@@ -33,13 +33,17 @@ from sdlora.core.refs import AdapterRef
 from sdlora.store.champions import ScoredVersion
 from tasks.results import Release, RunRef
 from tasks.tracking.links import RunPage, absolute_url, version_route
+from tasks.tracking.logged_models import delete_unregistered_models
 from tasks.tracking.notes import NOTES_TAG, merge_notes, pack_notes, unpack_notes
 from tasks.tracking.store import open_store, page_server
+from tasks.tracking.style_page import MAX_DESCRIPTION_LENGTH
 
 CANDIDATE, CHAMPION = "candidate", "champion"
 ADAPTER_FOLDER = "adapter_weights"
 """Folder of the release's files in a logged model, named by `mlflow.diffusers`."""
 LAST_WITHDRAWN = "last_withdrawn_version"
+EQUAL_RUNS = "equal_runs"
+"""Note with the digests of further runs that gave the same adapter."""
 REQUIREMENTS = ["diffusers", "transformers", "peft", "torch", "accelerate", "safetensors"]
 
 
@@ -69,8 +73,16 @@ class AdapterVersion:
         """True if publishing finished; if not, the next run of the loop finishes it."""
         return "published" in self.tags
 
+    @property
+    def run_digests(self) -> tuple[str, ...]:
+        """Digests of the runs that gave this adapter: the published one first, then runs with other settings."""
+        return (self.tags.get("run_digest", ""), *self.tags.get(EQUAL_RUNS, "").split())
+
     def as_release(self, run: RunRef, *, new: bool) -> Release:
-        """Convert the version to the result of the run that trained it."""
+        """Convert the version to the result of a run that gave this adapter; the files are those of the publication."""
+        published = self.tags.get("run_digest", run.digest)
+        if published != run.digest:
+            run = RunRef(digest=published, folder=run.folder.with_name(published[:16]))
         return Release(
             name=self.name,
             version=self.number,
@@ -114,6 +126,10 @@ class Registry:
     def find(self, name: str, **tags: str) -> AdapterVersion | None:
         """Return the newest version with all these tags; None if there is none."""
         return next((version for version in self.versions(name) if tags.items() <= dict(version.tags).items()), None)
+
+    def find_by_run(self, name: str, run_digest: str) -> AdapterVersion | None:
+        """Return the newest version whose adapter a run gave; None if there is none."""
+        return next((version for version in self.versions(name) if run_digest in version.run_digests), None)
 
     def get(self, name: str, version_or_alias: int | str) -> AdapterVersion | None:
         """Return a version by number or alias; None if there is none."""
@@ -171,6 +187,9 @@ class Registry:
     ) -> AdapterVersion:
         """Store the release folder and create a version; an adapter that is registered keeps its version.
 
+        Call this only for a version that is not published, because its notes and tags are replaced. Models that an
+        interrupted call has stored are deleted.
+
         Args:
             notes: notes for programs, including the digests.
             tags: tags for people.
@@ -198,6 +217,7 @@ class Registry:
                 model_id=info.model_id,
                 tags={**tags, NOTES_TAG: pack_notes(notes)},
             )
+        delete_unregistered_models(self.client, run_id)
         version = self.find(name, adapter_digest=notes["adapter_digest"])
         assert version is not None
         self.client.set_registered_model_alias(name, CANDIDATE, str(version.number))
@@ -206,6 +226,18 @@ class Registry:
     def describe_version(self, version: AdapterVersion, text: str) -> None:
         """Write the description of a version, as markdown."""
         self.client.update_model_version(version.name, str(version.number), text)
+
+    def extend_description(self, version: AdapterVersion, text: str) -> None:
+        """Append a paragraph to the description of a version, unless it is there or MLflow's limit is reached."""
+        description = self.client.get_model_version(version.name, str(version.number)).description or ""
+        extended = f"{description}\n\n{text}"
+        if text not in description and len(extended) <= MAX_DESCRIPTION_LENGTH:
+            self.describe_version(version, extended)
+
+    def add_run(self, version: AdapterVersion, run_digest: str) -> None:
+        """Note that a further run gave the version's adapter."""
+        if run_digest not in version.run_digests:
+            self.note(version, {EQUAL_RUNS: " ".join([*version.run_digests[1:], run_digest])})
 
     def finish(self, version: AdapterVersion) -> None:
         """Mark the version as published."""

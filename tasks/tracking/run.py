@@ -150,6 +150,11 @@ def tracked_run(
                 mlflow.end_run(status)
 
 
+def has_run(home: Path, folder: Path) -> bool:
+    """Return True if MLflow has a run for the run folder."""
+    return _existing_run(open_store(home), folder / RUN_ID_FILE) is not None
+
+
 def _existing_run(client: mlflow.MlflowClient, file: Path) -> str | None:
     if not file.is_file():
         return None

@@ -58,7 +58,7 @@ def works(home: Path, number: int, out: Path) -> None:
     assert model.adapter.folder.is_relative_to(home)
     assert open_adapter(model.adapter.folder).digest == model.adapter.digest
     (picture,) = draw(model, Drawing("a red circle", steps=1), out, home)
-    assert picture.stat().st_size > 100
+    assert picture.path.stat().st_size > 100
 
 
 @pytest.fixture(scope="module")

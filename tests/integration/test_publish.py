@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -11,7 +13,6 @@ from deployments.takedown import clear_copies, copies_elsewhere
 from flows.retrain import retrain
 from sdlora.config import resolve
 from sdlora.core.errors import EvaluationError, TakedownError
-from sdlora.core.refs import SnapshotRef
 from sdlora.data.snapshot import latest_snapshot
 from sdlora.evaluation.config import GateConfig
 from sdlora.evaluation.gate import decide
@@ -36,7 +37,7 @@ def published(config, home):
     settings = resolve(config, base, home)
     with ImageStore.open(home) as store:
         snapshot = latest_snapshot(store)
-    ref = SnapshotRef(digest=snapshot.digest, train_count=len(snapshot.train), held_out_count=len(snapshot.held_out))
+    ref = snapshot.ref
     adapter = open_adapter(release.run.folder / "adapter")
 
     @flow
@@ -89,13 +90,16 @@ def test_a_candidate_that_passes_the_gate_becomes_champion_on_recorded_evidence(
     assert champion.number == 1
     assert champion.tags["evidence_digest"] == duel.digest()
     page = registry.client.get_model_version("published", "1").description
-    assert page.startswith("**Promoted to champion.** Clearly better than the base model")
+    assert page.startswith("**Not promoted.**")  # the page of the publication, which stays
+    assert "Promoted to champion.** Clearly better than the base model" in page
     line = registry.client.get_registered_model("published").description
     assert "Champion: [version 1](#/models/published/versions/1)" in line
     refused, first = history(home).entries
     assert (refused.kind, refused.to_version) == ("refused", None)
     assert (first.kind, first.from_version, first.to_version) == ("first champion", None, 1)
-    assert (first.who, first.why) == ("gate", champion.tags["reasons"])
+    assert (first.who, first.why) == ("gate", "\n".join(decide(duel, GateConfig()).reasons))
+    assert champion.tags["reasons"] == refused.why
+    assert champion.tags["decision 2"].endswith("first champion: KID 0.1000 (base " + champion.tags["kid_base"] + ")")
     assert first.duel_digest == duel.digest()
     assert first.decision_digest == decide(duel, GateConfig()).digest()
     assert first.version.adapter_digest == champion.tags["adapter_digest"]
@@ -153,7 +157,10 @@ def test_a_promotion_of_another_process_while_this_one_publishes_voids_the_duel(
     home, release, publish_again = published
     duel = clearly_better(load_duel(release.run.evaluation))
     other = ScoredVersion(9, "9" * 64)
-    register = Registry.register
+    register, registry = Registry.register, Registry(home)
+    noted = json.loads(registry.client.get_model_version("published", "1").tags["sdlora"])
+    del noted["published"]  # as if the process had ended before its last line
+    registry.client.set_model_version_tag("published", "1", "sdlora", json.dumps(noted))
 
     def slow(*arguments: object, **named: object):
         registered = register(*arguments, **named)

@@ -65,7 +65,8 @@ def test_the_registered_files_are_the_released_ones_and_hold_no_pickle(first, ho
     version = Registry(home).get("shapes", 1)
     client = MlflowClient(tracking_uri(home), tracking_uri(home))
     model_id = version.source.removeprefix("models:/")
-    stored = Path(client.get_logged_model(model_id).artifact_location.removeprefix("file://"))
+    address = client.get_logged_model(model_id).artifact_location
+    stored = home / "mlflow" / "artifacts" / address.removeprefix("mlflow-artifacts:/")
     names = {path.name for path in (stored / "adapter_weights").iterdir()}
     assert {
         "pytorch_lora_weights.safetensors",

@@ -180,3 +180,13 @@ def test_settings_are_shown_by_their_dotted_names(
 ) -> None:
     page = render_report(made_record(tmp_path, settings=settings))
     assert re.findall(r'<td class="mono">(.*?)</td><td class="mono break">(.*?)</td>', page) == expected
+
+
+def test_a_later_decision_says_of_the_champion_that_it_stays(tmp_path):
+    record = replace(made_record(tmp_path), is_champion=True)
+    refused = replace(record, decision=record.decision.model_copy(update={"promote": False}))
+    for one, verdict in ((record, "Confirmed as champion"), (refused, "Not confirmed, but still champion")):
+        assert one.decision.promote is (one is record)
+        assert verdict in render_report(one)
+    assert "stays the one in use" in render_report(refused)
+    assert "No adapter is in use" not in render_report(refused)

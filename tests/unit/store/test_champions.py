@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,7 +110,8 @@ def test_a_champion_that_is_judged_again_stays_champion_whatever_the_gate_says(s
     with store.write() as session:
         record_decision(session, STYLE, version(1), decision(1, duel="e"), 1)
         record_decision(session, STYLE, version(1), decision(1, duel="f", promote=False), 1)
-    assert told(store)[1:] == [(2, "confirmed", 1, 1, 1), (3, "refused", 1, 1, 1)]
+    assert told(store)[1:] == [(2, "confirmed", 1, 1, 1), (3, "not confirmed", 1, 1, 1)]
+    assert [e.passed_gate for e in history(store).entries] == [True, True, False]
 
 
 def test_the_rival_is_the_champion_or_of_the_champion_itself_the_one_before(store: ImageStore) -> None:
@@ -121,6 +123,16 @@ def test_the_rival_is_the_champion_or_of_the_champion_itself_the_one_before(stor
     decide(store, 3, 2, promote=False)
     assert history(store).opponent("run 2") == version(1)
     assert history(store).opponent("run 3") == version(2)
+
+
+def test_a_run_that_gave_the_champions_adapter_again_is_no_rival_of_it(store: ImageStore) -> None:
+    decide(store, 1)
+    decide(store, 2, 1)
+    again = replace(version(2), run_digest="another run")
+    with store.write() as session:
+        record_decision(session, STYLE, again, decision(2, 1, duel="e"), 2)
+    assert history(store).opponent("another run") == version(1)
+    assert history(store).opponent("run 2") == version(1)
 
 
 def test_styles_have_histories_of_their_own(store: ImageStore) -> None:

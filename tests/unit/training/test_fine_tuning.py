@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 from sdlora import LoRA, StableDiffusion
 from sdlora.core.checkpoints import latest_checkpoint
 from sdlora.core.errors import StorageError, TargetModuleError, TrainingError, WeightsError
+from sdlora.data.snapshot import Snapshot
 from sdlora.lora.load import open_adapter
 from sdlora.records.choice import Choice
 from sdlora.store.image_store import ImageStore
@@ -135,6 +137,43 @@ def test_an_interrupted_run_saves_first_and_ends_with_the_same_adapter(
     assert curve(run_folder) == curve(uninterrupted)
 
 
+def with_more_held_out(snapshot: Snapshot) -> Snapshot:
+    """The snapshot after two more images came, both held out."""
+    more = [replace(row, split="held_out", captions=("more",)) for row in snapshot.train[:2]]
+    return as_snapshot([*snapshot.train, *snapshot.held_out, *(replace(row, sha256=row.sha256[::-1]) for row in more)])
+
+
+def test_only_training_rows_name_a_run(base, snapshot, run_folder):
+    def digest(rows: Snapshot) -> str:
+        return TrainingJob(base, rows, LORA, CONFIG, run_folder).digest
+
+    more = with_more_held_out(snapshot)
+    assert more.digest != snapshot.digest
+    assert digest(more) == digest(snapshot)
+    recaptioned = as_snapshot([replace(snapshot.train[0], captions=("other words",)), *snapshot.rows[1:]])
+    assert digest(recaptioned) != digest(snapshot)
+
+
+def test_a_run_that_continues_after_more_images_were_held_out_keeps_those_it_began_with(
+    uninterrupted, base, store, snapshot, run_folder, monkeypatch
+):
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(
+            TrainingJob(base, snapshot, LORA_WITH_DROPOUT, EVERYTHING, run_folder),
+            store,
+            Callbacks(on_metrics=interrupt_at(4)),
+        )
+    more = TrainingJob(base, with_more_held_out(snapshot), LORA_WITH_DROPOUT, EVERYTHING, run_folder)
+    with pytest.raises(TrainingError, match=f"began with the snapshot {snapshot.digest[:16]}"):
+        fine_tune(more, store)  # this image database has only the images
+    monkeypatch.setattr(
+        "sdlora.training.run_folder.load_snapshot", lambda _, digest: {snapshot.digest: snapshot}[digest]
+    )
+    fine_tune(more, store)
+    assert contents(run_folder / "adapter") == contents(uninterrupted / "adapter")
+    assert curve(run_folder) == curve(uninterrupted)
+
+
 def test_sigterm_saves_and_then_reaches_the_handler_it_was_meant_for(base, store, snapshot, run_folder):
     received = []
     previous = signal.signal(signal.SIGTERM, lambda number, _frame: received.append(number))
@@ -177,7 +216,7 @@ def test_a_finished_run_is_returned_without_training(uninterrupted, base, store,
     )
     assert not seen
     assert adapter.folder == uninterrupted / "adapter"
-    assert adapter.run_digest == run_digest(base.digest, snapshot.digest, LORA_WITH_DROPOUT, EVERYTHING)
+    assert adapter.run_digest == run_digest(base.digest, snapshot.training_digest, LORA_WITH_DROPOUT, EVERYTHING)
     assert not (uninterrupted / "checkpoints").exists()
 
 

@@ -121,7 +121,9 @@ def test_a_run_learns_resumes_to_the_byte_and_its_files_are_for_the_base_as_it_i
         )
     resumed = fine_tune(TrainingJob(quantized, snapshot, LORA, config, tmp_path / "cut"), store)
     assert contents(resumed.folder) == contents(adapter.folder)
-    assert adapter.run_digest == run_digest(base.digest, snapshot.digest, LORA, _resolved(tmp_path / "whole"), kind)
+    assert adapter.run_digest == run_digest(
+        base.digest, snapshot.training_digest, LORA, _resolved(tmp_path / "whole"), kind
+    )
     assert len({adapter.run_digest, plain.run_digest}) == 2 and adapter.digest != plain.digest
     assert adapter.base_digest == base.digest
     losses = [[point["loss"] for point in curve(tmp_path / run) if "loss" in point] for run in ("plain", "whole")]
