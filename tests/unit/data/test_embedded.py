@@ -72,6 +72,35 @@ def test_exif_describes_an_image_unless_the_camera_wrote_it() -> None:
     assert said(encoded(drawing(1), "JPEG", exif=exif(description="OLYMPUS DIGITAL CAMERA"))) == []
 
 
+@pytest.mark.parametrize(
+    "credit",
+    [
+        "Based of Jakub Steiner design",
+        "with a HUGE help from Jakub",
+        "(c) 2004 Jakub Steiner\n\nCreated with The GIMP",
+        "Created with GIMP",
+        "Copyright 2020, all rights reserved",
+        "https://example.org/icons",
+        "Photo by Ana",
+    ],
+)
+def test_credits_are_no_captions(credit: str) -> None:
+    assert said(png(Description=credit)) == []
+    assert said(encoded(drawing(1), "JPEG", exif=exif(description=credit))) == []
+    described = XMP.format(DESCRIBED.replace("a tree &amp; snow", credit) + TAGGED)
+    assert said(encoded(drawing(1), "JPEG", xmp=described.encode())) == [("tree, snow", "xmp")]
+
+
+def test_the_description_of_inkscapes_document_is_no_caption_of_the_icon() -> None:
+    assert said(png(Software="www.inkscape.org", Description="mimetypes", Title="Folders!", Comment="x")) == []
+    assert said(png(Software="Adobe ImageReady", Description="a photo by the sea")) == [
+        ("a photo by the sea", "png_text")
+    ]
+    assert said(png(Software="www.inkscape.org", parameters="designed by nature")) == [
+        ("designed by nature", "png_text")
+    ]
+
+
 def test_text_behind_the_pixels_of_a_png_counts_too() -> None:
     content = png(Description="a drawing")
     start, pixels = content.index(b"tEXt") - 4, content.index(b"IDAT") - 4
