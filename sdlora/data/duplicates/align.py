@@ -62,7 +62,7 @@ class Warp:
         self.gains = matching_gains(visible, moved)
         self._residuals = np.subtract(visible, self.gains[:, None, None] * moved, out=visible)
         area = np.maximum(self._rows.sum(axis=1) * self._columns.sum(axis=1), 1)
-        self.errors: FloatArray = np.sqrt(_products(self._residuals, self._residuals) / area)
+        self.errors: FloatArray = np.sqrt(inner_products(self._residuals, self._residuals) / area)
 
     def inside(self, edge: float) -> tuple[FloatArray, FloatArray]:
         """Return masks (M, S) of columns and rows that map to within `edge` of the moving image's centre: 1, else 0."""
@@ -82,10 +82,10 @@ class Warp:
         count = len(self.gains)
         normal, towards = np.empty((count, 4, 4), np.float32), np.empty((count, 4, 1), np.float32)
         for row, slope in enumerate(slopes):
-            towards[:, row, 0] = _products(slope, self._residuals)
+            towards[:, row, 0] = inner_products(slope, self._residuals)
             # Separate products: one (4, S * S) @ (S * S, 4) matrix product takes several times as long.
             for column, other_slope in enumerate(slopes[: row + 1]):
-                normal[:, row, column] = normal[:, column, row] = _products(slope, other_slope)
+                normal[:, row, column] = normal[:, column, row] = inner_products(slope, other_slope)
         # Damping keeps plain images, which have no slopes, in place.
         normal += np.eye(4, dtype=np.float32) * (1e-3 * np.trace(normal, axis1=1, axis2=2) + 1e-2)[:, None, None]
         steps: FloatArray = np.linalg.solve(normal, towards)[..., 0].clip(-_LONGEST_STEP, _LONGEST_STEP)
@@ -100,11 +100,11 @@ def foot_of(side: int) -> int:
 def matching_gains(fixed: FloatArray, moved: FloatArray) -> FloatArray:
     """Return the gains (M,) that minimise |fixed - gain * moved|^2 over (M, S, S), pulled towards 1 for dark images."""
     prior = 0.02 * 128.0**2 * fixed.shape[1] * fixed.shape[2]
-    gains: FloatArray = ((_products(fixed, moved) + prior) / (_products(moved, moved) + prior)).clip(*GAINS)
+    gains: FloatArray = ((inner_products(fixed, moved) + prior) / (inner_products(moved, moved) + prior)).clip(*GAINS)
     return gains
 
 
-def _products(images: FloatArray, other_images: FloatArray) -> FloatArray:
+def inner_products(images: FloatArray, other_images: FloatArray) -> FloatArray:
     """Return inner products (M,) of images (M, S, S)."""
     products: FloatArray = np.vecdot(images.reshape(len(images), -1), other_images.reshape(len(other_images), -1))
     return products

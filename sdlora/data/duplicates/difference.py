@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from sdlora.data.arrays import BoolArray, ByteArray, FloatArray, IntArray
-from sdlora.data.duplicates.align import GAINS, Warp, foot_of, matching_gains, refine
+from sdlora.data.duplicates.align import GAINS, Warp, foot_of, inner_products, matching_gains, refine
 from sdlora.data.duplicates.fingerprint import THUMBNAIL_SIDE_PX, Fingerprint
 
 _COARSE_LIMIT = 26.0  # grey levels; of true copies 1 % differ more, of other pairs with like hashes 80 %
@@ -21,6 +21,11 @@ _MAX_STRETCH = 1.12  # largest change of width over height by the alignment
 _ROUGH_LIMIT = 22.0  # grey levels after the rough alignment; above it no finer alignment is tried
 _FOOTLESS_FACTOR = 2.2  # factor of a difference that is measured without the foot
 _BLOCK_SIDE_PX = 4  # side of the squares, the worst of which counts
+_USUAL_CONTRAST = 30.0
+"""Standard deviation of colours, in grey levels, below which differences count more.
+
+A pale page with a pale emblem differs little in grey levels from the page without it."""
+_LEAST_CONTRAST = 3.0  # of a picture; below it differences are noise
 _SATURATED_LEVEL = 248.0  # thumbnail values from here on may be clipped by brightening
 _PAIRS_PER_ALIGNMENT = 64  # some 8 MB
 
@@ -61,9 +66,9 @@ def differences(
 
     One image is moved, scaled and matched in brightness to fit the other. Gauss-Newton steps do this on reduced images
     from several starts, then on the thumbnails. The result is the root mean square of the worst square of the overlap.
-    The average over the whole image would miss that two faces differ only in their mouths. The foot, where captions
-    are, is left out if all above it agrees much better. The result is infinite if the overlap is too small, or if the
-    alignment would stretch the image.
+    The average over the whole image would miss that two faces differ only in their mouths. Of pale pictures, the
+    result is as large as if their contrast were usual. The foot, where captions are, is left out if all above it agrees
+    much better. The result is infinite if the overlap is too small, or if the alignment would stretch the image.
 
     Args:
         pairs: (N, 2) positions in `fingerprints`.
@@ -143,7 +148,7 @@ def _align_roughly(grey: FloatArray, stretch: FloatArray, starts: FloatArray) ->
 
 
 def _worst_squares(rgb: FloatArray, grey: FloatArray, maps: FloatArray) -> FloatArray:
-    """Return the root mean square (N,) of the worst square in the overlap of each pair."""
+    """Return the root mean square (N,) of the worst square in the overlap of each pair, at usual contrast."""
     warp = Warp(grey[:, 0], grey[:, 1], maps)
     fixed, moving = rgb[:, 0], rgb[:, 1]
     rows, columns = warp.down.left(warp.down.weights()), warp.across.right(warp.across.weights())
@@ -157,8 +162,20 @@ def _worst_squares(rgb: FloatArray, grey: FloatArray, maps: FloatArray) -> Float
     unsaturated = _without_foot(_within(warp, 1 + 0.5 / side)) * (np.maximum(grey[:, 0], moved_grey) < _SATURATED_LEVEL)
     unsaturated_gains = matching_gains(unsaturated * grey[:, 0], unsaturated * moved_grey)
     worst = [_worst_square(fixed, moved, inner, gains) for gains in (warp.gains, unsaturated_gains)]
-    least: FloatArray = np.minimum(*worst)
+    contrast = np.maximum(_contrast(fixed, inner), _contrast(moved, inner)).clip(_LEAST_CONTRAST)
+    least: FloatArray = np.minimum(*worst) * np.maximum(1, _USUAL_CONTRAST / contrast)
     return least
+
+
+def _contrast(rgb: FloatArray, weights: FloatArray) -> FloatArray:
+    """Return the standard deviation (N,) of the colours of images (N, S, S, 3) under weights (N, S, S) of 0 and 1."""
+    area = np.maximum(inner_products(weights, weights), 1)
+    variance = np.zeros(len(rgb), np.float32)
+    for channel in range(3):
+        visible = weights * rgb[..., channel]
+        variance += inner_products(visible, visible) / area - (inner_products(weights, visible) / area) ** 2
+    deviation: FloatArray = np.sqrt(variance.clip(0) / 3)
+    return deviation
 
 
 def _within(warp: Warp, edge: float) -> FloatArray:

@@ -12,7 +12,7 @@ from sdlora.data.arrays import ByteArray, FloatArray, HashArray
 from sdlora.data.decoding.stack import Stack
 from sdlora.data.duplicates.crop_borders import content_boxes, without_bars
 
-VERSION = 4
+VERSION = 5
 """Version of fingerprints. Raise it when the same pixels would get another fingerprint or difference."""
 
 THUMBNAIL_SIDE_PX = 32

@@ -108,6 +108,25 @@ def test_another_colour_is_another_picture() -> None:
     assert difference(fingerprint(red), fingerprint(blue)) > LIMIT
 
 
+def _pale_page(emblem: str | None, side_px: int = 64) -> Image.Image:
+    page = Image.new("RGB", (256, 256), "white")
+    draw = ImageDraw.Draw(page)
+    draw.rectangle((48, 16, 208, 240), fill="#f4f4f4", outline="#e4e4e4", width=6)
+    if emblem == "mark":
+        draw.ellipse((96, 96, 160, 160), fill="#dcdcdc")
+    if emblem == "bar":
+        draw.rectangle((80, 112, 176, 144), fill="#dcdcdc")
+    return page.resize((side_px, side_px), Image.Resampling.BOX)
+
+
+def test_pale_pictures_are_compared_by_what_they_show() -> None:
+    pages = {emblem: fingerprint(_pale_page(emblem)) for emblem in (None, "mark", "bar")}
+    assert all(difference(*pair) > LIMIT for pair in combinations(pages.values(), 2))
+    for emblem, page in pages.items():
+        assert difference(page, fingerprint(_jpeg(_pale_page(emblem)))) < LIMIT
+        assert difference(page, fingerprint(_pale_page(emblem, side_px=96))) < LIMIT
+
+
 def test_the_difference_is_the_same_both_ways() -> None:
     looks = [fingerprint(icon(seed)) for seed in range(12)] + [
         fingerprint(icon(seed, side_px=50)) for seed in range(12)
