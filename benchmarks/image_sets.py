@@ -2,16 +2,20 @@
 
     python benchmarks/image_sets.py emoji OUT_DIR [--count 7500]
     python benchmarks/image_sets.py photographs OUT_DIR [--count 2000] [--seed 0]
+    python benchmarks/image_sets.py icons OUT_DIR --from UNPACKED_PACKAGE
 
 `emoji` renders all distinct drawings of the npm packages behind the base model's images to 64 px PNG on white. It
 needs `pip install sdlora[assets]` and npm. `photographs` are fractal noise in natural colours over a gradient with a
 few soft shapes, 1024 px JPEG of 100 to 500 kB. They cost as much to decode as photographs, and no two are alike.
+`icons` are those of an icon theme, such as a Debian package unpacked by `dpkg -x`: of each icon the largest PNG of 48
+to 256 px, on white, each picture once.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
+import re
 from functools import partial
 from pathlib import Path
 
@@ -21,16 +25,23 @@ from PIL import Image, ImageDraw, ImageFilter
 from sdlora.assets.emoji import COLOUR_STYLES, read_iconify, render
 
 SIDE_PX = 1024
+ICON_SIDES_PX = (48, 256)
+NO_NAME = re.compile(r"\d+(x\d+)?|usr|share|icons|pixmaps")
+"""Folders that do not tell icons of one theme apart."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=["emoji", "photographs"])
+    parser.add_argument("kind", choices=["emoji", "photographs", "icons"])
     parser.add_argument("out", type=Path)
     parser.add_argument("--count", type=int)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--from", dest="theme", type=Path, help="folder of an icon theme")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.kind == "icons":
+        print(f"{write_icons(options.theme, options.out)} images in {options.out}")
+        return
     with multiprocessing.get_context("spawn").Pool() as pool:
         if options.kind == "emoji":
             drawings = emoji_sources()[: options.count or 7500]
@@ -55,6 +66,30 @@ def write_emoji(folder: Path, drawing: tuple[str, str]) -> int:
     name, svg = drawing
     (folder / f"{name}.png").write_bytes(render(svg))
     return 1
+
+
+def write_icons(theme: Path, folder: Path) -> int:
+    """Write `<path without sizes>.png` of each icon; return their number."""
+    largest: dict[str, tuple[int, Path]] = {}
+    for path in sorted(theme.rglob("*.png")):
+        if path.is_symlink() or "symbolic" in path.name:
+            continue
+        with Image.open(path) as image:
+            side = max(image.size)
+            fits = ICON_SIDES_PX[0] <= min(image.size) and side <= ICON_SIDES_PX[1]
+        name = "__".join(part for part in path.relative_to(theme).parts if not NO_NAME.fullmatch(part))
+        if fits and side > largest.get(name, (0, path))[0]:
+            largest[name] = (side, path)
+    written = set()
+    for name, (_, path) in sorted(largest.items()):
+        with Image.open(path) as image:
+            icon = image.convert("RGBA")
+        canvas = Image.new("RGBA", icon.size, "white")
+        canvas.alpha_composite(icon)
+        if (pixels := (icon.size, canvas.tobytes())) not in written:
+            written.add(pixels)
+            canvas.convert("RGB").save(folder / name, compress_level=1)
+    return len(written)
 
 
 def write_photograph(folder: Path, seed: int) -> int:
