@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from deployments.takedown import ClearedCopies
     from sdlora.store.curation import Purged
-    from sdlora.store.details import SimilarImage
+    from sdlora.store.details import SimilarImage, SourcedCaption
     from sdlora.store.records import ImageRecord
 
 
@@ -87,7 +87,7 @@ def _print_collected(details: ImageDetails) -> None:
         _line("mask", f"{details.mask.path}: {text}")
     _table("seen as", None, [[name] for name in record.files])
     captions = [
-        [caption.text, caption.origin, caption.source or "a person", "yes" if caption.counts else "no"]
+        [caption.text, caption.origin, _caption_source(caption), "yes" if caption.counts else "no"]
         for caption in details.captions
     ]
     _table("captions", ["text", "origin", "from", "trained with"], captions)
@@ -125,8 +125,13 @@ def _print_lineage(details: ImageDetails) -> None:
         for appearance in details.appearances
     ]
     _table("snapshots", ["snapshot", "side", "weight", "captions then", "versions"], snapshots)
-    if details.appearances:
+    if details.appearances or details.lent_captions:
         console.print(f"Learnt from it: [bold]{escape(_labels(details.trained_versions))}[/]")
+
+
+def _caption_source(caption: SourcedCaption) -> str:
+    source = caption.source or "a person"
+    return f"{source}, on its copy {caption.copy[:10]}" if caption.copy else source
 
 
 def print_look_alikes(similar: tuple[SimilarImage, ...]) -> None:
@@ -195,6 +200,10 @@ def print_purged(purged: Purged, cleared: ClearedCopies, elsewhere: Sequence[str
         ]
         if measured_versions:
             console.print(f"  Versions that were only measured on it: {escape(_labels(tuple(measured_versions)))}")
+    if details.lent_captions and details.kept_for:
+        digests = ", ".join(appearance.snapshot.digest[:10] for appearance in details.lent_captions)
+        console.print(f"  Snapshots that hold its captions, on image {details.kept_for[:10]}: {digests}")
+        console.print(f"  Versions that learnt from them: [bold]{escape(_labels(details.trained_versions))}[/]")
     _print_remaining_work(details, elsewhere)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
@@ -11,7 +12,7 @@ from sdlora.data.checks import RECORD_CHECKS, Ruling
 from sdlora.data.checks.unsafe import UNSAFE
 from sdlora.data.config import DataConfig
 from sdlora.data.duplicates.clusters import SkippedPairs
-from sdlora.data.duplicates.groups import EXACT, NEAR, Candidate, copy_rulings, find_copies
+from sdlora.data.duplicates.groups import EXACT, NEAR, Candidate, Copy, copy_rulings, find_copies
 from sdlora.data.duplicates.pairs import group_around
 from sdlora.data.split import LEAK
 from sdlora.data.verdicts import (
@@ -87,7 +88,9 @@ def _single_image_rulings(
 ) -> dict[int, list[Ruling]]:
     """Return the rulings of all checks on single images by image id, checks on pixels first."""
     judge = Judge(config)
-    rulings_by_image = {state.image_id: judge.rulings(state.scores, state.problem) for state in states}
+    rulings_by_image = {
+        state.image_id: judge.rulings(state.scores, state.problem, state.decoded_as) for state in states
+    }
     for check in RECORD_CHECKS:
         for image_id, ruling in check.rulings(session, list(rulings_by_image), config).items():
             rulings_by_image[image_id].append(ruling)
@@ -123,7 +126,7 @@ def _decide_copies(session: Session, states: Sequence[ImageState], config: DataC
         image_id = candidate.image_id
         image_rulings = copy_rulings(copies.get(image_id), config)
         old_verdict = current_verdicts[image_id]
-        new_verdict = verdict_of(image_rulings)
+        new_verdict = _copy_verdict(image_rulings, copies.get(image_id))
         # Split leaks are decided again by the next snapshot only.
         keeps_verdict = candidate.kept_by_person or (
             new_verdict.rejected_by is None and old_verdict.rejected_by == LEAK
@@ -134,6 +137,11 @@ def _decide_copies(session: Session, states: Sequence[ImageState], config: DataC
             rulings_to_record[image_id] = image_rulings
     record_rulings(session, rulings_to_record)
     record_verdicts(session, changed_verdicts)
+
+
+def _copy_verdict(rulings: Sequence[Ruling], copy: Copy | None) -> ImageVerdict:
+    verdict = verdict_of(rulings)
+    return replace(verdict, copy_of_id=copy.kept.image_id) if copy is not None else verdict
 
 
 def _candidates(session: Session, fingerprint_ids: Sequence[int]) -> tuple[list[Candidate], dict[int, ImageVerdict]]:
@@ -148,8 +156,12 @@ def _candidates(session: Session, fingerprint_ids: Sequence[int]) -> tuple[list[
                 ImageTable.sha256,
                 ImageTable.fingerprint_id,
                 ImageTable.width * ImageTable.height,
+                ImageTable.format,
+                ImageTable.byte_size,
+                ImageTable.split.is_not(None),
                 ImageTable.rejected_by,
                 ImageTable.reason,
+                ImageTable.copy_of_id,
             )
             .where(ImageTable.fingerprint_id.in_(chunk))
             .where(passed)
@@ -157,10 +169,14 @@ def _candidates(session: Session, fingerprint_ids: Sequence[int]) -> tuple[list[
         overrides: dict[int, Override] = {}
         for image_ids in chunks([row[0] for row in rows]):
             overrides.update(overrides_of(session, image_ids))
-        for image_id, sha256, fingerprint_id, pixels, rejected_by, reason in rows:
+        for image_id, sha256, fingerprint_id, pixels, image_format, byte_size, has_side, *current in rows:
             kept_by_person = image_id in overrides and overrides[image_id].verdict == "accepted"
-            candidates.append(Candidate(image_id, sha256, fingerprint_id, pixels, kept_by_person=kept_by_person))
-            current_verdicts[image_id] = ImageVerdict(rejected_by, reason)
+            candidates.append(
+                Candidate(
+                    image_id, sha256, fingerprint_id, pixels, image_format or "", byte_size, kept_by_person, has_side
+                )
+            )
+            current_verdicts[image_id] = ImageVerdict(*current)
     return candidates, current_verdicts
 
 

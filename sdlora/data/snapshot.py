@@ -10,8 +10,8 @@ from functools import cached_property
 from itertools import product
 from typing import cast
 
-from sqlalchemy import bindparam, delete, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import bindparam, delete, func, or_, select, update
+from sqlalchemy.orm import Session, aliased
 
 from sdlora.core.errors import DataError
 from sdlora.core.refs import SnapshotRef
@@ -103,7 +103,8 @@ def snapshot_digest(rows: Iterable[SnapshotRow]) -> str:
 def make_snapshot(store: ImageStore, config: DataConfig) -> Snapshot:
     """Freeze the accepted images. Unchanged images, captions and weights give the existing snapshot.
 
-    An image keeps the side of the split from its first snapshot. Look-alikes (`data.suspect_difference`) are never on
+    An image keeps the side of the split from its first snapshot, and gives its side to a copy that replaces it.
+    Look-alikes (`data.suspect_difference`) are never on
     both sides: the check "split_leak" rejects an image that would break this rule.
 
     Raises:
@@ -115,6 +116,7 @@ def make_snapshot(store: ImageStore, config: DataConfig) -> Snapshot:
             raise DataError(
                 f"{undecided_count} images have no verdict under these settings yet. Run clean() with them first."
             )
+        _take_over_sides(session)
         members = _members(session)
         sides = assign_sides(members, _look_alikes(session, config), config)
         _record_sides(session, members, sides, config)
@@ -187,6 +189,20 @@ def _members(session: Session) -> list[Member]:
     """Return accepted images and split leaks. A leak may fit on a side now."""
     rows = session.execute(select(ImageTable.id, ImageTable.sha256, ImageTable.split).where(_CANDIDATES))
     return [Member(row.id, row.sha256, cast("Split | None", row.split)) for row in rows]
+
+
+def _take_over_sides(session: Session) -> None:
+    """Give an image that replaces a copy the side of the copy, because a model may have learnt from the copy.
+
+    Of copies on both sides, those in training count.
+    """
+    copies = aliased(ImageTable)
+    has_side = copies.copy_of_id.is_not(None) & copies.split.is_not(None)
+    side = (
+        select(func.max(copies.split)).where(copies.copy_of_id == ImageTable.id).scalar_subquery()
+    )  # train > held_out
+    replacing = ImageTable.id.in_(select(copies.copy_of_id).where(has_side))
+    session.execute(update(ImageTable).where(ImageTable.split.is_(None), replacing).values(split=side))
 
 
 def _backgrounds(session: Session) -> dict[int, str]:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from sdlora.data.checks import CHECKS, RECORD_CHECKS, Ruling
 from sdlora.data.checks.base import parameters_digest
 from sdlora.data.config import DataConfig
-from sdlora.data.decoding.decode import current_decodings
+from sdlora.data.decoding.decode import current_decodings, is_hidden
 from sdlora.data.duplicates.fingerprint import VERSION
 from sdlora.data.duplicates.groups import near_parameters
 from sdlora.data.measuring.measure import ImageScores
@@ -50,10 +50,16 @@ class ImageState:
 
 @dataclass(frozen=True)
 class ImageVerdict:
-    """Verdict on one image. `rejected_by` names the first check that rejects it, or is None."""
+    """Verdict on one image.
+
+    Attributes:
+        rejected_by: name of the first check that rejects the image, or None.
+        copy_of_id: id of the image that is kept, for an image rejected as its copy.
+    """
 
     rejected_by: str | None
     reason: str
+    copy_of_id: int | None = None
 
 
 def rules_digest(config: DataConfig) -> str:
@@ -127,7 +133,7 @@ class Judge:
         self._config = config
         self._parameters = [(check, check.parameters(config)) for check in CHECKS]
 
-    def rulings(self, scores: Mapping[str, float], problem: str | None) -> list[Ruling]:
+    def rulings(self, scores: Mapping[str, float], problem: str | None, decoded_as: str | None) -> list[Ruling]:
         """Return the rulings on an image. A check without a score gives no ruling."""
         rulings = []
         for check, parameters in self._parameters:
@@ -136,6 +142,11 @@ class Judge:
                 reason = check.rejects(score, self._config)
                 if reason and check.appends_problem:
                     reason = f"{reason}: {problem}"
+                if reason and check.depends_on_background and is_hidden(decoded_as):
+                    reason = (
+                        f"{reason}; its alpha channel holds a picture in about the colour of data.background = "
+                        f"{self._config.background}; set data.background to another colour to show it"
+                    )
                 rulings.append(Ruling(check.name, check.version, parameters, score, reason))
         return rulings
 
@@ -191,7 +202,7 @@ def record_measurements(
     record_rulings(
         session,
         {
-            image_id: judge.rulings(image_scores.scores, image_scores.problem)
+            image_id: judge.rulings(image_scores.scores, image_scores.problem, image_scores.decoded_as)
             for image_id, image_scores in measured.items()
         },
     )
@@ -225,6 +236,7 @@ def record_verdicts(session: Session, verdicts: Mapping[int, ImageVerdict], rule
             "verdict": "rejected" if verdict.rejected_by else "accepted",
             "rejected_by": verdict.rejected_by,
             "reason": verdict.reason,
+            "copy_of_id": verdict.copy_of_id,
         }
         | ({"rules": rules} if rules else {})
         for image_id, verdict in verdicts.items()

@@ -31,7 +31,7 @@ def data_uri(content: bytes, max_side_px: int = 256) -> str | None:
                 return None
             picture.draft("RGB", (max_side_px, max_side_px))
             picture.load()
-            image, _ = to_srgb(upright(picture), "white")
+            image = to_srgb(upright(picture), "white").rgb
     # Pillow's decoders raise many kinds of errors on damaged files (OSError, SyntaxError, ValueError, struct.error).
     except Exception:  # noqa: BLE001
         return None

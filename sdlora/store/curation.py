@@ -57,7 +57,7 @@ def undo_decision(session: Session, sha256: str, who: str) -> str:
         raise DataError(
             f"Image {image.sha256[:12]}: nobody has accepted or rejected it by hand, so there is nothing to undo."
         )
-    undecided = {"verdict": None, "rejected_by": None, "reason": None, "rules": None}
+    undecided = {"verdict": None, "rejected_by": None, "reason": None, "copy_of_id": None, "rules": None}
     session.execute(update(ImageTable).where(ImageTable.id == image.id).values(undecided))
     return image.sha256
 
@@ -96,6 +96,7 @@ def purge_image(session: Session, sha256: str, why: str, who: str) -> Purged:
     copies = _reject_copies(session, details, override)
     masks = delete_masks(session, image.id)
     session.execute(delete(CaptionTable).where(CaptionTable.image_id == image.id))
+    session.execute(update(ImageTable).where(ImageTable.copy_of_id == image.id).values(copy_of_id=None))
     fingerprint_id = image.fingerprint_id
     image.fingerprint_id = None
     session.flush()
@@ -137,6 +138,7 @@ def _set_verdict(session: Session, image_id: int, override: Override) -> None:
         "verdict": "accepted" if override.verdict == "accepted" else "rejected",
         "rejected_by": rejected_by,
         "reason": override.reason,
+        "copy_of_id": None,
         "rules": None,  # the next cleaning decides similar images again
     }
     session.execute(update(ImageTable).where(ImageTable.id == image_id).values(values))

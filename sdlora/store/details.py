@@ -16,7 +16,7 @@ from sdlora.store.masks import Mask, masks_of
 from sdlora.store.overrides import Override, override_history
 from sdlora.store.queries import find_image, find_sha256
 from sdlora.store.ratings import Rating, rating_history
-from sdlora.store.records import Caption, ImageRecord, Origin, Verdict
+from sdlora.store.records import ImageRecord, Origin, Verdict
 from sdlora.store.tables import CaptionTable, CheckTable, ImageTable, SimilarPairTable, SourceTable
 
 _MAX_SIMILAR = 20
@@ -24,12 +24,19 @@ _MAX_SIMILAR = 20
 
 @dataclass(frozen=True)
 class SourcedCaption:
-    """Caption with its source, None for a person's edit. `counts` is True if training uses the caption."""
+    """Caption of an image or of a rejected copy of the image.
+
+    Attributes:
+        source: name of the source; None for a person's edit.
+        counts: whether training uses the caption.
+        copy: SHA-256 of the copy; None for the image's own caption.
+    """
 
     text: str
     origin: Origin
     source: str | None
     counts: bool
+    copy: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,12 @@ class SimilarImage:
 
 @dataclass(frozen=True)
 class ImageDetails:
-    """Image with its captions, checks, similar images, overrides, ratings, mask, snapshots and generations."""
+    """Image with its captions, checks, similar images, overrides, ratings, mask, snapshots and generations.
+
+    Attributes:
+        kept_for: SHA-256 of the image that is kept, for a rejected copy.
+        lent_captions: appearances of the kept image that have captions of this copy.
+    """
 
     record: ImageRecord
     captions: tuple[SourcedCaption, ...]
@@ -66,15 +78,19 @@ class ImageDetails:
     mask: Mask | None
     appearances: tuple[Appearance, ...]
     generations: tuple[Generation, ...]
+    kept_for: str | None = None
+    lent_captions: tuple[Appearance, ...] = ()
 
     @property
     def trained_versions(self) -> tuple[TrainedVersion, ...]:
-        """Versions trained on the image, without versions that were only evaluated on it."""
+        """Versions trained on the image or its captions, without versions that were only evaluated on them."""
         return tuple(
-            version
-            for appearance in self.appearances
-            if appearance.split == "train"
-            for version in appearance.snapshot.versions
+            dict.fromkeys(
+                version
+                for appearance in (*self.appearances, *self.lent_captions)
+                if appearance.split == "train"
+                for version in appearance.snapshot.versions
+            )
         )
 
 
@@ -107,6 +123,7 @@ def image_details(session: Session, sha256: str) -> ImageDetails:
     """
     record = find_image(session, sha256)
     image = session.scalars(select(ImageTable).where(ImageTable.sha256 == record.sha256)).one()
+    kept = session.get(ImageTable, image.copy_of_id) if image.copy_of_id is not None else None
     return ImageDetails(
         record=record,
         captions=_captions(session, image.id, record),
@@ -117,20 +134,37 @@ def image_details(session: Session, sha256: str) -> ImageDetails:
         mask=masks_of(session, [image.id]).get(image.id),
         appearances=appearances_of(session, image.id),
         generations=generations_of(session, record.sha256),
+        kept_for=kept.sha256 if kept else None,
+        lent_captions=_lent_captions(session, image.id, kept.id) if kept else (),
     )
 
 
 def _captions(session: Session, image_id: int, record: ImageRecord) -> tuple[SourcedCaption, ...]:
+    is_own = ImageTable.id == image_id
     statement = (
-        select(CaptionTable.text, CaptionTable.origin, SourceTable.name)
+        select(CaptionTable.text, CaptionTable.origin, SourceTable.name, ImageTable.sha256)
+        .join(ImageTable, ImageTable.id == CaptionTable.image_id)
         .outerjoin(SourceTable, SourceTable.id == CaptionTable.source_id)
-        .where(CaptionTable.image_id == image_id)
-        .order_by(SourceTable.name, CaptionTable.position, CaptionTable.text)
+        .where(or_(is_own, ImageTable.copy_of_id == image_id))
+        .order_by(is_own.desc(), SourceTable.name, CaptionTable.position, CaptionTable.text)
     )
-    captions = [(Caption(text, cast("Origin", origin)), source) for text, origin, source in session.execute(statement)]
-    counting = set(record.captions)
     return tuple(
-        SourcedCaption(caption.text, caption.origin, source, caption.text in counting) for caption, source in captions
+        SourcedCaption(
+            text, cast("Origin", origin), source, text in record.captions, None if sha256 == record.sha256 else sha256
+        )
+        for text, origin, source, sha256 in session.execute(statement)
+    )
+
+
+def _lent_captions(session: Session, copy_id: int, kept_id: int) -> tuple[Appearance, ...]:
+    """List the snapshots in which the kept image has a caption that only its copy brought."""
+    texts_by_id: dict[int, set[str]] = {copy_id: set(), kept_id: set()}
+    statement = select(CaptionTable.image_id, CaptionTable.text).where(CaptionTable.image_id.in_(texts_by_id))
+    for image_id, text in session.execute(statement):
+        texts_by_id[image_id].add(text)
+    lent = texts_by_id[copy_id] - texts_by_id[kept_id]
+    return tuple(
+        appearance for appearance in appearances_of(session, kept_id) if not lent.isdisjoint(appearance.captions)
     )
 
 

@@ -6,13 +6,24 @@ from collections.abc import Sequence
 from typing import cast
 
 from sqlalchemy import Select, func, select, union
-from sqlalchemy.orm import Session, selectinload
+from sqlalchemy.orm import Session, aliased, selectinload
 
 from sdlora.core.errors import DataError
 from sdlora.store.intake import chunks
 from sdlora.store.overrides import PURGED
-from sdlora.store.records import Caption, Counts, ImageRecord, Origin, Split, Verdict, prevailing_captions
+from sdlora.store.records import (
+    Caption,
+    Counts,
+    ImageRecord,
+    Origin,
+    Split,
+    Verdict,
+    captions_of_group,
+    prevailing_captions,
+)
 from sdlora.store.tables import CaptionTable, FileTable, GenerationTable, ImageTable, SourceTable
+
+_CAPTION_ORDER = (SourceTable.name, FileTable.path, CaptionTable.position, CaptionTable.text)
 
 
 def list_images(
@@ -27,7 +38,7 @@ def list_images(
 
     Args:
         rejected_by: name of a check, such as "near_duplicate".
-        caption: text that one of the captions contains, ignoring case.
+        caption: text that one of the captions of the image or its rejected copies contains, ignoring case.
     """
     statement = select(ImageTable).order_by(ImageTable.id).limit(limit).offset(offset)
     if verdict is not None:
@@ -35,7 +46,10 @@ def list_images(
     if rejected_by is not None:
         statement = statement.where(ImageTable.rejected_by == rejected_by)
     if caption is not None:
-        statement = statement.where(ImageTable.captions.any(CaptionTable.text.icontains(caption, autoescape=True)))
+        matches = CaptionTable.text.icontains(caption, autoescape=True)
+        copies = aliased(ImageTable)
+        of_copies = select(copies.copy_of_id).join(CaptionTable, CaptionTable.image_id == copies.id).where(matches)
+        statement = statement.where(ImageTable.captions.any(matches) | ImageTable.id.in_(of_copies))
     return _records(session, statement)
 
 
@@ -118,11 +132,31 @@ def count_images(session: Session) -> Counts:
     )
 
 
+def own_captions_of(session: Session, image_ids: Sequence[int]) -> dict[int, tuple[str, ...]]:
+    """Select the prevailing captions of the images' own files, by image id; images without captions are omitted.
+
+    Checks judge these, because they run before the copies are known.
+    """
+    return {image_id: prevailing_captions(captions) for image_id, captions in _recorded(session, image_ids).items()}
+
+
 def captions_of(session: Session, image_ids: Sequence[int]) -> dict[int, tuple[str, ...]]:
     """Select the captions used in training, by image id; images without captions are omitted.
 
-    Captions are ordered by name of the source, path of the file, and position in the file: the same on every machine.
+    A kept image has the captions of its rejected copies too (`captions_of_group`). Captions are ordered by name of the
+    source, path of the file, and position in the file: the same on every machine.
     """
+    own = _recorded(session, image_ids)
+    exact, near = _recorded_of_copies(session, image_ids)
+    captioned_ids = [image_id for image_id in image_ids if image_id in own or image_id in exact or image_id in near]
+    return {
+        image_id: captions_of_group([*own.get(image_id, ()), *exact.get(image_id, ())], near.get(image_id, ()))
+        for image_id in captioned_ids
+    }
+
+
+def _recorded(session: Session, image_ids: Sequence[int]) -> dict[int, list[Caption]]:
+    """Read all captions by image id."""
     recorded: dict[int, list[Caption]] = {}
     for chunk in chunks(image_ids):
         statement = (
@@ -130,11 +164,32 @@ def captions_of(session: Session, image_ids: Sequence[int]) -> dict[int, tuple[s
             .outerjoin(SourceTable, SourceTable.id == CaptionTable.source_id)
             .outerjoin(FileTable, FileTable.id == CaptionTable.file_id)
             .where(CaptionTable.image_id.in_(chunk))
-            .order_by(CaptionTable.image_id, SourceTable.name, FileTable.path, CaptionTable.position, CaptionTable.text)
+            .order_by(CaptionTable.image_id, *_CAPTION_ORDER)
         )
         for image_id, text, origin in session.execute(statement):
             recorded.setdefault(image_id, []).append(Caption(text, cast("Origin", origin)))
-    return {image_id: prevailing_captions(captions) for image_id, captions in recorded.items()}
+    return recorded
+
+
+def _recorded_of_copies(
+    session: Session, image_ids: Sequence[int]
+) -> tuple[dict[int, list[Caption]], dict[int, list[Caption]]]:
+    """Read all captions of rejected copies by the id of the kept image: of exact copies, and of near copies."""
+    exact: dict[int, list[Caption]] = {}
+    near: dict[int, list[Caption]] = {}
+    for chunk in chunks(image_ids):
+        statement = (
+            select(ImageTable.copy_of_id, ImageTable.rejected_by, CaptionTable.text, CaptionTable.origin)
+            .join(CaptionTable, CaptionTable.image_id == ImageTable.id)
+            .outerjoin(SourceTable, SourceTable.id == CaptionTable.source_id)
+            .outerjoin(FileTable, FileTable.id == CaptionTable.file_id)
+            .where(ImageTable.copy_of_id.in_(chunk))
+            .order_by(*_CAPTION_ORDER, ImageTable.sha256)
+        )
+        for kept_id, rejected_by, text, origin in session.execute(statement):
+            of_kind = exact if rejected_by == "exact_duplicate" else near
+            of_kind.setdefault(kept_id, []).append(Caption(text, cast("Origin", origin)))
+    return exact, near
 
 
 def _records(session: Session, statement: Select[tuple[ImageTable]]) -> list[ImageRecord]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -80,8 +80,23 @@ class Counts:
 def prevailing_captions(captions: Iterable[Caption]) -> tuple[str, ...]:
     """Select the captions with the highest precedence: a person's edits, else the sources' captions, else names."""
     captions = tuple(captions)
-    for origins in PRECEDENCE:
-        chosen = tuple(dict.fromkeys(caption.text for caption in captions if caption.origin in origins))
-        if chosen:
-            return chosen
-    return ()
+    origins = (*PRECEDENCE, ())[_rank(captions)]
+    return tuple(dict.fromkeys(caption.text for caption in captions if caption.origin in origins))
+
+
+def captions_of_group(captions: Sequence[Caption], of_near_copies: Sequence[Caption]) -> tuple[str, ...]:
+    """Select the captions of a kept image and its copies.
+
+    Captions of near copies count only if their precedence is higher, because a near copy may differ in what a caption
+    says.
+
+    Args:
+        captions: captions of the image and of copies with the same pixels.
+    """
+    return prevailing_captions(of_near_copies if _rank(of_near_copies) < _rank(captions) else captions)
+
+
+def _rank(captions: Sequence[Caption]) -> int:
+    """Return the position in PRECEDENCE of the captions that prevail; its length without captions."""
+    origins = {caption.origin for caption in captions}
+    return next((rank for rank, row in enumerate(PRECEDENCE) if not origins.isdisjoint(row)), len(PRECEDENCE))

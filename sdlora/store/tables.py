@@ -28,6 +28,7 @@ from sqlalchemy import (
     MetaData,
     String,
     TypeDecorator,
+    text,
 )
 from sqlalchemy import UniqueConstraint as Unique
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
@@ -78,7 +79,16 @@ class ImageTable(Base):
     """Image. The columns from `format` on are empty until the image has been cleaned."""
 
     __tablename__ = "images"
-    __table_args__ = (Index(None, "verdict", "rejected_by"),)
+    __table_args__ = (
+        Index(None, "verdict", "rejected_by"),
+        # Few images are copies, and only they are in the index.
+        Index(
+            None,
+            "copy_of_id",
+            sqlite_where=text("copy_of_id IS NOT NULL"),
+            postgresql_where=text("copy_of_id IS NOT NULL"),
+        ),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     sha256: Mapped[str] = mapped_column(String(64), unique=True)
@@ -95,6 +105,7 @@ class ImageTable(Base):
     verdict: Mapped[str | None]
     rejected_by: Mapped[str | None]
     reason: Mapped[str | None]
+    copy_of_id: Mapped[int | None] = mapped_column(ForeignKey("images.id"))  # the image kept for a rejected copy
     rules: Mapped[str | None] = mapped_column(String(16), index=True)  # digest of the checks behind the verdict
     split: Mapped[str | None]  # set by the first snapshot that holds the image, never changed afterwards
 

@@ -56,6 +56,7 @@ class Check:
         rejects: (score, config) -> the reason in words, or None if the image passes.
         ends_decoding: a rejected image is not decoded, so later checks may have no score.
         appends_problem: the reason is followed by the problem of decoding.
+        depends_on_background: the reason names `data.background` if the background hides a picture.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Check:
     rejects: Callable[[float, DataConfig], str | None]
     ends_decoding: bool = False
     appends_problem: bool = False
+    depends_on_background: bool = False
 
     @property
     def measures(self) -> str:

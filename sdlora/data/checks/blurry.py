@@ -88,4 +88,4 @@ def _rejects(score: float, config: DataConfig) -> str | None:
     return f"blurry: sharpness {score:.2f} of 1, less than blurry_threshold = {config.blurry_threshold:g}"
 
 
-BLURRY = Check("blurry", 1, sharpness, ("blurry_threshold",), _rejects)
+BLURRY = Check("blurry", 1, sharpness, ("blurry_threshold",), _rejects, depends_on_background=True)

@@ -37,7 +37,7 @@ def _rejects_dark(score: float, config: DataConfig) -> str | None:
     )
 
 
-DARK = Check("dark", 1, bright_end, ("dark_threshold",), _rejects_dark)
+DARK = Check("dark", 1, bright_end, ("dark_threshold",), _rejects_dark, depends_on_background=True)
 
 
 def dark_end(picture: Picture) -> float | None:
@@ -58,7 +58,7 @@ def _rejects_light(score: float, config: DataConfig) -> str | None:
     return f"light: 95 % of it is within {score:.2f} of white, less than light_threshold = {config.light_threshold:g}"
 
 
-LIGHT = Check("light", 1, dark_end, ("light_threshold",), _rejects_light)
+LIGHT = Check("light", 1, dark_end, ("light_threshold",), _rejects_light, depends_on_background=True)
 
 
 def dark_ends(stack: Stack) -> DoubleArray:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from sdlora.data.checks.base import Findings, RecordCheck
 from sdlora.data.config import DataConfig
 from sdlora.store.intake import chunks
-from sdlora.store.queries import captions_of
+from sdlora.store.queries import own_captions_of
 from sdlora.store.tables import CaptionTable, ImageTable
 
 _CHARS_SHOWN = 60
@@ -22,7 +22,7 @@ def caption_count(session: Session, image_ids: Sequence[int], config: DataConfig
     """Number of captions of the image."""
     if not config.require_captions:
         return {}
-    captions = captions_of(session, image_ids)
+    captions = own_captions_of(session, image_ids)
     return {image_id: _judge_missing(len(captions.get(image_id, ()))) for image_id in image_ids}
 
 
@@ -37,7 +37,9 @@ def longest_caption(session: Session, image_ids: Sequence[int], config: DataConf
     """Characters of the longest caption; images without captions get no ruling."""
     if not config.min_caption_chars:
         return {}
-    return {image_id: _judge_short(captions, config) for image_id, captions in captions_of(session, image_ids).items()}
+    return {
+        image_id: _judge_short(captions, config) for image_id, captions in own_captions_of(session, image_ids).items()
+    }
 
 
 def _judge_short(captions: Sequence[str], config: DataConfig) -> tuple[float, str | None]:
@@ -55,7 +57,7 @@ def garbled_captions(session: Session, image_ids: Sequence[int], config: DataCon
     """Number of captions with replacement or control characters, or with the wrong encoding according to ftfy."""
     if config.allow_garbled_captions:
         return {}
-    return {image_id: _judge_garbled(captions) for image_id, captions in captions_of(session, image_ids).items()}
+    return {image_id: _judge_garbled(captions) for image_id, captions in own_captions_of(session, image_ids).items()}
 
 
 def _judge_garbled(captions: Sequence[str]) -> tuple[float, str | None]:
@@ -87,7 +89,7 @@ def images_per_caption(session: Session, image_ids: Sequence[int], config: DataC
     """Number of images with its rarest caption, as counted when the image was last decided."""
     if not config.max_images_per_caption:
         return {}
-    captions = captions_of(session, image_ids)
+    captions = own_captions_of(session, image_ids)
     counts = _counts(session, {text for image_captions in captions.values() for text in image_captions})
     rarest = {
         image_id: min((counts[text], text) for text in image_captions) for image_id, image_captions in captions.items()
@@ -107,7 +109,7 @@ def _affected(session: Session, image_ids: Sequence[int], config: DataConfig) ->
     limit = config.max_images_per_caption
     if not limit:
         return ()
-    texts = {text for image_captions in captions_of(session, image_ids).values() for text in image_captions}
+    texts = {text for image_captions in own_captions_of(session, image_ids).values() for text in image_captions}
     common = [text for text, count in _counts(session, texts).items() if count > limit]
     accepted = select(ImageTable.id).join(CaptionTable).where(ImageTable.rejected_by.is_distinct_from(_SHARED))
     joining = {
@@ -121,7 +123,7 @@ def _affected(session: Session, image_ids: Sequence[int], config: DataConfig) ->
 
 
 def _no_longer_common(session: Session, image_ids: Sequence[int], limit: int) -> set[int]:
-    captions = captions_of(session, image_ids)
+    captions = own_captions_of(session, image_ids)
     counts = _counts(session, {text for image_captions in captions.values() for text in image_captions})
     return {
         image_id

@@ -35,7 +35,7 @@ def _rejects_blank(score: float, config: DataConfig) -> str | None:
     return f"blank: brightness varies by {score:.1f} of 255 levels, less than min_contrast = {config.min_contrast:g}"
 
 
-BLANK = Check("blank", 1, contrast, ("min_contrast",), _rejects_blank)
+BLANK = Check("blank", 1, contrast, ("min_contrast",), _rejects_blank, depends_on_background=True)
 
 
 def information(picture: Picture) -> float | None:
@@ -64,7 +64,14 @@ def _rejects_low_information(score: float, config: DataConfig) -> str | None:
     )
 
 
-LOW_INFORMATION = Check("low_information", 2, information, ("low_information_threshold",), _rejects_low_information)
+LOW_INFORMATION = Check(
+    "low_information",
+    2,
+    information,
+    ("low_information_threshold",),
+    _rejects_low_information,
+    depends_on_background=True,
+)
 
 
 def histograms(stack: Stack) -> DoubleArray:

@@ -4,16 +4,36 @@ from __future__ import annotations
 
 import io
 from functools import lru_cache
+from typing import NamedTuple, cast
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageStat
 
 _SRGB_TOLERANCE_LEVELS = 2
 """Largest change of colours, in grey levels, by a profile that counts as sRGB."""
 
+_VISIBLE_RANGE_LEVELS = 128
+"""Range of values in one channel from which a picture is certainly visible."""
+_MIN_ALPHA_DEVIATION = 16.0  # grey levels; less is no picture
+_HIDDEN_SHARE = 1 / 8  # of the deviation of the alpha channel
 
-def to_srgb(image: Image.Image, background: str) -> tuple[Image.Image, bool]:
-    """Convert a loaded image to sRGB; also return whether the background shows through anywhere.
+
+class OnBackground(NamedTuple):
+    """Picture on its background.
+
+    Attributes:
+        rgb: 8-bit sRGB.
+        transparent: whether the background shows through anywhere.
+        hidden: whether the alpha channel holds a picture that hardly shows, because it has the background's colour.
+    """
+
+    rgb: Image.Image
+    transparent: bool = False
+    hidden: bool = False
+
+
+def to_srgb(image: Image.Image, background: str) -> OnBackground:
+    """Convert a loaded image to sRGB, and lay it on a background.
 
     Colour profiles are applied, unless they are damaged or for another mode. 16-bit and floating-point values (0 to 1)
     are scaled to 8 bits.
@@ -22,16 +42,28 @@ def to_srgb(image: Image.Image, background: str) -> tuple[Image.Image, bool]:
         background: colour behind transparent pixels, a colour name or #rrggbb.
     """
     if image.mode == "RGB" and not image.info:  # most images of a large set
-        return image, False
+        return OnBackground(image)
     profile = image.info.get("icc_profile")
     image = _to_8_bits(image)
     alpha = _alpha(image)
     rgb = _to_rgb(image, profile)
     if alpha is None or alpha.getextrema()[0] == 255:
-        return rgb, False
+        return OnBackground(rgb)
     canvas = Image.new("RGB", rgb.size, background)
     canvas.paste(rgb, mask=alpha)
-    return canvas, True
+    return OnBackground(canvas, transparent=True, hidden=_is_hidden(canvas, alpha))
+
+
+def _is_hidden(canvas: Image.Image, alpha: Image.Image) -> bool:
+    """Return whether a picture in the alpha channel hardly shows on the canvas."""
+    # The ranges exclude most pictures in a hundredth of the time of a deviation.
+    extrema = cast("tuple[tuple[int, int], ...]", canvas.getextrema())  # one pair per channel
+    if max(high - low for low, high in extrema) >= _VISIBLE_RANGE_LEVELS:
+        return False
+    (alpha_deviation,) = ImageStat.Stat(alpha).stddev
+    return (
+        alpha_deviation >= _MIN_ALPHA_DEVIATION and max(ImageStat.Stat(canvas).stddev) < _HIDDEN_SHARE * alpha_deviation
+    )
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:

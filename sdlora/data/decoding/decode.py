@@ -20,6 +20,8 @@ from sdlora.data.decoding.colour import to_srgb
 VERSION = 2
 """Version of the decoding. Raise it when the same bytes would give other pixels."""
 
+_HIDDEN = "hidden"
+
 # Formats whose readers only unpack pixels. Pillow's EPS reader, for one, starts Ghostscript.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "TGA", "QOI")
 _ANIMATED_FORMATS = ("GIF", "PNG", "WEBP", "AVIF")  # not TIFF or MPO: their pages are no animation
@@ -54,27 +56,34 @@ class Decoded:
         rgb: the picture, or the first frame; None if decoding failed or was not tried.
         problem: the reason in words if decoding failed.
         transparent: whether the background shows through.
+        hidden: whether the alpha channel holds a picture that the background hides.
     """
 
     header: Header | None = None
     rgb: Image.Image | None = None
     problem: str | None = None
     transparent: bool = False
+    hidden: bool = False
 
     def decoded_as(self, background: str) -> str:
         """Return the name of this decoding. The pixels are up to date while `current_decodings` contains it."""
-        return current_decodings(background)[self.transparent]
+        return current_decodings(background)[self.transparent + self.hidden]
 
 
-def current_decodings(background: str) -> tuple[str, str]:
-    """Return the current values of `Decoded.decoded_as` for opaque and for transparent images."""
-    return f"{VERSION}", f"{VERSION} {background}"
+def current_decodings(background: str) -> tuple[str, str, str]:
+    """Return the current values of `Decoded.decoded_as` for opaque, transparent and hidden pictures."""
+    return f"{VERSION}", f"{VERSION} {background}", f"{VERSION} {background} {_HIDDEN}"
 
 
 def background_of(decoded_as: str | None) -> str:
     """Return the background from a `decoded_as` value, empty for opaque images and for white."""
-    background = (decoded_as or "").partition(" ")[2]
+    _, background, *_ = f"{decoded_as or ''}  ".split(" ")
     return "" if background == "white" else background
+
+
+def is_hidden(decoded_as: str | None) -> bool:
+    """Return whether a `decoded_as` value says that the background hides a picture in the alpha channel."""
+    return (decoded_as or "").endswith(f" {_HIDDEN}")
 
 
 def read_header(content: bytes) -> Header:
@@ -148,8 +157,8 @@ def decode(content: bytes, max_pixels: int | None = None, background: str = "whi
             _compare_png_checksums(content)
             _count_jpeg_passes(content)
             image.load()
-            rgb, transparent = to_srgb(upright(image), background)
-            return Decoded(header, rgb, None, transparent)
+            rgb, transparent, hidden = to_srgb(upright(image), background)
+            return Decoded(header, rgb, None, transparent, hidden)
     except Image.DecompressionBombError as error:
         # Pillow refuses before the sides are known; its message holds their product.
         match = re.search(r"\((\d+) pixels\)", str(error))

@@ -17,15 +17,49 @@ _NO_PARAMETERS = parameters_digest({})
 LookCloser = Callable[[int, Iterable[int]], Iterable[tuple[int, int, float]]]
 
 
+_LOSSY_FORMATS = ("JPEG", "WEBP", "AVIF", "JPEG2000", "GIF")
+"""Formats that mostly leave something out; GIF keeps 256 colours. Copies are saved in them more often than not."""
+
+
 @dataclass(frozen=True)
 class Candidate:
-    """Image that passed every check on single images."""
+    """Image that passed every check on single images.
+
+    Attributes:
+        pixels: width times height.
+        format: name of the file format, as Pillow writes it.
+        has_side: whether an earlier snapshot holds the image.
+    """
 
     image_id: int
     sha256: str
     fingerprint_id: int
     pixels: int
+    format: str = ""
+    byte_size: int = 0
     kept_by_person: bool = False
+    has_side: bool = False
+
+    @property
+    def preference(self) -> tuple[bool, int, bool, int, bool, int, str]:
+        """Sort key of a group; the image that sorts first is kept.
+
+        In order: kept by a person, more pixels, a lossless format, more bytes in a lossy format. Of equally good files
+        one with a side of the split stays, so that no snapshot changes needlessly. Then fewer bytes, because the noise
+        of an earlier compression costs bytes in a lossless format. SHA-256 comes last, so that the order of collection
+        does not matter.
+        """
+        lossy = self.format in _LOSSY_FORMATS
+        lossy_bytes = self.byte_size if lossy else 0
+        return (
+            not self.kept_by_person,
+            -self.pixels,
+            lossy,
+            -lossy_bytes,
+            not self.has_side,
+            self.byte_size,
+            self.sha256,
+        )
 
 
 @dataclass(frozen=True)
@@ -45,8 +79,8 @@ def find_copies(
 ) -> dict[int, Copy]:
     """Find the candidates that are copies of a better candidate, by image id.
 
-    The best candidate is one that a person keeps, then the largest, then the earliest collected. Only a copy of a kept
-    image is rejected, so that a chain of small changes keeps both of its ends.
+    The best candidate is the first by `Candidate.preference`. Only a copy of a kept image is rejected, so that a chain
+    of small changes keeps both of its ends. The result does not depend on the order of the candidates.
 
     Args:
         pairs: (fingerprint id, fingerprint id, difference).
@@ -71,9 +105,7 @@ def find_copies(
     kept: dict[int, Candidate] = {}
     seen: dict[int, Candidate] = {}
     copies: dict[int, Copy] = {}
-    for candidate in sorted(
-        candidates, key=lambda candidate: (not candidate.kept_by_person, -candidate.pixels, candidate.image_id)
-    ):
+    for candidate in sorted(candidates, key=lambda candidate: candidate.preference):
         twin = seen.setdefault(candidate.fingerprint_id, candidate)
         if candidate.kept_by_person:
             keep(candidate)
@@ -86,7 +118,7 @@ def find_copies(
             (difference, kept[other]) for difference, other in neighbours[candidate.fingerprint_id] if other in kept
         ]
         if near_originals:
-            difference, original = min(near_originals, key=lambda pair: (pair[0], pair[1].image_id))
+            difference, original = min(near_originals, key=lambda pair: (pair[0], pair[1].preference))
             copies[candidate.image_id] = Copy(original, difference, exact=False)
         else:
             keep(candidate)

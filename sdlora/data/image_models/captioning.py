@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from PIL import Image
-from sqlalchemy import select
+from sqlalchemy import or_, select
+from sqlalchemy.orm import aliased
 
 from sdlora.core.errors import DataError
 from sdlora.core.progress import OnProgress
@@ -81,6 +82,9 @@ class Captioner:
 
 def _uncaptioned(store: ImageStore) -> list[str]:
     captioned = select(CaptionTable.image_id).where(CaptionTable.origin != "file_name")
-    statement = select(ImageTable.sha256).where(ImageTable.verdict == "accepted", ImageTable.id.not_in(captioned))
+    copies = aliased(ImageTable)
+    by_copies = select(copies.copy_of_id).where(copies.id.in_(captioned), copies.copy_of_id.is_not(None))
+    is_captioned = or_(ImageTable.id.in_(captioned), ImageTable.id.in_(by_copies))
+    statement = select(ImageTable.sha256).where(ImageTable.verdict == "accepted", ~is_captioned)
     with store.read() as session:
         return list(session.scalars(statement.order_by(ImageTable.id)))

@@ -5,7 +5,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from sdlora.core.errors import DataError
 from sdlora.data import clean as cleaning
@@ -146,7 +146,7 @@ def test_a_bomb_is_looked_at_once_the_limit_allows_it(store: ImageStore) -> None
 
 
 @servers_when_patient
-def test_of_copies_the_largest_then_the_first_is_kept_and_named(store: ImageStore) -> None:
+def test_of_copies_the_largest_then_the_smaller_lossless_file_is_kept_and_named(store: ImageStore) -> None:
     small = store.add_image(encoded(icon(1)))
     other = store.add_image(encoded(icon(2)))
     same_pixels = store.add_image(encoded(icon(2), "BMP"))
@@ -300,6 +300,21 @@ def test_another_background_looks_again_at_transparent_images_only(store: ImageS
     assert (stricter.decoded, stricter.counts.accepted) == (0, 2)
     report = clean(store, CONFIG)  # the scores on black do not count on white
     assert (report.decoded, store.image(clear).rejected_by, store.image(solid).verdict) == (1, "blank", "accepted")
+
+
+def test_a_picture_that_the_background_hides_is_rejected_with_the_setting_that_shows_it(store: ImageStore) -> None:
+    white_on_clear = Image.new("RGBA", (64, 64), "white")
+    white_on_clear.putalpha(ImageOps.invert(icon(1).convert("L")))
+    hidden = store.add_image(encoded(white_on_clear))
+    clear = store.add_image(encoded(Image.new("RGBA", (64, 64), (255, 255, 255, 0))))
+    white = store.add_image(encoded(Image.new("RGB", (64, 64), "white")))
+    clean(store, CONFIG)
+    assert {store.image(sha256).rejected_by for sha256 in (hidden, clear, white)} == {"blank"}
+    assert "data.background = white; set data.background to another colour" in (store.image(hidden).reason or "")
+    assert not any("data.background" in (store.image(sha256).reason or "") for sha256 in (clear, white))
+    clean(store, _with(background="black"))
+    assert store.image(hidden).verdict == "accepted"
+    assert store.image(white).rejected_by == "blank"
 
 
 @servers_when_patient

@@ -123,11 +123,20 @@ def upgrade() -> None:
         sa.Column("verdict", sa.String(), nullable=True),
         sa.Column("rejected_by", sa.String(), nullable=True),
         sa.Column("reason", sa.String(), nullable=True),
+        sa.Column("copy_of_id", sa.Integer(), nullable=True),
         sa.Column("rules", sa.String(length=16), nullable=True),
         sa.Column("split", sa.String(), nullable=True),
+        sa.ForeignKeyConstraint(["copy_of_id"], ["images.id"], name="fk_images_copy_of_id"),
         sa.ForeignKeyConstraint(["fingerprint_id"], ["fingerprints.id"], name="fk_images_fingerprint_id"),
         sa.PrimaryKeyConstraint("id", name="pk_images"),
         sa.UniqueConstraint("sha256", name="uq_images_sha256"),
+    )
+    op.create_index(
+        "ix_images_copy_of_id",
+        "images",
+        ["copy_of_id"],
+        sqlite_where=sa.text("copy_of_id IS NOT NULL"),
+        postgresql_where=sa.text("copy_of_id IS NOT NULL"),
     )
     op.create_index("ix_images_fingerprint_id", "images", ["fingerprint_id"])
     op.create_index("ix_images_rules", "images", ["rules"])
