@@ -21,7 +21,8 @@ MAX_TEXT_BYTES = 256 * 2**10
 
 _MAX_CHUNKS = 10_000
 _PNG, _TIFF = b"\x89PNG\r\n\x1a\n", (b"II*\x00", b"MM\x00*")
-_PNG_XMP, _PNG_KEYS = b"XML:com.adobe.xmp", {b"parameters": "parameters", b"Description": "Description"}
+_PNG_XMP = b"XML:com.adobe.xmp"
+_PNG_KEYS = {key.encode(): key for key in ("parameters", "Description", "Software")}
 _JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\x00"
 _RDF, _DC = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}", "{http://purl.org/dc/elements/1.1/}"
 _EXIF_POINTER, _IMAGE_DESCRIPTION, _USER_COMMENT = 0x8769, 0x010E, 0x9286
