@@ -17,6 +17,11 @@ _NO_PARAMETERS = parameters_digest({})
 LookCloser = Callable[[int, Iterable[int]], Iterable[tuple[int, int, float]]]
 
 
+_UNSURE_FROM = 16.0
+"""Grey levels from which the reason calls a near copy unsure.
+
+Of icon sets, 4 of 10 false pairs and 1 of 20 changed copies differ by 16 to 22 (docs/experiments.md)."""
+
 _LOSSY_FORMATS = ("JPEG", "WEBP", "AVIF", "JPEG2000", "GIF")
 """Formats that mostly leave something out; GIF keeps 256 colours. Copies are saved in them more often than not."""
 
@@ -135,6 +140,8 @@ def copy_rulings(copy: Copy | None, config: DataConfig) -> Sequence[Ruling]:
             f"differs by {copy.difference:.1f} grey levels from image {copy.kept.sha256[:12]}, which is kept; "
             f"less than near_duplicate_difference = {config.near_duplicate_difference:g}"
         )
+        if copy.difference >= _UNSURE_FROM:
+            near += "; unsure at such a difference: look at both, and accept this image if they differ"
     difference = copy.difference if copy is not None else None
     return (
         Ruling(EXACT, VERSION, _NO_PARAMETERS, float(exact is not None), exact),

@@ -12,6 +12,7 @@ from PIL import Image
 from sdlora.data.clean import clean
 from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
+from sdlora.data.duplicates.groups import Candidate, Copy, copy_rulings
 from sdlora.data.snapshot import make_snapshot
 from sdlora.store.image_store import ImageStore
 from sdlora.store.lineage import record_version
@@ -190,3 +191,9 @@ def test_an_image_of_a_snapshot_is_not_replaced_by_one_that_is_only_as_good(stor
         store.add_image(encoded(icon(seed), compress_level=9))
     assert clean(store, CONFIG).counts.rejected_by == {"exact_duplicate": 6}
     assert make_snapshot(store, CONFIG) == before
+
+
+def test_the_reason_of_a_pair_close_to_the_threshold_says_that_it_is_unsure() -> None:
+    kept = Candidate(1, "a" * 64, 1, 100)
+    reasons = [copy_rulings(Copy(kept, difference, exact=False), CONFIG)[1].reason for difference in (3.0, 15.9, 17.0)]
+    assert ["unsure" in (reason or "") for reason in reasons] == [False, False, True]
