@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 def run(
     home: HomeOption = DEFAULT_HOME,
     config: ConfigOption = DEMO_CONFIG,
-    force: Annotated[bool, typer.Option(help="Score and decide again although nothing is new.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option(help="Judge again although nothing is new; published evidence stays."),
+    ] = False,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="A setting that wins over the file, such as training.steps=1000; repeatable."),

@@ -30,7 +30,7 @@ def run_duel(contest: Contest, candidate: AdapterRef, champion: AdapterRef | Non
     """Score all contestants and write `duel.json`, image grids and the shown samples into `folder`.
 
     `duel.json` is written last: a folder that holds it is complete. A finished duel of the same inputs is returned
-    unchanged. Earlier generations of base and champion come from the cache.
+    unchanged, and its damaged pictures are drawn again. Earlier generations of base and champion come from the cache.
 
     Raises:
         EvaluationError: too few held-out images, no training images, or an adapter made for another base model.
@@ -56,6 +56,10 @@ def run_duel(contest: Contest, candidate: AdapterRef, champion: AdapterRef | Non
     similarity, nearest = neighbours.nearest(drawn["candidate"].features, contest.real_features.train)
     samples = _samples(contest, similarity, nearest)
     shown_images, files = write_exhibits(folder, _exhibits(contest, drawn, nearest.tolist(), similarity.tolist()))
+    if stored_duel is not None and stored_duel.files == files:
+        # Its pictures are whole again. Times that are measured again would make another duel of it.
+        write_result(folder / DUEL_FILE, stored_duel)
+        return stored_duel
     duel = Duel(
         inputs_digest=inputs_digest,
         evaluation_version=EVALUATION_VERSION,

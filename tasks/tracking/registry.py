@@ -24,7 +24,6 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.types import DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import ColSpec
 
@@ -32,6 +31,7 @@ from sdlora.core.errors import WeightsError
 from sdlora.core.refs import AdapterRef
 from sdlora.store.champions import ScoredVersion
 from tasks.results import Release, RunRef
+from tasks.tracking.artifacts import delete_artifacts
 from tasks.tracking.links import RunPage, absolute_url, version_route
 from tasks.tracking.logged_models import delete_unregistered_models
 from tasks.tracking.notes import NOTES_TAG, merge_notes, pack_notes, unpack_notes
@@ -250,7 +250,7 @@ class Registry:
         # MLflow never gives the number again, and does not show that it was given.
         self.client.set_registered_model_tag(version.name, LAST_WITHDRAWN, str(version.number))
         self.client.delete_model_version(version.name, str(version.number))
-        get_artifact_repository(location).delete_artifacts()
+        delete_artifacts(location, self.client.tracking_uri)
         self.client.delete_logged_model(model_id)
 
     def note(self, version: AdapterVersion, new_notes: Mapping[str, str]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,12 +142,22 @@ def test_a_finished_duel_is_taken_as_it_is(fought: tuple[Duel, Path], arena: Are
     assert arena.stages == []
 
 
-def test_a_duel_with_a_damaged_picture_is_fought_again(arena: Arena, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_duel_with_a_damaged_picture_draws_it_again_and_stays_the_same_duel(
+    cached: bool, arena: Arena, tmp_path: Path
+) -> None:
     duel = arena.duel(tmp_path)
     (tmp_path / duel.grid).write_bytes(b"torn")
+    record, cache = (tmp_path / "duel.json").read_bytes(), arena.store.home / "cache" / "generations"
+    if not cached:
+        cache.rename(tmp_path / "generations")  # times would be measured again
     again = arena.duel(tmp_path)
     assert arena.stages
     assert again.digest() == duel.digest()
+    assert (tmp_path / "duel.json").read_bytes() == record
+    if not cached:
+        shutil.rmtree(cache)
+        (tmp_path / "generations").rename(cache)
     assert file_sha256(tmp_path / duel.grid) == duel.files[duel.grid]
 
 
