@@ -28,6 +28,7 @@ class AdapterFolder:
         remedy: what to do if no copy is whole.
         digest: recorded digest of the adapter, if it is recorded elsewhere.
         is_cache: True for a download from the registry.
+        has_evidence: True for a release or a copy of one, which also holds `duel.json` and `decision.json`.
         on_restored: called after a file was restored.
         address: place of the folder for people, if `folder` is a temporary download.
     """
@@ -39,6 +40,7 @@ class AdapterFolder:
     remedy: str
     digest: str | None = None
     is_cache: bool = False
+    has_evidence: bool = False
     on_restored: Callable[[], None] | None = None
     address: str = ""
 
@@ -71,13 +73,13 @@ def adapter_folders(home: Path) -> Iterator[AdapterFolder]:
             ("adapter", run / "release", f"the release of {name}"),
         ):
             if folder.is_dir():
-                yield AdapterFolder(folder, what, run.name, part, remedy)
+                yield AdapterFolder(folder, what, run.name, part, remedy, has_evidence=folder.name == "release")
     for folder in sorted((home / "cache" / "adapters").glob("*/adapter_weights/")):
         manifest, digest = _manifest_in(folder), folder.parent.name
         # Without a manifest the run is unknown; the digest then serves as a name that no run has.
         run_name = manifest.run_digest[:RUN_DIGITS] if manifest else digest
         what = f"the downloaded adapter {digest[:12]}"
-        yield AdapterFolder(folder, what, run_name, "adapter", "", digest, is_cache=True)
+        yield AdapterFolder(folder, what, run_name, "adapter", "", digest, is_cache=True, has_evidence=True)
 
 
 def adapter_copies(folders: Iterable[AdapterFolder]) -> Iterator[Copy]:
@@ -104,17 +106,18 @@ def evidence_copies(folders: Iterable[AdapterFolder], decisions: Mapping[str, se
     Args:
         decisions: digests of the recorded decisions by the first digits of the run's digest.
     """
-    folders = [folder for folder in folders if (folder.folder / DECISION_FILE).is_file()]
-    decided: dict[str, Decision] = {}
-    for folder in folders:
-        decision = _decision_in(folder.folder, decisions.get(folder.run, set()))
-        if decision is not None:
-            decided.setdefault(folder.run, decision)
-    for folder in folders:
-        decision = decided.get(folder.run)
-        expected = {decision.digest()} if decision else decisions.get(folder.run, set())
+    folders = [folder for folder in folders if folder.has_evidence]
+    own = [_decision_in(folder.folder, decisions.get(folder.run, set())) for folder in folders]
+    whole = {decision.digest(): decision for decision in own if decision}
+    for folder, decision in zip(folders, own, strict=True):
+        recorded = decisions.get(folder.run, set())
+        if decision is None and len(recorded) == 1:
+            decision = whole.get(next(iter(recorded)))
+        expected = {decision.digest()} if decision else recorded
         if expected:
-            yield folder.copy(DECISION_FILE, f"decision on run {folder.run}", _decision_check(expected))
+            # A run may have several decisions. Without its own one, a folder does not tell which one it had.
+            identity = f"decision {decision.digest()}" if decision else f"decision in {folder.folder}"
+            yield folder.copy(DECISION_FILE, identity, _decision_check(expected))
         if decision:
             yield folder.copy(DUEL_FILE, f"duel {decision.duel_digest}", _duel_check(decision.duel_digest))
 

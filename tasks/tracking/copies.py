@@ -59,6 +59,7 @@ def _folder_of(registry: Registry, version: AdapterVersion, home: Path, scratch:
         "adapter",
         f"Train again: delete {home / 'runs' / version.name / run} and type `sdlora run`; then repeat this command.",
         version.tags["adapter_digest"],
+        has_evidence=True,
         on_restored=upload,
         address=version.source if upload else "",
     )
