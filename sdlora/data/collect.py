@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,7 +29,7 @@ _logger = logging.getLogger(__name__)
 
 _FILES_PER_BATCH = 500
 _SECONDS_PER_BATCH = 5.0
-"""Interval of recording. A killed run fetches at most this much again."""
+"""Interval of recording. A killed run fetches at most twice this much again."""
 _FILES_SHOWN = 10
 _PROGRESS_SECONDS = 0.1
 
@@ -95,8 +96,8 @@ def collect(
         StorageError: the disk is full or not writable.
     """
     source = open_source(uri, SourceContext(config, store))
-    with closing(source):
-        intake = _Intake(store, source, config, on_progress, on_metrics)
+    with closing(source), ThreadPoolExecutor(1) as flusher:
+        intake = _Intake(store, source, config, on_progress, on_metrics, flusher)
         for outcome in intake.outcomes():
             intake.take(outcome)
         return intake.finish()
@@ -129,6 +130,7 @@ class _Intake:
     config: DataConfig
     on_progress: OnProgress | None
     on_metrics: OnMetrics | None
+    flusher: ThreadPoolExecutor  # of one thread: flushes one batch while the next one is read
     blobs: BlobBatch = field(init=False)  # flushed before its images are recorded
     purged: dict[str, str] = field(default_factory=dict)  # the reason, by SHA-256
     batch: list[_Outcome] = field(default_factory=list)
@@ -140,7 +142,8 @@ class _Intake:
     copies: int = 0
     recaptioned: int = 0
     bytes_read: int = 0
-    recorded_at: float = field(default_factory=time.monotonic)
+    flushing: tuple[Future[None], list[_Outcome]] | None = None
+    flushed_at: float = field(default_factory=time.monotonic)
     reported_at: float = 0.0
 
     def __post_init__(self) -> None:
@@ -163,12 +166,15 @@ class _Intake:
         else:
             self.seen += 1
             self.batch.append(outcome)
-        if len(self.batch) >= _FILES_PER_BATCH or time.monotonic() - self.recorded_at > _SECONDS_PER_BATCH:
-            self._record()
+        if len(self.batch) >= _FILES_PER_BATCH or time.monotonic() - self.flushed_at > _SECONDS_PER_BATCH:
+            self._flush()
+        elif self.flushing is not None and self.flushing[0].done():
+            self._record_flushed()
         self._report_progress()
 
     def finish(self) -> CollectReport:
-        self._record()
+        self._flush()
+        self._record_flushed()
         self.store.blobs.sweep()
         self._report_progress(final=True)
         return CollectReport(
@@ -273,13 +279,22 @@ class _Intake:
         if sha256 in self.purged:
             raise UnreadableItemError(f"{self.purged[sha256]}; it is not collected again")
 
-    def _record(self) -> None:
-        self.recorded_at = time.monotonic()
-        if not self.batch:
+    def _flush(self) -> None:
+        """Begin to flush the bytes of the batch, after the batch before it was recorded."""
+        self._record_flushed()
+        self.flushed_at = time.monotonic()
+        if self.batch:
+            batch, self.batch = self.batch, []
+            self.flushing = self.flusher.submit(self.blobs.flush), batch
+
+    def _record_flushed(self) -> None:
+        """Record the batch whose bytes are being flushed; wait until they are on the disk."""
+        if self.flushing is None:
             return
-        self.batch.sort(key=lambda outcome: outcome.pending.number)
-        files = [outcome.seen for outcome in self.batch if outcome.seen]
-        self.blobs.flush()
+        (flushed, batch), self.flushing = self.flushing, None
+        flushed.result()
+        batch.sort(key=lambda outcome: outcome.pending.number)
+        files = [outcome.seen for outcome in batch if outcome.seen]
         # One transaction: a killed run never leaves an image without its captions.
         with self.store.write() as session:
             source_id = register_source(session, self.source.key, self.source.name)
@@ -292,7 +307,6 @@ class _Intake:
             if file.sha256 in unnamed and len(self.new_files) < _FILES_SHOWN:
                 unnamed.discard(file.sha256)
                 self.new_files.append(file.path)
-        self.batch.clear()
 
     def _report_progress(self, final: bool = False) -> None:
         now = time.monotonic()
