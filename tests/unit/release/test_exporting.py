@@ -13,11 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from sdlora.core.errors import StorageError, WeightsError
 from sdlora.lora.attach import attach_lora
-from sdlora.lora.formats.kohya import read_kohya_file
+from sdlora.lora.formats.kohya import read_kohya_file, write_with_hashes
 from sdlora.models import parts
 from sdlora.models.config import BaseModelConfig
 from sdlora.models.files.sources import load_base_model
 from sdlora.models.stable_diffusion import StableDiffusion
+from sdlora.release import exporting
 from sdlora.release.exporting import export_adapter, export_model
 from tests import families
 from tests.original import (
@@ -201,3 +202,15 @@ def test_nothing_that_is_there_is_overwritten_and_nothing_half_written_stays(tin
         export_model(base, adapter, out)
     assert out.read_text() == "mine"
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_file_that_is_read_back_as_not_a_number_is_no_export(tiny, tmp_path, monkeypatch):
+    _, adapter = tiny
+
+    def write_nan(path, tensors, metadata):
+        return write_with_hashes(path, {key: tensor * float("nan") for key, tensor in tensors.items()}, metadata)
+
+    monkeypatch.setattr(exporting, "write_with_hashes", write_nan)
+    with pytest.raises(WeightsError, match="differs from the adapter"):
+        export_adapter(adapter, tmp_path / "out.safetensors")
+    assert not list(tmp_path.iterdir())

@@ -162,6 +162,15 @@ def test_differences_are_judged_by_their_interval_and_direction(tmp_path: Path) 
     assert "base +3.80better" in psnr.replace("\n", "")  # higher is better
 
 
+def test_a_difference_that_is_not_a_number_is_neither_better_nor_worse(tmp_path: Path) -> None:
+    nan = Estimate(value=float("nan"), low=float("nan"), high=float("nan"))
+    duel = made_duel(candidate=CANDIDATE | {"denoising_psnr": nan}, folder=tmp_path / "evaluation")
+    rows = Page(render_report(made_record(tmp_path, duel=duel, decision=decide(duel, GateConfig())))).text
+    psnr = rows[rows.rindex("Denoising PSNR") : rows.rindex("Denoising SSIM")].replace("\n", "")
+    assert psnr.count("nannot measured") == 2  # against the base and against the champion
+    assert "better" not in psnr.replace("higher is better", "")
+
+
 def test_the_report_is_written_whole(tmp_path: Path) -> None:
     path = write_report(tmp_path / "new", made_record(tmp_path))
     assert path.read_text().rstrip().endswith("</html>")

@@ -39,6 +39,12 @@ def test_the_best_and_the_runner_up_are_kept_with_their_weights(tmp_path):
     assert "step 20 of 40" in choice.in_words()
 
 
+def test_a_validation_that_is_not_a_number_is_worse_than_any_other(tmp_path):
+    nan = float("nan")
+    assert chooser_of(tmp_path / "a", [0.9, nan, 0.5, nan]).choice(30).step == 20
+    assert chooser_of(tmp_path / "b", [0.9, 0.5, nan, 0.6]).runner_up.step == 30
+
+
 def test_the_bare_base_is_compared_with_but_never_chosen(tmp_path):
     chooser = chooser_of(tmp_path, [0.1, 0.5, 0.6])
     assert chooser.choice(20).step == 10
