@@ -21,10 +21,10 @@ class MemoryBudget:
     # A finaliser may give bytes back while the same thread counts others.
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
-    def take(self, byte_count: int) -> bool:
-        """Count bytes; False if they exceed the limit, and then they do not count."""
+    def take(self, byte_count: int, share: float = 1.0) -> bool:
+        """Count bytes; False if all bytes would exceed this share of the limit, and then they do not count."""
         with self._lock:
-            if self.used + byte_count > self.limit:
+            if self.used + byte_count > share * self.limit:
                 return False
             self.used += byte_count
             return True

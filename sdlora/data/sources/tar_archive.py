@@ -25,6 +25,9 @@ from sdlora.data.sources.tree import Entry, is_mask
 MAX_HEADER_BYTES = 2**20
 """Largest sum of the headers of one member, such as its long name, and of the headers that describe all members."""
 
+CACHED_SHARE = 0.5
+"""Share of the source's memory up to which captions and masks are cached. The names of later members need the rest."""
+
 MAX_GLOBAL_HEADERS = 100
 """Most headers that describe all members. `tarfile` copies them for each member."""
 
@@ -125,7 +128,7 @@ class TarArchive:
         limit = MAX_SIDECAR_BYTES if is_sidecar else self._config.max_file_bytes
         if entry.size > limit:
             self._cached[entry.path] = f"{entry.size:,} bytes, more than {limit:,}"
-        elif not self._memory.take(entry.size):
+        elif not self._memory.take(entry.size, CACHED_SHARE):
             self._cached[entry.path] = f"{self._memory.excess}: unpack the archive, or raise the limit"
         else:
             try:

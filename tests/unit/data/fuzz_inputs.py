@@ -55,31 +55,40 @@ _TEXTS = [
 ]
 
 
-def mutated(seeds: list[bytes], tokens: tuple[bytes, ...] = (), start: int = 0) -> st.SearchStrategy[bytes]:
-    """Return a strategy of seeds in which up to eight places after `start` are changed."""
+def mutated(
+    seeds: list[bytes], tokens: tuple[bytes, ...] = (), start: int = 0, block: int = 1
+) -> st.SearchStrategy[bytes]:
+    """Return a strategy of seeds in which up to eight places after `start` are changed.
+
+    Args:
+        block: insertions that are whole blocks, and repetitions, keep to the places of blocks.
+    """
     payload = st.one_of(
         st.sampled_from([*_TEXTS, *_INTEGERS, *tokens]), st.binary(max_size=12), st.sampled_from(tokens or (b"",))
     )
-    mutation = st.tuples(
-        st.sampled_from(["overwrite", "insert", "delete", "repeat", "cut"]), st.integers(0, 10**6), payload
-    )
+    kinds = st.sampled_from(["overwrite", "insert", "delete", "repeat", "cut"])
+    mutation = st.tuples(kinds, st.integers(0, 10**6), payload)
     return st.builds(
-        lambda seed, mutations: _apply(seed, mutations, start), st.sampled_from(seeds), st.lists(mutation, max_size=8)
+        lambda seed, mutations: _apply(seed, mutations, start, block),
+        st.sampled_from(seeds),
+        st.lists(mutation, max_size=8),
     )
 
 
-def _apply(seed: bytes, mutations: list[tuple[str, int, bytes]], start: int) -> bytes:
+def _apply(seed: bytes, mutations: list[tuple[str, int, bytes]], start: int, block: int) -> bytes:
     data = bytearray(seed)
     for kind, place, payload in mutations:
         at = start + place % max(len(data) - start, 1)
+        block_at = start + (at - start) // block * block
         if kind == "overwrite":
             data[at : at + len(payload)] = payload
         elif kind == "insert":
+            at = block_at if len(payload) % block == 0 else at
             data[at:at] = payload
         elif kind == "delete":
             del data[at : at + max(len(payload), 1)]
         elif kind == "repeat":
-            data[at:at] = data[at : at + 64] * min(len(payload) + 1, 200)
+            data[block_at:block_at] = data[block_at : block_at + max(2 * block, 64)] * min(len(payload) + 1, 250)
         elif kind == "cut" and len(payload) == 1:
             del data[at:]
     return bytes(data[:300_000])
@@ -125,6 +134,13 @@ def pax_member(name: str, content: bytes, **headers: str) -> bytes:
     header.type, header.size = tarfile.XHDTYPE, len(records)
     blocks = [header.tobuf(), records, bytes(-len(records) % 512), info.tobuf(), content, bytes(-len(content) % 512)]
     return b"".join(blocks)
+
+
+def gnu_long_name(name: bytes) -> bytes:
+    """Return the header of GNU tar that gives the next member a long name."""
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, len(name)
+    return header.tobuf(tarfile.GNU_FORMAT) + name + bytes(-len(name) % 512)
 
 
 def zipped(members: dict[str, bytes], kind: int = zipfile.ZIP_DEFLATED) -> bytes:
@@ -181,6 +197,7 @@ TAR_TOKENS = (
     b"99999999999 path=",
     b"hdrcharset=BINARY\n",
     b"21 hdrcharset=BINARY\n",
+    gnu_long_name(b"n.png\0"),
     pax_member("again.png", b"x", size="-1024"),
     pax_member("again.png", b"x", size="-1536"),
     pax_member("n.png", b"", path="n" * 5000),

@@ -324,7 +324,7 @@ TARGETS = {
         Target("metadata", _tagged([b"c", b"j"], mutated(ROWS)), _metadata),
         Target("lists", _tagged([b"c", b"j", b"t"], mutated([*ROWS, *URLS], URL_TOKENS)), _lists),
         Target("sidecars", mutated([*ROWS, b"one\ntwo\n", "\ufeffä".encode("utf-16")]), _sidecars),
-        Target("tars", _tagged(list(PACKERS), mutated(TARS, TAR_TOKENS, AFTER_FIRST)), _tars),
+        Target("tars", _tagged(list(PACKERS), mutated(TARS, TAR_TOKENS, AFTER_FIRST, 512)), _tars),
         Target(
             "packed", _tagged([b"g", b"b", b"x"], mutated([pack(TARS[0]) for _, pack in PACKERS.values()])), _packed
         ),
