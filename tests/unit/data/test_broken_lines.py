@@ -115,6 +115,7 @@ def test_a_caption_over_the_limit_costs_the_caption_wherever_it_comes_from(store
     }
     found = captions(store)
     assert (found["0000.png"], found["0002.png"], found["a.jpg"]) == ("short", "0002", "a")
+    assert max(len(image.captions) for image in store.images()) == 100
 
 
 def test_lines_and_captions_that_were_not_read_are_told_where_people_look(store: ImageStore, folder: Path) -> None:
