@@ -141,7 +141,8 @@ class _LogLines(logging.Handler):
     def __init__(self, stages: Stages, level: int) -> None:
         super().__init__(level)
         self.stages = stages
-        names = ("sdlora",) if level > logging.INFO else ("sdlora", "tasks", "prefect.flow_runs", "prefect.task_runs")
+        # Tasks log through their flow's logger. "prefect.task_runs" holds only Prefect's line of every finished task.
+        names = ("sdlora",) if level > logging.INFO else ("sdlora", "tasks", "prefect.flow_runs")
         self._loggers = [logging.getLogger(name) for name in names]
         self._earlier_levels: list[int] = []
 
