@@ -154,3 +154,10 @@ def test_a_flag_fills_a_section_that_the_file_leaves_empty(tmp_path):
 @pytest.mark.parametrize("source", ["~nobody-of-this-name/images", "x" * 5000, "a/" * 3000])
 def test_a_source_that_is_no_path_waits_for_collecting_to_say_so(tmp_path, source):
     assert load_config(write(tmp_path, f"data: {{sources: [{source}]}}")).data.sources[0].endswith(source.rstrip("/"))
+
+
+def test_the_name_of_an_unknown_setting_is_escaped_and_shortened(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, '"\\e[31m' + "x" * 5000 + '": 1'))
+    assert str(caught.value).replace("\n", "").isprintable()
+    assert len(str(caught.value)) < 1000
