@@ -100,9 +100,9 @@ def first_pass(folder: Path) -> dict[str, dict[str, float]]:
     config = DataConfig()
     with tempfile.TemporaryDirectory() as home, ImageStore.open(Path(home)) as store:
         whole = Clock()
-        collect(store, str(folder), config)
+        collect(store.dataset("icons"), str(folder), config)
         half = Clock()
-        count = clean(store, config).counts.total
+        count = clean(store.dataset("icons"), config).counts.total
         return {"first pass": whole.read(count), "clean": half.read(count)}
 
 

@@ -106,7 +106,7 @@ def timed_passes(pictures: Path, passes: int) -> list[tuple[float, float]]:
         for number in range(passes):
             gc.collect()
             wall, cpu = time.perf_counter(), time.process_time()
-            report = collect(store, str(pictures), DataConfig())
+            report = collect(store.dataset("icons"), str(pictures), DataConfig())
             times.append((time.perf_counter() - wall, time.process_time() - cpu))
             if (number == 0) != (report.bytes_read > 0):
                 raise SystemExit(f"pass {number + 1} read {report.bytes_read:,} bytes")

@@ -25,9 +25,10 @@ SIDE_PX = 64
 
 def snapshot_of(store: ImageStore, images: Path) -> Snapshot:
     config = DataConfig(sources=(str(images),))
-    collect(store, str(images), config)
-    clean(store, config)
-    return make_snapshot(store, config)
+    dataset = store.dataset("icons")
+    collect(dataset, str(images), config)
+    clean(dataset, config)
+    return make_snapshot(dataset, config)
 
 
 def main() -> None:

@@ -31,8 +31,17 @@ from sdlora.data.duplicates.fingerprint import HASH_COUNT, VERSION, Fingerprint
 from sdlora.data.duplicates.search import SimilarPairs
 from sdlora.data.snapshot import make_snapshot
 from sdlora.data.verdicts import rules_digest
+from sdlora.store.datasets import make_dataset
 from sdlora.store.image_store import ImageStore
-from sdlora.store.tables import CaptionTable, FingerprintTable, ImageTable, SourceTable, utc_now
+from sdlora.store.tables import (
+    CaptionTable,
+    DecodingTable,
+    FingerprintTable,
+    ImageTable,
+    MemberTable,
+    SourceTable,
+    utc_now,
+)
 
 LOOKED_UP = 1_000
 ADDED = 100
@@ -128,8 +137,9 @@ def snapshot(home: Path, count: int) -> Iterator[tuple[str, str]]:
     config = DataConfig()
     fill_with_images(home, count, rules_digest(config))
     with ImageStore.open(home) as store:
-        yield f"freeze a snapshot of {count:,} images", f"{_seconds(lambda: make_snapshot(store, config)):.2f} s"
-        yield "again, nothing new", f"{_seconds(lambda: make_snapshot(store, config)):.2f} s"
+        dataset = store.dataset("icons")
+        yield f"freeze a snapshot of {count:,} images", f"{_seconds(lambda: make_snapshot(dataset, config)):.2f} s"
+        yield "again, nothing new", f"{_seconds(lambda: make_snapshot(dataset, config)):.2f} s"
 
 
 def draw(folder: Path, seeds: range) -> None:
@@ -171,18 +181,26 @@ def fill_with_images(home: Path, count: int, rules: str) -> None:
     dice = np.random.default_rng(0)
     with ImageStore.open(home) as store, store.write() as session:
         connection = session.connection()
-        connection.execute(SourceTable.__table__.insert(), [{"id": 1, "key": "0" * 64, "name": "synthetic"}])
+        dataset_id = make_dataset(session, "icons")
+        source = {"id": 1, "dataset_id": dataset_id, "key": "0" * 64, "name": "synthetic"}
+        connection.execute(SourceTable.__table__.insert(), [source])
         for start in range(1, count + 1, 10_000):
             ids = range(start, min(start + 10_000, count + 1))
-            facts = {"byte_size": 1, "collected_at": utc_now(), "width": 64, "height": 64, "decoded_as": "2"}
-            verdict = {"verdict": "accepted", "reason": "passed", "rules": rules}
+            image = {"byte_size": 1, "collected_at": utc_now()}
             connection.execute(
-                ImageTable.__table__.insert(),
-                [facts | verdict | {"id": n, "sha256": dice.bytes(32).hex()} for n in ids],
+                ImageTable.__table__.insert(), [image | {"id": n, "sha256": dice.bytes(32).hex()} for n in ids]
+            )
+            decoding = {"background": "", "decoded_as": "2", "width": 64, "height": 64}
+            connection.execute(DecodingTable.__table__.insert(), [decoding | {"id": n, "image_id": n} for n in ids])
+            member = {"dataset_id": dataset_id, "added_at": utc_now(), "rules": rules}
+            member |= {"verdict": "accepted", "reason": "passed"}
+            connection.execute(
+                MemberTable.__table__.insert(),
+                [member | {"id": n, "image_id": n, "decoding_id": n} for n in ids],
             )
             caption = {"source_id": 1, "position": 0, "origin": "metadata"}
             connection.execute(
-                CaptionTable.__table__.insert(), [caption | {"image_id": n, "text": f"picture {n}"} for n in ids]
+                CaptionTable.__table__.insert(), [caption | {"member_id": n, "text": f"picture {n}"} for n in ids]
             )
 
 

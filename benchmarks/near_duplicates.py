@@ -138,14 +138,16 @@ def ours(folder: Path, home: Path) -> dict[Pair, float]:
     from sdlora.data.collect import collect
     from sdlora.data.duplicates.pairs import pairs_below
     from sdlora.store.image_store import ImageStore
-    from sdlora.store.tables import FileTable, ImageTable
+    from sdlora.store.tables import DecodingTable, FileTable, MemberTable
 
     config = DataConfig()
     with ImageStore.open(home) as store:
-        collect(store, str(folder), config)
-        clean(store, config)
+        dataset = store.dataset("icons")
+        collect(dataset, str(folder), config)
+        clean(dataset, config)
         with store.read() as session:
-            rows = session.query(FileTable.path, ImageTable.fingerprint_id).join(ImageTable).all()
+            members = session.query(FileTable.path, DecodingTable.fingerprint_id).join(FileTable.member)
+            rows = members.join(MemberTable.decoding).all()
             alike = pairs_below(session, MAX_DIFFERENCE)
     stems: dict[int, list[str]] = {}
     for path, fingerprint_id in rows:

@@ -81,7 +81,7 @@ def fill_store(home: Path, count: int, side_px: int = 64) -> Snapshot:
             file = io.BytesIO()
             Image.fromarray(blocks).resize((side_px, side_px), Image.Resampling.BICUBIC).save(file, "PNG")
             captions = (f"an emoji of pattern {index % 500}",)
-            sha256 = store.add_image(file.getvalue(), captions)
+            sha256 = store.dataset("icons").add_image(file.getvalue(), captions)
             rows.append([sha256, captions, "held_out" if index >= count * 9 // 10 else "train"])
     (home / "rows.json").write_text(json.dumps(rows))
     return read_snapshot(home)

@@ -132,9 +132,10 @@ def _loss(options: argparse.Namespace, home: Path) -> None:
     demo = Path(sdlora.__path__[0]) / "assets" / "demo" / "first"
     data = DataConfig(sources=(str(demo),))
     with ImageStore.open(home) as store:
-        collect(store, data.sources[0], data)
-        clean(store, data)
-        snapshot = make_snapshot(store, data)
+        dataset = store.dataset("icons")
+        collect(dataset, data.sources[0], data)
+        clean(dataset, data)
+        snapshot = make_snapshot(dataset, data)
         base = load_base_model(BaseModelConfig(), home)
         for variant in ("plain", *options.variants):
             chosen, lora, config = settings(variant, options, base, home)

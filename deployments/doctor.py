@@ -151,13 +151,13 @@ def _images(home: Path) -> Finding:
         return Finding("problem", "image database", f"{broken}. Restore images.db from a backup, or collect again.")
     try:
         with ImageStore.open(home, location) as store:
-            counts = store.counts()
+            count, datasets = store.image_count(), store.dataset_names()
             store.blobs.has("0" * 64, 0)  # raises StorageError if the store of bytes does not answer
             location_text = "" if isinstance(location.database, Path) else f" in {store.database.name}"
     except StorageError as error:
         return Finding("problem", "image database", str(error))
     return Finding(
-        "good", "image database", f"{counts.accepted} accepted and {counts.rejected} rejected images{location_text}"
+        "good", "image database", f"{count} images, datasets: {', '.join(datasets) or 'none'}{location_text}"
     )
 
 

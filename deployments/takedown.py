@@ -16,8 +16,8 @@ from sdlora.core.errors import EvaluationError
 from sdlora.core.files import file_sha256, replace_file
 from sdlora.records.comparison import COMPARISON_FILE, COMPARISON_GRID, load_comparison
 from sdlora.records.duel import DUEL_FILE
-from sdlora.store.details import ImageDetails
 from sdlora.store.image_store import ImageStore
+from sdlora.store.lineage import ImageLineage
 
 _PAGE_FOLDERS = ("pages", "runs", "comparisons", "mlflow/artifacts", "cache/adapters")
 """Folders of pages and pictures, below the state folder."""
@@ -42,7 +42,7 @@ class ClearedCopies:
     bases: tuple[Path, ...] = ()
 
 
-def clear_copies(store: ImageStore, details: ImageDetails) -> ClearedCopies:
+def clear_copies(store: ImageStore, lineage: ImageLineage) -> ClearedCopies:
     """Remove an image's copies from caches, pages and pictures of the store's home, and unpublished weights.
 
     A training that learns from the image stops by itself, which is waited for. A repeated call finishes a killed one.
@@ -56,14 +56,14 @@ def clear_copies(store: ImageStore, details: ImageDetails) -> ClearedCopies:
     from sdlora.training.forget import forget_in_caches
     from sdlora.training.takedown import forget_runs
 
-    home, sha256 = store.home, details.record.sha256
-    snapshots = {appearance.snapshot.digest for appearance in details.appearances}
+    home, sha256 = store.home, lineage.sha256
+    snapshots = {appearance.snapshot.digest for appearance in lineage.appearances}
     runs, busy_runs = forget_runs(store, snapshots)
-    trained = {appearance.snapshot.digest for appearance in details.appearances if appearance.split == "train"}
+    trained = {appearance.snapshot.digest for appearance in lineage.appearances if appearance.split == "train"}
     bases = forget_stages(home, trained)
     pages: set[Path] = set()
     pictures: set[Path] = set()
-    for folder in _comparisons_with(home, details):
+    for folder in _comparisons_with(home, lineage):
         blank_picture(folder / COMPARISON_GRID)
         pictures.add(folder / COMPARISON_GRID)
         pages.update(page for page in folder.glob("*.html") if blank_in_page(page, None))
@@ -84,7 +84,7 @@ def clear_copies(store: ImageStore, details: ImageDetails) -> ClearedCopies:
     )
 
 
-def copies_elsewhere(home: Path, details: ImageDetails) -> list[str]:
+def copies_elsewhere(home: Path, lineage: ImageLineage) -> list[str]:
     """List versions in an MLflow outside `home` whose pages may show the image, each with its run and model ids.
 
     Pages show rejected images as well as trained ones. Pages older than the image cannot show it.
@@ -93,12 +93,12 @@ def copies_elsewhere(home: Path, details: ImageDetails) -> list[str]:
         return []
     from tasks.tracking import Registry
 
-    return Registry(home).pages_since(details.record.collected_at)
+    return Registry(home).pages_since(lineage.collected_at)
 
 
-def _comparisons_with(home: Path, details: ImageDetails) -> Iterator[Path]:
+def _comparisons_with(home: Path, lineage: ImageLineage) -> Iterator[Path]:
     """Find comparisons on snapshots that hold the image out: the images that a grid shows are not recorded."""
-    held_back = {appearance.snapshot.digest for appearance in details.appearances if appearance.split == "held_out"}
+    held_back = {appearance.snapshot.digest for appearance in lineage.appearances if appearance.split == "held_out"}
     for file in _files(home, COMPARISON_FILE):
         try:
             snapshot = load_comparison(file.parent).snapshot_digest

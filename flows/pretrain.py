@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from sdlora.core.refs import BaseModelRef
+from sdlora.data.config import resolve_data
 from tasks.alive import flow_run_alive
 from tasks.collect import clean_images, collect_images
 from tasks.form import PLAN, AdvancedPlan, Count, Name
@@ -36,8 +37,9 @@ def pretrain(
     """
     home = state_folder(home)
     plan = PLAN.config(advanced, name=name, sources=sources, resolution=resolution, processes=processes)
+    data = resolve_data(plan.data, plan.name)
     with flow_run_alive(home), training_lock(home):
-        collected = collect_images(plan.data, home)
-        cleaned = clean_images(collected, plan.data, home)
-        snapshot = make_snapshot(cleaned, plan.data, home)
+        collected = collect_images(data, home)
+        cleaned = clean_images(collected, data, home)
+        snapshot = make_snapshot(cleaned, data, home)
         return pretrain_base_model(snapshot, plan, home)

@@ -19,7 +19,7 @@ from sdlora.core.errors import ConfigError
 from sdlora.core.foreign_yaml import MAX_BYTES, parse_yaml, require_shallow
 from sdlora.core.quoting import escaped, excerpt
 from sdlora.core.refs import BaseModelRef
-from sdlora.data.config import DataConfig
+from sdlora.data.config import DataConfig, ResolvedData, resolve_data
 from sdlora.evaluation.config import EvaluationConfig, GateConfig
 from sdlora.lora.config import LoraConfig, ResolvedLora
 from sdlora.models.config import BaseModelConfig
@@ -51,13 +51,15 @@ class PipelineConfig(SettingsSection):
 class ResolvedConfig(PipelineConfig):
     """Configuration of one run with every empty setting filled, as the form, MLflow and the report show it."""
 
+    data: ResolvedData
     lora: ResolvedLora
     training: ResolvedTraining
 
     def digest(self) -> str:
-        """Compute the SHA-256 of all settings that can change the result; `data.sources` cannot."""
+        """Compute the SHA-256 of all settings that can change the result; the places of the images cannot."""
         settings = self.model_dump(mode="json")
-        settings["data"].pop("sources", None)
+        for place in ("dataset", "sources", "mirror_sources"):
+            settings["data"].pop(place, None)
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
@@ -74,7 +76,7 @@ def resolve(config: PipelineConfig, base: BaseModelRef, home: Path) -> ResolvedC
     """
     return ResolvedConfig(
         name=config.name,
-        data=config.data,
+        data=resolve_data(config.data, config.name),
         base_model=config.base_model,
         lora=resolve_lora(config.lora, base),
         training=resolve_training(config.training, base, home),
@@ -116,6 +118,7 @@ def explain(config: PipelineConfig, base: BaseModelRef, home: Path, flags: Colle
     fillings = training_fillings(config.training, traits)
     origins = {f"training.{name}": filling.origin for name, filling in fillings.items()}
     origins |= {"lora.rank": f"family {traits.family}", "lora.alpha": "follows rank", "lora.targets": "follows method"}
+    origins["data.dataset"] = "follows name"
     if config.training.precision == "auto":
         origins["training.precision"] = "measured"
 

@@ -1,4 +1,4 @@
-"""Stage 1: new images into the image database, and a verdict for every image."""
+"""Stage 1: new images into the dataset, and a verdict for every image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from prefect.artifacts import create_markdown_artifact
 
 from sdlora.data.clean import CleanReport, clean
 from sdlora.data.collect import CollectReport, collect
-from sdlora.data.config import DataConfig
+from sdlora.data.config import ResolvedData
+from sdlora.store.dataset import Dataset
 from sdlora.store.image_store import ImageStore
 from tasks.fan_out import measurer
 from tasks.pages import images_page
@@ -28,22 +29,24 @@ LOGGED_EXAMPLES = 5  # of each kind in the log; the data page has all
     retry_condition_fn=is_transient,
     persist_result=False,
 )
-def collect_images(config: DataConfig, home: Path) -> tuple[CollectReport, ...]:
-    """Read every source; known images cost nothing."""
+def collect_images(config: ResolvedData, home: Path) -> tuple[CollectReport, ...]:
+    """Read every source into the dataset; known images cost nothing."""
     progress, reports = task_progress(), []
     with ImageStore.open(home) as store:
+        dataset = store.dataset(config.dataset)
         for source in config.sources:
-            reports.append(collect(store, source, config, on_progress=progress))
+            reports.append(collect(dataset, source, config, on_progress=progress))
             _log_source(reports[-1])
     return tuple(reports)
 
 
 @task(name="clean images", persist_result=False)
-def clean_images(collected: tuple[CollectReport, ...], config: DataConfig, home: Path) -> CleanReport:
+def clean_images(collected: tuple[CollectReport, ...], config: ResolvedData, home: Path) -> CleanReport:
     """Run the checks that an image lacks, and decide every image by the current thresholds."""
     with ImageStore.open(home) as store:
-        report = clean(store, config, on_progress=task_progress(), measurer=measurer())
-        _log_verdicts(store, report)
+        dataset = store.dataset(config.dataset)
+        report = clean(dataset, config, on_progress=task_progress(), measurer=measurer())
+        _log_verdicts(dataset, report)
     new_images = count_of(sum(source.new for source in collected), "new image")
     add_to_name(new_images)
     counts = report.counts
@@ -73,19 +76,20 @@ def _log_source(report: CollectReport) -> None:
         log.info("not read, no image is lost: %s: %s", log_text(problem.path), log_text(problem.reason))
 
 
-def _log_verdicts(store: ImageStore, report: CleanReport) -> None:
+def _log_verdicts(dataset: Dataset, report: CleanReport) -> None:
     log, counts = run_log(), report.counts
     by_check = ", ".join(f"{check} {count}" for check, count in counts.rejected_by.items())
     log.info(
-        "%d images judged now; of all %d, %d are accepted, %d rejected%s",
+        "%d images judged now; of all %d in dataset %s, %d are accepted, %d rejected%s",
         report.decided,
         counts.total,
+        dataset.name,
         counts.accepted,
         counts.rejected,
         f" ({by_check})" if by_check else "",
     )
     for rejection in report.rejected[:LOGGED_EXAMPLES]:
-        files = store.image(rejection.sha256).files
+        files = dataset.image(rejection.sha256).files
         log.info(
             "rejected by %s: %s: %s",
             rejection.check,

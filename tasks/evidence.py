@@ -114,7 +114,7 @@ def version_record(
     points = {name: tracked.curve(metric) for name, metric in CURVES.items()} if tracked else {}
     run, config = judged.run, judged.config
     with ImageStore.open(home) as store:
-        data = summarise_data(store, judged.snapshot.digest)
+        data = summarise_data(store.existing_dataset(judged.snapshot.dataset), judged.snapshot.digest)
     return VersionRecord(
         name=config.name,
         version=str(number),
@@ -131,7 +131,7 @@ def version_record(
         samples=run.samples if run.samples.is_file() else None,
         settings=config.model_dump(mode="json"),
         code_version=code_version(),
-        data_page=data_page_file(home, judged.snapshot.digest),
+        data_page=data_page_file(home, judged.snapshot.dataset, judged.snapshot.digest),
         is_champion=is_champion,
     )
 
@@ -147,7 +147,7 @@ def log_evidence(tracked: TrackedRun, record: VersionRecord, judged: Judged, rep
     if record.data_page is None or not record.data_page.is_file():
         return None
     tracked.log_files(record.data_page, folder=LOGGED_FOLDER)
-    return logged_data_page(judged.snapshot.digest)
+    return logged_data_page(judged.snapshot)
 
 
 def show_result(title: str, record: VersionRecord, links: Sequence[Link]) -> None:

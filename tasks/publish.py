@@ -93,7 +93,9 @@ def _publish(registry: Registry, judged: Judged, home: Path) -> Release:
         scored = scored_version(judged, version.number, snapshot.digest, snapshot.train_count)
         with ImageStore.open(home) as store:
             with _removal_at_takedown(store, run, registry, version), store.write() as session:
-                record_version(session, config.name, version.number, candidate.digest, snapshot.digest)
+                record_version(
+                    session, config.name, version.number, candidate.digest, snapshot.digest, snapshot.dataset
+                )
                 record_decision(session, config.name, scored, decision, champion)
             sync_mlflow(registry, store, config.name)
         tracked.describe(run_description(page, record.verdict, config.name, version.number, decision))

@@ -10,9 +10,10 @@ from sdlora.core.errors import DataError
 from sdlora.core.refs import SnapshotRef
 from sdlora.data.changes import compare_snapshots
 from sdlora.data.clean import CleanReport
-from sdlora.data.config import DataConfig
+from sdlora.data.config import ResolvedData
 from sdlora.data.snapshot import Snapshot, latest_snapshot
 from sdlora.data.snapshot import make_snapshot as make
+from sdlora.store.dataset import Dataset
 from sdlora.store.image_store import ImageStore
 from tasks.data_page import publish_data_page
 from tasks.run_log import run_log
@@ -20,26 +21,26 @@ from tasks.run_names import add_to_name, count_of
 
 
 @task(name="make snapshot", persist_result=False)
-def make_snapshot(cleaned: CleanReport, config: DataConfig, home: Path) -> SnapshotRef:
-    """Freeze the accepted images with captions and split; equal images give the same digest.
+def make_snapshot(cleaned: CleanReport, config: ResolvedData, home: Path) -> SnapshotRef:
+    """Freeze the accepted images of the dataset with captions and split; equal images give the same digest.
 
     The data page is written even after an error, because it shows why there may be too few images.
     """
     with ImageStore.open(home) as store:
-        digest = None
-        previous = _latest_or_none(store)
+        digest, dataset = None, store.dataset(config.dataset)
+        previous = _latest_or_none(dataset)
         try:
-            snapshot = make(store, config)
+            snapshot = make(dataset, config)
             digest = snapshot.digest
         finally:
-            publish_data_page(store, config, home, digest)
+            publish_data_page(dataset, config, home, digest)
     _log_changes(previous, snapshot)
-    return snapshot.ref
+    return snapshot.ref(dataset.name)
 
 
-def _latest_or_none(store: ImageStore) -> Snapshot | None:
+def _latest_or_none(dataset: Dataset) -> Snapshot | None:
     try:
-        return latest_snapshot(store)
+        return latest_snapshot(dataset)
     except DataError:  # damaged: the data page reports it, and the new snapshot does not need it
         return None
 

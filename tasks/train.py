@@ -67,8 +67,8 @@ def fine_tune_adapter(
         rows = TypeAdapter(list[SnapshotRow]).dump_python(list(frozen.rows), mode="json", exclude_defaults=True)
         record.log_snapshot(frozen.digest, config.name, rows)
         record.log_json(config.model_dump(mode="json"), "config.json")
-        record.describe(training_description(config.name, base.name, frozen.ref))
-        page = data_page_file(home, frozen.digest)
+        record.describe(training_description(config.name, base.name, snapshot))
+        page = data_page_file(home, snapshot.dataset, snapshot.digest)
         if page.is_file():
             record.log_files(page, folder=LOGGED_FOLDER)
         adapter = run_job(job, store, _SamplesListener(record, config.training.steps))

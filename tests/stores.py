@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from sdlora.store.dataset import Dataset
 from sdlora.store.image_store import ImageStore
 from sdlora.store.location import StoreLocation
 from tests.servers import migrated, new_database, new_folder, postgres, s3
 
-__all__ = ["empty_database", "location", "migrated", "on_servers", "postgres", "s3", "store"]
+__all__ = ["dataset", "empty_database", "location", "migrated", "on_servers", "postgres", "s3", "store"]
 
+DATASET = "icons"
 FOLDER, SERVERS = "sqlite and a folder", "postgresql and s3"
 
 
@@ -53,6 +56,18 @@ def store(tmp_path: Path, location: StoreLocation) -> Iterator[ImageStore]:
         yield opened
 
 
+@pytest.fixture
+def dataset(store: ImageStore) -> Dataset:
+    return store.dataset(DATASET)
+
+
+@contextmanager
+def opened_dataset(home: Path, location: StoreLocation | None = None) -> Iterator[Dataset]:
+    """Open the store of a folder for the dataset that most tests are about."""
+    with ImageStore.open(home, location) as opened:
+        yield opened.dataset(DATASET)
+
+
 both_places = pytest.mark.parametrize("location", [FOLDER, SERVERS], indirect=True)
 """Marks tests that hold for every place a store can lie in."""
 
@@ -62,7 +77,7 @@ servers_when_patient = pytest.mark.parametrize(
 """The same where there are many of them: on servers they run with `make test-all`."""
 
 
-def lose_all_bytes(store: ImageStore) -> None:
+def lose_all_bytes(dataset: Dataset) -> None:
     """Remove what lies in the store's folder or bucket: whoever looks at an image now fails."""
-    for image in store.images():
-        store.blobs.remove(image.sha256)
+    for image in dataset.images():
+        dataset.store.blobs.remove(image.sha256)

@@ -16,6 +16,7 @@ from deployments.cli.checks import checks
 from deployments.cli.collect import collect
 from deployments.cli.commands import as_command
 from deployments.cli.compare import compare
+from deployments.cli.datasets import datasets_app
 from deployments.cli.demo import demo
 from deployments.cli.doctor import doctor
 from deployments.cli.export import export
@@ -46,7 +47,7 @@ for _command in COMMANDS:
     app.command()(as_command(_command))
 WRITABLE_BY_OTHERS = 0o022
 """Permissions that no file of a command has, whatever the umask."""
-GROUPS = {"images": images_app, "snapshot": snapshot_app}
+GROUPS = {"images": images_app, "datasets": datasets_app, "snapshot": snapshot_app}
 for _name, _group in GROUPS.items():
     app.add_typer(_group, name=_name)
 

@@ -5,23 +5,27 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from deployments.cli.json_output import print_json
-from deployments.cli.options import DEFAULT_HOME, DEMO_CONFIG, ConfigOption, HomeOption, JsonOption
-from deployments.cli.stores import has_store
+from deployments.cli.options import DEFAULT_HOME, DEMO_CONFIG, ConfigOption, DatasetOption, HomeOption, JsonOption
+from deployments.cli.stores import choose_dataset, existing_store, has_store
 from deployments.cli.terminal import console, hint, plain
 
 
-def checks(home: HomeOption = DEFAULT_HOME, config: ConfigOption = DEMO_CONFIG, as_json: JsonOption = False) -> None:
+def checks(
+    home: HomeOption = DEFAULT_HOME,
+    config: ConfigOption = DEMO_CONFIG,
+    dataset: DatasetOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """List the checks: what each measures, its settings, and how many images it has rejected."""
     from rich.table import Table
 
     from sdlora.config import load_config
     from sdlora.data.check_list import list_checks
-    from sdlora.store.image_store import ImageStore
 
     counts = None
     if has_store(home):
-        with ImageStore.open(home) as store:
-            counts = store.counts()
+        with existing_store(home) as store:
+            counts = choose_dataset(store, dataset).counts() if dataset or len(store.dataset_names()) == 1 else None
     listed = list_checks(load_config(config).data)
     if as_json:
         by_check = counts.rejected_by if counts else {}

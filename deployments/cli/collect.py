@@ -1,4 +1,4 @@
-"""Command `collect`: images into the image database."""
+"""Command `collect`: images into a dataset of the image database."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import typer
 from rich.markup import escape
 
 from deployments.cli.json_output import print_json
-from deployments.cli.options import DATA_PAGE, DEFAULT_HOME, DEMO_CONFIG, ConfigOption, HomeOption, JsonOption
+from deployments.cli.options import DEFAULT_HOME, DEMO_CONFIG, ConfigOption, HomeOption, JsonOption, data_page
 from deployments.cli.stages import Stages
+from deployments.cli.stores import dataset_of, dataset_to_fill
 from deployments.cli.terminal import console, hint, plain
 
 if TYPE_CHECKING:
     from sdlora.data.collect import CollectReport
     from sdlora.data.config import DataConfig
-    from sdlora.store.image_store import ImageStore
+    from sdlora.store.dataset import Dataset
 
 
 def _summary(report: CollectReport) -> str:
@@ -25,6 +26,8 @@ def _summary(report: CollectReport) -> str:
     lines = [f"[bold]{escape(report.source)}[/]: {report.files:,} images, {report.new:,} new"]
     if report.recaptioned:
         lines[0] += f", {report.recaptioned:,} with other captions or masks"
+    if report.left:
+        lines[0] += f", {report.left:,} left with it"
     if report.skipped_count:
         lines[0] += f", [yellow]{report.skipped_count:,} skipped[/]"
     lines += [f"  [dim]{escape(skipped.path)}: {escape(skipped.reason)}[/]" for skipped in report.skipped]
@@ -51,9 +54,15 @@ def collect(
     ],
     home: HomeOption = DEFAULT_HOME,
     config: ConfigOption = DEMO_CONFIG,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            "--dataset", "-d", metavar="NAME", help="The dataset that they join. Needed where there are several."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring images into the database and judge each of them. Known images cost nothing.
+    """Bring images into a dataset and judge each of them. Known images cost nothing.
 
     A caption comes from metadata.jsonl, metadata.csv or name.txt in the image's folder. Without one, it comes from
     inside the image (XMP, PNG text, EXIF), from its folder (10_name) or from its name. Masks are files next to the
@@ -67,46 +76,59 @@ def collect(
     from sdlora.data.collect import collect as collect_source
     from sdlora.store.image_store import ImageStore
 
-    settings = load_config(config).data
+    style, demo = load_config(config), load_config(DEMO_CONFIG)
+    settings = style.data
+    name = dataset or dataset_of(None if config == DEMO_CONFIG else style)
     reports: list[CollectReport] = []
     try:
-        with ImageStore.open(home) as store, Stages() as stages:
-            before = store.counts()
+        with (
+            ImageStore.open(home) as store,
+            Stages() as stages,
+            dataset_to_fill(store, name, demo.name) as filled,
+        ):
             for source in sources:
-                report = collect_source(store, source, settings, stages.on_progress, stages.on_metrics)
+                report = collect_source(filled, source, settings, stages.on_progress, stages.on_metrics)
                 reports.append(report)
-            cleaned = clean(store, settings, on_progress=stages.on_progress)
-            counts = store.counts()
-            page, problem = home / DATA_PAGE, None
+            cleaned = clean(filled, settings, on_progress=stages.on_progress)
+            counts = filled.counts()
+            page, problem = data_page(home, filled.name), None
             if cleaned.decided or not page.is_file():  # without new images, the command writes nothing
-                problem = _write_page(store, settings, page)
+                problem = _write_page(filled, settings, page)
+            option = "" if len(store.dataset_names()) == 1 else f" --dataset {filled.name}"
     finally:  # after the bars, also if a later source failed
         if not as_json:
             for report in reports:
                 console.print(_summary(report), soft_wrap=True)
-    new = counts.total - before.total
+    new = sum(report.new for report in reports)
     shown_page = page.resolve() if page.is_file() else None
     if as_json:
         totals = {**asdict(counts), "total": counts.total}
-        print_json({"sources": reports, "new": new, "counts": totals, "data_page": shown_page, "problem": problem})
+        result = {"dataset": filled.name, "sources": reports, "new": new, "counts": totals}
+        print_json({**result, "data_page": shown_page, "problem": problem})
         return
-    console.print(f"{new} new, {counts.total} in all: {counts.accepted} accepted, {counts.rejected} rejected.")
+    console.print(
+        f"Dataset {filled.name}: {new} new, {counts.total} in all: {counts.accepted} accepted, "
+        f"{counts.rejected} rejected."
+    )
     if counts.rejected:
-        hint("See why: [bold]sdlora images --rejected[/]")
+        hint(f"See why: [bold]sdlora images --rejected{option}[/]")
     if problem:
         console.print(plain(problem), style="yellow", soft_wrap=True)
     if shown_page:
         console.print(plain(f"Data page: {page}"), soft_wrap=True)
-    hint("Train on them: [bold]sdlora run[/]")
+    if filled.name == demo.name:
+        hint("Train on them: [bold]sdlora run[/]")
+    else:
+        hint(f"Train on them: [bold]sdlora run --config FILE[/], with [bold]name: {filled.name}[/] in the file")
 
 
-def _write_page(store: ImageStore, settings: DataConfig, page: Path) -> str | None:
+def _write_page(dataset: Dataset, settings: DataConfig, page: Path) -> str | None:
     """Write the data page; return the problem with it, or None. Collecting does not fail if its page does."""
     from sdlora.core.errors import SdloraError
     from sdlora.release.data_page import write_data_page
 
     try:
-        written = write_data_page(store, settings, page, title="Images")
+        written = write_data_page(dataset, settings, page, title=f"Images of {dataset.name}")
     except SdloraError as error:
         return f"All images are collected, but the data page was not written. {error}"
     return f"The data page does not show the changes. {written.trouble}" if written.trouble else None

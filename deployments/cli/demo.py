@@ -34,8 +34,8 @@ def _print_next_steps(home: Path) -> None:
             f'sdlora generate "an emoji of tiger, animal"{option}',
             "draw with the champion (--base: without the adapter)",
         ),
-        (f"sdlora images --rejected{option}", "see which images were left out, and why"),
-        (f"sdlora collect {DEMO_LATER}{option}", "more images arrive ..."),
+        (f"sdlora images --rejected --dataset high-contrast{option}", "see which images were left out, and why"),
+        (f"sdlora collect {DEMO_LATER} --dataset high-contrast{option}", "more images arrive ..."),
         (f"sdlora run{option}", "... and a second adapter challenges the champion"),
         (f"sdlora up{option}", "start runs and see versions in the browser"),
     ):

@@ -10,14 +10,25 @@ import typer
 
 from deployments.cli.commands import as_command
 from deployments.cli.json_output import print_json
-from deployments.cli.options import DATA_PAGE, DEFAULT_HOME, DEMO_CONFIG, ConfigOption, HomeOption, JsonOption
+from deployments.cli.options import (
+    DEFAULT_HOME,
+    DEMO_CONFIG,
+    ConfigOption,
+    DatasetOption,
+    HomeOption,
+    JsonOption,
+    data_page,
+)
+from deployments.cli.selecting import CaptionOption, LicenceOption, SourceOption, StarsOption, selection_of
 from deployments.cli.stages import Stages
 from deployments.cli.terminal import console, error_console, hint, plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sdlora.store.details import DrawnDetails, ImageDetails
     from sdlora.store.records import Verdict
+    from sdlora.store.selection import Selection
 
 ImageArgument = Annotated[
     str, typer.Argument(metavar="ID", help="The first digits of the image, as listed, or the path of its file.")
@@ -44,13 +55,14 @@ def images(
     drawn: DrawnOption = False,
     reason: ReasonOption = None,
     limit: LimitOption = 50,
+    dataset: DatasetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the images with their verdicts and reasons; show one image, or overrule its verdict."""
+    """List the images of a dataset with their verdicts and reasons; show one image, or overrule its verdict."""
     if context.invoked_subcommand is None:
-        list_(home, rejected, accepted, drawn, reason, limit, as_json)
+        list_(home, rejected, accepted, drawn, reason, limit=limit, dataset=dataset, as_json=as_json)
     else:  # `sdlora images --home X show ID` means `sdlora images show ID --home X`
-        context.default_map = {name: {"home": str(home)} for name in COMMANDS}
+        context.default_map = {name: {"home": str(home), "dataset": dataset} for name in COMMANDS}
 
 
 def list_(
@@ -59,10 +71,15 @@ def list_(
     accepted: AcceptedOption = False,
     drawn: DrawnOption = False,
     reason: ReasonOption = None,
+    source: SourceOption = None,
+    caption: CaptionOption = None,
+    licence: LicenceOption = None,
+    min_stars: StarsOption = None,
     limit: LimitOption = 50,
+    dataset: DatasetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List collected images with their verdicts, or drawn ones with their prompts. The same as `sdlora images`."""
+    """List collected images of a dataset with their verdicts, or drawn ones with their prompts."""
     from deployments.cli.images_list import list_collected, list_drawn
 
     if rejected + accepted + drawn > 1 or (reason and (accepted or drawn)):
@@ -71,46 +88,70 @@ def list_(
         list_drawn(home, limit, as_json)
         return
     verdict: Verdict | None = "rejected" if rejected or reason else "accepted" if accepted else None
-    list_collected(home, verdict, reason, limit, as_json)
+    selection: Selection = selection_of(source, caption, licence, min_stars, verdict, rejected_by=reason)
+    list_collected(home, dataset, selection, limit, as_json)
 
 
-def show(image: ImageArgument, home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
+def show(
+    image: ImageArgument,
+    home: HomeOption = DEFAULT_HOME,
+    dataset: DatasetOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Show everything known about one image, collected or drawn: captions, checks, look-alikes, snapshots, versions."""
     from deployments.cli.image_ids import image_id
     from deployments.cli.images_output import details_object, print_details
-    from deployments.cli.stores import existing_store
+    from deployments.cli.stores import dataset_of_image, existing_store
 
+    details: ImageDetails | DrawnDetails
     with existing_store(home) as store:
-        details = store.describe(image_id(store, image))
+        sha256 = image_id(store, image)
+        if store.is_collected(sha256):
+            details = dataset_of_image(store, dataset, sha256).details(sha256)
+        else:
+            details = store.drawn_details(sha256)
     if as_json:
         print_json(details_object(details))
     else:
         print_details(details)
 
 
-def accept(images: ImagesArgument, why: WhyOption, who: WhoOption = None, home: HomeOption = DEFAULT_HOME) -> None:
+def accept(
+    images: ImagesArgument,
+    why: WhyOption,
+    who: WhoOption = None,
+    home: HomeOption = DEFAULT_HOME,
+    dataset: DatasetOption = None,
+) -> None:
     """Keep images regardless of the checks, now and under any thresholds."""
     from deployments.cli.image_ids import image_ids
-    from deployments.cli.stores import existing_store
+    from deployments.cli.stores import dataset_of_image, existing_store
 
     with existing_store(home) as store:
         for image in image_ids(store, images):
-            sha256 = store.decide(image, "accepted", why, who or account_name())
+            sha256 = dataset_of_image(store, dataset, image).decide(image, "accepted", why, who or account_name())
             console.print(f"{sha256[:10]} is accepted. Take it back: [bold]sdlora images undo {sha256[:10]}[/]")
     _print_next_run_note()
 
 
-def reject(images: ImagesArgument, why: WhyOption, who: WhoOption = None, home: HomeOption = DEFAULT_HOME) -> None:
+def reject(
+    images: ImagesArgument,
+    why: WhyOption,
+    who: WhoOption = None,
+    home: HomeOption = DEFAULT_HOME,
+    dataset: DatasetOption = None,
+) -> None:
     """Leave images out regardless of the checks. Their bytes stay; [bold]purge[/] removes them."""
     from deployments.cli.image_ids import image_ids
     from deployments.cli.images_output import print_look_alikes
-    from deployments.cli.stores import existing_store
+    from deployments.cli.stores import dataset_of_image, existing_store
 
     with existing_store(home) as store:
         for image in image_ids(store, images):
-            sha256 = store.decide(image, "rejected", why, who or account_name())
+            chosen = dataset_of_image(store, dataset, image)
+            sha256 = chosen.decide(image, "rejected", why, who or account_name())
             console.print(f"{sha256[:10]} is left out. Take it back: [bold]sdlora images undo {sha256[:10]}[/]")
-            print_look_alikes(store.details(sha256).similar)
+            print_look_alikes(chosen.details(sha256).similar)
     _print_next_run_note()
 
 
@@ -119,18 +160,20 @@ def undo(
     who: WhoOption = None,
     config: ConfigOption = DEMO_CONFIG,
     home: HomeOption = DEFAULT_HOME,
+    dataset: DatasetOption = None,
 ) -> None:
     """Take a person's decision back. The checks decide again, immediately if they have measured the image."""
     from deployments.cli.image_ids import image_ids
     from deployments.cli.images_output import print_undone
-    from deployments.cli.stores import existing_store
+    from deployments.cli.stores import dataset_of_image, existing_store
     from sdlora.config import load_config
     from sdlora.data.decide_images import undo_decision
 
     settings = load_config(config).data
     with existing_store(home) as store:
         for image in image_ids(store, images):
-            print_undone(undo_decision(store, image, who or account_name(), settings))
+            chosen = dataset_of_image(store, dataset, image)
+            print_undone(undo_decision(chosen, image, who or account_name(), settings))
     _print_next_run_note()
 
 
@@ -171,39 +214,41 @@ def caption(
     ] = False,
     config: ConfigOption = DEMO_CONFIG,
     home: HomeOption = DEFAULT_HOME,
+    dataset: DatasetOption = None,
 ) -> None:
     """Write captions by hand; they override those of all sources. Or let a model write missing captions.
 
     Example: [bold]sdlora images caption 3f2a91 "a red car" "a car at night"[/]
     """
     from deployments.cli.image_ids import image_id
-    from deployments.cli.stores import existing_store
+    from deployments.cli.stores import dataset_of_image, existing_store
 
     if auto:
         if image:
             raise typer.BadParameter("--auto captions every image without a caption; do not name an image")
-        _caption_all(home, config)
+        _caption_all(home, dataset, config)
         return
     if image is None or bool(texts) == reset:
         raise typer.BadParameter(
             "name an image, and give captions, or --reset to let the sources' captions count again"
         )
     with existing_store(home) as store:
-        record = store.set_captions(image_id(store, image), texts or [])
+        sha256 = image_id(store, image)
+        record = dataset_of_image(store, dataset, sha256).set_captions(sha256, texts or [])
     console.print(f"{record.sha256[:10]} has these captions now:")
     for text in record.captions or ("(none)",):
         console.print(f"  - {text}", markup=False)
     _print_next_run_note()
 
 
-def _caption_all(home: Path, config: Path) -> None:
-    from deployments.cli.stores import existing_store
+def _caption_all(home: Path, dataset: str | None, config: Path) -> None:
+    from deployments.cli.stores import chosen_dataset
     from sdlora.config import load_config
     from sdlora.data.image_models.captioning import write_captions
 
-    settings = load_config(config).data
-    with existing_store(home) as store, Stages() as stages:
-        written = write_captions(store, settings, stages.on_progress)
+    style = load_config(config)
+    with chosen_dataset(home, dataset, None if config == DEMO_CONFIG else style) as chosen, Stages() as stages:
+        written = write_captions(chosen, style.data, stages.on_progress)
     console.print(f"{len(written)} images have a caption by the model now; captions of sources and people override it.")
     for sha256, text in list(written.items())[:10]:
         console.print(f"  {sha256[:10]} {text}", markup=False)
@@ -218,7 +263,7 @@ def purge(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Take images down for good: bytes and captions go, and collecting them again is refused.
+    """Take images down in every dataset, for good: bytes and captions go, and collecting them again is refused.
 
     Their pictures go from caches, pages and grids in the state folder. A training that uses them stops, and unpublished
     weights that learnt from them go. The output lists snapshots that hold them,
@@ -230,7 +275,7 @@ def purge(
     from deployments.takedown import clear_copies, copies_elsewhere
 
     with existing_store(home) as store:
-        digests = [store.details(image).record.sha256 for image in image_ids(store, images)]
+        digests = [store.lineage(image).sha256 for image in image_ids(store, images)]
         if not yes:
             names = ", ".join(sha256[:10] for sha256 in digests)
             if not typer.confirm(f"Remove the bytes of {names} for good? This cannot be undone."):
@@ -239,24 +284,28 @@ def purge(
         for sha256 in digests:
             purged = store.purge(sha256, why, who or account_name())
             with error_console.status("Removing its copies; a training that uses it stops first ..."):
-                cleared = clear_copies(store, purged.details)
-            print_purged(purged, cleared, copies_elsewhere(home, purged.details))
-            print_look_alikes(tuple(image for image in purged.details.similar if image.sha256 not in purged.copies))
+                cleared = clear_copies(store, purged.lineage)
+            print_purged(purged, cleared, copies_elsewhere(home, purged.lineage))
+            print_look_alikes(tuple(image for image in purged.similar if image.sha256 not in purged.copies))
 
 
 def page(
     home: HomeOption = DEFAULT_HOME,
     config: ConfigOption = DEMO_CONFIG,
-    out: Annotated[Path | None, typer.Option(dir_okay=False, help="Default: pages/data.html in --home.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Default: pages/DATASET/data.html in --home.")
+    ] = None,
+    dataset: DatasetOption = None,
 ) -> None:
     """Write the data page: rejected images with reasons, near duplicates side by side, and changes."""
-    from deployments.cli.stores import existing_store
+    from deployments.cli.stores import chosen_dataset
     from sdlora.config import load_config
     from sdlora.release.data_page import write_data_page
 
-    settings = load_config(config).data
-    with existing_store(home) as store:
-        written = write_data_page(store, settings, out or home / DATA_PAGE, title="Images")
+    style = load_config(config)
+    with chosen_dataset(home, dataset, None if config == DEMO_CONFIG else style) as chosen:
+        path = out or data_page(home, chosen.name)
+        written = write_data_page(chosen, style.data, path, title=f"Images of {chosen.name}")
     if written.trouble:
         console.print(
             plain(f"The data page does not show the changes. {written.trouble}"), style="yellow", soft_wrap=True

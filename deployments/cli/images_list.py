@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from deployments.cli.json_output import print_json
-from deployments.cli.stores import existing_store, has_store
+from deployments.cli.stores import choose_dataset, existing_store, has_store
 from deployments.cli.terminal import console, hint, plain
 
 if TYPE_CHECKING:
@@ -17,30 +17,34 @@ if TYPE_CHECKING:
 
     from sdlora.store.generations import Generation
     from sdlora.store.records import Counts, ImageRecord, Verdict
+    from sdlora.store.selection import Selection
 
 _NAME_COLUMNS = 24
 """Columns of a file's name on a terminal."""
 
 
-def list_collected(home: Path, verdict: Verdict | None, reason: str | None, limit: int, as_json: bool) -> None:
-    """Print the collected images with their counts."""
+def list_collected(home: Path, dataset: str | None, selection: Selection, limit: int, as_json: bool) -> None:
+    """Print the selected images of a dataset with its counts."""
     from sdlora.store.records import Counts
 
     rows: list[ImageRecord] = []
     counts, drawn_count = Counts(0, 0, 0, {}), 0
     if has_store(home):
         with existing_store(home) as store:
-            rows = store.images(verdict, rejected_by=reason, limit=limit)
-            counts, drawn_count = store.counts(), store.generation_count()
+            if dataset or store.dataset_names():
+                chosen = choose_dataset(store, dataset)
+                rows, counts = chosen.select(selection, limit), chosen.counts()
+            drawn_count = store.generation_count()
     if as_json:
         print_json({"images": rows, "counts": {**asdict(counts), "total": counts.total}, "drawn_count": drawn_count})
     elif not counts.total:
         console.print(plain(f"No images yet in {home}. Collect some: sdlora collect FOLDER"))
-    elif reason and not rows:
+    elif selection.rejected_by and not rows:
         names = ", ".join(counts.rejected_by) or "none"
-        console.print(plain(f"No image was rejected by {reason!r}. Checks that rejected some: {names}."))
+        told = f"No image was rejected by {selection.rejected_by!r}. Checks that rejected some: {names}."
+        console.print(plain(told))
     else:
-        _print_collected(rows, counts, verdict, limit)
+        _print_collected(rows, counts, selection.verdict, limit)
     if drawn_count and not as_json:
         hint(f"{drawn_count} images were drawn by models: [bold]sdlora images --drawn[/]")
 
@@ -94,6 +98,8 @@ def in_brief(row: ImageRecord) -> str:
     """Return the verdict in a few words: the image's side of the split, or the check that rejected it."""
     if row.verdict == "rejected":
         return f"rejected: {row.rejected_by}"
+    if row.removed_at is not None:
+        return "removed from the dataset"
     if row.verdict is None:
         return "not yet judged"
     return {"train": "accepted, train", "held_out": "accepted, held out"}.get(row.split or "", "accepted")

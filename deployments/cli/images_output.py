@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from deployments.takedown import ClearedCopies
     from sdlora.store.curation import Purged
     from sdlora.store.details import SimilarImage, SourcedCaption
+    from sdlora.store.lineage import ImageLineage
     from sdlora.store.records import ImageRecord
 
 
@@ -27,6 +28,7 @@ def details_object(details: ImageDetails | DrawnDetails) -> dict[str, object]:
     return {
         "sha256": details.record.sha256 if isinstance(details, ImageDetails) else details.sha256,
         "image": collected and collected.record,
+        "datasets": collected.lineage.datasets if collected else (),
         "captions": collected.captions if collected else (),
         "mask": collected and collected.mask,
         "checks": collected.checks if collected else (),
@@ -78,6 +80,8 @@ def _print_collected(details: ImageDetails) -> None:
     size = f"{record.width} x {record.height} {record.format or ''}" if record.width else "not decoded"
     verdict = f"{in_brief(record)}: {record.reason or 'no check has run yet'}"
     _line("image", record.sha256)
+    others = [name for name in details.lineage.datasets if name != record.dataset]
+    _line("dataset", record.dataset + (f", also in {', '.join(others)}" if others else ""))
     _line("size", f"{size}, {record.byte_size:,} bytes")
     _line("verdict", verdict)
     _line("source", f"{record.source or 'not stated'}, licence: {record.licence or 'not stated'}")
@@ -117,6 +121,7 @@ def _print_lineage(details: ImageDetails) -> None:
     snapshots = [
         [
             appearance.snapshot.digest[:10],
+            appearance.snapshot.dataset,
             appearance.split,
             f"{appearance.weight:g}",
             " | ".join(appearance.captions),
@@ -124,7 +129,7 @@ def _print_lineage(details: ImageDetails) -> None:
         ]
         for appearance in details.appearances
     ]
-    _table("snapshots", ["snapshot", "side", "weight", "captions then", "versions"], snapshots)
+    _table("snapshots", ["snapshot", "dataset", "side", "weight", "captions then", "versions"], snapshots)
     if details.appearances or details.lent_captions:
         console.print(f"Learnt from it: [bold]{escape(_labels(details.trained_versions))}[/]")
 
@@ -137,7 +142,9 @@ def _caption_source(caption: SourcedCaption) -> str:
 def print_look_alikes(similar: tuple[SimilarImage, ...]) -> None:
     """Print the look-alikes that a decision about an image does not cover."""
     if similar:
-        names = ", ".join(f"{image.sha256[:10]} ({image.verdict or 'not judged'})" for image in similar)
+        names = ", ".join(
+            f"{image.sha256[:10]} ({image.verdict or 'not judged'} in {image.dataset})" for image in similar
+        )
         console.print(f"  These look like it and are not touched: {names}", soft_wrap=True)
 
 
@@ -157,8 +164,8 @@ def print_undone(record: ImageRecord) -> None:
 
 def print_purged(purged: Purged, cleared: ClearedCopies, elsewhere: Sequence[str]) -> None:
     """Print the effects of a takedown, and the remaining work by hand."""
-    details = purged.details
-    sha256 = details.record.sha256
+    lineage = purged.lineage
+    sha256 = lineage.sha256
     console.print(f"[bold]{sha256[:10]}[/] {escape(purged.override.reason)}", soft_wrap=True)
     console.print(
         f"  Its bytes are gone; {cleared.cache_files} files of caches were cleared. Collecting it is refused."
@@ -186,28 +193,38 @@ def print_purged(purged: Purged, cleared: ClearedCopies, elsewhere: Sequence[str
     if purged.copies:
         names = ", ".join(copy[:10] for copy in purged.copies)
         console.print(f"  Its copies stay left out ([bold]sdlora images undo[/] gives one back): {names}")
-    if not details.appearances:
+    _print_affected(lineage)
+    _print_remaining_work(lineage, elsewhere)
+
+
+def _print_affected(lineage: ImageLineage) -> None:
+    """Print the datasets, snapshots, versions and styles of a purged image."""
+    if lineage.datasets:
+        console.print(f"  Datasets that had it: {', '.join(lineage.datasets)}")
+    if lineage.lent_captions:
+        digests = ", ".join(appearance.snapshot.digest[:10] for appearance in lineage.lent_captions)
+        kept = ", ".join(sha256[:10] for sha256 in lineage.kept_for)
+        console.print(f"  Snapshots that hold its captions, on image {kept}: {digests}")
+        console.print(f"  Versions that learnt from them: [bold]{escape(_labels(lineage.trained_versions))}[/]")
+    if not lineage.appearances:
         console.print("  No snapshot holds it: no version has seen it.")
     else:
-        digests = ", ".join(appearance.snapshot.digest[:10] for appearance in details.appearances)
+        digests = ", ".join(appearance.snapshot.digest[:10] for appearance in lineage.appearances)
         console.print(f"  Snapshots that hold it: {digests}")
-        console.print(f"  Versions that learnt from it: [bold]{escape(_labels(details.trained_versions))}[/]")
+        console.print(f"  Versions that learnt from it: [bold]{escape(_labels(lineage.trained_versions))}[/]")
         measured_versions = [
             version
-            for appearance in details.appearances
+            for appearance in lineage.appearances
             if appearance.split == "held_out"
             for version in appearance.snapshot.versions
         ]
         if measured_versions:
             console.print(f"  Versions that were only measured on it: {escape(_labels(tuple(measured_versions)))}")
-    if details.lent_captions and details.kept_for:
-        digests = ", ".join(appearance.snapshot.digest[:10] for appearance in details.lent_captions)
-        console.print(f"  Snapshots that hold its captions, on image {details.kept_for[:10]}: {digests}")
-        console.print(f"  Versions that learnt from them: [bold]{escape(_labels(details.trained_versions))}[/]")
-    _print_remaining_work(details, elsewhere)
+    if lineage.trained_styles:
+        console.print(f"  Styles to train again: [bold]{escape(', '.join(lineage.trained_styles))}[/]")
 
 
-def _print_remaining_work(details: ImageDetails, elsewhere: Sequence[str]) -> None:
+def _print_remaining_work(lineage: ImageLineage, elsewhere: Sequence[str]) -> None:
     if elsewhere:
         console.print("  Remove by hand, in the MLflow that MLFLOW_TRACKING_URI names (its pages may show the image):")
         for line in elsewhere:
@@ -216,7 +233,7 @@ def _print_remaining_work(details: ImageDetails, elsewhere: Sequence[str]) -> No
         "  Remove by hand all copies in other places: reports, data pages and releases, backups of this folder"
         + (
             ", and the weights of the versions that learnt from it. [bold]sdlora run[/] trains the next one without it."
-            if details.trained_versions
+            if lineage.trained_versions
             else "."
         ),
         soft_wrap=True,

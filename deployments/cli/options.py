@@ -28,6 +28,13 @@ QuietOption = Annotated[
     bool, typer.Option("--quiet", "-q", help="Only results, warnings and errors: no progress, no advice.")
 ]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Also the log lines of what runs.")]
+DatasetOption = Annotated[
+    str | None,
+    typer.Option("--dataset", "-d", metavar="NAME", help="The dataset. Needed where there are several."),
+]
 DEFAULT_HOME = Path(".sdlora")
-DATA_PAGE = Path("pages", "data.html")
-"""The data page of today's images, below the state folder; `tasks.data_page` names the pages of snapshots."""
+
+
+def data_page(home: Path, dataset: str) -> Path:
+    """Return the path of the page of a dataset's images of today; `tasks.data_page` names the pages of snapshots."""
+    return home / "pages" / dataset / "data.html"

@@ -41,7 +41,7 @@ def print_snapshot(record: SnapshotRecord, rows: Snapshot, parent: Snapshot | No
     """Print one snapshot, and at most `limit` images of each kind of change."""
     multi_captioned = sum(len(row.captions) > 1 for row in rows.rows)
     uncaptioned = sum(row.captions == ("",) for row in rows.rows)
-    console.print(f"[bold]Snapshot {record.digest}[/]", soft_wrap=True)
+    console.print(f"[bold]Snapshot {record.digest}[/] of dataset {record.dataset}", soft_wrap=True)
     console.print(f"made {when(record)}: {record.train_count} images to train on, {record.held_out_count} held out")
     console.print(f"captions: {multi_captioned} images have several, {uncaptioned} have none")
     _print_weights(rows)

@@ -25,6 +25,9 @@ MAX_COUNT = 10**9
 MAX_TEXT_CHARS = 8192
 """Length of a setting's text: longer than any path of Linux and than what servers accept as a URL."""
 
+NAME_PATTERN = r"^[a-z0-9][a-z0-9-]*$"
+"""Pattern of the names of styles and datasets, which are names of folders too."""
+
 
 class FrozenConfig(BaseModel):
     """Immutable values: validated once at the entry point, unknown keys are refused."""

@@ -17,9 +17,10 @@ Quantization = Literal["int8", "nf4"]
 
 
 class SnapshotRef(FrozenConfig):
-    """Reference to a snapshot in the image database."""
+    """Reference to a snapshot of a dataset in the image database."""
 
     digest: str
+    dataset: str
     training_digest: str
     """Digest of the training rows alone, see `Snapshot.training_digest`."""
     train_count: int

@@ -1,4 +1,4 @@
-"""Differences between two snapshots, or between the newest snapshot and the current images."""
+"""Differences between two snapshots, or between a dataset's newest snapshot and its current images."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import NamedTuple
 from sqlalchemy import select
 
 from sdlora.data.config import DataConfig
-from sdlora.data.snapshot import Snapshot, SnapshotRow, latest_snapshot
+from sdlora.data.snapshot import Snapshot, SnapshotRow, latest_snapshot, usable_masks
 from sdlora.data.weights import image_weights
-from sdlora.store.image_store import ImageStore
-from sdlora.store.masks import masks_of
+from sdlora.store.dataset import Dataset
 from sdlora.store.queries import captions_of
-from sdlora.store.tables import ImageTable
+from sdlora.store.tables import ImageTable, MemberTable
 
 
 @dataclass(frozen=True)
@@ -38,28 +37,29 @@ def compare_snapshots(old: Snapshot | None, new: Snapshot) -> SnapshotChanges:
     return _compare(_trained_as(old.rows if old else ()), _trained_as(new.rows))
 
 
-def changes_since_snapshot(store: ImageStore, config: DataConfig | None = None) -> SnapshotChanges:
-    """Compare the newest snapshot with the one that would be made now. Images without a verdict do not count.
+def changes_since_snapshot(dataset: Dataset, config: DataConfig | None = None) -> SnapshotChanges:
+    """Compare a dataset's newest snapshot with the one that would be made now. Images without a verdict do not count.
 
     Args:
         config: its `weight_by` sets the current weights; None means the default settings.
     """
     config = config or DataConfig()
-    newest = latest_snapshot(store)
-    with store.read() as session:
-        accepted = select(ImageTable.id, ImageTable.sha256).where(ImageTable.verdict == "accepted")
-        shas = {row.id: row.sha256 for row in session.execute(accepted)}
+    newest = latest_snapshot(dataset)
+    with dataset.store.read() as session:
+        statement = select(MemberTable.id, ImageTable.sha256).join(ImageTable, ImageTable.id == MemberTable.image_id)
+        accepted = (MemberTable.dataset_id == dataset.id) & (MemberTable.verdict == "accepted")
+        shas = {row.id: row.sha256 for row in session.execute(statement.where(accepted))}
         captions = captions_of(session, list(shas))
-        weights = image_weights(session, config.weight_by)
-        masks = {image_id: mask.sha256 or "" for image_id, mask in masks_of(session).items() if mask.problem is None}
+        weights = image_weights(session, dataset.id, config.weight_by)
+        masks = usable_masks(session, dataset.id)
     before = _trained_as(newest.rows if newest else ())
     held_out = {row.sha256 for row in newest.held_out} if newest else set()
     today = {
         sha256: _TrainedAs(
-            captions.get(image_id) or ("",),
-            *((1.0, "") if sha256 in held_out else (weights.get(image_id, 1.0), masks.get(image_id, ""))),
+            captions.get(member_id) or ("",),
+            *((1.0, "") if sha256 in held_out else (weights.get(member_id, 1.0), masks.get(member_id, ""))),
         )
-        for image_id, sha256 in shas.items()
+        for member_id, sha256 in shas.items()
     }
     return _compare(before, today)
 

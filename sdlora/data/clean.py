@@ -1,6 +1,7 @@
-"""Cleaning: a verdict with a reason for every image.
+"""Cleaning: a verdict with a reason for every image of a dataset.
 
-An image is decoded once. Later cleanings decide from its recorded scores.
+An image is decoded once for each background, whatever number of datasets it is in. Later cleanings decide from its
+recorded scores.
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ from sdlora.data.verdicts import (
     Ids,
     ImageState,
     forget_decisions,
-    forget_scores,
     image_states,
     needs_measuring,
     record_measurements,
     rules_digest,
     undecided,
 )
+from sdlora.store.dataset import Dataset
 from sdlora.store.image_store import ImageStore
 from sdlora.store.intake import ROWS_PER_STATEMENT, chunks
 from sdlora.store.queries import count_images
 from sdlora.store.records import Counts
-from sdlora.store.tables import ImageTable
+from sdlora.store.tables import ImageTable, MemberTable
 
 _REJECTIONS_SHOWN = 20
 _IMAGES_PER_BATCH = ROWS_PER_STATEMENT  # upper limit of images per transaction
@@ -61,7 +62,7 @@ class CleanReport:
     Attributes:
         decoded: number of images that were decoded.
         decided: number of images that had no verdict under these settings before.
-        counts: all images of the store by verdict and check.
+        counts: all images of the dataset by verdict and check.
         rejected: the first 20 of the decided images that were rejected.
     """
 
@@ -72,9 +73,9 @@ class CleanReport:
 
 
 def clean(
-    store: ImageStore, config: DataConfig, on_progress: OnProgress | None = None, measurer: Measurer = measure_all
+    dataset: Dataset, config: DataConfig, on_progress: OnProgress | None = None, measurer: Measurer = measure_all
 ) -> CleanReport:
-    """Decide every image that has no verdict under these settings. Nothing is deleted.
+    """Decide every image of the dataset that has no verdict under these settings. Nothing is deleted.
 
     Only images without recorded scores are decoded. Results are recorded in batches, so a killed run keeps its finished
     batches. The next run reaches the same verdicts as an uninterrupted one.
@@ -86,38 +87,40 @@ def clean(
         DataError: the bytes of an image are missing or damaged.
         StorageError: the disk is full or not writable.
     """
-    rules = rules_digest(config)
-    pending = _pending(store, rules, config)
+    rules, store = rules_digest(config), dataset.store
+    pending = _pending(dataset, rules, config)
     decoded = _measure(store, pending, config, measurer, on_progress)
     score_unsafe(store, pending.tolist(), config, on_progress)
     for done, chunk in _id_chunks(pending):
         with store.write() as session:
-            decide_images(session, chunk, rules, config)
+            decide_images(session, dataset.id, chunk, rules, config)
         if on_progress:
             on_progress("decide", done, len(pending))
     with store.read() as session:
-        return CleanReport(decoded, len(pending), count_images(session), _first_rejections(session, pending))
+        counts = count_images(session, dataset.id)
+        return CleanReport(decoded, len(pending), counts, _first_rejections(session, pending))
 
 
-def _pending(store: ImageStore, rules: str, config: DataConfig) -> Ids:
-    """Return the ids of undecided images, together with the images that their records affect."""
+def _pending(dataset: Dataset, rules: str, config: DataConfig) -> Ids:
+    """Return the ids of undecided members, together with the members that their records affect."""
+    store = dataset.store
     with store.read() as session:
-        pending = undecided(session, rules)
+        pending = undecided(session, dataset.id, rules)
     affecting = [check.affects for check in RECORD_CHECKS if check.affects]
     if not affecting or not len(pending):
         return pending
     with store.write() as session:
         for _, chunk in _id_chunks(pending):
             for affects in affecting:
-                for affected_ids in chunks(sorted(affects(session, chunk, config))):
+                for affected_ids in chunks(sorted(affects(session, dataset.id, chunk, config))):
                     forget_decisions(session, affected_ids)
-        return undecided(session, rules)
+        return undecided(session, dataset.id, rules)
 
 
 def _measure(
     store: ImageStore, pending: Ids, config: DataConfig, measurer: Measurer, on_progress: OnProgress | None
 ) -> int:
-    """Measure the pending images that lack a score; return their number."""
+    """Measure the pending members that lack a score; return their number."""
     measured = 0
     with ParallelMap() as parallel_map:
         pairs = SimilarPairs(parallel_map)
@@ -145,10 +148,7 @@ def _measure_window(
         scores_by_id = {unmeasured[image.sha256].image_id: image for image in batch}
         with store.write() as session:
             fingerprint_ids = pairs.add(session, fingerprints_by_pixels)
-            forget_scores(
-                session, [unmeasured[image.sha256].image_id for image in batch if unmeasured[image.sha256].scores]
-            )
-            record_measurements(session, scores_by_id, fingerprint_ids, config)
+            record_measurements(session, scores_by_id, fingerprint_ids)
         done += len(batch)
         yield done
 
@@ -158,13 +158,13 @@ def _unmeasured(store: ImageStore, ids: Ids, config: DataConfig) -> dict[str, Im
     unmeasured: dict[str, ImageState] = {}
     with store.read() as session:
         for _, chunk in _id_chunks(ids):
-            lacking_scores = (state for state in image_states(session, chunk) if needs_measuring(state, config))
-            unmeasured.update((state.sha256, state) for state in lacking_scores)
+            states = image_states(session, chunk, config.background)
+            unmeasured.update((state.sha256, state) for state in states if needs_measuring(state, config))
     return unmeasured
 
 
 def _id_chunks(ids: Ids) -> Iterator[tuple[int, list[int]]]:
-    """Yield image ids in chunks, each with the number of ids up to its end."""
+    """Yield member ids in chunks, each with the number of ids up to its end."""
     for start in range(0, len(ids), ROWS_PER_STATEMENT):
         chunk: list[int] = ids[start : start + ROWS_PER_STATEMENT].tolist()
         yield start + len(chunk), chunk
@@ -190,8 +190,12 @@ def _batches(images: Iterator[ImageScores]) -> Iterator[list[ImageScores]]:
 def _first_rejections(session: Session, ids: Ids) -> tuple[Rejection, ...]:
     rejections: list[Rejection] = []
     for _, chunk in _id_chunks(ids):
-        statement = select(ImageTable.sha256, ImageTable.rejected_by, ImageTable.reason).order_by(ImageTable.id)
-        rejected = ImageTable.id.in_(chunk) & (ImageTable.verdict == "rejected")
+        statement = (
+            select(ImageTable.sha256, MemberTable.rejected_by, MemberTable.reason)
+            .join(ImageTable, ImageTable.id == MemberTable.image_id)
+            .order_by(MemberTable.id)
+        )
+        rejected = MemberTable.id.in_(chunk) & (MemberTable.verdict == "rejected")
         rejections += [
             Rejection(*row)
             for row in session.execute(statement.where(rejected).limit(_REJECTIONS_SHOWN - len(rejections)))

@@ -1,4 +1,4 @@
-"""Collection of the images of a source into the image database, without decoding them."""
+"""Collection of the images of a source into a dataset, without decoding them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from sdlora.data.sources.base import shortened
 from sdlora.data.sources.captions import caption_stamp, find_captions, repeats_of
 from sdlora.data.threads import TryLaterError, in_lanes, in_order
 from sdlora.store.blobs import BlobBatch
+from sdlora.store.dataset import Dataset
 from sdlora.store.image_store import ImageStore
-from sdlora.store.intake import SeenFile, find_source, record_files, recorded_files, register_source
+from sdlora.store.intake import SeenFile, find_source, leave_source, record_files, recorded_files, register_source
 from sdlora.store.masks import Mask, mask_blobs
 from sdlora.store.overrides import tombstones
 
@@ -48,8 +49,8 @@ class CollectReport:
 
     Attributes:
         files: number of image files in the source.
-        new: number of images added to the database; `new_files` holds the first paths.
-        known: number of files whose bytes the database had already.
+        new: number of images that joined the dataset; `new_files` holds the first paths.
+        known: number of files whose images belonged to the dataset already, or that a person removed from it.
         copies: number of known files that repeat another file of this pass.
         recaptioned: number of known images with another caption, licence, source or mask than before.
         skipped: the first files that could not be read; `skipped_count` counts all.
@@ -57,6 +58,7 @@ class CollectReport:
         problems: the first places of the source that could not be read and cost no image, such as a line of metadata
             or a caption; `problem_count` counts all.
         bytes_read: bytes of all files that were read; unchanged files are not read.
+        left: number of images that left the dataset with the source, if `data.mirror_sources` is set.
     """
 
     source: str
@@ -73,19 +75,20 @@ class CollectReport:
     bytes_read: int = 0
     problem_count: int = 0
     problems: tuple[SkippedFile, ...] = ()
+    left: int = 0
 
 
 def collect(
-    store: ImageStore,
+    dataset: Dataset,
     uri: str,
     config: DataConfig,
     on_progress: OnProgress | None = None,
     on_metrics: OnMetrics | None = None,
 ) -> CollectReport:
-    """Record every image of a source with its bytes, captions and path.
+    """Record every image of a source with its bytes, captions and path, and make it a member of the dataset.
 
-    Equal bytes are stored once. Files unchanged since the last collection are not read. A killed run leaves only
-    complete images, and the next run continues from there.
+    Equal bytes are stored once, for all datasets. Files unchanged since the last collection are not read. A killed run
+    leaves only complete images, and the next run continues from there.
 
     Args:
         uri: a folder, an archive, a list of URLs, a dataset, or another kind of source known to `open_source`.
@@ -95,9 +98,9 @@ def collect(
         DataError: the source does not exist or holds no image.
         StorageError: the disk is full or not writable.
     """
-    source = open_source(uri, SourceContext(config, store))
+    source = open_source(uri, SourceContext(config, dataset.store))
     with closing(source), ThreadPoolExecutor(1) as flusher:
-        intake = _Intake(store, source, config, on_progress, on_metrics, flusher)
+        intake = _Intake(dataset, source, config, on_progress, on_metrics, flusher)
         for outcome in intake.outcomes():
             intake.take(outcome)
         return intake.finish()
@@ -125,7 +128,7 @@ class _Outcome:
 class _Intake:
     """Pass over one source."""
 
-    store: ImageStore
+    dataset: Dataset
     source: Source
     config: DataConfig
     on_progress: OnProgress | None
@@ -142,12 +145,17 @@ class _Intake:
     copies: int = 0
     recaptioned: int = 0
     bytes_read: int = 0
+    listed: set[int] = field(default_factory=set)  # hashes of paths, if files that left the source count
     flushing: tuple[Future[None], list[_Outcome]] | None = None
     flushed_at: float = field(default_factory=time.monotonic)
     reported_at: float = 0.0
 
     def __post_init__(self) -> None:
         self.blobs = self.store.blobs.batch()
+
+    @property
+    def store(self) -> ImageStore:
+        return self.dataset.store
 
     def outcomes(self) -> Iterator[_Outcome]:
         if self.source.per_lane is None:
@@ -175,6 +183,7 @@ class _Intake:
     def finish(self) -> CollectReport:
         self._flush()
         self._record_flushed()
+        left = self._leave()
         self.store.blobs.sweep()
         self._report_progress(final=True)
         return CollectReport(
@@ -192,13 +201,24 @@ class _Intake:
             bytes_read=self.bytes_read,
             problem_count=self.source.problems.count,
             problems=tuple(_shown(place, reason) for place, reason in self.source.problems.first),
+            left=left,
         )
+
+    def _leave(self) -> int:
+        """Remove images whose last file has left the source; return their number."""
+        if not self.config.mirror_sources:
+            return 0
+        with self.store.write() as session:
+            source_id = find_source(session, self.dataset.id, self.source.key)
+            if source_id is None:
+                return 0
+            return leave_source(session, source_id, lambda path: hash(path) in self.listed)
 
     def _pending_items(self) -> Iterator[_PendingItem]:
         """Yield new and changed items. Unchanged items are only counted."""
         items, number = self.source.items(), 0
         with self.store.read() as session:
-            source_id = find_source(session, self.source.key)
+            source_id = find_source(session, self.dataset.id, self.source.key)
             self.purged = tombstones(session)
         while batch := list(islice(items, _FILES_PER_BATCH)):
             if source_id is None:
@@ -215,6 +235,8 @@ class _Intake:
                 seen_files = {
                     path: seen for path, seen in seen_files.items() if masks.get(path, ("",))[0] not in missing_blobs
                 }
+            if self.config.mirror_sources:
+                self.listed.update(hash(item.path) for item in batch)
             for item in batch:
                 number += 1
                 seen = seen_files.get(item.path)
@@ -297,8 +319,8 @@ class _Intake:
         files = [outcome.seen for outcome in batch if outcome.seen]
         # One transaction: a killed run never leaves an image without its captions.
         with self.store.write() as session:
-            source_id = register_source(session, self.source.key, self.source.name)
-            recorded = record_files(session, source_id, files)
+            source_id = register_source(session, self.dataset.id, self.source.key, self.source.name)
+            recorded = record_files(session, self.dataset.id, source_id, files)
         self.new += len(recorded.new)
         self.recaptioned += len(recorded.recaptioned)
         self.copies += len(files) - len({file.sha256 for file in files})

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from sdlora.core.config_base import MAX_COUNT, SettingsSection
+from sdlora.core.config_base import MAX_COUNT, MAX_NAME_CHARS, NAME_PATTERN, SettingsSection
 
 MAX_DIFFERENCE = 60.0
 """Largest recorded difference of a pair, in grey levels, and so the upper limit of every threshold."""
@@ -24,6 +24,15 @@ class DataConfig(SettingsSection):
 
     sources: tuple[str, ...] = Field(
         (), description="folders, archives, lists of URLs, datasets, addresses such as s3://bucket/folder"
+    )
+    dataset: str | None = Field(
+        None,
+        pattern=NAME_PATTERN,
+        max_length=MAX_NAME_CHARS,
+        description="set of images that the style learns from and that its sources fill; empty: the style's name",
+    )
+    mirror_sources: bool = Field(
+        False, description="an image that is in its source no longer leaves the dataset, until the source has it again"
     )
     max_file_bytes: int = Field(256 * 2**20, ge=1, le=2**40, description="larger files are passed over when collecting")
     max_source_memory_bytes: int = Field(
@@ -132,3 +141,18 @@ class DataConfig(SettingsSection):
                 f"near_duplicate_difference = {self.near_duplicate_difference}"
             )
         return self
+
+
+class ResolvedData(DataConfig):
+    """Settings of the `data` section with the dataset filled in."""
+
+    dataset: str
+
+
+def resolve_data(config: DataConfig, name: str) -> ResolvedData:
+    """Fill the empty dataset with the name of the style.
+
+    Args:
+        name: name of the style or of the base model that learns from the images.
+    """
+    return ResolvedData(**{**dict(config), "dataset": config.dataset or name})

@@ -1,4 +1,4 @@
-"""Snapshots: frozen lists of the accepted images for training, identified by a digest of their rows."""
+"""Snapshots: frozen lists of a dataset's accepted images for training, identified by a digest of their rows."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ from functools import cached_property
 from itertools import product
 from typing import cast
 
-from sqlalchemy import bindparam, delete, func, or_, select, update
+from sqlalchemy import Select, bindparam, delete, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from sdlora.core.errors import DataError
 from sdlora.core.refs import SnapshotRef
-from sdlora.data.checks.base import Ruling, parameters_digest
+from sdlora.data.checks.base import Ruling
 from sdlora.data.config import DataConfig
-from sdlora.data.decoding.decode import background_of
 from sdlora.data.duplicates.fingerprint import VERSION
 from sdlora.data.duplicates.pairs import pairs_below
 from sdlora.data.split import LEAK, Member, Sides, assign_sides
 from sdlora.data.verdicts import count_undecided, record_rulings, record_verdicts, rules_digest, verdict_of
 from sdlora.data.weights import image_weights
+from sdlora.store.dataset import Dataset
 from sdlora.store.image_store import ImageStore
-from sdlora.store.intake import chunks, image_ids, insert_or_ignore
-from sdlora.store.masks import masks_of
+from sdlora.store.intake import image_ids, insert_or_ignore
+from sdlora.store.lineage import find_snapshot
+from sdlora.store.masks import masks_in
 from sdlora.store.queries import captions_of, count_images
 from sdlora.store.records import Split
-from sdlora.store.tables import ImageTable, SnapshotImageTable, SnapshotTable
+from sdlora.store.tables import DecodingTable, ImageTable, MemberTable, SnapshotImageTable, SnapshotTable
 
-_CANDIDATES = or_(ImageTable.verdict == "accepted", ImageTable.rejected_by == LEAK)
+_CANDIDATES = MemberTable.removed_at.is_(None) & or_(MemberTable.verdict == "accepted", MemberTable.rejected_by == LEAK)
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,11 @@ class Snapshot:
         """Digest of the training rows alone. Images that are only held out leave it as it was."""
         return snapshot_digest(self.train)
 
-    @property
-    def ref(self) -> SnapshotRef:
-        """Reference to this snapshot."""
+    def ref(self, dataset: str) -> SnapshotRef:
+        """Return the reference to this snapshot of the dataset with this name."""
         return SnapshotRef(
             digest=self.digest,
+            dataset=dataset,
             training_digest=self.training_digest,
             train_count=len(self.train),
             held_out_count=len(self.held_out),
@@ -100,77 +101,86 @@ def snapshot_digest(rows: Iterable[SnapshotRow]) -> str:
     return digest.hexdigest()
 
 
-def make_snapshot(store: ImageStore, config: DataConfig) -> Snapshot:
-    """Freeze the accepted images. Unchanged images, captions and weights give the existing snapshot.
+def make_snapshot(dataset: Dataset, config: DataConfig) -> Snapshot:
+    """Freeze the accepted images of a dataset. Unchanged images, captions and weights give the existing snapshot.
 
     An image keeps the side of the split from its first snapshot, and gives its side to a copy that replaces it.
-    Look-alikes (`data.suspect_difference`) are never on
-    both sides: the check "split_leak" rejects an image that would break this rule.
+    Look-alikes (`data.suspect_difference`) are never on both sides: the check "split_leak" rejects an image that would
+    break this rule.
 
     Raises:
         DataError: an image has no verdict under these settings, or too few are accepted. Nothing is recorded then.
     """
-    with store.write() as session:
-        undecided_count = count_undecided(session, rules_digest(config))
+    with dataset.store.write() as session:
+        undecided_count = count_undecided(session, dataset.id, rules_digest(config))
         if undecided_count:
             raise DataError(
-                f"{undecided_count} images have no verdict under these settings yet. Run clean() with them first."
+                f"{undecided_count} images have no verdict under these settings in dataset {dataset.name!r} yet. Run "
+                "clean() with them first."
             )
-        _take_over_sides(session)
-        members = _members(session)
-        sides = assign_sides(members, _look_alikes(session, config), config)
-        _record_sides(session, members, sides, config)
+        _take_over_sides(session, dataset.id)
+        members = _members(session, dataset.id)
+        sides = assign_sides(members, _look_alikes(session, dataset.id, config), config)
+        _record_sides(session, dataset.id, members, sides, config)
         captions = captions_of(session, list(sides.splits))
-        shas = {member.image_id: member.sha256 for member in members}
-        backgrounds = _backgrounds(session)
-        weights = image_weights(session, config.weight_by)
-        masks = {image_id: mask.sha256 for image_id, mask in masks_of(session).items() if mask.problem is None}
-        by_id = {
-            image_id: SnapshotRow(
-                sha256=shas[image_id],
-                captions=captions.get(image_id) or ("",),
+        shas = {member.member_id: member.sha256 for member in members}
+        backgrounds = _backgrounds(session, dataset.id)
+        weights = image_weights(session, dataset.id, config.weight_by)
+        masks = usable_masks(session, dataset.id)
+        rows = [
+            SnapshotRow(
+                sha256=shas[member_id],
+                captions=captions.get(member_id) or ("",),
                 split=side,
-                background=backgrounds.get(image_id, ""),
-                weight=weights.get(image_id, 1.0) if side == "train" else 1.0,
-                mask=masks.get(image_id) or "" if side == "train" else "",
+                background=backgrounds.get(member_id, ""),
+                weight=weights.get(member_id, 1.0) if side == "train" else 1.0,
+                mask=masks.get(member_id, "") if side == "train" else "",
             )
-            for image_id, side in sides.splits.items()
-        }
-        rows = tuple(sorted(by_id.values(), key=lambda row: row.sha256))
-        snapshot = Snapshot(snapshot_digest(rows), rows)
-        _require_enough(session, snapshot, config)
-        _record_snapshot(session, snapshot, by_id)
+            for member_id, side in sides.splits.items()
+        ]
+        snapshot = Snapshot(snapshot_digest(rows), tuple(sorted(rows, key=lambda row: row.sha256)))
+        _require_enough(session, dataset, snapshot, config)
+        ids = image_ids(session, [row.sha256 for row in rows])
+        _record_snapshot(session, dataset.id, snapshot, {ids[row.sha256]: row for row in rows})
     return snapshot
 
 
+def usable_masks(session: Session, dataset_id: int) -> dict[int, str]:
+    """Read the SHA-256 of the masks that can be used, by member id."""
+    masks = masks_in(session, dataset_id)
+    return {member_id: mask.sha256 for member_id, mask in masks.items() if mask.sha256 and mask.problem is None}
+
+
 def load_snapshot(store: ImageStore, digest: str) -> Snapshot:
-    """Load a snapshot by its digest, or by the first digits.
+    """Load a snapshot of any dataset by its digest, or by the first digits.
 
     Raises:
         DataError: no snapshot matches, several match, or the rows do not have this digest.
     """
     with store.read() as session:
-        has_prefix = SnapshotTable.digest.startswith(digest, autoescape=True)
-        matches = session.scalars(select(SnapshotTable).where(has_prefix).limit(3)).all()
-        if len(matches) != 1 or not digest:
-            names = ", ".join(match.digest[:16] for match in matches) or "none"
-            raise DataError(f"Snapshot {digest!r}: expected the first digits of one snapshot's digest, found {names}.")
-        return _open_snapshot(session, matches[0])
+        full_digest = find_snapshot(session, digest).digest
+        # Equal snapshots of several datasets have equal rows; of these, an intact one counts.
+        equal = session.scalars(
+            select(SnapshotTable).where(SnapshotTable.digest == full_digest).order_by(SnapshotTable.id)
+        ).all()
+        intact = next((rows for record in equal if (rows := _intact_rows(session, record)) is not None), None)
+        return Snapshot(full_digest, intact) if intact is not None else _open_snapshot(session, equal[0])
 
 
-def latest_snapshot(store: ImageStore) -> Snapshot | None:
-    """Load the newest snapshot, or return None if there is none.
+def latest_snapshot(dataset: Dataset) -> Snapshot | None:
+    """Load the newest snapshot of a dataset, or return None if there is none.
 
     Raises:
         DataError: the rows do not have the recorded digest.
     """
-    with store.read() as session:
-        newest = session.scalars(select(SnapshotTable).order_by(SnapshotTable.id.desc()).limit(1)).first()
-        return _open_snapshot(session, newest) if newest else None
+    with dataset.store.read() as session:
+        newest = _newest(dataset.id)
+        record = session.scalars(select(SnapshotTable).where(SnapshotTable.id.in_(newest))).first()
+        return _open_snapshot(session, record) if record else None
 
 
 def restore_snapshot(store: ImageStore, digest: str, rows: Sequence[SnapshotRow]) -> None:
-    """Replace the damaged rows of a recorded snapshot.
+    """Replace the damaged rows of a recorded snapshot, in every dataset that has it.
 
     Raises:
         DataError: the rows do not have this digest, or an image is not in the database.
@@ -182,69 +192,87 @@ def restore_snapshot(store: ImageStore, digest: str, rows: Sequence[SnapshotRow]
         missing = [row.sha256[:12] for row in rows if row.sha256 not in ids]
         if missing:
             raise DataError(f"The image database lacks images of snapshot {digest[:16]}: {', '.join(missing[:3])}.")
-        _record_snapshot(session, Snapshot(digest, tuple(rows)), {ids[row.sha256]: row for row in rows})
+        by_image = {ids[row.sha256]: row for row in rows}
+        datasets = select(SnapshotTable.dataset_id).where(SnapshotTable.digest == digest)
+        for dataset_id in session.scalars(datasets).all():
+            _record_snapshot(session, dataset_id, Snapshot(digest, tuple(rows)), by_image)
 
 
-def _members(session: Session) -> list[Member]:
+def _newest(dataset_id: int) -> Select[tuple[int]]:
+    statement = select(SnapshotTable.id).where(SnapshotTable.dataset_id == dataset_id)
+    return statement.order_by(SnapshotTable.id.desc()).limit(1)
+
+
+def _members(session: Session, dataset_id: int) -> list[Member]:
     """Return accepted images and split leaks. A leak may fit on a side now."""
-    rows = session.execute(select(ImageTable.id, ImageTable.sha256, ImageTable.split).where(_CANDIDATES))
+    statement = select(MemberTable.id, ImageTable.sha256, MemberTable.split)
+    statement = statement.join(ImageTable, ImageTable.id == MemberTable.image_id)
+    rows = session.execute(statement.where(MemberTable.dataset_id == dataset_id, _CANDIDATES))
     return [Member(row.id, row.sha256, cast("Split | None", row.split)) for row in rows]
 
 
-def _take_over_sides(session: Session) -> None:
+def _take_over_sides(session: Session, dataset_id: int) -> None:
     """Give an image that replaces a copy the side of the copy, because a model may have learnt from the copy.
 
     Of copies on both sides, those in training count.
     """
-    copies = aliased(ImageTable)
+    copies = aliased(MemberTable)
     has_side = copies.copy_of_id.is_not(None) & copies.split.is_not(None)
     side = (
-        select(func.max(copies.split)).where(copies.copy_of_id == ImageTable.id).scalar_subquery()
+        select(func.max(copies.split)).where(copies.copy_of_id == MemberTable.id).scalar_subquery()
     )  # train > held_out
-    replacing = ImageTable.id.in_(select(copies.copy_of_id).where(has_side))
-    session.execute(update(ImageTable).where(ImageTable.split.is_(None), replacing).values(split=side))
+    replacing = MemberTable.id.in_(select(copies.copy_of_id).where(has_side, copies.dataset_id == dataset_id))
+    session.execute(update(MemberTable).where(MemberTable.split.is_(None), replacing).values(split=side))
 
 
-def _backgrounds(session: Session) -> dict[int, str]:
-    """Return the colour behind transparent parts by image id, where the colour is not white."""
-    rows = session.execute(select(ImageTable.id, ImageTable.decoded_as).where(ImageTable.decoded_as.contains(" ")))
-    return {image_id: background_of(decoded_as) for image_id, decoded_as in rows}
+def _backgrounds(session: Session, dataset_id: int) -> dict[int, str]:
+    """Return the colour behind transparent parts by member id, where the colour is not white."""
+    statement = select(MemberTable.id, DecodingTable.background)
+    statement = statement.join(DecodingTable, DecodingTable.id == MemberTable.decoding_id)
+    is_coloured = DecodingTable.background.not_in(("", "white"))
+    rows = session.execute(statement.where(MemberTable.dataset_id == dataset_id, is_coloured))
+    return dict(rows.tuples().all())
 
 
-def _look_alikes(session: Session, config: DataConfig) -> list[tuple[int, int]]:
+def _look_alikes(session: Session, dataset_id: int, config: DataConfig) -> list[tuple[int, int]]:
     """Return pairs of ids of candidates that differ by less than `suspect_difference`."""
-    pairs = pairs_below(session, config.suspect_difference)
-    statement = select(ImageTable.fingerprint_id, ImageTable.id).where(_CANDIDATES)
-    images_by_fingerprint: dict[int, list[int]] = {}
-    for chunk in chunks(sorted({fingerprint_id for *pair, _ in pairs for fingerprint_id in pair})):
-        for fingerprint_id, image_id in session.execute(statement.where(ImageTable.fingerprint_id.in_(chunk))):
-            images_by_fingerprint.setdefault(fingerprint_id, []).append(image_id)
+    statement = select(DecodingTable.fingerprint_id, MemberTable.id)
+    statement = statement.join(MemberTable, MemberTable.decoding_id == DecodingTable.id)
+    members_by_fingerprint: dict[int, list[int]] = {}
+    for fingerprint_id, member_id in session.execute(
+        statement.where(MemberTable.dataset_id == dataset_id, _CANDIDATES, DecodingTable.fingerprint_id.is_not(None))
+    ):
+        members_by_fingerprint.setdefault(fingerprint_id or 0, []).append(member_id)
     return [
-        image_ids
-        for first_id, second_id, _ in pairs
-        for image_ids in product(images_by_fingerprint.get(first_id, ()), images_by_fingerprint.get(second_id, ()))
+        member_ids
+        for first_id, second_id, _ in pairs_below(session, config.suspect_difference)
+        if first_id in members_by_fingerprint and second_id in members_by_fingerprint
+        for member_ids in product(members_by_fingerprint[first_id], members_by_fingerprint[second_id])
     ]
 
 
-def _record_sides(session: Session, members: Sequence[Member], sides: Sides, config: DataConfig) -> None:
+def _record_sides(
+    session: Session, dataset_id: int, members: Sequence[Member], sides: Sides, config: DataConfig
+) -> None:
     """Record new sides, and the rulings and verdicts of current and earlier split leaks."""
     new_sides = [
-        {"image": member.image_id, "side": sides.splits[member.image_id]}
+        {"member": member.member_id, "side": sides.splits[member.member_id]}
         for member in members
-        if member.split is None and member.image_id in sides.splits
+        if member.split is None and member.member_id in sides.splits
     ]
     if new_sides:
-        statement = update(ImageTable).where(ImageTable.id == bindparam("image")).values(split=bindparam("side"))
+        statement = update(MemberTable).where(MemberTable.id == bindparam("member")).values(split=bindparam("side"))
         session.connection().execute(statement, new_sides)
-    rejected_before = select(ImageTable.id).where(ImageTable.rejected_by == LEAK)
-    parameters = parameters_digest({"suspect_difference": config.suspect_difference})
+    rejected_before = select(MemberTable.id).where(
+        MemberTable.dataset_id == dataset_id, MemberTable.rejected_by == LEAK
+    )
     changed_ids = set(session.scalars(rejected_before)) | set(sides.leaks)
     rulings = {
-        image_id: [Ruling(LEAK, VERSION, parameters, None, _leak_reason(sides.leaks.get(image_id), config))]
-        for image_id in changed_ids
+        member_id: [Ruling(LEAK, VERSION, None, _leak_reason(sides.leaks.get(member_id), config))]
+        for member_id in changed_ids
     }
-    record_rulings(session, rulings)
-    record_verdicts(session, {image_id: verdict_of(image_rulings) for image_id, image_rulings in rulings.items()})
+    record_rulings(session, rulings, (LEAK,))
+    record_verdicts(session, {member_id: verdict_of(member_rulings) for member_id, member_rulings in rulings.items()})
 
 
 def _leak_reason(other: Member | None, config: DataConfig) -> str | None:
@@ -256,26 +284,30 @@ def _leak_reason(other: Member | None, config: DataConfig) -> str | None:
     )
 
 
-def _require_enough(session: Session, snapshot: Snapshot, config: DataConfig) -> None:
+def _require_enough(session: Session, dataset: Dataset, snapshot: Snapshot, config: DataConfig) -> None:
     train, held_out = len(snapshot.train), len(snapshot.held_out)
     if train >= config.min_train_images and held_out >= config.min_held_out_images:
         return
-    counts = count_images(session)
+    counts = count_images(session, dataset.id)
     reasons = ", ".join(f"{check} {count}" for check, count in counts.rejected_by.items()) or "none"
     raise DataError(
-        f"Too few images for a snapshot: found {train} to train on and {held_out} held out, expected at least "
-        f"data.min_train_images = {config.min_train_images} and data.min_held_out_images = "
+        f"Too few images for a snapshot of dataset {dataset.name!r}: found {train} to train on and {held_out} held "
+        f"out, expected at least data.min_train_images = {config.min_train_images} and data.min_held_out_images = "
         f"{config.min_held_out_images}. Of {counts.total} images {counts.accepted} are accepted; rejected: {reasons}. "
         "Collect more images, or loosen the settings behind those rejections."
     )
 
 
-def _record_snapshot(session: Session, snapshot: Snapshot, by_id: Mapping[int, SnapshotRow]) -> None:
-    record = session.scalars(select(SnapshotTable).where(SnapshotTable.digest == snapshot.digest)).one_or_none()
+def _record_snapshot(
+    session: Session, dataset_id: int, snapshot: Snapshot, by_image: Mapping[int, SnapshotRow]
+) -> None:
+    is_equal = (SnapshotTable.dataset_id == dataset_id) & (SnapshotTable.digest == snapshot.digest)
+    record = session.scalars(select(SnapshotTable).where(is_equal)).one_or_none()
     if record is None:
         record = SnapshotTable(
+            dataset_id=dataset_id,
             digest=snapshot.digest,
-            parent_id=session.scalars(select(SnapshotTable.id).order_by(SnapshotTable.id.desc()).limit(1)).first(),
+            parent_id=session.scalars(_newest(dataset_id)).first(),
             train_count=len(snapshot.train),
             held_out_count=len(snapshot.held_out),
         )
@@ -295,7 +327,7 @@ def _record_snapshot(session: Session, snapshot: Snapshot, by_id: Mapping[int, S
             "weight": row.weight if row.weight != 1 else None,
             "mask": row.mask or None,
         }
-        for image_id, row in by_id.items()
+        for image_id, row in by_image.items()
     ]
     insert_or_ignore(session, SnapshotImageTable, images)
 

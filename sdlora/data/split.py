@@ -17,14 +17,14 @@ LEAK = "split_leak"
 class Member:
     """Image to be assigned to a side. A side from an earlier snapshot (`split`) is kept."""
 
-    image_id: int
+    member_id: int
     sha256: str
     split: Split | None
 
 
 @dataclass(frozen=True)
 class Sides:
-    """Outcome of the split: side by image id, and for each leaking image a look-alike on the other side."""
+    """Outcome of the split: side by member id, and for each leaking image a look-alike on the other side."""
 
     splits: Mapping[int, Split]
     leaks: Mapping[int, Member]
@@ -36,24 +36,24 @@ def assign_sides(members: Iterable[Member], look_alikes: Sequence[tuple[int, int
     Images connected by a chain of look-alikes form a group. A hash of its smallest SHA-256 decides the side of a group
     without a side. New members of a group join the side of its old members. If old members are on both sides, each
     new member joins one of its own look-alikes. Finally every pair is checked: of two look-alikes on different sides
-    the image collected later is left out.
+    the image that joined later is left out.
 
     Args:
-        look_alikes: pairs of image ids.
+        look_alikes: pairs of member ids.
     """
-    by_id = {member.image_id: member for member in sorted(members, key=lambda member: member.image_id)}
+    by_id = {member.member_id: member for member in sorted(members, key=lambda member: member.member_id)}
     edges = _adjacency(look_alikes, by_id)
-    splits: dict[int, Split] = {image_id: member.split for image_id, member in by_id.items() if member.split}
+    splits: dict[int, Split] = {member_id: member.split for member_id, member in by_id.items() if member.split}
     new_groups = []
-    for group in _connected_groups([image_id for image_id in by_id if image_id not in splits], edges):
-        sides = {by_id[other].split for image_id in group for other in edges.get(image_id, ())} - {None}
+    for group in _connected_groups([member_id for member_id in by_id if member_id not in splits], edges):
+        sides = {by_id[other].split for member_id in group for other in edges.get(member_id, ())} - {None}
         if not sides:
             new_groups.append(group)
         else:
             _join_neighbours(group, edges, splits)
     splits.update(_split_by_hash(new_groups, by_id, list(splits.values()), config))
     leaks = _leaks(by_id, edges, splits)
-    return Sides({image_id: side for image_id, side in splits.items() if image_id not in leaks}, leaks)
+    return Sides({member_id: side for member_id, side in splits.items() if member_id not in leaks}, leaks)
 
 
 def _split_by_hash(
@@ -64,7 +64,7 @@ def _split_by_hash(
     Few images seldom match the fraction. If a side is below its minimum, the limit moves to the next hash until both
     minima are met. Only images outside every snapshot are affected.
     """
-    ordered = sorted((_unit_hash(min(by_id[image_id].sha256 for image_id in group)), group) for group in groups)
+    ordered = sorted((_unit_hash(min(by_id[member_id].sha256 for member_id in group)), group) for group in groups)
     cut = sum(value < config.held_out_fraction for value, _ in ordered)
     held_out = assigned.count("held_out") + sum(len(group) for _, group in ordered[:cut])
     train = assigned.count("train") + sum(len(group) for _, group in ordered[cut:])
@@ -97,17 +97,17 @@ def _adjacency(pairs: Sequence[tuple[int, int]], by_id: Mapping[int, Member]) ->
     return edges
 
 
-def _connected_groups(image_ids: Sequence[int], edges: Mapping[int, Sequence[int]]) -> list[list[int]]:
-    """Return the connected groups among these images, each in the order of collection."""
-    ungrouped = set(image_ids)
+def _connected_groups(member_ids: Sequence[int], edges: Mapping[int, Sequence[int]]) -> list[list[int]]:
+    """Return the connected groups among these images, each in the order in which they joined."""
+    ungrouped = set(member_ids)
     groups = []
-    for start in image_ids:
+    for start in member_ids:
         if start not in ungrouped:
             continue
         ungrouped.discard(start)
         group = [start]
-        for image_id in group:  # the list grows during iteration
-            reached = [other for other in edges.get(image_id, ()) if other in ungrouped]
+        for member_id in group:  # the list grows during iteration
+            reached = [other for other in edges.get(member_id, ()) if other in ungrouped]
             ungrouped.difference_update(reached)
             group += reached
         groups.append(sorted(group))
@@ -118,23 +118,23 @@ def _join_neighbours(group: Sequence[int], edges: Mapping[int, Sequence[int]], s
     """Assign each image of a group to the side of a neighbour that has one."""
     unassigned = list(group)
     while unassigned:
-        image_id = next(
+        member_id = next(
             candidate_id for candidate_id in unassigned if any(other in splits for other in edges[candidate_id])
         )
-        splits[image_id] = next(splits[other] for other in edges[image_id] if other in splits)
-        unassigned.remove(image_id)
+        splits[member_id] = next(splits[other] for other in edges[member_id] if other in splits)
+        unassigned.remove(member_id)
 
 
 def _leaks(
     by_id: Mapping[int, Member], edges: Mapping[int, Sequence[int]], splits: Mapping[int, Split]
 ) -> dict[int, Member]:
-    """Return the images to leave out. Images with an earlier side take precedence, then images collected earlier."""
+    """Return the images to leave out. Images with an earlier side take precedence, then images that joined earlier."""
     leaks: dict[int, Member] = {}
     placed: set[int] = set()
-    for image_id in sorted(by_id, key=lambda image_id: (by_id[image_id].split is None, image_id)):
-        across = [other for other in edges.get(image_id, ()) if other in placed and splits[other] != splits[image_id]]
+    for member_id in sorted(by_id, key=lambda member_id: (by_id[member_id].split is None, member_id)):
+        across = [other for other in edges.get(member_id, ()) if other in placed and splits[other] != splits[member_id]]
         if across:
-            leaks[image_id] = by_id[across[0]]
+            leaks[member_id] = by_id[across[0]]
         else:
-            placed.add(image_id)
+            placed.add(member_id)
     return leaks

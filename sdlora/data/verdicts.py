@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,46 +15,49 @@ from sqlalchemy.orm import Session
 from sdlora.data.checks import CHECKS, RECORD_CHECKS, Ruling
 from sdlora.data.checks.base import parameters_digest
 from sdlora.data.config import DataConfig
-from sdlora.data.decoding.decode import current_decodings, is_hidden
+from sdlora.data.decoding.decode import current_decodings, is_hidden, shown_background
 from sdlora.data.duplicates.fingerprint import VERSION
 from sdlora.data.duplicates.groups import near_parameters
 from sdlora.data.measuring.measure import ImageScores
 from sdlora.store.bulk import execute_many
-from sdlora.store.intake import insert_or_update
+from sdlora.store.intake import chunks, insert_or_update
 from sdlora.store.overrides import PERSON, PURGED, Override
-from sdlora.store.tables import CheckTable, FingerprintTable, ImageTable
+from sdlora.store.tables import DecodingTable, FingerprintTable, ImageTable, MemberTable, RulingTable, ScoreTable
 
 Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class ImageState:
-    """Recorded state of one image, enough to decide it without decoding.
+    """Recorded state of one image of a dataset, enough to decide it without decoding.
 
     Attributes:
+        decoding_id: decoding on the background of the settings; None if the image was not measured on it.
         scores: by check name, for the current version of each check.
-        ruling_keys: (check, version, parameters) of each recorded ruling.
         decoded_as: decoding of the measured pixels; see `sdlora.data.decoding.decode.Decoded`.
         fingerprint_id: None if nothing was decoded, or an older version computed the fingerprint.
+        is_removed: whether the image was removed from the dataset. It gets no verdict.
     """
 
+    member_id: int
     image_id: int
     sha256: str
     byte_size: int
+    decoding_id: int | None
     problem: str | None
     scores: Mapping[str, float]
-    ruling_keys: Collection[tuple[str, int, str]]
     decoded_as: str | None
     fingerprint_id: int | None
+    is_removed: bool = False
 
 
 @dataclass(frozen=True)
 class ImageVerdict:
-    """Verdict on one image.
+    """Verdict on one image of a dataset.
 
     Attributes:
         rejected_by: name of the first check that rejects the image, or None.
-        copy_of_id: id of the image that is kept, for an image rejected as its copy.
+        copy_of_id: id of the member that is kept, for an image rejected as its copy.
     """
 
     rejected_by: str | None
@@ -70,73 +73,103 @@ def rules_digest(config: DataConfig) -> str:
     return parameters_digest(pixel_rules | record_rules | other_rules)
 
 
-def undecided(session: Session, rules: str) -> Ids:
-    """Return the ids of images without a verdict under these rules, in the order of collection."""
-    rows = session.execute(_undecided(rules).order_by(ImageTable.id).execution_options(yield_per=10_000))
-    return np.fromiter((image_id for (image_id,) in rows), np.int64)
+def undecided(session: Session, dataset_id: int, rules: str) -> Ids:
+    """Return the ids of members without a verdict under these rules, in the order in which they joined.
+
+    Images that were removed since the last cleaning are among them, because their copies have to be decided again.
+    """
+    statement = _undecided(dataset_id, rules).order_by(MemberTable.id)
+    rows = session.execute(statement.execution_options(yield_per=10_000))
+    return np.fromiter((member_id for (member_id,) in rows), np.int64)
 
 
-def count_undecided(session: Session, rules: str) -> int:
-    """Count the images without a verdict under these rules."""
-    return session.execute(select(func.count()).select_from(_undecided(rules).subquery())).scalar_one()
+def count_undecided(session: Session, dataset_id: int, rules: str) -> int:
+    """Count the members without a verdict under these rules."""
+    return session.execute(select(func.count()).select_from(_undecided(dataset_id, rules).subquery())).scalar_one()
 
 
-def image_states(session: Session, image_ids: Sequence[int]) -> list[ImageState]:
-    """Read the recorded state of these images (at most a chunk of them), ordered by id."""
-    current_versions = {check.name: check.version for check in CHECKS}
-    scores: defaultdict[int, dict[str, float]] = defaultdict(dict)
-    ruling_keys: defaultdict[int, set[tuple[str, int, str]]] = defaultdict(set)
-    table = CheckTable
-    of_images = select(table.image_id, table.name, table.version, table.parameters, table.score)
-    # On the connection, because the session would process each of a dozen rows per image.
-    for image_id, name, version, parameters, score in session.connection().execute(
-        of_images.where(table.image_id.in_(image_ids))
-    ):
-        ruling_keys[image_id].add((name, version, parameters))
-        if score is not None and current_versions.get(name) == version:
-            scores[image_id][name] = score
-    images = session.execute(
+def image_states(session: Session, member_ids: Sequence[int], background: str) -> list[ImageState]:
+    """Read the recorded state of these members (at most a chunk of them), ordered by id.
+
+    Args:
+        background: background of transparent parts, which selects the decoding.
+    """
+    # An image has two valid decodings if a limit on pixels prevented the one without a background.
+    is_valid = DecodingTable.background.in_(("", background))
+    is_current = (FingerprintTable.id == DecodingTable.fingerprint_id) & (FingerprintTable.version == VERSION)
+    rows = session.execute(
         select(
+            MemberTable.id,
             ImageTable.id,
             ImageTable.sha256,
             ImageTable.byte_size,
-            ImageTable.problem,
-            ImageTable.decoded_as,
+            DecodingTable.id,
+            DecodingTable.problem,
+            DecodingTable.decoded_as,
             FingerprintTable.id,
+            MemberTable.removed_at,
         )
-        .outerjoin(
-            FingerprintTable,
-            (FingerprintTable.id == ImageTable.fingerprint_id) & (FingerprintTable.version == VERSION),
-        )
-        .where(ImageTable.id.in_(image_ids))
-        .order_by(ImageTable.id)
+        .join(ImageTable, ImageTable.id == MemberTable.image_id)
+        .outerjoin(DecodingTable, (DecodingTable.image_id == ImageTable.id) & is_valid)
+        .outerjoin(FingerprintTable, is_current)
+        .where(MemberTable.id.in_(member_ids))
+        .order_by(MemberTable.id, DecodingTable.background)
     )
+    current = current_decodings(background)
+    chosen: dict[int, Any] = {}
+    for row in rows:  # of several decodings, the current one counts, and of these the one with a background
+        if row[0] not in chosen or row[6] in current:
+            chosen[row[0]] = row
+    scores = _scores(session, [row[4] for row in chosen.values() if row[4] is not None])
     return [
         ImageState(
+            member_id,
             image_id,
             sha256,
             size,
+            decoding_id,
             problem,
-            scores.get(image_id, {}),
-            ruling_keys.get(image_id, ()),
+            scores.get(decoding_id, {}),
             decoded_as,
             fingerprint_id,
+            removed_at is not None,
         )
-        for image_id, sha256, size, problem, decoded_as, fingerprint_id in images
+        for member_id, image_id, sha256, size, decoding_id, problem, decoded_as, fingerprint_id, removed_at in (
+            chosen.values()
+        )
     ]
 
 
+def _scores(session: Session, decoding_ids: Sequence[int]) -> Mapping[int, Mapping[str, float]]:
+    """Read the scores of the current version of each check on pixels, by decoding id."""
+    current_versions = {check.name: check.version for check in CHECKS}
+    scores: defaultdict[int, dict[str, float]] = defaultdict(dict)
+    of_decodings = select(ScoreTable.decoding_id, ScoreTable.name, ScoreTable.version, ScoreTable.score).where(
+        ScoreTable.decoding_id.in_(decoding_ids)
+    )
+    # On the connection, because the session would process each of a dozen rows per image.
+    for decoding_id, name, version, score in session.connection().execute(of_decodings):
+        if current_versions.get(name) == version:
+            scores[decoding_id][name] = score
+    return scores
+
+
 class Judge:
-    """Checks on pixels under one set of settings. Digests of settings are computed once for all images."""
+    """Checks on pixels under one set of settings."""
 
     def __init__(self, config: DataConfig) -> None:
         self._config = config
-        self._parameters = [(check, check.parameters(config)) for check in CHECKS]
+
+    def has_pixels(self, state: ImageState) -> bool:
+        """Return whether these settings allow the image to be decoded, and it can be."""
+        rulings = self.rulings(state.scores, state.problem, state.decoded_as)
+        ended = {check.name for check in CHECKS if check.ends_decoding}
+        return state.fingerprint_id is not None and not any(r.reason for r in rulings if r.check in ended)
 
     def rulings(self, scores: Mapping[str, float], problem: str | None, decoded_as: str | None) -> list[Ruling]:
         """Return the rulings on an image. A check without a score gives no ruling."""
         rulings = []
-        for check, parameters in self._parameters:
+        for check in CHECKS:
             score = scores.get(check.name)
             if score is not None:
                 reason = check.rejects(score, self._config)
@@ -147,15 +180,17 @@ class Judge:
                         f"{reason}; its alpha channel holds a picture in about the colour of data.background = "
                         f"{self._config.background}; set data.background to another colour to show it"
                     )
-                rulings.append(Ruling(check.name, check.version, parameters, score, reason))
+                rulings.append(Ruling(check.name, check.version, score, reason))
         return rulings
 
 
 def needs_measuring(state: ImageState, config: DataConfig) -> bool:
-    """Return whether a needed score is missing or was measured on other pixels.
+    """Return whether a needed score is missing or was measured on other pixels. Removed images need none.
 
     Scores after a rejection that ends decoding are not needed.
     """
+    if state.is_removed:
+        return False
     if state.decoded_as not in current_decodings(config.background):
         return True
     for check in CHECKS:
@@ -182,89 +217,123 @@ def verdict_by(override: Override) -> ImageVerdict:
 
 
 def record_measurements(
-    session: Session, measured: Mapping[int, ImageScores], fingerprint_ids: Mapping[str, int], config: DataConfig
+    session: Session, measured: Mapping[int, ImageScores], fingerprint_ids: Mapping[str, int]
 ) -> None:
-    """Record facts and scores by image id. Verdicts follow later, once all images are measured."""
-    facts = [
-        {
-            "image": image_id,
-            "format": image_scores.header.format or None if image_scores.header else None,
-            "width": image_scores.header.width or None if image_scores.header else None,
-            "height": image_scores.header.height or None if image_scores.header else None,
-            "problem": image_scores.problem,
-            "decoded_as": image_scores.decoded_as,
-            "fingerprint_id": fingerprint_ids[image_scores.pixels_sha256] if image_scores.pixels_sha256 else None,
-        }
-        for image_id, image_scores in measured.items()
-    ]
-    _update_images(session, facts)
-    judge = Judge(config)
-    record_rulings(
-        session,
-        {
-            image_id: judge.rulings(image_scores.scores, image_scores.problem, image_scores.decoded_as)
-            for image_id, image_scores in measured.items()
-        },
-    )
-
-
-def record_rulings(session: Session, rulings: Mapping[int, Sequence[Ruling]]) -> None:
-    """Write rulings by image id. A ruling with the same check, version and parameters is replaced."""
+    """Record decodings and scores by image id. Verdicts follow later, once all images are measured."""
     rows = [
         {
             "image_id": image_id,
-            "name": ruling.check,
-            "version": ruling.version,
-            "parameters": ruling.parameters,
-            "score": ruling.score,
-            "verdict": ruling.verdict,
-            "reason": ruling.reason or "",
+            "background": shown_background(scores.decoded_as),
+            "decoded_as": scores.decoded_as,
+            "format": scores.header.format or None if scores.header else None,
+            "width": scores.header.width or None if scores.header else None,
+            "height": scores.header.height or None if scores.header else None,
+            "problem": scores.problem,
+            "fingerprint_id": fingerprint_ids[scores.pixels_sha256] if scores.pixels_sha256 else None,
         }
-        for image_id, image_rulings in rulings.items()
-        for ruling in image_rulings
+        for image_id, scores in measured.items()
     ]
-    insert_or_update(session, CheckTable, rows, keys=("image_id", "name", "version", "parameters"))
+    insert_or_update(session, DecodingTable, rows, keys=("image_id", "background"))
+    decoding_ids = _decoding_ids(session, list(measured))
+    versions = {check.name: check.version for check in CHECKS}
+    score_rows: list[dict[str, Any]] = [
+        {
+            "decoding_id": decoding_ids[image_id, shown_background(scores.decoded_as)],
+            "name": name,
+            "version": versions[name],
+            "parameters": "",
+            "score": score,
+        }
+        for image_id, scores in measured.items()
+        for name, score in scores.scores.items()
+    ]
+    for chunk in chunks(sorted({row["decoding_id"] for row in score_rows})):  # older scores may be of other pixels
+        session.execute(delete(ScoreTable).where(ScoreTable.decoding_id.in_(chunk)))
+    insert_or_update(session, ScoreTable, score_rows, keys=("decoding_id", "name", "version", "parameters"))
 
 
-def record_verdicts(session: Session, verdicts: Mapping[int, ImageVerdict], rules: str | None = None) -> None:
-    """Write verdicts by image id and the digest of their rules; None leaves the recorded digest unchanged."""
-    if not verdicts:
-        return
+def _decoding_ids(session: Session, image_ids: Sequence[int]) -> dict[tuple[int, str], int]:
+    """Read the ids of all decodings of these images, by image id and background."""
+    ids: dict[tuple[int, str], int] = {}
+    for chunk in chunks(image_ids):
+        statement = select(DecodingTable.image_id, DecodingTable.background, DecodingTable.id)
+        rows = session.execute(statement.where(DecodingTable.image_id.in_(chunk)))
+        ids.update(((image_id, background), decoding_id) for image_id, background, decoding_id in rows)
+    return ids
+
+
+def record_rulings(
+    session: Session, rulings: Mapping[int, Sequence[Ruling]], checks: Collection[str] | None = None
+) -> None:
+    """Write the rulings that reject, by member id.
+
+    Args:
+        checks: checks whose earlier rulings are replaced; None means all.
+    """
+    for chunk in chunks(list(rulings)):
+        earlier = delete(RulingTable).where(RulingTable.member_id.in_(chunk))
+        session.execute(earlier if checks is None else earlier.where(RulingTable.name.in_(checks)))
     rows = [
         {
-            "image": image_id,
-            "verdict": "rejected" if verdict.rejected_by else "accepted",
-            "rejected_by": verdict.rejected_by,
-            "reason": verdict.reason,
-            "copy_of_id": verdict.copy_of_id,
+            "member_id": member_id,
+            "name": ruling.check,
+            "version": ruling.version,
+            "score": ruling.score,
+            "reason": ruling.reason,
         }
-        | ({"rules": rules} if rules else {})
-        for image_id, verdict in verdicts.items()
+        for member_id, member_rulings in rulings.items()
+        for ruling in member_rulings
+        if ruling.reason
     ]
-    _update_images(session, rows)
+    insert_or_update(session, RulingTable, rows, keys=("member_id", "name"))
 
 
-def _update_images(session: Session, rows: Sequence[Mapping[str, object]]) -> None:
-    """Update images. Each row holds an image id under `image` and new values by column name."""
-    table = cast(Table, ImageTable.__table__)
-    values: dict[str, BindParameter[object]] = {name: bindparam(name) for name in rows[0] if name != "image"}
-    execute_many(session, update(table).where(table.c.id == bindparam("image")).values(values), rows)
+def record_decisions(
+    session: Session, states: Sequence[ImageState], verdicts: Mapping[int, ImageVerdict], rules: str
+) -> None:
+    """Write verdicts by member id, and for all these states the decoding and the digest of the rules behind them."""
+    decided = [state for state in states if state.member_id in verdicts]
+    others = [state for state in states if state.member_id not in verdicts]
+    for chosen in (decided, others):
+        rows = [
+            {"member": state.member_id, "decoding_id": state.decoding_id, "rules": rules}
+            | (_values(verdicts[state.member_id]) if chosen is decided else {})
+            for state in chosen
+        ]
+        _update_members(session, rows)
 
 
-def forget_scores(session: Session, image_ids: Sequence[int]) -> None:
-    """Delete the scores measured on outdated pixels (of at most a chunk of images)."""
-    if image_ids:
-        of_pixels = CheckTable.name.in_([check.name for check in CHECKS])
-        session.execute(delete(CheckTable).where(CheckTable.image_id.in_(image_ids), of_pixels))
+def record_verdicts(session: Session, verdicts: Mapping[int, ImageVerdict]) -> None:
+    """Write verdicts by member id; the recorded digest of their rules stays."""
+    _update_members(session, [{"member": member_id} | _values(verdict) for member_id, verdict in verdicts.items()])
 
 
-def forget_decisions(session: Session, image_ids: Sequence[int]) -> None:
-    """Mark these images as undecided (at most a chunk of them), so that the next cleaning decides them."""
-    session.execute(update(ImageTable).where(ImageTable.id.in_(image_ids)).values(rules=None))
+def _values(verdict: ImageVerdict) -> dict[str, object]:
+    return {
+        "verdict": "rejected" if verdict.rejected_by else "accepted",
+        "rejected_by": verdict.rejected_by,
+        "reason": verdict.reason,
+        "copy_of_id": verdict.copy_of_id,
+    }
 
 
-def _undecided(rules: str) -> Select[tuple[int]]:
+def _update_members(session: Session, rows: Sequence[Mapping[str, object]]) -> None:
+    """Update members. Each row holds a member id under `member` and new values by column name."""
+    if not rows:
+        return
+    table = cast(Table, MemberTable.__table__)
+    values: dict[str, BindParameter[object]] = {name: bindparam(name) for name in rows[0] if name != "member"}
+    execute_many(session, update(table).where(table.c.id == bindparam("member")).values(values), rows)
+
+
+def forget_decisions(session: Session, member_ids: Sequence[int]) -> None:
+    """Mark these members as undecided (at most a chunk of them), so that the next cleaning decides them."""
+    session.execute(update(MemberTable).where(MemberTable.id.in_(member_ids)).values(rules=None))
+
+
+def _undecided(dataset_id: int, rules: str) -> Select[tuple[int]]:
     # Not `!=`: the index can answer each of these three terms.
-    other_rules = or_(ImageTable.rules.is_(None), ImageTable.rules < rules, ImageTable.rules > rules)
+    other_rules = or_(MemberTable.rules.is_(None), MemberTable.rules < rules, MemberTable.rules > rules)
     # A purged image has no bytes left and is never decided again.
-    return select(ImageTable.id).where(other_rules, ImageTable.rejected_by.is_distinct_from(PURGED))
+    is_there = MemberTable.rejected_by.is_distinct_from(PURGED)
+    return select(MemberTable.id).where(MemberTable.dataset_id == dataset_id, other_rules, is_there)

@@ -10,27 +10,31 @@ from sqlalchemy.orm import Session
 
 from sdlora.data.config import WeightSource
 from sdlora.store.ratings import mean_stars
-from sdlora.store.tables import FileTable
+from sdlora.store.tables import FileTable, SourceTable
 
 NEUTRAL_STARS = 3
 """Rating with the same weight as no rating."""
 
 
-def image_weights(session: Session, weight_by: Collection[WeightSource]) -> dict[int, float]:
-    """Return weights by image id; missing images weigh 1.
+def image_weights(session: Session, dataset_id: int, weight_by: Collection[WeightSource]) -> dict[int, float]:
+    """Return weights of a dataset's images by member id; missing images weigh 1.
 
     The repeats (`10_name/x.png`: 10) come from the newest file that has any, so that a renamed folder counts.
     """
     weights: dict[int, float] = {}
     if "repeats" in weight_by:
-        repeated = select(FileTable.image_id, FileTable.repeats).where(FileTable.repeats.is_not(None))
+        repeated = (
+            select(FileTable.member_id, FileTable.repeats)
+            .join(SourceTable, SourceTable.id == FileTable.source_id)
+            .where(SourceTable.dataset_id == dataset_id, FileTable.repeats.is_not(None))
+        )
         weights |= {
-            image_id: float(repeats or 1) for image_id, repeats in session.execute(repeated.order_by(FileTable.id))
+            member_id: float(repeats or 1) for member_id, repeats in session.execute(repeated.order_by(FileTable.id))
         }
     if "ratings" in weight_by:
-        for image_id, stars in mean_stars(session).items():
-            weights[image_id] = weights.get(image_id, 1.0) * weight_of_stars(stars)
-    return {image_id: weight for image_id, weight in weights.items() if weight != 1}
+        for member_id, stars in mean_stars(session, dataset_id).items():
+            weights[member_id] = weights.get(member_id, 1.0) * weight_of_stars(stars)
+    return {member_id: weight for member_id, weight in weights.items() if weight != 1}
 
 
 def weight_of_stars(stars: float) -> float:

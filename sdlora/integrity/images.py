@@ -13,7 +13,7 @@ from sdlora.data.threads import in_order
 from sdlora.integrity.damage import Damage, Problem
 from sdlora.store.image_store import ImageStore
 from sdlora.store.overrides import tombstones
-from sdlora.store.tables import FileTable, GenerationTable, ImageTable, MaskTable, SourceTable
+from sdlora.store.tables import FileTable, GenerationTable, ImageTable, MaskTable, MemberTable, SourceTable
 
 _READERS = 8
 _ROWS_PER_QUERY = 10_000
@@ -104,6 +104,10 @@ def _origin(store: ImageStore, blob: _Blob) -> str:
             files = select(SourceTable.name, MaskTable.path).join(FileTable, FileTable.source_id == SourceTable.id)
             files = files.join(MaskTable, MaskTable.file_id == FileTable.id).where(MaskTable.sha256 == blob.sha256)
         else:
-            files = files.join(ImageTable, ImageTable.id == FileTable.image_id).where(ImageTable.sha256 == blob.sha256)
+            files = files.join(MemberTable, MemberTable.id == FileTable.member_id)
+            files = files.join(ImageTable, ImageTable.id == MemberTable.image_id)
+            files = files.where(ImageTable.sha256 == blob.sha256)
         origins = [f"{path} of {name}" for name, path in session.execute(files.limit(3))]
+    if not origins:
+        return "No dataset has a source of it. Restore the folder from a backup."
     return f"Collect its source again: {', or '.join(origins)}."

@@ -1,4 +1,4 @@
-"""Facts for the data page, read from one state of the image database."""
+"""Facts about a dataset for the data page, read from one state of the image database."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sdlora.data.check_list import ListedCheck, list_checks
 from sdlora.data.config import DataConfig
 from sdlora.data.duplicates.groups import NEAR
 from sdlora.data.snapshot import load_snapshot
-from sdlora.store.image_store import ImageStore
+from sdlora.store.dataset import Dataset
 from sdlora.store.lineage import SnapshotRecord
 from sdlora.store.overview import (
     ImageOverride,
@@ -45,7 +45,7 @@ class Recaptioned:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """Facts about the images of a store: counts, verdicts, changes and distributions.
+    """Facts about the images of a dataset: counts, verdicts, changes and distributions.
 
     Attributes:
         frozen: the snapshot of the page; None before the first one.
@@ -75,11 +75,10 @@ class DataFacts:
     weights: Mapping[float, int]
 
 
-def gather_facts(store: ImageStore, config: DataConfig, snapshot_digest: str | None = None) -> DataFacts:
+def gather_facts(dataset: Dataset, config: DataConfig, snapshot_digest: str | None = None) -> DataFacts:
     """Read the facts of the page.
 
     Args:
-        store: the image database.
         config: settings of the data stage.
         snapshot_digest: a new snapshot, compared with its parent. If None, the changes are
             the differences of the next snapshot from the newest one.
@@ -87,50 +86,53 @@ def gather_facts(store: ImageStore, config: DataConfig, snapshot_digest: str | N
     Raises:
         DataError: there is no such snapshot, or it is damaged.
     """
-    frozen = store.snapshot(snapshot_digest) if snapshot_digest else None
+    store = dataset.store
+    frozen = dataset.snapshot(snapshot_digest) if snapshot_digest else None
     now = load_snapshot(store, frozen.digest) if frozen else None
     if frozen:
-        since = store.snapshot(frozen.parent) if frozen.parent else None
+        since = dataset.snapshot(frozen.parent) if frozen.parent else None
     else:
-        since = next(iter(store.snapshots(1)), None)
+        since = next(iter(dataset.snapshots(1)), None)
     before, trouble = None, None
     try:
         before = load_snapshot(store, since.digest) if since else None
-        changes = compare_snapshots(before, now) if now else changes_since_snapshot(store, config)
+        changes = compare_snapshots(before, now) if now else changes_since_snapshot(dataset, config)
     except DataError as error:  # all other facts do not need the previous snapshot
         changes, trouble = SnapshotChanges((), (), ()), str(error)
     if now:
         captions = {row.sha256: row.captions for row in now.rows}
     else:
-        captions = {sha256: store.image(sha256).captions for sha256 in changes.recaptioned[:_MAX_RECAPTIONED]}
+        captions = {sha256: dataset.image(sha256).captions for sha256 in changes.recaptioned[:_MAX_RECAPTIONED]}
     old = {row.sha256: row.captions for row in before.rows} if before else {}
-    counts = store.counts()
+    counts = dataset.counts()
     listed = list_checks(config)
     with store.read() as session:
-        pairs = near_duplicate_pairs(session, NEAR, _MAX_PAIRS)
+        pairs = near_duplicate_pairs(session, dataset.id, NEAR, _MAX_PAIRS)
         named = {sha256 for pair in pairs for sha256 in (pair.kept, pair.left_out)}
-        figures = size_figures(session), caption_figures(session), source_figures(session), licence_figures(session)
-        decided = list_overrides(session, _MAX_DECISIONS)
+        sizes, caption_words = size_figures(session, dataset.id), caption_figures(session, dataset.id)
+        sources, licences = source_figures(session, dataset.id), licence_figures(session, dataset.id)
+        decided = list_overrides(session, dataset.id, _MAX_DECISIONS)
     snapshot = now or before
     order = {check.name: position for position, check in enumerate(listed)}
     names = sorted(counts.rejected_by, key=lambda name: order.get(name, len(order)))
-    sizes, caption_words, sources, licences = figures
     return DataFacts(
         counts=counts,
         frozen=frozen,
         since=since,
         trouble=trouble,
         changes=changes,
-        new=[store.image(sha256) for sha256 in changes.added[:_MAX_NEW_IMAGES]],
+        new=[dataset.image(sha256) for sha256 in changes.added[:_MAX_NEW_IMAGES]],
         recaptioned=[
             Recaptioned(sha256, old.get(sha256, ()), captions.get(sha256, ()))
             for sha256 in changes.recaptioned[:_MAX_RECAPTIONED]
         ],
         rejected={
-            name: store.images("rejected", rejected_by=name, limit=_IMAGES_PER_CHECK) for name in names if name != NEAR
+            name: dataset.images("rejected", rejected_by=name, limit=_IMAGES_PER_CHECK)
+            for name in names
+            if name != NEAR
         },
         pairs=pairs,
-        files={sha256: file_name(store.image(sha256)) for sha256 in named | {image.sha256 for image in decided}},
+        files={sha256: file_name(dataset.image(sha256)) for sha256 in named | {image.sha256 for image in decided}},
         sizes=sizes,
         caption_words=caption_words,
         sources=sources,

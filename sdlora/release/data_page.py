@@ -21,7 +21,7 @@ from sdlora.release.data_facts import DataFacts, file_name, gather_facts
 from sdlora.release.histograms import bar_chart, binned, column_chart
 from sdlora.release.images import Thumbnails
 from sdlora.release.pages import Tile, style, templates
-from sdlora.store.image_store import ImageStore
+from sdlora.store.dataset import Dataset
 from sdlora.store.overrides import PURGED
 from sdlora.store.records import ImageRecord
 
@@ -42,12 +42,11 @@ class WrittenPage:
 
 
 def write_data_page(
-    store: ImageStore, config: DataConfig, path: Path, *, title: str, snapshot_digest: str | None = None
+    dataset: Dataset, config: DataConfig, path: Path, *, title: str, snapshot_digest: str | None = None
 ) -> WrittenPage:
     """Write the page. If the previous snapshot is damaged, the page lacks only the changes.
 
     Args:
-        store: the image database.
         config: settings of the data stage.
         path: where to write.
         title: title of the page, such as the name of a style.
@@ -57,8 +56,8 @@ def write_data_page(
         DataError: there is no such snapshot, or it is damaged.
         StorageError: the page cannot be written; an earlier one is untouched.
     """
-    facts = gather_facts(store, config, snapshot_digest)
-    page = render_data_page(facts, Thumbnails(store), title)
+    facts = gather_facts(dataset, config, snapshot_digest)
+    page = render_data_page(facts, Thumbnails(dataset.store), title)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,23 +1,32 @@
-"""Details of one image: captions, checks, similar images, overrides, ratings, snapshots and generations."""
+"""Details of one image in a dataset: captions, checks, similar images, overrides, ratings, snapshots, generations."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import cast
 
-from sqlalchemy import case, or_, select
+from sqlalchemy import func, literal, or_, select, union_all
 from sqlalchemy.orm import Session
 
 from sdlora.store.generations import Generation, generations_of
-from sdlora.store.intake import image_ids
-from sdlora.store.lineage import Appearance, TrainedVersion, appearances_of
+from sdlora.store.lineage import Appearance, ImageLineage, TrainedVersion, image_lineage
 from sdlora.store.masks import Mask, masks_of
-from sdlora.store.overrides import Override, override_history
-from sdlora.store.queries import find_image, find_sha256
+from sdlora.store.overrides import Override, override_history, takedown_of
+from sdlora.store.queries import find_image, find_member
 from sdlora.store.ratings import Rating, rating_history
 from sdlora.store.records import ImageRecord, Origin, Verdict
-from sdlora.store.tables import CaptionTable, CheckTable, ImageTable, SimilarPairTable, SourceTable
+from sdlora.store.tables import (
+    CaptionTable,
+    DatasetTable,
+    DecodingTable,
+    ImageTable,
+    MemberTable,
+    RulingTable,
+    ScoreTable,
+    SimilarPairTable,
+    SourceTable,
+)
 
 _MAX_SIMILAR = 20
 
@@ -41,32 +50,38 @@ class SourcedCaption:
 
 @dataclass(frozen=True)
 class CheckRecord:
-    """Latest result of a check for the image. `score` is None if there was nothing to measure."""
+    """Result of a check for the image under the settings of the last cleaning.
+
+    Attributes:
+        score: None if there was nothing to measure.
+        reason: reason for the rejection; empty if the image passes.
+    """
 
     name: str
     version: int
     score: float | None
     verdict: Verdict
     reason: str
-    checked_at: datetime
 
 
 @dataclass(frozen=True)
 class SimilarImage:
-    """Similar image and its difference in grey levels (0: the same pixels)."""
+    """Similar image, its difference in grey levels (0: the same pixels), and its verdict in a dataset."""
 
     sha256: str
     difference: float
     verdict: Verdict | None
+    dataset: str
 
 
 @dataclass(frozen=True)
 class ImageDetails:
-    """Image with its captions, checks, similar images, overrides, ratings, mask, snapshots and generations.
+    """Image in a dataset with everything known about it.
 
     Attributes:
-        kept_for: SHA-256 of the image that is kept, for a rejected copy.
-        lent_captions: appearances of the kept image that have captions of this copy.
+        record: the image in this dataset. Captions, checks, similar images, overrides and mask are of this dataset too.
+        lineage: datasets, snapshots and versions of all styles.
+        kept_for: SHA-256 of the image that the dataset keeps, for a rejected copy.
     """
 
     record: ImageRecord
@@ -76,22 +91,24 @@ class ImageDetails:
     overrides: tuple[Override, ...]
     ratings: tuple[Rating, ...]
     mask: Mask | None
-    appearances: tuple[Appearance, ...]
+    lineage: ImageLineage
     generations: tuple[Generation, ...]
     kept_for: str | None = None
-    lent_captions: tuple[Appearance, ...] = ()
+
+    @property
+    def appearances(self) -> tuple[Appearance, ...]:
+        """Snapshots of all datasets that hold the image."""
+        return self.lineage.appearances
+
+    @property
+    def lent_captions(self) -> tuple[Appearance, ...]:
+        """Snapshots of all datasets that hold captions of this copy on the image that is kept for it."""
+        return self.lineage.lent_captions
 
     @property
     def trained_versions(self) -> tuple[TrainedVersion, ...]:
         """Versions trained on the image or its captions, without versions that were only evaluated on them."""
-        return tuple(
-            dict.fromkeys(
-                version
-                for appearance in (*self.appearances, *self.lent_captions)
-                if appearance.split == "train"
-                for version in appearance.snapshot.versions
-            )
-        )
+        return self.lineage.trained_versions
 
 
 @dataclass(frozen=True)
@@ -103,49 +120,44 @@ class DrawnDetails:
     ratings: tuple[Rating, ...]
 
 
-def describe(session: Session, sha256: str) -> ImageDetails | DrawnDetails:
-    """Collect the details of the collected or drawn image whose SHA-256 starts with the digits.
+def drawn_details(session: Session, sha256: str) -> DrawnDetails:
+    """Collect the generations and ratings of a drawn image, given by its full SHA-256."""
+    return DrawnDetails(sha256, generations_of(session, sha256), rating_history(session, sha256))
+
+
+def image_details(session: Session, dataset_id: int, sha256: str) -> ImageDetails:
+    """Collect the details of the image of the dataset whose SHA-256 starts with the digits.
 
     Raises:
-        DataError: no image, or more than one, starts with the digits.
+        DataError: no image of the dataset, or more than one, starts with the digits.
     """
-    full = find_sha256(session, sha256)
-    if image_ids(session, [full]):
-        return image_details(session, full)
-    return DrawnDetails(full, generations_of(session, full), rating_history(session, full))
-
-
-def image_details(session: Session, sha256: str) -> ImageDetails:
-    """Collect the details of the collected image whose SHA-256 starts with the digits.
-
-    Raises:
-        DataError: no image, or more than one, starts with the digits.
-    """
-    record = find_image(session, sha256)
-    image = session.scalars(select(ImageTable).where(ImageTable.sha256 == record.sha256)).one()
-    kept = session.get(ImageTable, image.copy_of_id) if image.copy_of_id is not None else None
+    member = session.get_one(MemberTable, find_member(session, dataset_id, sha256))
+    record = find_image(session, dataset_id, member.image.sha256)
+    takedown = takedown_of(session, member.image_id)
+    fingerprint_id = member.decoding.fingerprint_id if member.decoding else None
+    kept = session.get_one(MemberTable, member.copy_of_id).image if member.copy_of_id is not None else None
     return ImageDetails(
         record=record,
-        captions=_captions(session, image.id, record),
-        checks=_checks(session, image.id),
-        similar=_similar(session, image),
-        overrides=override_history(session, image.id),
-        ratings=rating_history(session, image.sha256),
-        mask=masks_of(session, [image.id]).get(image.id),
-        appearances=appearances_of(session, image.id),
+        captions=_captions(session, member.id, record),
+        checks=_checks(session, member),
+        similar=similar_images(session, member.image_id, [fingerprint_id] if fingerprint_id else [], dataset_id),
+        overrides=(*override_history(session, member.id), *([takedown] if takedown else [])),
+        ratings=rating_history(session, record.sha256),
+        mask=masks_of(session, [member.id]).get(member.id),
+        lineage=image_lineage(session, record.sha256),
         generations=generations_of(session, record.sha256),
         kept_for=kept.sha256 if kept else None,
-        lent_captions=_lent_captions(session, image.id, kept.id) if kept else (),
     )
 
 
-def _captions(session: Session, image_id: int, record: ImageRecord) -> tuple[SourcedCaption, ...]:
-    is_own = ImageTable.id == image_id
+def _captions(session: Session, member_id: int, record: ImageRecord) -> tuple[SourcedCaption, ...]:
+    is_own = MemberTable.id == member_id
     statement = (
         select(CaptionTable.text, CaptionTable.origin, SourceTable.name, ImageTable.sha256)
-        .join(ImageTable, ImageTable.id == CaptionTable.image_id)
+        .join(MemberTable, MemberTable.id == CaptionTable.member_id)
+        .join(ImageTable, ImageTable.id == MemberTable.image_id)
         .outerjoin(SourceTable, SourceTable.id == CaptionTable.source_id)
-        .where(or_(is_own, ImageTable.copy_of_id == image_id))
+        .where(or_(is_own, MemberTable.copy_of_id == member_id))
         .order_by(is_own.desc(), SourceTable.name, CaptionTable.position, CaptionTable.text)
     )
     return tuple(
@@ -156,45 +168,52 @@ def _captions(session: Session, image_id: int, record: ImageRecord) -> tuple[Sou
     )
 
 
-def _lent_captions(session: Session, copy_id: int, kept_id: int) -> tuple[Appearance, ...]:
-    """List the snapshots in which the kept image has a caption that only its copy brought."""
-    texts_by_id: dict[int, set[str]] = {copy_id: set(), kept_id: set()}
-    statement = select(CaptionTable.image_id, CaptionTable.text).where(CaptionTable.image_id.in_(texts_by_id))
-    for image_id, text in session.execute(statement):
-        texts_by_id[image_id].add(text)
-    lent = texts_by_id[copy_id] - texts_by_id[kept_id]
-    return tuple(
-        appearance for appearance in appearances_of(session, kept_id) if not lent.isdisjoint(appearance.captions)
+def _checks(session: Session, member: MemberTable) -> tuple[CheckRecord, ...]:
+    """Combine the scores of the member's decoding with the checks that reject the member, by name of the check."""
+    of_decoding = select(ScoreTable).where(ScoreTable.decoding_id == member.decoding_id).order_by(ScoreTable.version)
+    records = {
+        row.name: CheckRecord(row.name, row.version, row.score, "accepted", "") for row in session.scalars(of_decoding)
+    }
+    for row in session.scalars(select(RulingTable).where(RulingTable.member_id == member.id)):
+        records[row.name] = CheckRecord(row.name, row.version, row.score, "rejected", row.reason)
+    return tuple(records[name] for name in sorted(records))
+
+
+def similar_images(
+    session: Session, image_id: int, fingerprint_ids: Sequence[int], dataset_id: int | None = None
+) -> tuple[SimilarImage, ...]:
+    """List the members that look like an image, the most similar first.
+
+    Args:
+        fingerprint_ids: fingerprints of the image.
+        dataset_id: dataset of the members; None means every dataset.
+    """
+    first_id, second_id, difference = (
+        SimilarPairTable.first_id,
+        SimilarPairTable.second_id,
+        SimilarPairTable.difference,
     )
-
-
-def _checks(session: Session, image_id: int) -> tuple[CheckRecord, ...]:
-    """Read the newest result of each check; older results are of an earlier version or other settings."""
-    statement = select(CheckTable).where(CheckTable.image_id == image_id).order_by(CheckTable.checked_at)
-    newest = {row.name: row for row in session.scalars(statement)}
-    return tuple(
-        CheckRecord(row.name, row.version, row.score, cast("Verdict", row.verdict), row.reason, row.checked_at)
-        for row in newest.values()
-    )
-
-
-def _similar(session: Session, image: ImageTable) -> tuple[SimilarImage, ...]:
-    if image.fingerprint_id is None:
-        return ()
-    own_id = image.fingerprint_id
-    other = case((SimilarPairTable.first_id == own_id, SimilarPairTable.second_id), else_=SimilarPairTable.first_id)
-    pairs = session.execute(
-        select(other, SimilarPairTable.difference)
-        .where(or_(SimilarPairTable.first_id == own_id, SimilarPairTable.second_id == own_id))
-        .order_by(SimilarPairTable.difference)
+    pairs = union_all(
+        select(second_id.label("other"), difference).where(first_id.in_(fingerprint_ids)),
+        select(first_id, difference).where(second_id.in_(fingerprint_ids)),
+        select(DecodingTable.fingerprint_id, literal(0.0))
+        .where(DecodingTable.fingerprint_id.in_(fingerprint_ids))
+        .distinct(),
+    ).subquery()
+    statement = (
+        select(ImageTable.sha256, func.min(pairs.c.difference), MemberTable.verdict, DatasetTable.name)
+        .join(DecodingTable, DecodingTable.fingerprint_id == pairs.c.other)
+        .join(MemberTable, MemberTable.decoding_id == DecodingTable.id)
+        .join(ImageTable, ImageTable.id == MemberTable.image_id)
+        .join(DatasetTable, DatasetTable.id == MemberTable.dataset_id)
+        .where(ImageTable.id != image_id, MemberTable.removed_at.is_(None))
+        .group_by(ImageTable.sha256, MemberTable.verdict, DatasetTable.name)
+        .order_by(func.min(pairs.c.difference), ImageTable.sha256, DatasetTable.name)
         .limit(_MAX_SIMILAR)
     )
-    differences: dict[int, float] = {own_id: 0.0, **{row[0]: row[1] for row in pairs}}
-    statement = select(ImageTable.sha256, ImageTable.fingerprint_id, ImageTable.verdict).where(
-        ImageTable.fingerprint_id.in_(differences), ImageTable.id != image.id
+    if dataset_id is not None:
+        statement = statement.where(MemberTable.dataset_id == dataset_id)
+    return tuple(
+        SimilarImage(sha256, least, cast("Verdict | None", verdict), dataset)
+        for sha256, least, verdict, dataset in session.execute(statement)
     )
-    similar = [
-        SimilarImage(sha256, differences[fingerprint_id], cast("Verdict | None", verdict))
-        for sha256, fingerprint_id, verdict in session.execute(statement)
-    ]
-    return tuple(sorted(similar, key=lambda image: (image.difference, image.sha256))[:_MAX_SIMILAR])

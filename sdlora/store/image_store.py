@@ -2,38 +2,47 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from sdlora.core.errors import DataError
 from sdlora.store.blobs import BlobStore
-from sdlora.store.curation import Purged, decide_by_person, purge_image, undo_decision
+from sdlora.store.curation import Purged, purge_image
 from sdlora.store.database import Database, open_database
-from sdlora.store.details import DrawnDetails, ImageDetails, describe, image_details
+from sdlora.store.dataset import Dataset
+from sdlora.store.datasets import (
+    DatasetFigures,
+    dataset_figures,
+    dataset_names,
+    delete_dataset,
+    find_dataset,
+    make_dataset,
+    rename_dataset,
+    require_dataset,
+)
+from sdlora.store.details import DrawnDetails, drawn_details
 from sdlora.store.generations import Generation, count_generations, list_generations
-from sdlora.store.intake import SeenFile, insert_or_ignore, record_files, register_source, replace_edits
-from sdlora.store.lineage import SnapshotRecord, find_snapshot, list_snapshots
+from sdlora.store.intake import image_ids, insert_or_ignore
+from sdlora.store.lineage import ImageLineage, SnapshotRecord, find_snapshot, image_lineage, list_snapshots
 from sdlora.store.location import StoreLocation
 from sdlora.store.overrides import purged_reasons
-from sdlora.store.queries import count_images, find_image, find_sha256, list_images, sample_blobs
+from sdlora.store.queries import datasets_of, find_collected, find_sha256, sample_blobs
 from sdlora.store.ratings import rate, undo_rating
-from sdlora.store.records import Caption, Counts, ImageRecord, Verdict
-from sdlora.store.tables import GenerationTable
+from sdlora.store.tables import GenerationTable, ImageTable
 
 
 class ImageStore:
-    """Images, captions, verdicts and snapshots in a database, and the bytes of the images.
+    """Images in named datasets, with captions, verdicts and snapshots in a database, and the bytes of the images.
 
-    By default the store is in `home` (`images.db`, `blobs/`) and contains no path outside, so the folder can be
-    moved. Several processes, on PostgreSQL several machines, may open the same store. Use the store as a context
-    manager, or call `close()`.
+    Each image is stored once, whatever number of datasets it is in. By default the store is in `home` (`images.db`,
+    `blobs/`) and contains no path outside, so the folder can be moved. Several processes, on PostgreSQL several
+    machines, may open the same store. Use the store as a context manager, or call `close()`.
     """
 
     def __init__(self, home: Path, database: Database, blobs: BlobStore) -> None:
@@ -79,32 +88,52 @@ class ImageStore:
         """
         return self.database.write()
 
-    def add_image(
-        self, content: bytes, captions: Sequence[str] = (), *, source: str | None = None, licence: str | None = None
-    ) -> str:
-        """Add an image by its bytes and return its SHA-256. An image that is recorded only gains the captions.
+    def dataset(self, name: str) -> Dataset:
+        """Return the dataset of this name; make an empty one if there is none.
 
         Raises:
-            DataError: the image was purged.
+            DataError: the name is not allowed, or belongs to a deleted dataset.
         """
-        sha256 = hashlib.sha256(content).hexdigest()
-        self.refuse_purged(sha256)
-        self.blobs.put(content)
-        with self.write() as session:
-            source_id = register_source(session, "by-hand", "by-hand")
-            recorded_captions = tuple(Caption(text, "metadata") for text in dict.fromkeys(captions)) or None
-            seen = SeenFile(sha256, sha256, len(content), source=source, licence=licence, captions=recorded_captions)
-            record_files(session, source_id, [seen])
-        return sha256
-
-    def refuse_purged(self, sha256: str) -> None:
-        """Raise `DataError` if the image was taken down, because its bytes must not return."""
         with self.read() as session:
-            reasons = purged_reasons(session, [sha256])
-        if reasons:
-            raise DataError(
-                f"Image {sha256[:12]} was {reasons[sha256]}. Its bytes are gone for good, and it cannot be added again."
-            )
+            dataset_id = find_dataset(session, name)
+        if dataset_id is None:
+            with self.write() as session:
+                dataset_id = make_dataset(session, name)
+        return Dataset(self, dataset_id, name)
+
+    def existing_dataset(self, name: str) -> Dataset:
+        """Return the dataset of this name.
+
+        Raises:
+            DataError: there is no such dataset; the message has the nearest names.
+        """
+        with self.read() as session:
+            return Dataset(self, require_dataset(session, name), name)
+
+    def dataset_names(self) -> list[str]:
+        """List the names of the datasets."""
+        with self.read() as session:
+            return dataset_names(session)
+
+    def datasets(self) -> tuple[DatasetFigures, ...]:
+        """List the datasets with their figures, deleted ones with snapshots last."""
+        with self.read() as session:
+            return dataset_figures(session)
+
+    def rename_dataset(self, name: str, new_name: str) -> None:
+        """Give a dataset another name; see `sdlora.store.datasets.rename_dataset`."""
+        with self.write() as session:
+            rename_dataset(session, name, new_name)
+
+    def delete_dataset(self, name: str, *, force: bool = False) -> bool:
+        """Delete a dataset; see `sdlora.store.datasets.delete_dataset`."""
+        with self.write() as session:
+            return delete_dataset(session, name, force=force)
+
+    def image_count(self) -> int:
+        """Count the images of all datasets, each once, and of none."""
+        with self.read() as session:
+            return session.scalar(select(func.count()).select_from(ImageTable)) or 0
 
     def read_bytes(self, sha256: str) -> bytes:
         """Read the bytes of an image and compare them with their digest.
@@ -118,68 +147,14 @@ class ImageStore:
             self.refuse_purged(sha256)  # its source cannot be collected again, as the other error says
             raise
 
-    def images(
-        self,
-        verdict: Verdict | None = None,
-        *,
-        rejected_by: str | None = None,
-        caption: str | None = None,
-        limit: int | None = None,
-        offset: int = 0,
-    ) -> list[ImageRecord]:
-        """List images in the order of collection; see `sdlora.store.queries.list_images`."""
+    def refuse_purged(self, sha256: str) -> None:
+        """Raise `DataError` if the image was taken down, because its bytes must not return."""
         with self.read() as session:
-            return list_images(session, verdict, rejected_by, caption, limit, offset)
-
-    def image(self, sha256: str) -> ImageRecord:
-        """Find a collected image by its SHA-256 or the first digits.
-
-        Raises:
-            DataError: no image, or more than one, starts with these digits.
-        """
-        with self.read() as session:
-            return find_image(session, sha256)
-
-    def counts(self) -> Counts:
-        """Count images by verdict."""
-        with self.read() as session:
-            return count_images(session)
-
-    def set_captions(self, sha256: str, captions: Sequence[str]) -> ImageRecord:
-        """Set a person's captions, which win over captions of the sources; an empty list removes them.
-
-        Raises:
-            DataError: no image, or more than one, starts with these digits.
-        """
-        with self.write() as session:
-            full_sha256 = find_image(session, sha256).sha256
-            texts = dict.fromkeys(" ".join(text.split()) for text in captions)
-            replace_edits(session, {full_sha256: [Caption(text, "edited") for text in texts if text]})
-            session.expire_all()
-            return find_image(session, full_sha256)
-
-    def blob_sample(self, limit: int) -> list[tuple[str, int]]:
-        """Return (SHA-256, size) of at most `limit` images that were not taken down, evenly spread."""
-        with self.read() as session:
-            return sample_blobs(session, limit)
-
-    def details(self, sha256: str) -> ImageDetails:
-        """Collect everything about a collected image, found by its SHA-256 or the first digits.
-
-        Raises:
-            DataError: no image, or more than one, starts with these digits.
-        """
-        with self.read() as session:
-            return image_details(session, sha256)
-
-    def describe(self, sha256: str) -> ImageDetails | DrawnDetails:
-        """Collect everything about a collected or drawn image, found by its SHA-256 or the first digits.
-
-        Raises:
-            DataError: no image, or more than one, starts with these digits.
-        """
-        with self.read() as session:
-            return describe(session, sha256)
+            reasons = purged_reasons(session, [sha256])
+        if reasons:
+            raise DataError(
+                f"Image {sha256[:12]} was {reasons[sha256]}. Its bytes are gone for good, and it cannot be added again."
+            )
 
     def find(self, sha256: str) -> str:
         """Find the full SHA-256 of a collected or drawn image by its first digits.
@@ -189,6 +164,21 @@ class ImageStore:
         """
         with self.read() as session:
             return find_sha256(session, sha256)
+
+    def is_collected(self, sha256: str) -> bool:
+        """Return True if an image of this full SHA-256 was collected into a dataset."""
+        with self.read() as session:
+            return bool(image_ids(session, [sha256]))
+
+    def datasets_of(self, sha256: str) -> list[str]:
+        """List the names of the datasets that an image, given by its full SHA-256, belongs to."""
+        with self.read() as session:
+            return datasets_of(session, sha256)
+
+    def drawn_details(self, sha256: str) -> DrawnDetails:
+        """Collect the generations and ratings of a drawn image, given by its full SHA-256."""
+        with self.read() as session:
+            return drawn_details(session, sha256)
 
     def generations(self, limit: int | None = None) -> tuple[Generation, ...]:
         """List drawn images, the newest first."""
@@ -200,18 +190,22 @@ class ImageStore:
         with self.read() as session:
             return count_generations(session)
 
-    def decide(self, sha256: str, verdict: Verdict, why: str, who: str) -> str:
-        """Record a person's verdict, which wins over every check; see `sdlora.store.curation.decide_by_person`."""
-        with self.write() as session:
-            return decide_by_person(session, sha256, verdict, why, who)
+    def lineage(self, sha256: str) -> ImageLineage:
+        """Read what was made of a collected image in every dataset; see `sdlora.store.lineage.image_lineage`.
 
-    def undo_decision(self, sha256: str, who: str) -> str:
-        """Withdraw a person's verdict; see `sdlora.store.curation.undo_decision`."""
-        with self.write() as session:
-            return undo_decision(session, sha256, who)
+        Raises:
+            DataError: no collected image, or more than one, starts with these digits.
+        """
+        with self.read() as session:
+            return image_lineage(session, find_collected(session, sha256))
+
+    def blob_sample(self, limit: int) -> list[tuple[str, int]]:
+        """Return (SHA-256, size) of at most `limit` images that were not taken down, evenly spread."""
+        with self.read() as session:
+            return sample_blobs(session, limit)
 
     def purge(self, sha256: str, why: str, who: str) -> Purged:
-        """Take an image down: remove the bytes and keep a tombstone with the reason, so that it cannot return.
+        """Take an image down in every dataset: remove the bytes and keep a tombstone, so that it cannot return.
 
         The same call completes a takedown that was killed. Files computed from the image (caches, pages) stay.
 
@@ -223,16 +217,16 @@ class ImageStore:
             purged = purge_image(session, sha256, why, who)
             for mask in purged.masks:  # before the commit, so that a repetition after a kill finds the masks again
                 self.blobs.remove(mask)
-        self.blobs.remove(purged.details.record.sha256)
+        self.blobs.remove(purged.lineage.sha256)
         return purged
 
     def snapshots(self, limit: int | None = None) -> tuple[SnapshotRecord, ...]:
-        """List snapshots with the versions trained on them, the newest first."""
+        """List the snapshots of all datasets with the versions trained on them, the newest first."""
         with self.read() as session:
-            return list_snapshots(session, limit)
+            return list_snapshots(session, limit=limit)
 
     def snapshot(self, digest: str) -> SnapshotRecord:
-        """Find a snapshot by its digest or the first digits.
+        """Find a snapshot of any dataset by its digest or the first digits.
 
         Raises:
             DataError: no snapshot, or more than one, starts with these digits.

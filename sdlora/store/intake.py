@@ -1,9 +1,9 @@
-"""Intake of collected files: writes sources, images, files, captions and masks."""
+"""Intake of collected files into a dataset: writes sources, images, members, files, captions and masks."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -14,7 +14,17 @@ from sqlalchemy.orm import Session
 from sdlora.store.bulk import execute_many
 from sdlora.store.masks import Mask, replace_masks
 from sdlora.store.records import Caption
-from sdlora.store.tables import Base, CaptionTable, FileTable, ImageTable, SourceTable, utc_now
+from sdlora.store.tables import (
+    Base,
+    CaptionTable,
+    FileTable,
+    ImageTable,
+    MaskTable,
+    MemberTable,
+    SourceTable,
+    TakedownTable,
+    utc_now,
+)
 
 T = TypeVar("T")
 
@@ -48,21 +58,24 @@ class SeenFile:
 
 @dataclass(frozen=True)
 class RecordedChanges:
-    """SHA-256 of images that were added, and of recorded images with another caption, licence or mask."""
+    """SHA-256 of images that joined the dataset, and of its members with another caption, licence or mask."""
 
     new: frozenset[str] = frozenset()
     recaptioned: frozenset[str] = field(default=frozenset())
 
 
-def register_source(session: Session, key: str, name: str) -> int:
-    """Return the id of the source with this key; insert the source if it is new."""
-    insert_or_ignore(session, SourceTable, [{"key": key, "name": name}])
-    return session.scalars(select(SourceTable.id).where(SourceTable.key == key)).one()
+def register_source(session: Session, dataset_id: int, key: str, name: str) -> int:
+    """Return the id of the dataset's source with this key; insert the source if it is new."""
+    insert_or_ignore(session, SourceTable, [{"dataset_id": dataset_id, "key": key, "name": name}])
+    source_id = find_source(session, dataset_id, key)
+    assert source_id is not None
+    return source_id
 
 
-def find_source(session: Session, key: str) -> int | None:
-    """Return the id of the source with this key; None if the source is not recorded."""
-    return session.scalars(select(SourceTable.id).where(SourceTable.key == key)).one_or_none()
+def find_source(session: Session, dataset_id: int, key: str) -> int | None:
+    """Return the id of the dataset's source with this key; None if the source is not recorded."""
+    of_dataset = (SourceTable.dataset_id == dataset_id) & (SourceTable.key == key)
+    return session.scalars(select(SourceTable.id).where(of_dataset)).one_or_none()
 
 
 def recorded_files(session: Session, source_id: int, paths: Sequence[str]) -> dict[str, SeenFile]:
@@ -78,39 +91,42 @@ def recorded_files(session: Session, source_id: int, paths: Sequence[str]) -> di
                 FileTable.caption_stamp,
                 FileTable.repeats,
             )
-            .join(ImageTable, ImageTable.id == FileTable.image_id)
+            .join(MemberTable, MemberTable.id == FileTable.member_id)
+            .join(ImageTable, ImageTable.id == MemberTable.image_id)
             .where(FileTable.source_id == source_id, FileTable.path.in_(chunk))
         )
         files.update((row[0], SeenFile(*row)) for row in session.execute(statement))
     return files
 
 
-def record_files(session: Session, source_id: int, files: Sequence[SeenFile]) -> RecordedChanges:
-    """Write images, files, captions, masks and licences, within the caller's transaction."""
+def record_files(session: Session, dataset_id: int, source_id: int, files: Sequence[SeenFile]) -> RecordedChanges:
+    """Write images, members, files, captions, masks and licences, within the caller's transaction.
+
+    An image that left the dataset with its source returns. An image that a person removed stays removed.
+    """
     shas = list(dict.fromkeys(file.sha256 for file in files))
-    new = frozenset(shas) - image_ids(session, shas).keys()
+    first_files = {file.sha256: file for file in reversed(files)}  # of two files with the same bytes, the first counts
+    new_images = set(shas) - image_ids(session, shas).keys()
     now = utc_now()
-    images = {
-        file.sha256: {
-            "sha256": file.sha256,
-            "byte_size": file.byte_size,
-            "source": file.source,
-            "licence": file.licence,
-            "collected_at": now,
-        }
-        for file in reversed(files)  # of two files with the same bytes, the first one counts
-        if file.sha256 in new
-    }
-    insert_or_ignore(session, ImageTable, [images[sha256] for sha256 in shas if sha256 in new])
-    ids = image_ids(session, shas)
+    insert_or_ignore(
+        session,
+        ImageTable,
+        [
+            {"sha256": sha256, "byte_size": first_files[sha256].byte_size, "collected_at": now}
+            for sha256 in shas
+            if sha256 in new_images
+        ],
+    )
+    new = _join(session, dataset_id, first_files, shas)
+    ids = member_ids(session, dataset_id, shas)
     licence_updates = _licence_updates(
-        session, source_id, [file for file in files if file.licence and file.sha256 not in new]
+        session, source_id, ids, [file for file in files if file.licence and file.sha256 not in new]
     )
     rows = [
         {
             "source_id": source_id,
             "path": file.path,
-            "image_id": ids[file.sha256],
+            "member_id": ids[file.sha256],
             "byte_size": file.byte_size,
             "stamp": file.stamp,
             "caption_stamp": file.caption_stamp,
@@ -123,30 +139,109 @@ def record_files(session: Session, source_id: int, files: Sequence[SeenFile]) ->
     captioned = {file_ids[file.path]: file for file in files if file.captions is not None}
     changed = _replace_file_captions(session, source_id, captioned, ids)
     changed |= _replace_masks(session, files, file_ids)
-    _update_licences(session, licence_updates)
+    _update_licences(session, ids, licence_updates)
     changed |= {file.sha256 for file in licence_updates}
-    _reset_rules(session, [ids[sha256] for sha256 in changed - new])
+    reset_rules(session, [ids[sha256] for sha256 in changed - new])
     return RecordedChanges(new, frozenset(changed - new))
 
 
-def replace_edits(session: Session, captions: Mapping[str, Sequence[Caption]]) -> None:
-    """Replace a person's captions of the images, given by SHA-256."""
-    replace_captions(session, None, captions)
-
-
-def replace_captions(session: Session, source_id: int | None, captions: Mapping[str, Sequence[Caption]]) -> None:
-    """Replace the captions, given by SHA-256, that come from a source without files or from a person (None)."""
-    ids = image_ids(session, list(captions))
-    for chunk in chunks(list(ids.values())):
-        from_source = CaptionTable.source_id == source_id  # SQLAlchemy writes IS NULL for None
-        session.execute(delete(CaptionTable).where(CaptionTable.image_id.in_(chunk), from_source))
+def _join(
+    session: Session, dataset_id: int, first_files: Mapping[str, SeenFile], shas: Sequence[str]
+) -> frozenset[str]:
+    """Make the images members of the dataset, in their order; return the SHA-256 of those that joined."""
+    image_ids_by_sha = image_ids(session, shas)
+    known, returning = set(), []
+    for chunk in chunks(shas):
+        statement = select(ImageTable.sha256, MemberTable.id, MemberTable.removed_at, MemberTable.removed_by)
+        statement = statement.join(ImageTable, ImageTable.id == MemberTable.image_id)
+        of_images = (MemberTable.dataset_id == dataset_id) & ImageTable.sha256.in_(chunk)
+        for sha256, member_id, removed_at, removed_by in session.execute(statement.where(of_images)):
+            if removed_at is not None and removed_by is None:
+                returning.append(member_id)
+            else:
+                known.add(sha256)
+    for chunk in chunks(returning):
+        returned = {"removed_at": None, "rules": None, "added_at": utc_now()}
+        session.execute(update(MemberTable).where(MemberTable.id.in_(chunk)).values(returned))
+    now = utc_now()
     rows = [
-        _caption_row(ids[sha256], source_id, None, position, caption)
-        for sha256, image_captions in captions.items()
-        for position, caption in enumerate(image_captions)
+        {
+            "dataset_id": dataset_id,
+            "image_id": image_ids_by_sha[sha256],
+            "source": first_files[sha256].source,
+            "licence": first_files[sha256].licence,
+            "added_at": now,
+        }
+        for sha256 in shas
+        if sha256 not in known
+    ]
+    insert_or_ignore(session, MemberTable, rows)
+    return frozenset(shas) - known
+
+
+def leave_source(session: Session, source_id: int, is_listed: Callable[[str], bool]) -> int:
+    """Delete the files that the source has no longer; remove images without another file from the dataset.
+
+    Images that a person added to the dataset from another one stay.
+
+    Args:
+        is_listed: tells by its path whether the source still has a file.
+
+    Returns:
+        The number of images that left.
+    """
+    files = select(FileTable.id, FileTable.path, FileTable.member_id).where(FileTable.source_id == source_id)
+    gone = {file_id: member_id for file_id, path, member_id in session.execute(files) if not is_listed(path)}
+    for chunk in chunks(list(gone)):
+        for table in (CaptionTable, MaskTable):
+            session.execute(delete(table).where(table.file_id.in_(chunk)))
+        session.execute(delete(FileTable).where(FileTable.id.in_(chunk)))
+    left = 0
+    for chunk in chunks(sorted(set(gone.values()))):
+        reset_rules(session, chunk)
+        leaving = (
+            MemberTable.id.in_(chunk)
+            & MemberTable.id.not_in(select(FileTable.member_id).where(FileTable.member_id.in_(chunk)))
+            & MemberTable.added_from.is_(None)
+            & MemberTable.removed_at.is_(None)
+        )
+        leaving_ids = session.scalars(select(MemberTable.id).where(leaving)).all()
+        remove_members(session, leaving_ids, None)
+        left += len(leaving_ids)
+    return left
+
+
+def remove_members(session: Session, ids: Sequence[int], who: str | None) -> None:
+    """Remove members (at most a chunk) from their dataset; None as `who` means that their source has them no longer.
+
+    The next cleaning decides their copies again. A purged image keeps its verdict.
+    """
+    values = {"removed_at": utc_now(), "removed_by": who, "rules": None}
+    session.execute(update(MemberTable).where(MemberTable.id.in_(ids)).values(values))
+    undecided = {"verdict": None, "rejected_by": None, "reason": None, "copy_of_id": None}
+    taken_down = select(TakedownTable.image_id)
+    session.execute(
+        update(MemberTable).where(MemberTable.id.in_(ids), MemberTable.image_id.not_in(taken_down)).values(undecided)
+    )
+
+
+def replace_edits(session: Session, member_id: int, captions: Sequence[Caption]) -> None:
+    """Replace a person's captions of a member."""
+    replace_captions(session, None, {member_id: captions})
+
+
+def replace_captions(session: Session, source_id: int | None, captions: Mapping[int, Sequence[Caption]]) -> None:
+    """Replace the captions, given by member id, that come from a source without files or from a person (None)."""
+    for chunk in chunks(list(captions)):
+        from_source = CaptionTable.source_id == source_id  # SQLAlchemy writes IS NULL for None
+        session.execute(delete(CaptionTable).where(CaptionTable.member_id.in_(chunk), from_source))
+    rows = [
+        _caption_row(member_id, source_id, None, position, caption)
+        for member_id, member_captions in captions.items()
+        for position, caption in enumerate(member_captions)
     ]
     insert_or_ignore(session, CaptionTable, rows)
-    _reset_rules(session, list(ids.values()))
+    reset_rules(session, list(captions))
 
 
 def _replace_masks(session: Session, files: Sequence[SeenFile], file_ids: Mapping[str, int]) -> set[str]:
@@ -161,7 +256,7 @@ def _replace_masks(session: Session, files: Sequence[SeenFile], file_ids: Mappin
 def _replace_file_captions(
     session: Session, source_id: int, files: Mapping[int, SeenFile], ids: Mapping[str, int]
 ) -> set[str]:
-    """Replace the captions of the files, given by file id; return the SHA-256 of images with changed captions."""
+    """Replace the captions of the files, given by file id; return the SHA-256 of members with changed captions."""
     recorded = _recorded_captions(session, list(files))
     changed = {}
     for file_id, file in files.items():
@@ -170,8 +265,8 @@ def _replace_file_captions(
             changed[file_id] = file
     for chunk in chunks(list(changed)):
         # Delete captions of the image that the file shows now. An image that it showed before keeps its captions.
-        of_images = CaptionTable.image_id.in_([ids[changed[file_id].sha256] for file_id in chunk])
-        session.execute(delete(CaptionTable).where(of_images, CaptionTable.file_id.in_(chunk)))
+        of_members = CaptionTable.member_id.in_([ids[changed[file_id].sha256] for file_id in chunk])
+        session.execute(delete(CaptionTable).where(of_members, CaptionTable.file_id.in_(chunk)))
     rows = [
         _caption_row(ids[file.sha256], source_id, file_id, position, caption)
         for file_id, file in changed.items()
@@ -192,58 +287,73 @@ def _file_ids(session: Session, source_id: int, paths: Sequence[str]) -> dict[st
 
 
 def _recorded_captions(session: Session, file_ids: Sequence[int]) -> dict[tuple[int, int], list[tuple[str, str]]]:
-    """Read (text, origin) of captions by (image id, file id), in their order."""
+    """Read (text, origin) of captions by (member id, file id), in their order."""
     captions: dict[tuple[int, int], list[tuple[str, str]]] = defaultdict(list)
     for chunk in chunks(file_ids):
         statement = (
-            select(CaptionTable.image_id, CaptionTable.file_id, CaptionTable.text, CaptionTable.origin)
+            select(CaptionTable.member_id, CaptionTable.file_id, CaptionTable.text, CaptionTable.origin)
             .where(CaptionTable.file_id.in_(chunk))
             .order_by(CaptionTable.position)
         )
-        for image_id, file_id, text, origin in session.execute(statement):
-            captions[image_id, file_id].append((text, origin))
+        for member_id, file_id, text, origin in session.execute(statement):
+            captions[member_id, file_id].append((text, origin))
     return captions
 
 
-def _licence_updates(session: Session, source_id: int, files: Sequence[SeenFile]) -> list[SeenFile]:
+def _licence_updates(
+    session: Session, source_id: int, ids: Mapping[str, int], files: Sequence[SeenFile]
+) -> list[SeenFile]:
     """Select files that change a licence: none is recorded, or the file was recorded for the same image before."""
-    recorded: dict[str, str | None] = {}
-    for chunk in chunks([file.sha256 for file in files]):
-        statement = select(ImageTable.sha256, ImageTable.licence).where(ImageTable.sha256.in_(chunk))
-        recorded.update((sha256, licence) for sha256, licence in session.execute(statement))
-    differing = [file for file in files if file.licence != recorded[file.sha256]]
+    recorded: dict[int, str | None] = {}
+    for chunk in chunks([ids[file.sha256] for file in files]):
+        statement = select(MemberTable.id, MemberTable.licence).where(MemberTable.id.in_(chunk))
+        recorded.update((member_id, licence) for member_id, licence in session.execute(statement))
+    differing = [file for file in files if file.licence != recorded[ids[file.sha256]]]
     previous = recorded_files(session, source_id, [file.path for file in differing])
     return [
         file
         for file in differing
-        if recorded[file.sha256] is None or (file.path in previous and previous[file.path].sha256 == file.sha256)
+        if recorded[ids[file.sha256]] is None or (file.path in previous and previous[file.path].sha256 == file.sha256)
     ]
 
 
-def _update_licences(session: Session, files: Sequence[SeenFile]) -> None:
+def _update_licences(session: Session, ids: Mapping[str, int], files: Sequence[SeenFile]) -> None:
     for file in files:
         values = {"licence": file.licence} | ({"source": file.source} if file.source else {})
-        session.execute(update(ImageTable).where(ImageTable.sha256 == file.sha256).values(values))
+        session.execute(update(MemberTable).where(MemberTable.id == ids[file.sha256]).values(values))
 
 
-def _reset_rules(session: Session, image_ids: Sequence[int]) -> None:
-    """Clear `rules` of images whose captions, masks or licence changed, so that cleaning decides them again."""
-    for chunk in chunks(image_ids):
-        with_rules = ImageTable.id.in_(chunk) & ImageTable.rules.is_not(None)
-        session.execute(update(ImageTable).where(with_rules).values(rules=None))
+def reset_rules(session: Session, ids: Sequence[int]) -> None:
+    """Clear `rules` of members whose captions, masks or licence changed, so that cleaning decides them again."""
+    for chunk in chunks(ids):
+        with_rules = MemberTable.id.in_(chunk) & MemberTable.rules.is_not(None)
+        session.execute(update(MemberTable).where(with_rules).values(rules=None))
 
 
 def _caption_row(
-    image_id: int, source_id: int | None, file_id: int | None, position: int, caption: Caption
+    member_id: int, source_id: int | None, file_id: int | None, position: int, caption: Caption
 ) -> dict[str, Any]:
     return {
-        "image_id": image_id,
+        "member_id": member_id,
         "source_id": source_id,
         "file_id": file_id,
         "position": position,
         "text": caption.text,
         "origin": caption.origin,
     }
+
+
+def member_ids(session: Session, dataset_id: int, shas: Sequence[str]) -> dict[str, int]:
+    """Read the ids of a dataset's members by SHA-256, removed ones included; other images are omitted."""
+    ids: dict[str, int] = {}
+    for chunk in chunks(shas):
+        statement = (
+            select(ImageTable.sha256, MemberTable.id)
+            .join(ImageTable, ImageTable.id == MemberTable.image_id)
+            .where(MemberTable.dataset_id == dataset_id, ImageTable.sha256.in_(chunk))
+        )
+        ids.update((sha256, member_id) for sha256, member_id in session.execute(statement))
+    return ids
 
 
 def image_ids(session: Session, shas: Sequence[str]) -> dict[str, int]:

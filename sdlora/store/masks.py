@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Select, delete, insert, select
+from sqlalchemy import ColumnElement, Select, delete, insert, select
 from sqlalchemy.orm import Session
 
-from sdlora.store.tables import FileTable, ImageTable, MaskTable
+from sdlora.store.tables import FileTable, ImageTable, MaskTable, MemberTable
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,23 @@ def replace_masks(session: Session, masks: Mapping[int, Mask | None]) -> set[int
     return set(changed)
 
 
-def masks_of(session: Session, image_ids: Sequence[int] | None = None) -> dict[int, Mask]:
-    """Read masks by image id, of the images (at most a chunk) or of all; of several masks the newest file's counts."""
+def masks_of(session: Session, member_ids: Sequence[int]) -> dict[int, Mask]:
+    """Read masks by member id, of at most a chunk of members; of several masks the newest file's counts."""
+    return _masks(session, FileTable.member_id.in_(member_ids))
+
+
+def masks_in(session: Session, dataset_id: int) -> dict[int, Mask]:
+    """Read all masks of a dataset by member id; of several masks the newest file's counts."""
+    of_dataset = select(MemberTable.id).where(MemberTable.dataset_id == dataset_id)
+    return _masks(session, FileTable.member_id.in_(of_dataset))
+
+
+def _masks(session: Session, condition: ColumnElement[bool]) -> dict[int, Mask]:
     if not _any_masks(session):
         return {}
     # Ordered by the id in `masks`, which has few rows: the database then does not scan `files`, which has many.
-    statement = select(FileTable.image_id, MaskTable).join(MaskTable).order_by(MaskTable.file_id)
-    if image_ids is not None:
-        statement = statement.where(FileTable.image_id.in_(image_ids))
-    return {image_id: _mask(row) for image_id, row in session.execute(statement)}
+    statement = select(FileTable.member_id, MaskTable).join(MaskTable).where(condition).order_by(MaskTable.file_id)
+    return {member_id: _mask(row) for member_id, row in session.execute(statement)}
 
 
 def mask_blobs(session: Session, source_id: int, paths: Sequence[str]) -> dict[str, tuple[str, int]]:
@@ -63,8 +71,8 @@ def mask_blobs(session: Session, source_id: int, paths: Sequence[str]) -> dict[s
 
 
 def delete_masks(session: Session, image_id: int) -> tuple[str, ...]:
-    """Delete an image's masks from the database; return the SHA-256 of bytes that no other image uses."""
-    image_masks = session.scalars(_masks_with_bytes().where(FileTable.image_id == image_id)).all()
+    """Delete an image's masks in every dataset; return the SHA-256 of bytes that no other image uses."""
+    image_masks = session.scalars(_masks_with_bytes().where(FileTable.id.in_(_files_of(image_id)))).all()
     session.execute(delete(MaskTable).where(MaskTable.file_id.in_(_files_of(image_id))))
     shared = set(session.scalars(_masks_with_bytes().where(MaskTable.sha256.in_(image_masks))))
     shared |= set(session.scalars(select(ImageTable.sha256).where(ImageTable.sha256.in_(image_masks))))
@@ -81,7 +89,7 @@ def _masks_with_bytes() -> Select[tuple[str | None]]:
 
 
 def _files_of(image_id: int) -> Select[tuple[int]]:
-    return select(FileTable.id).where(FileTable.image_id == image_id)
+    return select(FileTable.id).join(MemberTable).where(MemberTable.image_id == image_id)
 
 
 def _mask(row: MaskTable) -> Mask:

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import cast
 
 from sqlalchemy import Select, func, select, union
-from sqlalchemy.orm import Session, aliased, selectinload
+from sqlalchemy.orm import Session, joinedload, selectinload
 
 from sdlora.core.errors import DataError
 from sdlora.store.intake import chunks
-from sdlora.store.overrides import PURGED
 from sdlora.store.records import (
     Caption,
     Counts,
@@ -21,55 +20,95 @@ from sdlora.store.records import (
     captions_of_group,
     prevailing_captions,
 )
-from sdlora.store.tables import CaptionTable, FileTable, GenerationTable, ImageTable, SourceTable
+from sdlora.store.selection import Selection
+from sdlora.store.tables import (
+    CaptionTable,
+    DatasetTable,
+    FileTable,
+    GenerationTable,
+    ImageTable,
+    MemberTable,
+    SourceTable,
+    TakedownTable,
+)
+
+_EVERY_IMAGE = Selection()
 
 _CAPTION_ORDER = (SourceTable.name, FileTable.path, CaptionTable.position, CaptionTable.text)
 
 
 def list_images(
     session: Session,
-    verdict: Verdict | None = None,
-    rejected_by: str | None = None,
-    caption: str | None = None,
+    dataset_id: int,
+    selection: Selection = _EVERY_IMAGE,
     limit: int | None = None,
     offset: int = 0,
+    *,
+    removed: bool = False,
 ) -> list[ImageRecord]:
-    """List images that have all given properties, in the order of collection.
+    """List the selected images of a dataset, in the order in which they joined it.
 
     Args:
-        rejected_by: name of a check, such as "near_duplicate".
-        caption: text that one of the captions of the image or its rejected copies contains, ignoring case.
+        removed: list images that were removed from the dataset instead of its members.
     """
-    statement = select(ImageTable).order_by(ImageTable.id).limit(limit).offset(offset)
-    if verdict is not None:
-        statement = statement.where(ImageTable.verdict == verdict)
-    if rejected_by is not None:
-        statement = statement.where(ImageTable.rejected_by == rejected_by)
-    if caption is not None:
-        matches = CaptionTable.text.icontains(caption, autoescape=True)
-        copies = aliased(ImageTable)
-        of_copies = select(copies.copy_of_id).join(CaptionTable, CaptionTable.image_id == copies.id).where(matches)
-        statement = statement.where(ImageTable.captions.any(matches) | ImageTable.id.in_(of_copies))
-    return _records(session, statement)
+    is_listed = MemberTable.removed_at.is_not(None) if removed else MemberTable.removed_at.is_(None)
+    statement = members_of(dataset_id).where(is_listed, *selection.conditions())
+    return _records(session, statement.order_by(MemberTable.id).limit(limit).offset(offset))
 
 
-def find_image(session: Session, sha256: str) -> ImageRecord:
-    """Find the collected image whose SHA-256 starts with the digits.
+def find_image(session: Session, dataset_id: int, sha256: str) -> ImageRecord:
+    """Find the image of the dataset whose SHA-256 starts with the digits; it may have been removed.
+
+    Raises:
+        DataError: no image of the dataset, or more than one, starts with the digits.
+    """
+    (record,) = _records(
+        session, members_of(dataset_id).where(MemberTable.id == find_member(session, dataset_id, sha256))
+    )
+    return record
+
+
+def find_member(session: Session, dataset_id: int, sha256: str) -> int:
+    """Find the id of the member whose SHA-256 starts with the digits; it may have been removed.
+
+    Raises:
+        DataError: no image of the dataset, or more than one, starts with the digits.
+    """
+    statement = select(MemberTable.id, ImageTable.sha256).join(ImageTable, ImageTable.id == MemberTable.image_id)
+    has_prefix = ImageTable.sha256.startswith(sha256.lower(), autoescape=True)
+    of_dataset = statement.where(MemberTable.dataset_id == dataset_id, has_prefix).limit(3)
+    matches = session.execute(of_dataset).all() if sha256 else []
+    if len(matches) > 1:
+        raise _not_one(sha256, [row.sha256 for row in matches])
+    if not matches:
+        full_sha256 = find_collected(session, sha256)
+        dataset = session.get_one(DatasetTable, dataset_id).name
+        names = ", ".join(map(repr, datasets_of(session, full_sha256))) or "no dataset"
+        raise DataError(
+            f"Image {full_sha256[:12]} is not in dataset {dataset!r}. It is in {names} (--dataset). "
+            f"`sdlora datasets add {dataset}` adds images of another dataset."
+        )
+    member_id: int = matches[0].id
+    return member_id
+
+
+def find_collected(session: Session, prefix: str) -> str:
+    """Find the full SHA-256 of the image, of whatever dataset, that starts with the digits.
 
     Raises:
         DataError: no collected image, or more than one, starts with the digits.
     """
-    statement = select(ImageTable).where(ImageTable.sha256.startswith(sha256.lower(), autoescape=True)).limit(3)
-    images = _records(session, statement) if sha256 else []
-    if len(images) == 1:
-        return images[0]
-    if not images:
-        drawn = find_sha256(session, sha256)
+    has_prefix = ImageTable.sha256.startswith(prefix.lower(), autoescape=True)
+    matches = session.scalars(select(ImageTable.sha256).where(has_prefix).limit(3)).all() if prefix else []
+    if len(matches) == 1:
+        return matches[0]
+    if not matches:
+        drawn = find_sha256(session, prefix)
         raise DataError(
             f"Image {drawn[:12]} was drawn by a model and is not collected, so it has no verdict and no captions. "
             "Collect drawn images that people rated highly: sdlora collect 'generated://?min_stars=4'"
         )
-    raise _not_one(sha256, [image.sha256 for image in images])
+    raise _not_one(prefix, matches)
 
 
 def find_sha256(session: Session, prefix: str) -> str:
@@ -105,23 +144,36 @@ def _not_one(prefix: str, found: Sequence[str]) -> DataError:
     )
 
 
+def datasets_of(session: Session, sha256: str) -> list[str]:
+    """List the names of the datasets that an image, given by its full SHA-256, belongs to."""
+    statement = (
+        select(DatasetTable.name)
+        .join(MemberTable, MemberTable.dataset_id == DatasetTable.id)
+        .join(ImageTable, ImageTable.id == MemberTable.image_id)
+        .where(ImageTable.sha256 == sha256, MemberTable.removed_at.is_(None))
+        .order_by(DatasetTable.name)
+    )
+    return list(session.scalars(statement))
+
+
 def sample_blobs(session: Session, limit: int) -> list[tuple[str, int]]:
     """Return (SHA-256, size) of at most `limit` images that were not taken down, evenly spread over the table."""
     step = max(1, (session.scalars(select(func.max(ImageTable.id))).one() or 0) // limit)
     statement = (
         select(ImageTable.sha256, ImageTable.byte_size)
-        .where(ImageTable.id % step == 0, ImageTable.rejected_by.is_distinct_from(PURGED))
+        .where(ImageTable.id % step == 0, ImageTable.id.not_in(select(TakedownTable.image_id)))
         .limit(limit)
     )
     return [(sha256, byte_size) for sha256, byte_size in session.execute(statement)]
 
 
-def count_images(session: Session) -> Counts:
-    """Count images by verdict, and rejected images by check, the most frequent check first."""
+def count_images(session: Session, dataset_id: int) -> Counts:
+    """Count images of a dataset by verdict, and rejected images by check, the most frequent check first."""
     statement = (
-        select(ImageTable.verdict, ImageTable.rejected_by, func.count())
-        .group_by(ImageTable.verdict, ImageTable.rejected_by)
-        .order_by(func.count().desc(), ImageTable.rejected_by)
+        select(MemberTable.verdict, MemberTable.rejected_by, func.count())
+        .where(MemberTable.dataset_id == dataset_id, MemberTable.removed_at.is_(None))
+        .group_by(MemberTable.verdict, MemberTable.rejected_by)
+        .order_by(func.count().desc(), MemberTable.rejected_by)
     )
     rows = session.execute(statement).all()
     return Counts(
@@ -132,58 +184,61 @@ def count_images(session: Session) -> Counts:
     )
 
 
-def own_captions_of(session: Session, image_ids: Sequence[int]) -> dict[int, tuple[str, ...]]:
-    """Select the prevailing captions of the images' own files, by image id; images without captions are omitted.
+def own_captions_of(session: Session, member_ids: Sequence[int]) -> dict[int, tuple[str, ...]]:
+    """Select the prevailing captions of the members' own files, by member id; members without captions are omitted.
 
     Checks judge these, because they run before the copies are known.
     """
-    return {image_id: prevailing_captions(captions) for image_id, captions in _recorded(session, image_ids).items()}
+    return {member_id: prevailing_captions(captions) for member_id, captions in _recorded(session, member_ids).items()}
 
 
-def captions_of(session: Session, image_ids: Sequence[int]) -> dict[int, tuple[str, ...]]:
-    """Select the captions used in training, by image id; images without captions are omitted.
+def captions_of(session: Session, member_ids: Sequence[int]) -> dict[int, tuple[str, ...]]:
+    """Select the captions used in training, by member id; members without captions are omitted.
 
     A kept image has the captions of its rejected copies too (`captions_of_group`). Captions are ordered by name of the
     source, path of the file, and position in the file: the same on every machine.
     """
-    own = _recorded(session, image_ids)
-    exact, near = _recorded_of_copies(session, image_ids)
-    captioned_ids = [image_id for image_id in image_ids if image_id in own or image_id in exact or image_id in near]
+    own = _recorded(session, member_ids)
+    exact, near = _recorded_of_copies(session, member_ids)
+    captioned_ids = [
+        member_id for member_id in member_ids if member_id in own or member_id in exact or member_id in near
+    ]
     return {
-        image_id: captions_of_group([*own.get(image_id, ()), *exact.get(image_id, ())], near.get(image_id, ()))
-        for image_id in captioned_ids
+        member_id: captions_of_group([*own.get(member_id, ()), *exact.get(member_id, ())], near.get(member_id, ()))
+        for member_id in captioned_ids
     }
 
 
-def _recorded(session: Session, image_ids: Sequence[int]) -> dict[int, list[Caption]]:
-    """Read all captions by image id."""
+def _recorded(session: Session, member_ids: Sequence[int]) -> dict[int, list[Caption]]:
+    """Read all captions by member id."""
     recorded: dict[int, list[Caption]] = {}
-    for chunk in chunks(image_ids):
+    for chunk in chunks(member_ids):
         statement = (
-            select(CaptionTable.image_id, CaptionTable.text, CaptionTable.origin)
+            select(CaptionTable.member_id, CaptionTable.text, CaptionTable.origin)
             .outerjoin(SourceTable, SourceTable.id == CaptionTable.source_id)
             .outerjoin(FileTable, FileTable.id == CaptionTable.file_id)
-            .where(CaptionTable.image_id.in_(chunk))
-            .order_by(CaptionTable.image_id, *_CAPTION_ORDER)
+            .where(CaptionTable.member_id.in_(chunk))
+            .order_by(CaptionTable.member_id, *_CAPTION_ORDER)
         )
-        for image_id, text, origin in session.execute(statement):
-            recorded.setdefault(image_id, []).append(Caption(text, cast("Origin", origin)))
+        for member_id, text, origin in session.execute(statement):
+            recorded.setdefault(member_id, []).append(Caption(text, cast("Origin", origin)))
     return recorded
 
 
 def _recorded_of_copies(
-    session: Session, image_ids: Sequence[int]
+    session: Session, member_ids: Sequence[int]
 ) -> tuple[dict[int, list[Caption]], dict[int, list[Caption]]]:
-    """Read all captions of rejected copies by the id of the kept image: of exact copies, and of near copies."""
+    """Read all captions of rejected copies by the id of the kept member: of exact copies, and of near copies."""
     exact: dict[int, list[Caption]] = {}
     near: dict[int, list[Caption]] = {}
-    for chunk in chunks(image_ids):
+    for chunk in chunks(member_ids):
         statement = (
-            select(ImageTable.copy_of_id, ImageTable.rejected_by, CaptionTable.text, CaptionTable.origin)
-            .join(CaptionTable, CaptionTable.image_id == ImageTable.id)
+            select(MemberTable.copy_of_id, MemberTable.rejected_by, CaptionTable.text, CaptionTable.origin)
+            .join(CaptionTable, CaptionTable.member_id == MemberTable.id)
+            .join(ImageTable, ImageTable.id == MemberTable.image_id)
             .outerjoin(SourceTable, SourceTable.id == CaptionTable.source_id)
             .outerjoin(FileTable, FileTable.id == CaptionTable.file_id)
-            .where(ImageTable.copy_of_id.in_(chunk))
+            .where(MemberTable.copy_of_id.in_(chunk))
             .order_by(*_CAPTION_ORDER, ImageTable.sha256)
         )
         for kept_id, rejected_by, text, origin in session.execute(statement):
@@ -192,19 +247,32 @@ def _recorded_of_copies(
     return exact, near
 
 
-def _records(session: Session, statement: Select[tuple[ImageTable]]) -> list[ImageRecord]:
-    rows = session.scalars(statement.options(selectinload(ImageTable.files).joinedload(FileTable.source))).all()
+def members_of(dataset_id: int) -> Select[tuple[MemberTable]]:
+    """Return the statement for all members of a dataset with their images, removed ones included."""
+    statement = select(MemberTable).join(ImageTable, ImageTable.id == MemberTable.image_id)
+    return statement.where(MemberTable.dataset_id == dataset_id)
+
+
+def _records(session: Session, statement: Select[tuple[MemberTable]]) -> list[ImageRecord]:
+    options = (
+        joinedload(MemberTable.image),
+        joinedload(MemberTable.decoding),
+        selectinload(MemberTable.files).joinedload(FileTable.source),
+    )
+    rows = session.scalars(statement.options(*options)).all()
     captions = captions_of(session, [row.id for row in rows])
-    return [_record(row, captions.get(row.id, ())) for row in rows]
+    names = dict(session.execute(select(DatasetTable.id, DatasetTable.name)).tuples().all())
+    return [_record(row, names[row.dataset_id], captions.get(row.id, ())) for row in rows]
 
 
-def _record(row: ImageTable, captions: tuple[str, ...]) -> ImageRecord:
+def _record(row: MemberTable, dataset: str, captions: tuple[str, ...]) -> ImageRecord:
     return ImageRecord(
-        sha256=row.sha256,
-        byte_size=row.byte_size,
-        format=row.format,
-        width=row.width,
-        height=row.height,
+        sha256=row.image.sha256,
+        dataset=dataset,
+        byte_size=row.image.byte_size,
+        format=row.decoding.format if row.decoding else None,
+        width=row.decoding.width if row.decoding else None,
+        height=row.decoding.height if row.decoding else None,
         verdict=cast("Verdict | None", row.verdict),
         rejected_by=row.rejected_by,
         reason=row.reason,
@@ -212,6 +280,7 @@ def _record(row: ImageTable, captions: tuple[str, ...]) -> ImageRecord:
         split=cast("Split | None", row.split),
         source=row.source,
         licence=row.licence,
-        collected_at=row.collected_at,
+        collected_at=row.image.collected_at,
         files=tuple(f"{file.source.name}/{file.path}" for file in row.files),
+        removed_at=row.removed_at,
     )

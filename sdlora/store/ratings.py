@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from sdlora.core.errors import DataError
 from sdlora.store.overrides import purged_reasons
 from sdlora.store.queries import find_sha256
-from sdlora.store.tables import GenerationTable, ImageTable, RatingTable, utc_now
+from sdlora.store.tables import GenerationTable, ImageTable, MemberTable, RatingTable, utc_now
 
 MIN_STARS, MAX_STARS = 1, 5
 
@@ -82,15 +82,16 @@ def rating_history(session: Session, sha256: str) -> tuple[Rating, ...]:
     return tuple(Rating(row.stars, row.rater, row.why or "", row.rated_at, row.withdrawn_at) for row in rows)
 
 
-def mean_stars(session: Session) -> dict[int, float]:
-    """Compute the mean rating of each rated image, by image id; withdrawn ratings do not count."""
+def mean_stars(session: Session, dataset_id: int) -> dict[int, float]:
+    """Compute the mean rating of each rated image of a dataset, by member id; withdrawn ratings do not count."""
     statement = (
-        select(ImageTable.id, func.avg(RatingTable.stars))
+        select(MemberTable.id, func.avg(RatingTable.stars))
+        .join(ImageTable, ImageTable.id == MemberTable.image_id)
         .join(RatingTable, RatingTable.sha256 == ImageTable.sha256)
-        .where(RatingTable.withdrawn_at.is_(None))
-        .group_by(ImageTable.id)
+        .where(RatingTable.withdrawn_at.is_(None), MemberTable.dataset_id == dataset_id)
+        .group_by(MemberTable.id)
     )
-    return {image_id: float(mean) for image_id, mean in session.execute(statement)}
+    return {member_id: float(mean) for member_id, mean in session.execute(statement)}
 
 
 def liked_generations(session: Session, min_stars: float, model_version: str | None = None) -> list[RatedGeneration]:

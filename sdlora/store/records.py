@@ -18,16 +18,19 @@ Origin = Literal[
     "xmp",
     "png_text",
     "exif",
+    "added",
     "folder_name",
     "automatic",
     "file_name",
 ]
-"""Origin of a caption: a person's edit, data next to the image, data inside the image file, a model, or a name."""
+"""Origin of a caption: a person's edit, data next to the image, data inside the image file, the dataset that the image
+was added from, a model, or a name."""
 
 PRECEDENCE: tuple[tuple[Origin, ...], ...] = (
     ("edited",),
     ("metadata", "sidecar", "dataset", "prompt"),
     ("xmp", "png_text", "exif"),
+    ("added",),
     ("folder_name",),
     ("automatic",),
     ("file_name",),
@@ -45,9 +48,15 @@ class Caption:
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """Image as shown in a list. `verdict` is None until the image has been cleaned."""
+    """Image of a dataset as shown in a list.
+
+    Attributes:
+        verdict: None until the dataset has been cleaned, and for a removed image.
+        removed_at: time at which the image left the dataset; None for a member.
+    """
 
     sha256: str
+    dataset: str
     byte_size: int
     format: str | None
     width: int | None
@@ -61,6 +70,7 @@ class ImageRecord:
     licence: str | None
     collected_at: datetime
     files: tuple[str, ...]
+    removed_at: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,27 @@
 """Tables of the image database.
 
-sources ──< files >── images ──< captions               files ──── masks    pictures that select parts of images
-                        │  │──< checks            ledger: (image, check, version, parameters) -> score, verdict
-                        │  │──< overrides         people's decisions with who, when and why; win over the checks
-                        │  └──> fingerprints ──< similar_pairs >── fingerprints
-                        └──< snapshot_images >── snapshots ──< versions    adapters trained on the snapshot
-generations, images ──< ratings                by SHA-256: people's ratings of generated or collected images
-champion_history                               decisions on each style's versions, and the champions
+Once for each image, whatever number of datasets it is in:
+
+images ──< decodings ──< scores             what depends on pixels only: (decoding, check, version) -> score
+  │            └──> fingerprints ──< similar_pairs >── fingerprints
+  │── takedowns                             tombstones of images that were taken down in every dataset
+  └──< snapshot_images >── snapshots ──< versions             adapters trained on the snapshot
+generations, images ──< ratings             by SHA-256: people's ratings of generated or collected images
+
+Once for each dataset:
+
+datasets ──< members >── images             an image in a dataset: verdict, reason, side of the split
+   │            │──< rulings                checks that reject the member
+   │            │──< overrides              people's decisions with who, when and why; win over the checks
+   │            └──< captions, files
+   │──< sources ──< files ──── masks        pictures that select parts of images
+   └──< snapshots
+
+champion_history                            decisions on each style's versions, and the champions
 
 An image is identified by the SHA-256 of its bytes. Unique keys prevent concurrent collectors from adding it twice.
-No table holds an absolute path, so the store can be moved with its folder.
+No decision in a dataset reads a table of another dataset. Members are ordered by id, which is the order in which they
+joined their dataset. No table holds an absolute path, so the store can be moved with its folder.
 """
 
 from __future__ import annotations
@@ -65,52 +77,116 @@ class Base(DeclarativeBase):
     type_annotation_map = {datetime: UtcDateTime}  # noqa: RUF012  # SQLAlchemy's own class attribute
 
 
-class SourceTable(Base):
-    """Source of images. `key` is a digest of its full address, which is not stored."""
+class DatasetTable(Base):
+    """Dataset: a named set of images. A deleted one stays if snapshots stand on it; its name is not used again."""
 
-    __tablename__ = "sources"
+    __tablename__ = "datasets"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    key: Mapped[str] = mapped_column(String(64), unique=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    made_at: Mapped[datetime] = mapped_column(default=utc_now)
+    deleted_at: Mapped[datetime | None]
+
+
+class SourceTable(Base):
+    """Source of images of one dataset. `key` is a digest of its full address, which is not stored."""
+
+    __tablename__ = "sources"
+    __table_args__ = (Unique("dataset_id", "key"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"))
+    key: Mapped[str] = mapped_column(String(64))
     name: Mapped[str]
 
 
 class ImageTable(Base):
-    """Image. The columns from `format` on are empty until the image has been cleaned."""
+    """Image: its bytes, in whatever dataset it is."""
 
     __tablename__ = "images"
-    __table_args__ = (
-        Index(None, "verdict", "rejected_by"),
-        # Few images are copies, and only they are in the index.
-        Index(
-            None,
-            "copy_of_id",
-            sqlite_where=text("copy_of_id IS NOT NULL"),
-            postgresql_where=text("copy_of_id IS NOT NULL"),
-        ),
-    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     sha256: Mapped[str] = mapped_column(String(64), unique=True)
     byte_size: Mapped[int] = mapped_column(BigInteger)
-    source: Mapped[str | None]
-    licence: Mapped[str | None]
     collected_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class TakedownTable(Base):
+    """Takedown of an image in every dataset: its bytes were removed for good, and collecting it is refused."""
+
+    __tablename__ = "takedowns"
+
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
+    why: Mapped[str]
+    who: Mapped[str]
+    made_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class DecodingTable(Base):
+    """Decoding of an image, on the background of its transparent parts. Datasets with one background share it."""
+
+    __tablename__ = "decodings"
+    __table_args__ = (Unique("image_id", "background"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"))
+    background: Mapped[str]  # empty if no background shows through; such a decoding is valid for every background
+    decoded_as: Mapped[str]  # version of the decoder, and the background
     format: Mapped[str | None]
     width: Mapped[int | None]
     height: Mapped[int | None]
-    problem: Mapped[str | None]  # reason why it cannot be decoded
-    decoded_as: Mapped[str | None]  # version of the decoder, and the background of a transparent image
+    problem: Mapped[str | None]  # reason why the image cannot be decoded
     fingerprint_id: Mapped[int | None] = mapped_column(ForeignKey("fingerprints.id"), index=True)
+
+
+class ScoreTable(Base):
+    """Score of a decoding by a check. It needs a decoded image; settings turn it into a ruling."""
+
+    __tablename__ = "scores"
+
+    decoding_id: Mapped[int] = mapped_column(ForeignKey("decodings.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True)
+    parameters: Mapped[str] = mapped_column(String(16), primary_key=True)  # digest of a model; empty without one
+    score: Mapped[float]
+
+
+IS_COPY = text("copy_of_id IS NOT NULL")
+
+
+class MemberTable(Base):
+    """Image in a dataset. The columns from `decoding_id` on are empty until the dataset has been cleaned."""
+
+    __tablename__ = "members"
+    __table_args__ = (
+        Unique("image_id", "dataset_id"),
+        Index(None, "dataset_id", "verdict", "rejected_by"),
+        Index(None, "dataset_id", "rules"),
+        # Few images are copies, and only they are in the index.
+        Index(None, "copy_of_id", sqlite_where=IS_COPY, postgresql_where=IS_COPY),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"))
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"))
+    source: Mapped[str | None]
+    licence: Mapped[str | None]
+    added_at: Mapped[datetime] = mapped_column(default=utc_now)
+    added_from: Mapped[str | None]  # dataset that a person added it from; None: a source of this dataset has it
+    removed_at: Mapped[datetime | None]  # a removed image belongs to the dataset no longer
+    removed_by: Mapped[str | None]  # person; None: its source has it no longer
+    decoding_id: Mapped[int | None] = mapped_column(ForeignKey("decodings.id"))  # the one that the verdict is about
     verdict: Mapped[str | None]
     rejected_by: Mapped[str | None]
     reason: Mapped[str | None]
-    copy_of_id: Mapped[int | None] = mapped_column(ForeignKey("images.id"))  # the image kept for a rejected copy
-    rules: Mapped[str | None] = mapped_column(String(16), index=True)  # digest of the checks behind the verdict
+    copy_of_id: Mapped[int | None] = mapped_column(ForeignKey("members.id"))  # the member kept for a rejected copy
+    rules: Mapped[str | None] = mapped_column(String(16))  # digest of the checks behind the verdict
     split: Mapped[str | None]  # set by the first snapshot that holds the image, never changed afterwards
 
+    image: Mapped[ImageTable] = relationship()
+    decoding: Mapped[DecodingTable | None] = relationship()
     captions: Mapped[list[CaptionTable]] = relationship(order_by="CaptionTable.position")
-    files: Mapped[list[FileTable]] = relationship(order_by="FileTable.path")
+    files: Mapped[list[FileTable]] = relationship(order_by="FileTable.path", back_populates="member")
 
 
 class FileTable(Base):
@@ -122,12 +198,13 @@ class FileTable(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     source_id: Mapped[int] = mapped_column(ForeignKey("sources.id"))
     path: Mapped[str]
-    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
+    member_id: Mapped[int] = mapped_column(ForeignKey("members.id"), index=True)
     byte_size: Mapped[int] = mapped_column(BigInteger)
     stamp: Mapped[str | None]  # changes with the bytes: size and time, a checksum, an ETag
     caption_stamp: Mapped[str | None]  # changes with the file's captions
     repeats: Mapped[int | None]  # times per epoch, if the source gives a number (`10_name`)
     source: Mapped[SourceTable] = relationship()
+    member: Mapped[MemberTable] = relationship(back_populates="files")
 
 
 class MaskTable(Base):
@@ -143,16 +220,16 @@ class MaskTable(Base):
 
 
 class CaptionTable(Base):
-    """Caption of an image from one file of a source; a person's edit has no source and no file."""
+    """Caption of a member from one file of a source; a person's edit has no source and no file."""
 
     __tablename__ = "captions"
     __table_args__ = (
-        Unique("image_id", "source_id", "file_id", "text"),
+        Unique("member_id", "source_id", "file_id", "text"),
         Index(None, "text", postgresql_using="hash"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"))
+    member_id: Mapped[int] = mapped_column(ForeignKey("members.id"))
     source_id: Mapped[int | None] = mapped_column(ForeignKey("sources.id"), index=True)
     file_id: Mapped[int | None] = mapped_column(ForeignKey("files.id"), index=True)
     position: Mapped[int]
@@ -186,29 +263,26 @@ class SimilarPairTable(Base):
     difference: Mapped[float] = mapped_column(index=True)
 
 
-class CheckTable(Base):
-    """Ledger of cleaning. A score is stored, because it needs a decoded image; parameters turn it into a verdict."""
+class RulingTable(Base):
+    """Check that rejects a member under the settings of its last cleaning. Checks that it passes have no row."""
 
-    __tablename__ = "checks"
+    __tablename__ = "rulings"
 
-    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
+    member_id: Mapped[int] = mapped_column(ForeignKey("members.id"), primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
-    version: Mapped[int] = mapped_column(primary_key=True)
-    parameters: Mapped[str] = mapped_column(String(16), primary_key=True)
+    version: Mapped[int]
     score: Mapped[float | None]
-    verdict: Mapped[str]
     reason: Mapped[str]
-    checked_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
 class OverrideTable(Base):
-    """Decision of a person on an image. The row without `withdrawn_at` counts; the other rows are its history."""
+    """Decision of a person on a member. The row without `withdrawn_at` counts; the other rows are its history."""
 
     __tablename__ = "overrides"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
-    verdict: Mapped[str]  # accepted, rejected, or purged: the bytes were removed for good
+    member_id: Mapped[int] = mapped_column(ForeignKey("members.id"), index=True)
+    verdict: Mapped[str]  # accepted or rejected
     why: Mapped[str]
     who: Mapped[str]
     made_at: Mapped[datetime] = mapped_column(default=utc_now)
@@ -217,15 +291,17 @@ class OverrideTable(Base):
 
 
 class SnapshotTable(Base):
-    """Frozen list of (image, captions, split), identified by the digest of its rows."""
+    """Frozen list of (image, captions, split) of a dataset, identified by the digest of its rows."""
 
     __tablename__ = "snapshots"
+    __table_args__ = (Unique("dataset_id", "digest"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    digest: Mapped[str] = mapped_column(String(64), unique=True)
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"))
+    digest: Mapped[str] = mapped_column(String(64))
     parent_id: Mapped[int | None] = mapped_column(
         ForeignKey("snapshots.id")
-    )  # the newest snapshot when this one was made
+    )  # the newest snapshot of the dataset when this one was made
     made_at: Mapped[datetime] = mapped_column(default=utc_now)
     train_count: Mapped[int]
     held_out_count: Mapped[int]

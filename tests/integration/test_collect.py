@@ -16,8 +16,9 @@ def test_every_source_is_collected_and_judged(tmp_path: Path, first_images: Path
         archive.writestr("../escape.png", b"x")
     report = collect(sources=(str(first_images), str(tmp_path / "later.zip")), home=tmp_path / "home")
     with ImageStore.open(tmp_path / "home") as store:
-        counts = store.counts()
-        names = {image.files[0].partition("/")[0] for image in store.images()}
+        dataset = store.dataset("style")
+        counts = dataset.counts()
+        names = {image.files[0].partition("/")[0] for image in dataset.images()}
     assert names == {first_images.name, "later.zip"}
     assert counts.pending == 0
     assert (counts.total, counts.rejected_by["unreadable"]) == (41, 1)

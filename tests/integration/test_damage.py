@@ -72,7 +72,7 @@ class Home:
             self.drawn = store.add_generation(
                 picture.getvalue(), model_version="table version 1", prompt="a car", seed=7, steps=2, guidance_scale=1.0
             )
-            self.image = store.images()[0].sha256
+            self.image = store.existing_dataset("table").images()[0].sha256
             self.snapshot = store.snapshots()[0].digest
             with store.read() as session:
                 self.mask = session.scalars(select(MaskTable.sha256)).one()
@@ -257,7 +257,7 @@ def test_images_without_bytes_are_a_problem_of_the_quick_check_and_collecting_br
     assert "24 of 24 images that were looked up have no bytes" in quick.output
     with ImageStore.open(home.folder) as store:
         (drawn,) = [each for each in home.verify() if each.kind != "picture"][-1:]
-        collect(store, str(home.folder.parent / "pictures"), DataConfig())
+        collect(store.existing_dataset("table"), str(home.folder.parent / "pictures"), DataConfig())
     assert drawn.kind == "drawn image"
     left = [each for each in home.verify() if each.kind in ("image", "mask")]
     assert left == []

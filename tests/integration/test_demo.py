@@ -40,6 +40,6 @@ def test_a_short_demo_moves_the_base_towards_the_new_style_and_does_not_repeat_i
     report = (evaluation.parent / "release" / "report.html").read_text()
     assert "an emoji of" in report
     with ImageStore.open(home) as store:
-        counts = store.counts()
+        counts = store.dataset("high-contrast").counts()
     assert (counts.accepted, counts.rejected) == (403, 7)
     assert "Nothing new" in sdlora("run", "--config", str(config), "--home", str(home))

@@ -16,14 +16,14 @@ from prefect import flow
 
 from sdlora.core.errors import ConfigError, DataError
 from sdlora.data.clean import clean
-from sdlora.data.config import DataConfig
+from sdlora.data.config import ResolvedData
 from sdlora.data.measuring import shards as shard_files
 from sdlora.data.measuring.shards import Shard, ShardResults
 from sdlora.store.image_store import ImageStore
 from tasks import collect, fan_out
 from tests.unit.data.drawing import drawing, encoded, icon
 
-CONFIG = DataConfig(min_train_images=1, min_held_out_images=1)
+CONFIG = ResolvedData(dataset="icons", min_train_images=1, min_held_out_images=1)
 PROJECT = Path(__file__).parents[2]
 
 
@@ -73,15 +73,17 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 def _fill(home: Path, count: int) -> ImageStore:
     store = ImageStore.open(home)
+    dataset = store.dataset("icons")
     for seed in range(count):
-        store.add_image(encoded(drawing(seed) if seed % 2 else icon(seed)))
-    store.add_image(encoded(drawing(1), "JPEG", quality=60))
-    store.add_image(b"this is no picture")
+        dataset.add_image(encoded(drawing(seed) if seed % 2 else icon(seed)))
+    dataset.add_image(encoded(drawing(1), "JPEG", quality=60))
+    dataset.add_image(b"this is no picture")
     return store
 
 
 def _verdicts(store: ImageStore) -> dict[str, tuple[str | None, str | None, str | None, int | None]]:
-    return {image.sha256: (image.verdict, image.rejected_by, image.reason, image.width) for image in store.images()}
+    images = store.dataset("icons").images()
+    return {image.sha256: (image.verdict, image.rejected_by, image.reason, image.width) for image in images}
 
 
 def _clean_in_a_flow(home: Path) -> None:
@@ -97,7 +99,7 @@ def test_a_cluster_finds_what_this_machine_finds_and_a_lost_worker_loses_nothing
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with _fill(tmp_path / "here", 60) as here:
-        clean(here, CONFIG)
+        clean(here.dataset("icons"), CONFIG)
         expected = _verdicts(here)
     monkeypatch.setattr(fan_out, "IMAGES_PER_SHARD", 5)
     monkeypatch.setenv(fan_out.ADDRESS, cluster.address)
@@ -132,7 +134,7 @@ def test_a_lost_image_fails_the_run_by_its_name(
 ) -> None:
     monkeypatch.setenv(fan_out.ADDRESS, cluster.address)
     with _fill(tmp_path / "there", 3) as store:
-        lost = store.images()[1].sha256
+        lost = store.dataset("icons").images()[1].sha256
         (store.home / "blobs" / lost[:2] / lost).unlink()
         with pytest.raises(DataError, match=lost):
             _clean_in_a_flow(store.home)
@@ -148,12 +150,12 @@ def test_an_address_without_a_scheduler_is_named_with_the_remedy(
             _clean_in_a_flow(store.home)
         monkeypatch.delenv(fan_out.ADDRESS)
         _clean_in_a_flow(store.home)
-        assert store.counts().pending == 0
+        assert store.dataset("icons").counts().pending == 0
 
 
 def test_a_result_comes_back_as_it_was_written_and_a_torn_one_is_made_again(tmp_path: Path) -> None:
     with _fill(tmp_path / "home", 6) as store:
-        shard = Shard(store.blobs.url, tuple(image.sha256 for image in store.images()), 10**6, "white")
+        shard = Shard(store.blobs.url, tuple(image.sha256 for image in store.dataset("icons").images()), 10**6, "white")
         results = ShardResults(store.blobs.url)
         assert results.read(shard) is None
         assert shard_files.measure_shard(shard) == shard.digest

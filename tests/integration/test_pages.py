@@ -87,12 +87,12 @@ def log_of(run: FlowRun) -> list[str]:
 
 def test_the_log_of_a_run_tells_its_whole_story(shown):
     with ImageStore.open(shown.home) as store:
-        snapshot = latest_snapshot(store)
+        snapshot = latest_snapshot(store.existing_dataset("shapes"))
     counts = f"{len(snapshot.train)} images to train on, {len(snapshot.held_out)} held out"
     expected = [
         r"Base model: tiny, digest [0-9a-f]{16}",
         r"images: 25 files, 25 new, 0 known, 0 not read",
-        r"25 images judged now; of all 25, 24 are accepted, 1 rejected \(unreadable 1\)",
+        r"25 images judged now; of all 25 in dataset shapes, 24 are accepted, 1 rejected \(unreadable 1\)",
         r"rejected by unreadable: images/broken\.png: .+",
         rf"Snapshot {snapshot.digest[:16]}: {counts}",
         r"Since the snapshot before: 24 new, 0 gone, 0 with other captions",

@@ -36,8 +36,8 @@ def published(config, home):
     base = load_base_model(config.base_model, home)
     settings = resolve(config, base, home)
     with ImageStore.open(home) as store:
-        snapshot = latest_snapshot(store)
-    ref = snapshot.ref
+        snapshot = latest_snapshot(store.existing_dataset("published"))
+    ref = snapshot.ref("published")
     adapter = open_adapter(release.run.folder / "adapter")
 
     @flow
@@ -207,14 +207,14 @@ def test_a_takedown_reaches_the_copies_that_mlflow_keeps_and_names_those_of_anot
     before = grid.read_bytes()
     assert any(str(artifacts) in page for page in named(home, shown))
     with ImageStore.open(home) as store:
-        details = store.purge(shown, "a takedown", "ana").details
-        assert copies_elsewhere(home, details) == []
-        cleared = clear_copies(store, details)
+        lineage = store.purge(shown, "a takedown", "ana").lineage
+        assert copies_elsewhere(home, lineage) == []
+        cleared = clear_copies(store, lineage)
     assert not named(home, shown)
     assert grid in cleared.pictures
     assert grid.read_bytes() == (release.run.evaluation / "grid.png").read_bytes() != before
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow' / 'mlflow.db'}")
-    (line,) = (line for line in copies_elsewhere(home, details) if line.startswith("published version 1"))
+    (line,) = (line for line in copies_elsewhere(home, lineage) if line.startswith("published version 1"))
     assert f"run {version.run_id}" in line
     assert f"model {version.source.rpartition('/')[2]}" in line
 
@@ -226,7 +226,7 @@ def test_a_version_whose_image_is_purged_while_it_is_registered_is_withdrawn(con
         version = register(registry, *arguments, **named)
         assert list((home / "mlflow" / "artifacts").rglob("*.safetensors"))
         with ImageStore.open(home) as store:
-            store.purge(latest_snapshot(store).train[0].sha256, "a takedown", "ana")
+            store.purge(latest_snapshot(store.dataset("shapes")).train[0].sha256, "a takedown", "ana")
         return version
 
     with monkeypatch.context() as patch:

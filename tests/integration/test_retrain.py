@@ -109,7 +109,7 @@ def test_the_run_records_settings_curves_images_and_exactly_the_images_it_learnt
     manifest = Path(client.download_artifacts(run.info.run_id, "snapshot.json"))
     listed = {row["sha256"] for row in json.loads(manifest.read_text())["rows"]}
     with ImageStore.open(home) as store:
-        assert listed == {record.sha256 for record in store.images("accepted")}
+        assert listed == {record.sha256 for record in store.dataset("shapes").images("accepted")}
 
 
 def test_the_data_page_is_linked_from_report_and_mlflow_and_the_store_knows_the_version(first, home):
@@ -121,11 +121,10 @@ def test_the_data_page_is_linked_from_report_and_mlflow_and_the_store_knows_the_
     logged = [item.path for item in client.list_artifacts(version.run_id, "data")]
     assert logged == [f"data/data-{version.tags['snapshot_digest'][:16]}.html"]
     with ImageStore.open(home) as store:
-        # Other tests publish adapters of other names from the same snapshot.
-        versions = store.snapshot(version.tags["snapshot_digest"]).versions
-        (trained,) = (one for one in versions if one.label == "shapes version 1")
-        image = next(record for record in store.images("accepted") if record.split == "train")
-        assert "shapes version 1" in [one.label for one in store.details(image.sha256).trained_versions]
+        dataset = store.dataset("shapes")
+        (trained,) = dataset.snapshot(version.tags["snapshot_digest"]).versions
+        image = next(record for record in dataset.images("accepted") if record.split == "train")
+        assert "shapes version 1" in [one.label for one in dataset.details(image.sha256).trained_versions]
     assert trained.adapter_digest == version.tags["adapter_digest"]
 
 

@@ -67,8 +67,14 @@ def test_a_dumped_configuration_loads_as_itself():
 
 def test_the_digest_follows_the_settings_but_not_where_the_images_came_from():
     plain, moved, other = (
-        ResolvedConfig.model_validate({"lora": filled_lora(), "training": filled_training(), **settings})
-        for settings in ({}, {"data": {"sources": ["/elsewhere"]}}, {"lora": filled_lora(rank=3)})
+        ResolvedConfig.model_validate(
+            {"data": {"dataset": "here"}, "lora": filled_lora(), "training": filled_training(), **settings}
+        )
+        for settings in (
+            {},
+            {"data": {"dataset": "there", "sources": ["/elsewhere"], "mirror_sources": True}},
+            {"lora": filled_lora(rank=3)},
+        )
     )
     assert plain.digest() == moved.digest() != other.digest()
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:  # worker processes need none of these, and start sooner witho
     from sqlalchemy.orm import Session
 
     from sdlora.data.config import DataConfig
-    from sdlora.store.records import Verdict
 
 Statistic = Callable[[Stack], DoubleArray]
 """Function from a stack to one number for each of its pictures, (N,)."""
@@ -74,32 +73,32 @@ class Check:
         return _first_line(self.score)
 
     def parameters(self, config: DataConfig) -> str:
-        """Return the digest of the deciding settings, under which a ruling is recorded."""
+        """Return the digest of the deciding settings."""
         return digest_of(self.settings, config)
 
 
 Findings = Mapping[int, tuple[float | None, str | None]]
-"""Score, and reason or None, by image id. Images without a ruling of the check are left out."""
+"""Score, and reason or None, by member id. Members without a ruling of the check are left out."""
 
 
 @dataclass(frozen=True)
 class RecordCheck:
-    """Cleaning rule on records of an image (captions, licence), read again whenever the image is decided.
+    """Cleaning rule on records of an image in a dataset (captions, licence), read again whenever it is decided.
 
-    Code that changes such a record must clear `images.rules` of the image, so that the next cleaning decides it again.
+    Code that changes such a record must clear `members.rules` of the image, so that the next cleaning decides it again.
 
     Attributes:
-        judge: (session, image ids, config) -> (score, reason or None) of each image; at most a chunk of ids.
+        judge: (session, member ids, config) -> (score, reason or None) of each member; at most a chunk of ids.
         settings: names of the DataConfig fields that decide.
         depends_on: (config) -> further input of the digest, such as the digest of a model that a setting names.
-        affects: (session, image ids, config) -> ids of other images whose ruling these images may change.
+        affects: (session, dataset id, member ids, config) -> ids of other members whose ruling these may change.
     """
 
     name: str
     version: int
     judge: Callable[[Session, Sequence[int], DataConfig], Findings]
     settings: tuple[str, ...]
-    affects: Callable[[Session, Sequence[int], DataConfig], Iterable[int]] | None = None
+    affects: Callable[[Session, int, Sequence[int], DataConfig], Iterable[int]] | None = None
     depends_on: Callable[[DataConfig], str] | None = None
 
     @property
@@ -108,18 +107,16 @@ class RecordCheck:
         return _first_line(self.judge)
 
     def parameters(self, config: DataConfig) -> str:
-        """Return the digest of the deciding settings, under which a ruling is recorded."""
+        """Return the digest of the deciding settings, and of further input."""
         digest = digest_of(self.settings, config)
         dependency = self.depends_on(config) if self.depends_on else ""
         return parameters_digest({"settings": digest, "also": dependency}) if dependency else digest
 
-    def rulings(self, session: Session, image_ids: Sequence[int], config: DataConfig) -> dict[int, Ruling]:
-        """Return the rulings of this check by image id."""
-        parameters = self.parameters(config)
-        findings = self.judge(session, image_ids, config)
+    def rulings(self, session: Session, member_ids: Sequence[int], config: DataConfig) -> dict[int, Ruling]:
+        """Return the rulings of this check by member id."""
+        findings = self.judge(session, member_ids, config)
         return {
-            image_id: Ruling(self.name, self.version, parameters, score, reason)
-            for image_id, (score, reason) in findings.items()
+            member_id: Ruling(self.name, self.version, score, reason) for member_id, (score, reason) in findings.items()
         }
 
 
@@ -128,18 +125,8 @@ class Ruling(NamedTuple):
 
     check: str
     version: int
-    parameters: str
     score: float | None
     reason: str | None
-
-    @property
-    def key(self) -> tuple[str, int, str]:
-        """Key of the ruling among those of its image in the database."""
-        return self.check, self.version, self.parameters
-
-    @property
-    def verdict(self) -> Verdict:
-        return "rejected" if self.reason else "accepted"
 
 
 def digest_of(settings: tuple[str, ...], config: DataConfig) -> str:

@@ -12,18 +12,18 @@ from sdlora.data.checks.base import Findings, RecordCheck
 from sdlora.data.config import DataConfig
 from sdlora.store.intake import chunks
 from sdlora.store.queries import own_captions_of
-from sdlora.store.tables import CaptionTable, ImageTable
+from sdlora.store.tables import CaptionTable, MemberTable
 
 _CHARS_SHOWN = 60
 _SHARED = "caption_shared"
 
 
-def caption_count(session: Session, image_ids: Sequence[int], config: DataConfig) -> Findings:
+def caption_count(session: Session, member_ids: Sequence[int], config: DataConfig) -> Findings:
     """Number of captions of the image."""
     if not config.require_captions:
         return {}
-    captions = own_captions_of(session, image_ids)
-    return {image_id: _judge_missing(len(captions.get(image_id, ()))) for image_id in image_ids}
+    captions = own_captions_of(session, member_ids)
+    return {member_id: _judge_missing(len(captions.get(member_id, ()))) for member_id in member_ids}
 
 
 def _judge_missing(count: int) -> tuple[float, str | None]:
@@ -33,12 +33,13 @@ def _judge_missing(count: int) -> tuple[float, str | None]:
 CAPTION_MISSING = RecordCheck("caption_missing", 1, caption_count, ("require_captions",))
 
 
-def longest_caption(session: Session, image_ids: Sequence[int], config: DataConfig) -> Findings:
+def longest_caption(session: Session, member_ids: Sequence[int], config: DataConfig) -> Findings:
     """Characters of the longest caption; images without captions get no ruling."""
     if not config.min_caption_chars:
         return {}
     return {
-        image_id: _judge_short(captions, config) for image_id, captions in own_captions_of(session, image_ids).items()
+        member_id: _judge_short(captions, config)
+        for member_id, captions in own_captions_of(session, member_ids).items()
     }
 
 
@@ -53,11 +54,11 @@ def _judge_short(captions: Sequence[str], config: DataConfig) -> tuple[float, st
 CAPTION_SHORT = RecordCheck("caption_short", 1, longest_caption, ("min_caption_chars",))
 
 
-def garbled_captions(session: Session, image_ids: Sequence[int], config: DataConfig) -> Findings:
+def garbled_captions(session: Session, member_ids: Sequence[int], config: DataConfig) -> Findings:
     """Number of captions with replacement or control characters, or with the wrong encoding according to ftfy."""
     if config.allow_garbled_captions:
         return {}
-    return {image_id: _judge_garbled(captions) for image_id, captions in own_captions_of(session, image_ids).items()}
+    return {member_id: _judge_garbled(captions) for member_id, captions in own_captions_of(session, member_ids).items()}
 
 
 def _judge_garbled(captions: Sequence[str]) -> tuple[float, str | None]:
@@ -85,16 +86,19 @@ def garbling(text: str) -> str | None:
 CAPTION_GARBLED = RecordCheck("caption_garbled", 1, garbled_captions, ("allow_garbled_captions",))
 
 
-def images_per_caption(session: Session, image_ids: Sequence[int], config: DataConfig) -> Findings:
+def images_per_caption(session: Session, member_ids: Sequence[int], config: DataConfig) -> Findings:
     """Number of images with its rarest caption, as counted when the image was last decided."""
-    if not config.max_images_per_caption:
+    captions = own_captions_of(session, member_ids) if config.max_images_per_caption else {}
+    if not captions:
         return {}
-    captions = own_captions_of(session, image_ids)
-    counts = _counts(session, {text for image_captions in captions.values() for text in image_captions})
+    dataset_id = session.scalars(select(MemberTable.dataset_id).where(MemberTable.id.in_(member_ids)).limit(1)).one()
+    texts = {text for member_captions in captions.values() for text in member_captions}
+    counts = _counts(session, dataset_id, texts)
     rarest = {
-        image_id: min((counts[text], text) for text in image_captions) for image_id, image_captions in captions.items()
+        member_id: min((counts[text], text) for text in member_captions)
+        for member_id, member_captions in captions.items()
     }
-    return {image_id: _judge_shared(*count_and_text, config) for image_id, count_and_text in rarest.items()}
+    return {member_id: _judge_shared(*count_and_text, config) for member_id, count_and_text in rarest.items()}
 
 
 def _judge_shared(count: int, text: str, config: DataConfig) -> tuple[float, str | None]:
@@ -104,38 +108,49 @@ def _judge_shared(count: int, text: str, config: DataConfig) -> tuple[float, str
     return float(count), f"{text!r} is on more images than max_images_per_caption = {config.max_images_per_caption}"
 
 
-def _affected(session: Session, image_ids: Sequence[int], config: DataConfig) -> Iterable[int]:
-    """Return images whose ruling may change: their captions are now too common, or no longer too common."""
+def _affected(session: Session, dataset_id: int, member_ids: Sequence[int], config: DataConfig) -> Iterable[int]:
+    """Return members whose ruling may change: their captions are now too common, or no longer too common."""
     limit = config.max_images_per_caption
     if not limit:
         return ()
-    texts = {text for image_captions in own_captions_of(session, image_ids).values() for text in image_captions}
-    common = [text for text, count in _counts(session, texts).items() if count > limit]
-    accepted = select(ImageTable.id).join(CaptionTable).where(ImageTable.rejected_by.is_distinct_from(_SHARED))
+    texts = {text for member_captions in own_captions_of(session, member_ids).values() for text in member_captions}
+    common = [text for text, count in _counts(session, dataset_id, texts).items() if count > limit]
+    accepted = select(MemberTable.id).join(CaptionTable).where(MemberTable.rejected_by.is_distinct_from(_SHARED))
+    accepted = accepted.where(MemberTable.dataset_id == dataset_id)
     joining = {
-        image_id
+        member_id
         for chunk in chunks(common)
-        for image_id in session.scalars(accepted.where(CaptionTable.text.in_(chunk)))
+        for member_id in session.scalars(accepted.where(CaptionTable.text.in_(chunk)))
     }
-    rejected_ids = list(session.scalars(select(ImageTable.id).where(ImageTable.rejected_by == _SHARED)))
-    leaving = {image_id for chunk in chunks(rejected_ids) for image_id in _no_longer_common(session, chunk, limit)}
+    rejected = select(MemberTable.id).where(MemberTable.dataset_id == dataset_id, MemberTable.rejected_by == _SHARED)
+    leaving = {
+        member_id
+        for chunk in chunks(session.scalars(rejected).all())
+        for member_id in _no_longer_common(session, dataset_id, chunk, limit)
+    }
     return joining | leaving
 
 
-def _no_longer_common(session: Session, image_ids: Sequence[int], limit: int) -> set[int]:
-    captions = own_captions_of(session, image_ids)
-    counts = _counts(session, {text for image_captions in captions.values() for text in image_captions})
+def _no_longer_common(session: Session, dataset_id: int, member_ids: Sequence[int], limit: int) -> set[int]:
+    captions = own_captions_of(session, member_ids)
+    texts = {text for member_captions in captions.values() for text in member_captions}
+    counts = _counts(session, dataset_id, texts)
     return {
-        image_id
-        for image_id in image_ids
-        if min((counts[text] for text in captions.get(image_id, ())), default=0) <= limit
+        member_id
+        for member_id in member_ids
+        if min((counts[text] for text in captions.get(member_id, ())), default=0) <= limit
     }
 
 
-def _counts(session: Session, texts: Collection[str]) -> Mapping[str, int]:
-    """Count the images with each of these captions."""
-    counted = select(CaptionTable.text, func.count(CaptionTable.image_id.distinct())).group_by(CaptionTable.text)
-    counts: dict[str, int] = {}
+def _counts(session: Session, dataset_id: int, texts: Collection[str]) -> Mapping[str, int]:
+    """Count the members of the dataset with each of these captions."""
+    counted = (
+        select(CaptionTable.text, func.count(CaptionTable.member_id.distinct()))
+        .join(MemberTable, MemberTable.id == CaptionTable.member_id)
+        .where(MemberTable.dataset_id == dataset_id, MemberTable.removed_at.is_(None))
+        .group_by(CaptionTable.text)
+    )
+    counts: dict[str, int] = dict.fromkeys(texts, 0)
     for chunk in chunks(sorted(texts)):
         counts.update((text, count) for text, count in session.execute(counted.where(CaptionTable.text.in_(chunk))))
     return counts

@@ -10,15 +10,15 @@ from sqlalchemy.orm import Session
 
 from sdlora.data.checks.base import Findings, RecordCheck
 from sdlora.data.config import DataConfig
-from sdlora.store.tables import ImageTable
+from sdlora.store.tables import MemberTable
 
 
-def licence_allowed(session: Session, image_ids: Sequence[int], config: DataConfig) -> Findings:
+def licence_allowed(session: Session, member_ids: Sequence[int], config: DataConfig) -> Findings:
     """1 if the recorded licence matches one of the allowed ones, else 0."""
     if not config.allowed_licences:
         return {}
-    rows = session.execute(select(ImageTable.id, ImageTable.licence).where(ImageTable.id.in_(image_ids)))
-    return {image_id: _judge(licence, config) for image_id, licence in rows}
+    rows = session.execute(select(MemberTable.id, MemberTable.licence).where(MemberTable.id.in_(member_ids)))
+    return {member_id: _judge(licence, config) for member_id, licence in rows}
 
 
 def _judge(licence: str | None, config: DataConfig) -> tuple[float, str | None]:

@@ -11,11 +11,11 @@ from sdlora.data.config import DataConfig
 from sdlora.store.masks import Mask, masks_of
 
 
-def mask_fits(session: Session, image_ids: Sequence[int], config: DataConfig) -> Findings:
+def mask_fits(session: Session, member_ids: Sequence[int], config: DataConfig) -> Findings:
     """1 if the mask of the image can be used, else 0; images without a mask get no ruling."""
     if config.allow_unfit_masks:
         return {}
-    return {image_id: _judge(mask) for image_id, mask in masks_of(session, image_ids).items()}
+    return {member_id: _judge(mask) for member_id, mask in masks_of(session, member_ids).items()}
 
 
 def _judge(mask: Mask) -> tuple[float, str | None]:

@@ -75,10 +75,10 @@ def current_decodings(background: str) -> tuple[str, str, str]:
     return f"{VERSION}", f"{VERSION} {background}", f"{VERSION} {background} {_HIDDEN}"
 
 
-def background_of(decoded_as: str | None) -> str:
-    """Return the background from a `decoded_as` value, empty for opaque images and for white."""
-    _, background, *_ = f"{decoded_as or ''}  ".split(" ")
-    return "" if background == "white" else background
+def shown_background(decoded_as: str) -> str:
+    """Return the background from a `decoded_as` value; empty if no background shows through."""
+    _, background, *_ = f"{decoded_as}  ".split(" ")
+    return background
 
 
 def is_hidden(decoded_as: str | None) -> bool:

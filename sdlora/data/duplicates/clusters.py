@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 
 import numpy as np
 from sqlalchemy.orm import Session
@@ -66,10 +66,11 @@ class SkippedPairs:
 
     Args:
         pairs: all recorded pairs of some groups, or at least those below SAME_DIFFERENCE.
+        candidate_ids: fingerprints that matter; others of the groups are images of other datasets, or rejected ones.
     """
 
-    def __init__(self, session: Session, pairs: Sequence[Pair]) -> None:
-        self._session = session
+    def __init__(self, session: Session, pairs: Sequence[Pair], candidate_ids: Set[int]) -> None:
+        self._session, self._candidate_ids = session, candidate_ids
         neighbours: defaultdict[int, set[int]] = defaultdict(set)
         for first_id, second_id, difference in pairs:
             if difference < SAME_DIFFERENCE:
@@ -82,10 +83,11 @@ class SkippedPairs:
                 self._clusters_of[member].append(cluster)
 
     def pairs_with(self, fingerprint_id: int, paired_ids: Iterable[int]) -> list[Pair]:
-        """Compare a fingerprint with all members of its clusters except `paired_ids`."""
+        """Compare a fingerprint with all candidates in its clusters except `paired_ids`."""
         if fingerprint_id not in self._clusters_of:
             return []
-        other_ids = set().union(*self._clusters_of[fingerprint_id]) - set(paired_ids) - {fingerprint_id}
+        in_clusters = set().union(*self._clusters_of[fingerprint_id]) & self._candidate_ids
+        other_ids = in_clusters - set(paired_ids) - {fingerprint_id}
         fingerprints = read_fingerprints(self._session, other_ids | {fingerprint_id})
         if fingerprint_id not in fingerprints or not other_ids:
             return []

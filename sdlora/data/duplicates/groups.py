@@ -6,13 +6,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from sdlora.data.checks.base import Ruling, digest_of, parameters_digest
+from sdlora.data.checks.base import Ruling, digest_of
 from sdlora.data.config import DataConfig
 from sdlora.data.duplicates.fingerprint import VERSION
 
 EXACT = "exact_duplicate"
 NEAR = "near_duplicate"
-_NO_PARAMETERS = parameters_digest({})
 
 LookCloser = Callable[[int, Iterable[int]], Iterable[tuple[int, int, float]]]
 
@@ -28,15 +27,15 @@ _LOSSY_FORMATS = ("JPEG", "WEBP", "AVIF", "JPEG2000", "GIF")
 
 @dataclass(frozen=True)
 class Candidate:
-    """Image that passed every check on single images.
+    """Image of a dataset that passed every check on single images.
 
     Attributes:
         pixels: width times height.
         format: name of the file format, as Pillow writes it.
-        has_side: whether an earlier snapshot holds the image.
+        has_side: whether an earlier snapshot of the dataset holds the image.
     """
 
-    image_id: int
+    member_id: int
     sha256: str
     fingerprint_id: int
     pixels: int
@@ -82,7 +81,7 @@ def find_copies(
     threshold: float,
     look_closer: LookCloser = lambda fingerprint_id, known: (),
 ) -> dict[int, Copy]:
-    """Find the candidates that are copies of a better candidate, by image id.
+    """Find the candidates that are copies of a better candidate, by member id.
 
     The best candidate is the first by `Candidate.preference`. Only a copy of a kept image is rejected, so that a chain
     of small changes keeps both of its ends. The result does not depend on the order of the candidates.
@@ -117,14 +116,14 @@ def find_copies(
             continue
         if twin is not candidate:
             # If the twin is a near copy itself, this image copies the image kept for both.
-            copies[candidate.image_id] = copies.get(twin.image_id, Copy(twin, 0.0, exact=True))
+            copies[candidate.member_id] = copies.get(twin.member_id, Copy(twin, 0.0, exact=True))
             continue
         near_originals = [
             (difference, kept[other]) for difference, other in neighbours[candidate.fingerprint_id] if other in kept
         ]
         if near_originals:
             difference, original = min(near_originals, key=lambda pair: (pair[0], pair[1].preference))
-            copies[candidate.image_id] = Copy(original, difference, exact=False)
+            copies[candidate.member_id] = Copy(original, difference, exact=False)
         else:
             keep(candidate)
     return copies
@@ -144,8 +143,8 @@ def copy_rulings(copy: Copy | None, config: DataConfig) -> Sequence[Ruling]:
             near += "; unsure at such a difference: look at both, and accept this image if they differ"
     difference = copy.difference if copy is not None else None
     return (
-        Ruling(EXACT, VERSION, _NO_PARAMETERS, float(exact is not None), exact),
-        Ruling(NEAR, VERSION, near_parameters(config), difference, near),
+        Ruling(EXACT, VERSION, float(exact is not None), exact),
+        Ruling(NEAR, VERSION, difference, near),
     )
 
 

@@ -14,17 +14,17 @@ from sdlora.core.progress import OnProgress
 from sdlora.data.config import DataConfig
 from sdlora.data.decoding.decode import decode_rgb
 from sdlora.data.image_models.loading import load_parts, model_digest, model_folder, usual_device
-from sdlora.store.image_store import ImageStore
-from sdlora.store.intake import chunks, register_source, replace_captions
+from sdlora.store.dataset import Dataset
+from sdlora.store.intake import chunks, member_ids, register_source, replace_captions
 from sdlora.store.records import Caption
-from sdlora.store.tables import CaptionTable, ImageTable
+from sdlora.store.tables import CaptionTable, ImageTable, MemberTable
 
 _SETTING = "caption_model"
 _IMAGES_PER_BATCH = 8
 _MAX_TOKENS = 40
 
 
-def write_captions(store: ImageStore, config: DataConfig, on_progress: OnProgress | None = None) -> dict[str, str]:
+def write_captions(dataset: Dataset, config: DataConfig, on_progress: OnProgress | None = None) -> dict[str, str]:
     """Caption every accepted image that has no caption, or only its file name; return captions by SHA-256.
 
     A killed run keeps its recorded captions, and the next run continues from there.
@@ -38,7 +38,8 @@ def write_captions(store: ImageStore, config: DataConfig, on_progress: OnProgres
             "data.caption_model is not set. Name a folder with an image-to-text model, or owner/name@commit."
         )
     folder = model_folder(config.caption_model, _SETTING)
-    uncaptioned = _uncaptioned(store)
+    store = dataset.store
+    uncaptioned = _uncaptioned(dataset)
     written: dict[str, str] = {}
     if not uncaptioned:
         return written
@@ -47,9 +48,10 @@ def write_captions(store: ImageStore, config: DataConfig, on_progress: OnProgres
         texts = captioner.captions([decode_rgb(store.read_bytes(sha256), config.background) for sha256 in batch])
         captions = {sha256: text for sha256, text in zip(batch, texts, strict=True) if text}
         with store.write() as session:
-            source_id = register_source(session, f"model {model_digest(folder)}", f"model {folder.name}")
+            source_id = register_source(session, dataset.id, f"model {model_digest(folder)}", f"model {folder.name}")
+            ids = member_ids(session, dataset.id, list(captions))
             replace_captions(
-                session, source_id, {sha256: [Caption(text, "automatic")] for sha256, text in captions.items()}
+                session, source_id, {ids[sha256]: [Caption(text, "automatic")] for sha256, text in captions.items()}
             )
         written |= captions
         if on_progress:
@@ -80,11 +82,15 @@ class Captioner:
         return [" ".join(text.split()) for text in texts]
 
 
-def _uncaptioned(store: ImageStore) -> list[str]:
-    captioned = select(CaptionTable.image_id).where(CaptionTable.origin != "file_name")
-    copies = aliased(ImageTable)
+def _uncaptioned(dataset: Dataset) -> list[str]:
+    captioned = select(CaptionTable.member_id).where(CaptionTable.origin != "file_name")
+    copies = aliased(MemberTable)
     by_copies = select(copies.copy_of_id).where(copies.id.in_(captioned), copies.copy_of_id.is_not(None))
-    is_captioned = or_(ImageTable.id.in_(captioned), ImageTable.id.in_(by_copies))
-    statement = select(ImageTable.sha256).where(ImageTable.verdict == "accepted", ~is_captioned)
-    with store.read() as session:
-        return list(session.scalars(statement.order_by(ImageTable.id)))
+    is_captioned = or_(MemberTable.id.in_(captioned), MemberTable.id.in_(by_copies))
+    statement = (
+        select(ImageTable.sha256)
+        .join(MemberTable, MemberTable.image_id == ImageTable.id)
+        .where(MemberTable.dataset_id == dataset.id, MemberTable.verdict == "accepted", ~is_captioned)
+    )
+    with dataset.store.read() as session:
+        return list(session.scalars(statement.order_by(MemberTable.id)))

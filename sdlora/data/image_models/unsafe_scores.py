@@ -16,16 +16,16 @@ from sdlora.data.decoding.decode import decode_rgb
 from sdlora.data.image_models.loading import load_parts, model_folder, usual_device
 from sdlora.store.image_store import ImageStore
 from sdlora.store.intake import chunks, insert_or_update
-from sdlora.store.tables import CheckTable, ImageTable
+from sdlora.store.tables import DecodingTable, ImageTable, MemberTable, ScoreTable
 
 _SETTING = "unsafe_model"
 _IMAGES_PER_BATCH = 16
 
 
 def score_unsafe(
-    store: ImageStore, image_ids: Sequence[int], config: DataConfig, on_progress: OnProgress | None = None
+    store: ImageStore, member_ids: Sequence[int], config: DataConfig, on_progress: OnProgress | None = None
 ) -> int:
-    """Score the decodable images without a score of this model; return their number.
+    """Score the decodable images among these members without a score of this model; return their number.
 
     Does nothing if the setting `unsafe_model` is empty.
 
@@ -36,7 +36,7 @@ def score_unsafe(
     if not config.unsafe_model:
         return 0
     key = score_key(config)
-    unscored = [row for chunk in chunks(image_ids) for row in _without_score(store, chunk, key)]
+    unscored = [row for chunk in chunks(member_ids) for row in _without_score(store, chunk, key, config.background)]
     if not unscored:
         return 0
     classifier = Classifier(config)
@@ -45,18 +45,16 @@ def score_unsafe(
         images = [decode_rgb(store.read_bytes(sha256), config.background) for _, sha256 in batch]
         rows = [
             {
-                "image_id": image_id,
+                "decoding_id": decoding_id,
                 "name": SCORE,
                 "version": 1,
                 "parameters": key,
                 "score": score,
-                "verdict": "accepted",
-                "reason": "",
             }
-            for (image_id, _), score in zip(batch, classifier.scores(images), strict=True)
+            for (decoding_id, _), score in zip(batch, classifier.scores(images), strict=True)
         ]
         with store.write() as session:
-            insert_or_update(session, CheckTable, rows, keys=("image_id", "name", "version", "parameters"))
+            insert_or_update(session, ScoreTable, rows, keys=("decoding_id", "name", "version", "parameters"))
         if on_progress:
             on_progress("look for unsafe content", done + len(batch), len(unscored))
     return len(unscored)
@@ -91,13 +89,18 @@ class Classifier:
         return summed
 
 
-def _without_score(store: ImageStore, image_ids: Sequence[int], key: str) -> list[tuple[int, str]]:
-    """Return (id, SHA-256) of the images with a fingerprint and no score under this key."""
+def _without_score(store: ImageStore, member_ids: Sequence[int], key: str, background: str) -> list[tuple[int, str]]:
+    """Return (decoding id, SHA-256) of the images with a fingerprint and no score under this key."""
     scored = exists().where(
-        CheckTable.image_id == ImageTable.id, CheckTable.name == SCORE, CheckTable.parameters == key
+        ScoreTable.decoding_id == DecodingTable.id, ScoreTable.name == SCORE, ScoreTable.parameters == key
     )
-    statement = select(ImageTable.id, ImageTable.sha256).where(
-        ImageTable.id.in_(image_ids), ImageTable.fingerprint_id.is_not(None), ~scored
+    statement = (
+        select(DecodingTable.id, ImageTable.sha256)
+        .join(ImageTable, ImageTable.id == DecodingTable.image_id)
+        .join(MemberTable, MemberTable.image_id == ImageTable.id)
+        .where(MemberTable.id.in_(member_ids), MemberTable.removed_at.is_(None))
+        .where(DecodingTable.background.in_(("", background)), DecodingTable.fingerprint_id.is_not(None), ~scored)
+        .order_by(MemberTable.id)
     )
     with store.read() as session:
-        return [(image_id, sha256) for image_id, sha256 in session.execute(statement.order_by(ImageTable.id))]
+        return [(decoding_id, sha256) for decoding_id, sha256 in session.execute(statement)]

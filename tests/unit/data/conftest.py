@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.stores import empty_database, location, migrated, on_servers, postgres, s3, store
+from tests.stores import dataset, empty_database, location, migrated, on_servers, postgres, s3, store
 
-__all__ = ["empty_database", "folder", "location", "migrated", "on_servers", "postgres", "s3", "store"]
+__all__ = ["dataset", "empty_database", "folder", "location", "migrated", "on_servers", "postgres", "s3", "store"]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from sdlora.data.clean import clean
 from sdlora.data.collect import CollectReport, collect
 from sdlora.data.config import DataConfig
 from sdlora.data.sources.rows import MAX_LINE_CHARS
-from sdlora.store.image_store import ImageStore
+from sdlora.store.dataset import Dataset
 from tasks.pages import images_page
 from tests.unit.data.drawing import drawing, encoded, fill_folder
 
@@ -25,11 +25,11 @@ def problems(report: CollectReport) -> dict[str, str]:
     return {problem.path: problem.reason for problem in report.problems}
 
 
-def captions(store: ImageStore) -> dict[str, str]:
-    return {image.files[0].rpartition("/")[2]: image.captions[0] for image in store.images()}
+def captions(dataset: Dataset) -> dict[str, str]:
+    return {image.files[0].rpartition("/")[2]: image.captions[0] for image in dataset.images()}
 
 
-def test_a_broken_line_of_json_costs_that_line(store: ImageStore, folder: Path) -> None:
+def test_a_broken_line_of_json_costs_that_line(dataset: Dataset, folder: Path) -> None:
     fill_folder(folder, range(9), captions=False)
     lines = [
         b'{"file_name": "0000.png", "text": "zero"}',
@@ -44,7 +44,7 @@ def test_a_broken_line_of_json_costs_that_line(store: ImageStore, folder: Path) 
         b'{"file_name": "0006.png", "text": "six"}',
     ]
     (folder / "metadata.jsonl").write_bytes(b"\n".join(lines))
-    report = collect(store, str(folder), CONFIG)
+    report = collect(dataset, str(folder), CONFIG)
     assert (report.new, report.skipped_count, report.problem_count) == (9, 0, 7)
     assert problems(report) == {
         "metadata.jsonl, line 2": "not JSON: Expecting property name enclosed in double quotes at character 2",
@@ -55,11 +55,11 @@ def test_a_broken_line_of_json_costs_that_line(store: ImageStore, folder: Path) 
         "metadata.jsonl, line 7": "not read: lists or objects are nested more than 64 deep",
         "metadata.jsonl, line 8": "more than 1,048,576 characters",
     }
-    found = captions(store)
+    found = captions(dataset)
     assert (found["0000.png"], found["0006.png"], found["0001.png"]) == ("zero", "six", "0001")
 
 
-def test_a_broken_line_of_csv_costs_that_line_and_not_the_next_one(store: ImageStore, folder: Path) -> None:
+def test_a_broken_line_of_csv_costs_that_line_and_not_the_next_one(dataset: Dataset, folder: Path) -> None:
     fill_folder(folder, range(8), captions=False)
     lines = [
         b"file_name,text",
@@ -75,7 +75,7 @@ def test_a_broken_line_of_csv_costs_that_line_and_not_the_next_one(store: ImageS
     ]
     (folder / "metadata.csv").write_bytes(b"\n".join(lines))
     limit = csv.field_size_limit()
-    report = collect(store, str(folder), CONFIG)
+    report = collect(dataset, str(folder), CONFIG)
     assert csv.field_size_limit() == limit
     assert report.new == 8
     assert problems(report) == {
@@ -84,7 +84,7 @@ def test_a_broken_line_of_csv_costs_that_line_and_not_the_next_one(store: ImageS
         "metadata.csv, line 9": "its quotes cannot be understood",
         "0004.png": "1 caption of up to 200,000 characters left out, more than 10,000",
     }
-    assert captions(store) == {
+    assert captions(dataset) == {
         "0000.png": "0000",
         "0001.png": "a cat, sitting",
         "0002.png": "0002",
@@ -96,7 +96,7 @@ def test_a_broken_line_of_csv_costs_that_line_and_not_the_next_one(store: ImageS
     }
 
 
-def test_a_caption_over_the_limit_costs_the_caption_wherever_it_comes_from(store: ImageStore, folder: Path) -> None:
+def test_a_caption_over_the_limit_costs_the_caption_wherever_it_comes_from(dataset: Dataset, folder: Path) -> None:
     fill_folder(folder, range(4), captions=False)
     long = "x" * 10_001
     (folder / "0000.txt").write_text(f"{long}\nshort\n")
@@ -104,7 +104,7 @@ def test_a_caption_over_the_limit_costs_the_caption_wherever_it_comes_from(store
     (folder / "0002.txt").write_text("y" * 300_000)
     (folder / "0003.json").write_text("{")
     (folder / "a.jpg").write_bytes(encoded(drawing(7), "JPEG", exif=_description("z" * 20_000)))
-    report = collect(store, str(folder), CONFIG)
+    report = collect(dataset, str(folder), CONFIG)
     assert report.new == 5
     assert problems(report) == {
         "0000.png": "its .txt: 1 caption of up to 10,001 characters left out, more than 10,000",
@@ -113,16 +113,16 @@ def test_a_caption_over_the_limit_costs_the_caption_wherever_it_comes_from(store
         "0003.png": "its .json: not JSON: Expecting property name enclosed in double quotes at character 2",
         "a.jpg": "1 caption of up to 20,000 characters left out, more than 10,000",
     }
-    found = captions(store)
+    found = captions(dataset)
     assert (found["0000.png"], found["0002.png"], found["a.jpg"]) == ("short", "0002", "a")
-    assert max(len(image.captions) for image in store.images()) == 100
+    assert max(len(image.captions) for image in dataset.images()) == 100
 
 
-def test_lines_and_captions_that_were_not_read_are_told_where_people_look(store: ImageStore, folder: Path) -> None:
+def test_lines_and_captions_that_were_not_read_are_told_where_people_look(dataset: Dataset, folder: Path) -> None:
     fill_folder(folder, range(2))
     (folder / "metadata.jsonl").write_text("{oops\n" + '{"file_name": "0000.png", "text": "' + "x" * 20_000 + '"}\n')
-    report = collect(store, str(folder), CONFIG)
-    page = images_page([report], clean(store, CONFIG))
+    report = collect(dataset, str(folder), CONFIG)
+    page = images_page([report], clean(dataset, CONFIG))
     for place, reason in problems(report).items():
         for shown in (_summary(report), page):
             assert place.partition(",")[0] in shown
@@ -130,7 +130,7 @@ def test_lines_and_captions_that_were_not_read_are_told_where_people_look(store:
     assert "2 lines or captions not read; no image is lost" in _summary(report)
 
 
-def test_a_line_of_a_list_that_cannot_be_read_is_a_skipped_image(store: ImageStore, folder: Path) -> None:
+def test_a_line_of_a_list_that_cannot_be_read_is_a_skipped_image(dataset: Dataset, folder: Path) -> None:
     config = CONFIG.model_copy(update={"url_retries": 0})
     (folder / "a.jsonl").write_text('{oops\n{"text": "no address"}\n{"url": "ftp://host/a.png"}\n')
     (folder / "b.csv").write_bytes(
@@ -138,7 +138,7 @@ def test_a_line_of_a_list_that_cannot_be_read_is_a_skipped_image(store: ImageSto
     )
     (folder / "c.txt").write_bytes(b"ftp://host/e.png\n\xff\nhttp://host/" + b"a" * 10_000 + b"\n")
     skipped = {
-        name: {item.path: item.reason for item in collect(store, str(folder / name), config).skipped}
+        name: {item.path: item.reason for item in collect(dataset, str(folder / name), config).skipped}
         for name in ("a.jsonl", "b.csv", "c.txt")
     }
     scheme = "its scheme is ftp, expected http or https"
@@ -160,15 +160,15 @@ def test_a_line_of_a_list_that_cannot_be_read_is_a_skipped_image(store: ImageSto
     }
     (folder / "d.jsonl").write_text("{oops\n{again\n")
     with pytest.raises(DataError, match=r"no line can be read: line 1: not JSON.*Correct the list"):
-        collect(store, str(folder / "d.jsonl"), config)
+        collect(dataset, str(folder / "d.jsonl"), config)
 
 
-def test_a_metadata_file_that_is_too_large_costs_its_captions_only(store: ImageStore, folder: Path) -> None:
+def test_a_metadata_file_that_is_too_large_costs_its_captions_only(dataset: Dataset, folder: Path) -> None:
     fill_folder(folder, range(2), captions=False)
     rows = [json.dumps({"file_name": f"{number:04d}.png", "text": "x" * 4000}) for number in range(400)]
     (folder / "metadata.jsonl").write_text("\n".join(rows))
     size = (folder / "metadata.jsonl").stat().st_size
-    report = collect(store, str(folder), CONFIG.model_copy(update={"max_file_bytes": 10**6}))
+    report = collect(dataset, str(folder), CONFIG.model_copy(update={"max_file_bytes": 10**6}))
     assert report.new == 2
     assert problems(report) == {"metadata.jsonl": f"{size:,} bytes, more than max_file_bytes = 1,000,000"}
 
@@ -176,10 +176,10 @@ def test_a_metadata_file_that_is_too_large_costs_its_captions_only(store: ImageS
 @pytest.mark.parametrize(
     "name", ["a\0b", "x" * 300, "file:///a%00b", "http://[", "~nobody-at-all/x", "x-{1..%s}.tar" % ("9" * 5000)]
 )
-def test_an_address_that_can_be_no_path_is_refused_with_a_message(store: ImageStore, folder: Path, name: str) -> None:
+def test_an_address_that_can_be_no_path_is_refused_with_a_message(dataset: Dataset, folder: Path, name: str) -> None:
     uri = name if "/" in name else str(folder / name)
     with pytest.raises(DataError, match=r"^data\.sources: ") as caught:
-        collect(store, uri, CONFIG)
+        collect(dataset, uri, CONFIG)
     assert "\0" not in str(caught.value)
     if "\0" in name or "%00" in name:
         assert "has a NUL character" in str(caught.value)

@@ -13,9 +13,9 @@ import pytest
 from sdlora.core.errors import DataError
 from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
-from sdlora.store.image_store import ImageStore
+from sdlora.store.dataset import Dataset
 from sdlora.store.location import StoreLocation
-from tests.stores import lose_all_bytes, servers_when_patient
+from tests.stores import lose_all_bytes, opened_dataset, servers_when_patient
 from tests.unit.data.drawing import drawing, encoded, fill_folder
 
 pytestmark = servers_when_patient
@@ -24,82 +24,80 @@ CONFIG = DataConfig()
 
 def _collect_in_process(home: Path, location: StoreLocation, folder: Path, start: object) -> None:
     start.wait()
-    with ImageStore.open(home, location) as store:
-        collect(store, str(folder), CONFIG)
+    with opened_dataset(home, location) as dataset:
+        collect(dataset, str(folder), CONFIG)
 
 
 def test_every_file_with_an_image_suffix_becomes_an_image_with_captions_and_origin(
-    store: ImageStore, folder: Path
+    dataset: Dataset, folder: Path
 ) -> None:
     fill_folder(folder, range(3))
     (folder / "not_a_picture.png").write_text("hello")
-    report = collect(store, str(folder), CONFIG)
+    report = collect(dataset, str(folder), CONFIG)
     assert (report.source, report.files, report.new, report.known) == ("pictures", 4, 4, 0)
     assert report.new_files == ("0000.png", "0001.png", "0002.png", "not_a_picture.png")
-    by_file = {image.files[0]: image for image in store.images()}
+    by_file = {image.files[0]: image for image in dataset.images()}
     assert by_file["pictures/0001.png"].captions == ("drawing number 1",)
     assert by_file["pictures/not_a_picture.png"].captions == ("not a picture",)
-    assert store.read_bytes(by_file["pictures/0001.png"].sha256) == (folder / "0001.png").read_bytes()
+    assert dataset.store.read_bytes(by_file["pictures/0001.png"].sha256) == (folder / "0001.png").read_bytes()
 
 
-def test_a_second_pass_reads_no_file(store: ImageStore, folder: Path) -> None:
+def test_a_second_pass_reads_no_file(dataset: Dataset, folder: Path) -> None:
     fill_folder(folder, range(5))
-    collect(store, str(folder), CONFIG)
+    collect(dataset, str(folder), CONFIG)
     # Same size and time, other bytes: a pass that reads the file would find a new image.
     for path in folder.glob("*.png"):
         status = path.stat()
         path.write_bytes(os.urandom(status.st_size))
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    report = collect(store, str(folder), CONFIG)
+    report = collect(dataset, str(folder), CONFIG)
     assert (report.new, report.known, report.recaptioned) == (0, 5, 0)
 
 
-def test_a_touched_file_is_read_again_and_only_new_bytes_are_new(store: ImageStore, folder: Path) -> None:
+def test_a_touched_file_is_read_again_and_only_new_bytes_are_new(dataset: Dataset, folder: Path) -> None:
     fill_folder(folder, range(3))
-    collect(store, str(folder), CONFIG)
+    collect(dataset, str(folder), CONFIG)
     os.utime(folder / "0000.png", ns=(1, 1))
     (folder / "0001.png").write_bytes(encoded(drawing(77)))
-    report = collect(store, str(folder), CONFIG)
+    report = collect(dataset, str(folder), CONFIG)
     assert (report.new, report.known, report.new_files) == (1, 2, ("0001.png",))
-    assert store.counts().total == 4
+    assert dataset.counts().total == 4
 
 
-def test_lost_bytes_are_brought_back_by_collecting_again(store: ImageStore, folder: Path) -> None:
+def test_lost_bytes_are_brought_back_by_collecting_again(dataset: Dataset, folder: Path) -> None:
     fill_folder(folder, range(2))
-    collect(store, str(folder), CONFIG)
-    lose_all_bytes(store)
-    assert collect(store, str(folder), CONFIG).new == 0
-    assert all(store.read_bytes(image.sha256) for image in store.images())
+    collect(dataset, str(folder), CONFIG)
+    lose_all_bytes(dataset)
+    assert collect(dataset, str(folder), CONFIG).new == 0
+    assert all(dataset.store.read_bytes(image.sha256) for image in dataset.images())
 
 
-def test_the_same_bytes_under_two_names_are_one_image_with_the_captions_of_both(
-    store: ImageStore, folder: Path
-) -> None:
+def test_the_same_bytes_under_two_names_are_one_image_with_the_captions_of_both(dataset: Dataset, folder: Path) -> None:
     fill_folder(folder, range(2), captions=False)
     shutil.copy(folder / "0000.png", folder / "copy.png")
     rows = '{"file_name": "0000.png", "text": "one name"}\n{"file_name": "copy.png", "text": "another"}\n'
     (folder / "metadata.jsonl").write_text(rows)
-    report = collect(store, str(folder), CONFIG)
+    report = collect(dataset, str(folder), CONFIG)
     assert (report.files, report.new, report.copies) == (3, 2, 1)
-    (twice,) = [image for image in store.images() if len(image.files) == 2]
+    (twice,) = [image for image in dataset.images() if len(image.files) == 2]
     assert twice.captions == ("one name", "another")
-    assert collect(store, str(folder), CONFIG).recaptioned == 0
+    assert collect(dataset, str(folder), CONFIG).recaptioned == 0
 
 
-def test_changed_captions_replace_the_old_ones_of_that_source(store: ImageStore, folder: Path) -> None:
+def test_changed_captions_replace_the_old_ones_of_that_source(dataset: Dataset, folder: Path) -> None:
     fill_folder(folder, range(2))
-    collect(store, str(folder), CONFIG)
+    collect(dataset, str(folder), CONFIG)
     (folder / "metadata.jsonl").write_text('{"file_name": "0000.png", "text": "a new caption"}\n')
-    assert collect(store, str(folder), CONFIG).recaptioned == 2
-    assert [image.captions for image in store.images()] == [("a new caption",), ("0001",)]
+    assert collect(dataset, str(folder), CONFIG).recaptioned == 2
+    assert [image.captions for image in dataset.images()] == [("a new caption",), ("0001",)]
 
 
-def test_a_file_that_cannot_be_read_is_reported_and_the_others_come_in(store: ImageStore, folder: Path) -> None:
+def test_a_file_that_cannot_be_read_is_reported_and_the_others_come_in(dataset: Dataset, folder: Path) -> None:
     fill_folder(folder, range(2))
     os.mkfifo(folder / "pipe.png")
     (folder / "dangling.png").symlink_to(folder / "nowhere")
     (folder / "huge.png").write_bytes(b"x" * 2_000_000)
-    report = collect(store, str(folder), CONFIG.model_copy(update={"max_file_bytes": 1_000_000}))
+    report = collect(dataset, str(folder), CONFIG.model_copy(update={"max_file_bytes": 1_000_000}))
     assert report.new == 2
     reasons = {skipped.path: skipped.reason for skipped in report.skipped}
     assert reasons.keys() == {"pipe.png", "dangling.png", "huge.png"}
@@ -107,36 +105,36 @@ def test_a_file_that_cannot_be_read_is_reported_and_the_others_come_in(store: Im
     assert "max_file_bytes = 1,000,000" in reasons["huge.png"]
 
 
-def test_a_link_to_a_file_is_that_file_and_one_to_a_folder_is_passed_over(store: ImageStore, folder: Path) -> None:
+def test_a_link_to_a_file_is_that_file_and_one_to_a_folder_is_passed_over(dataset: Dataset, folder: Path) -> None:
     outside = folder.parent / "outside"
     outside.mkdir()
     (outside / "a.png").write_bytes(encoded(drawing(1)))
     (outside / "b.png").write_bytes(encoded(drawing(2)))
     (folder / "link.png").symlink_to(outside / "a.png")
     (folder / "folder.png").symlink_to(outside)
-    report = collect(store, str(folder), CONFIG)
+    report = collect(dataset, str(folder), CONFIG)
     assert (report.files, report.new, report.skipped) == (1, 1, ())
     status = (outside / "a.png").stat()
     same_size = encoded(drawing(3)).ljust(status.st_size, b"\0")[: status.st_size]
     (outside / "a.png").write_bytes(same_size)
     os.utime(outside / "a.png", ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000))
-    assert collect(store, str(folder), CONFIG).new == 1
+    assert collect(dataset, str(folder), CONFIG).new == 1
 
 
-def test_an_image_that_was_taken_down_does_not_come_back(store: ImageStore, folder: Path) -> None:
+def test_an_image_that_was_taken_down_does_not_come_back(dataset: Dataset, folder: Path) -> None:
     fill_folder(folder, range(2))
-    collect(store, str(folder), CONFIG)
-    gone = store.images()[0].sha256
-    store.purge(gone, "the painter asked for it", "me")
+    collect(dataset, str(folder), CONFIG)
+    gone = dataset.images()[0].sha256
+    dataset.store.purge(gone, "the painter asked for it", "me")
     (folder / "copy.png").write_bytes((folder / "0000.png").read_bytes())
-    report = collect(store, str(folder), CONFIG)
+    report = collect(dataset, str(folder), CONFIG)
     assert (report.new, report.known, report.skipped_count) == (0, 1, 2)
     assert "the painter asked for it" in report.skipped[0].reason
     with pytest.raises(DataError):
-        store.read_bytes(gone)
+        dataset.store.read_bytes(gone)
 
 
-def test_a_dataset_is_collected_once(store: ImageStore, folder: Path) -> None:
+def test_a_dataset_is_collected_once(dataset: Dataset, folder: Path) -> None:
     import datasets  # not at the top: processes that these tests start import this file, too
 
     rows = {
@@ -144,22 +142,22 @@ def test_a_dataset_is_collected_once(store: ImageStore, folder: Path) -> None:
         "text": [f"number {seed}" for seed in range(4)],
     }
     datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image()).save_to_disk(folder / "saved")
-    assert collect(store, str(folder / "saved"), CONFIG).new == 4
-    report = collect(store, str(folder / "saved"), CONFIG)
+    assert collect(dataset, str(folder / "saved"), CONFIG).new == 4
+    report = collect(dataset, str(folder / "saved"), CONFIG)
     assert (report.new, report.known, report.recaptioned) == (0, 4, 0)
-    assert store.images()[3].captions == ("number 3",)
+    assert dataset.images()[3].captions == ("number 3",)
 
 
-def test_nothing_is_recorded_of_a_source_that_is_refused(store: ImageStore, folder: Path) -> None:
+def test_nothing_is_recorded_of_a_source_that_is_refused(dataset: Dataset, folder: Path) -> None:
     with pytest.raises(DataError):
-        collect(store, str(folder), CONFIG)
-    assert store.counts().total == 0
+        collect(dataset, str(folder), CONFIG)
+    assert dataset.counts().total == 0
 
 
-def test_progress_ends_at_the_number_of_files(store: ImageStore, folder: Path) -> None:
+def test_progress_ends_at_the_number_of_files(dataset: Dataset, folder: Path) -> None:
     fill_folder(folder, range(30))
     calls: list[tuple[str, int, int]] = []
-    collect(store, str(folder), CONFIG, on_progress=lambda *call: calls.append(call))
+    collect(dataset, str(folder), CONFIG, on_progress=lambda *call: calls.append(call))
     assert calls[-1] == ("collect images", 30, 30)
     assert calls == sorted(calls)
 
@@ -179,8 +177,8 @@ def test_two_collectors_at_once_lose_nothing_and_double_nothing(tmp_path: Path, 
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0]
-    with ImageStore.open(home, location) as store:
-        images = store.images()
+    with opened_dataset(home, location) as dataset:
+        images = dataset.images()
     assert len(images) == len({image.sha256 for image in images}) == 90
     assert sum(len(image.files) for image in images) == 120
     assert all(image.captions for image in images)
@@ -202,18 +200,18 @@ from sdlora.store.location import StoreLocation
 def show(stage, done, total):
     print(done, flush=True)
     time.sleep(0.2)
-collect(ImageStore.open({home!r}, {location!r}), {str(folder)!r}, DataConfig(), show)
+collect(ImageStore.open({home!r}, {location!r}).dataset("icons"), {str(folder)!r}, DataConfig(), show)
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     while int(process.stdout.readline()) < 225:
         pass
     process.send_signal(signal.SIGKILL)
     process.wait()
-    with ImageStore.open(home, location) as store:
-        images = store.images()
+    with opened_dataset(home, location) as dataset:
+        images = dataset.images()
         assert 0 < len(images) < 300
         assert all(image.captions == (f"drawing number {int(image.files[0][-8:-4])}",) for image in images)
-        assert all(store.read_bytes(image.sha256) for image in images)
-        report = collect(store, str(folder), CONFIG)
+        assert all(dataset.store.read_bytes(image.sha256) for image in images)
+        report = collect(dataset, str(folder), CONFIG)
         assert (report.new, report.known) == (300 - len(images), len(images))
-        assert store.counts().total == 300
+        assert dataset.counts().total == 300

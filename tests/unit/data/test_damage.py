@@ -20,7 +20,7 @@ from sdlora.data.config import DataConfig
 from sdlora.data.decoding.decode import decode, decode_rgb
 from sdlora.data.measuring.measure import measure
 from sdlora.release.data_page import write_data_page
-from sdlora.store.image_store import ImageStore
+from sdlora.store.dataset import Dataset
 from tests.unit.data.damage import damaged, whole_pictures
 from tests.unit.data.drawing import drawing, encoded
 
@@ -37,16 +37,16 @@ def test_the_pictures_are_whole_before_they_are_damaged() -> None:
     "count", [pytest.param(500, id="500"), pytest.param(10_000, id="10,000", marks=pytest.mark.slow)]
 )
 def test_damaged_images_are_survived_each_with_a_verdict_and_the_good_ones_are_in(
-    store: ImageStore, folder: Path, count: int
+    dataset: Dataset, folder: Path, count: int
 ) -> None:
     files = {f"{number:05d}.png": content for number, content in enumerate(itertools.islice(damaged(0), count))}
     good = {f"good-{seed}.png": encoded(drawing(1000 + seed)) for seed in range(10)}
     for name, content in (files | good).items():
         (folder / name).write_bytes(content)
     before = {path.name for path in folder.parent.iterdir()}
-    collect(store, str(folder), CONFIG)
-    report = clean(store, CONFIG)
-    images = store.images()
+    collect(dataset, str(folder), CONFIG)
+    report = clean(dataset, CONFIG)
+    images = dataset.images()
     assert len(images) == count + 10
     assert report.counts.pending == 0
     assert all(image.verdict and image.reason and image.reason.isprintable() for image in images)
@@ -90,19 +90,19 @@ def _with_torn_words(seed: int) -> Iterator[bytes]:
 
 
 def test_nothing_that_decoders_remark_on_damaged_files_reaches_the_terminal(
-    store: ImageStore, folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    dataset: Dataset, folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     pictures = itertools.chain(_with_torn_words(0), itertools.islice(damaged(2), 200))
     for number, content in enumerate(pictures):
         (folder / f"{number:05d}.png").write_bytes(content)
     config = CONFIG.model_copy(update={"max_pixels": 200_000_000})
     with warnings.catch_warnings(record=True, action="always") as heard:
-        collect(store, str(folder), config)
-        clean(store, config)
-        write_data_page(store, config, tmp_path / "page.html", title="Images")
+        collect(dataset, str(folder), config)
+        clean(dataset, config)
+        write_data_page(dataset, config, tmp_path / "page.html", title="Images")
     assert [str(one.message) for one in heard] == []
     assert capfd.readouterr() == ("", "")
-    assert store.counts().rejected_by["unreadable"] > 20
+    assert dataset.counts().rejected_by["unreadable"] > 20
 
 
 def test_a_jpeg_of_thousands_of_passes_is_refused_unseen() -> None:
@@ -145,19 +145,19 @@ def _zip() -> bytes:
     ids=["html", "zip", "pdf", "heic", "svg", "40,000 x 40,000", "largest", "long"],
 )
 def test_a_file_that_is_not_what_its_name_says_is_told_so(
-    store: ImageStore, folder: Path, content: bytes, check: str, words: str
+    dataset: Dataset, folder: Path, content: bytes, check: str, words: str
 ) -> None:
     (folder / "picture.png").write_bytes(content)
-    collect(store, str(folder), CONFIG)
-    clean(store, CONFIG)
-    image = store.images()[0]
+    collect(dataset, str(folder), CONFIG)
+    clean(dataset, CONFIG)
+    image = dataset.images()[0]
     assert (image.verdict, image.rejected_by) == ("rejected", check)
     assert words in image.reason
 
 
-def test_a_picture_under_the_name_of_another_format_is_what_it_is(store: ImageStore, folder: Path) -> None:
+def test_a_picture_under_the_name_of_another_format_is_what_it_is(dataset: Dataset, folder: Path) -> None:
     (folder / "drawing.png").write_bytes(encoded(drawing(1), "GIF"))
     (folder / "other.jpg").write_bytes(encoded(drawing(2), "WEBP"))
-    collect(store, str(folder), CONFIG)
-    assert clean(store, CONFIG).counts.accepted == 2
-    assert {image.format for image in store.images()} == {"GIF", "WEBP"}
+    collect(dataset, str(folder), CONFIG)
+    assert clean(dataset, CONFIG).counts.accepted == 2
+    assert {image.format for image in dataset.images()} == {"GIF", "WEBP"}

@@ -17,7 +17,7 @@ from sdlora.data.config import DataConfig
 from sdlora.data.sources import UnreadableItemError, download
 from sdlora.data.sources.download import Downloader
 from sdlora.data.threads import TryLaterError
-from sdlora.store.image_store import ImageStore
+from sdlora.store.dataset import Dataset
 from tests.unit.data.drawing import drawing, encoded
 
 CONFIG = DataConfig(allow_private_addresses=True, url_timeout_seconds=20.0, url_total_seconds=0.8, url_retries=3)
@@ -62,7 +62,7 @@ def drip(connection: socket.socket, start: bytes) -> None:
     ],
     ids=["status", "headers", "body", "chunk"],
 )
-def test_a_host_that_sends_a_byte_at_a_time_has_one_deadline(store: ImageStore, folder: Path, start: bytes) -> None:
+def test_a_host_that_sends_a_byte_at_a_time_has_one_deadline(dataset: Dataset, folder: Path, start: bytes) -> None:
     def talk(connection: socket.socket, request: bytes) -> None:
         if b"/good" in request:
             connection.sendall(GOOD)
@@ -72,7 +72,7 @@ def test_a_host_that_sends_a_byte_at_a_time_has_one_deadline(store: ImageStore, 
     with serving(talk) as port:
         (folder / "urls.txt").write_text(f"http://127.0.0.1:{port}/slow.png\nhttp://127.0.0.1:{port}/good.png\n")
         began = time.monotonic()
-        report = collect(store, str(folder / "urls.txt"), CONFIG)
+        report = collect(dataset, str(folder / "urls.txt"), CONFIG)
     assert time.monotonic() - began < 10
     assert (report.new, [skipped.reason for skipped in report.skipped]) == (1, [LATE])
 
@@ -132,17 +132,17 @@ def test_all_tries_and_all_signatures_of_one_file_share_the_deadline() -> None:
 
 
 def test_a_host_that_is_always_late_is_left_alone(
-    store: ImageStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(download, "MAX_HOST_FAILURES", 2)
     config = CONFIG.model_copy(update={"url_total_seconds": 0.2, "url_per_host": 1})
     with serving(lambda connection, _: drip(connection, b"")) as port:
         (folder / "urls.txt").write_text("".join(f"http://127.0.0.1:{port}/{number}.png\n" for number in range(9)))
-        report = collect(store, str(folder / "urls.txt"), config)
+        report = collect(dataset, str(folder / "urls.txt"), config)
     assert [("in a row" in skipped.reason) for skipped in report.skipped] == [False] * 2 + [True] * 7
 
 
-def test_a_store_that_never_answers_costs_the_item(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_never_answers_costs_the_item(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     fs, real = MemoryFileSystem(), MemoryFileSystem._open
     for name in ("silent.png", "good.png"):
         fs.pipe_file(f"/never/{name}", PICTURE)
@@ -154,7 +154,7 @@ def test_a_store_that_never_answers_costs_the_item(store: ImageStore, monkeypatc
 
     monkeypatch.setattr(MemoryFileSystem, "_open", open_or_wait)
     began = time.monotonic()
-    report = collect(store, "memory://never", CONFIG)
+    report = collect(dataset, "memory://never", CONFIG)
     fs.rm("/never", recursive=True)
     assert time.monotonic() - began < 10
     assert (report.new, [skipped.reason for skipped in report.skipped]) == (1, [LATE])

@@ -11,7 +11,7 @@ from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.data.sources.captions import repeats_of
 from sdlora.data.sources.embedded import embedded_captions, prompt_of_parameters
-from sdlora.store.image_store import ImageStore
+from sdlora.store.dataset import Dataset
 from tests.unit.data.drawing import drawing, encoded
 
 XMP = """<?xpacket begin="" id="x"?><x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF
@@ -133,13 +133,13 @@ def test_no_pixel_is_decoded_for_a_caption(monkeypatch: pytest.MonkeyPatch) -> N
     assert said(content) == [("a cat", "exif")]
 
 
-def test_names_of_kohya_folders_give_repeats_and_a_caption(store: ImageStore, folder: Path) -> None:
+def test_names_of_kohya_folders_give_repeats_and_a_caption(dataset: Dataset, folder: Path) -> None:
     for name in ("10_sks dog/a.png", "2024_holiday/b.png", "5_cat/c.png"):
         (folder / name).parent.mkdir()
         (folder / name).write_bytes(encoded(drawing(len(name))))
     (folder / "5_cat" / "c.caption").write_text("a cat, asleep")
-    collect(store, str(folder), DataConfig())
-    assert {image.files[0]: image.captions for image in store.images()} == {
+    collect(dataset, str(folder), DataConfig())
+    assert {image.files[0]: image.captions for image in dataset.images()} == {
         "pictures/10_sks dog/a.png": ("sks dog",),
         "pictures/2024_holiday/b.png": ("b",),
         "pictures/5_cat/c.png": ("a cat, asleep",),
@@ -157,21 +157,21 @@ def test_names_of_kohya_folders_give_repeats_and_a_caption(store: ImageStore, fo
     ],
 )
 def test_captions_in_other_encodings_are_read_or_marked(
-    store: ImageStore, folder: Path, content: bytes, text: str
+    dataset: Dataset, folder: Path, content: bytes, text: str
 ) -> None:
     (folder / "a.png").write_bytes(encoded(drawing(1)))
     (folder / "a.txt").write_bytes(content)
-    collect(store, str(folder), DataConfig())
-    assert store.images()[0].captions == (text,)
+    collect(dataset, str(folder), DataConfig())
+    assert dataset.images()[0].captions == (text,)
 
 
-def test_what_is_said_beside_an_image_hides_what_is_inside_until_it_is_gone(store: ImageStore, folder: Path) -> None:
+def test_what_is_said_beside_an_image_hides_what_is_inside_until_it_is_gone(dataset: Dataset, folder: Path) -> None:
     (folder / "a.png").write_bytes(png(parameters=PARAMETERS))
     (folder / "a.txt").write_text("from the text file")
-    collect(store, str(folder), DataConfig())
-    assert store.images()[0].captions == ("from the text file",)
+    collect(dataset, str(folder), DataConfig())
+    assert dataset.images()[0].captions == ("from the text file",)
     (folder / "a.txt").unlink()
-    report = collect(store, str(folder), DataConfig())
+    report = collect(dataset, str(folder), DataConfig())
     assert (report.recaptioned, report.bytes_read) == (1, 0)
-    assert store.images()[0].captions == ("a red (apple:1.2), on a table",)
-    assert io.BytesIO(store.read_bytes(store.images()[0].sha256)).read(4) == b"\x89PNG"
+    assert dataset.images()[0].captions == ("a red (apple:1.2), on a table",)
+    assert io.BytesIO(dataset.store.read_bytes(dataset.images()[0].sha256)).read(4) == b"\x89PNG"

@@ -19,9 +19,10 @@ from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.data.duplicates import clusters
 from sdlora.data.measuring.measure import ImageScores, measure
+from sdlora.store.dataset import Dataset
 from sdlora.store.image_store import ImageStore
 from sdlora.store.location import StoreLocation
-from tests.stores import servers_when_patient
+from tests.stores import opened_dataset, servers_when_patient
 from tests.unit.data.drawing import drawing, encoded, fill_folder, icon
 
 CONFIG = DataConfig()
@@ -67,13 +68,13 @@ class Measured:
             yield replace(self.by_sha256[sha256], sha256=sha256)
 
 
-def _verdicts(store: ImageStore) -> dict[str, tuple[str | None, str | None, str | None]]:
-    return {image.sha256: (image.verdict, image.rejected_by, image.reason) for image in store.images()}
+def _verdicts(dataset: Dataset) -> dict[str, tuple[str | None, str | None, str | None]]:
+    return {image.sha256: (image.verdict, image.rejected_by, image.reason) for image in dataset.images()}
 
 
-def _fill(store: ImageStore, contents: list[bytes], decoder: Measured, family: dict[bytes, ImageScores]) -> None:
+def _fill(dataset: Dataset, contents: list[bytes], decoder: Measured, family: dict[bytes, ImageScores]) -> None:
     for content in contents:
-        decoder.by_sha256[store.add_image(content)] = family[content]
+        decoder.by_sha256[dataset.add_image(content)] = family[content]
 
 
 SETTINGS = (
@@ -111,7 +112,7 @@ def test_cleaning_in_any_portions_ends_where_one_pass_would(
     def new_store() -> ImageStore:
         home = tmp_path_factory.mktemp("home")
         shutil.copy(empty_database, home)
-        return ImageStore.open(home)
+        return ImageStore.open(home).dataset("icons")
 
     _clean_in_portions(family, new_store, shuffle, cuts, detours, final, portion, min_members)
 
@@ -130,13 +131,13 @@ def test_so_does_cleaning_on_servers(
     portion: int,
     min_members: int,
 ) -> None:
-    new_store = lambda: ImageStore.open(tmp_path, on_servers())  # noqa: E731
+    new_store = lambda: ImageStore.open(tmp_path, on_servers()).dataset("icons")  # noqa: E731
     _clean_in_portions(family, new_store, shuffle, cuts, detours, final, portion, min_members)
 
 
 def _clean_in_portions(
     family: dict[bytes, ImageScores],
-    new_store: Callable[[], ImageStore],
+    new_store: Callable[[], Dataset],
     shuffle: random.Random,
     cuts: list[int],
     detours: list[DataConfig],
@@ -149,58 +150,60 @@ def _clean_in_portions(
     found = []
     for portions in ([len(contents)], [*sorted(cuts), len(contents)]):
         decoder = Measured({})
-        with pytest.MonkeyPatch.context() as patch, new_store() as store:
+        with pytest.MonkeyPatch.context() as patch:
+            dataset = new_store()
             if len(portions) > 1:
                 patch.setattr(clusters, "MIN_MEMBERS", min_members)  # in the one pass every pair is compared
                 patch.setattr(cleaning, "ROWS_PER_STATEMENT", portion)
                 patch.setattr(cleaning, "_IMAGES_PER_WINDOW", 3 * portion)
             start = 0
             for number, end in enumerate(portions):
-                _fill(store, contents[start:end], decoder, family)
+                _fill(dataset, contents[start:end], decoder, family)
                 start = end
                 on_the_way = number < min(len(detours), len(portions) - 1)
-                clean(store, detours[number] if on_the_way else final, measurer=decoder)
-            assert clean(store, final, measurer=decoder).decided == 0
-            found.append(_verdicts(store))
+                clean(dataset, detours[number] if on_the_way else final, measurer=decoder)
+            assert clean(dataset, final, measurer=decoder).decided == 0
+            found.append(_verdicts(dataset))
+            dataset.store.close()
     assert found[0] == found[1]
 
 
 @servers_when_patient
-def test_the_family_has_every_kind_of_copy(store: ImageStore, family: dict[bytes, ImageScores]) -> None:
+def test_the_family_has_every_kind_of_copy(dataset: Dataset, family: dict[bytes, ImageScores]) -> None:
     for content in family:
-        store.add_image(content)
-    rejected = clean(store, CONFIG).counts.rejected_by
+        dataset.add_image(content)
+    rejected = clean(dataset, CONFIG).counts.rejected_by
     assert {"animated", "blank", "exact_duplicate", "near_duplicate", "too_small", "unreadable"} == set(rejected)
     assert rejected["near_duplicate"] >= 8
 
 
-def _rows_written_by_one_more_image(store: ImageStore) -> int:
+def _rows_written_by_one_more_image(dataset: Dataset) -> int:
     rows: list[int] = []
-    store.add_image(encoded(icon(7, side_px=80)))
+    dataset.add_image(encoded(icon(7, side_px=80)))
 
     def count(_c: object, _k: object, statement: str, parameters: list[object], _x: object, many: bool) -> None:
         rows.append(len(parameters) if many else 1)
 
-    event.listen(store.database.engine, "before_cursor_execute", count)
-    assert clean(store, CONFIG).decided == 1
-    event.remove(store.database.engine, "before_cursor_execute", count)
-    assert store.counts().rejected_by == {"near_duplicate": 1}
+    event.listen(dataset.store.database.engine, "before_cursor_execute", count)
+    assert clean(dataset, CONFIG).decided == 1
+    event.remove(dataset.store.database.engine, "before_cursor_execute", count)
+    assert dataset.counts().rejected_by == {"near_duplicate": 1}
     return sum(rows)
 
 
 def test_what_one_image_more_costs_does_not_grow_with_the_store(tmp_path: Path) -> None:
     costs = []
     for size in (10, 80):
-        with ImageStore.open(tmp_path / str(size)) as store:
+        with opened_dataset(tmp_path / str(size)) as dataset:
             for seed in range(size):
-                store.add_image(encoded(icon(seed)))
-            clean(store, CONFIG)
-            costs.append(_rows_written_by_one_more_image(store))
+                dataset.add_image(encoded(icon(seed)))
+            clean(dataset, CONFIG)
+            costs.append(_rows_written_by_one_more_image(dataset))
     assert costs[0] == costs[1] < 60
 
 
 @servers_when_patient
-def test_a_persons_word_decides_over_the_image_and_its_group_without_a_look(store: ImageStore) -> None:
+def test_a_persons_word_decides_over_the_image_and_its_group_without_a_look(dataset: Dataset) -> None:
     images = {
         "small": encoded(icon(1, side_px=20)),
         "kept": encoded(icon(2)),
@@ -208,30 +211,30 @@ def test_a_persons_word_decides_over_the_image_and_its_group_without_a_look(stor
         "unwanted": encoded(icon(3)),
         "its copy": encoded(icon(3, side_px=48)),
     }
-    shas = {name: store.add_image(content) for name, content in images.items()}
-    clean(store, CONFIG)
-    before = _verdicts(store)
-    assert store.image(shas["kept"]).rejected_by == "near_duplicate"
-    assert store.image(shas["its copy"]).rejected_by == "near_duplicate"
-    store.decide(shas["small"], "accepted", "it is meant to be tiny", "ana")
-    store.decide(shas["kept"], "accepted", "the original", "ana")
-    store.decide(shas["unwanted"], "rejected", "off topic", "ana")
-    assert clean(store, CONFIG).decoded == 0
-    found = {name: store.image(sha256) for name, sha256 in shas.items()}
+    shas = {name: dataset.add_image(content) for name, content in images.items()}
+    clean(dataset, CONFIG)
+    before = _verdicts(dataset)
+    assert dataset.image(shas["kept"]).rejected_by == "near_duplicate"
+    assert dataset.image(shas["its copy"]).rejected_by == "near_duplicate"
+    dataset.decide(shas["small"], "accepted", "it is meant to be tiny", "ana")
+    dataset.decide(shas["kept"], "accepted", "the original", "ana")
+    dataset.decide(shas["unwanted"], "rejected", "off topic", "ana")
+    assert clean(dataset, CONFIG).decoded == 0
+    found = {name: dataset.image(sha256) for name, sha256 in shas.items()}
     assert "it is meant to be tiny" in (found["small"].reason or "")
     assert (found["kept"].verdict, found["copy"].rejected_by) == ("accepted", "near_duplicate")
     assert (found["unwanted"].rejected_by, found["its copy"].verdict) == ("person", "accepted")
-    clean(store, CONFIG.model_copy(update={"min_side_px": 33}))
-    assert store.image(shas["small"]).verdict == "accepted"
+    clean(dataset, CONFIG.model_copy(update={"min_side_px": 33}))
+    assert dataset.image(shas["small"]).verdict == "accepted"
     for name in ("small", "kept", "unwanted"):
-        store.undo_decision(shas[name], "ana")
-    clean(store, CONFIG)
-    assert _verdicts(store) == before
+        dataset.undo_decision(shas[name], "ana")
+    clean(dataset, CONFIG)
+    assert _verdicts(dataset) == before
 
 
 @servers_when_patient
 def test_checks_on_records_reach_images_that_were_decided_before(
-    store: ImageStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A rule that reads the whole database: no more than three images in all."""
     everybody = range(1, 5)
@@ -239,17 +242,17 @@ def test_checks_on_records_reach_images_that_were_decided_before(
         name="crowded",
         version=1,
         judge=lambda session, ids, _: dict.fromkeys(
-            ids, (float(n := len(store.images())), "too many" if n > 3 else None)
+            ids, (float(n := len(dataset.images())), "too many" if n > 3 else None)
         ),
         settings=(),
-        affects=lambda session, ids, _: everybody,
+        affects=lambda session, dataset_id, ids, _: everybody,
     )
     for module in ("decide_images", "verdicts", "clean"):
         monkeypatch.setattr(f"sdlora.data.{module}.RECORD_CHECKS", (crowded,))
     fill_folder(folder, range(3))
-    collect(store, str(folder), CONFIG)
-    assert clean(store, CONFIG).counts.accepted == 3
-    store.add_image(encoded(drawing(9)))
-    report = clean(store, CONFIG)
+    collect(dataset, str(folder), CONFIG)
+    assert clean(dataset, CONFIG).counts.accepted == 3
+    dataset.add_image(encoded(drawing(9)))
+    report = clean(dataset, CONFIG)
     assert (report.decoded, report.decided, report.counts.rejected_by) == (1, 4, {"crowded": 4})
-    assert clean(store, CONFIG).decided == 0
+    assert clean(dataset, CONFIG).decided == 0

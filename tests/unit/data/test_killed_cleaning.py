@@ -15,7 +15,7 @@ import pytest
 
 from sdlora.data.clean import clean
 from sdlora.data.config import DataConfig
-from sdlora.store.image_store import ImageStore
+from tests.stores import opened_dataset
 from tests.unit.data.drawing import drawing, encoded, icon
 
 CONFIG = DataConfig()
@@ -31,39 +31,46 @@ from sdlora.store.image_store import ImageStore
 cleaning.ROWS_PER_STATEMENT = cleaning._IMAGES_PER_BATCH = 8
 print("begin", flush=True)
 with ImageStore.open(Path(sys.argv[1])) as store:
-    cleaning.clean(store, DataConfig())
+    cleaning.clean(store.dataset("icons"), DataConfig())
 """
 
 
 def _fill(home: Path, count: int) -> None:
-    with ImageStore.open(home) as store:
+    with opened_dataset(home) as dataset:
         for seed in range(count):
             image = icon(seed) if seed % 2 else drawing(seed)
-            store.add_image(encoded(image))
+            dataset.add_image(encoded(image))
             if seed % 3 == 0:
-                store.add_image(encoded(image, "JPEG", quality=70))
+                dataset.add_image(encoded(image, "JPEG", quality=70))
             if seed % 7 == 0:
-                store.add_image(encoded(image, "BMP"))
+                dataset.add_image(encoded(image, "BMP"))
             if seed % 5 == 0:
-                store.add_image(encoded(image.resize((80, 80))))
-        store.add_image(b"no picture")
+                dataset.add_image(encoded(image.resize((80, 80))))
+        dataset.add_image(b"no picture")
 
 
 def _state(home: Path) -> tuple[object, ...]:
     """All that cleaning leaves, but for times and numbers given in the order of arrival."""
-    with ImageStore.open(home) as store, store.read() as session:
+    with opened_dataset(home) as dataset, dataset.store.read() as session:
         run = session.connection().exec_driver_sql
-        images = run("SELECT sha256, verdict, rejected_by, reason, rules, problem, width, format FROM images").all()
-        checks = run(
-            "SELECT sha256, name, version, parameters, score, checks.verdict, checks.reason "
-            "FROM checks JOIN images ON images.id = image_id"
+        members = run(
+            "SELECT sha256, verdict, rejected_by, reason, rules, problem, width, format FROM members "
+            "JOIN images ON images.id = members.image_id JOIN decodings ON decodings.id = decoding_id"
+        ).all()
+        scores = run(
+            "SELECT sha256, name, version, parameters, score FROM scores "
+            "JOIN decodings ON decodings.id = decoding_id JOIN images ON images.id = image_id"
+        ).all()
+        rulings = run(
+            "SELECT sha256, name, version, score, rulings.reason FROM rulings "
+            "JOIN members ON members.id = member_id JOIN images ON images.id = image_id"
         ).all()
         pairs = run(
             "SELECT one.pixels_sha256, other.pixels_sha256, difference FROM similar_pairs "
             "JOIN fingerprints one ON one.id = first_id JOIN fingerprints other ON other.id = second_id"
         ).all()
         unordered = [(*sorted(pair[:2]), pair[2]) for pair in pairs]
-        return sorted(map(str, images)), sorted(map(str, checks)), sorted(map(str, unordered))
+        return tuple(sorted(map(str, rows)) for rows in (members, scores, rulings, unordered))
 
 
 def _start(home: Path) -> subprocess.Popen[bytes]:
@@ -93,8 +100,8 @@ def _kill_at_random_moments(tmp_path: Path, images: int, kills: int) -> None:
         process.send_signal(signal.SIGKILL)
         on_the_way += process.wait() == -signal.SIGKILL
     assert on_the_way == kills
-    with ImageStore.open(tmp_path / "killed") as store:
-        clean(store, CONFIG)
+    with opened_dataset(tmp_path / "killed") as dataset:
+        clean(dataset, CONFIG)
     assert _state(tmp_path / "killed") == _state(tmp_path / "whole")
 
 
@@ -112,6 +119,6 @@ def test_two_cleaners_at_once_end_where_one_does(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "two", tmp_path / "one")
     processes = [_start(tmp_path / "two") for _ in range(2)]
     assert [process.wait() for process in processes] == [0, 0]
-    with ImageStore.open(tmp_path / "one") as store:
-        clean(store, CONFIG)
+    with opened_dataset(tmp_path / "one") as dataset:
+        clean(dataset, CONFIG)
     assert _state(tmp_path / "two") == _state(tmp_path / "one")

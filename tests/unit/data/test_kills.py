@@ -17,8 +17,8 @@ from sqlalchemy import select
 
 from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
-from sdlora.store.image_store import ImageStore
-from sdlora.store.tables import CaptionTable, FileTable, ImageTable, SourceTable
+from sdlora.store.tables import CaptionTable, FileTable, ImageTable, MemberTable, SourceTable
+from tests.stores import opened_dataset
 from tests.unit.data.drawing import drawing, encoded
 from tests.unit.data.test_archives import write_zip
 
@@ -46,28 +46,30 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 
 def _collect(home: Path, uris: tuple[str, ...]) -> None:
-    with ImageStore.open(home) as store:
+    with opened_dataset(home) as dataset:
         for uri in uris:
-            collect(store, uri, CONFIG)
+            collect(dataset, uri, CONFIG)
 
 
 def _contents(home: Path) -> Contents:
     """All that was collected, without ids and times; every image's bytes are read and compared with their digest."""
-    with ImageStore.open(home) as store, store.read() as session:
+    with opened_dataset(home) as dataset, dataset.store.read() as session:
         files = (
             select(SourceTable.name, FileTable.path, ImageTable.sha256, FileTable.byte_size, FileTable.stamp)
             .join(SourceTable, SourceTable.id == FileTable.source_id)
-            .join(ImageTable, ImageTable.id == FileTable.image_id)
+            .join(MemberTable, MemberTable.id == FileTable.member_id)
+            .join(ImageTable, ImageTable.id == MemberTable.image_id)
         )
         captions = (
             select(SourceTable.name, FileTable.path, ImageTable.sha256, CaptionTable.position, CaptionTable.text)
             .join(SourceTable, SourceTable.id == CaptionTable.source_id)
             .join(FileTable, FileTable.id == CaptionTable.file_id)
-            .join(ImageTable, ImageTable.id == CaptionTable.image_id)
+            .join(MemberTable, MemberTable.id == CaptionTable.member_id)
+            .join(ImageTable, ImageTable.id == MemberTable.image_id)
         )
         shas = session.scalars(select(ImageTable.sha256)).all()
         assert len(shas) == len(set(shas))
-        assert all(store.blobs.get(sha256) for sha256 in shas)
+        assert all(dataset.store.blobs.get(sha256) for sha256 in shas)
         told = {tuple(row) for row in session.execute(captions)}
         seen = {tuple(row) for row in session.execute(files)}
     assert len(told) == len(seen) == FILES + FILES // 2
@@ -122,11 +124,11 @@ def test_a_store_that_was_moved_still_knows_its_sources(tmp_path: Path, sources:
     _collect(tmp_path / "here", sources)
     (tmp_path / "there").mkdir()
     shutil.move(tmp_path / "here", tmp_path / "there" / "home")
-    with ImageStore.open(tmp_path / "there" / "home") as store:
+    with opened_dataset(tmp_path / "there" / "home") as dataset:
         for uri in sources:
-            report = collect(store, uri, CONFIG)
+            report = collect(dataset, uri, CONFIG)
             assert (report.new, report.bytes_read, report.skipped_count) == (0, 0, 0)
-        assert str(tmp_path).encode() not in (store.home / "images.db").read_bytes()
+        assert str(tmp_path).encode() not in (dataset.store.home / "images.db").read_bytes()
 
 
 def test_what_a_killed_writer_left_is_swept_away(tmp_path: Path, sources: tuple[str, str]) -> None:
@@ -176,5 +178,5 @@ def test_ctrl_c_keeps_what_was_done_and_says_so(tmp_path: Path, sources: tuple[s
     assert "Stopped. Finished work is kept" in said
     assert "Traceback" not in said
     subprocess.run(command, check=True, capture_output=True)
-    with ImageStore.open(home) as store:
-        assert store.counts().total == FILES
+    with opened_dataset(home) as dataset:
+        assert dataset.store.image_count() == FILES

@@ -17,7 +17,7 @@ from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.data.decoding.mask import decode_mask, mask_problem
 from sdlora.data.snapshot import Snapshot, load_snapshot, make_snapshot
-from sdlora.store.image_store import ImageStore
+from sdlora.store.dataset import Dataset
 from tests.stores import both_places
 from tests.unit.data.drawing import drawing, encoded
 from tests.unit.data.test_archives import reasons, write_tar, write_zip
@@ -48,24 +48,24 @@ def write(folder: Path, files: dict[str, bytes]) -> Path:
     return folder
 
 
-def freeze(store: ImageStore, source: Path, config: DataConfig = CONFIG) -> Snapshot:
-    collect(store, str(source), config)
-    clean(store, config)
-    return make_snapshot(store, config)
+def freeze(dataset: Dataset, source: Path, config: DataConfig = CONFIG) -> Snapshot:
+    collect(dataset, str(source), config)
+    clean(dataset, config)
+    return make_snapshot(dataset, config)
 
 
 def sha(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def check_masks(store: ImageStore, snapshot: Snapshot) -> None:
+def check_masks(dataset: Dataset, snapshot: Snapshot) -> None:
     expected = {sha(encoded(drawing(seed))): sha(mask_of(seed)) for seed in range(8)}
     assert {row.sha256 for row in snapshot.rows} == expected.keys()  # no mask became an image
     assert all(row.mask == expected[row.sha256] for row in snapshot.train)
     assert {row.mask for row in snapshot.held_out} == {""}
-    assert all(store.read_bytes(row.mask) == mask_of(seed_of(row.sha256)) for row in snapshot.train)
-    assert load_snapshot(store, snapshot.digest) == snapshot
-    assert not changes_since_snapshot(store).any
+    assert all(dataset.store.read_bytes(row.mask) == mask_of(seed_of(row.sha256)) for row in snapshot.train)
+    assert load_snapshot(dataset.store, snapshot.digest) == snapshot
+    assert not changes_since_snapshot(dataset).any
 
 
 def seed_of(sha256: str) -> int:
@@ -73,55 +73,55 @@ def seed_of(sha256: str) -> int:
 
 
 @both_places
-def test_masks_beside_images_of_a_folder_are_kept_and_are_no_images(store: ImageStore, folder: Path) -> None:
+def test_masks_beside_images_of_a_folder_are_kept_and_are_no_images(dataset: Dataset, folder: Path) -> None:
     write(folder, masked_files())
-    report = collect(store, str(folder), CONFIG)
+    report = collect(dataset, str(folder), CONFIG)
     assert (report.files, report.new, report.skipped_count) == (8, 8, 0)
-    check_masks(store, freeze(store, folder))
-    again = collect(store, str(folder), CONFIG)
+    check_masks(dataset, freeze(dataset, folder))
+    again = collect(dataset, str(folder), CONFIG)
     assert (again.bytes_read, again.recaptioned) == (0, 0)
-    assert clean(store, CONFIG).decided == 0
+    assert clean(dataset, CONFIG).decided == 0
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
-def test_masks_lie_in_archives_as_they_lie_in_folders(kind: str, store: ImageStore, tmp_path: Path) -> None:
+def test_masks_lie_in_archives_as_they_lie_in_folders(kind: str, dataset: Dataset, tmp_path: Path) -> None:
     path = tmp_path / f"pictures.{kind}"
     files = {f"in/{name}": content for name, content in sorted(masked_files().items())}
     if kind == "zip":
         write_zip(path, files)
     else:
         write_tar(path, files, {"tar": "w", "tar.gz": "w:gz"}[kind])
-    check_masks(store, freeze(store, path))
+    check_masks(dataset, freeze(dataset, path))
 
 
 @both_places
-def test_another_mask_makes_another_snapshot_and_so_does_none(store: ImageStore, folder: Path) -> None:
+def test_another_mask_makes_another_snapshot_and_so_does_none(dataset: Dataset, folder: Path) -> None:
     write(folder, masked_files())
-    first = freeze(store, folder)
+    first = freeze(dataset, folder)
     changed = first.train[0].sha256
     name = next(path for path in folder.iterdir() if path.read_bytes() == mask_of(seed_of(changed)))
     name.write_bytes(mask_of(40))
-    report = collect(store, str(folder), CONFIG)
+    report = collect(dataset, str(folder), CONFIG)
     assert (report.new, report.recaptioned, report.bytes_read) == (0, 1, 0)
-    assert clean(store, CONFIG).decoded == 0
-    assert changes_since_snapshot(store).remasked == (changed,)
-    second = make_snapshot(store, CONFIG)
+    assert clean(dataset, CONFIG).decoded == 0
+    assert changes_since_snapshot(dataset).remasked == (changed,)
+    second = make_snapshot(dataset, CONFIG)
     assert compare_snapshots(first, second).remasked == (changed,)
     assert {row.sha256: row.mask for row in second.train}[changed] == sha(mask_of(40))
     name.unlink()
-    third = freeze(store, folder)
+    third = freeze(dataset, folder)
     assert {row.sha256: row.mask for row in third.train}[changed] == ""
     assert len({first.digest, second.digest, third.digest}) == 3
-    assert store.details(changed).mask is None
+    assert dataset.details(changed).mask is None
 
 
-def test_a_mask_that_cannot_be_used_rejects_its_image_and_names_the_file(store: ImageStore, folder: Path) -> None:
+def test_a_mask_that_cannot_be_used_rejects_its_image_and_names_the_file(dataset: Dataset, folder: Path) -> None:
     files = masked_files(12)
     files["0-masklabel.png"] = mask_of(0, (64, 32))
     files["2-masklabel.png"] = b"no picture"
     files["4-masklabel.png"] = mask_of(4)[:60]
-    snapshot = freeze(store, write(folder, files))
-    told = {image.files[0].rpartition("/")[2]: image.reason for image in store.images("rejected", rejected_by="mask")}
+    snapshot = freeze(dataset, write(folder, files))
+    told = {image.files[0].rpartition("/")[2]: image.reason for image in dataset.images("rejected", rejected_by="mask")}
     assert told.keys() == {"0.png", "2.png", "4.png"}
     assert "its mask 0-masklabel.png cannot be used: it has 64 x 32 pixels" in told["0.png"]
     assert "the image's 64 x 64" in told["0.png"]
@@ -130,54 +130,54 @@ def test_a_mask_that_cannot_be_used_rejects_its_image_and_names_the_file(store: 
     assert len(snapshot.rows) == 9
 
     (folder / "2-masklabel.png").write_bytes(mask_of(2))
-    assert len(freeze(store, folder).rows) == 10  # mended
+    assert len(freeze(dataset, folder).rows) == 10  # mended
 
     lenient = CONFIG.model_copy(update={"allow_unfit_masks": True})
-    everything = freeze(store, folder, lenient)
+    everything = freeze(dataset, folder, lenient)
     unfit = {sha(files["0.png"]), sha(files["4.png"])}
     assert {row.mask for row in everything.rows if row.sha256 in unfit} == {""}
     assert len(everything.rows) == 12
 
 
-def test_a_mask_without_its_image_is_named_and_never_trained_on(store: ImageStore, folder: Path) -> None:
+def test_a_mask_without_its_image_is_named_and_never_trained_on(dataset: Dataset, folder: Path) -> None:
     write(folder, {"a.png": encoded(drawing(1)), "b-masklabel.png": mask_of(1), "c.MASK.png": mask_of(2)})
-    report = collect(store, str(folder), CONFIG)
+    report = collect(dataset, str(folder), CONFIG)
     assert report.new == 1
     told = reasons(report)
     assert told.keys() == {"b-masklabel.png", "c.MASK.png"}
     assert "a mask without its image, which would be called b.png" in told["b-masklabel.png"]
 
 
-def test_masks_of_more_bytes_than_allowed_are_refused_with_the_reason(store: ImageStore, folder: Path) -> None:
+def test_masks_of_more_bytes_than_allowed_are_refused_with_the_reason(dataset: Dataset, folder: Path) -> None:
     image = encoded(drawing(1))
     noise = encoded(Image.effect_noise((64, 64), 90))
     assert len(noise) > len(image)
     write(folder, {"a.png": image, "a.mask.png": noise})
     config = CONFIG.model_copy(update={"max_file_bytes": len(image)})
-    collect(store, str(folder), config)
-    clean(store, config)
-    assert f"more than max_file_bytes = {len(image):,}" in store.images()[0].reason
+    collect(dataset, str(folder), config)
+    clean(dataset, config)
+    assert f"more than max_file_bytes = {len(image):,}" in dataset.images()[0].reason
 
 
-def test_lost_bytes_of_a_mask_are_collected_again(store: ImageStore, folder: Path) -> None:
+def test_lost_bytes_of_a_mask_are_collected_again(dataset: Dataset, folder: Path) -> None:
     write(folder, masked_files())
-    row = freeze(store, folder).train[0]
-    store.blobs.remove(row.mask)
-    collect(store, str(folder), CONFIG)
-    assert sha(store.read_bytes(row.mask)) == row.mask
+    row = freeze(dataset, folder).train[0]
+    dataset.store.blobs.remove(row.mask)
+    collect(dataset, str(folder), CONFIG)
+    assert sha(dataset.store.read_bytes(row.mask)) == row.mask
 
 
 @both_places
-def test_a_takedown_takes_the_mask_too_unless_another_image_needs_it(store: ImageStore, folder: Path) -> None:
+def test_a_takedown_takes_the_mask_too_unless_another_image_needs_it(dataset: Dataset, folder: Path) -> None:
     files = masked_files(4)
     files["0-masklabel.png"] = files["2-masklabel.png"] = mask_of(7)
-    collect(store, str(write(folder, files)), CONFIG)
-    store.purge(sha(files["0.png"]), "a takedown", "ana")
-    assert store.read_bytes(sha(mask_of(7))) == mask_of(7)
-    store.purge(sha(files["2.png"]), "a takedown", "ana")
-    assert not store.blobs.has(sha(mask_of(7)), len(mask_of(7)))
-    collect(store, str(folder), CONFIG)  # its source still shows it
-    assert not store.blobs.has(sha(mask_of(7)), len(mask_of(7)))
+    collect(dataset, str(write(folder, files)), CONFIG)
+    dataset.store.purge(sha(files["0.png"]), "a takedown", "ana")
+    assert dataset.store.read_bytes(sha(mask_of(7))) == mask_of(7)
+    dataset.store.purge(sha(files["2.png"]), "a takedown", "ana")
+    assert not dataset.store.blobs.has(sha(mask_of(7)), len(mask_of(7)))
+    collect(dataset, str(folder), CONFIG)  # its source still shows it
+    assert not dataset.store.blobs.has(sha(mask_of(7)), len(mask_of(7)))
 
 
 def test_a_mask_fits_the_upright_picture_and_may_be_smaller() -> None:
@@ -219,7 +219,7 @@ def named_masks(wrong: str = "") -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar", "memory"])
-def test_metadata_name_masks_anywhere_in_the_source(kind: str, store: ImageStore, folder: Path, tmp_path: Path) -> None:
+def test_metadata_name_masks_anywhere_in_the_source(kind: str, dataset: Dataset, folder: Path, tmp_path: Path) -> None:
     source: Path | str = folder
     if kind == "folder":
         write(folder, named_masks())
@@ -230,22 +230,22 @@ def test_metadata_name_masks_anywhere_in_the_source(kind: str, store: ImageStore
     else:
         source = tmp_path / f"pictures.{kind}"
         (write_zip if kind == "zip" else write_tar)(source, named_masks())
-    collect(store, str(source), CONFIG)
-    clean(store, CONFIG)
-    check_masks(store, make_snapshot(store, CONFIG))
-    assert collect(store, str(source), CONFIG).bytes_read == 0
+    collect(dataset, str(source), CONFIG)
+    clean(dataset, CONFIG)
+    check_masks(dataset, make_snapshot(dataset, CONFIG))
+    assert collect(dataset, str(source), CONFIG).bytes_read == 0
 
 
 @pytest.mark.parametrize("wrong", ["masks/none.png", "../outside/0.png", "linked/0.png", "/etc/hostname", "masks"])
 def test_a_mask_that_metadata_name_and_that_is_not_there_rejects_its_image(
-    wrong: str, store: ImageStore, folder: Path
+    wrong: str, dataset: Dataset, folder: Path
 ) -> None:
     write(folder.parent / "outside", {"0.png": mask_of(0)})
     write(folder, named_masks(wrong))
     (folder / "linked").symlink_to(folder.parent / "outside")
-    collect(store, str(folder), CONFIG)
-    clean(store, CONFIG)
-    (image,) = store.images("rejected", rejected_by="mask")
+    collect(dataset, str(folder), CONFIG)
+    clean(dataset, CONFIG)
+    (image,) = dataset.images("rejected", rejected_by="mask")
     assert image.files == ("pictures/pictures/0.png",)
     assert "there is no such file in the source" in image.reason
-    assert len(store.images("accepted")) == 7
+    assert len(dataset.images("accepted")) == 7

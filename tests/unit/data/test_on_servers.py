@@ -15,27 +15,29 @@ from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.data.snapshot import make_snapshot
 from sdlora.data.takedown import TakedownWatch
+from sdlora.store.dataset import Dataset
 from sdlora.store.image_store import ImageStore
 from sdlora.store.lineage import record_version
 from sdlora.store.location import StoreLocation
 from sdlora.store.tables import SimilarPairTable
+from tests.stores import opened_dataset
 from tests.unit.data.drawing import drawing, fill_folder
 
 CONFIG = DataConfig(min_train_images=1, min_held_out_images=1)
 
 
 def _work(home: Path, location: StoreLocation, start: object, folder: Path) -> None:
-    with ImageStore.open(home, location) as store:
+    with opened_dataset(home, location) as dataset:
         start.wait()
-        collect(store, str(folder), CONFIG)
-        clean(store, CONFIG)
+        collect(dataset, str(folder), CONFIG)
+        clean(dataset, CONFIG)
 
 
-def _outcome(store: ImageStore) -> tuple[int, set[tuple[str, str | None]], int]:
-    with store.read() as session:
+def _outcome(dataset: Dataset) -> tuple[int, set[tuple[str, str | None]], int]:
+    with dataset.store.read() as session:
         pairs = session.scalar(select(func.count()).select_from(SimilarPairTable))
-    kept = sum(image.rejected_by is None for image in store.images())
-    return kept, {(image.sha256, image.verdict) for image in store.images() if image.rejected_by is None}, pairs
+    kept = sum(image.rejected_by is None for image in dataset.images())
+    return kept, {(image.sha256, image.verdict) for image in dataset.images() if image.rejected_by is None}, pairs
 
 
 def test_two_machines_that_clean_at_once_compare_every_image_with_every_other(
@@ -54,11 +56,11 @@ def test_two_machines_that_clean_at_once_compare_every_image_with_every_other(
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0]
-    with ImageStore.open(tmp_path / "alone") as alone, ImageStore.open(tmp_path, location) as together:
+    with opened_dataset(tmp_path / "alone") as alone, opened_dataset(tmp_path, location) as together:
         for folder in folders:
             collect(alone, str(folder), CONFIG)
-        for store in (alone, together):
-            clean(store, CONFIG)
+        for dataset in (alone, together):
+            clean(dataset, CONFIG)
         assert _outcome(together) == _outcome(alone)
         assert _outcome(alone)[2] >= 8
         # Which side an image falls on depends on its digest alone.
@@ -73,9 +75,10 @@ def test_a_purge_on_one_machine_is_seen_by_a_run_on_another(
         ImageStore.open(tmp_path / "one", location) as one,
         ImageStore.open(tmp_path / "other", location) as other,
     ):
-        collect(one, str(fill_folder(tmp_path / "images", range(8))), CONFIG)
-        clean(one, CONFIG)
-        snapshot = make_snapshot(one, CONFIG)
+        dataset = one.dataset("icons")
+        collect(dataset, str(fill_folder(tmp_path / "images", range(8))), CONFIG)
+        clean(dataset, CONFIG)
+        snapshot = make_snapshot(dataset, CONFIG)
         watch = TakedownWatch(other, snapshot)
         assert not watch.found(at_once=True)
         gone = snapshot.train[0].sha256

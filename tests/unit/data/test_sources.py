@@ -13,15 +13,15 @@ from sdlora.data.config import DataConfig
 from sdlora.data.sources import Item, Source, SourceContext
 from sdlora.data.sources import open_source as open_source_within
 from sdlora.data.sources.captions import find_captions
-from sdlora.store.image_store import ImageStore
+from sdlora.store.dataset import Dataset
 from tests.unit.data.drawing import drawing, encoded
 
 OpenSource = Callable[[str], Source]
 
 
 @pytest.fixture
-def open_source(store: ImageStore) -> OpenSource:
-    return lambda uri: open_source_within(uri, SourceContext(DataConfig(), store))
+def open_source(dataset: Dataset) -> OpenSource:
+    return lambda uri: open_source_within(uri, SourceContext(DataConfig(), dataset))
 
 
 def _texts(item: Item) -> tuple[str, ...]:

@@ -27,10 +27,10 @@ def test_growing_never_moves_an_image_and_never_parts_look_alikes(edges, arrival
     present: list[Member] = []
     for size in arrivals:
         present += _members(size, start=len(present))
-        members = [Member(one.image_id, one.sha256, known.get(one.image_id)) for one in present]
+        members = [Member(one.member_id, one.sha256, known.get(one.member_id)) for one in present]
         shuffle.shuffle(members)
         sides = assign_sides(members, edges, PURE)
-        assert sides.splits.keys() | sides.leaks.keys() == {one.image_id for one in present}
+        assert sides.splits.keys() | sides.leaks.keys() == {one.member_id for one in present}
         assert not sides.splits.keys() & sides.leaks.keys()
         for one, other in edges:
             if one in sides.splits and other in sides.splits:
@@ -54,7 +54,7 @@ def test_images_that_come_one_by_one_end_where_they_would_together() -> None:
     together = assign_sides(members, [], PURE).splits
     known: dict[int, str] = {}
     for end in range(20, 301, 20):
-        batch = [Member(one.image_id, one.sha256, known.get(one.image_id)) for one in members[:end]]
+        batch = [Member(one.member_id, one.sha256, known.get(one.member_id)) for one in members[:end]]
         known = dict(assign_sides(batch, [], PURE).splits)
     assert known == together
     assert 0.15 < list(together.values()).count("held_out") / 300 < 0.35

@@ -21,7 +21,8 @@ from sdlora.data.sources.download import Downloader, checked_url, opt_out
 from sdlora.data.sources.internet import is_public, resolve
 from sdlora.data.sources.memory import MemoryBudget
 from sdlora.data.threads import TryLaterError
-from sdlora.store.image_store import ImageStore
+from sdlora.store.dataset import Dataset
+from tests.stores import opened_dataset
 from tests.unit.data.drawing import drawing, encoded
 from tests.unit.data.web import Answer, Web, serving
 
@@ -49,39 +50,39 @@ def reasons(report: CollectReport) -> dict[str, str]:
 
 
 def test_a_list_is_fetched_once_and_known_urls_are_not_asked_for_again(
-    store: ImageStore, folder: Path, web: Web
+    dataset: Dataset, folder: Path, web: Web
 ) -> None:
     web.pages = {f"/{seed}.png": picture(seed) for seed in range(6)}
     path = url_list(folder, *(web.url(f"/{seed}.png") for seed in range(5)), web.url("/0.png"))
-    report = collect(store, str(path), CONFIG)
+    report = collect(dataset, str(path), CONFIG)
     assert (report.source, report.files, report.new, report.skipped) == ("urls.txt", 5, 5, ())
     path = url_list(folder, *(web.url(f"/{seed}.png") for seed in range(6)))
-    report = collect(store, str(path), CONFIG)
+    report = collect(dataset, str(path), CONFIG)
     assert (report.new, report.known) == (1, 5)
     assert set(web.asked.values()) == {1}
-    assert store.read_bytes(store.images()[0].sha256).startswith(b"\x89PNG")
+    assert dataset.store.read_bytes(dataset.images()[0].sha256).startswith(b"\x89PNG")
 
 
-def test_tables_bring_captions_and_licences(store: ImageStore, folder: Path, web: Web) -> None:
+def test_tables_bring_captions_and_licences(dataset: Dataset, folder: Path, web: Web) -> None:
     web.pages = {f"/{seed}.png": picture(seed) for seed in range(3)}
     (folder / "list.csv").write_text(f'url,caption,license\n{web.url("/0.png")},"a tree, in snow",CC0\n')
     rows = {"image_url": [web.url("/1.png")], "text": ["a bird"], "licence": ["MIT"]}
     pyarrow.parquet.write_table(pyarrow.table(rows), folder / "list.parquet")
     (folder / "list.jsonl").write_text(json.dumps({"url": web.url("/2.png"), "text": ["one", "two"]}) + "\n")
     for name in ("list.csv", "list.parquet", "list.jsonl"):
-        assert collect(store, str(folder / name), CONFIG).new == 1
-    assert [(image.captions, image.licence) for image in store.images()] == [
+        assert collect(dataset, str(folder / name), CONFIG).new == 1
+    assert [(image.captions, image.licence) for image in dataset.images()] == [
         (("a tree, in snow",), "CC0"),
         (("a bird",), "MIT"),
         (("one", "two"), None),
     ]
     (folder / "other.csv").write_text("name,place\na,b\n")
     with pytest.raises(DataError, match="has the columns name, place; expected one of url"):
-        collect(store, str(folder / "other.csv"), CONFIG)
+        collect(dataset, str(folder / "other.csv"), CONFIG)
 
 
 def test_what_fails_in_passing_is_tried_again_and_a_host_gets_the_pause_it_asks_for(
-    store: ImageStore, folder: Path, web: Web
+    dataset: Dataset, folder: Path, web: Web
 ) -> None:
     began: list[float] = []
 
@@ -90,41 +91,41 @@ def test_what_fails_in_passing_is_tried_again_and_a_host_gets_the_pause_it_asks_
         return (429, {"Retry-After": "1"}, b"") if len(began) == 1 else picture(1)
 
     web.pages = {"/busy.png": busy, "/broken.png": (503, {}, b""), "/gone.png": (404, {}, b"")}
-    report = collect(store, str(url_list(folder, *map(web.url, web.pages))), CONFIG)
+    report = collect(dataset, str(url_list(folder, *map(web.url, web.pages))), CONFIG)
     assert report.new == 1
     assert began[1] - began[0] >= 1.0
     assert reasons(report) == {"broken.png": "HTTP 503, 3 times", "gone.png": "HTTP 404"}
     assert (web.asked["/broken.png"], web.asked["/gone.png"]) == (3, 1)
 
 
-def test_a_host_is_asked_a_few_at_a_time(store: ImageStore, folder: Path, web: Web) -> None:
+def test_a_host_is_asked_a_few_at_a_time(dataset: Dataset, folder: Path, web: Web) -> None:
     web.pages = {f"/{seed}.png": picture(seed) for seed in range(12)}
     web.delay_seconds = 0.1
     began = time.monotonic()
-    collect(store, str(url_list(folder, *map(web.url, web.pages))), CONFIG.model_copy(update={"url_per_host": 3}))
+    collect(dataset, str(url_list(folder, *map(web.url, web.pages))), CONFIG.model_copy(update={"url_per_host": 3}))
     assert web.most == 3
     assert time.monotonic() - began < 1.1  # one after the other would take 1.2 s
 
 
-def test_hosts_that_opt_out_of_training_are_heard(store: ImageStore, folder: Path, web: Web) -> None:
+def test_hosts_that_opt_out_of_training_are_heard(dataset: Dataset, folder: Path, web: Web) -> None:
     web.pages = {
         "/no.png": picture(1, X_Robots_Tag="noindex, noai"),
         "/nor.png": picture(2, X_Robots_Tag="*: noimageai"),
         "/yes.png": picture(3, X_Robots_Tag="otherbot: noai, noindex"),
     }
     path = url_list(folder, *map(web.url, web.pages))
-    report = collect(store, str(path), CONFIG)
+    report = collect(dataset, str(path), CONFIG)
     assert report.new == 1
     assert reasons(report) == {
         "no.png": "its host opts out of training: X-Robots-Tag: noai (respect_noai)",
         "nor.png": "its host opts out of training: X-Robots-Tag: noimageai (respect_noai)",
     }
-    assert collect(store, str(path), CONFIG.model_copy(update={"respect_noai": False})).new == 2
+    assert collect(dataset, str(path), CONFIG.model_copy(update={"respect_noai": False})).new == 2
     assert opt_out("noarchive") is None
 
 
 def test_too_much_no_image_too_slow_and_cut_off_are_refused_with_the_reason(
-    store: ImageStore, folder: Path, web: Web
+    dataset: Dataset, folder: Path, web: Web
 ) -> None:
     def endless(handler: BaseHTTPRequestHandler) -> Answer:
         handler.close_connection = True
@@ -146,7 +147,7 @@ def test_too_much_no_image_too_slow_and_cut_off_are_refused_with_the_reason(
         "/silent.png": silent,
     }
     config = CONFIG.model_copy(update={"max_file_bytes": 1_000_000, "url_retries": 0, "url_timeout_seconds": 0.5})
-    report = collect(store, str(url_list(folder, *map(web.url, web.pages))), config)
+    report = collect(dataset, str(url_list(folder, *map(web.url, web.pages))), config)
     told = reasons(report)
     assert report.new == 0
     assert told["large.png"] == "2,000,000 bytes, more than max_file_bytes = 1,000,000"
@@ -156,7 +157,7 @@ def test_too_much_no_image_too_slow_and_cut_off_are_refused_with_the_reason(
     assert told["silent.png"] == "ReadTimeout: timed out, 1 times"
 
 
-def test_with_recheck_only_what_changed_is_sent_again(store: ImageStore, folder: Path, web: Web) -> None:
+def test_with_recheck_only_what_changed_is_sent_again(dataset: Dataset, folder: Path, web: Web) -> None:
     state = {"etag": '"one"', "seed": 1}
 
     def page(handler: BaseHTTPRequestHandler) -> Answer:
@@ -166,16 +167,16 @@ def test_with_recheck_only_what_changed_is_sent_again(store: ImageStore, folder:
 
     web.pages = {"/a.png": page}
     path, again = str(url_list(folder, web.url("/a.png"))), CONFIG.model_copy(update={"recheck_urls": True})
-    assert collect(store, path, CONFIG).new == 1
-    report = collect(store, path, again)
+    assert collect(dataset, path, CONFIG).new == 1
+    report = collect(dataset, path, again)
     assert (report.known, report.bytes_read, web.asked["/a.png"]) == (1, 0, 2)
     state.update(etag='"zwölf"', seed=2)
-    assert collect(store, path, again).new == 1
-    assert collect(store, path, again).files == 1  # though a request's headers are ASCII
+    assert collect(dataset, path, again).new == 1
+    assert collect(dataset, path, again).files == 1  # though a request's headers are ASCII
 
 
 def test_tomorrows_signature_is_the_same_file_and_no_signature_is_recorded(
-    store: ImageStore, folder: Path, web: Web
+    dataset: Dataset, folder: Path, web: Web
 ) -> None:
     signed = "/cat?X-Amz-Date={0}&X-Amz-Expires=9&X-Amz-Signature=S3cr3t{0}"
     token, by_token = "/dog.png?size=9&token=S3cr3t{}", "/image.php?token=S3cr3t{}"
@@ -184,40 +185,38 @@ def test_tomorrows_signature_is_the_same_file_and_no_signature_is_recorded(
     web.pages |= {by_token.format(number): picture(3 + number) for number in range(2)}
     for day in range(3):
         urls = [signed.format(day), token.format(day), *(by_token.format(number) for number in range(2))]
-        report = collect(store, str(url_list(folder, *map(web.url, urls))), CONFIG)
+        report = collect(dataset, str(url_list(folder, *map(web.url, urls))), CONFIG)
         assert (report.files, report.new) == (4, 4 if day == 0 else 0)
     assert web.asked.total() == 4
-    files = [file for image in store.images() for file in image.files]
+    files = [file for image in dataset.images() for file in image.files]
     assert len(files) == 4
     assert not [file for file in files if "S3cr3t" in file]
     assert f"urls.txt/{web.url('/dog.png?size=9')}" in files
 
 
-def test_files_that_only_tokens_tell_apart_are_all_fetched(store: ImageStore, folder: Path, web: Web) -> None:
+def test_files_that_only_tokens_tell_apart_are_all_fetched(dataset: Dataset, folder: Path, web: Web) -> None:
     web.pages = {f"/render.png?token=S3cr3t{number}": picture(number) for number in range(3)}
     web.pages["/render.png"] = picture(3)
     urls = list(map(web.url, web.pages))
-    assert collect(store, str(url_list(folder, *urls)), CONFIG).new == 4
-    assert collect(store, str(url_list(folder, *reversed(urls))), CONFIG).new == 0
+    assert collect(dataset, str(url_list(folder, *urls)), CONFIG).new == 4
+    assert collect(dataset, str(url_list(folder, *reversed(urls))), CONFIG).new == 0
     assert set(web.asked.values()) == {1}
 
 
-def test_of_several_signatures_of_one_file_one_that_is_valid_suffices(
-    store: ImageStore, folder: Path, web: Web
-) -> None:
+def test_of_several_signatures_of_one_file_one_that_is_valid_suffices(dataset: Dataset, folder: Path, web: Web) -> None:
     urls = [f"/cat?X-Goog-Date={day}&X-Goog-Signature=S3cr3t{day}" for day in range(3)]
     web.pages = {urls[0]: (403, {}, b""), urls[1]: picture(1), urls[2]: (403, {}, b"")}
-    report = collect(store, str(url_list(folder, *map(web.url, urls))), CONFIG)
+    report = collect(dataset, str(url_list(folder, *map(web.url, urls))), CONFIG)
     assert (report.files, report.new, report.skipped) == (1, 1, ())
 
 
-def test_what_is_told_of_a_refused_address_holds_no_secret(store: ImageStore, folder: Path, web: Web) -> None:
+def test_what_is_told_of_a_refused_address_holds_no_secret(dataset: Dataset, folder: Path, web: Web) -> None:
     urls = [
         web.url("/gone.png?token=S3cr3t"),
         web.url("/a.png").replace("//", "//user:S3cr3t@"),
         "http://user:S3cr3t@[::1/a.png",
     ]
-    report = collect(store, str(url_list(folder, *urls)), CONFIG)
+    report = collect(dataset, str(url_list(folder, *urls)), CONFIG)
     assert report.skipped_count == 3
     assert "S3cr3t" not in repr(report)
     assert "it carries a user name or password" in repr(report)
@@ -242,18 +241,16 @@ def test_public_addresses_are_public() -> None:
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "localhost", "2130706433", "0x7f000001", "0x7f.1", "017700000001", "127.1", "[::1]", "0"]
 )
-def test_this_machine_is_never_asked_however_it_is_written(
-    store: ImageStore, folder: Path, web: Web, host: str
-) -> None:
+def test_this_machine_is_never_asked_however_it_is_written(dataset: Dataset, folder: Path, web: Web, host: str) -> None:
     web.pages = {"/a.png": picture(1)}
     closed = CONFIG.model_copy(update={"allow_private_addresses": False, "url_retries": 0})
-    report = collect(store, str(url_list(folder, web.url("/a.png", host))), closed)
+    report = collect(dataset, str(url_list(folder, web.url("/a.png", host))), closed)
     assert (report.new, web.asked.total()) == (0, 0)
     assert "not on the public internet" in report.skipped[0].reason or "cannot be resolved" in report.skipped[0].reason
 
 
-def test_what_a_cloud_tells_of_itself_is_never_asked_for(store: ImageStore, folder: Path) -> None:
-    report = collect(store, str(url_list(folder, "http://169.254.169.254/latest", "http://0.0.0.0/")), CONFIG)
+def test_what_a_cloud_tells_of_itself_is_never_asked_for(dataset: Dataset, folder: Path) -> None:
+    report = collect(dataset, str(url_list(folder, "http://169.254.169.254/latest", "http://0.0.0.0/")), CONFIG)
     assert {skipped.reason for skipped in report.skipped} == {
         "169.254.169.254 is not on the public internet (allow_private_addresses)",
         "0.0.0.0 is not on the public internet (allow_private_addresses)",
@@ -261,7 +258,7 @@ def test_what_a_cloud_tells_of_itself_is_never_asked_for(store: ImageStore, fold
 
 
 def test_a_redirect_inwards_is_refused_where_it_connects(
-    store: ImageStore, folder: Path, web: Web, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, folder: Path, web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # For this test the server's own address counts as public, and nothing else of this machine does.
     real = is_public
@@ -277,7 +274,7 @@ def test_a_redirect_inwards_is_refused_where_it_connects(
     web.pages = {path: (302, {"Location": target}, b"") for path, target in inward.items()}
     web.pages |= {"/fine.png": picture(1), "/secret.png": picture(2)}
     closed = CONFIG.model_copy(update={"allow_private_addresses": False})
-    report = collect(store, str(url_list(folder, *map(web.url, inward))), closed)
+    report = collect(dataset, str(url_list(folder, *map(web.url, inward))), closed)
     told = reasons(report)
     assert report.new == 1
     assert "169.254.169.254 is not on the public internet" in told["a.png"]
@@ -340,7 +337,7 @@ def test_addresses_are_sent_in_ascii(url: str, sent: str) -> None:
     assert checked_url(sent) == checked_url(url)
 
 
-def test_the_whole_address_is_asked_for_under_its_hosts_name(store: ImageStore, folder: Path, web: Web) -> None:
+def test_the_whole_address_is_asked_for_under_its_hosts_name(dataset: Dataset, folder: Path, web: Web) -> None:
     hosts: list[str | None] = []
 
     def page(handler: BaseHTTPRequestHandler) -> Answer:
@@ -348,16 +345,16 @@ def test_the_whole_address_is_asked_for_under_its_hosts_name(store: ImageStore, 
         return picture(1)
 
     web.pages = {"/a;v=2.png?x=%2F&y": page}  # `urlparse` would cut the `;v=2.png` off
-    report = collect(store, str(url_list(folder, web.url("/a;v=2.png?x=%2F&y#top"))), CONFIG)
+    report = collect(dataset, str(url_list(folder, web.url("/a;v=2.png?x=%2F&y#top"))), CONFIG)
     assert (report.new, hosts) == (1, [f"127.0.0.1:{web.port}"])
 
 
-def test_a_redirect_in_utf8_is_followed_and_one_to_nowhere_refused(store: ImageStore, folder: Path, web: Web) -> None:
+def test_a_redirect_in_utf8_is_followed_and_one_to_nowhere_refused(dataset: Dataset, folder: Path, web: Web) -> None:
     targets = {"/a.png": "http://[::1", "/b.png": "http://host:1_0/", "/c.png": "/ä.png".encode().decode("latin-1")}
     targets["/d.png"] = f"http://user:S3cr3t@127.0.0.1:{web.port}/%C3%A4.png"
     web.pages = {path: (302, {"Location": target}, b"") for path, target in targets.items()}
     web.pages["/%C3%A4.png"] = picture(1)
-    report = collect(store, str(url_list(folder, *map(web.url, targets))), CONFIG)
+    report = collect(dataset, str(url_list(folder, *map(web.url, targets))), CONFIG)
     assert report.new == 1
     assert reasons(report) == {
         "a.png": "no URL: its host or port cannot be understood",
@@ -367,11 +364,11 @@ def test_a_redirect_in_utf8_is_followed_and_one_to_nowhere_refused(store: ImageS
     assert web.asked["/%C3%A4.png"] == 1
 
 
-def test_a_letter_that_no_encoding_has_is_the_problem_of_its_row(store: ImageStore, folder: Path, web: Web) -> None:
+def test_a_letter_that_no_encoding_has_is_the_problem_of_its_row(dataset: Dataset, folder: Path, web: Web) -> None:
     web.pages = {"/a.png": picture(1)}
     rows = [{"url": web.url("/\ud800.png")}, {"url": web.url("/a.png")}]
     (folder / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    report = collect(store, str(folder / "list.jsonl"), CONFIG)
+    report = collect(dataset, str(folder / "list.jsonl"), CONFIG)
     assert (report.new, report.skipped_count) == (1, 1)
     assert report.skipped[0].path.endswith("/\\ud800.png")
 
@@ -381,19 +378,19 @@ def test_numbers_in_odd_spellings_are_read_before_they_are_judged() -> None:
 
 
 def test_a_host_that_always_fails_is_left_alone(
-    store: ImageStore, folder: Path, web: Web, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, folder: Path, web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(download, "MAX_HOST_FAILURES", 5)
     urls = [web.url(f"/{number}.png") for number in range(30)]
     web.pages = {f"/{number}.png": (503, {"Retry-After": "0"}, b"") for number in range(30)}
-    report = collect(store, str(url_list(folder, *urls)), CONFIG.model_copy(update={"url_per_host": 1}))
+    report = collect(dataset, str(url_list(folder, *urls)), CONFIG.model_copy(update={"url_per_host": 1}))
     assert report.skipped_count == 30
     assert web.asked.total() <= 6
 
 
 def _collect(home: Path, path: Path) -> None:
-    with ImageStore.open(home) as store:
-        collect(store, str(path), CONFIG)
+    with opened_dataset(home) as dataset:
+        collect(dataset, str(path), CONFIG)
 
 
 def test_a_killed_download_goes_on_where_it_was(tmp_path: Path, web: Web) -> None:
@@ -406,15 +403,15 @@ def test_a_killed_download_goes_on_where_it_was(tmp_path: Path, web: Web) -> Non
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     asked = web.asked.total()
-    with ImageStore.open(tmp_path / "home") as store:
-        there = store.counts().total
-        report = collect(store, str(path), CONFIG)
-        assert (report.new + there, store.counts().total) == (700, 700)
+    with opened_dataset(tmp_path / "home") as dataset:
+        there = dataset.counts().total
+        report = collect(dataset, str(path), CONFIG)
+        assert (report.new + there, dataset.counts().total) == (700, 700)
     assert 100 <= there < 700
     assert web.asked.total() - asked <= 700 - there
 
 
-def test_bodies_of_parallel_downloads_share_the_sources_memory(store: ImageStore, folder: Path, web: Web) -> None:
+def test_bodies_of_parallel_downloads_share_the_sources_memory(dataset: Dataset, folder: Path, web: Web) -> None:
     def slow(_: BaseHTTPRequestHandler) -> Answer:
         time.sleep(0.2)
         return 200, {}, bytes([len(web.asked)]) * 700_000
@@ -430,5 +427,5 @@ def test_bodies_of_parallel_downloads_share_the_sources_memory(store: ImageStore
     del first
     assert memory.used == 0
     config = CONFIG.model_copy(update={"max_source_memory_bytes": 2**20, "url_retries": 9})
-    report = collect(store, str(url_list(folder, *map(web.url, web.pages))), config)
+    report = collect(dataset, str(url_list(folder, *map(web.url, web.pages))), config)
     assert (report.files, report.skipped_count) == (4, 0)

@@ -6,15 +6,15 @@ from deployments.cli.app import app
 from sdlora.data.checks import CHECKS
 from sdlora.data.clean import clean
 from sdlora.data.config import DataConfig
-from sdlora.store.image_store import ImageStore
+from tests.stores import opened_dataset
 from tests.unit.data.drawing import drawing, encoded
 
 
 def test_the_checks_are_listed_with_versions_settings_and_what_they_rejected(tmp_path):
-    with ImageStore.open(tmp_path / "home") as store:
+    with opened_dataset(tmp_path / "home") as dataset:
         for seed in range(3):
-            store.add_image(encoded(drawing(seed, side_px=20)))
-        clean(store, DataConfig())
+            dataset.add_image(encoded(drawing(seed, side_px=20)))
+        clean(dataset, DataConfig())
     config = tmp_path / "own.yaml"
     config.write_text("name: own\ndata: {min_side_px: 21}\n")
     shown = CliRunner().invoke(app, ["checks", "--home", str(tmp_path / "home"), "--config", str(config)])

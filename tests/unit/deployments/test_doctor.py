@@ -9,15 +9,16 @@ from deployments import doctor
 from deployments.doctor import diagnose
 from sdlora.core.progress import SILENT
 from sdlora.store.image_store import ImageStore
+from tests.stores import opened_dataset
 from tests.tiny import draw_images
 
 
 @pytest.fixture
 def home(tmp_path):
     folder = draw_images(tmp_path / "images", 2)
-    with ImageStore.open(tmp_path / "home") as store:
+    with opened_dataset(tmp_path / "home") as dataset:
         for path in folder.glob("*.png"):
-            store.add_image(path.read_bytes())
+            dataset.add_image(path.read_bytes())
     return tmp_path / "home"
 
 
@@ -66,7 +67,7 @@ def test_a_misspelt_state_folder_is_checked_deeply_without_being_made(tmp_path):
 
 def test_bytes_of_a_purged_image_are_not_missed_and_others_are(home):
     with ImageStore.open(home) as store:
-        purged, lost = (image.sha256 for image in store.images())
+        purged, lost = (image.sha256 for image in store.dataset("icons").images())
         store.purge(purged, "asked for", "me")
         assert look(home, "image bytes").level == "good"
         store.blobs.remove(lost)

@@ -11,7 +11,7 @@ from deployments.cli.app import app
 from sdlora.core.errors import DataError
 from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
-from sdlora.store.image_store import ImageStore
+from tests.stores import opened_dataset
 from tests.tiny import draw_images
 from tests.unit.data.drawing import drawing, encoded
 
@@ -21,9 +21,9 @@ DRAWN = encoded(drawing(11))
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """Three collected images, and one that a version drew."""
-    with ImageStore.open(tmp_path / "home") as store:
-        collect(store, str(draw_images(tmp_path / "pictures", 3)), DataConfig())
-        store.add_generation(
+    with opened_dataset(tmp_path / "home") as dataset:
+        collect(dataset, str(draw_images(tmp_path / "pictures", 3)), DataConfig())
+        dataset.store.add_generation(
             DRAWN,
             model_version="icons version 2",
             prompt="a tiger [bold]",
@@ -41,8 +41,8 @@ def run(home: Path, *arguments: str):
 
 
 def drawn_sha256(home: Path) -> str:
-    with ImageStore.open(home) as store:
-        return store.generations()[0].sha256
+    with opened_dataset(home) as dataset:
+        return dataset.store.generations()[0].sha256
 
 
 def test_drawn_images_are_listed_with_prompt_seed_and_stars(home):
@@ -75,8 +75,8 @@ def test_a_drawn_image_has_no_verdict_and_the_message_says_how_to_collect_it(hom
 
 def test_every_image_command_takes_a_file_for_an_id(home, tmp_path):
     (file, *_) = sorted((tmp_path / "pictures").glob("*.png"))
-    with ImageStore.open(home) as store:
-        sha256 = next(image.sha256 for image in store.images() if image.files[0].endswith(file.name))
+    with opened_dataset(home) as dataset:
+        sha256 = next(image.sha256 for image in dataset.images() if image.files[0].endswith(file.name))
     assert sha256 in run(home, "show", file).output
     assert drawn_sha256(home) in run(home, "show", tmp_path / "drawn.png").output
     for command in (
@@ -109,8 +109,8 @@ def test_what_is_no_image_is_refused_before_anything_is_done(home, tmp_path, mon
     refused = run(home, "rate", "drawn.png", text, "--stars", "5")
     assert refused.exit_code == 1
     assert message in refused.output.replace("\n", " ")
-    with ImageStore.open(home) as store:
-        assert store.generations()[0].stars is None
+    with opened_dataset(home) as dataset:
+        assert dataset.store.generations()[0].stars is None
 
 
 def test_digits_win_over_a_file_of_that_name(home, tmp_path, monkeypatch):
@@ -122,5 +122,5 @@ def test_digits_win_over_a_file_of_that_name(home, tmp_path, monkeypatch):
 
 
 def test_an_ambiguous_beginning_names_the_candidates(home):
-    with ImageStore.open(home) as store, pytest.raises(DataError, match="expected the first digits of one image"):
-        store.describe("")
+    with opened_dataset(home) as dataset, pytest.raises(DataError, match="expected the first digits of one image"):
+        dataset.store.find("")

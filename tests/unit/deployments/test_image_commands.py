@@ -14,8 +14,8 @@ from sdlora.data.clean import clean
 from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.data.snapshot import make_snapshot
-from sdlora.store.image_store import ImageStore
 from sdlora.store.lineage import record_version
+from tests.stores import opened_dataset
 from tests.tiny import draw_images
 
 CONFIG = DataConfig(min_train_images=1, min_held_out_images=1)
@@ -25,11 +25,11 @@ CONFIG = DataConfig(min_train_images=1, min_held_out_images=1)
 def home(tmp_path: Path) -> Path:
     """Twelve images, a snapshot of them, and a version trained on it."""
     home = tmp_path / "home"
-    with ImageStore.open(home) as store:
-        collect(store, str(draw_images(tmp_path / "pictures", 12)), CONFIG)
-        clean(store, CONFIG)
-        snapshot = make_snapshot(store, CONFIG)
-        with store.write() as session:
+    with opened_dataset(home) as dataset:
+        collect(dataset, str(draw_images(tmp_path / "pictures", 12)), CONFIG)
+        clean(dataset, CONFIG)
+        snapshot = make_snapshot(dataset, CONFIG)
+        with dataset.store.write() as session:
             record_version(session, "icons", 3, "f" * 64, snapshot.digest)
     return home
 
@@ -39,8 +39,8 @@ def run(home: Path, *arguments: str, answer: str | None = None):
 
 
 def first_image(home: Path, split: str = "train") -> str:
-    with ImageStore.open(home) as store:
-        return next(image.sha256 for image in store.images() if image.split == split)
+    with opened_dataset(home) as dataset:
+        return next(image.sha256 for image in dataset.images() if image.split == split)
 
 
 def test_the_list_is_what_images_shows_by_itself(home):
@@ -61,7 +61,7 @@ def test_show_tells_verdict_captions_checks_and_lineage(home):
         "accepted, train",
         "a red circle",
         "metadata",
-        "near_duplicate",
+        "low_information",
         "Learnt from it: icons version 3",
     ):
         assert expected in shown
@@ -102,9 +102,9 @@ def test_a_rating_is_kept_shown_and_weighs_in_the_next_snapshot(home):
     shown = run(home, "images", "show", sha256).output
     for expected in ("5 of 5", "ana", "the [i]best[/]", "counts"):
         assert expected in shown
-    with ImageStore.open(home) as store:
-        make_snapshot(store, CONFIG)
-        train = store.snapshots()[0].train_count
+    with opened_dataset(home) as dataset:
+        make_snapshot(dataset, CONFIG)
+        train = dataset.snapshots()[0].train_count
     shown = run(home, "snapshot", "show").output
     assert f"{train - 1} weigh 1 ({(train - 1) / (train + 3):.0%}), 1 weigh 4 ({4 / (train + 3):.0%})" in shown
     assert "1 another weight" in shown
@@ -125,10 +125,10 @@ def test_rate_wants_stars_or_reset_but_not_both(home):
 def test_an_edited_caption_makes_a_new_snapshot_and_the_difference_is_told(home):
     sha256 = first_image(home)
     assert run(home, "images", "caption", sha256, "a better caption", "a second one").exit_code == 0
-    with ImageStore.open(home) as store:
-        clean(store, CONFIG)
-        newest = make_snapshot(store, CONFIG)
-        old = store.snapshots()[1]
+    with opened_dataset(home) as dataset:
+        clean(dataset, CONFIG)
+        newest = make_snapshot(dataset, CONFIG)
+        old = dataset.snapshots()[1]
     told = run(home, "snapshot", "diff", old.digest[:10], newest.digest[:10]).output
     assert "0 came, 0 went, 1 have other captions" in told
     assert "a better caption | a second one" in told
@@ -163,14 +163,14 @@ def test_purge_asks_and_then_removes_bytes_and_cached_latents_and_names_the_vers
 
 
 def test_collecting_ends_well_beside_a_damaged_snapshot_and_says_what_to_do(home, tmp_path):
-    with ImageStore.open(home) as store, store.write() as session:
+    with opened_dataset(home) as dataset, dataset.store.write() as session:
         session.connection().exec_driver_sql("UPDATE snapshot_images SET captions = '[]'")
     done = run(home, "collect", str(draw_images(tmp_path / "more", 2, seed=5)))
     assert done.exit_code == 0, done.output
     assert "2 new, 14 in all" in done.output
     assert "The data page does not show the changes. Snapshot" in done.output
     assert "sdlora run" in done.output
-    assert (home / "pages" / "data.html").is_file()
+    assert (home / "pages" / "icons" / "data.html").is_file()
     assert "does not show the changes" in run(home, "images", "page").output
 
 

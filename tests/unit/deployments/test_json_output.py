@@ -28,8 +28,8 @@ from sdlora.data.config import DataConfig
 from sdlora.data.snapshot import make_snapshot
 from sdlora.records.decision import Decision
 from sdlora.store.champions import ScoredVersion, record_decision
-from sdlora.store.image_store import ImageStore
 from sdlora.store.lineage import record_version
+from tests.stores import opened_dataset
 from tests.tiny import draw_images
 from tests.unit.data.drawing import drawing, encoded
 from tests.unit.release.test_comparison_page import COMPARISON
@@ -37,8 +37,8 @@ from tests.unit.release.test_comparison_page import COMPARISON
 PROJECT = Path(__file__).parents[3]
 GUIDE = (PROJECT / "docs" / "command-line.md").read_text()
 CONFIG = DataConfig(min_train_images=1, min_held_out_images=1)
-MAPS = {"rejected_by", "settings", "origin", "scores", "metrics", "differences", "against_first"}
-"""Keys whose objects have names of checks, settings, labels or metrics as keys."""
+MAPS = {"rejected_by", "settings", "origin", "scores", "metrics", "differences", "against_first", "licences"}
+"""Keys whose objects have names of checks, settings, labels, metrics or licences as keys."""
 
 
 @pytest.fixture(scope="module")
@@ -46,29 +46,29 @@ def home(tmp_path_factory) -> Path:
     """Images with everything that is listed: a rejection, a decision, stars, two snapshots, versions, a drawing."""
     folder = tmp_path_factory.mktemp("json")
     home = folder / "home"
-    with ImageStore.open(home) as store:
+    with opened_dataset(home) as dataset:
         pictures = draw_images(folder / "pictures", 12)
         Image.new("L", (64, 64), 200).save(pictures / "0-0000-masklabel.png")
-        collect(store, str(pictures), CONFIG)
-        store.add_image(encoded(drawing(3, side_px=20)), ["a small\x1b[31m one\u202e"])
+        collect(dataset, str(pictures), CONFIG)
+        dataset.add_image(encoded(drawing(3, side_px=20)), ["a small\x1b[31m one\u202e"])
         copied = encoded(drawing(5, side_px=64))
-        store.add_image(copied, ["a car"])
-        store.add_image(encoded(drawing(5, side_px=64).convert("RGBA")), ["the same car"])
-        clean(store, CONFIG)
-        first = make_snapshot(store, CONFIG)
+        dataset.add_image(copied, ["a car"])
+        dataset.add_image(encoded(drawing(5, side_px=64).convert("RGBA")), ["the same car"])
+        clean(dataset, CONFIG)
+        first = make_snapshot(dataset, CONFIG)
         trained = next(row.sha256 for row in first.train)
-        store.rate(trained, 5, "ana", "clear")
-        store.set_captions(next(row.sha256 for row in first.train if row.sha256 != trained), ["another caption"])
+        dataset.store.rate(trained, 5, "ana", "clear")
+        dataset.set_captions(next(row.sha256 for row in first.train if row.sha256 != trained), ["another caption"])
         leaving, lost = [row.sha256 for row in first.train if row.sha256 != trained][1:3]
-        store.decide(leaving, "rejected", "a logo", "ana")
-        store.decide(lost, "accepted", "fine", "ana")
+        dataset.decide(leaving, "rejected", "a logo", "ana")
+        dataset.decide(lost, "accepted", "fine", "ana")
         for picture in pictures.glob("0-*[0-9].png"):
             Image.new("L", (64, 64), 100).save(picture.with_name(f"{picture.stem}-masklabel.png"))
-        collect(store, str(pictures), CONFIG)
-        collect(store, str(draw_images(folder / "more", 1, seed=9)), CONFIG)
-        clean(store, CONFIG)
-        second = make_snapshot(store, CONFIG)
-        store.add_generation(
+        collect(dataset, str(pictures), CONFIG)
+        collect(dataset, str(draw_images(folder / "more", 1, seed=9)), CONFIG)
+        clean(dataset, CONFIG)
+        second = make_snapshot(dataset, CONFIG)
+        dataset.store.add_generation(
             encoded(drawing(7)), model_version="icons version 3", prompt="a car", seed=4, steps=9, guidance_scale=2.5
         )
         version = ScoredVersion(3, "f" * 64, first.digest, "6" * 64, 8, "kid", 0.2, 0.9)
@@ -80,7 +80,7 @@ def home(tmp_path_factory) -> Path:
             candidate_digest="f" * 64,
             champion_digest=None,
         )
-        with store.write() as session:
+        with dataset.store.write() as session:
             record_version(session, "icons", 3, "f" * 64, first.digest)
             record_version(session, "icons", 4, "e" * 64, second.digest)
             record_decision(session, "icons", version, decision, None)
@@ -137,8 +137,8 @@ def documented(command: str) -> str:
 
 def everything(home: Path) -> list[str]:
     """All images, collected or drawn."""
-    with ImageStore.open(home) as store:
-        return [image.sha256 for image in (*store.images(), *store.generations())]
+    with opened_dataset(home) as dataset:
+        return [image.sha256 for image in (*dataset.images(), *dataset.store.generations())]
 
 
 def digests(home: Path) -> list[str]:
@@ -157,6 +157,8 @@ def inside(value: Any) -> list[Any]:
         "images list",
         "images list --drawn",
         "images show ID",
+        "datasets list",
+        "datasets show DATASET",
         "snapshot list",
         "snapshot show",
         "snapshot diff A B",
@@ -169,7 +171,10 @@ def inside(value: Any) -> list[Any]:
 def test_every_object_has_the_keys_that_the_guide_lists(home, command):
     newest, first = digests(home)
     results = [
-        sdlora(home, *({"ID": sha256, "A": first, "B": newest}.get(word, word) for word in command.split()))
+        sdlora(
+            home,
+            *({"ID": sha256, "A": first, "B": newest, "DATASET": "icons"}.get(word, word) for word in command.split()),
+        )
         for sha256 in (everything(home) if "ID" in command else [""])
     ]
     assert written(reduce(merged, map(shape, results))) == documented(f"sdlora {command}")
@@ -199,9 +204,9 @@ def test_collecting_reports_each_source_and_the_totals(home, tmp_path):
     folder = draw_images(tmp_path / "images", 3)
     with (folder / "metadata.jsonl").open("a") as file:
         file.write("{broken\n")
-    with ImageStore.open(tmp_path / "home") as store:  # a purged image is skipped
-        taken_down = store.add_image(next(folder.glob("*.png")).read_bytes())
-        store.purge(taken_down, "a takedown", "ana")
+    with opened_dataset(tmp_path / "home") as dataset:  # a purged image is skipped
+        taken_down = dataset.add_image(next(folder.glob("*.png")).read_bytes())
+        dataset.store.purge(taken_down, "a takedown", "ana")
     result = sdlora(tmp_path / "home", "collect", str(folder), str(folder))
     assert written(shape(result)) == documented("sdlora collect SOURCE...")
     assert [source["new"] for source in result["sources"]] == [2, 0]
@@ -220,10 +225,14 @@ def test_a_comparison_has_the_names_of_today(capsys):
 def test_every_command_that_lists_or_shows_has_the_option():
     commands = get_command(app).commands
     without = {"up", "pretrain"}  # they show nothing that a program could use
-    assert {name for name, command in commands.items() if not options(command) >= {"--json"}} == without | {"snapshot"}
-    groups = {(name, inner) for name in ("images", "snapshot") for inner in commands[name].commands}
+    assert {name for name, command in commands.items() if not options(command) >= {"--json"}} == without | {
+        "datasets",
+        "snapshot",
+    }
+    groups = {(name, inner) for name in ("images", "datasets", "snapshot") for inner in commands[name].commands}
     have_json = {(name, inner) for name, inner in groups if "--json" in options(commands[name].commands[inner])}
-    assert have_json == {("images", "list"), ("images", "show"), *(("snapshot", x) for x in ("list", "show", "diff"))}
+    both = {(group, name) for group in ("images", "datasets") for name in ("list", "show")}
+    assert have_json == both | {("snapshot", name) for name in ("list", "show", "diff")}
 
 
 def options(command: Any) -> set[str]:

@@ -37,7 +37,7 @@ def generous() -> Iterator[None]:
 @pytest.mark.usefixtures("generous")
 def test_the_library_makes_folders_that_others_cannot_enter(tmp_path):
     with ImageStore.open(tmp_path / "parent" / "home") as store:
-        collect(store, str(draw_images(tmp_path / "pictures", 2)), CONFIG)
+        collect(store.dataset("icons"), str(draw_images(tmp_path / "pictures", 2)), CONFIG)
     for folder in (tmp_path / "parent", tmp_path / "parent" / "home"):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     (tmp_path / "mine").mkdir(mode=0o750)
@@ -118,14 +118,14 @@ def as_somebody_without_rights(home: Path, out: Path, config: Path, first: str, 
 def filled(home: Path) -> str:
     """Fill a home; returns the SHA-256 of an image."""
     with ImageStore.open(home) as store:
-        collect(store, str(draw_images(home.parent / "pictures", 12)), CONFIG)
-        clean(store, CONFIG)
-        snapshot = make_snapshot(store, CONFIG)
+        collect(store.dataset("icons"), str(draw_images(home.parent / "pictures", 12)), CONFIG)
+        clean(store.dataset("icons"), CONFIG)
+        snapshot = make_snapshot(store.dataset("icons"), CONFIG)
         version = ScoredVersion(1, "a" * 64, snapshot.digest, "b" * 64, 8, "kid", 0.1, 0.2)
         with store.write() as session:
             before = champion_history(session, "icons")
             record_manual_change(session, before, "moved by hand", version, "ana", "a trial")
-        return store.images()[0].sha256
+        return store.dataset("icons").images()[0].sha256
 
 
 def test_in_a_state_folder_that_cannot_be_written_reading_works_and_drawing_is_refused_first(tmp_path):
@@ -140,7 +140,9 @@ def test_in_a_state_folder_that_cannot_be_written_reading_works_and_drawing_is_r
     ):
         assert said[name][0] == 0 and expected in said[name][1], (name, said[name])
     assert "Written by sdlora" in (out / "page.html").read_text()
-    assert said["page"][0] == 1 and f"Cannot write {home / 'pages' / 'data.html'}" in said["page"][1], said["page"]
+    assert said["page"][0] == 1 and f"Cannot write {home / 'pages' / 'icons' / 'data.html'}" in said["page"][1], said[
+        "page"
+    ]
     assert "writable" in said["page"][1] or "rights" in said["page"][1]
     for name in ("generate", "base"):
         assert said[name][0] == 1
@@ -148,7 +150,7 @@ def test_in_a_state_folder_that_cannot_be_written_reading_works_and_drawing_is_r
             f"Error: {home} cannot be written. Change its rights, or choose another folder with --home" in said[name][1]
         )
     assert f"{home} is not writable" in said["doctor"][1]
-    assert "12 accepted" in said["doctor"][1] or "accepted and" in said["doctor"][1], said["doctor"]
+    assert "12 images, datasets: icons" in said["doctor"][1], said["doctor"]
     assert "readonly database" in said["reject"][1] or "cannot be written" in said["reject"][1], said["reject"]
     assert not [name for name, (_, output) in said.items() if "not an error of yours" in output], said
 
@@ -158,7 +160,7 @@ def test_a_database_that_another_process_has_open_is_read_with_its_log(tmp_path)
     config.write_text("")
     first = filled(home)
     with ImageStore.open(home) as store:  # the log stays as long as it is open
-        store.add_image(b"the newest image", ("in the log only",))
+        store.dataset("icons").add_image(b"the newest image", ("in the log only",))
         assert (home / "images.db-wal").stat().st_size
         said = as_somebody_without_rights(home, out, config, first, "images")
     assert "in the log only" in said["images"][1], said["images"]

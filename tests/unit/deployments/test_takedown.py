@@ -28,6 +28,7 @@ from sdlora.release.folder import write_release
 from sdlora.release.record import RejectedImage
 from sdlora.store.image_store import ImageStore
 from sdlora.store.lineage import record_version
+from tests.stores import opened_dataset
 from tests.tiny import draw_images
 from tests.unit.release.made_record import FULL_DATA, made_record, png
 
@@ -38,27 +39,30 @@ RUN = Path("runs", "icons", "0123456789abcdef")
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     home = tmp_path / "home"
-    with ImageStore.open(home) as store:
-        collect(store, str(draw_images(tmp_path / "pictures", 12)), CONFIG)
-        clean(store, CONFIG)
-        write_data_page(store, CONFIG, home / "pages" / "data.html", title="Images")
-        snapshot = make_snapshot(store, CONFIG)
-        with store.write() as session:
+    with opened_dataset(home) as dataset:
+        collect(dataset, str(draw_images(tmp_path / "pictures", 12)), CONFIG)
+        clean(dataset, CONFIG)
+        pages = home / "pages" / "icons"
+        write_data_page(dataset, CONFIG, pages / "data.html", title="Images")
+        snapshot = make_snapshot(dataset, CONFIG)
+        with dataset.store.write() as session:
             record_version(session, "icons", 3, "f" * 64, snapshot.digest)
-        write_data_page(store, CONFIG, home / "pages" / "data-1.html", title="Images", snapshot_digest=snapshot.digest)
+        write_data_page(
+            dataset, CONFIG, home / "pages" / "icons" / "data-1.html", title="Images", snapshot_digest=snapshot.digest
+        )
     return home
 
 
 def images(home: Path, split: str) -> list[str]:
-    with ImageStore.open(home) as store:
-        return [image.sha256 for image in store.images() if image.split == split]
+    with opened_dataset(home) as dataset:
+        return [image.sha256 for image in dataset.images() if image.split == split]
 
 
 def publish(home: Path, held_out: str, train: str, rejected: str) -> Path:
     """A run folder with a release whose pictures show these images, and what MLflow keeps of it in the same folder."""
     run = home / RUN
     data = replace(FULL_DATA, rejected=[RejectedImage("left-out.png", "blank", png(colour="blue"), rejected)])
-    record = made_record(run, data=data, data_page=home / "pages" / "data-1.html")
+    record = made_record(run, data=data, data_page=home / "pages" / "icons" / "data-1.html")
     first, *others = record.duel.samples
     first = first.model_copy(update={"held_out_sha256": held_out, "nearest_training_sha256": train})
     duel = record.duel.model_copy(update={"samples": (first, *others)})
@@ -78,7 +82,7 @@ def show(path: Path) -> np.ndarray:
 
 def clear(home: Path, sha256: str):
     with ImageStore.open(home) as store:
-        return clear_copies(store, store.purge(sha256, "a takedown", "ana").details)
+        return clear_copies(store, store.purge(sha256, "a takedown", "ana").lineage)
 
 
 def named(home: Path, sha256: str) -> list[str]:
@@ -130,9 +134,9 @@ def test_a_takedown_that_was_killed_is_finished_by_the_same_command(home: Path) 
 
 def test_an_image_that_was_only_left_out_goes_from_the_report_that_showed_it(home: Path) -> None:
     (held_out, *_), (train, *_) = images(home, "held_out"), images(home, "train")
-    with ImageStore.open(home) as store:
-        sha256 = store.add_image(png(64, "blue"))
-        clean(store, CONFIG)
+    with opened_dataset(home) as dataset:
+        sha256 = dataset.add_image(png(64, "blue"))
+        clean(dataset, CONFIG)
     run = publish(home, held_out, train, sha256)
     assert str(run / "release" / "report.html") in named(home, sha256)
     assert set(clear(home, sha256).pages) >= {run / "release" / "report.html"}
@@ -150,8 +154,8 @@ def test_a_page_from_before_pictures_had_names_loses_all_of_them(home: Path) -> 
 
 @pytest.mark.parametrize("split", ["held_out", "train"])
 def test_a_comparison_that_may_show_a_held_out_image_loses_its_grid(home: Path, split: str) -> None:
-    with ImageStore.open(home) as store:
-        digest = store.snapshots()[0].digest
+    with opened_dataset(home) as dataset:
+        digest = dataset.snapshots()[0].digest
     folder = home / "comparisons" / "icons" / "1"
     folder.mkdir(parents=True)
     found = Comparison(

@@ -65,9 +65,10 @@ def arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
     base = load_base_model(BaseModelConfig(source=str(tiny_base_model(root / "base"))), root / "home")
     with ImageStore.open(root / "home") as store:
         config = DataConfig(near_duplicate_difference=0, suspect_difference=0, held_out_fraction=0.4)
-        collect(store, str(draw_images(root / "images", 30)), config)
-        clean(store, config)
-        snapshot = make_snapshot(store, config)
+        dataset = store.dataset("icons")
+        collect(dataset, str(draw_images(root / "images", 30)), config)
+        clean(dataset, config)
+        snapshot = make_snapshot(dataset, config)
         adapters = [make_adapter(root / name, base, snapshot, strength) for name, strength in (("a", 0.02), ("b", 0.3))]
         yield Arena(base, *adapters, snapshot, store)
 

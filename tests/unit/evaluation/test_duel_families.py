@@ -35,9 +35,10 @@ SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("sd2", "sd3", "f
 
 def _snapshot(store: ImageStore, folder: Path) -> Snapshot:
     data = DataConfig(near_duplicate_difference=0, suspect_difference=0, held_out_fraction=0.4)
-    collect(store, str(draw_images(folder / "images", 20)), data)
-    clean(store, data)
-    return make_snapshot(store, data)
+    dataset = store.dataset("icons")
+    collect(dataset, str(draw_images(folder / "images", 20)), data)
+    clean(dataset, data)
+    return make_snapshot(dataset, data)
 
 
 def test_what_an_adapter_changes_in_the_text_encoder_is_part_of_its_scores(tmp_path: Path) -> None:

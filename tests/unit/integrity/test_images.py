@@ -15,14 +15,14 @@ from tests.stores import both_places
 
 
 @pytest.fixture
-def filled(store):
+def filled(store, dataset):
     """Five images of a source, one of them with a mask, and a drawn image."""
     shas = [store.blobs.put(f"image {number}".encode()) for number in range(5)]
     mask = Mask("0.mask.png", store.blobs.put(b"mask"), 4)
     with store.write() as session:
-        source = register_source(session, "key", "pictures")
+        source = register_source(session, dataset.id, "key", "pictures")
         files = [SeenFile(f"{number}.png", sha, 7, mask=None if number else mask) for number, sha in enumerate(shas)]
-        record_files(session, source, files)
+        record_files(session, dataset.id, source, files)
     drawn = store.add_generation(b"drawn", model_version="v 1", prompt="a car", seed=3, steps=1, guidance_scale=1.0)
     return store, shas, mask.sha256, drawn
 
@@ -68,7 +68,7 @@ def test_a_snapshot_is_restored_from_rows_with_its_digest_only(filled):
     rows = tuple(SnapshotRow(sha256, ("caption",), "train", weight=2.0) for sha256 in sorted(shas))
     digest = snapshot_digest(rows)
     with store.write() as session:
-        session.add(SnapshotTable(digest=digest, train_count=5, held_out_count=0))
+        session.add(SnapshotTable(dataset_id=1, digest=digest, train_count=5, held_out_count=0))
     restore_snapshot(store, digest, rows)
     with store.write() as session:
         session.execute(update(SnapshotImageTable).values(captions=["other"]))

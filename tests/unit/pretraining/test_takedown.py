@@ -20,8 +20,8 @@ CONFIG = TINY.model_copy(update={"decoder": DecoderConfig(steps=2, batch_size=2)
 @pytest.fixture
 def store(tmp_path):
     with ImageStore.open(tmp_path / "home") as store:
-        collect(store, str(draw_images(tmp_path / "images", 10)), DATA)
-        clean(store, DATA)
+        collect(store.dataset("icons"), str(draw_images(tmp_path / "images", 10)), DATA)
+        clean(store.dataset("icons"), DATA)
         yield store
 
 
@@ -32,7 +32,7 @@ def request_of(store, snapshot) -> PretrainRequest:
 
 def test_a_purge_stops_pretraining_and_its_checkpoints_go(store, monkeypatch):
     monkeypatch.setattr("sdlora.data.takedown.POLL_SECONDS", 0.0)
-    snapshot = make_snapshot(store, DATA)
+    snapshot = make_snapshot(store.dataset("icons"), DATA)
     request, stages = request_of(store, snapshot), []
 
     def on_metrics(stage, _step, _values):
@@ -47,12 +47,12 @@ def test_a_purge_stops_pretraining_and_its_checkpoints_go(store, monkeypatch):
 
 
 def test_a_finished_base_model_is_left_to_a_person_and_its_checkpoints_go(store):
-    snapshot = make_snapshot(store, DATA)
+    snapshot = make_snapshot(store.dataset("icons"), DATA)
     request = request_of(store, snapshot)
     pretrain_snapshot(request)
     assert (request.folder / "stages").is_dir()
-    held_out = clear_copies(store, store.purge(snapshot.held_out[0].sha256, "a takedown", "ana").details)
+    held_out = clear_copies(store, store.purge(snapshot.held_out[0].sha256, "a takedown", "ana").lineage)
     assert held_out.bases == () and (request.folder / "stages").is_dir()
-    cleared = clear_copies(store, store.purge(snapshot.train[0].sha256, "a takedown", "ana").details)
+    cleared = clear_copies(store, store.purge(snapshot.train[0].sha256, "a takedown", "ana").lineage)
     assert cleared.bases == (request.folder,)
     assert (request.folder / "model").is_dir() and not (request.folder / "stages").exists()

@@ -18,12 +18,13 @@ from sdlora.core.errors import StorageError
 from sdlora.store import database
 from sdlora.store.image_store import ImageStore
 from sdlora.store.tables import Base
+from tests.stores import opened_dataset
 
 
 def _open_and_add(home: Path, start: object, content: bytes) -> None:
     start.wait()
-    with ImageStore.open(home) as store:
-        store.add_image(content)
+    with opened_dataset(home) as dataset:
+        dataset.add_image(content)
 
 
 def test_the_baseline_makes_the_tables_of_the_code(tmp_path: Path) -> None:
@@ -70,8 +71,8 @@ def test_two_processes_may_create_the_store_at_the_same_moment(tmp_path: Path) -
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0]
-    with ImageStore.open(tmp_path) as store:
-        assert {store.read_bytes(image.sha256) for image in store.images()} == set(contents)
+    with opened_dataset(tmp_path) as dataset:
+        assert {dataset.store.read_bytes(image.sha256) for image in dataset.images()} == set(contents)
 
 
 def test_a_file_that_is_no_database_is_refused_with_the_remedy(tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ from sqlalchemy import func, select
 from sdlora.core.errors import DataError, StorageError
 from sdlora.store.blobs import BlobStore
 from sdlora.store.database import open_database
+from sdlora.store.datasets import make_dataset
 from sdlora.store.image_store import ImageStore
-from sdlora.store.intake import register_source
 from sdlora.store.location import StoreLocation
-from sdlora.store.tables import Base, ImageTable, SourceTable
+from sdlora.store.tables import Base, DatasetTable, ImageTable
 from tests.servers import PASSWORD, new_database, new_folder
 
 
@@ -28,7 +28,7 @@ def _add(home: Path, location: StoreLocation, start: object, numbers: range) -> 
     with ImageStore.open(home, location) as store:
         start.wait()
         for number in numbers:
-            store.add_image(f"image {number}".encode(), [f"caption {number}"])
+            store.dataset("icons").add_image(f"image {number}".encode(), [f"caption {number}"])
 
 
 def test_the_baseline_makes_the_tables_of_the_code(postgres: str) -> None:
@@ -53,14 +53,14 @@ def test_machines_that_collect_the_same_images_at_once_double_none_and_lose_none
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0]
     with ImageStore.open(tmp_path, location) as store:
-        images = store.images()
+        images = store.dataset("icons").images()
         assert sorted(image.captions[0] for image in images) == sorted(f"caption {number}" for number in range(12))
         assert all(store.read_bytes(image.sha256).startswith(b"image") for image in images)
 
 
 def test_a_writer_waits_for_the_one_before_and_sees_what_it_recorded(postgres: str, migrated: str) -> None:
     database = open_database(new_database(postgres, migrated))
-    counted = select(func.count()).select_from(SourceTable)
+    counted = select(func.count()).select_from(DatasetTable)
     seen = []
 
     def second() -> None:
@@ -68,7 +68,7 @@ def test_a_writer_waits_for_the_one_before_and_sees_what_it_recorded(postgres: s
             seen.append(session.scalar(counted))
 
     with database.write() as session:
-        register_source(session, "first", "first")
+        make_dataset(session, "first")
         other = threading.Thread(target=second)
         other.start()
         other.join(timeout=0.5)
@@ -81,14 +81,14 @@ def test_a_writer_waits_for_the_one_before_and_sees_what_it_recorded(postgres: s
 
 def test_a_reader_sees_one_state_and_cannot_write(postgres: str, migrated: str) -> None:
     database = open_database(new_database(postgres, migrated))
-    counted = select(func.count()).select_from(SourceTable)
+    counted = select(func.count()).select_from(DatasetTable)
     with database.read() as reader:
         assert reader.scalar(counted) == 0
         with database.write() as writer:
-            register_source(writer, "key", "name")
+            make_dataset(writer, "name")
         assert reader.scalar(counted) == 0
     with pytest.raises(StorageError, match="read-only"), database.read() as reader:
-        register_source(reader, "other", "other")
+        make_dataset(reader, "other")
     database.close()
 
 
@@ -123,7 +123,7 @@ def test_addresses_of_the_environment_lead_to_the_store(
     monkeypatch.setenv("SDLORA_DATABASE_URL", new_database(postgres, migrated))
     monkeypatch.setenv("SDLORA_BLOBS_URL", new_folder(s3))
     with ImageStore.open(tmp_path) as store:
-        sha256 = store.add_image(b"bytes")
+        sha256 = store.dataset("icons").add_image(b"bytes")
     with ImageStore.open(tmp_path / "another machine") as store:
         assert store.read_bytes(sha256) == b"bytes"
         with store.read() as session:
@@ -136,7 +136,7 @@ def test_an_object_that_was_damaged_is_found_out(s3: str) -> None:
     sha256 = blobs.put(b"some bytes")
     assert blobs.get(sha256) == b"some bytes"
     blobs._fs.pipe_file(blobs._path(sha256), b"same bytes")
-    with pytest.raises(DataError, match="damaged bytes"):
+    with pytest.raises(DataError, match="is damaged"):
         blobs.get(sha256)
     blobs.remove(sha256)
     with pytest.raises(DataError, match="lacks the bytes"):

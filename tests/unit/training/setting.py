@@ -62,7 +62,7 @@ def fill_store(store: ImageStore, folder: Path, count: int = 10, seed: int = 0) 
     for index, line in enumerate((folder / "metadata.jsonl").read_text().splitlines()):
         entry = json.loads(line)
         captions = (entry["text"], f"{entry['text']}, again")[: 1 + index % 2]
-        sha256 = store.add_image((folder / entry["file_name"]).read_bytes(), captions)
+        sha256 = store.dataset("icons").add_image((folder / entry["file_name"]).read_bytes(), captions)
         rows.append(SnapshotRow(sha256, captions, "held_out" if index >= count - 3 else "train"))
     return as_snapshot(rows)
 

@@ -70,7 +70,7 @@ def unlike(tmp_path):
             ImageDraw.Draw(image).rectangle((0, 0, size[0] // 2, size[1]), fill=(200, 0, 0))
             path = tmp_path / "image.png"
             image.save(path)
-            sha256 = store.add_image(path.read_bytes(), (f"picture {index}",))
+            sha256 = store.dataset("icons").add_image(path.read_bytes(), (f"picture {index}",))
             rows.append(SnapshotRow(sha256, (f"picture {index}",), "held_out" if index in (3, 4, 6) else "train"))
         yield store, as_snapshot(rows)
 

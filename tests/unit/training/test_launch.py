@@ -25,9 +25,10 @@ def prepared(tmp_path_factory):
     home = tmp_path_factory.mktemp("launch")
     config = DataConfig(sources=(str(draw_images(home / "images", 16)),))
     with ImageStore.open(home / "home") as store:
-        collect(store, config.sources[0], config)
-        clean(store, config)
-        yield store, make_snapshot(store, config)
+        dataset = store.dataset("icons")
+        collect(dataset, config.sources[0], config)
+        clean(dataset, config)
+        yield store, make_snapshot(dataset, config)
 
 
 def job(base, prepared, folder: Path, **changes):

@@ -48,7 +48,7 @@ def light_until(column: int, size: tuple[int, int]) -> bytes:
 
 def row_of(store: ImageStore, size: tuple[int, int], mask: bytes, image: Image.Image | None = None) -> SnapshotRow:
     picture = image or Image.radial_gradient("L").resize(size).convert("RGB")
-    sha256 = store.add_image(png(picture), ("",))
+    sha256 = store.dataset("icons").add_image(png(picture), ("",))
     return SnapshotRow(sha256, ("",), "train", mask=store.blobs.put(mask))
 
 

@@ -27,7 +27,7 @@ def encoded(base, tmp_path):
     Image.new("RGB", (64, 64), "blue").save(tmp_path / "whole.png")
     with ImageStore.open(tmp_path / "home") as store:
         rows = [
-            SnapshotRow(store.add_image((tmp_path / name).read_bytes(), ("",)), ("",), "train")
+            SnapshotRow(store.dataset("icons").add_image((tmp_path / name).read_bytes(), ("",)), ("",), "train")
             for name in ("half.png", "whole.png")
         ]
         yield encode_rows(base, rows, store, Encoding((64,), mirror=True, masks=True), device=CPU)

@@ -34,9 +34,10 @@ def written(base, tmp_path_factory):
     home = tmp_path_factory.mktemp("processes")
     config = DataConfig(sources=(str(draw_images(home / "images", 16)),))
     with ImageStore.open(home / "home") as store:
-        collect(store, config.sources[0], config)
-        clean(store, config)
-        snapshot = make_snapshot(store, config)
+        dataset = store.dataset("icons")
+        collect(dataset, config.sources[0], config)
+        clean(dataset, config)
+        snapshot = make_snapshot(dataset, config)
     return lambda folder: write_job(TrainingJob(base, snapshot, LORA, TRAINING, folder), home / "home")
 
 

@@ -37,14 +37,14 @@ DATA = DataConfig(min_train_images=1, min_held_out_images=1, near_duplicate_diff
 @pytest.fixture
 def store(tmp_path: Path):
     with ImageStore.open(tmp_path / "home") as store:
-        collect(store, str(draw_images(tmp_path / "images", 10)), DATA)
-        clean(store, DATA)
+        collect(store.dataset("icons"), str(draw_images(tmp_path / "images", 10)), DATA)
+        clean(store.dataset("icons"), DATA)
         yield store
 
 
 @pytest.fixture
 def snapshot(store: ImageStore) -> Snapshot:
-    return make_snapshot(store, DATA)
+    return make_snapshot(store.dataset("icons"), DATA)
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +75,7 @@ def traces(home: Path, sha256: str) -> list[Path]:
 
 def purge(store: ImageStore, sha256: str):
     with ImageStore.open(store.home) as other:  # as another process does
-        return other.purge(sha256, "a takedown", "ana").details
+        return other.purge(sha256, "a takedown", "ana").lineage
 
 
 def started(base, store: ImageStore, snapshot: Snapshot, tmp_path: Path) -> tuple[subprocess.Popen[str], Path]:
@@ -110,7 +110,7 @@ def test_a_purge_stops_the_training_of_another_process_and_the_next_run_works_wi
     assert "Start the run again, such as with `sdlora run`: it works without it." in said
     assert traces(store.home, gone) == []
     assert learnt(run) == []
-    following = make_snapshot(store, DATA)
+    following = make_snapshot(store.dataset("icons"), DATA)
     assert gone not in {row.sha256 for row in following.rows}
     adapter = fine_tune(job_of(base, following, store, "next"), store)
     assert adapter.snapshot_digest == following.digest
@@ -237,7 +237,9 @@ def test_a_version_that_is_recorded_may_be_published_again(base, store, snapshot
 
 def test_runs_on_other_images_go_on(base, store, snapshot):
     with ImageStore.open(store.home) as other:
-        unused = other.add_image((store.home.parent / "images" / "0-0000.png").read_bytes() + b"another")
+        unused = other.dataset("icons").add_image(
+            (store.home.parent / "images" / "0-0000.png").read_bytes() + b"another"
+        )
     job = job_of(base, snapshot, store)
     adapter = fine_tune(job, store, Callbacks(on_metrics=lambda *_: purge(store, unused)))
     clear_copies(store, purge(store, unused))

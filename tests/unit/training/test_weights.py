@@ -118,17 +118,18 @@ def test_repeats_ratings_and_masks_of_a_folder_reach_the_loop(base, tmp_path, mo
 
     monkeypatch.setattr(loop_module, "draw_step", counting)
     with ImageStore.open(tmp_path / "home") as own_store:
-        collect(own_store, str(folder), settings)
-        liked = next(image.sha256 for image in own_store.images() if "cat" in image.files[0])
-        clean(own_store, settings)
+        dataset = own_store.dataset("icons")
+        collect(dataset, str(folder), settings)
+        liked = next(image.sha256 for image in dataset.images() if "cat" in image.files[0])
+        clean(dataset, settings)
         own_store.rate(liked, 4, "ana")
-        snapshot = make_snapshot(own_store, settings)
+        snapshot = make_snapshot(own_store.dataset("icons"), settings)
         epoch = round(sum(row.weight for row in snapshot.train))
         config = CONFIG.model_copy(
             update={"steps": epoch, "batch_size": 2, "validation_every_steps": epoch, "masked_weight": 0.0}
         )
         fine_tune(TrainingJob(base, snapshot, LORA, config, tmp_path / "run"), own_store)
-        dogs = {image.sha256 for image in own_store.images() if "3_dog" in image.files[0]}
+        dogs = {image.sha256 for image in own_store.dataset("icons").images() if "3_dog" in image.files[0]}
     trained = {row.sha256 for row in snapshot.train}
     assert trained & dogs and liked in trained
     assert drawn == {sha256: 2 * (3 if sha256 in dogs else 2 if sha256 == liked else 1) for sha256 in trained}

@@ -85,25 +85,39 @@ def upgrade() -> None:
     op.create_index("ix_ratings_sha256", "ratings", ["sha256"])
 
     op.create_table(
+        "datasets",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("made_at", sa.DateTime(), nullable=False),
+        sa.Column("deleted_at", sa.DateTime(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_datasets"),
+        sa.UniqueConstraint("name", name="uq_datasets_name"),
+    )
+
+    op.create_table(
         "snapshots",
         sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("dataset_id", sa.Integer(), nullable=False),
         sa.Column("digest", sa.String(length=64), nullable=False),
         sa.Column("parent_id", sa.Integer(), nullable=True),
         sa.Column("made_at", sa.DateTime(), nullable=False),
         sa.Column("train_count", sa.Integer(), nullable=False),
         sa.Column("held_out_count", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["dataset_id"], ["datasets.id"], name="fk_snapshots_dataset_id"),
         sa.ForeignKeyConstraint(["parent_id"], ["snapshots.id"], name="fk_snapshots_parent_id"),
         sa.PrimaryKeyConstraint("id", name="pk_snapshots"),
-        sa.UniqueConstraint("digest", name="uq_snapshots_digest"),
+        sa.UniqueConstraint("dataset_id", "digest", name="uq_snapshots_dataset_id_digest"),
     )
 
     op.create_table(
         "sources",
         sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("dataset_id", sa.Integer(), nullable=False),
         sa.Column("key", sa.String(length=64), nullable=False),
         sa.Column("name", sa.String(), nullable=False),
+        sa.ForeignKeyConstraint(["dataset_id"], ["datasets.id"], name="fk_sources_dataset_id"),
         sa.PrimaryKeyConstraint("id", name="pk_sources"),
-        sa.UniqueConstraint("key", name="uq_sources_key"),
+        sa.UniqueConstraint("dataset_id", "key", name="uq_sources_dataset_id_key"),
     )
 
     op.create_table(
@@ -111,36 +125,84 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("sha256", sa.String(length=64), nullable=False),
         sa.Column("byte_size", sa.BigInteger(), nullable=False),
-        sa.Column("source", sa.String(), nullable=True),
-        sa.Column("licence", sa.String(), nullable=True),
         sa.Column("collected_at", sa.DateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_images"),
+        sa.UniqueConstraint("sha256", name="uq_images_sha256"),
+    )
+
+    op.create_table(
+        "takedowns",
+        sa.Column("image_id", sa.Integer(), nullable=False),
+        sa.Column("why", sa.String(), nullable=False),
+        sa.Column("who", sa.String(), nullable=False),
+        sa.Column("made_at", sa.DateTime(), nullable=False),
+        sa.ForeignKeyConstraint(["image_id"], ["images.id"], name="fk_takedowns_image_id"),
+        sa.PrimaryKeyConstraint("image_id", name="pk_takedowns"),
+    )
+
+    op.create_table(
+        "decodings",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("image_id", sa.Integer(), nullable=False),
+        sa.Column("background", sa.String(), nullable=False),
+        sa.Column("decoded_as", sa.String(), nullable=False),
         sa.Column("format", sa.String(), nullable=True),
         sa.Column("width", sa.Integer(), nullable=True),
         sa.Column("height", sa.Integer(), nullable=True),
         sa.Column("problem", sa.String(), nullable=True),
-        sa.Column("decoded_as", sa.String(), nullable=True),
         sa.Column("fingerprint_id", sa.Integer(), nullable=True),
+        sa.ForeignKeyConstraint(["fingerprint_id"], ["fingerprints.id"], name="fk_decodings_fingerprint_id"),
+        sa.ForeignKeyConstraint(["image_id"], ["images.id"], name="fk_decodings_image_id"),
+        sa.PrimaryKeyConstraint("id", name="pk_decodings"),
+        sa.UniqueConstraint("image_id", "background", name="uq_decodings_image_id_background"),
+    )
+    op.create_index("ix_decodings_fingerprint_id", "decodings", ["fingerprint_id"])
+
+    op.create_table(
+        "scores",
+        sa.Column("decoding_id", sa.Integer(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("parameters", sa.String(length=16), nullable=False),
+        sa.Column("score", sa.Float(), nullable=False),
+        sa.ForeignKeyConstraint(["decoding_id"], ["decodings.id"], name="fk_scores_decoding_id"),
+        sa.PrimaryKeyConstraint("decoding_id", "name", "version", "parameters", name="pk_scores"),
+    )
+
+    op.create_table(
+        "members",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("dataset_id", sa.Integer(), nullable=False),
+        sa.Column("image_id", sa.Integer(), nullable=False),
+        sa.Column("source", sa.String(), nullable=True),
+        sa.Column("licence", sa.String(), nullable=True),
+        sa.Column("added_at", sa.DateTime(), nullable=False),
+        sa.Column("added_from", sa.String(), nullable=True),
+        sa.Column("removed_at", sa.DateTime(), nullable=True),
+        sa.Column("removed_by", sa.String(), nullable=True),
+        sa.Column("decoding_id", sa.Integer(), nullable=True),
         sa.Column("verdict", sa.String(), nullable=True),
         sa.Column("rejected_by", sa.String(), nullable=True),
         sa.Column("reason", sa.String(), nullable=True),
         sa.Column("copy_of_id", sa.Integer(), nullable=True),
         sa.Column("rules", sa.String(length=16), nullable=True),
         sa.Column("split", sa.String(), nullable=True),
-        sa.ForeignKeyConstraint(["copy_of_id"], ["images.id"], name="fk_images_copy_of_id"),
-        sa.ForeignKeyConstraint(["fingerprint_id"], ["fingerprints.id"], name="fk_images_fingerprint_id"),
-        sa.PrimaryKeyConstraint("id", name="pk_images"),
-        sa.UniqueConstraint("sha256", name="uq_images_sha256"),
+        sa.ForeignKeyConstraint(["copy_of_id"], ["members.id"], name="fk_members_copy_of_id"),
+        sa.ForeignKeyConstraint(["dataset_id"], ["datasets.id"], name="fk_members_dataset_id"),
+        sa.ForeignKeyConstraint(["decoding_id"], ["decodings.id"], name="fk_members_decoding_id"),
+        sa.ForeignKeyConstraint(["image_id"], ["images.id"], name="fk_members_image_id"),
+        sa.PrimaryKeyConstraint("id", name="pk_members"),
+        sa.UniqueConstraint("image_id", "dataset_id", name="uq_members_image_id_dataset_id"),
     )
     op.create_index(
-        "ix_images_copy_of_id",
-        "images",
+        "ix_members_copy_of_id",
+        "members",
         ["copy_of_id"],
         sqlite_where=sa.text("copy_of_id IS NOT NULL"),
         postgresql_where=sa.text("copy_of_id IS NOT NULL"),
     )
-    op.create_index("ix_images_fingerprint_id", "images", ["fingerprint_id"])
-    op.create_index("ix_images_rules", "images", ["rules"])
-    op.create_index("ix_images_verdict_rejected_by", "images", ["verdict", "rejected_by"])
+    op.create_index("ix_members_dataset_id_rules", "members", ["dataset_id", "rules"])
+    op.create_index("ix_members_dataset_id_verdict_rejected_by", "members", ["dataset_id", "verdict", "rejected_by"])
 
     op.create_table(
         "similar_pairs",
@@ -169,17 +231,14 @@ def upgrade() -> None:
     op.create_index("ix_versions_snapshot_id", "versions", ["snapshot_id"])
 
     op.create_table(
-        "checks",
-        sa.Column("image_id", sa.Integer(), nullable=False),
+        "rulings",
+        sa.Column("member_id", sa.Integer(), nullable=False),
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
-        sa.Column("parameters", sa.String(length=16), nullable=False),
         sa.Column("score", sa.Float(), nullable=True),
-        sa.Column("verdict", sa.String(), nullable=False),
         sa.Column("reason", sa.String(), nullable=False),
-        sa.Column("checked_at", sa.DateTime(), nullable=False),
-        sa.ForeignKeyConstraint(["image_id"], ["images.id"], name="fk_checks_image_id"),
-        sa.PrimaryKeyConstraint("image_id", "name", "version", "parameters", name="pk_checks"),
+        sa.ForeignKeyConstraint(["member_id"], ["members.id"], name="fk_rulings_member_id"),
+        sa.PrimaryKeyConstraint("member_id", "name", name="pk_rulings"),
     )
 
     op.create_table(
@@ -187,32 +246,32 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("source_id", sa.Integer(), nullable=False),
         sa.Column("path", sa.String(), nullable=False),
-        sa.Column("image_id", sa.Integer(), nullable=False),
+        sa.Column("member_id", sa.Integer(), nullable=False),
         sa.Column("byte_size", sa.BigInteger(), nullable=False),
         sa.Column("stamp", sa.String(), nullable=True),
         sa.Column("caption_stamp", sa.String(), nullable=True),
         sa.Column("repeats", sa.Integer(), nullable=True),
-        sa.ForeignKeyConstraint(["image_id"], ["images.id"], name="fk_files_image_id"),
+        sa.ForeignKeyConstraint(["member_id"], ["members.id"], name="fk_files_member_id"),
         sa.ForeignKeyConstraint(["source_id"], ["sources.id"], name="fk_files_source_id"),
         sa.PrimaryKeyConstraint("id", name="pk_files"),
         sa.UniqueConstraint("source_id", "path", name="uq_files_source_id_path"),
     )
-    op.create_index("ix_files_image_id", "files", ["image_id"])
+    op.create_index("ix_files_member_id", "files", ["member_id"])
 
     op.create_table(
         "overrides",
         sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("image_id", sa.Integer(), nullable=False),
+        sa.Column("member_id", sa.Integer(), nullable=False),
         sa.Column("verdict", sa.String(), nullable=False),
         sa.Column("why", sa.String(), nullable=False),
         sa.Column("who", sa.String(), nullable=False),
         sa.Column("made_at", sa.DateTime(), nullable=False),
         sa.Column("withdrawn_at", sa.DateTime(), nullable=True),
         sa.Column("withdrawn_by", sa.String(), nullable=True),
-        sa.ForeignKeyConstraint(["image_id"], ["images.id"], name="fk_overrides_image_id"),
+        sa.ForeignKeyConstraint(["member_id"], ["members.id"], name="fk_overrides_member_id"),
         sa.PrimaryKeyConstraint("id", name="pk_overrides"),
     )
-    op.create_index("ix_overrides_image_id", "overrides", ["image_id"])
+    op.create_index("ix_overrides_member_id", "overrides", ["member_id"])
 
     op.create_table(
         "snapshot_images",
@@ -232,18 +291,18 @@ def upgrade() -> None:
     op.create_table(
         "captions",
         sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("image_id", sa.Integer(), nullable=False),
+        sa.Column("member_id", sa.Integer(), nullable=False),
         sa.Column("source_id", sa.Integer(), nullable=True),
         sa.Column("file_id", sa.Integer(), nullable=True),
         sa.Column("position", sa.Integer(), nullable=False),
         sa.Column("text", sa.String(), nullable=False),
         sa.Column("origin", sa.String(), nullable=False),
         sa.ForeignKeyConstraint(["file_id"], ["files.id"], name="fk_captions_file_id"),
-        sa.ForeignKeyConstraint(["image_id"], ["images.id"], name="fk_captions_image_id"),
+        sa.ForeignKeyConstraint(["member_id"], ["members.id"], name="fk_captions_member_id"),
         sa.ForeignKeyConstraint(["source_id"], ["sources.id"], name="fk_captions_source_id"),
         sa.PrimaryKeyConstraint("id", name="pk_captions"),
         sa.UniqueConstraint(
-            "image_id", "source_id", "file_id", "text", name="uq_captions_image_id_source_id_file_id_text"
+            "member_id", "source_id", "file_id", "text", name="uq_captions_member_id_source_id_file_id_text"
         ),
     )
     op.create_index("ix_captions_file_id", "captions", ["file_id"])
