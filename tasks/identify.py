@@ -48,6 +48,7 @@ def find_release(run: RunRef, snapshot: SnapshotRef, name: str, home: Path) -> R
         return None
     other_held_out = version.tags.get("snapshot_digest") != snapshot.digest
     release = version.as_release(run, new=False).model_copy(update={"other_held_out": other_held_out})
+    registry.restore_release(version, release.run.release)
     title = f"{name} version {version.number}"
     run_log().info("Nothing new to learn: %s was made from the same training images with the same settings", title)
     if other_held_out:

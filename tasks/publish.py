@@ -64,6 +64,7 @@ def publish(
     registry = Registry(home)
     known = registry.find(config.name, adapter_digest=candidate.digest)
     if known is not None and known.published:
+        registry.restore_release(known, known.as_release(run, new=False).run.release)
         return decide_later(registry, known, judged, home)
     return _publish(registry, judged, home)
 

@@ -12,6 +12,7 @@ adapter would be registered twice.
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from mlflow.types import DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import ColSpec
 
 from sdlora.core.errors import WeightsError
+from sdlora.core.files import written_aside
 from sdlora.core.refs import AdapterRef
 from sdlora.store.champions import ScoredVersion
 from tasks.results import Release, RunRef
@@ -288,6 +290,22 @@ class Registry:
             snapshot_digest=tags["snapshot_digest"],
             run_digest=tags["run_digest"],
         )
+
+    def restore_release(self, version: AdapterVersion, folder: Path) -> None:
+        """Write the release folder of a version again as MLflow keeps it, if the folder is missing.
+
+        A file that is damaged in MLflow stays so: adapters are compared with their digests when they are opened, and
+        `sdlora doctor --deep` compares all files.
+
+        Raises:
+            OSError: the disk is full or not writable.
+            WeightsError: the version cannot be downloaded.
+        """
+        if folder.exists():
+            return
+        with tempfile.TemporaryDirectory() as scratch, written_aside(folder) as partial:
+            self._download(version, Path(scratch) / "model")
+            shutil.copytree(Path(scratch) / "model" / ADAPTER_FOLDER, partial)
 
     def _download(self, version: AdapterVersion, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)

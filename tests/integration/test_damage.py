@@ -211,7 +211,7 @@ def test_the_pictures_of_a_duel_that_shows_a_purged_image_are_left_alone(home):
     assert not list(picture_copies(home.folder, purged))
 
 
-@pytest.mark.parametrize("column", ["captions SET text", "images SET verdict"])
+@pytest.mark.parametrize("column", ["captions SET text", "members SET verdict"])
 def test_a_flipped_letter_of_a_caption_or_a_verdict_is_noticed(column, home):
     path = home.folder / "images.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:

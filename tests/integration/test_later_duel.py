@@ -171,6 +171,14 @@ def test_equal_adapters_of_other_settings_are_one_version_whose_notes_stay(publi
     assert after.history.champion.number == 1
 
 
+def test_a_deleted_run_folder_gets_its_release_back(published, config, home):
+    release = published[0].run.release
+    files = {path.name: path.read_bytes() for path in release.iterdir()}
+    shutil.rmtree(release.parent)
+    assert run_flow(retrain, config, home).new is False
+    assert {path.name: path.read_bytes() for path in release.iterdir()} == files
+
+
 def test_a_killed_publishing_leaves_no_model_behind(published, config, home, monkeypatch):
     style = config.model_copy(update={"name": "killed"})
     register = MlflowClient.create_model_version
