@@ -54,6 +54,7 @@ def diagnose(home: Path) -> Iterator[Finding]:
         _ports,
         _torch,
         _base_model,
+        _exports,
     )
     for probe in probes:
         try:
@@ -222,6 +223,27 @@ def _base_model(home: Path) -> Finding:
     base = load_base_model(BaseModelConfig(), home)
     size = sum(path.stat().st_size for path in base.folder.rglob("*") if path.is_file()) / 2**20
     return Finding("good", "base model", f"{base.name}, {size:.0f} MiB, digest {base.digest[:12]}")
+
+
+def _exports(home: Path) -> Finding:
+    """Look at the folders of drawing tools that get the champions."""
+    from sdlora.records.export import export_records
+
+    records = export_records(home)
+    if not records:
+        return Finding("note", "exports", "none; the setting export.on_promote names a drawing tool's folder")
+    from sdlora.release.lora_folder import folder_problem
+
+    problems = []
+    for record in records:
+        problem = folder_problem(record.file.parent) or record.problem
+        if problem is None and not record.file.is_file():
+            problem = f"{record.file} is gone. The next run writes it again."
+        if problem:
+            problems.append(f"{record.style}: {problem}")
+    if problems:
+        return Finding("problem", "exports", "; ".join(problems))
+    return Finding("good", "exports", f"champions of {', '.join(record.style for record in records)} are in place")
 
 
 def _database_problem(path: Path) -> str | None:

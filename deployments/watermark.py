@@ -29,7 +29,8 @@ def unchanged_release(config: PipelineConfig, home: Path) -> Release | None:
         release = Release.model_validate(record["release"])
     except (OSError, ValueError, KeyError):
         return None
-    is_complete = release.report.is_file() and release.grid.is_file()
+    is_exported = release.export is None or release.export.problem is None
+    is_complete = release.report.is_file() and release.grid.is_file() and is_exported
     return release if is_complete and record["watermark"] == watermark(config, home) else None
 
 
@@ -47,6 +48,8 @@ def watermark(config: PipelineConfig, home: Path) -> str:
         home / "images.db-wal",
         home / "mlflow" / "mlflow.db",
     ]
+    if config.export.on_promote:
+        paths.append(Path(config.export.on_promote) / f"{config.name}.safetensors")
     base = Path(config.base_model.source)  # a path or a pinned name; the embedded base changes only with the code
     state = [config.model_dump_json(), code_version(), *(stamp for path in [*paths, base] for stamp in _stamps(path))]
     return hashlib.sha256("\n".join(state).encode()).hexdigest()

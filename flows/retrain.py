@@ -9,6 +9,7 @@ from tasks.alive import flow_run_alive
 from tasks.base import prepare_base_model
 from tasks.collect import clean_images, collect_images
 from tasks.evaluate import decide, find_champion, run_duel
+from tasks.export import export_champion
 from tasks.form import STYLE, Advanced, Count, LearningRate, Name
 from tasks.home import Home, state_folder
 from tasks.identify import find_release, identify_run
@@ -71,11 +72,10 @@ def retrain(
 
         run = identify_run(base, snapshot, settings, home)
         release = find_release(run, snapshot, settings.name, home)
-        if release and not force:
-            return release
-
-        champion = find_champion(settings.name, base, run, home)
-        candidate = fine_tune_adapter(base, snapshot, settings, run, home)
-        duel = run_duel(base, candidate, champion, snapshot, settings, run, home)
-        decision = decide(duel, settings.gate)
-        return publish(base, candidate, snapshot, duel, decision, settings, run, home)
+        if release is None or force:
+            champion = find_champion(settings.name, base, run, home)
+            candidate = fine_tune_adapter(base, snapshot, settings, run, home)
+            duel = run_duel(base, candidate, champion, snapshot, settings, run, home)
+            decision = decide(duel, settings.gate)
+            release = publish(base, candidate, snapshot, duel, decision, settings, run, home)
+        return export_champion(release, settings, home)

@@ -24,6 +24,7 @@ from sdlora.evaluation.config import EvaluationConfig, GateConfig
 from sdlora.lora.config import LoraConfig, ResolvedLora
 from sdlora.models.config import BaseModelConfig
 from sdlora.pretraining.config import PretrainPlan
+from sdlora.release.config import ExportConfig
 from sdlora.training.config import ResolvedTraining, TrainingConfig
 from sdlora.training.defaults import BaseTraits, resolve_lora, resolve_training, training_fillings
 
@@ -46,6 +47,7 @@ class PipelineConfig(SettingsSection):
     training: TrainingConfig = Field(default_factory=TrainingConfig, description="how long and how fast it learns")
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="how the duel is fought")
     gate: GateConfig = Field(default_factory=GateConfig, description="what makes a candidate the champion")
+    export: ExportConfig = Field(default_factory=ExportConfig, description="where the champion's file goes")
 
 
 class ResolvedConfig(PipelineConfig):
@@ -56,8 +58,8 @@ class ResolvedConfig(PipelineConfig):
     training: ResolvedTraining
 
     def digest(self) -> str:
-        """Compute the SHA-256 of all settings that can change the result; the places of the images cannot."""
-        settings = self.model_dump(mode="json")
+        """Compute the SHA-256 of all settings that can change the result; places of images and exports cannot."""
+        settings = self.model_dump(mode="json", exclude={"export"})
         for place in ("dataset", "sources", "mirror_sources"):
             settings["data"].pop(place, None)
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
@@ -82,6 +84,7 @@ def resolve(config: PipelineConfig, base: BaseModelRef, home: Path) -> ResolvedC
         training=resolve_training(config.training, base, home),
         evaluation=config.evaluation,
         gate=config.gate,
+        export=config.export,
     )
 
 
@@ -281,6 +284,9 @@ def _with_absolute_paths(settings: dict[str, Any], folder: Path) -> dict[str, An
     data = settings.get("data")
     if isinstance(data, dict) and isinstance(data.get("sources"), list):
         data["sources"] = [_absolute_source(folder, source) for source in data["sources"]]
+    export = settings.get("export")
+    if isinstance(export, dict) and isinstance(export.get("on_promote"), str) and export["on_promote"]:
+        export["on_promote"] = _absolute_path(folder, export["on_promote"])
     for section, key in _MODEL_PATHS:
         values = settings.get(section)
         if isinstance(values, dict) and key in values:
@@ -291,10 +297,14 @@ def _with_absolute_paths(settings: dict[str, Any], folder: Path) -> dict[str, An
 def _absolute_source(folder: Path, source: Any) -> Any:
     if not isinstance(source, str) or ":" in source.split("/", 1)[0]:  # a scheme such as hf: or https:
         return source
+    return _absolute_path(folder, source)
+
+
+def _absolute_path(folder: Path, path: str) -> str:
     try:
-        return str((folder / Path(source).expanduser()).resolve())
+        return str((folder / Path(path).expanduser()).resolve())
     except (OSError, ValueError, RuntimeError):  # NUL, a loop of links, the folder of an unknown user
-        return source
+        return path
 
 
 def _existing_path(folder: Path, value: Any) -> Any:
@@ -305,6 +315,6 @@ def _existing_path(folder: Path, value: Any) -> Any:
         try:
             if value and (path := parent / Path(value).expanduser()).exists():
                 return str(path.resolve())
-        except (OSError, ValueError, RuntimeError):  # a name too long for a file, and as in `_absolute_source`
+        except (OSError, ValueError, RuntimeError):  # a name too long for a file, and as in `_absolute_path`
             return value
     return value

@@ -129,7 +129,7 @@ def version_record(
         curves=[Curve(name, curve) for name, curve in points.items() if curve],
         choice=load_choice(run.folder),
         samples=run.samples if run.samples.is_file() else None,
-        settings=config.model_dump(mode="json"),
+        settings=config.model_dump(mode="json", exclude={"export"}),  # the report goes to others
         code_version=code_version(),
         data_page=data_page_file(home, judged.snapshot.dataset, judged.snapshot.digest),
         is_champion=is_champion,

@@ -7,6 +7,7 @@ from pathlib import Path
 from sdlora.core.config_base import FrozenConfig
 from sdlora.core.errors import EvaluationError
 from sdlora.records.duel import load_duel
+from sdlora.records.export import ExportRecord
 
 HELD_OUT_HINT = (
     "Other images are held out now than at its publication. With force (`sdlora run --force`) it is judged again on "
@@ -63,6 +64,7 @@ class Release(FrozenConfig):
         new: False if the run ended without a decision, because the version existed before.
         later: decision of this run on a version that was published before; None at the publication itself.
         other_held_out: True if the held-out images are other ones now than at the publication.
+        export: the champion's file for a drawing tool; None without the setting `export.on_promote`.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Release(FrozenConfig):
     run: RunRef
     later: LaterDecision | None = None
     other_held_out: bool = False
+    export: ExportRecord | None = None
 
     @property
     def report(self) -> Path:

@@ -44,6 +44,8 @@ def release_object(release: Release, seconds: float) -> dict[str, object]:
         "data_page": release.data_page,
         "before_after": release.grid,
         "adapter": release.run.release,
+        "exported_to": release.export.file if release.export and not release.export.problem else None,
+        "export_problem": release.export.problem if release.export else None,
     }
 
 
@@ -73,6 +75,11 @@ def print_release(release: Release, seconds: float) -> None:
         ("Adapter", release.run.release),
     ):
         console.print(plain(f"{label + ':':<14}{value}"), soft_wrap=True)
+    if release.export and release.export.problem:
+        console.print(plain(f"Not exported: {release.export.problem}"), style="yellow", soft_wrap=True)
+    elif release.export:
+        text = f"{'Exported:':<14}version {release.export.version} to {release.export.file}"
+        console.print(plain(text), soft_wrap=True)
 
 
 def duel_table(duel: Duel) -> Table:

@@ -69,17 +69,23 @@ def put_in_place(partial: Path, final: Path) -> None:
 
 
 @contextmanager
-def written_aside(final: Path) -> Iterator[Path]:
+def written_aside(final: Path, suffix: str | None = None) -> Iterator[Path]:
     """Yield a temporary path next to `final` for a file or folder; it gets the name `final` if the block succeeds.
 
     The content is flushed first. If the block fails, the temporary path is removed and `final` is untouched.
 
+    Args:
+        final: the final path.
+        suffix: suffix of the temporary path, by default that of `final`; another one hides it from tools that list
+            files by their suffix.
+
     Raises:
         OSError: the disk is full or not writable.
     """
-    partial = final.with_name(f".{final.stem}.partial-{os.getpid()}{final.suffix}")
+    suffix = final.suffix if suffix is None else suffix
+    partial = final.with_name(f".{final.stem}.partial-{os.getpid()}{suffix}")
     make_folder(final.parent)
-    _sweep(final)
+    _sweep(final, suffix)
     remove(partial)
     try:
         yield partial
@@ -88,9 +94,9 @@ def written_aside(final: Path) -> Iterator[Path]:
         remove(partial)
 
 
-def _sweep(final: Path) -> None:
+def _sweep(final: Path, suffix: str) -> None:
     """Remove temporary paths of killed writers of `final`."""
-    pattern = f".{glob.escape(final.stem)}.partial-*{glob.escape(final.suffix)}"
+    pattern = f".{glob.escape(final.stem)}.partial-*{glob.escape(suffix)}"
     for partial in final.parent.glob(pattern):
         with suppress(FileNotFoundError):
             if time.time() - partial.stat().st_mtime > _ABANDONED_SECONDS:

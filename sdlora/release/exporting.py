@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -25,6 +25,7 @@ from sdlora.lora.formats.compatibility import NOTE_FILE, note
 from sdlora.lora.formats.kohya import write_with_hashes
 from sdlora.lora.formats.reading import Reader, change_of, group_by_layer
 from sdlora.lora.formats.tensor_file import write_tensor_file
+from sdlora.lora.manifest import AdapterManifest
 from sdlora.models import parts
 from sdlora.models.adapter_check import all_finite
 from sdlora.models.families import family_of
@@ -32,9 +33,9 @@ from sdlora.models.families.base import Family
 from sdlora.models.families.layouts import FamilyName
 from sdlora.models.files.original_layout import original_tensors
 from sdlora.models.stable_diffusion import StableDiffusion, check_adapter
+from sdlora.release.config import DtypeName
 from sdlora.release.peft_folder import write_peft_files
 
-DtypeName = Literal["fp32", "fp16", "bf16"]
 DTYPES: dict[DtypeName, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # Rounding error of the precision, half of the last bit of the mantissa, relative to a tensor's largest entry.
 _ROUNDING: dict[DtypeName, float] = {"fp32": 1e-6, "fp16": 2**-10, "bf16": 2**-7}
@@ -70,31 +71,58 @@ def export_adapter(
             is missing or another one.
         StorageError: `out` exists already or cannot be written.
     """
-    if base is not None:
-        check_adapter(adapter, base)
-    manifest = check_files_of(adapter, base)
-    source = manifest.kohya_file if out.suffix == _SUFFIX else ADAPTER_WEIGHTS
-    with safe_open(adapter.folder / source, framework="pt") as file:
-        metadata: dict[str, str] = file.metadata()
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    if reader == "comfyui" and out.suffix == _SUFFIX and any(key.endswith(".dora_scale") for key in tensors):
-        tensors, metadata = _for_comfyui(tensors, adapter, base), {**metadata, "sdlora.dora_rule": "comfyui"}
-    if out.suffix == _SUFFIX:
-        # Only an export has a date: equal adapters are files of equal bytes.
-        made = datetime.fromtimestamp(int((adapter.folder / source).stat().st_mtime), UTC)
-        metadata = {**metadata, "modelspec.date": made.isoformat()}
-    rounded = {key: tensor.to(DTYPES[dtype]) for key, tensor in tensors.items()}
     with _new_file(out) as partial:
         if out.suffix == _SUFFIX:
-            write_with_hashes(partial, rounded, metadata)
-            _require_same_changes(partial, tensors, dtype)
+            write_single_file(adapter, partial, dtype, reader, base)
         else:
-            partial.mkdir(parents=True)
-            write_tensor_file(partial / ADAPTER_WEIGHTS, rounded, metadata)
-            _require_tensors(partial / ADAPTER_WEIGHTS, rounded)
-            write_peft_files(partial, rounded, metadata)
-            (partial / NOTE_FILE).write_text(note(None))
+            _write_folder(adapter, partial, dtype, base)
     return out
+
+
+def write_single_file(
+    adapter: AdapterRef,
+    path: Path,
+    dtype: DtypeName,
+    reader: Reader,
+    base: BaseModelRef | None,
+    notes: Mapping[str, str] | None = None,
+) -> None:
+    """Write an adapter in kohya's format; see `export_adapter`.
+
+    Args:
+        notes: further entries of the file's metadata.
+    """
+    source = adapter.folder / _checked(adapter, base).kohya_file
+    tensors, metadata = _read(source)
+    if reader == "comfyui" and any(key.endswith(".dora_scale") for key in tensors):
+        tensors, metadata = _for_comfyui(tensors, adapter, base), {**metadata, "sdlora.dora_rule": "comfyui"}
+    # Only an export has a date: equal adapters are files of equal bytes.
+    made = datetime.fromtimestamp(int(source.stat().st_mtime), UTC)
+    metadata = {**metadata, "modelspec.date": made.isoformat(), **(notes or {})}
+    write_with_hashes(path, {key: tensor.to(DTYPES[dtype]) for key, tensor in tensors.items()}, metadata)
+    _require_same_changes(path, tensors, dtype)
+
+
+def _write_folder(adapter: AdapterRef, folder: Path, dtype: DtypeName, base: BaseModelRef | None) -> None:
+    _checked(adapter, base)
+    tensors, metadata = _read(adapter.folder / ADAPTER_WEIGHTS)
+    rounded = {key: tensor.to(DTYPES[dtype]) for key, tensor in tensors.items()}
+    folder.mkdir(parents=True)
+    write_tensor_file(folder / ADAPTER_WEIGHTS, rounded, metadata)
+    _require_tensors(folder / ADAPTER_WEIGHTS, rounded)
+    write_peft_files(folder, rounded, metadata)
+    (folder / NOTE_FILE).write_text(note(None))
+
+
+def _checked(adapter: AdapterRef, base: BaseModelRef | None) -> AdapterManifest:
+    if base is not None:
+        check_adapter(adapter, base)
+    return check_files_of(adapter, base)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    with safe_open(path, framework="pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
 
 
 def export_model(base: BaseModelRef, adapter: AdapterRef | None, out: Path, dtype: DtypeName = "fp32") -> Path:

@@ -263,6 +263,8 @@ _ORIGIN_KEYS = {
     "base digest": ("sdlora.base_digest", "ss_new_sd_model_hash", "ss_sd_model_hash"),
     "snapshot": ("sdlora.snapshot_digest",),
     "run": ("sdlora.run_digest",),
+    "style": ("sdlora.style",),
+    "version": ("sdlora.version",),
     "steps": ("ss_steps", "ss_max_train_steps"),
     "training images": ("ss_num_train_images",),
     "prior images": ("ss_num_reg_images",),
