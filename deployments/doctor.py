@@ -50,6 +50,7 @@ def diagnose(home: Path) -> Iterator[Finding]:
         _login,
         _images,
         _bytes,
+        _styles,
         _records,
         _ports,
         _torch,
@@ -181,6 +182,17 @@ def _bytes(home: Path) -> Finding:
             f"is {min(missing)[:12]}. `sdlora doctor --deep` finds all and says where they can be had again.",
         )
     return Finding("good", "image bytes", f"{len(sample)} images looked up; sdlora doctor --deep reads every byte")
+
+
+def _styles(home: Path) -> Finding:
+    from deployments.styles import load_styles
+
+    styles = load_styles(home)
+    if problems := [style.problem for style in styles if style.problem]:
+        return Finding("problem", "styles", "\n".join(problems))
+    if not styles:
+        return Finding("note", "styles", "none yet; `sdlora new NAME --images FOLDER` makes one")
+    return Finding("good", "styles", ", ".join(style.name for style in styles))
 
 
 def _records(home: Path) -> Finding:

@@ -15,6 +15,8 @@ POOL = "local"
 PREFECT_FILE = Path(__file__).parent / "prefect.yaml"
 PROJECT = Path(__file__).parent.parent
 """The folder that holds flows/ and tasks/, in a checkout and in an installation."""
+DEMO_CONFIG = Path(__file__).parent / "configs" / "demo.yaml"
+"""The style of `sdlora demo`."""
 _LOOPBACK = ("127.0.0.1", "localhost")
 
 

@@ -24,6 +24,7 @@ from deployments.cli.generate import generate
 from deployments.cli.images import images_app
 from deployments.cli.inspect import inspect
 from deployments.cli.login import login
+from deployments.cli.new import new
 from deployments.cli.options import DEFAULT_HOME, HOME_VARIABLE, QuietOption, VerboseOption
 from deployments.cli.pretrain import pretrain
 from deployments.cli.run import run
@@ -40,9 +41,10 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     help="Keeps a Stable Diffusion LoRA up to date with a growing collection of images.",
-    epilog="Start with [bold]sdlora demo[/]; it needs no network, no GPU and no settings.",
+    epilog="Start with [bold]sdlora demo[/]; it needs no network, no GPU and no settings. Your own images: "
+    "[bold]sdlora new[/]",
 )
-COMMANDS = (demo, run, collect, checks, generate, versions, export, inspect, compare, up, login, pretrain, doctor)
+COMMANDS = (demo, new, run, collect, checks, generate, versions, export, inspect, compare, up, login, pretrain, doctor)
 for _command in COMMANDS:
     app.command()(as_command(_command))
 WRITABLE_BY_OTHERS = 0o022

@@ -117,9 +117,12 @@ def collect(
     if shown_page:
         console.print(plain(f"Data page: {page}"), soft_wrap=True)
     if filled.name == demo.name:
-        hint("Train on them: [bold]sdlora run[/]")
+        hint("Train on them: [bold]sdlora demo[/]")
     else:
-        hint(f"Train on them: [bold]sdlora run --config FILE[/], with [bold]name: {filled.name}[/] in the file")
+        hint(
+            f"Train on them: [bold]sdlora run {filled.name}[/]; if there is no such style yet, "
+            f"[bold]sdlora new {filled.name}[/] makes it"
+        )
 
 
 def _write_page(dataset: Dataset, settings: DataConfig, page: Path) -> str | None:

@@ -36,7 +36,8 @@ def _print_next_steps(home: Path) -> None:
         ),
         (f"sdlora images --rejected --dataset high-contrast{option}", "see which images were left out, and why"),
         (f"sdlora collect {DEMO_LATER} --dataset high-contrast{option}", "more images arrive ..."),
-        (f"sdlora run{option}", "... and a second adapter challenges the champion"),
+        (f"sdlora demo{option}", "... and a second adapter challenges the champion"),
+        (f"sdlora new my-style --images ./my-images{option}", "the same for your own images"),
         (f"sdlora up{option}", "start runs and see versions in the browser"),
     ):
         hint(f"  [bold]{escape(command)}[/]\n      [dim]{meaning}[/]", soft_wrap=True)

@@ -18,4 +18,6 @@ def print_json(result: Mapping[str, object]) -> None:
     from pydantic import TypeAdapter
 
     value: dict[str, Any] = TypeAdapter(Any).dump_python(dict(result), mode="json")
+    # Scores keep NaN for their own files.
+    value = json.loads(json.dumps(value), parse_constant=lambda name: None)
     typer.echo(json.dumps(value, indent=2, allow_nan=False))

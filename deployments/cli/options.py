@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-CONFIGS = Path(__file__).parent.parent / "configs"
-DEMO_CONFIG = CONFIGS / "demo.yaml"
+from deployments import environment
+
+DEMO_CONFIG = environment.DEMO_CONFIG
 
 # Only the option before the command (`app.py`) reads the variable and passes its value down as the default. Read here,
 # too, the variable would override an option before the command.

@@ -1,16 +1,16 @@
-"""Command `run`: one pass of the loop."""
+"""Command `run`: one pass of the loop, for one style or for all."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deployments.cli.json_output import print_json
-from deployments.cli.options import DEFAULT_HOME, DEMO_CONFIG, ConfigOption, HomeOption, JsonOption
+from deployments.cli.options import DEFAULT_HOME, HomeOption, JsonOption
 from deployments.cli.stages import Stages
 from deployments.cli.terminal import console, error_console
 
@@ -20,8 +20,17 @@ if TYPE_CHECKING:
 
 
 def run(
+    style: Annotated[
+        str | None, typer.Argument(help="Style of the state folder. Needed where there are several.")
+    ] = None,
     home: HomeOption = DEFAULT_HOME,
-    config: ConfigOption = DEMO_CONFIG,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", help="YAML file of a style that is not in the state folder."),
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Run every style of the state folder, in the order of names.")
+    ] = False,
     force: Annotated[
         bool,
         typer.Option(help="Judge again although nothing is new; published evidence stays."),
@@ -39,12 +48,30 @@ def run(
 
     No server has to run beforehand. An interrupted run continues with the same command.
 
-    Example: [bold]sdlora run --config my-style.yaml[/]
+    Example: [bold]sdlora run my-style[/]
     """
+    if (style is not None) + (config is not None) + every > 1:
+        raise typer.BadParameter("name a style, or give --config or --all, only one of them.")
+    if every:
+        if show_config or settings:
+            raise typer.BadParameter("not with --all: name one style.", param_hint="--show-config / --set")
+        from deployments.cli.run_all import run_all
+
+        run_all(home.resolve(), force, as_json)
+        return
+    file = _chosen_file(home, style, config)
     if show_config:
-        _show_config(config, home, settings or (), as_json)
+        _show_config(file, home, settings or (), as_json)
     else:
-        retrain(config, home, force, settings or (), as_json)
+        retrain(file, home, force, settings or (), as_json)
+
+
+def _chosen_file(home: Path, style: str | None, config: Path | None) -> Path:
+    from deployments.styles import find_style, only_style
+
+    if config is not None:
+        return config
+    return only_style(home) if style is None else find_style(home, style)
 
 
 def _show_config(config_file: Path, home: Path, flags: Sequence[str], as_json: bool) -> None:
@@ -65,16 +92,19 @@ def _show_config(config_file: Path, home: Path, flags: Sequence[str], as_json: b
 def retrain(config_file: Path, home: Path, force: bool, flags: Sequence[str] = (), as_json: bool = False) -> Release:
     """Run the loop, unless nothing changed since the last run, and print the outcome."""
     from deployments.cli.run_output import print_release, release_object
-    from deployments.watermark import remember, unchanged_release
+    from deployments.styles import refuse_second_style
+    from deployments.watermark import remember, unchanged_release, watermark
     from sdlora.config import load_config, parse_flags
 
     started_at = time.monotonic()
     home = home.resolve()
     config = load_config(config_file, parse_flags(flags))  # before any server starts, so that a misspelt key fails fast
+    refuse_second_style(home, config_file, config)
     release = None if force else unchanged_release(config, home)
     if release is None:
+        before = watermark(config, home)
         release = _run_flow(config, home, force)
-        remember(config, home, release)
+        remember(config, home, release, before)
     seconds = time.monotonic() - started_at
     if as_json:
         print_json(release_object(release, seconds))
@@ -89,9 +119,15 @@ def _run_flow(config: PipelineConfig, home: Path, force: bool) -> Release:
     with prefect_server(home, "run") as server:
         with error_console.status("Starting ..."):
             from flows.retrain import retrain
-            from tasks.form import STYLE
-            from tasks.progress import listening
 
             server.wait_ready()
-        with Stages() as stages, listening(stages):
-            return retrain(**STYLE.parameters(config), force=force, home=home)
+        return call_flow(retrain, config, home, force)
+
+
+def call_flow(flow: Callable[..., Release], config: PipelineConfig, home: Path, force: bool) -> Release:
+    """Run the flow with the settings of a style, and show its stages."""
+    from tasks.form import STYLE
+    from tasks.progress import listening
+
+    with Stages() as stages, listening(stages):
+        return flow(**STYLE.parameters(config), force=force, home=home)

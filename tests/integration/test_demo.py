@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from deployments.cli.options import CONFIGS
+from deployments.environment import DEMO_CONFIG
 from sdlora.assets import DEMO_FOLDER
 from sdlora.records.duel import load_duel
 from sdlora.store.image_store import ImageStore
@@ -25,7 +25,7 @@ def sdlora(*arguments: str) -> str:
 
 
 def test_a_short_demo_moves_the_base_towards_the_new_style_and_does_not_repeat_itself(tmp_path: Path) -> None:
-    settings = yaml.safe_load((CONFIGS / "demo.yaml").read_text())
+    settings = yaml.safe_load(DEMO_CONFIG.read_text())
     settings["data"]["sources"] = [str(DEMO_FOLDER / "first"), str(DEMO_FOLDER / "bad")]
     settings["training"] = {"steps": 30, "precision": "fp32"}
     settings["evaluation"] = {"max_prompts": 16, "steps": 6, "resamples": 200}

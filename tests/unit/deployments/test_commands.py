@@ -47,7 +47,7 @@ def test_showing_the_settings_loads_no_model_library(tmp_path):
 import atexit, sys
 from deployments.cli import main
 atexit.register(lambda: print({{"diffusers", "transformers", "peft", "prefect", "mlflow"}} & sys.modules.keys()))
-sys.argv = ["sdlora", "--home", {str(tmp_path)!r}, "run", "--show-config"]
+sys.argv = ["sdlora", "--home", {str(tmp_path)!r}, "run", "high-contrast", "--show-config"]
 main()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

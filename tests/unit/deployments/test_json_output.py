@@ -27,8 +27,10 @@ from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.data.snapshot import make_snapshot
 from sdlora.records.decision import Decision
+from sdlora.records.metrics import Estimate
 from sdlora.store.champions import ScoredVersion, record_decision
 from sdlora.store.lineage import record_version
+from tests.settings import make_style
 from tests.stores import opened_dataset
 from tests.tiny import draw_images
 from tests.unit.data.drawing import drawing, encoded
@@ -84,6 +86,7 @@ def home(tmp_path_factory) -> Path:
             record_version(session, "icons", 3, "f" * 64, first.digest)
             record_version(session, "icons", 4, "e" * 64, second.digest)
             record_decision(session, "icons", version, decision, None)
+    make_style(home, "icons", pictures)
     return home
 
 
@@ -185,6 +188,14 @@ def test_every_object_has_the_keys_that_the_guide_lists(home, command):
                 assert datetime.fromisoformat(item[name]).tzinfo is not None
 
 
+def test_a_new_style_is_described(home, tmp_path):
+    pictures = draw_images(tmp_path / "images", 3)
+    (pictures / "broken.png").write_bytes(b"this is no image")
+    result = sdlora(tmp_path / "home", "new", "props", "--images", str(pictures))
+    assert written(shape(result)) == documented("sdlora new NAME")
+    assert result["sources"][0]["images"] == 4
+
+
 def test_doctor_tells_findings_and_damage_and_its_exit_status_agrees(home, tmp_path):
     whole = sdlora(home, "doctor", "--deep")
     assert whole["is_good"] and whole["damages"] == []
@@ -247,6 +258,8 @@ def test_an_error_leaves_standard_output_empty(tmp_path):
 
 
 def test_numbers_that_json_lacks_are_null_and_dates_are_iso_8601(capsys):
+    print_json({"score": Estimate(value=1.0, low=math.nan, high=math.inf)})
+    assert json.loads(capsys.readouterr().out)["score"] == {"value": 1.0, "low": None, "high": None}
     print_json({"a": math.nan, "b": -math.inf, "at": datetime(2026, 1, 2, tzinfo=UTC), "half": "\ud800\x7f"})
     text = capsys.readouterr().out
     assert json.loads(text) == {"a": None, "b": None, "at": "2026-01-02T00:00:00Z", "half": "\ud800\x7f"}

@@ -1,0 +1,213 @@
+"""Styles as files of the state folder: made, found, run, and broken ones that stop no other."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from deployments.cli.app import app
+from deployments.environment import DEMO_CONFIG
+from deployments.styles import DEMO_STYLE, load_styles, style_file
+from deployments.watermark import remember, unchanged_release
+from sdlora.config import load_config
+from sdlora.store.image_store import ImageStore
+from sdlora.store.selection import Selection
+from tasks.results import Release, RunRef
+from tests.settings import make_style
+from tests.tiny import draw_images
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    return draw_images(tmp_path / "images", 4)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+def sdlora(home: Path, *arguments: str):
+    return CliRunner().invoke(app, ["--home", str(home), *arguments])
+
+
+def refused(home: Path, *arguments: str) -> str:
+    done = sdlora(home, *arguments)
+    assert done.exit_code == 1 and done.stderr.startswith("Error: "), done.output
+    return " ".join(done.stderr.split())
+
+
+def finish(home: Path, name: str) -> None:
+    """Leave what a finished run of a style leaves."""
+    run = RunRef(digest="d" * 64, folder=home / "runs" / name / "d")
+    release = Release(name=name, version=1, new=True, promoted=True, reasons=("better",), run=run)
+    for file in (release.report, release.grid):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("x")
+    config = load_config(style_file(home, name))
+    with ImageStore.open(home) as store:
+        for image in Path(config.data.sources[0]).glob("*.png"):
+            store.dataset(name).add_image(image.read_bytes())
+    remember(config, home, release)
+
+
+def is_unchanged(home: Path, name: str) -> bool:
+    return unchanged_release(load_config(style_file(home, name)), home) is not None
+
+
+def test_a_new_style_is_a_file_that_loads_with_the_images_by_absolute_path(home, images, monkeypatch):
+    monkeypatch.chdir(images.parent)
+    done = sdlora(home, "new", "my-style", "--images", "images", "--images", "s3://bucket/art")
+    assert done.exit_code == 0, done.output
+    assert "4 images" in done.output and "sdlora run my-style" in done.output and "sd1" in done.output
+    (style,) = load_styles(home)
+    assert style.problem is None and style.config is not None
+    assert style.config.data.sources == (str(images), "s3://bucket/art")
+
+
+@pytest.mark.parametrize("name", ["it's: #1", 'a "b"', "ö – 漢"])
+def test_a_folder_of_any_name_comes_back_from_the_file(home, tmp_path, name):
+    folder = draw_images(tmp_path / name, 2)
+    assert sdlora(home, "new", "my-style", "--images", str(folder)).exit_code == 0
+    assert load_config(style_file(home, "my-style")).data.sources == (str(folder),)
+
+
+def test_nothing_is_written_of_a_style_that_could_not_run(home, images, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "no such file" in refused(home, "new", "a", "--images", str(tmp_path / "absent"))
+    assert "no image files" in refused(home, "new", "a", "--images", str(tmp_path / "empty"))
+    assert "My Style" in refused(home, "new", "My Style", "--images", str(images))
+    assert "revision" in refused(home, "new", "a", "--images", str(images), "--base", "x/y", "--revision", "main")
+    assert "missing.safetensors" in refused(
+        home, "new", "a", "--images", str(images), "--base", "./missing.safetensors"
+    )
+    assert "demo" in refused(home, "new", DEMO_STYLE, "--images", str(images))
+    assert load_styles(home) == []
+
+
+def test_an_existing_style_is_not_overwritten(home, images):
+    before = make_style(home, "mine", images).read_text()
+    assert "There is a style mine" in refused(home, "new", "mine", "--images", str(images))
+    assert style_file(home, "mine").read_text() == before
+
+
+def test_without_a_name_the_only_style_runs_and_of_several_one_has_to_be_named(home, images):
+    said = refused(home, "run")
+    assert "sdlora new" in said and "sdlora demo" in said
+    make_style(home, "comics", images)
+    assert "comics" in sdlora(home, "run", "--show-config").output
+    make_style(home, "props", images)
+    assert "comics, props" in refused(home, "run")
+    assert "props" in sdlora(home, "run", "props", "--show-config").output
+    assert "Nearest: comics" in refused(home, "run", "comic")
+
+
+def test_the_demo_is_a_style_by_its_name():
+    assert load_config(DEMO_CONFIG).name == DEMO_STYLE
+
+
+def test_one_name_means_one_style(home, images, tmp_path):
+    file = make_style(home, "comics", images)
+    other = tmp_path / "other.yaml"
+    other.write_text(file.read_text())
+    assert "two styles of the name comics" in refused(home, "run", "--config", str(other))
+    file.rename(file.with_name("props.yaml"))
+    assert "expected props" in refused(home, "run", "props")
+    make_style(home, DEMO_STYLE, images)
+    assert "the demo's style" in load_styles(home)[0].problem
+
+
+def test_a_name_and_a_file_and_all_are_not_given_together(home, images):
+    make_style(home, "comics", images)
+    for arguments in (("comics", "--all"), ("comics", "--config", "x.yaml"), ("--all", "--show-config")):
+        assert sdlora(home, "run", *arguments).exit_code == 2
+
+
+def test_all_styles_without_news_start_nothing_and_a_broken_one_stops_no_other(home, images):
+    for name in ("a", "b", "d"):
+        make_style(home, name, images)
+        finish(home, name)
+    style_file(home, "c").write_text("name: c\ntrainin: {}\n")
+    code = f"""
+import atexit, sys
+from deployments.cli import main
+atexit.register(lambda: print(sorted({{"torch", "prefect", "mlflow"}} & sys.modules.keys())))
+sys.argv = ["sdlora", "--home", {str(home)!r}, "run", "--all"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:5]] == ["a", "b", "c", "d"], done.stdout + done.stderr
+    assert done.stdout.count("nothing new") == 3
+    assert "Did you mean 'training'?" in done.stdout
+    assert (done.returncode, lines[-1]) == (1, "[]")
+
+
+def test_news_of_one_style_are_none_of_another(home, images, tmp_path):
+    for name in ("a", "b"):
+        make_style(home, name, images)
+        finish(home, name)
+    assert is_unchanged(home, "a")  # although b wrote the same database later
+    with ImageStore.open(home) as store:
+        store.dataset("a").add_image(next(draw_images(tmp_path / "more", 1, seed=5).glob("*.png")).read_bytes())
+    assert (is_unchanged(home, "a"), is_unchanged(home, "b")) == (False, True)
+
+
+@pytest.mark.parametrize("change", ["caption", "decision", "stars", "takedown", "removal"])
+def test_what_people_decide_is_news_for_the_styles_that_have_the_image(home, images, tmp_path, change):
+    make_style(home, "a", images)
+    make_style(home, "b", draw_images(tmp_path / "others", 3, seed=7))
+    for name in ("a", "b"):
+        finish(home, name)
+    with ImageStore.open(home) as store:
+        dataset = store.dataset("a")
+        image = dataset.images()[0].sha256
+        if change == "caption":
+            dataset.set_captions(image, ["another"])
+        elif change == "decision":
+            dataset.decide(image, "rejected", "a logo", "ana")
+        elif change == "stars":
+            store.rate(image, 5, "ana")
+        elif change == "takedown":
+            store.purge(image, "a takedown", "ana")
+        else:
+            dataset.remove(Selection(ids=(image,)), "ana")
+    assert (is_unchanged(home, "a"), is_unchanged(home, "b")) == (False, True)
+
+
+def test_an_image_that_arrives_during_a_run_is_news_for_the_next(home, images, tmp_path):
+    from deployments.watermark import watermark
+
+    config = load_config(make_style(home, "a", images))
+    finish(home, "a")
+    release = unchanged_release(config, home)
+    before = watermark(config, home)
+    draw_images(images, 1, seed=9)
+    remember(config, home, release, before)
+    assert unchanged_release(config, home) is None
+
+
+def test_a_source_elsewhere_is_always_asked(home, images):
+    make_style(home, "a", images)
+    finish(home, "a")
+    settings = yaml.safe_load(style_file(home, "a").read_text())
+    settings["data"]["sources"].append("s3://bucket/art")
+    style_file(home, "a").write_text(yaml.safe_dump(settings))
+    config = load_config(style_file(home, "a"))
+    assert unchanged_release(config, home) is None
+    run = RunRef(digest="d" * 64, folder=home / "runs" / "a" / "d")
+    remember(config, home, Release(name="a", version=1, new=True, promoted=True, reasons=(), run=run))
+    assert unchanged_release(config, home) is None
+
+
+def test_doctor_names_a_broken_style(home, images):
+    make_style(home, "a", images)
+    assert "styles a\n" in sdlora(home, "doctor").output
+    style_file(home, "c").write_text("name: c\ntrainin: {}\n")
+    done = sdlora(home, "doctor")
+    assert done.exit_code == 1 and "Did you mean 'training'?" in done.output
