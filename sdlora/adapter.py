@@ -10,7 +10,9 @@ from sdlora.core.progress import SILENT, Listener
 from sdlora.core.refs import AdapterRef, BaseModelRef
 from sdlora.data.snapshot import Snapshot
 from sdlora.lora.config import LoraConfig
+from sdlora.lora.foreign import convert_adapter
 from sdlora.lora.load import load_adapter, merge
+from sdlora.lora.manifest import read_manifest
 from sdlora.models.adapter_weights import merge_text_adapters
 from sdlora.models.stable_diffusion import StableDiffusion
 from sdlora.store.image_store import ImageStore
@@ -39,6 +41,29 @@ class LoRA:
         self.base = model.ref if isinstance(model, StableDiffusion) else model
         self.config = config or LoraConfig()
         self.adapter: AdapterRef | None = None
+
+    @classmethod
+    def from_file(
+        cls,
+        model: StableDiffusion | BaseModelRef,
+        file: str | PathLike[str],
+        folder: str | PathLike[str],
+        *,
+        name: str = "adapter",
+    ) -> LoRA:
+        """Convert a LoRA or DoRA file of another program, such as kohya's, to an adapter in `folder`.
+
+        The converted adapter changes every layer as the file does. Its training images are unknown.
+
+        Raises:
+            WeightsError: the file is damaged, made for another base model, or of a method that cannot be converted.
+            StorageError: the disk is full or not writable.
+        """
+        base = model.ref if isinstance(model, StableDiffusion) else model
+        adapter = convert_adapter(Path(file), base, Path(folder), name)
+        lora = cls(model, read_manifest(adapter.folder).lora)
+        lora.adapter = adapter
+        return lora
 
     def fine_tune(
         self,

@@ -36,11 +36,7 @@ def save_adapter(
     origin: AdapterOrigin,
     text_encoders: Mapping[str, Any] | None = None,
 ) -> AdapterRef:
-    """Save the adapters that are attached to `denoiser` and to text encoders.
-
-    The folder gets `pytorch_lora_weights.safetensors` (diffusers), `<origin.name>.safetensors` (kohya, ComfyUI),
-    `adapter.json` and a note on which file is for which tool, atomically. Equal adapters give equal bytes: no time,
-    path or machine name is written.
+    """Save the adapters that are attached to `denoiser` and to text encoders; see `save_updates`.
 
     Args:
         folder: destination; an adapter in it is replaced.
@@ -54,14 +50,43 @@ def save_adapter(
         WeightsError: `origin.name` is not a file name, the model has no adapter, or a file read back differs.
         StorageError: the disk is full or not writable.
     """
+    updates, weights = _by_part(family_of(base.folder).layout.denoiser, denoiser)
+    for part, encoder in (text_encoders or {}).items():
+        text_updates, text_weights = _by_part(part, encoder)
+        updates, weights = updates | text_updates, weights | text_weights
+    return save_updates(folder, updates, weights, config, base, origin)
+
+
+def save_updates(
+    folder: Path,
+    updates: Mapping[str, LayerUpdate],
+    weights: Mapping[str, Tensor],
+    config: ResolvedLora,
+    base: BaseModelRef,
+    origin: AdapterOrigin,
+) -> AdapterRef:
+    """Save updates as an adapter.
+
+    The folder gets `pytorch_lora_weights.safetensors` (diffusers), `<origin.name>.safetensors` (kohya, ComfyUI),
+    `adapter.json` and a note on which file is for which tool, atomically. Equal adapters give equal bytes: no time,
+    path or machine name is written.
+
+    Args:
+        folder: destination; an adapter in it is replaced.
+        updates: updates by part and layer, `unet.mid_block...to_q`; layers of text encoders have the outer name.
+        weights: weights of the base by the same names; those of a DoRA need values, others only a shape.
+        config: the adapter's settings.
+        base: the model that the adapter changes.
+        origin: the adapter's name and the record of its training.
+
+    Raises:
+        WeightsError: `origin.name` is not a file name, or a file read back differs.
+        StorageError: the disk is full or not writable.
+    """
     name = origin.name
     if not FILE_NAME.fullmatch(name) or f"{name}.safetensors" == ADAPTER_WEIGHTS:
         raise WeightsError(f"name: {name!r} cannot name the adapter's file; use letters, digits, '.', '-' and '_'.")
     family = family_of(base.folder)
-    updates, weights = _by_part(family.layout.denoiser, denoiser)
-    for part, encoder in (text_encoders or {}).items():
-        text_updates, text_weights = _by_part(part, encoder)
-        updates, weights = updates | text_updates, weights | text_weights
     kohya_layers, kohya_weights = kohya_updates(updates, weights, family)
     metadata = _describe(family, name, origin.prediction_type, origin.resolution_px) | {
         "sdlora.base_digest": base.digest,
