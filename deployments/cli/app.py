@@ -29,6 +29,7 @@ from deployments.cli.options import DEFAULT_HOME, HOME_VARIABLE, QuietOption, Ve
 from deployments.cli.pretrain import pretrain
 from deployments.cli.run import run
 from deployments.cli.snapshot import snapshot_app
+from deployments.cli.styles import styles
 from deployments.cli.terminal import verbosity
 from deployments.cli.up import up
 from deployments.cli.versions import versions
@@ -44,7 +45,23 @@ app = typer.Typer(
     epilog="Start with [bold]sdlora demo[/]; it needs no network, no GPU and no settings. Your own images: "
     "[bold]sdlora new[/]",
 )
-COMMANDS = (demo, new, run, collect, checks, generate, versions, export, inspect, compare, up, login, pretrain, doctor)
+COMMANDS = (
+    demo,
+    new,
+    styles,
+    run,
+    collect,
+    checks,
+    generate,
+    versions,
+    export,
+    inspect,
+    compare,
+    up,
+    login,
+    pretrain,
+    doctor,
+)
 for _command in COMMANDS:
     app.command()(as_command(_command))
 WRITABLE_BY_OTHERS = 0o022

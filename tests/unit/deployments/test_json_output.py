@@ -166,6 +166,7 @@ def inside(value: Any) -> list[Any]:
         "snapshot show",
         "snapshot diff A B",
         "versions",
+        "styles",
         "checks",
         "login",
         "run --show-config",

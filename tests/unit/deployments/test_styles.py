@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,11 +16,19 @@ from deployments.environment import DEMO_CONFIG
 from deployments.styles import DEMO_STYLE, load_styles, style_file
 from deployments.watermark import remember, unchanged_release
 from sdlora.config import load_config
+from sdlora.records.decision import Decision
+from sdlora.store.champions import ScoredVersion, record_decision
 from sdlora.store.image_store import ImageStore
 from sdlora.store.selection import Selection
+from sdlora.store.tables import SnapshotTable, utc_now
 from tasks.results import Release, RunRef
 from tests.settings import make_style
 from tests.tiny import draw_images
+
+VERSION = ScoredVersion(3, "f" * 64, "d" * 64, "6" * 64, 8, "kid", 0.25, 0.9)
+DECISION = Decision(
+    promote=True, reasons=("better",), checks=(), duel_digest="d" * 64, candidate_digest="f" * 64, champion_digest=None
+)
 
 
 @pytest.fixture
@@ -211,3 +220,50 @@ def test_doctor_names_a_broken_style(home, images):
     style_file(home, "c").write_text("name: c\ntrainin: {}\n")
     done = sdlora(home, "doctor")
     assert done.exit_code == 1 and "Did you mean 'training'?" in done.output
+
+
+def test_all_styles_are_listed_with_what_is_new_and_broken_files_stop_no_other(home, images):
+    assert "sdlora new" in sdlora(home, "styles").output
+    for name in ("a", "b", "empty"):
+        make_style(home, name, images)
+    make_style(home, "also-a", images, data={"dataset": "a"})
+    style_file(home, "c").write_text("name: c\ntrainin: {}\n")
+    with ImageStore.open(home) as store:
+        pictures = [image.read_bytes() for image in sorted(images.glob("*.png"))]
+        a, b = store.dataset("a"), store.dataset("b")
+        ids = [a.add_image(picture) for picture in pictures[:3]]
+        b.add_image(pictures[0])
+        with store.write() as session:  # a snapshot of the first three
+            now = utc_now()
+            session.add(SnapshotTable(dataset_id=a.id, digest="d" * 64, made_at=now, train_count=3, held_out_count=0))
+            record_decision(session, "a", VERSION, DECISION, None)
+        a.add_image(pictures[3])
+        a.remove(Selection(ids=(ids[0],)), "ana")
+    rows = {row["name"]: row for row in json.loads(sdlora(home, "styles", "--json").stdout)["styles"]}
+    assert {name: (row["images"], row["new_images"]) for name, row in rows.items()} == {
+        "a": (3, 1),
+        "also-a": (3, 1),
+        "b": (1, 1),
+        "c": (None, None),
+        "empty": (0, 0),
+    }
+    assert (rows["a"]["champion"], rows["a"]["score"], rows["a"]["last_decision"]) == (3, 0.25, "first champion")
+    assert rows["also-a"]["champion"] is None
+    assert "Did you mean 'training'?" in rows["c"]["problem"]
+    lines = sdlora(home, "styles").output.splitlines()
+    assert lines[1].split()[:6] == ["a", "3", "1", "version", "3", "KID"]
+    assert len(lines) == 7 and "trainin" in lines[6]
+
+
+def test_a_list_of_styles_loads_no_heavy_library(home, images):
+    make_style(home, "a", images)
+    finish(home, "a")
+    code = f"""
+import atexit, sys
+from deployments.cli import main
+atexit.register(lambda: print(sorted({{"torch", "prefect", "mlflow", "diffusers", "PIL"}} & sys.modules.keys())))
+sys.argv = ["sdlora", "--home", {str(home)!r}, "styles"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr

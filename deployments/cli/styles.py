@@ -1,0 +1,90 @@
+"""Command `styles`: all styles of the state folder, with their images and champions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deployments.cli.json_output import print_json
+from deployments.cli.options import DEFAULT_HOME, HomeOption, JsonOption
+from deployments.cli.stores import dataset_of, existing_store, has_store
+from deployments.cli.terminal import console, plain
+
+if TYPE_CHECKING:
+    from deployments.styles import Style
+    from sdlora.store.style_figures import StyleFigures
+
+
+def styles(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
+    """List the styles: images, new ones among them, champion and its score, last decision. Broken files come last.
+
+    Example: [bold]sdlora styles[/]
+    """
+    from deployments.styles import FOLDER, load_styles
+
+    found = load_styles(home)
+    figures = _figures(found, home)
+    if as_json:
+        print_json({"styles": [_object(style, figures.get(style.name)) for style in found]})
+        return
+    if not found:
+        console.print(plain(f"No styles yet in {home / FOLDER}. Make one: sdlora new NAME --images FOLDER"))
+        return
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for heading in ("style", "images", "new", "champion", "score", "last decision", "on"):
+        table.add_column(heading, no_wrap=True, justify="right" if heading in ("images", "new") else "left")
+    for style in found:
+        if style.name in figures:
+            table.add_row(*map(plain, (style.name, *_row(figures[style.name]))))
+    if table.row_count:
+        console.print(table)
+    for style in found:
+        if style.problem:
+            console.print(plain(f"{style.name}: {style.problem}"), style="red", soft_wrap=True)
+
+
+def _figures(found: list[Style], home: Path) -> dict[str, StyleFigures]:
+    """Return the figures of the styles whose files are whole."""
+    from sdlora.store.style_figures import StyleFigures, style_figures
+
+    datasets = {style.name: dataset_of(style.config) or style.name for style in found if not style.problem}
+    if not has_store(home):
+        return dict.fromkeys(datasets, StyleFigures())
+    with existing_store(home) as store, store.read() as session:
+        return style_figures(session, datasets)
+
+
+def _object(style: Style, figures: StyleFigures | None) -> dict[str, object]:
+    champion = figures and figures.champion
+    return {
+        "name": style.name,
+        "path": style.file,
+        "problem": style.problem,
+        "dataset": dataset_of(style.config),
+        "images": figures and figures.images,
+        "new_images": figures and figures.new_images,
+        "champion": champion and champion.number,
+        "metric": champion and champion.metric,
+        "score": champion and champion.score,
+        "last_decision": figures and figures.outcome,
+        "decided_at": figures and figures.decided_at,
+    }
+
+
+def _row(figures: StyleFigures) -> list[str]:
+    from sdlora.records.metrics import METRICS
+
+    champion, score = figures.champion, "?"
+    if champion and champion.metric and champion.score is not None:
+        metric = METRICS[champion.metric]
+        score = f"{metric.label} {metric.number(champion.score)}"
+    return [
+        f"{figures.images:,}",
+        f"{figures.new_images:,}",
+        f"version {champion.number}" if champion else "none",
+        score if champion else "",
+        figures.outcome or "none yet",
+        figures.decided_at.astimezone().strftime("%Y-%m-%d %H:%M") if figures.decided_at else "",
+    ]

@@ -1,0 +1,66 @@
+"""Figures of many styles in a few statements: images, champion, last decision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import case, func, select
+from sqlalchemy.orm import Session
+
+from sdlora.store.champions import ScoredVersion, champion_history
+from sdlora.store.tables import DatasetTable, MemberTable, SnapshotTable
+
+
+@dataclass(frozen=True)
+class StyleFigures:
+    """Figures of a style, as shown in a list.
+
+    Attributes:
+        images: members of its dataset by now.
+        new_images: those that joined after the newest snapshot of the dataset and are not rejected.
+        champion: version in use; None without one.
+        outcome: kind of the newest entry in the history of champions; None before the first decision.
+        decided_at: time of that entry.
+    """
+
+    images: int = 0
+    new_images: int = 0
+    champion: ScoredVersion | None = None
+    outcome: str | None = None
+    decided_at: datetime | None = None
+
+
+def style_figures(session: Session, datasets: Mapping[str, str]) -> dict[str, StyleFigures]:
+    """Read the figures of styles.
+
+    Args:
+        datasets: name of the dataset of each style, by the name of the style.
+    """
+    counts = _image_counts(session)
+    figures = {}
+    for style, dataset in datasets.items():
+        images, new_images = counts.get(dataset, (0, 0))
+        history = champion_history(session, style)
+        kind, decided_at = None, None
+        if history.entries:
+            kind, decided_at = history.entries[-1].kind, history.entries[-1].decided_at
+        figures[style] = StyleFigures(images, new_images, history.champion, kind, decided_at)
+    return figures
+
+
+def _image_counts(session: Session) -> dict[str, tuple[int, int]]:
+    """Return the number of images, and of those new since the newest snapshot, by the name of the dataset."""
+    newest = select(SnapshotTable.dataset_id, func.max(SnapshotTable.made_at).label("made_at"))
+    newest_snapshot = newest.group_by(SnapshotTable.dataset_id).subquery()
+    is_later = newest_snapshot.c.made_at.is_(None) | (MemberTable.added_at > newest_snapshot.c.made_at)
+    is_new = is_later & (func.coalesce(MemberTable.verdict, "") != "rejected")
+    statement = (
+        select(DatasetTable.name, func.count(), func.sum(case((is_new, 1), else_=0)))
+        .join(MemberTable, MemberTable.dataset_id == DatasetTable.id)
+        .outerjoin(newest_snapshot, newest_snapshot.c.dataset_id == DatasetTable.id)
+        .where(MemberTable.removed_at.is_(None))
+        .group_by(DatasetTable.name)
+    )
+    return {name: (images, int(new)) for name, images, new in session.execute(statement)}
