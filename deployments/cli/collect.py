@@ -121,7 +121,7 @@ def collect(
     else:
         hint(
             f"Train on them: [bold]sdlora run {filled.name}[/]; if there is no such style yet, "
-            f"[bold]sdlora new {filled.name}[/] makes it"
+            f"[bold]sdlora new {filled.name} --images FOLDER[/] makes it"
         )
 
 
