@@ -117,6 +117,16 @@ def test_a_copy_counts_again_when_the_kept_image_leaves_the_dataset(ink: Dataset
     assert (ink.image(copy).rejected_by, ink.image(kept).verdict) == ("near_duplicate", "accepted")
 
 
+def test_a_removed_image_counts_no_longer_for_its_caption(ink: Dataset) -> None:
+    rare = CONFIG.model_copy(update={"max_images_per_caption": 2})
+    shas = [ink.add_image(encoded(drawing(seed)), ["a caption of three"]) for seed in range(3)]
+    clean(ink, rare)
+    assert {image.rejected_by for image in ink.images()} == {"caption_shared"}
+    ink.remove(Selection(ids=(shas[0],)), "ana")
+    clean(ink, rare)
+    assert [(image.sha256, image.verdict) for image in ink.images()] == [(sha256, "accepted") for sha256 in shas[1:]]
+
+
 def test_a_low_limit_of_one_dataset_is_no_pixels_for_a_person_to_accept(ink: Dataset, props: Dataset) -> None:
     """The other dataset has decoded the image; this one must not, as it would not alone."""
     sha256 = ink.add_image(encoded(drawing(1)))
