@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ from sdlora.store.dataset import Dataset
 from sdlora.store.image_store import ImageStore
 from sdlora.store.intake import SeenFile, find_source, leave_source, record_files, recorded_files, register_source
 from sdlora.store.masks import Mask, mask_blobs
-from sdlora.store.overrides import tombstones
+from sdlora.store.overrides import purged_reasons, tombstones
 
 _logger = logging.getLogger(__name__)
 
@@ -168,9 +168,7 @@ class _Intake:
         for problem in outcome.problems:
             self.source.problems.add(outcome.pending.item.path, problem)
         if outcome.seen is None:
-            self.skipped_count += 1
-            if len(self.skipped) < _FILES_SHOWN:
-                self.skipped.append(_shown(outcome.pending.item.path, outcome.reason))
+            self._skip(outcome.pending.item.path, outcome.reason)
         else:
             self.seen += 1
             self.batch.append(outcome)
@@ -179,6 +177,11 @@ class _Intake:
         elif self.flushing is not None and self.flushing[0].done():
             self._record_flushed()
         self._report_progress()
+
+    def _skip(self, path: str, reason: str) -> None:
+        self.skipped_count += 1
+        if len(self.skipped) < _FILES_SHOWN:
+            self.skipped.append(_shown(path, reason))
 
     def finish(self) -> CollectReport:
         self._flush()
@@ -299,7 +302,7 @@ class _Intake:
 
     def _refuse_purged(self, sha256: str) -> None:
         if sha256 in self.purged:
-            raise UnreadableItemError(f"{self.purged[sha256]}; it is not collected again")
+            raise UnreadableItemError(self._reason(sha256))
 
     def _flush(self) -> None:
         """Begin to flush the bytes of the batch, after the batch before it was recorded."""
@@ -321,6 +324,9 @@ class _Intake:
         with self.store.write() as session:
             source_id = register_source(session, self.dataset.id, self.source.key, self.source.name)
             recorded = record_files(session, self.dataset.id, source_id, files)
+        if recorded.purged:
+            self._skip_purged(files, recorded.purged)
+            files = [file for file in files if file.sha256 not in recorded.purged]
         self.new += len(recorded.new)
         self.recaptioned += len(recorded.recaptioned)
         self.copies += len(files) - len({file.sha256 for file in files})
@@ -329,6 +335,20 @@ class _Intake:
             if file.sha256 in unnamed and len(self.new_files) < _FILES_SHOWN:
                 unnamed.discard(file.sha256)
                 self.new_files.append(file.path)
+
+    def _skip_purged(self, files: Sequence[SeenFile], purged: Collection[str]) -> None:
+        """Skip files whose images were purged after they were read, and remove the bytes that came back with them."""
+        for sha256 in purged:
+            self.store.blobs.remove(sha256)
+        with self.store.read() as session:
+            self.purged |= purged_reasons(session, list(purged))
+        for file in files:
+            if file.sha256 in purged:
+                self.seen -= 1
+                self._skip(file.path, self._reason(file.sha256))
+
+    def _reason(self, sha256: str) -> str:
+        return f"{self.purged[sha256]}; it is not collected again"
 
     def _report_progress(self, final: bool = False) -> None:
         now = time.monotonic()

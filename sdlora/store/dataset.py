@@ -47,7 +47,10 @@ class Dataset:
             source_id = register_source(session, self.id, "by-hand", "by-hand")
             recorded_captions = tuple(Caption(text, "metadata") for text in dict.fromkeys(captions)) or None
             seen = SeenFile(sha256, sha256, len(content), source=source, licence=licence, captions=recorded_captions)
-            record_files(session, self.id, source_id, [seen])
+            recorded = record_files(session, self.id, source_id, [seen])
+        if recorded.purged:  # between the check and the recording
+            self.store.blobs.remove(sha256)
+            self.store.refuse_purged(sha256)
         return sha256
 
     def images(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy import delete, select, update
@@ -58,10 +58,17 @@ class SeenFile:
 
 @dataclass(frozen=True)
 class RecordedChanges:
-    """SHA-256 of images that joined the dataset, and of its members with another caption, licence or mask."""
+    """SHA-256 of images that a batch of files concerned.
+
+    Attributes:
+        new: images that joined the dataset.
+        recaptioned: members of the dataset with another caption, licence or mask than before.
+        purged: images that were taken down, of which nothing was recorded. Their bytes must not stay.
+    """
 
     new: frozenset[str] = frozenset()
-    recaptioned: frozenset[str] = field(default=frozenset())
+    recaptioned: frozenset[str] = frozenset()
+    purged: frozenset[str] = frozenset()
 
 
 def register_source(session: Session, dataset_id: int, key: str, name: str) -> int:
@@ -102,8 +109,11 @@ def recorded_files(session: Session, source_id: int, paths: Sequence[str]) -> di
 def record_files(session: Session, dataset_id: int, source_id: int, files: Sequence[SeenFile]) -> RecordedChanges:
     """Write images, members, files, captions, masks and licences, within the caller's transaction.
 
-    An image that left the dataset with its source returns. An image that a person removed stays removed.
+    An image that left the dataset with its source returns. An image that a person removed stays removed. Files of a
+    purged image are left out, because a takedown may come between the reading of a file and its recording.
     """
+    purged = _purged(session, list({file.sha256 for file in files}))
+    files = [file for file in files if file.sha256 not in purged]
     shas = list(dict.fromkeys(file.sha256 for file in files))
     first_files = {file.sha256: file for file in reversed(files)}  # of two files with the same bytes, the first counts
     new_images = set(shas) - image_ids(session, shas).keys()
@@ -142,7 +152,14 @@ def record_files(session: Session, dataset_id: int, source_id: int, files: Seque
     _update_licences(session, ids, licence_updates)
     changed |= {file.sha256 for file in licence_updates}
     reset_rules(session, [ids[sha256] for sha256 in changed - new])
-    return RecordedChanges(new, frozenset(changed - new))
+    return RecordedChanges(new, frozenset(changed - new), purged)
+
+
+def _purged(session: Session, shas: Sequence[str]) -> frozenset[str]:
+    statement = select(ImageTable.sha256).join(TakedownTable, TakedownTable.image_id == ImageTable.id)
+    return frozenset(
+        sha256 for chunk in chunks(shas) for sha256 in session.scalars(statement.where(ImageTable.sha256.in_(chunk)))
+    )
 
 
 def _join(

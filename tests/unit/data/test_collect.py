@@ -13,6 +13,7 @@ import pytest
 from sdlora.core.errors import DataError
 from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
+from sdlora.store.blobs import BlobBatch
 from sdlora.store.dataset import Dataset
 from sdlora.store.location import StoreLocation
 from tests.stores import lose_all_bytes, opened_dataset, servers_when_patient
@@ -215,3 +216,25 @@ collect(ImageStore.open({home!r}, {location!r}).dataset("icons"), {str(folder)!r
         report = collect(dataset, str(folder), CONFIG)
         assert (report.new, report.known) == (300 - len(images), len(images))
         assert dataset.counts().total == 300
+
+
+def test_an_image_that_is_purged_while_its_batch_is_flushed_is_not_recorded_again(
+    dataset: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_folder(folder, range(3))
+    content = (folder / "0001.png").read_bytes()
+    sha256 = dataset.store.dataset("another").add_image(content)
+    flush = BlobBatch.flush
+
+    def purge_and_flush(batch: BlobBatch) -> None:
+        dataset.store.purge(sha256, "a takedown", "ana")
+        flush(batch)
+
+    monkeypatch.setattr(BlobBatch, "flush", purge_and_flush)
+    dataset.store.blobs.remove(sha256)  # so that the collection writes the bytes again
+    report = collect(dataset, str(folder), CONFIG)
+    assert {image.files for image in dataset.images()} == {("pictures/0000.png",), ("pictures/0002.png",)}
+    assert (report.new, report.known, report.skipped_count) == (2, 0, 1)
+    assert [file.path for file in report.skipped] == ["0001.png"]
+    assert "a takedown" in report.skipped[0].reason
+    assert not dataset.store.blobs.has(sha256, len(content))

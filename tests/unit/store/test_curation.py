@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy import func, select
 
 from sdlora.core.errors import DataError
+from sdlora.store.blobs import BlobStore
 from sdlora.store.dataset import Dataset
 from sdlora.store.overrides import PURGED
 from sdlora.store.tables import CaptionTable, DecodingTable, FingerprintTable
@@ -74,6 +75,22 @@ def test_a_purge_can_be_repeated_but_not_undone_or_overruled(dataset: Dataset) -
     ):
         with pytest.raises(DataError, match="the first reason"):
             overrule()
+
+
+def test_an_image_that_is_purged_while_it_is_added_stays_out(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    sha256 = dataset.add_image(b"private bytes")
+    other = dataset.store.dataset("other")
+    put = BlobStore.put
+
+    def purge_and_put(blobs: BlobStore, content: bytes) -> str:
+        dataset.store.purge(sha256, "a takedown", "ana")
+        return put(blobs, content)
+
+    monkeypatch.setattr(BlobStore, "put", purge_and_put)
+    with pytest.raises(DataError, match="a takedown"):
+        other.add_image(b"private bytes", ["a caption"])
+    assert other.images() == []
+    assert not dataset.store.blobs.has(sha256, len(b"private bytes"))
 
 
 def test_what_a_purged_image_looked_like_is_forgotten_unless_another_shows_the_same(dataset: Dataset) -> None:
