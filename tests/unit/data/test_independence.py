@@ -72,12 +72,15 @@ def pictures() -> tuple[bytes, ...]:
         ink = drawing(20, side_px).convert("RGBA")
         ink.putalpha(Image.linear_gradient("L").resize(ink.size))
         contents.append(encoded(ink))
+    on_black = Image.new("RGBA", (24, 24), "black")
+    on_black.alpha_composite(ink)
+    contents.append(encoded(on_black.convert("RGB")))  # a copy of the transparent ones, if these are on black
     contents += [encoded(drawing(seed, 24)) for seed in (30, 31)]
     contents.append(b"no picture")
     return tuple(contents)
 
 
-COUNT = 13
+COUNT = 14
 
 
 @lru_cache(maxsize=1)
