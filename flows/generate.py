@@ -8,6 +8,7 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
+from sdlora.core.config_base import MAX_GUIDANCE_SCALE, MAX_SEED
 from tasks.alive import flow_run_alive
 from tasks.drawing import Drawing
 from tasks.generate import generate_images
@@ -20,10 +21,10 @@ def generate(
     prompt: Annotated[str, Field(min_length=1)],
     which: str = "champion",
     name: str | None = None,
-    seed: Annotated[int, Field(ge=0)] = 0,
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0,
     count: Annotated[int, Field(ge=1, le=64)] = 4,
     steps: Annotated[int, Field(ge=1, le=200)] = 20,
-    guidance_scale: Annotated[float, Field(ge=1)] = 4.0,
+    guidance_scale: Annotated[float, Field(ge=1, le=MAX_GUIDANCE_SCALE)] = 4.0,
     negative_prompt: str = "",
     home: Home = None,
 ) -> list[Path]:

@@ -36,6 +36,8 @@ os.environ.update(
 # Two processes of tests share the cores. Threads that wait for each other on a busy core take many times as long.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
+# The width of the terminal that started the tests is not that of the commands under test.
+os.environ.pop("COLUMNS", None)
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from deployments.cli.json_output import print_json
 from deployments.cli.options import DEFAULT_HOME, HomeOption, JsonOption
 from deployments.cli.stages import Stages
 from deployments.cli.terminal import console, error_console, plain
+from sdlora.core.config_base import MAX_GUIDANCE_SCALE, MAX_SEED
 
 
 def generate(
@@ -21,11 +22,14 @@ def generate(
     champion: Annotated[bool, typer.Option("--champion", help="Draw with the champion; this is the default.")] = False,
     base: Annotated[bool, typer.Option("--base", help="Draw with the bare base model.")] = False,
     name: Annotated[str | None, typer.Option(help="Line of adapters, if there are several.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same image.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="The same seed draws the same image.")] = 0,
     count: Annotated[int, typer.Option(min=1, max=256, help="How many images; seeds count up.")] = 1,
     steps: Annotated[int, typer.Option(min=1, max=200, help="Sampler steps.")] = 20,
     guidance_scale: Annotated[
-        float, typer.Option(min=1, help="How strictly to follow the prompt (classifier-free guidance); 1: off.")
+        float,
+        typer.Option(
+            min=1, max=MAX_GUIDANCE_SCALE, help="How strictly to follow the prompt (classifier-free guidance); 1: off."
+        ),
     ] = 4.0,
     negative_prompt: Annotated[str, typer.Option(help="What to keep away from.")] = "",
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the PNG files.")] = Path("generated"),

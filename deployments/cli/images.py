@@ -40,7 +40,9 @@ RejectedOption = Annotated[bool, typer.Option("--rejected", help="Only images th
 AcceptedOption = Annotated[bool, typer.Option("--accepted", help="Only images that are trained on or held out.")]
 DrawnOption = Annotated[bool, typer.Option("--drawn", help="Images drawn by `sdlora generate`, the newest first.")]
 ReasonOption = Annotated[str | None, typer.Option(help="Only rejected by this check, such as near_duplicate.")]
-LimitOption = Annotated[int, typer.Option(min=1, help="At most so many rows.")]
+LimitOption = Annotated[
+    int | None, typer.Option(min=1, help="At most so many rows. Default: 50; all with --json.", show_default=False)
+]
 WhyOption = Annotated[str, typer.Option("--why", help="The reason, kept with the decision.")]
 WhoOption = Annotated[str | None, typer.Option("--by", help="Who decides. Default: the name of the account.")]
 
@@ -54,7 +56,7 @@ def images(
     accepted: AcceptedOption = False,
     drawn: DrawnOption = False,
     reason: ReasonOption = None,
-    limit: LimitOption = 50,
+    limit: LimitOption = None,
     dataset: DatasetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -75,7 +77,7 @@ def list_(
     caption: CaptionOption = None,
     licence: LicenceOption = None,
     min_stars: StarsOption = None,
-    limit: LimitOption = 50,
+    limit: LimitOption = None,
     dataset: DatasetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -300,11 +302,13 @@ def page(
     """Write the data page: rejected images with reasons, near duplicates side by side, and changes."""
     from deployments.cli.stores import chosen_dataset
     from sdlora.config import load_config
+    from sdlora.core.files import require_writable
     from sdlora.release.data_page import write_data_page
 
     style = load_config(config)
     with chosen_dataset(home, dataset, None if config == DEMO_CONFIG else style) as chosen:
         path = out or data_page(home, chosen.name)
+        require_writable(path.parent, "--out")
         written = write_data_page(chosen, style.data, path, title=f"Images of {chosen.name}")
     if written.trouble:
         console.print(

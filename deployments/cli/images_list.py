@@ -19,14 +19,16 @@ if TYPE_CHECKING:
     from sdlora.store.records import Counts, ImageRecord, Verdict
     from sdlora.store.selection import Selection
 
+_ROWS_SHOWN = 50
 _NAME_COLUMNS = 24
 """Columns of a file's name on a terminal."""
 
 
-def list_collected(home: Path, dataset: str | None, selection: Selection, limit: int, as_json: bool) -> None:
-    """Print the selected images of a dataset with its counts."""
+def list_collected(home: Path, dataset: str | None, selection: Selection, limit: int | None, as_json: bool) -> None:
+    """Print the selected images of a dataset with its counts; without a limit all as JSON, else the first."""
     from sdlora.store.records import Counts
 
+    limit = limit or (None if as_json else _ROWS_SHOWN)
     rows: list[ImageRecord] = []
     counts, drawn_count = Counts(0, 0, 0, {}), 0
     if has_store(home):
@@ -49,8 +51,9 @@ def list_collected(home: Path, dataset: str | None, selection: Selection, limit:
         hint(f"{drawn_count} images were drawn by models: [bold]sdlora images --drawn[/]")
 
 
-def list_drawn(home: Path, limit: int, as_json: bool) -> None:
-    """Print the images that models drew, the newest first."""
+def list_drawn(home: Path, limit: int | None, as_json: bool) -> None:
+    """Print the images that models drew, the newest first; without a limit all as JSON, else the first."""
+    limit = limit or (None if as_json else _ROWS_SHOWN)
     rows: Sequence[Generation] = ()
     count = 0
     if has_store(home):
@@ -69,11 +72,11 @@ def list_drawn(home: Path, limit: int, as_json: bool) -> None:
         table.add_row(*map(plain, (row.sha256[:10], row.model_version, row.seed, stars, row.prompt)))
     console.print(table)
     if len(rows) < count:
-        console.print(f"{count} images were drawn; the first {limit} are shown (--limit).")
+        console.print(f"{count} images were drawn; the first {len(rows)} are shown (--limit).")
     hint("Look at one: [bold]sdlora images show ID[/]. Rate it: [bold]sdlora images rate ID --stars 5[/]")
 
 
-def _print_collected(rows: Sequence[ImageRecord], counts: Counts, verdict: Verdict | None, limit: int) -> None:
+def _print_collected(rows: Sequence[ImageRecord], counts: Counts, verdict: Verdict | None, limit: int | None) -> None:
     table = _table("image", "file")
     if verdict == "rejected":
         table.add_column("reason", ratio=1)
@@ -89,7 +92,7 @@ def _print_collected(rows: Sequence[ImageRecord], counts: Counts, verdict: Verdi
         f"{counts.total} images: {counts.accepted} accepted, {counts.rejected} rejected"
         + (f" ({checks})" if checks else "")
         + (f", {counts.pending} not yet judged" if counts.pending else "")
-        + (f"; the first {limit} are shown (--limit)" if len(rows) == limit < counts.total else "")
+        + (f"; the first {len(rows)} are shown (--limit)" if len(rows) == limit and limit < counts.total else "")
     )
     hint("Look at one: [bold]sdlora images show ID[/]")
 

@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from sdlora.core.quoting import escaped, quoted
 
-NAME_PATTERN = r"^[a-z0-9][a-z0-9-]*$"
 MAX_NAME_CHARS = 96
 """Length of a name, as on the Hugging Face hub: folders, MLflow's models and file names with suffixes have room."""
 MAX_SEED = 2**53 - 1
@@ -20,6 +19,8 @@ MAX_BATCH = 65_536
 """Upper bound of images at a time."""
 MAX_LEARNING_RATE = 10.0
 """Upper bound of learning rates; Prodigy multiplies its own estimate by a rate of about 1."""
+MAX_GUIDANCE_SCALE = 1000.0
+"""Upper bound of guidance scales; useful ones are below 30."""
 MAX_COUNT = 10**9
 """Upper bound of counts of images and repetitions."""
 MAX_TEXT_CHARS = 8192

@@ -121,7 +121,7 @@ def replace_file(path: Path, content: bytes) -> None:
         with written_aside(path) as partial:
             partial.write_bytes(content)
     except OSError as error:
-        no_space = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        no_space = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         remedy = "Free some space" if no_space else f"Make {path.parent} writable, or choose another folder,"
         raise StorageError(f"Cannot write {path}: {error.strerror or error}. {remedy} and run again.") from error
 

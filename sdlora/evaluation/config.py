@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from sdlora.core.config_base import MAX_BATCH, MAX_COUNT, MAX_SEED, SettingsSection
+from sdlora.core.config_base import MAX_BATCH, MAX_COUNT, MAX_GUIDANCE_SCALE, MAX_SEED, SettingsSection
 from sdlora.records.metrics import METRICS
 
 
@@ -21,7 +21,7 @@ class EvaluationConfig(SettingsSection):
     batch_size: int = Field(16, ge=1, le=MAX_BATCH)
     sampler: Literal["ddim", "dpm++"] = "ddim"
     steps: int = Field(20, ge=1, le=1000, description="sampler steps per generated image")
-    guidance_scale: float = Field(3.5, ge=1, le=1000)
+    guidance_scale: float = Field(3.5, ge=1, le=MAX_GUIDANCE_SCALE)
     negative_prompt: str = ""
     denoising_fraction: float = Field(0.5, gt=0, lt=1, description="how far held-out images are turned to noise")
     denoising_steps: int = Field(5, ge=1, le=1000, description="sampler steps that restore them")

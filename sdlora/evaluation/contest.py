@@ -226,4 +226,5 @@ def write_result(path: Path, result: FrozenConfig) -> None:
     Raises:
         StorageError: the disk is full or not writable.
     """
-    replace_file(path, json.dumps(result.model_dump(mode="json"), indent=1).encode())
+    text = json.dumps(result.model_dump(mode="json"), indent=1)
+    replace_file(path, f"{text}\n".encode())

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sdlora.core.errors import EvaluationError
 from sdlora.integrity.copies import Copy, digest_check
-from sdlora.records.duel import load_duel
+from sdlora.records.duel import Duel, load_duel
 
 _MANIFEST, _STATE, _TENSORS = "manifest.json", "state.json", "state.safetensors"
+_DRAW_AGAIN = "`sdlora run --force` draws the pictures of the duel again."
 _EARLIER = "The same command continues from the checkpoint before it, or from the start."
 
 
@@ -59,23 +61,38 @@ def _digests_by_step(value: Any) -> dict[int, str]:
     return found
 
 
+def duel_copies(home: Path, duels: Mapping[str, Collection[str]]) -> Iterator[Copy]:
+    """List the first duels of runs, in `evaluation/`.
+
+    Args:
+        duels: digests of the duels of recorded decisions by the first digits of the run's digest. A duel without a
+            recorded decision has nothing to be compared with.
+    """
+    for path in sorted((home / "runs").glob("*/*/evaluation/duel.json")):
+        run = path.parents[1].name
+        recorded = duels.get(run, ())
+        identity = f"duel {next(iter(recorded))}" if len(recorded) == 1 else str(path)
+        yield Copy("duel", f"duel of run {run}", path, identity, partial(_is_recorded_duel, recorded), _DRAW_AGAIN)
+
+
+def _is_recorded_duel(recorded: Collection[str], path: Path) -> bool:
+    duel = Duel.model_validate_json(path.read_bytes())
+    return not recorded or duel.digest() in recorded
+
+
 def picture_copies(home: Path, purged: Collection[str]) -> Iterator[Copy]:
     """List the pictures of duels. A takedown paints over pictures, so duels that show a purged image are left out."""
     for folder in sorted((home / "runs").glob("*/*/evaluation/")):
-        remedy = "`sdlora run --force` draws the pictures of the duel again."
         try:
             duel = load_duel(folder)
         except EvaluationError:
-            path = folder / "duel.json"
-            if path.exists():
-                yield Copy("duel", f"duel of run {folder.parent.name}", path, str(path), lambda _: False, remedy)
-            continue
+            continue  # `duel_copies` lists it
         shown = {sha for sample in duel.samples for sha in (sample.held_out_sha256, sample.nearest_training_sha256)}
         if shown.isdisjoint(purged):
             for name, digest in sorted(duel.files.items()):
                 what = f"{name} of the duel of run {folder.parent.name}"
-                yield Copy("picture", what, folder / name, digest, digest_check(digest), remedy)
+                yield Copy("picture", what, folder / name, digest, digest_check(digest), _DRAW_AGAIN)
                 if name == duel.grid and (folder.parent / "release").is_dir():
                     what = f"{name} of the release of run {folder.parent.name}"
                     path = folder.parent / "release" / "grid.png"
-                    yield Copy("picture", what, path, digest, digest_check(digest), remedy)
+                    yield Copy("picture", what, path, digest, digest_check(digest), _DRAW_AGAIN)

@@ -17,7 +17,7 @@ from sdlora.integrity.copies import Copy, verify_copies
 from sdlora.integrity.damage import Damage
 from sdlora.integrity.database import verify_database
 from sdlora.integrity.images import verify_images
-from sdlora.integrity.runs import checkpoint_copies, picture_copies
+from sdlora.integrity.runs import checkpoint_copies, duel_copies, picture_copies
 from sdlora.integrity.snapshots import FindRows, verify_snapshots
 from sdlora.store.image_store import ImageStore
 from sdlora.store.overrides import tombstones
@@ -63,18 +63,24 @@ def verify(
 def _copies(home: Path, store: ImageStore | None, registered: Registered) -> Iterator[Copy]:
     folders = [*adapter_folders(home), *registered.folders]
     decisions: dict[str, set[str]] = {}
+    duels: dict[str, set[str]] = {}
     purged: dict[str, str] = {}
     if store is not None:
         with store.read() as session:
             purged = tombstones(session)
-            columns = (ChampionHistoryTable.run_digest, ChampionHistoryTable.decision_digest)
-            for run, decision in session.execute(select(*columns)):
+            table = ChampionHistoryTable
+            for run, duel, decision in session.execute(
+                select(table.run_digest, table.duel_digest, table.decision_digest)
+            ):
                 if run and decision:
                     decisions.setdefault(run[:RUN_DIGITS], set()).add(decision)
+                if run and duel:
+                    duels.setdefault(run[:RUN_DIGITS], set()).add(duel)
     yield from base_copies(home, set(_known_bases(home)))
     yield from cache_copies(home)
     yield from adapter_copies(folders)
     yield from evidence_copies(folders, decisions)
+    yield from duel_copies(home, duels)
     yield from picture_copies(home, purged)
     yield from checkpoint_copies(home)
 

@@ -10,8 +10,9 @@ from datetime import datetime
 from sqlalchemy import case, delete, func, select
 from sqlalchemy.orm import Session
 
-from sdlora.core.config_base import NAME_PATTERN
+from sdlora.core.config_base import MAX_NAME_CHARS, NAME_PATTERN
 from sdlora.core.errors import DataError
+from sdlora.core.quoting import quoted
 from sdlora.store.intake import insert_or_ignore
 from sdlora.store.tables import (
     CaptionTable,
@@ -183,7 +184,8 @@ def _delete_members(session: Session, dataset_id: int) -> None:
 
 
 def _check_name(name: str) -> None:
-    if not re.fullmatch(NAME_PATTERN, name):
+    if not re.fullmatch(NAME_PATTERN, name) or len(name) > MAX_NAME_CHARS:
         raise DataError(
-            f"Dataset {name!r}: expected a name of lower-case letters, digits and hyphens, such as my-style."
+            f"Dataset {quoted(name)}: expected a name of at most {MAX_NAME_CHARS} lower-case letters, digits and "
+            "hyphens, such as my-style."
         )

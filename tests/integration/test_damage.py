@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shutil
@@ -111,6 +112,13 @@ def flip(path):
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
+def misquote(path):
+    """Change a prompt in a file of JSON, which stays valid."""
+    content = json.loads(path.read_bytes())
+    content["samples"][0]["prompt"] += "!"
+    path.write_text(f"{json.dumps(content, indent=1)}\n")
+
+
 WEIGHTS = "pytorch_lora_weights.safetensors"
 MLFLOW = "mlflow/artifacts/**/adapter_weights"
 # What is damaged: files, how, what the check says of the first file, what its remedy says, what a repair does.
@@ -128,6 +136,7 @@ TABLE = [
     ("MLflow's manifest", lambda home: home.files(f"{MLFLOW}/adapter.json"), Path.unlink, "adapter", "", "restores"),
     ("a download", lambda home: home.files(f"cache/adapters/*/*/{WEIGHTS}"), flip, "adapter", "", "restores"),
     ("a duel", lambda home: home.files("runs/*/*/release/duel.json"), Path.unlink, "adapter", "", "restores"),
+    ("a run's duel", lambda home: home.files("runs/*/*/evaluation/duel.json"), misquote, "duel", "", "restores"),
     ("a decision", lambda home: home.files("runs/*/*/release/decision.json"), flip, "adapter", "", "restores"),
     ("the grid", lambda home: home.files("runs/*/*/evaluation/grid.png"), flip, "picture", "", "restores"),
     ("a sample", lambda home: home.files("runs/*/*/evaluation/samples/*")[:1], flip, "picture", "--force", "nothing"),

@@ -117,6 +117,12 @@ def inspect_adapter(path: Path) -> AdapterFacts:
 
 
 def _file_of(path: Path) -> Path:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        pass  # its reader has the message
+    except OSError as error:
+        raise WeightsError(f"{quoted(str(path))} cannot be read: {error.strerror}. Correct the path.") from error
     if path.suffix.lower() in PICKLE_SUFFIXES:
         raise WeightsError(pickle_message(path).removeprefix("base_model.source: "))
     if path.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,18 @@ def test_images_of_ones_own_do_not_get_between_those_of_the_demo(home, tmp_path)
     assert not [sha256 for sha256 in of_demo if sha256[:10] in shown]
     # From now on the only dataset but the demo's is the one that is meant.
     assert "Dataset mine: 0 new" in run(home, "collect", own)
+
+
+def test_a_name_that_no_folder_may_have_is_refused_before_anything_is_collected(home, tmp_path):
+    own = str(draw_images(tmp_path / "own", 3, seed=5))
+    assert "expected a name of at most 96" in run(home, "collect", own, "--dataset", "n" * 300, code=1)
+    assert names(home) == [DEMO]
+
+
+def test_as_json_every_image_is_listed(home, tmp_path):
+    run(home, "collect", str(draw_images(tmp_path / "many", 55, seed=6)), "--dataset", "many")
+    assert "the first 50 are shown" in run(home, "images", "--dataset", "many")
+    assert len(json.loads(run(home, "images", "--dataset", "many", "--json"))["images"]) == 55
 
 
 def test_a_command_asks_for_a_dataset_where_there_are_several(home, tmp_path):

@@ -59,6 +59,12 @@ def test_inspect_escapes_what_a_stranger_wrote_into_the_file(made, tmp_path):
     assert r"\x1b[2Jowned\u202e" in refused.output and "\x1b" not in refused.output
 
 
+def test_a_path_that_no_file_can_have_is_told(made):
+    done = invoke("inspect", "x" * 300)
+    assert done.exit_code == 1
+    assert "File name too long. Correct the path." in " ".join(done.output.split())
+
+
 def test_export_writes_from_a_run_folder_and_refuses_the_wrong_base(made, tmp_path):
     out = tmp_path / "half.safetensors"
     result = invoke("export", out, "--from", made / "run", "--dtype", "fp16", "--home", tmp_path)

@@ -50,6 +50,16 @@ def test_steps_guidance_and_negative_prompt_change_the_image_and_are_kept(home):
     assert "tiny base a red circle text 3 2 7.5" in " ".join(shown.split())
 
 
+@pytest.mark.parametrize(
+    ("option", "value"), [("--guidance-scale", "inf"), ("--guidance-scale", "nan"), ("--seed", "9" * 23)]
+)
+def test_what_no_sampler_takes_is_refused_before_a_model_is_loaded(home, option, value):
+    done = CliRunner().invoke(app, ["generate", "a red circle", option, value, "--home", str(home)])
+    assert done.exit_code == 2
+    assert option in done.output
+    assert not home.exists()
+
+
 def test_the_object_names_every_image_with_its_seed_and_file(home):
     result = json.loads(generate(home, "--steps", "1", "--count", "2", "--seed", "8", "--json").stdout)
     assert written(shape(result)) == documented("sdlora generate PROMPT")

@@ -140,10 +140,9 @@ def test_in_a_state_folder_that_cannot_be_written_reading_works_and_drawing_is_r
     ):
         assert said[name][0] == 0 and expected in said[name][1], (name, said[name])
     assert "Written by sdlora" in (out / "page.html").read_text()
-    assert said["page"][0] == 1 and f"Cannot write {home / 'pages' / 'icons' / 'data.html'}" in said["page"][1], said[
-        "page"
-    ]
-    assert "writable" in said["page"][1] or "rights" in said["page"][1]
+    assert said["page"][0] == 1
+    assert str(home) in said["page"][1]
+    assert "with --out" in said["page"][1]
     for name in ("generate", "base"):
         assert said[name][0] == 1
         assert (
