@@ -19,8 +19,10 @@ class Disk:
     def flushed(self, descriptor: int) -> None:
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
+            self._contents.pop(status.st_ino, None)  # the number of a deleted file may come back for a folder
             self._names[status.st_ino] = {entry.name: entry.inode() for entry in os.scandir(descriptor)}
         else:
+            self._names.pop(status.st_ino, None)
             self._contents[status.st_ino] = Path(f"/proc/self/fd/{descriptor}").read_bytes()
 
     def after_power_cut(self, root: Path) -> dict[str, bytes]:

@@ -12,7 +12,9 @@ from deployments.cli.json_output import print_json
 from deployments.cli.options import DEFAULT_HOME, HomeOption, JsonOption
 from deployments.cli.stages import Stages
 from deployments.cli.terminal import console, error_console, plain
-from sdlora.core.config_base import MAX_GUIDANCE_SCALE, MAX_SEED
+
+# Bounds of the settings (`sdlora.core.config_base`), whose import would load pydantic for `sdlora --help`.
+_MAX_SEED, _MAX_GUIDANCE_SCALE = 2**53 - 1, 1000.0
 
 
 def generate(
@@ -22,13 +24,13 @@ def generate(
     champion: Annotated[bool, typer.Option("--champion", help="Draw with the champion; this is the default.")] = False,
     base: Annotated[bool, typer.Option("--base", help="Draw with the bare base model.")] = False,
     name: Annotated[str | None, typer.Option(help="Line of adapters, if there are several.")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="The same seed draws the same image.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=_MAX_SEED, help="The same seed draws the same image.")] = 0,
     count: Annotated[int, typer.Option(min=1, max=256, help="How many images; seeds count up.")] = 1,
     steps: Annotated[int, typer.Option(min=1, max=200, help="Sampler steps.")] = 20,
     guidance_scale: Annotated[
         float,
         typer.Option(
-            min=1, max=MAX_GUIDANCE_SCALE, help="How strictly to follow the prompt (classifier-free guidance); 1: off."
+            min=1, max=_MAX_GUIDANCE_SCALE, help="How strictly to follow the prompt (classifier-free guidance); 1: off."
         ),
     ] = 4.0,
     negative_prompt: Annotated[str, typer.Option(help="What to keep away from.")] = "",

@@ -95,8 +95,8 @@ def _kill_at_random_moments(tmp_path: Path, images: int, kills: int) -> None:
         process = _start(tmp_path / "killed")
         assert process.stdout is not None
         process.stdout.readline()
-        # Short pieces: each process shall be killed before all is done.
-        time.sleep(dice.uniform(0, 2 * seconds / kills))
+        # The pieces together are shorter than the whole, so that each process is killed before all is done.
+        time.sleep(dice.uniform(0, seconds / kills))
         process.send_signal(signal.SIGKILL)
         on_the_way += process.wait() == -signal.SIGKILL
     assert on_the_way == kills

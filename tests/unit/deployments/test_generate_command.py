@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from deployments.cli import generate as command
 from deployments.cli.app import app
+from sdlora.core.config_base import MAX_GUIDANCE_SCALE, MAX_SEED
 from sdlora.models.config import BaseModelConfig
 from sdlora.models.files.sources import load_base_model
 from sdlora.store.image_store import ImageStore
@@ -48,6 +50,10 @@ def test_steps_guidance_and_negative_prompt_change_the_image_and_are_kept(home):
     assert (oldest.steps, oldest.guidance_scale, oldest.negative_prompt) == (2, 4.0, "")
     shown = CliRunner().invoke(app, ["images", "show", other[0], "--home", str(home)]).output
     assert "tiny base a red circle text 3 2 7.5" in " ".join(shown.split())
+
+
+def test_the_bounds_are_those_of_the_settings():
+    assert (command._MAX_SEED, command._MAX_GUIDANCE_SCALE) == (MAX_SEED, MAX_GUIDANCE_SCALE)
 
 
 @pytest.mark.parametrize(
