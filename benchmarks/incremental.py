@@ -33,15 +33,9 @@ from sdlora.data.snapshot import make_snapshot
 from sdlora.data.verdicts import rules_digest
 from sdlora.store.datasets import make_dataset
 from sdlora.store.image_store import ImageStore
-from sdlora.store.tables import (
-    CaptionTable,
-    DecodingTable,
-    FingerprintTable,
-    ImageTable,
-    MemberTable,
-    SourceTable,
-    utc_now,
-)
+from sdlora.store.tables.base import utc_now
+from sdlora.store.tables.datasets import CaptionTable, MemberTable, SourceTable
+from sdlora.store.tables.images import DecodingTable, FingerprintTable, ImageTable
 
 LOOKED_UP = 1_000
 ADDED = 100

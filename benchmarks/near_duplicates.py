@@ -138,7 +138,8 @@ def ours(folder: Path, home: Path) -> dict[Pair, float]:
     from sdlora.data.collect import collect
     from sdlora.data.duplicates.pairs import pairs_below
     from sdlora.store.image_store import ImageStore
-    from sdlora.store.tables import DecodingTable, FileTable, MemberTable
+    from sdlora.store.tables.datasets import FileTable, MemberTable
+    from sdlora.store.tables.images import DecodingTable
 
     config = DataConfig()
     with ImageStore.open(home) as store:

@@ -25,22 +25,10 @@ from sdlora.data.config import DataConfig
 from sdlora.data.duplicates.fingerprint import HASH_COUNT, THUMBNAIL_SIDE_PX, VERSION
 from sdlora.data.verdicts import rules_digest
 from sdlora.store.database import Database, open_database
-from sdlora.store.tables import (
-    Base,
-    CaptionTable,
-    DatasetTable,
-    DecodingTable,
-    FileTable,
-    FingerprintTable,
-    ImageTable,
-    MemberTable,
-    RulingTable,
-    ScoreTable,
-    SnapshotImageTable,
-    SnapshotTable,
-    SourceTable,
-    utc_now,
-)
+from sdlora.store.tables.base import Base, utc_now
+from sdlora.store.tables.datasets import CaptionTable, DatasetTable, FileTable, MemberTable, RulingTable, SourceTable
+from sdlora.store.tables.images import DecodingTable, FingerprintTable, ImageTable, ScoreTable
+from sdlora.store.tables.versions import SnapshotImageTable, SnapshotTable
 
 IMAGES_PER_TRANSACTION = 1000
 

@@ -15,7 +15,7 @@ from sdlora.core.errors import ConfigError
 from sdlora.data.measuring.shards import IMAGES_PER_SHARD, Shard, ShardResults, measure_shard
 from sdlora.data.measuring.workers import Measurer, measure_all
 from sdlora.store.blobs import BlobStore
-from sdlora.store.intake import chunks
+from sdlora.store.bulk import chunks
 from tasks.retries import is_transient
 
 if TYPE_CHECKING:

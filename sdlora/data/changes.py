@@ -13,7 +13,8 @@ from sdlora.data.snapshot import Snapshot, SnapshotRow, latest_snapshot, usable_
 from sdlora.data.weights import image_weights
 from sdlora.store.dataset import Dataset
 from sdlora.store.queries import captions_of
-from sdlora.store.tables import ImageTable, MemberTable
+from sdlora.store.tables.datasets import MemberTable
+from sdlora.store.tables.images import ImageTable
 
 
 @dataclass(frozen=True)

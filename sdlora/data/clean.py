@@ -32,12 +32,13 @@ from sdlora.data.verdicts import (
     rules_digest,
     undecided,
 )
+from sdlora.store.bulk import ROWS_PER_STATEMENT, chunks
 from sdlora.store.dataset import Dataset
 from sdlora.store.image_store import ImageStore
-from sdlora.store.intake import ROWS_PER_STATEMENT, chunks
 from sdlora.store.queries import count_images
 from sdlora.store.records import Counts
-from sdlora.store.tables import ImageTable, MemberTable
+from sdlora.store.tables.datasets import MemberTable
+from sdlora.store.tables.images import ImageTable
 
 _REJECTIONS_SHOWN = 20
 _IMAGES_PER_BATCH = ROWS_PER_STATEMENT  # upper limit of images per transaction

@@ -29,12 +29,13 @@ from sdlora.data.verdicts import (
     verdict_of,
 )
 from sdlora.store import curation
+from sdlora.store.bulk import chunks
 from sdlora.store.dataset import Dataset
-from sdlora.store.intake import chunks
 from sdlora.store.overrides import Override, overrides_of
 from sdlora.store.queries import find_image, find_member
 from sdlora.store.records import ImageRecord
-from sdlora.store.tables import DecodingTable, ImageTable, MemberTable
+from sdlora.store.tables.datasets import MemberTable
+from sdlora.store.tables.images import DecodingTable, ImageTable
 
 
 def decide_images(session: Session, dataset_id: int, member_ids: Sequence[int], rules: str, config: DataConfig) -> None:

@@ -22,14 +22,17 @@ from sdlora.data.duplicates.pairs import pairs_below
 from sdlora.data.split import LEAK, Member, Sides, assign_sides
 from sdlora.data.verdicts import count_undecided, record_rulings, record_verdicts, rules_digest, verdict_of
 from sdlora.data.weights import image_weights
+from sdlora.store.bulk import insert_or_ignore
 from sdlora.store.dataset import Dataset
 from sdlora.store.image_store import ImageStore
-from sdlora.store.intake import image_ids, insert_or_ignore
+from sdlora.store.intake import image_ids
 from sdlora.store.lineage import find_snapshot
 from sdlora.store.masks import masks_in
 from sdlora.store.queries import captions_of, count_images
 from sdlora.store.records import Split
-from sdlora.store.tables import DecodingTable, ImageTable, MemberTable, SnapshotImageTable, SnapshotTable
+from sdlora.store.tables.datasets import MemberTable
+from sdlora.store.tables.images import DecodingTable, ImageTable
+from sdlora.store.tables.versions import SnapshotImageTable, SnapshotTable
 
 _CANDIDATES = MemberTable.removed_at.is_(None) & or_(MemberTable.verdict == "accepted", MemberTable.rejected_by == LEAK)
 

@@ -19,10 +19,10 @@ from sdlora.data.decoding.decode import current_decodings, is_hidden, shown_back
 from sdlora.data.duplicates.fingerprint import VERSION
 from sdlora.data.duplicates.groups import near_parameters
 from sdlora.data.measuring.measure import ImageScores
-from sdlora.store.bulk import execute_many
-from sdlora.store.intake import chunks, insert_or_update
+from sdlora.store.bulk import chunks, execute_many, insert_or_update
 from sdlora.store.overrides import PERSON, PURGED, Override
-from sdlora.store.tables import DecodingTable, FingerprintTable, ImageTable, MemberTable, RulingTable, ScoreTable
+from sdlora.store.tables.datasets import MemberTable, RulingTable
+from sdlora.store.tables.images import DecodingTable, FingerprintTable, ImageTable, ScoreTable
 
 Ids = npt.NDArray[np.int64]
 

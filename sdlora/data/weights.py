@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from sdlora.data.config import WeightSource
 from sdlora.store.ratings import mean_stars
-from sdlora.store.tables import FileTable, SourceTable
+from sdlora.store.tables.datasets import FileTable, SourceTable
 
 NEUTRAL_STARS = 3
 """Rating with the same weight as no rating."""

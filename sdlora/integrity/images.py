@@ -13,7 +13,9 @@ from sdlora.data.threads import in_order
 from sdlora.integrity.damage import Damage, Problem
 from sdlora.store.image_store import ImageStore
 from sdlora.store.overrides import tombstones
-from sdlora.store.tables import FileTable, GenerationTable, ImageTable, MaskTable, MemberTable, SourceTable
+from sdlora.store.tables.datasets import FileTable, MaskTable, MemberTable, SourceTable
+from sdlora.store.tables.images import ImageTable
+from sdlora.store.tables.ratings import GenerationTable
 
 _READERS = 8
 _ROWS_PER_QUERY = 10_000

@@ -21,7 +21,7 @@ from sdlora.integrity.runs import checkpoint_copies, duel_copies, picture_copies
 from sdlora.integrity.snapshots import FindRows, verify_snapshots
 from sdlora.store.image_store import ImageStore
 from sdlora.store.overrides import tombstones
-from sdlora.store.tables import ChampionHistoryTable
+from sdlora.store.tables.versions import ChampionHistoryTable
 
 _RESTORE_IMAGES = "Restore a backup of the database, or move it away and collect the sources again."
 _RESTORE_RECORDS = "Restore a backup of the database; `sdlora versions` needs only the image database."

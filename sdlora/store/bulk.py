@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import itemgetter
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import Dialect, Insert, Update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.schema import CallableColumnDefault
+
+from sdlora.store.tables.base import Base
+
+T = TypeVar("T")
+
+ROWS_PER_STATEMENT = 500
+"""Rows per statement; SQLite's limit is 32,766 bound values."""
 
 Row = Mapping[str, Any]
 
@@ -57,3 +65,30 @@ def _converters(compiled: SQLCompiler, dialect: Dialect) -> dict[str, Callable[[
         name: bound.type.dialect_impl(dialect).bind_processor(dialect) for name, bound in compiled.binds.items()
     }
     return {name: convert for name, convert in processors.items() if convert is not None}
+
+
+def insert_or_ignore(session: Session, table: type[Base], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows, and skip rows whose unique key exists."""
+    execute_many(session, dialect_of(session).insert(table.__table__).on_conflict_do_nothing(), rows)
+
+
+def insert_or_update(
+    session: Session, table: type[Base], rows: Sequence[Mapping[str, Any]], keys: Sequence[str]
+) -> None:
+    """Insert rows, and update rows whose unique `keys` exist. Of rows with the same keys the last one counts."""
+    if rows:
+        # PostgreSQL refuses a statement that names the same key twice.
+        unique_rows = {tuple(row[key] for key in keys): row for row in rows}
+        statement = dialect_of(session).insert(table.__table__)
+        new_values = {name: statement.excluded[name] for name in rows[0] if name not in keys}
+        statement = statement.on_conflict_do_update(index_elements=list(keys), set_=new_values)
+        execute_many(session, statement, list(unique_rows.values()))
+
+
+def chunks(items: Sequence[T], size: int = ROWS_PER_STATEMENT) -> Iterator[Sequence[T]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def dialect_of(session: Session) -> Any:
+    """Return the dialect's module, because SQLAlchemy's common `insert` lacks ON CONFLICT."""
+    return postgresql if session.get_bind().dialect.name == "postgresql" else sqlite

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from sdlora.core.errors import EvaluationError
 from sdlora.records.decision import Decision
-from sdlora.store.tables import ChampionHistoryTable
+from sdlora.store.tables.versions import ChampionHistoryTable
 
 ManualChange = Literal["rolled back", "moved by hand"]
 EntryKind = Literal["first champion", "promoted", "confirmed", "not confirmed", "refused"] | ManualChange

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session
 
-from sdlora.store.intake import chunks
-from sdlora.store.tables import SimilarPairTable
+from sdlora.store.bulk import chunks
+from sdlora.store.tables.images import SimilarPairTable
 
 MIN_MEMBERS = 32
 """Number of same fingerprints that make a fingerprint a representative; below it, all pairs are compared."""

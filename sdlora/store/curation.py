@@ -10,9 +10,9 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from sdlora.core.errors import DataError
+from sdlora.store.bulk import chunks
 from sdlora.store.clusters import MIN_MEMBERS, pairs_of, same_as
 from sdlora.store.details import SimilarImage, similar_images
-from sdlora.store.intake import chunks
 from sdlora.store.lineage import ImageLineage, image_lineage
 from sdlora.store.masks import delete_masks
 from sdlora.store.overrides import (
@@ -25,14 +25,8 @@ from sdlora.store.overrides import (
     withdraw_override,
 )
 from sdlora.store.queries import find_collected, find_member
-from sdlora.store.tables import (
-    CaptionTable,
-    DecodingTable,
-    FingerprintTable,
-    ImageTable,
-    MemberTable,
-    SimilarPairTable,
-)
+from sdlora.store.tables.datasets import CaptionTable, MemberTable
+from sdlora.store.tables.images import DecodingTable, FingerprintTable, ImageTable, SimilarPairTable
 
 _TAKEN_DOWN = "Its bytes were removed for good"
 

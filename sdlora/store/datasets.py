@@ -13,8 +13,9 @@ from sqlalchemy.orm import Session
 from sdlora.core.config_base import MAX_NAME_CHARS, NAME_PATTERN
 from sdlora.core.errors import DataError
 from sdlora.core.quoting import quoted
-from sdlora.store.intake import insert_or_ignore
-from sdlora.store.tables import (
+from sdlora.store.bulk import insert_or_ignore
+from sdlora.store.tables.base import utc_now
+from sdlora.store.tables.datasets import (
     CaptionTable,
     DatasetTable,
     FileTable,
@@ -22,11 +23,9 @@ from sdlora.store.tables import (
     MemberTable,
     OverrideTable,
     RulingTable,
-    SnapshotTable,
     SourceTable,
-    VersionTable,
-    utc_now,
 )
+from sdlora.store.tables.versions import SnapshotTable, VersionTable
 
 
 @dataclass(frozen=True)

@@ -16,17 +16,8 @@ from sdlora.store.overrides import Override, override_history, takedown_of
 from sdlora.store.queries import find_image, find_member
 from sdlora.store.ratings import Rating, rating_history
 from sdlora.store.records import ImageRecord, Origin, Verdict
-from sdlora.store.tables import (
-    CaptionTable,
-    DatasetTable,
-    DecodingTable,
-    ImageTable,
-    MemberTable,
-    RulingTable,
-    ScoreTable,
-    SimilarPairTable,
-    SourceTable,
-)
+from sdlora.store.tables.datasets import CaptionTable, DatasetTable, MemberTable, RulingTable, SourceTable
+from sdlora.store.tables.images import DecodingTable, ImageTable, ScoreTable, SimilarPairTable
 
 _MAX_SIMILAR = 20
 

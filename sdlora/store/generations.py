@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
-from sdlora.store.tables import GenerationTable, RatingTable
+from sdlora.store.tables.ratings import GenerationTable, RatingTable
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from sdlora.core.errors import DataError
 from sdlora.store.blobs import BlobStore
+from sdlora.store.bulk import insert_or_ignore
 from sdlora.store.curation import Purged, purge_image
 from sdlora.store.database import Database, open_database
 from sdlora.store.dataset import Dataset
@@ -28,13 +29,14 @@ from sdlora.store.datasets import (
 )
 from sdlora.store.details import DrawnDetails, drawn_details
 from sdlora.store.generations import Generation, count_generations, list_generations
-from sdlora.store.intake import image_ids, insert_or_ignore
+from sdlora.store.intake import image_ids
 from sdlora.store.lineage import ImageLineage, SnapshotRecord, find_snapshot, image_lineage, list_snapshots
 from sdlora.store.location import StoreLocation
 from sdlora.store.overrides import purged_reasons
 from sdlora.store.queries import datasets_of, find_collected, find_sha256, sample_blobs
 from sdlora.store.ratings import rate, undo_rating
-from sdlora.store.tables import GenerationTable, ImageTable
+from sdlora.store.tables.images import ImageTable
+from sdlora.store.tables.ratings import GenerationTable
 
 
 class ImageStore:

@@ -9,18 +9,10 @@ from sqlalchemy import ColumnElement, Select, select
 from sqlalchemy.orm import Session
 
 from sdlora.store.datasets import find_dataset
-from sdlora.store.tables import (
-    CaptionTable,
-    ChampionHistoryTable,
-    FileTable,
-    ImageTable,
-    MaskTable,
-    MemberTable,
-    OverrideTable,
-    RatingTable,
-    TakedownTable,
-    VersionTable,
-)
+from sdlora.store.tables.datasets import CaptionTable, FileTable, MaskTable, MemberTable, OverrideTable
+from sdlora.store.tables.images import ImageTable, TakedownTable
+from sdlora.store.tables.ratings import RatingTable
+from sdlora.store.tables.versions import ChampionHistoryTable, VersionTable
 
 
 def inputs_digest(session: Session, dataset: str, style: str) -> str:

@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from sdlora.store.bulk import execute_many
+from sdlora.store.bulk import chunks, insert_or_ignore, insert_or_update
 from sdlora.store.masks import Mask, replace_masks
 from sdlora.store.records import Caption
-from sdlora.store.tables import (
-    Base,
-    CaptionTable,
-    FileTable,
-    ImageTable,
-    MaskTable,
-    MemberTable,
-    SourceTable,
-    TakedownTable,
-    utc_now,
-)
-
-T = TypeVar("T")
-
-ROWS_PER_STATEMENT = 500
-"""Rows per statement; SQLite's limit is 32,766 bound values."""
+from sdlora.store.tables.base import utc_now
+from sdlora.store.tables.datasets import CaptionTable, FileTable, MaskTable, MemberTable, SourceTable
+from sdlora.store.tables.images import ImageTable, TakedownTable
 
 
 @dataclass(frozen=True)
@@ -380,30 +366,3 @@ def image_ids(session: Session, shas: Sequence[str]) -> dict[str, int]:
         statement = select(ImageTable.sha256, ImageTable.id).where(ImageTable.sha256.in_(chunk))
         ids.update((sha256, image_id) for sha256, image_id in session.execute(statement))
     return ids
-
-
-def insert_or_ignore(session: Session, table: type[Base], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert rows, and skip rows whose unique key exists."""
-    execute_many(session, dialect_of(session).insert(table.__table__).on_conflict_do_nothing(), rows)
-
-
-def insert_or_update(
-    session: Session, table: type[Base], rows: Sequence[Mapping[str, Any]], keys: Sequence[str]
-) -> None:
-    """Insert rows, and update rows whose unique `keys` exist. Of rows with the same keys the last one counts."""
-    if rows:
-        # PostgreSQL refuses a statement that names the same key twice.
-        unique_rows = {tuple(row[key] for key in keys): row for row in rows}
-        statement = dialect_of(session).insert(table.__table__)
-        new_values = {name: statement.excluded[name] for name in rows[0] if name not in keys}
-        statement = statement.on_conflict_do_update(index_elements=list(keys), set_=new_values)
-        execute_many(session, statement, list(unique_rows.values()))
-
-
-def chunks(items: Sequence[T], size: int = ROWS_PER_STATEMENT) -> Iterator[Sequence[T]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def dialect_of(session: Session) -> Any:
-    """Return the dialect's module, because SQLAlchemy's common `insert` lacks ON CONFLICT."""
-    return postgresql if session.get_bind().dialect.name == "postgresql" else sqlite

@@ -11,19 +11,12 @@ from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from sdlora.core.errors import DataError, TakedownError
-from sdlora.store.intake import insert_or_ignore
+from sdlora.store.bulk import insert_or_ignore
 from sdlora.store.overrides import purged_reasons
 from sdlora.store.records import Split
-from sdlora.store.tables import (
-    CaptionTable,
-    DatasetTable,
-    ImageTable,
-    MemberTable,
-    SnapshotImageTable,
-    SnapshotTable,
-    TakedownTable,
-    VersionTable,
-)
+from sdlora.store.tables.datasets import CaptionTable, DatasetTable, MemberTable
+from sdlora.store.tables.images import ImageTable, TakedownTable
+from sdlora.store.tables.versions import SnapshotImageTable, SnapshotTable, VersionTable
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, Select, delete, insert, select
 from sqlalchemy.orm import Session
 
-from sdlora.store.tables import FileTable, ImageTable, MaskTable, MemberTable
+from sdlora.store.tables.datasets import FileTable, MaskTable, MemberTable
+from sdlora.store.tables.images import ImageTable
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,14 @@ from typing import NamedTuple, cast
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from sdlora.store.intake import chunks, insert_or_ignore, register_source, remove_members, replace_captions
+from sdlora.store.bulk import chunks, insert_or_ignore
+from sdlora.store.intake import register_source, remove_members, replace_captions
 from sdlora.store.queries import captions_of
 from sdlora.store.records import PRECEDENCE, Caption, Origin
 from sdlora.store.selection import Selection
-from sdlora.store.tables import CaptionTable, DatasetTable, ImageTable, MemberTable, TakedownTable, utc_now
+from sdlora.store.tables.base import utc_now
+from sdlora.store.tables.datasets import CaptionTable, DatasetTable, MemberTable
+from sdlora.store.tables.images import ImageTable, TakedownTable
 
 _LAST_RESORTS = tuple(origin for origins in PRECEDENCE[PRECEDENCE.index(("added",)) + 1 :] for origin in origins)
 """Origins of captions that are weaker than captions from another dataset, and stay so in that dataset."""

@@ -14,9 +14,11 @@ from typing import Literal, cast
 from sqlalchemy import Select, select, update
 from sqlalchemy.orm import Session
 
-from sdlora.store.intake import chunks
+from sdlora.store.bulk import chunks
 from sdlora.store.records import Verdict
-from sdlora.store.tables import ImageTable, OverrideTable, TakedownTable, utc_now
+from sdlora.store.tables.base import utc_now
+from sdlora.store.tables.datasets import OverrideTable
+from sdlora.store.tables.images import ImageTable, TakedownTable
 
 PERSON = "person"
 """Value of `rejected_by` for an image that a person rejected."""

@@ -10,17 +10,8 @@ from sqlalchemy import cast as as_type
 from sqlalchemy.orm import Session, aliased
 
 from sdlora.store.overrides import PURGED, Override, OverrideVerdict
-from sdlora.store.tables import (
-    CaptionTable,
-    DecodingTable,
-    FileTable,
-    ImageTable,
-    MemberTable,
-    OverrideTable,
-    RulingTable,
-    SourceTable,
-    TakedownTable,
-)
+from sdlora.store.tables.datasets import CaptionTable, FileTable, MemberTable, OverrideTable, RulingTable, SourceTable
+from sdlora.store.tables.images import DecodingTable, ImageTable, TakedownTable
 
 UNKNOWN = "not stated"
 _ACCEPTED = MemberTable.verdict == "accepted"

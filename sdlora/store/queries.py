@@ -9,7 +9,7 @@ from sqlalchemy import Select, func, select, union
 from sqlalchemy.orm import Session, joinedload, selectinload
 
 from sdlora.core.errors import DataError
-from sdlora.store.intake import chunks
+from sdlora.store.bulk import chunks
 from sdlora.store.records import (
     Caption,
     Counts,
@@ -21,16 +21,9 @@ from sdlora.store.records import (
     prevailing_captions,
 )
 from sdlora.store.selection import Selection
-from sdlora.store.tables import (
-    CaptionTable,
-    DatasetTable,
-    FileTable,
-    GenerationTable,
-    ImageTable,
-    MemberTable,
-    SourceTable,
-    TakedownTable,
-)
+from sdlora.store.tables.datasets import CaptionTable, DatasetTable, FileTable, MemberTable, SourceTable
+from sdlora.store.tables.images import ImageTable, TakedownTable
+from sdlora.store.tables.ratings import GenerationTable
 
 _EVERY_IMAGE = Selection()
 

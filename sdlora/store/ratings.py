@@ -11,7 +11,10 @@ from sqlalchemy.orm import Session
 from sdlora.core.errors import DataError
 from sdlora.store.overrides import purged_reasons
 from sdlora.store.queries import find_sha256
-from sdlora.store.tables import GenerationTable, ImageTable, MemberTable, RatingTable, utc_now
+from sdlora.store.tables.base import utc_now
+from sdlora.store.tables.datasets import MemberTable
+from sdlora.store.tables.images import ImageTable
+from sdlora.store.tables.ratings import GenerationTable, RatingTable
 
 MIN_STARS, MAX_STARS = 1, 5
 

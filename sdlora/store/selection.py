@@ -9,7 +9,9 @@ from sqlalchemy import ColumnElement, SQLColumnExpression, exists, func, or_, se
 from sqlalchemy.orm import aliased
 
 from sdlora.store.records import Verdict
-from sdlora.store.tables import CaptionTable, FileTable, ImageTable, MemberTable, RatingTable, SourceTable
+from sdlora.store.tables.datasets import CaptionTable, FileTable, MemberTable, SourceTable
+from sdlora.store.tables.images import ImageTable
+from sdlora.store.tables.ratings import RatingTable
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
 from sdlora.store.champions import ScoredVersion, champion_history
-from sdlora.store.tables import DatasetTable, MemberTable, SnapshotTable
+from sdlora.store.tables.datasets import DatasetTable, MemberTable
+from sdlora.store.tables.versions import SnapshotTable
 
 
 @dataclass(frozen=True)

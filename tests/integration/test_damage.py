@@ -31,7 +31,8 @@ from sdlora.integrity.verify import verify
 from sdlora.models.files.digests import record_digests
 from sdlora.records.duel import load_duel
 from sdlora.store.image_store import ImageStore
-from sdlora.store.tables import MaskTable, SnapshotImageTable
+from sdlora.store.tables.datasets import MaskTable
+from sdlora.store.tables.versions import SnapshotImageTable
 from tasks.lock import training_lock
 from tasks.tracking import NoWholeCopyError, Registry, registered_copies
 from tests.power_cut import files_in, recorded_flushes

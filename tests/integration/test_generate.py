@@ -7,7 +7,7 @@ from flows.generate import generate
 from flows.retrain import retrain
 from sdlora.core.errors import ConfigError
 from sdlora.store.image_store import ImageStore
-from sdlora.store.tables import GenerationTable
+from sdlora.store.tables.ratings import GenerationTable
 from tests.settings import run_flow
 
 

@@ -10,9 +10,9 @@ from sqlalchemy.orm import Session
 
 from sdlora.data.checks.base import Findings, RecordCheck
 from sdlora.data.config import DataConfig
-from sdlora.store.intake import chunks
+from sdlora.store.bulk import chunks
 from sdlora.store.queries import own_captions_of
-from sdlora.store.tables import CaptionTable, MemberTable
+from sdlora.store.tables.datasets import CaptionTable, MemberTable
 
 _CHARS_SHOWN = 60
 _SHARED = "caption_shared"

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from sdlora.data.checks.base import Findings, RecordCheck
 from sdlora.data.config import DataConfig
-from sdlora.store.tables import MemberTable
+from sdlora.store.tables.datasets import MemberTable
 
 
 def licence_allowed(session: Session, member_ids: Sequence[int], config: DataConfig) -> Findings:

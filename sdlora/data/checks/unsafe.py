@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session
 from sdlora.data.checks.base import Findings, RecordCheck, parameters_digest
 from sdlora.data.config import DataConfig
 from sdlora.data.image_models.loading import model_digest, model_folder
-from sdlora.store.tables import DecodingTable, MemberTable, ScoreTable
+from sdlora.store.tables.datasets import MemberTable
+from sdlora.store.tables.images import DecodingTable, ScoreTable
 
 SCORE = "unsafe_score"
 """Name under which the score of a model is recorded, independent of the threshold; see `image_models.unsafe_scores`."""

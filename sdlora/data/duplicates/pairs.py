@@ -13,9 +13,9 @@ from sdlora.data.arrays import FloatArray, IntArray
 from sdlora.data.config import MAX_DIFFERENCE
 from sdlora.data.duplicates.difference import Apply, coarse_cells, differences
 from sdlora.data.duplicates.fingerprint import Fingerprint
+from sdlora.store.bulk import chunks, insert_or_ignore
 from sdlora.store.clusters import SAME_DIFFERENCE
-from sdlora.store.intake import chunks, insert_or_ignore
-from sdlora.store.tables import FingerprintTable, SimilarPairTable
+from sdlora.store.tables.images import FingerprintTable, SimilarPairTable
 
 Pair = tuple[int, int, float]
 """(smaller fingerprint id, larger fingerprint id, difference in grey levels)."""

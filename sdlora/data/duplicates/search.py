@@ -14,8 +14,8 @@ from sdlora.data.duplicates.difference import Apply
 from sdlora.data.duplicates.fingerprint import HASH_COUNT, HASH_DISTANCE, SEARCHES, VERSION, Fingerprint
 from sdlora.data.duplicates.index import HammingIndex, scan
 from sdlora.data.duplicates.pairs import FingerprintCache, compare, same_pairs
-from sdlora.store.intake import chunks, insert_or_ignore
-from sdlora.store.tables import FingerprintTable
+from sdlora.store.bulk import chunks, insert_or_ignore
+from sdlora.store.tables.images import FingerprintTable
 
 _MAX_UNINDEXED = 16_384  # hashes that are scanned before they enter the index
 _ROWS_PER_READ = 50_000

@@ -14,10 +14,12 @@ from sdlora.core.progress import OnProgress
 from sdlora.data.config import DataConfig
 from sdlora.data.decoding.decode import decode_rgb
 from sdlora.data.image_models.loading import load_parts, model_digest, model_folder, usual_device
+from sdlora.store.bulk import chunks
 from sdlora.store.dataset import Dataset
-from sdlora.store.intake import chunks, member_ids, register_source, replace_captions
+from sdlora.store.intake import member_ids, register_source, replace_captions
 from sdlora.store.records import Caption
-from sdlora.store.tables import CaptionTable, ImageTable, MemberTable
+from sdlora.store.tables.datasets import CaptionTable, MemberTable
+from sdlora.store.tables.images import ImageTable
 
 _SETTING = "caption_model"
 _IMAGES_PER_BATCH = 8

@@ -14,9 +14,10 @@ from sdlora.data.checks.unsafe import SCORE, score_key
 from sdlora.data.config import DataConfig
 from sdlora.data.decoding.decode import decode_rgb
 from sdlora.data.image_models.loading import load_parts, model_folder, usual_device
+from sdlora.store.bulk import chunks, insert_or_update
 from sdlora.store.image_store import ImageStore
-from sdlora.store.intake import chunks, insert_or_update
-from sdlora.store.tables import DecodingTable, ImageTable, MemberTable, ScoreTable
+from sdlora.store.tables.datasets import MemberTable
+from sdlora.store.tables.images import DecodingTable, ImageTable, ScoreTable
 
 _SETTING = "unsafe_model"
 _IMAGES_PER_BATCH = 16

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from alembic import context
 
-from sdlora.store.tables import Base, UtcDateTime
+from sdlora.store.tables.base import Base, UtcDateTime
 
 
 def render_item(kind: str, item: Any, _: Any) -> str | Literal[False]:

@@ -17,7 +17,8 @@ from sqlalchemy import select
 
 from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
-from sdlora.store.tables import CaptionTable, FileTable, ImageTable, MemberTable, SourceTable
+from sdlora.store.tables.datasets import CaptionTable, FileTable, MemberTable, SourceTable
+from sdlora.store.tables.images import ImageTable
 from tests.stores import opened_dataset
 from tests.unit.data.drawing import drawing, encoded
 from tests.unit.data.test_archives import write_zip

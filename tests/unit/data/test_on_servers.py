@@ -19,7 +19,7 @@ from sdlora.store.dataset import Dataset
 from sdlora.store.image_store import ImageStore
 from sdlora.store.lineage import record_version
 from sdlora.store.location import StoreLocation
-from sdlora.store.tables import SimilarPairTable
+from sdlora.store.tables.images import SimilarPairTable
 from tests.stores import opened_dataset
 from tests.unit.data.drawing import drawing, fill_folder
 

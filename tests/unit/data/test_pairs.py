@@ -11,7 +11,7 @@ from sdlora.data.duplicates import pairs as pairs_module
 from sdlora.data.duplicates.fingerprint import VERSION, Fingerprint, fingerprint
 from sdlora.data.duplicates.pairs import FingerprintCache, compare
 from sdlora.store.dataset import Dataset
-from sdlora.store.tables import FingerprintTable, SimilarPairTable
+from sdlora.store.tables.images import FingerprintTable, SimilarPairTable
 from tests.unit.data.drawing import icon
 
 LIMIT = DataConfig().near_duplicate_difference

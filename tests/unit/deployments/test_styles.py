@@ -20,7 +20,8 @@ from sdlora.records.decision import Decision
 from sdlora.store.champions import ScoredVersion, record_decision
 from sdlora.store.image_store import ImageStore
 from sdlora.store.selection import Selection
-from sdlora.store.tables import SnapshotTable, utc_now
+from sdlora.store.tables.base import utc_now
+from sdlora.store.tables.versions import SnapshotTable
 from tasks.results import Release, RunRef
 from tests.settings import make_style
 from tests.tiny import draw_images

@@ -10,7 +10,7 @@ from sdlora.integrity.images import verify_images
 from sdlora.integrity.verify import Registered, verify
 from sdlora.store.intake import SeenFile, record_files, register_source
 from sdlora.store.masks import Mask
-from sdlora.store.tables import SnapshotImageTable, SnapshotTable
+from sdlora.store.tables.versions import SnapshotImageTable, SnapshotTable
 from tests.stores import both_places
 
 

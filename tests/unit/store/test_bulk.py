@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 
 from sqlalchemy import bindparam, select, update
 
-from sdlora.store.bulk import execute_many
+from sdlora.store.bulk import execute_many, insert_or_ignore, insert_or_update
 from sdlora.store.image_store import ImageStore
-from sdlora.store.intake import insert_or_ignore, insert_or_update
-from sdlora.store.tables import DatasetTable, ImageTable, SnapshotImageTable, SnapshotTable
+from sdlora.store.tables.datasets import DatasetTable
+from sdlora.store.tables.images import ImageTable
+from sdlora.store.tables.versions import SnapshotImageTable, SnapshotTable
 
 
 def _rows(count: int) -> list[dict[str, object]]:

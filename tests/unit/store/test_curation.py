@@ -7,7 +7,8 @@ from sdlora.core.errors import DataError
 from sdlora.store.blobs import BlobStore
 from sdlora.store.dataset import Dataset
 from sdlora.store.overrides import PURGED
-from sdlora.store.tables import CaptionTable, DecodingTable, FingerprintTable
+from sdlora.store.tables.datasets import CaptionTable
+from sdlora.store.tables.images import DecodingTable, FingerprintTable
 from tests.stores import both_places
 
 pytestmark = both_places

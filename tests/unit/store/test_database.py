@@ -17,7 +17,7 @@ from alembic.script import ScriptDirectory
 from sdlora.core.errors import StorageError
 from sdlora.store import database
 from sdlora.store.image_store import ImageStore
-from sdlora.store.tables import Base
+from sdlora.store.tables.base import Base
 from tests.stores import opened_dataset
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from sdlora.core.errors import DataError
 from sdlora.store.dataset import Dataset
-from sdlora.store.tables import GenerationTable, SourceTable
+from sdlora.store.tables.datasets import SourceTable
+from sdlora.store.tables.ratings import GenerationTable
 from tests.stores import both_places, opened_dataset
 
 

@@ -6,7 +6,7 @@ from sdlora.core.errors import DataError
 from sdlora.store.dataset import Dataset
 from sdlora.store.intake import image_ids
 from sdlora.store.lineage import record_version
-from sdlora.store.tables import SnapshotImageTable, SnapshotTable
+from sdlora.store.tables.versions import SnapshotImageTable, SnapshotTable
 from tests.stores import both_places
 
 pytestmark = both_places

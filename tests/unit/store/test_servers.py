@@ -20,7 +20,9 @@ from sdlora.store.database import open_database
 from sdlora.store.datasets import make_dataset
 from sdlora.store.image_store import ImageStore
 from sdlora.store.location import StoreLocation
-from sdlora.store.tables import Base, DatasetTable, ImageTable
+from sdlora.store.tables.base import Base
+from sdlora.store.tables.datasets import DatasetTable
+from sdlora.store.tables.images import ImageTable
 from tests.servers import PASSWORD, new_database, new_folder
 
 

@@ -1,6 +1,6 @@
 """Schema of the first release.
 
-`sdlora/store/tables.py` documents the tables and columns; a test compares both.
+`sdlora/store/tables/` documents the tables and columns; a test compares both.
 """
 
 from __future__ import annotations
