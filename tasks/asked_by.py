@@ -1,0 +1,25 @@
+"""Origin of the running flow run: a person, the clock of a schedule, or a trigger."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from prefect.context import FlowRunContext
+
+AskedBy = Literal["person", "clock", "trigger"]
+
+
+def asked_by() -> AskedBy:
+    """Return the origin of the running flow run.
+
+    The clock's runs are those that Prefect's scheduler creates ahead of time. A trigger's runs are created by an
+    automation. All others are a person's: the page, a terminal, a REST call, a notebook, also without a flow run. A
+    run that somebody retries keeps its origin.
+    """
+    context = FlowRunContext.get()
+    run = context.flow_run if context else None
+    if run is None:
+        return "person"
+    if run.auto_scheduled:
+        return "clock"
+    return "trigger" if run.created_by and run.created_by.type == "AUTOMATION" else "person"
