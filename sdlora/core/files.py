@@ -111,6 +111,22 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where the file system has no hard links.
+
+    Both names lead to the same bytes. Use this only for files that are replaced as a whole and never written in place.
+
+    Raises:
+        OSError: the target exists, or the disk is full or not writable.
+    """
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:  # another file system, too many names, or no hard links at all
+        shutil.copyfile(source, target)
+
+
 def replace_file(path: Path, content: bytes) -> None:
     """Replace the content of `path` atomically: the file holds either the old or the new bytes.
 

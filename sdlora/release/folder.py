@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from sdlora.core.errors import EvaluationError, StorageError, WeightsError
-from sdlora.core.files import written_aside
+from sdlora.core.files import link_or_copy, written_aside
 from sdlora.core.refs import ADAPTER_WEIGHTS
 from sdlora.records.decision import DECISION_FILE
 from sdlora.records.duel import DUEL_FILE
@@ -22,7 +22,8 @@ def write_release(folder: Path, record: VersionRecord) -> Path:
     A process that dies on the way leaves the old folder, none or the new one, never a mixture.
 
     Contents: README.md (the model card), both adapter files and adapter.json, duel.json, decision.json,
-    report.html, grid.png, and data.html if there is one.
+    report.html, grid.png, and data.html if there is one. The adapter's files are second names of those of the
+    training where the file system allows it, so they take no space.
 
     Raises:
         EvaluationError: the decision was made on another duel.
@@ -38,7 +39,7 @@ def write_release(folder: Path, record: VersionRecord) -> Path:
         with written_aside(folder) as partial:
             partial.mkdir()
             for name in (ADAPTER_WEIGHTS, record.single_file, "adapter.json"):
-                _copy_weights(record.adapter_folder / name, partial / name)
+                _take_over(record.adapter_folder / name, partial / name)
             shutil.copyfile(record.duel_folder / record.duel.grid, partial / "grid.png")
             for name, evidence in ((DUEL_FILE, record.duel), (DECISION_FILE, record.decision)):
                 (partial / name).write_text(json.dumps(evidence.model_dump(mode="json"), indent=1) + "\n")
@@ -51,7 +52,7 @@ def write_release(folder: Path, record: VersionRecord) -> Path:
     return folder
 
 
-def _copy_weights(source: Path, target: Path) -> None:
+def _take_over(source: Path, target: Path) -> None:
     if not source.is_file():
         raise WeightsError(f"{source} is missing, so the version cannot be released. Train the adapter again.")
-    shutil.copyfile(source, target)
+    link_or_copy(source, target)

@@ -11,6 +11,8 @@ adapter would be registered twice.
 
 from __future__ import annotations
 
+import filecmp
+import functools
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -29,7 +31,7 @@ from mlflow.types import DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import ColSpec
 
 from sdlora.core.errors import WeightsError
-from sdlora.core.files import written_aside
+from sdlora.core.files import link_or_copy, written_aside
 from sdlora.core.refs import AdapterRef
 from sdlora.store.champions import ScoredVersion
 from tasks.results import Release, RunRef
@@ -294,6 +296,8 @@ class Registry:
     def restore_release(self, version: AdapterVersion, folder: Path) -> None:
         """Write the release folder of a version again as MLflow keeps it, if the folder is missing.
 
+        Files that the run folder's adapter has, too, become second names of them.
+
         A file that is damaged in MLflow stays so: adapters are compared with their digests when they are opened, and
         `sdlora doctor --deep` compares all files.
 
@@ -305,7 +309,8 @@ class Registry:
             return
         with tempfile.TemporaryDirectory() as scratch, written_aside(folder) as partial:
             self._download(version, Path(scratch) / "model")
-            shutil.copytree(Path(scratch) / "model" / ADAPTER_FOLDER, partial)
+            take_over = functools.partial(_link_or_copy, folder.with_name("adapter"))
+            shutil.copytree(Path(scratch) / "model" / ADAPTER_FOLDER, partial, copy_function=take_over)
 
     def _download(self, version: AdapterVersion, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
@@ -325,6 +330,14 @@ def _holds(folder: Path, digest: str) -> bool:
         return open_adapter(folder).digest == digest
     except WeightsError:  # missing or damaged
         return False
+
+
+def _link_or_copy(adapter: Path, source: str, target: str) -> None:
+    own = adapter / Path(source).name
+    if own.is_file() and filecmp.cmp(own, source, shallow=False):
+        link_or_copy(own, Path(target))
+    else:
+        shutil.copyfile(source, target)
 
 
 def _adapter_version(version: ModelVersion, aliases: list[str]) -> AdapterVersion:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import time
 from contextlib import suppress
@@ -10,7 +11,7 @@ import torch
 
 from sdlora.core.checkpoints import save_checkpoint
 from sdlora.core.errors import StorageError
-from sdlora.core.files import replace_file, written_aside
+from sdlora.core.files import link_or_copy, replace_file, written_aside
 from tests.power_cut import files_in, recorded_flushes
 from tests.unit.training.disk import disk_space
 
@@ -81,3 +82,23 @@ def test_what_killed_writers_left_is_removed_after_a_day(tmp_path):
         os.utime(tmp_path / name, (time.time() - age,) * 2)
     replace_file(tmp_path / "file", b"x")
     assert files_in(tmp_path).keys() == {"file", ".file.partial-1", ".other.partial-3"}
+
+
+def test_a_second_name_takes_no_space_and_a_replaced_file_leaves_the_other_name_alone(tmp_path):
+    replace_file(tmp_path / "first", b"weights")
+    link_or_copy(tmp_path / "first", tmp_path / "second")
+    assert (tmp_path / "first").samefile(tmp_path / "second")
+    replace_file(tmp_path / "second", b"others")
+    assert (tmp_path / "first").read_bytes() == b"weights"
+
+
+@pytest.mark.parametrize("error", [errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP])
+def test_a_file_is_copied_where_the_file_system_refuses_a_second_name(error, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(error, os.strerror(error))
+
+    (tmp_path / "first").write_bytes(b"weights")
+    monkeypatch.setattr(os, "link", refuse)
+    link_or_copy(tmp_path / "first", tmp_path / "second")
+    assert not (tmp_path / "first").samefile(tmp_path / "second")
+    assert (tmp_path / "second").read_bytes() == b"weights"

@@ -23,6 +23,7 @@ def test_the_folder_holds_weights_card_report_and_evidence(tmp_path: Path) -> No
     folder = write_release(tmp_path / "release", record)
     assert {path.name for path in folder.iterdir()} == FILES
     assert (folder / "icons.safetensors").read_bytes() == b"bytes of icons.safetensors"
+    assert (folder / "icons.safetensors").samefile(record.adapter_folder / "icons.safetensors")
     assert load_duel(folder).digest() == record.duel.digest()
     assert Decision.model_validate(json.loads((folder / "decision.json").read_text())) == record.decision
 
