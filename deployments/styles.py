@@ -46,6 +46,17 @@ def load_styles(home: Path) -> list[Style]:
     return [_load(file) for file in _files(home)]
 
 
+def load_style(home: Path, name: str) -> Style:
+    """Read the style of this name, in the state folder or the demo's; a missing or broken file is its problem."""
+    if name == DEMO_STYLE:
+        return Style(name, DEMO_CONFIG, load_config(DEMO_CONFIG))
+    file = style_file(home, name)
+    if file.exists():
+        return _load(file)
+    problem = f"There is no {file}. If the style is in another file, type: sdlora run --config FILE"
+    return Style(name, file, problem=problem)
+
+
 def style_names(home: Path) -> list[str]:
     """List the names of the styles of the state folder, sorted, without reading the files."""
     return [file.stem for file in _files(home)]

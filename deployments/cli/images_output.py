@@ -221,7 +221,11 @@ def _print_affected(lineage: ImageLineage) -> None:
         if measured_versions:
             console.print(f"  Versions that were only measured on it: {escape(_labels(tuple(measured_versions)))}")
     if lineage.trained_styles:
-        console.print(f"  Styles to train again: [bold]{escape(', '.join(lineage.trained_styles))}[/]")
+        console.print(
+            f"  Styles to train again: [bold]{escape(', '.join(lineage.trained_styles))}[/]. This trains them: "
+            f"[bold]sdlora run --affected-by {lineage.sha256[:10]}[/]",
+            soft_wrap=True,
+        )
 
 
 def _print_remaining_work(lineage: ImageLineage, elsewhere: Sequence[str]) -> None:
@@ -231,11 +235,7 @@ def _print_remaining_work(lineage: ImageLineage, elsewhere: Sequence[str]) -> No
             console.print(f"    - {line}", markup=False, soft_wrap=True)
     console.print(
         "  Remove by hand all copies in other places: reports, data pages and releases, backups of this folder"
-        + (
-            ", and the weights of the versions that learnt from it. [bold]sdlora run[/] trains the next one without it."
-            if lineage.trained_versions
-            else "."
-        ),
+        + (", and the weights of the versions that learnt from it." if lineage.trained_versions else "."),
         soft_wrap=True,
     )
 

@@ -1,4 +1,4 @@
-"""Command `run`: one pass of the loop, for one style or for all."""
+"""Command `run`: one pass of the loop, for one style or for several."""
 
 from __future__ import annotations
 
@@ -31,6 +31,13 @@ def run(
     every: Annotated[
         bool, typer.Option("--all", help="Run every style of the state folder, in the order of names.")
     ] = False,
+    affected_by: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="IMAGE",
+            help="Run every style with a version that learnt from this image (first digits, or its file); repeatable.",
+        ),
+    ] = None,
     force: Annotated[
         bool,
         typer.Option(help="Judge again although nothing is new; published evidence stays."),
@@ -50,14 +57,17 @@ def run(
 
     Example: [bold]sdlora run my-style[/]
     """
-    if (style is not None) + (config is not None) + every > 1:
-        raise typer.BadParameter("name a style, or give --config or --all, only one of them.")
-    if every:
+    if (style is not None) + (config is not None) + every + bool(affected_by) > 1:
+        raise typer.BadParameter("name a style, or give --config, --all or --affected-by, only one of them.")
+    if every or affected_by:
         if show_config or settings:
-            raise typer.BadParameter("not with --all: name one style.", param_hint="--show-config / --set")
-        from deployments.cli.run_all import run_all
+            raise typer.BadParameter("these are for one style: name it.", param_hint="--show-config / --set")
+        from deployments.cli.run_all import run_affected, run_all
 
-        run_all(home.resolve(), force, as_json)
+        if affected_by:
+            run_affected(affected_by, home.resolve(), force, as_json)
+        else:
+            run_all(home.resolve(), force, as_json)
         return
     file = _chosen_file(home, style, config)
     if show_config:

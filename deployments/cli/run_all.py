@@ -1,8 +1,9 @@
-"""All styles of a state folder, one after the other: `sdlora run --all`."""
+"""Several styles, one after the other: `sdlora run --all` and `sdlora run --affected-by`."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,14 @@ import typer
 from rich.table import Table
 
 from deployments.cli.failures import error_message
+from deployments.cli.image_ids import image_ids
 from deployments.cli.json_output import print_json
 from deployments.cli.run import call_flow
 from deployments.cli.run_output import release_object
 from deployments.cli.stages import clock
+from deployments.cli.stores import existing_store
 from deployments.cli.terminal import console, error_console, plain
-from deployments.styles import FOLDER, Style, load_styles
+from deployments.styles import FOLDER, Style, load_style, load_styles
 from deployments.watermark import remember, unchanged_release, watermark
 from sdlora.core.errors import ConfigError
 
@@ -37,10 +40,7 @@ class Outcome:
 
 
 def run_all(home: Path, force: bool, as_json: bool) -> None:
-    """Run every style in the order of names, and print one table. A style that fails stops no other.
-
-    Without news in any style no server starts, and neither Prefect nor PyTorch is imported. The exit status is 1 if a
-    style failed.
+    """Run every style of the state folder in the order of names, see `run_styles`.
 
     Raises:
         ConfigError: the state folder has no style.
@@ -48,6 +48,33 @@ def run_all(home: Path, force: bool, as_json: bool) -> None:
     styles = load_styles(home)
     if not styles:
         raise ConfigError(f"No styles yet in {home / FOLDER}. Make one: sdlora new NAME --images FOLDER")
+    run_styles(styles, home, force, as_json)
+
+
+def run_affected(images: Sequence[str], home: Path, force: bool, as_json: bool) -> None:
+    """Run every style with a version that learnt from one of the images, in the order of names, see `run_styles`.
+
+    Args:
+        images: first digits of images, or paths of their files.
+
+    Raises:
+        DataError: no such image, or nothing was collected yet.
+    """
+    with existing_store(home) as store:
+        lineages = [store.lineage(image) for image in image_ids(store, images)]
+    names = sorted({name for lineage in lineages for name in lineage.trained_styles})
+    if not names and not as_json:
+        console.print("No version learnt from " + ", ".join(lineage.sha256[:10] for lineage in lineages) + ".")
+        return
+    run_styles([load_style(home, name) for name in names], home, force, as_json)
+
+
+def run_styles(styles: Sequence[Style], home: Path, force: bool, as_json: bool) -> None:
+    """Run the styles in turn, and print one table. A style that fails stops no other.
+
+    Without news in any style no server starts, and neither Prefect nor PyTorch is imported. The exit status is 1 if a
+    style failed.
+    """
     with ExitStack() as stack:
         runner = _Runner(home, force, stack)
         outcomes = [runner.outcome(style) for style in styles]

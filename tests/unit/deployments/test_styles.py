@@ -16,9 +16,13 @@ from deployments.environment import DEMO_CONFIG
 from deployments.styles import DEMO_STYLE, load_styles, style_file
 from deployments.watermark import remember, unchanged_release
 from sdlora.config import load_config
+from sdlora.data.clean import clean
+from sdlora.data.config import DataConfig
+from sdlora.data.snapshot import make_snapshot
 from sdlora.records.decision import Decision
 from sdlora.store.champions import ScoredVersion, record_decision
 from sdlora.store.image_store import ImageStore
+from sdlora.store.lineage import record_version
 from sdlora.store.selection import Selection
 from sdlora.store.tables.base import utc_now
 from sdlora.store.tables.versions import SnapshotTable
@@ -134,7 +138,13 @@ def test_one_name_means_one_style(home, images, tmp_path):
 
 def test_a_name_and_a_file_and_all_are_not_given_together(home, images):
     make_style(home, "comics", images)
-    for arguments in (("comics", "--all"), ("comics", "--config", "x.yaml"), ("--all", "--show-config")):
+    for arguments in (
+        ("comics", "--all"),
+        ("comics", "--config", "x.yaml"),
+        ("--all", "--show-config"),
+        ("comics", "--affected-by", "f00"),
+        ("--affected-by", "f00", "--set", "training.steps=3"),
+    ):
         assert sdlora(home, "run", *arguments).exit_code == 2
 
 
@@ -156,6 +166,27 @@ main()
     assert done.stdout.count("nothing new") == 3
     assert "Did you mean 'training'?" in done.stdout
     assert (done.returncode, lines[-1]) == (1, "[]")
+
+
+def test_a_style_that_learnt_from_an_image_and_has_no_file_any_more_is_named(home, images):
+    make_style(home, "a", images)
+    finish(home, "a")
+    with ImageStore.open(home) as store:
+        dataset, config = store.dataset("a"), DataConfig(min_train_images=1, min_held_out_images=1)
+        clean(dataset, config)
+        snapshot = make_snapshot(dataset, config)
+        image = next(row.sha256 for row in dataset.images() if row.split == "train")
+        assert f"No version learnt from {image[:10]}" in sdlora(home, "run", "--affected-by", image[:8]).output
+        with store.write() as session:
+            for name in ("a", "moved"):
+                record_version(session, name, 1, "f" * 64, snapshot.digest)
+    finish(home, "a")
+    done = sdlora(home, "run", "--affected-by", image[:8], "--json")
+    rows = {row["style"]: row for row in json.loads(done.stdout)["styles"]}
+    assert done.exit_code == 1 and rows.keys() == {"a", "moved"}
+    assert rows["a"]["release"]["is_new"] is False and rows["a"]["problem"] is None
+    assert "moved.yaml" in rows["moved"]["problem"] and "--config" in rows["moved"]["problem"]
+    assert "found none" in refused(home, "run", "--affected-by", "0" * 64)
 
 
 def test_news_of_one_style_are_none_of_another(home, images, tmp_path):
