@@ -18,6 +18,7 @@ datasets ──< members >── images             an image in a dataset: verdi
    └──< snapshots
 
 champion_history                            decisions on each style's versions, and the champions
+tickets                                     queue of the runs for the devices; ended tickets are the outcomes of runs
 
 An image is identified by the SHA-256 of its bytes. Unique keys prevent concurrent collectors from adding it twice.
 No decision in a dataset reads a table of another dataset. Members are ordered by id, which is the order in which they
@@ -26,6 +27,6 @@ joined their dataset. No table holds an absolute path, so the store can be moved
 The package imports its modules, so that `Base.metadata` holds all tables wherever one is imported.
 """
 
-from sdlora.store.tables import base, datasets, images, ratings, versions
+from sdlora.store.tables import base, datasets, images, ratings, tickets, versions
 
-__all__ = ["base", "datasets", "images", "ratings", "versions"]
+__all__ = ["base", "datasets", "images", "ratings", "tickets", "versions"]

@@ -321,6 +321,33 @@ def upgrade() -> None:
     )
     op.create_index("ix_masks_sha256", "masks", ["sha256"])
 
+    op.create_table(
+        "tickets",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("style", sa.String(), nullable=False),
+        sa.Column("dataset", sa.String(), nullable=True),
+        sa.Column("what", sa.String(), nullable=False),
+        sa.Column("asked_by", sa.String(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=True),
+        sa.Column("run_digest", sa.String(length=64), nullable=True),
+        sa.Column("flow_run_id", sa.String(length=36), nullable=True),
+        sa.Column("machine", sa.String(), nullable=False),
+        sa.Column("pid", sa.Integer(), nullable=False),
+        sa.Column("process_start", sa.String(), nullable=False),
+        sa.Column("token", sa.String(length=32), nullable=False),
+        sa.Column("heartbeats", sa.Integer(), nullable=False),
+        sa.Column("heartbeat_at", sa.DateTime(), nullable=False),
+        sa.Column("device", sa.String(), nullable=True),
+        sa.Column("cancelled_by", sa.String(), nullable=True),
+        sa.Column("asked_at", sa.DateTime(), nullable=False),
+        sa.Column("taken_at", sa.DateTime(), nullable=True),
+        sa.Column("ended_at", sa.DateTime(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_tickets"),
+    )
+    op.create_index("ix_tickets_state", "tickets", ["state"])
+    op.create_index("ix_tickets_style_what", "tickets", ["style", "what"])
+
 
 def downgrade() -> None:
     raise NotImplementedError("Nothing came before the first release.")
