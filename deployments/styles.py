@@ -81,8 +81,11 @@ def find_style(home: Path, name: str) -> Path:
     return _without_problem(_load(style_file(home, name)))
 
 
-def only_style(home: Path) -> Path:
+def only_style(home: Path, example: str) -> Path:
     """Return the file of the only style of the state folder.
+
+    Args:
+        example: what to type for one style, for the message that asks for one; `{}` stands for its name.
 
     Raises:
         ConfigError: there is none, there are several, or the file is broken.
@@ -95,8 +98,7 @@ def only_style(home: Path) -> Path:
         )
     if len(names) > 1:
         raise ConfigError(
-            f"There are several styles: {', '.join(names)}. Name one, such as `sdlora run {names[0]}`, or run all with "
-            "--all."
+            f"There are several styles: {', '.join(names)}. Name one, such as `{example.format(names[0])}`."
         )
     return find_style(home, names[0])
 

@@ -125,7 +125,7 @@ def draw(
 def _only_name(registry: Registry) -> str | None:
     names = registry.names()
     if len(names) > 1:
-        raise ConfigError(f"There are several styles: {', '.join(names)}. Choose one with --name.")
+        raise ConfigError(f"There are several styles: {', '.join(names)}. Choose one with --style.")
     return names[0] if names else None
 
 

@@ -4,29 +4,42 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from deployments.cli.choosing import data_settings, named_style
 from deployments.cli.json_output import print_json
-from deployments.cli.options import DEFAULT_HOME, DEMO_CONFIG, ConfigOption, DatasetOption, HomeOption, JsonOption
-from deployments.cli.stores import choose_dataset, existing_store, has_store
+from deployments.cli.options import (
+    DEFAULT_HOME,
+    DatasetOption,
+    HomeOption,
+    JsonOption,
+    StyleArgument,
+    StyleFileOption,
+)
+from deployments.cli.stores import existing_store, has_store, only_dataset
 from deployments.cli.terminal import console, hint, plain
 
 
 def checks(
+    style: StyleArgument = None,
     home: HomeOption = DEFAULT_HOME,
-    config: ConfigOption = DEMO_CONFIG,
+    config: StyleFileOption = None,
     dataset: DatasetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the checks: what each measures, its settings, and how many images it has rejected."""
     from rich.table import Table
 
-    from sdlora.config import load_config
+    from deployments.styles import only_style, style_names
     from sdlora.data.check_list import list_checks
 
-    counts = None
+    chosen = named_style(home, style, config)
+    name, counts = dataset, None
     if has_store(home):
         with existing_store(home) as store:
-            counts = choose_dataset(store, dataset).counts() if dataset or len(store.dataset_names()) == 1 else None
-    listed = list_checks(load_config(config).data)
+            name = dataset or only_dataset(store, chosen)
+            counts = store.existing_dataset(name).counts() if name else None
+    if name is None and chosen is None and style_names(home):
+        chosen = named_style(home, only_style(home, "sdlora checks {}").stem)
+    listed = list_checks(data_settings(home, chosen, name or ""))
     if as_json:
         by_check = counts.rejected_by if counts else {}
         print_json({"checks": [{**asdict(check), "rejected": by_check.get(check.name, 0)} for check in listed]})

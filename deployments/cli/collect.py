@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,8 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from deployments.cli.choosing import data_settings, named_style
 from deployments.cli.json_output import print_json
-from deployments.cli.options import DEFAULT_HOME, DEMO_CONFIG, ConfigOption, HomeOption, JsonOption, data_page
+from deployments.cli.options import (
+    DEFAULT_HOME,
+    HomeOption,
+    JsonOption,
+    StyleFileOption,
+    StyleOfDatasetOption,
+    data_page,
+)
 from deployments.cli.stages import Stages
 from deployments.cli.stores import dataset_of, dataset_to_fill
 from deployments.cli.terminal import console, hint, plain
@@ -53,7 +62,8 @@ def collect(
         ),
     ],
     home: HomeOption = DEFAULT_HOME,
-    config: ConfigOption = DEMO_CONFIG,
+    style: StyleOfDatasetOption = None,
+    config: StyleFileOption = None,
     dataset: Annotated[
         str | None,
         typer.Option(
@@ -71,21 +81,19 @@ def collect(
     [bold]sdlora collect photos/ scans.zip urls.csv shards/{000..015}.tar s3://bucket/art hf://datasets/owner/name
     "generated://?min_stars=4"[/]
     """
-    from sdlora.config import load_config
     from sdlora.data.clean import clean
     from sdlora.data.collect import collect as collect_source
     from sdlora.store.image_store import ImageStore
 
-    style, demo = load_config(config), load_config(DEMO_CONFIG)
-    settings = style.data
-    name = dataset or dataset_of(None if config == DEMO_CONFIG else style)
+    given = named_style(home, style, config)
     reports: list[CollectReport] = []
     try:
         with (
             ImageStore.open(home) as store,
             Stages() as stages,
-            dataset_to_fill(store, name, demo.name) as filled,
+            dataset_to_fill(store, dataset or dataset_of(given)) as filled,
         ):
+            settings = data_settings(home, given, filled.name)
             for source in sources:
                 report = collect_source(filled, source, settings, stages.on_progress, stages.on_metrics)
                 reports.append(report)
@@ -116,13 +124,19 @@ def collect(
         console.print(plain(problem), style="yellow", soft_wrap=True)
     if shown_page:
         console.print(plain(f"Data page: {page}"), soft_wrap=True)
-    if filled.name == demo.name:
-        hint("Train on them: [bold]sdlora demo[/]")
-    else:
-        hint(
-            f"Train on them: [bold]sdlora run {filled.name}[/]; if there is no such style yet, "
-            f"[bold]sdlora new {filled.name} --images FOLDER[/] makes it"
-        )
+    hint(f"Train on them: [bold]{escape(_next_command(home, filled.name, sources))}[/]", soft_wrap=True)
+
+
+def _next_command(home: Path, dataset: str, sources: list[str]) -> str:
+    """Return the command that trains on the images of a dataset, or that makes a style for them."""
+    from deployments.styles import DEMO_STYLE, load_styles
+
+    if dataset == DEMO_STYLE:
+        return "sdlora demo"
+    styles = [style.name for style in load_styles(home) if (dataset_of(style.config) or style.name) == dataset]
+    if styles:
+        return f"sdlora run {styles[0]}" if len(styles) == 1 else "sdlora run --all"
+    return shlex.join(["sdlora", "new", dataset, *(word for source in sources for word in ("--images", source))])
 
 
 def _write_page(dataset: Dataset, settings: DataConfig, page: Path) -> str | None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deployments.cli.choosing import style_path
 from deployments.cli.json_output import print_json
-from deployments.cli.options import DEFAULT_HOME, DEMO_CONFIG, ConfigOption, HomeOption, JsonOption
+from deployments.cli.options import DEFAULT_HOME, HomeOption, JsonOption, StyleArgument, StyleFileOption
 from deployments.cli.stages import Stages
 from deployments.cli.terminal import console, error_console, plain
 
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
 
 
 def compare(
+    style: StyleArgument = None,
     home: HomeOption = DEFAULT_HOME,
-    config: ConfigOption = DEMO_CONFIG,
+    config: StyleFileOption = None,
     methods: Annotated[
         str, typer.Option(help="Training methods, separated by commas: lora, rslora, dora, loha, lokr, pissa, full.")
     ] = "lora,full",
@@ -37,13 +39,13 @@ def compare(
 ) -> None:
     """Train the same images with several methods, and show the quality and costs of each. Nothing is published.
 
-    Example: [bold]sdlora compare --methods lora,dora,full --steps 300[/]
+    Example: [bold]sdlora compare my-style --methods lora,dora,full --steps 300[/]
     """
     from sdlora.config import load_config
     from sdlora.training.methods import check_methods
 
     home = home.resolve()
-    settings = load_config(config)
+    settings = load_config(style_path(home, style, config, "sdlora compare {}"))
     names = tuple(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))
     checked = check_methods(names, "--methods")
     if steps is not None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from deployments.cli.choosing import line_of_adapters
 from deployments.cli.json_output import print_json
-from deployments.cli.options import DEFAULT_HOME, HomeOption, JsonOption
+from deployments.cli.options import DEFAULT_HOME, HomeOption, JsonOption, StyleOption
 from deployments.cli.terminal import console, error_console, plain
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def export(
         Path | None, typer.Option("--from", help="Folder of an adapter, a run or a model, instead of a version.")
     ] = None,
     version: Annotated[int | None, typer.Option(min=1, help="Export this version; by default the champion.")] = None,
-    name: Annotated[str | None, typer.Option(help="Line of adapters, if there are several.")] = None,
+    style: StyleOption = None,
     merged: Annotated[bool, typer.Option("--merged", help="The whole model with the adapter in its weights.")] = False,
     dtype: Annotated[Literal["fp32", "fp16", "bf16"], typer.Option(help="Precision of the tensors.")] = "fp32",
     reader: Annotated[
@@ -41,8 +42,8 @@ def export(
 
     Example: [bold]sdlora export style-fp16.safetensors --dtype fp16[/], [bold]sdlora export model/ --merged[/]
     """
-    if source is not None and (version is not None or name is not None):
-        raise typer.BadParameter("choose either --from, or --version and --name")
+    if source is not None and (version is not None or style is not None):
+        raise typer.BadParameter("choose either --from, or --version and --style")
     if source is None and base is not None:
         raise typer.BadParameter("--base is used with --from; a version knows its base")
     with error_console.status("Reading, writing and reading back ..."):
@@ -53,7 +54,7 @@ def export(
         if source is not None:
             adapter, model = _from_folder(source, base, layout, home, base_is_needed=merged or reader == "comfyui")
         else:
-            adapter, model = _from_registry(version, name, home)
+            adapter, model = _from_registry(version, line_of_adapters(home, style), home)
         if merged or adapter is None:
             assert model is not None
             path = export_model(model, adapter, out, dtype)

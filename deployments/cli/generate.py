@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from deployments.cli.choosing import line_of_adapters
 from deployments.cli.json_output import print_json
-from deployments.cli.options import DEFAULT_HOME, HomeOption, JsonOption
+from deployments.cli.options import DEFAULT_HOME, HomeOption, JsonOption, StyleOption
 from deployments.cli.stages import Stages
 from deployments.cli.terminal import console, error_console, plain
 
@@ -23,7 +24,7 @@ def generate(
     version: Annotated[int | None, typer.Option(min=1, help="Draw with this version.")] = None,
     champion: Annotated[bool, typer.Option("--champion", help="Draw with the champion; this is the default.")] = False,
     base: Annotated[bool, typer.Option("--base", help="Draw with the bare base model.")] = False,
-    name: Annotated[str | None, typer.Option(help="Line of adapters, if there are several.")] = None,
+    style: StyleOption = None,
     seed: Annotated[int, typer.Option(min=0, max=_MAX_SEED, help="The same seed draws the same image.")] = 0,
     count: Annotated[int, typer.Option(min=1, max=256, help="How many images; seeds count up.")] = 1,
     steps: Annotated[int, typer.Option(min=1, max=200, help="Sampler steps.")] = 20,
@@ -49,6 +50,7 @@ def generate(
     require_writable(home, "--home")  # before the model is loaded and draws
     require_writable(out, "--out")
     prepare_environment(home)
+    name = line_of_adapters(home, style)
     which = "base" if base else str(version) if version is not None else "champion"
     with error_console.status("Loading the model ..."):
         from tasks.drawing import Drawing, draw, find_model

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deployments.cli.choosing import data_settings, named_dataset, named_style
 from deployments.cli.commands import as_command
 from deployments.cli.json_output import print_json
 from deployments.cli.options import (
     DEFAULT_HOME,
-    DEMO_CONFIG,
-    ConfigOption,
     DatasetOption,
     HomeOption,
     JsonOption,
+    StyleFileOption,
+    StyleOfDatasetOption,
     data_page,
 )
 from deployments.cli.selecting import CaptionOption, LicenceOption, SourceOption, StarsOption, selection_of
@@ -26,6 +27,7 @@ from deployments.cli.terminal import console, error_console, hint, plain
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sdlora.config import PipelineConfig
     from sdlora.store.details import DrawnDetails, ImageDetails
     from sdlora.store.records import Verdict
     from sdlora.store.selection import Selection
@@ -58,13 +60,14 @@ def images(
     reason: ReasonOption = None,
     limit: LimitOption = None,
     dataset: DatasetOption = None,
+    style: StyleOfDatasetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the images of a dataset with their verdicts and reasons; show one image, or overrule its verdict."""
     if context.invoked_subcommand is None:
-        list_(home, rejected, accepted, drawn, reason, limit=limit, dataset=dataset, as_json=as_json)
+        list_(home, rejected, accepted, drawn, reason, limit=limit, dataset=dataset, style=style, as_json=as_json)
     else:  # `sdlora images --home X show ID` means `sdlora images show ID --home X`
-        context.default_map = {name: {"home": str(home), "dataset": dataset} for name in COMMANDS}
+        context.default_map = {name: {"home": str(home), "dataset": dataset, "style": style} for name in COMMANDS}
 
 
 def list_(
@@ -79,6 +82,7 @@ def list_(
     min_stars: StarsOption = None,
     limit: LimitOption = None,
     dataset: DatasetOption = None,
+    style: StyleOfDatasetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List collected images of a dataset with their verdicts, or drawn ones with their prompts."""
@@ -91,13 +95,14 @@ def list_(
         return
     verdict: Verdict | None = "rejected" if rejected or reason else "accepted" if accepted else None
     selection: Selection = selection_of(source, caption, licence, min_stars, verdict, rejected_by=reason)
-    list_collected(home, dataset, selection, limit, as_json)
+    list_collected(home, named_dataset(home, dataset, style), selection, limit, as_json)
 
 
 def show(
     image: ImageArgument,
     home: HomeOption = DEFAULT_HOME,
     dataset: DatasetOption = None,
+    style: StyleOfDatasetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show everything known about one image, collected or drawn: captions, checks, look-alikes, snapshots, versions."""
@@ -106,6 +111,7 @@ def show(
     from deployments.cli.stores import dataset_of_image, existing_store
 
     details: ImageDetails | DrawnDetails
+    dataset = named_dataset(home, dataset, style)
     with existing_store(home) as store:
         sha256 = image_id(store, image)
         if store.is_collected(sha256):
@@ -124,11 +130,13 @@ def accept(
     who: WhoOption = None,
     home: HomeOption = DEFAULT_HOME,
     dataset: DatasetOption = None,
+    style: StyleOfDatasetOption = None,
 ) -> None:
     """Keep images regardless of the checks, now and under any thresholds."""
     from deployments.cli.image_ids import image_ids
     from deployments.cli.stores import dataset_of_image, existing_store
 
+    dataset = named_dataset(home, dataset, style)
     with existing_store(home) as store:
         for image in image_ids(store, images):
             sha256 = dataset_of_image(store, dataset, image).decide(image, "accepted", why, who or account_name())
@@ -142,12 +150,14 @@ def reject(
     who: WhoOption = None,
     home: HomeOption = DEFAULT_HOME,
     dataset: DatasetOption = None,
+    style: StyleOfDatasetOption = None,
 ) -> None:
     """Leave images out regardless of the checks. Their bytes stay; [bold]purge[/] removes them."""
     from deployments.cli.image_ids import image_ids
     from deployments.cli.images_output import print_look_alikes
     from deployments.cli.stores import dataset_of_image, existing_store
 
+    dataset = named_dataset(home, dataset, style)
     with existing_store(home) as store:
         for image in image_ids(store, images):
             chosen = dataset_of_image(store, dataset, image)
@@ -160,21 +170,23 @@ def reject(
 def undo(
     images: ImagesArgument,
     who: WhoOption = None,
-    config: ConfigOption = DEMO_CONFIG,
+    config: StyleFileOption = None,
     home: HomeOption = DEFAULT_HOME,
     dataset: DatasetOption = None,
+    style: StyleOfDatasetOption = None,
 ) -> None:
     """Take a person's decision back. The checks decide again, immediately if they have measured the image."""
     from deployments.cli.image_ids import image_ids
     from deployments.cli.images_output import print_undone
-    from deployments.cli.stores import dataset_of_image, existing_store
-    from sdlora.config import load_config
+    from deployments.cli.stores import dataset_of_image, existing_store, only_dataset
     from sdlora.data.decide_images import undo_decision
 
-    settings = load_config(config).data
+    given = named_style(home, style, config)
     with existing_store(home) as store:
+        name = dataset or (only_dataset(store, given) if given else None)
         for image in image_ids(store, images):
-            chosen = dataset_of_image(store, dataset, image)
+            chosen = dataset_of_image(store, name, image)
+            settings = data_settings(home, given, chosen.name)
             print_undone(undo_decision(chosen, image, who or account_name(), settings))
     _print_next_run_note()
 
@@ -214,9 +226,10 @@ def caption(
     auto: Annotated[
         bool, typer.Option("--auto", help="Let data.caption_model caption all images that only have a file name.")
     ] = False,
-    config: ConfigOption = DEMO_CONFIG,
+    config: StyleFileOption = None,
     home: HomeOption = DEFAULT_HOME,
     dataset: DatasetOption = None,
+    style: StyleOfDatasetOption = None,
 ) -> None:
     """Write captions by hand; they override those of all sources. Or let a model write missing captions.
 
@@ -228,12 +241,13 @@ def caption(
     if auto:
         if image:
             raise typer.BadParameter("--auto captions every image without a caption; do not name an image")
-        _caption_all(home, dataset, config)
+        _caption_all(home, dataset, named_style(home, style, config))
         return
     if image is None or bool(texts) == reset:
         raise typer.BadParameter(
             "name an image, and give captions, or --reset to let the sources' captions count again"
         )
+    dataset = named_dataset(home, dataset, style)
     with existing_store(home) as store:
         sha256 = image_id(store, image)
         record = dataset_of_image(store, dataset, sha256).set_captions(sha256, texts or [])
@@ -243,14 +257,12 @@ def caption(
     _print_next_run_note()
 
 
-def _caption_all(home: Path, dataset: str | None, config: Path) -> None:
+def _caption_all(home: Path, dataset: str | None, given: PipelineConfig | None) -> None:
     from deployments.cli.stores import chosen_dataset
-    from sdlora.config import load_config
     from sdlora.data.image_models.captioning import write_captions
 
-    style = load_config(config)
-    with chosen_dataset(home, dataset, None if config == DEMO_CONFIG else style) as chosen, Stages() as stages:
-        written = write_captions(chosen, style.data, stages.on_progress)
+    with chosen_dataset(home, dataset, given) as chosen, Stages() as stages:
+        written = write_captions(chosen, data_settings(home, given, chosen.name), stages.on_progress)
     console.print(f"{len(written)} images have a caption by the model now; captions of sources and people override it.")
     for sha256, text in list(written.items())[:10]:
         console.print(f"  {sha256[:10]} {text}", markup=False)
@@ -293,23 +305,25 @@ def purge(
 
 def page(
     home: HomeOption = DEFAULT_HOME,
-    config: ConfigOption = DEMO_CONFIG,
+    config: StyleFileOption = None,
     out: Annotated[
         Path | None, typer.Option(dir_okay=False, help="Default: pages/DATASET/data.html in --home.")
     ] = None,
     dataset: DatasetOption = None,
+    style: StyleOfDatasetOption = None,
 ) -> None:
     """Write the data page: rejected images with reasons, near duplicates side by side, and changes."""
     from deployments.cli.stores import chosen_dataset
-    from sdlora.config import load_config
     from sdlora.core.files import require_writable
     from sdlora.release.data_page import write_data_page
 
-    style = load_config(config)
-    with chosen_dataset(home, dataset, None if config == DEMO_CONFIG else style) as chosen:
+    given = named_style(home, style, config)
+    with chosen_dataset(home, dataset, given) as chosen:
         path = out or data_page(home, chosen.name)
         require_writable(path.parent, "--out")
-        written = write_data_page(chosen, style.data, path, title=f"Images of {chosen.name}")
+        written = write_data_page(
+            chosen, data_settings(home, given, chosen.name), path, title=f"Images of {chosen.name}"
+        )
     if written.trouble:
         console.print(
             plain(f"The data page does not show the changes. {written.trouble}"), style="yellow", soft_wrap=True

@@ -154,7 +154,7 @@ def print_undone(record: ImageRecord) -> None:
     if record.verdict is None:
         console.print(
             f"{name} is judged again by the next [bold]sdlora collect[/] or [bold]sdlora run[/]: it is not measured "
-            "yet, or other images were judged under other settings (name your settings with --config).",
+            "yet, or other images were judged under other settings (name the style with --style).",
             soft_wrap=True,
         )
         return

@@ -22,6 +22,19 @@ ConfigOption = Annotated[
     Path,
     typer.Option("--config", "-c", help="YAML file with the settings. Default: those of the demo.", show_default=False),
 ]
+StyleOption = Annotated[
+    str | None, typer.Option("--style", "-s", metavar="NAME", help="The style. Needed where there are several.")
+]
+StyleOfDatasetOption = Annotated[
+    str | None, typer.Option("--style", "-s", metavar="NAME", help="The style whose dataset and settings are meant.")
+]
+StyleArgument = Annotated[
+    str | None, typer.Argument(metavar="[STYLE]", help="The style. Needed where there are several.")
+]
+StyleFileOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="YAML file of a style that is not in the state folder."),
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")
 ]

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deployments.cli.choosing import style_path
 from deployments.cli.json_output import print_json
-from deployments.cli.options import DEFAULT_HOME, HomeOption, JsonOption
+from deployments.cli.options import DEFAULT_HOME, HomeOption, JsonOption, StyleArgument, StyleFileOption
 from deployments.cli.stages import Stages
 from deployments.cli.terminal import console, error_console
 
@@ -20,14 +21,9 @@ if TYPE_CHECKING:
 
 
 def run(
-    style: Annotated[
-        str | None, typer.Argument(help="Style of the state folder. Needed where there are several.")
-    ] = None,
+    style: StyleArgument = None,
     home: HomeOption = DEFAULT_HOME,
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", "-c", help="YAML file of a style that is not in the state folder."),
-    ] = None,
+    config: StyleFileOption = None,
     every: Annotated[
         bool, typer.Option("--all", help="Run every style of the state folder, in the order of names.")
     ] = False,
@@ -69,19 +65,11 @@ def run(
         else:
             run_all(home.resolve(), force, as_json)
         return
-    file = _chosen_file(home, style, config)
+    file = style_path(home, style, config, "sdlora run {}` or all, `sdlora run --all")
     if show_config:
         _show_config(file, home, settings or (), as_json)
     else:
         retrain(file, home, force, settings or (), as_json)
-
-
-def _chosen_file(home: Path, style: str | None, config: Path | None) -> Path:
-    from deployments.styles import find_style, only_style
-
-    if config is not None:
-        return config
-    return only_style(home) if style is None else find_style(home, style)
 
 
 def _show_config(config_file: Path, home: Path, flags: Sequence[str], as_json: bool) -> None:

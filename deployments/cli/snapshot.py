@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deployments.cli.choosing import named_dataset
 from deployments.cli.commands import as_command
 from deployments.cli.json_output import print_json
-from deployments.cli.options import DEFAULT_HOME, DatasetOption, HomeOption, JsonOption
+from deployments.cli.options import DEFAULT_HOME, DatasetOption, HomeOption, JsonOption, StyleOfDatasetOption
 from deployments.cli.terminal import console, plain
 
 if TYPE_CHECKING:
@@ -23,15 +24,21 @@ DigestArgument = Annotated[str, typer.Argument(metavar="DIGEST", help="The first
 snapshot_app = typer.Typer(rich_markup_mode="rich", no_args_is_help=True)
 
 
-def snapshot(context: typer.Context, home: HomeOption = DEFAULT_HOME, dataset: DatasetOption = None) -> None:
+def snapshot(
+    context: typer.Context,
+    home: HomeOption = DEFAULT_HOME,
+    dataset: DatasetOption = None,
+    style: StyleOfDatasetOption = None,
+) -> None:
     """List and compare snapshots: the frozen lists of images that versions were trained on."""
-    context.default_map = {name: {"home": str(home), "dataset": dataset} for name in COMMANDS}
+    context.default_map = {name: {"home": str(home), "dataset": dataset, "style": style} for name in COMMANDS}
 
 
 def list_(
     home: HomeOption = DEFAULT_HOME,
     limit: LimitOption = 20,
     dataset: DatasetOption = None,
+    style: StyleOfDatasetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the snapshots of all datasets or of one, the newest first, with the versions trained on each."""
@@ -40,6 +47,7 @@ def list_(
     from deployments.cli.snapshot_output import when
     from deployments.cli.stores import existing_store
 
+    dataset = named_dataset(home, dataset, style)
     with existing_store(home) as store:
         snapshots = store.existing_dataset(dataset).snapshots(limit) if dataset else store.snapshots(limit)
     if as_json:
@@ -65,6 +73,7 @@ def show(
     home: HomeOption = DEFAULT_HOME,
     limit: LimitOption = 10,
     dataset: DatasetOption = None,
+    style: StyleOfDatasetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show one snapshot: its images, its changes, and the versions trained on it."""
@@ -72,6 +81,7 @@ def show(
     from deployments.cli.stores import choose_dataset, existing_store
     from sdlora.data.snapshot import load_snapshot
 
+    dataset = named_dataset(home, dataset, style)
     with existing_store(home) as store:
         if digest is None:
             record = _newest(choose_dataset(store, dataset))

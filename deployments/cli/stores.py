@@ -45,8 +45,15 @@ def chosen_dataset(home: Path, name: str | None, style: PipelineConfig | None = 
         DataError: no image was collected there, there is no such dataset, or none was named and there are several.
     """
     with existing_store(home) as store:
-        of_style = dataset_of(style)
-        yield choose_dataset(store, name or (of_style if of_style in store.dataset_names() else None))
+        yield choose_dataset(store, name or only_dataset(store, style))
+
+
+def only_dataset(store: ImageStore, style: PipelineConfig | None = None) -> str | None:
+    """Return the name of the style's dataset if there is one, else of the only dataset; None if there are several."""
+    names, of_style = store.dataset_names(), dataset_of(style)
+    if of_style in names:
+        return of_style
+    return names[0] if len(names) == 1 else None
 
 
 def choose_dataset(store: ImageStore, name: str | None) -> Dataset:
@@ -61,7 +68,9 @@ def choose_dataset(store: ImageStore, name: str | None) -> Dataset:
     if name is None and len(names) != 1:
         if not names:
             raise DataError(f"No images yet in {store.home}. Collect some: sdlora collect FOLDER")
-        raise DataError(f"There are several datasets: {', '.join(names)}. Name one with --dataset.")
+        raise DataError(
+            f"There are several datasets: {', '.join(names)}. Name one with --dataset, or a style with --style."
+        )
     return store.existing_dataset(name or names[0])
 
 
@@ -76,22 +85,22 @@ def dataset_of_image(store: ImageStore, name: str | None, sha256: str) -> Datase
 
 
 @contextmanager
-def dataset_to_fill(store: ImageStore, name: str | None, demo: str) -> Iterator[Dataset]:
+def dataset_to_fill(store: ImageStore, name: str | None) -> Iterator[Dataset]:
     """Provide the dataset that collected sources join: the named one, which may be new, or the only one.
 
-    The demo's dataset is never taken without being named, so that nobody's images get in between its images. A new
-    dataset that gets no image is not kept, because its name may be misspelt.
+    The dataset of a style counts before the style's first run. The demo's dataset is never taken without being named,
+    so that nobody's images get in between its images. A new dataset that gets no image is not kept, because its name
+    may be misspelt.
 
     Args:
         store: the image database.
         name: name given on the command line, or of a style's dataset.
-        demo: name of the demo's dataset.
 
     Raises:
         DataError: none was named, and it is not clear which one is meant.
     """
     names = store.dataset_names()
-    dataset = store.dataset(name or _name_to_fill(names, demo))
+    dataset = store.dataset(name or _name_to_fill(names, store.home))
     try:
         yield dataset
     finally:
@@ -99,10 +108,13 @@ def dataset_to_fill(store: ImageStore, name: str | None, demo: str) -> Iterator[
             store.delete_dataset(dataset.name)
 
 
-def _name_to_fill(names: list[str], demo: str) -> str:
+def _name_to_fill(names: list[str], home: Path) -> str:
+    from deployments.styles import DEMO_STYLE, load_styles
     from sdlora.core.errors import DataError
 
-    others = [name for name in names if name != demo]
+    of_styles = {dataset_of(style.config) or style.name for style in load_styles(home)}
+    names = sorted({*names, *of_styles})
+    others = [name for name in names if name != DEMO_STYLE]
     if names and len(others) != 1:
         raise DataError(
             f"Which dataset do these images join? Give --dataset and a name: a new one, or one of {', '.join(names)}."

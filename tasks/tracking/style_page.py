@@ -32,7 +32,7 @@ def style_description(history: ChampionHistory, base: str, newest: int) -> str:
             else "**No champion yet:** no version has passed every check."
         )
     else:
-        command = markdown_code(f'sdlora generate "your words" --name {style}')
+        command = markdown_code(f'sdlora generate "your words" --style {style}')
         paragraphs.append(
             f"**Champion: [version {champion.number}]({version_route(style, champion.number)})** since "
             f"{_utc(history.champion_changes[-1].decided_at)}. Draw with it: {command}"
