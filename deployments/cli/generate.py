@@ -47,10 +47,10 @@ def generate(
     from deployments.local_run import prepare_environment
     from sdlora.core.files import require_writable
 
+    name = line_of_adapters(home, style)
     require_writable(home, "--home")  # before the model is loaded and draws
     require_writable(out, "--out")
     prepare_environment(home)
-    name = line_of_adapters(home, style)
     which = "base" if base else str(version) if version is not None else "champion"
     with error_console.status("Loading the model ..."):
         from tasks.drawing import Drawing, draw, find_model
