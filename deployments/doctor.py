@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -45,7 +44,7 @@ def diagnose(home: Path) -> Iterator[Finding]:
     probes: tuple[Callable[[Path], Finding], ...] = (
         _python,
         _packages,
-        _disk,
+        disk_finding,
         _state,
         _login,
         _images,
@@ -114,12 +113,21 @@ def _packages(home: Path) -> Finding:
     return Finding("good", "packages", f"{len(needed)} requirements are met")
 
 
-def _disk(home: Path) -> Finding:
-    folder = next(path for path in (home.resolve(), *home.resolve().parents) if path.exists())
-    free = shutil.disk_usage(folder).free / 2**30
-    level: Literal["good", "note"] = "good" if free >= FREE_GIB else "note"
-    advice = "" if level == "good" else f"; a run needs up to {FREE_GIB:.0f} GiB"
-    return Finding(level, "disk", f"{free:.1f} GiB free at {folder}{advice}")
+def disk_finding(home: Path) -> Finding:
+    """Compare the free space with what a round needs, measured from the last rounds."""
+    from sdlora.retention.space import WARN_ROUNDS, disk_space
+
+    space = disk_space(home)
+    remedy = "`sdlora gc --dry-run` lists what the state folder no longer needs."
+    if space.rounds is None:
+        level: Literal["good", "note"] = "good" if space.free >= FREE_GIB * 2**30 else "note"
+        advice = "" if level == "good" else f"; a run needs up to {FREE_GIB:.0f} GiB"
+        return Finding(level, "disk", f"{space.in_words()} at {home.resolve()}{advice}")
+    if space.rounds == 0:
+        return Finding("problem", "disk", f"{space.in_words()}: the next round does not fit. {remedy}")
+    if space.rounds < WARN_ROUNDS:
+        return Finding("note", "disk", f"{space.in_words()}: space for about {space.rounds} rounds. {remedy}")
+    return Finding("good", "disk", f"{space.in_words()}: space for about {space.rounds:,} rounds")
 
 
 def _state(home: Path) -> Finding:

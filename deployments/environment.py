@@ -62,6 +62,17 @@ def environment(home: Path) -> dict[str, str]:
     }
 
 
+def history_limits(home: Path) -> dict[str, str]:
+    """Return variables of a Prefect server that deletes old runs with their logs and pages, see `RetentionConfig`."""
+    from sdlora.retention.config import load_retention
+
+    seconds = load_retention(home).prefect_days * 86_400
+    return {
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(seconds),
+    }
+
+
 def quiet_terminal() -> dict[str, str]:
     """Return variables that leave the terminal to the progress bars; logs go to a file and to the run's page."""
     return {

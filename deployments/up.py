@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from deployments.credentials import Credentials, credentials_of
-from deployments.environment import POOL, PREFECT_FILE, PROJECT, environment, prefect_url
+from deployments.environment import POOL, PREFECT_FILE, PROJECT, environment, history_limits, prefect_url
 from deployments.mlflow_server import MlflowServer
 from deployments.running import record_services, stack_lock
 from deployments.services import Service, require_free_port
@@ -135,7 +135,8 @@ class LocalStack:
 
     def _prefect_environment(self, credentials: Credentials) -> dict[str, str]:
         # With the option --port instead, the web page would still use the default port.
-        return {**credentials.for_prefect_server(self.prefect), "PREFECT_SERVER_API_PORT": str(self.prefect_port)}
+        port = {"PREFECT_SERVER_API_PORT": str(self.prefect_port)}
+        return {**credentials.for_prefect_server(self.prefect), **port, **history_limits(self.home)}
 
     def _watch(self) -> None:
         while True:

@@ -23,7 +23,6 @@ from sdlora.data.config import DataConfig, ResolvedData, resolve_data
 from sdlora.evaluation.config import EvaluationConfig, GateConfig
 from sdlora.lora.config import LoraConfig, ResolvedLora
 from sdlora.models.config import BaseModelConfig
-from sdlora.pretraining.config import PretrainPlan
 from sdlora.release.config import ExportConfig
 from sdlora.training.config import ResolvedTraining, TrainingConfig
 from sdlora.training.defaults import BaseTraits, resolve_lora, resolve_training, training_fillings
@@ -140,7 +139,7 @@ def explain(config: PipelineConfig, base: BaseModelRef, home: Path, flags: Colle
 
 _MODEL_PATHS = (("base_model", "source"), ("base_model", "layout"), ("data", "unsafe_model"), ("data", "caption_model"))
 
-ConfigFile = TypeVar("ConfigFile", PipelineConfig, PretrainPlan)
+ConfigFile = TypeVar("ConfigFile", bound=BaseModel)
 
 
 def load_config(path: str | PathLike[str], flags: Mapping[str, Any] | None = None) -> PipelineConfig:

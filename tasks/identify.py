@@ -14,7 +14,7 @@ from tasks.pages import Link, nothing_new_page
 from tasks.progress import task_progress
 from tasks.results import HELD_OUT_HINT, Release, RunRef
 from tasks.run_log import run_log
-from tasks.tracking import NoWholeCopyError, Registry
+from tasks.tracking import NoWholeCopyError, Registry, RemovedFilesError
 from tasks.version_page import REPORT
 
 
@@ -41,14 +41,19 @@ def find_release(run: RunRef, snapshot: SnapshotRef, name: str, home: Path) -> R
     report("look into the registry", 1, 1)
     if version is None or not version.published:
         return None
+    has_files = True
     try:
         registry.fetch(version, home)
+    except RemovedFilesError as error:  # trained and judged once, which is enough
+        run_log().info("%s", error)
+        has_files = False
     except NoWholeCopyError as error:  # the run goes on and trains again, as the message advises
         run_log().warning("%s", error)
         return None
     other_held_out = version.tags.get("snapshot_digest") != snapshot.digest
     release = version.as_release(run, new=False).model_copy(update={"other_held_out": other_held_out})
-    registry.restore_release(version, release.run.release)
+    if has_files:
+        registry.restore_release(version, release.run.release)
     title = f"{name} version {version.number}"
     run_log().info("Nothing new to learn: %s was made from the same training images with the same settings", title)
     if other_held_out:

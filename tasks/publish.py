@@ -33,6 +33,7 @@ from tasks.later_decision import decide_later
 from tasks.pages import Link
 from tasks.progress import task_progress
 from tasks.results import Release, RunRef
+from tasks.retention import return_removed_files
 from tasks.tracking import AdapterVersion, Registry, tracked_run
 from tasks.version_page import REPORT, run_description, version_description
 
@@ -64,6 +65,7 @@ def publish(
     registry = Registry(home)
     known = registry.find(config.name, adapter_digest=candidate.digest)
     if known is not None and known.published:
+        return_removed_files(registry, known, candidate, home)
         registry.restore_release(known, known.as_release(run, new=False).run.release)
         return decide_later(registry, known, judged, home)
     return _publish(registry, judged, home)

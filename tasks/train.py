@@ -40,6 +40,7 @@ def fine_tune_adapter(
 ) -> AdapterRef:
     """Train an adapter or continue an interrupted training, with curves and data lineage in MLflow."""
     from sdlora.models.precision import probe_of_this_machine
+    from sdlora.retention.space import require_space
     from sdlora.training.fine_tuning import finished_adapter
     from sdlora.training.job import TrainingJob
     from sdlora.training.launch import run_job
@@ -51,6 +52,8 @@ def fine_tune_adapter(
     finished = finished_adapter(job)
     if finished is not None and has_run(home, run.folder):
         return finished  # its record is complete
+    if finished is None:
+        require_space(home, config.name, run.folder)
     tags = training_tags(job) | {"config_digest": config.digest()}
     speedup = probe_of_this_machine(home).speedup
     # Only the settings that decide the adapter.

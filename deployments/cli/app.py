@@ -20,6 +20,7 @@ from deployments.cli.datasets import datasets_app
 from deployments.cli.demo import demo
 from deployments.cli.doctor import doctor
 from deployments.cli.export import export
+from deployments.cli.gc import gc as collect_garbage
 from deployments.cli.generate import generate
 from deployments.cli.images import images_app
 from deployments.cli.inspect import inspect
@@ -61,6 +62,7 @@ COMMANDS = (
     login,
     pretrain,
     doctor,
+    collect_garbage,
 )
 for _command in COMMANDS:
     app.command()(as_command(_command))

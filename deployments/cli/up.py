@@ -26,10 +26,14 @@ def up(
 
     The form of `retrain` starts with the settings of --config. Stop everything with Ctrl-C.
     """
+    from deployments.doctor import disk_finding
     from deployments.up import LocalStack
     from sdlora.config import load_config
 
     settings = load_config(config)
+    disk = disk_finding(home)
+    if disk.level != "good":
+        console.print(plain(f"Disk: {disk.text}"), style="yellow", soft_wrap=True)
     LocalStack(
         home.resolve(),
         settings,

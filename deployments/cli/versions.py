@@ -14,6 +14,7 @@ from deployments.cli.terminal import console, plain
 
 if TYPE_CHECKING:
     from sdlora.store.champions import ChampionHistory, HistoryEntry
+    from sdlora.store.removed_files import RemovedFiles
 
 
 def versions(
@@ -26,18 +27,25 @@ def versions(
 
     from sdlora.core.errors import DataError
     from sdlora.store.champions import champion_history, styles_with_history
+    from sdlora.store.removed_files import removed_files
 
     styles: list[str] = []
     histories: list[ChampionHistory] = []
+    removals: dict[str, dict[int, RemovedFiles]] = {}
     if has_store(home):
         with existing_store(home) as store, store.read() as session:
             styles = styles_with_history(session)
             histories = [champion_history(session, name) for name in styles if style in (None, name)]
+            removals = {history.style: removed_files(session, history.style) for history in histories}
     if style is not None and not histories:
         raise DataError(f"No versions of {style!r} in {home}. Styles that have some: {', '.join(styles) or 'none'}.")
     if as_json:
         latest = [(history, entry) for history in histories for entry in _latest_entries(history)]
-        print_json({"versions": [_version_object(history, entry) for history, entry in latest]})
+        objects = [
+            _version_object(history, entry, removals[history.style].get(entry.version.number))
+            for history, entry in latest
+        ]
+        print_json({"versions": objects})
         return
     if not histories:
         console.print(plain(f"No versions yet in {home}. Train one: sdlora demo"))
@@ -49,6 +57,9 @@ def versions(
         for entry in _latest_entries(history):
             table.add_row(*map(plain, (history.style, *_row(history, entry))))
     console.print(table)
+    for history in histories:
+        for number, removal in sorted(removals[history.style].items(), reverse=True):
+            console.print(plain(f"{history.style} version {number}: {removal}"), soft_wrap=True)
 
 
 def _latest_entries(history: ChampionHistory) -> list[HistoryEntry]:
@@ -57,7 +68,7 @@ def _latest_entries(history: ChampionHistory) -> list[HistoryEntry]:
     return [entries[number] for number in sorted(entries, reverse=True)]
 
 
-def _version_object(history: ChampionHistory, entry: HistoryEntry) -> dict[str, object]:
+def _version_object(history: ChampionHistory, entry: HistoryEntry, removal: RemovedFiles | None) -> dict[str, object]:
     """Return a version with its scores and the latest decision on it."""
     return {
         "style": history.style,
@@ -68,6 +79,7 @@ def _version_object(history: ChampionHistory, entry: HistoryEntry) -> dict[str, 
         "decided_by": entry.who,
         "reasons": entry.why.splitlines(),
         "duel_digest": entry.duel_digest,
+        "files_removed_at": removal and removal.removed_at,
     }
 
 

@@ -18,7 +18,7 @@ from sdlora.store.image_store import ImageStore
 from sdlora.training.job import TrainingJob
 from sdlora.training.judging import choosing
 from sdlora.training.results import write_adapters
-from sdlora.training.run_folder import ADAPTER_FOLDER, exclusive, snapshot_of_run
+from sdlora.training.run_folder import ADAPTER_FOLDER, exclusive, record_peak_size, snapshot_of_run
 from sdlora.training.setup import prepare_run
 from sdlora.training.suitability import check_rows
 from sdlora.training.takedown import stopping_at_takedown
@@ -63,6 +63,7 @@ def fine_tune(job: TrainingJob, store: ImageStore, listener: Listener = SILENT) 
         run.train()
         if is_main:
             write_adapters(run)
+            record_peak_size(job.folder)
             for leftover in ("checkpoints", choosing.FOLDER):
                 shutil.rmtree(job.folder / leftover, ignore_errors=True)
         accelerator.wait_for_everyone()

@@ -18,6 +18,7 @@ from sdlora.store.image_store import ImageStore
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
 LOCK_FILE = ".lock"
+DISK_FILE = "disk.json"
 ADAPTER_FOLDER, RUNNER_UP_FOLDER, MODEL_FOLDER = "adapter", "runner-up", "model"
 _POLL_SECONDS = 0.2
 
@@ -105,6 +106,23 @@ def write_record(folder: Path, run: Mapping[str, Any]) -> None:
         StorageError: the disk is full or not writable.
     """
     replace_file(folder / CONFIG_FILE, f"{json.dumps(dict(run), indent=2, sort_keys=True)}\n".encode())
+
+
+def record_peak_size(folder: Path) -> None:
+    """Write the largest size that the run folder had: at the end of the training, before checkpoints are deleted.
+
+    A checkpoint is written before the oldest one is deleted, so the largest one counts once more.
+
+    Raises:
+        StorageError: the disk is full or not writable.
+    """
+    sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    checkpoints = {path.parent: 0 for path in sizes if path.parent.parent == folder / "checkpoints"}
+    for path, size in sizes.items():
+        if path.parent in checkpoints:
+            checkpoints[path.parent] += size
+    peak = sum(sizes.values()) + max(checkpoints.values(), default=0)
+    replace_file(folder / DISK_FILE, f"{json.dumps({'peak_bytes': peak})}\n".encode())
 
 
 class CurveWriter:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tasks.tracking.champion_sync import alias_state, sync_history
 from tasks.tracking.copies import registered_copies
 from tasks.tracking.links import RunPage, version_route
-from tasks.tracking.registry import CANDIDATE, CHAMPION, AdapterVersion, NoWholeCopyError, Registry
+from tasks.tracking.registry import CANDIDATE, CHAMPION, AdapterVersion, NoWholeCopyError, Registry, RemovedFilesError
 from tasks.tracking.run import TrackedRun, has_run, tracked_run
 from tasks.tracking.store import has_records, tracking_uri
 from tasks.tracking.style_page import MAX_DESCRIPTION_LENGTH
@@ -17,6 +17,7 @@ __all__ = [
     "AdapterVersion",
     "NoWholeCopyError",
     "Registry",
+    "RemovedFilesError",
     "RunPage",
     "TrackedRun",
     "alias_state",

@@ -35,7 +35,7 @@ def registered_copies(home: Path) -> Iterator[Registered]:
 
 
 def _is_ours(version: AdapterVersion) -> bool:
-    return {"adapter_digest", "run_digest"} <= version.tags.keys()
+    return {"adapter_digest", "run_digest"} <= version.tags.keys() and not version.files_removed
 
 
 def _folder_of(registry: Registry, version: AdapterVersion, home: Path, scratch: Path) -> AdapterFolder:

@@ -51,8 +51,16 @@ EQUAL_RUNS = "equal_runs"
 REQUIREMENTS = ["diffusers", "transformers", "peft", "torch", "accelerate", "safetensors"]
 
 
+FILES_REMOVED = "files_removed"
+"""Note of a version whose weights retention removed: "files removed by retention on DATE"; empty if they are back."""
+
+
 class NoWholeCopyError(WeightsError):
     """Adapter of which every copy is damaged or missing."""
+
+
+class RemovedFilesError(NoWholeCopyError):
+    """Adapter whose files retention removed."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,11 @@ class AdapterVersion:
     def run_digests(self) -> tuple[str, ...]:
         """Digests of the runs that gave this adapter: the published one first, then runs with other settings."""
         return (self.tags.get("run_digest", ""), *self.tags.get(EQUAL_RUNS, "").split())
+
+    @property
+    def files_removed(self) -> str:
+        """Removal of the weights in words; empty if they are there."""
+        return self.tags.get(FILES_REMOVED, "")
 
     def as_release(self, run: RunRef, *, new: bool) -> Release:
         """Convert the version to the result of a run that gave this adapter; the files are those of the publication."""
@@ -267,6 +280,7 @@ class Registry:
         """Return the version's adapter: the folder of its training, else a copy downloaded from MLflow.
 
         Raises:
+            RemovedFilesError: retention removed the files.
             NoWholeCopyError: the copies in the run folder and in MLflow are damaged or missing.
             WeightsError: the adapter cannot be downloaded.
         """
@@ -277,6 +291,11 @@ class Registry:
         if not _holds(folder, digest):
             download = home / "cache" / "adapters" / digest
             folder = download / ADAPTER_FOLDER
+            if not _holds(folder, digest) and version.files_removed:
+                raise RemovedFilesError(
+                    f"{version.name} version {version.number}: {version.files_removed}. Scores, report and curves are "
+                    "kept. With its images and settings, `sdlora run --force` trains the same adapter again."
+                )
             if not _holds(folder, digest):
                 self._download(version, download)
             if not _holds(folder, digest):

@@ -205,6 +205,23 @@ def upgrade() -> None:
     op.create_index("ix_members_dataset_id_verdict_rejected_by", "members", ["dataset_id", "verdict", "rejected_by"])
 
     op.create_table(
+        "removed_files",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("style", sa.String(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("why", sa.String(), nullable=False),
+        sa.Column("removed_at", sa.DateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_removed_files"),
+        sa.UniqueConstraint("style", "version", name="uq_removed_files_style_version"),
+    )
+
+    op.create_table(
+        "unreferenced_blobs",
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("sha256", name="pk_unreferenced_blobs"),
+    )
+
+    op.create_table(
         "similar_pairs",
         sa.Column("first_id", sa.Integer(), nullable=False),
         sa.Column("second_id", sa.Integer(), nullable=False),
