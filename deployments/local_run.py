@@ -42,6 +42,8 @@ def prefect_server(home: Path, log_name: str) -> Iterator[PrefectServer]:
         )  # the user's own server, which must not get our credentials
     else:
         server = PrefectServer.start(home)
+        running = running_services(home)
+        os.environ.setdefault("SDLORA_PREFECT_PAGES", running["prefect"] if running else "")  # it has no pages itself
     os.environ["PREFECT_API_URL"] = server.api_url
     try:
         _log_to_file(home / "logs" / f"{log_name}.log")

@@ -83,6 +83,7 @@ class LocalStack:
         mlflow = self._launch("The MLflow server", server.command(), server.environment())
 
         self.echo("  flows: loading ...")
+        from deployments.heartbeat import start_heartbeat
         from deployments.register import ensure_process_pool, load_deployments
         from tasks.alive import crash_unclaimed
 
@@ -100,6 +101,7 @@ class LocalStack:
         worker = [_tool("prefect"), "worker", "start", "--pool", POOL, "--name", "local"]
         self._launch("The worker", worker, credentials.for_mlflow_clients())
         record_services(self.home, {"prefect": (self.prefect, prefect), "mlflow": (self.mlflow, mlflow)})
+        start_heartbeat(self.home)
         self._print_addresses(time.monotonic() - started_at)
 
     def _print_addresses(self, seconds: float) -> None:

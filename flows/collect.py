@@ -10,10 +10,17 @@ from tasks.alive import flow_run_alive
 from tasks.collect import clean_images, collect_images
 from tasks.form import STYLE, Advanced, Name
 from tasks.home import Home, state_folder
+from tasks.notify.failures import tell_failure
 from tasks.run_names import starting_name
 
 
-@flow(name="collect", flow_run_name=starting_name, persist_result=False)
+@flow(
+    name="collect",
+    flow_run_name=starting_name,
+    persist_result=False,
+    on_failure=[tell_failure],
+    on_crashed=[tell_failure],
+)
 def collect(
     dataset: Name = "style",
     sources: tuple[str, ...] = (),

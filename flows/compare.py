@@ -20,11 +20,19 @@ from tasks.compare import compare_methods, encode_once, resolve_methods, train_m
 from tasks.form import STYLE, Advanced, Count, LearningRate, Name
 from tasks.home import Home, state_folder
 from tasks.lock import training_lock
+from tasks.notify.failures import tell_failure
 from tasks.run_names import starting_name
 from tasks.snapshot import make_snapshot
 
 
-@flow(name="compare", flow_run_name=starting_name, persist_result=False, validate_parameters=True)
+@flow(
+    name="compare",
+    flow_run_name=starting_name,
+    persist_result=False,
+    validate_parameters=True,
+    on_failure=[tell_failure],
+    on_crashed=[tell_failure],
+)
 def compare(
     name: Name = "style",
     sources: tuple[str, ...] = (),

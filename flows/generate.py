@@ -13,10 +13,17 @@ from tasks.alive import flow_run_alive
 from tasks.drawing import Drawing
 from tasks.generate import generate_images
 from tasks.home import Home, state_folder
+from tasks.notify.failures import tell_failure
 from tasks.run_names import starting_name
 
 
-@flow(name="generate", flow_run_name=starting_name, persist_result=False)
+@flow(
+    name="generate",
+    flow_run_name=starting_name,
+    persist_result=False,
+    on_failure=[tell_failure],
+    on_crashed=[tell_failure],
+)
 def generate(
     prompt: Annotated[str, Field(min_length=1)],
     which: str = "champion",

@@ -11,12 +11,20 @@ from tasks.collect import clean_images, collect_images
 from tasks.form import PLAN, AdvancedPlan, Count, Name
 from tasks.home import Home, state_folder
 from tasks.lock import training_lock
+from tasks.notify.failures import tell_failure
 from tasks.pretrain import pretrain_base_model
 from tasks.run_names import starting_name
 from tasks.snapshot import make_snapshot
 
 
-@flow(name="pretrain", flow_run_name=starting_name, persist_result=False, validate_parameters=True)
+@flow(
+    name="pretrain",
+    flow_run_name=starting_name,
+    persist_result=False,
+    validate_parameters=True,
+    on_failure=[tell_failure],
+    on_crashed=[tell_failure],
+)
 def pretrain(
     name: Name = "base",
     sources: tuple[str, ...] = (),

@@ -14,6 +14,8 @@ from tasks.form import STYLE, Advanced, Count, LearningRate, Name
 from tasks.home import Home, state_folder
 from tasks.identify import find_release, identify_run
 from tasks.lock import training_lock
+from tasks.notify.decisions import notify_decisions
+from tasks.notify.failures import tell_failure
 from tasks.publish import publish
 from tasks.results import Release
 from tasks.run_names import starting_name
@@ -22,7 +24,14 @@ from tasks.snapshot import make_snapshot
 from tasks.train import fine_tune_adapter
 
 
-@flow(name="retrain", flow_run_name=starting_name, persist_result=False, validate_parameters=True)
+@flow(
+    name="retrain",
+    flow_run_name=starting_name,
+    persist_result=False,
+    validate_parameters=True,
+    on_failure=[tell_failure],
+    on_crashed=[tell_failure],
+)
 def retrain(
     name: Name = "style",
     sources: tuple[str, ...] = (),
@@ -78,4 +87,6 @@ def retrain(
             duel = run_duel(base, candidate, champion, snapshot, settings, run, home)
             decision = decide(duel, settings.gate)
             release = publish(base, candidate, snapshot, duel, decision, settings, run, home)
-        return export_champion(release, settings, home)
+        release = export_champion(release, settings, home)
+        notify_decisions(release, home)
+        return release

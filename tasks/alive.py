@@ -23,6 +23,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 from prefect.types._datetime import now
 
+from tasks.notify.failures import KILLED, tell_killed
 from tasks.private import private_folder
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 FOLDER = "alive"
 ACTIVE_STATES = (StateType.RUNNING, StateType.CANCELLING)
-_MESSAGE = "The process of the run ended without a report."
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def flow_run_alive(home: Path) -> Iterator[None]:
 
 def crash_killed(home: Path) -> list[str]:
     """Mark runs as crashed that the server calls running although their process is gone; return their names."""
-    names = []
+    killed = []
     for path in _unlocked_files(home / FOLDER):
         with get_client(sync_client=True) as client:
             try:
@@ -61,9 +61,10 @@ def crash_killed(home: Path) -> list[str]:
                 continue
             if run.state is not None and run.state.type in ACTIVE_STATES:
                 _mark_crashed(client, run)
-                names.append(run.name)
+                killed.append(run)
         path.unlink(missing_ok=True)
-    return names
+    tell_killed(killed, home)
+    return [run.name for run in killed]
 
 
 def crash_unclaimed(home: Path, older_than_seconds: float) -> list[str]:
@@ -73,6 +74,7 @@ def crash_unclaimed(home: Path, older_than_seconds: float) -> list[str]:
     runs than `older_than_seconds` are left. A worker that starts a run ends with its server.
     """
     names = crash_killed(home)
+    unclaimed = []
     states = {"type": {"any_": [*ACTIVE_STATES, StateType.PENDING]}}
     with get_client(sync_client=True) as client:
         for run in client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate({"state": states})):
@@ -80,8 +82,9 @@ def crash_unclaimed(home: Path, older_than_seconds: float) -> list[str]:
             assert run.state is not None
             if not has_lock_file and (now("UTC") - run.state.timestamp).total_seconds() > older_than_seconds:
                 _mark_crashed(client, run)
-                names.append(run.name)
-    return names
+                unclaimed.append(run)
+    tell_killed(unclaimed, home)
+    return names + [run.name for run in unclaimed]
 
 
 def _unlocked_files(folder: Path) -> list[Path]:
@@ -100,4 +103,4 @@ def _is_held(path: Path) -> bool:
 
 
 def _mark_crashed(client: SyncPrefectClient, run: FlowRun) -> None:
-    client.set_flow_run_state(run.id, Crashed(message=_MESSAGE), force=True)
+    client.set_flow_run_state(run.id, Crashed(message=KILLED), force=True)

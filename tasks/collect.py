@@ -7,12 +7,15 @@ from pathlib import Path
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
+from sdlora.core.errors import DataError
+from sdlora.core.progress import OnProgress
 from sdlora.data.clean import CleanReport, clean
 from sdlora.data.collect import CollectReport, collect
 from sdlora.data.config import ResolvedData
 from sdlora.store.dataset import Dataset
 from sdlora.store.image_store import ImageStore
 from tasks.fan_out import measurer
+from tasks.notify.silence import source_is_silent, source_spoke
 from tasks.pages import images_page
 from tasks.progress import task_progress
 from tasks.retries import is_transient
@@ -35,9 +38,24 @@ def collect_images(config: ResolvedData, home: Path) -> tuple[CollectReport, ...
     with ImageStore.open(home) as store:
         dataset = store.dataset(config.dataset)
         for source in config.sources:
-            reports.append(collect(dataset, source, config, on_progress=progress))
+            reports.append(_collect(dataset, source, config, progress))
             _log_source(reports[-1])
     return tuple(reports)
+
+
+def _collect(dataset: Dataset, source: str, config: ResolvedData, progress: OnProgress) -> CollectReport:
+    """Read one source; people hear of a source that gave images before and gives none several times."""
+    home = dataset.store.home
+    try:
+        report = collect(dataset, source, config, on_progress=progress)
+    except DataError as error:
+        source_is_silent(home, dataset.name, source, str(error))
+        raise
+    if report.files > report.skipped_count:
+        source_spoke(home, dataset.name, source)
+    else:
+        source_is_silent(home, dataset.name, source, "It holds no image that can be read.")
+    return report
 
 
 @task(name="clean images", persist_result=False)

@@ -26,6 +26,7 @@ from deployments.cli.images import images_app
 from deployments.cli.inspect import inspect
 from deployments.cli.login import login
 from deployments.cli.new import new
+from deployments.cli.notify import notify_app
 from deployments.cli.options import DEFAULT_HOME, HOME_VARIABLE, QuietOption, VerboseOption
 from deployments.cli.pretrain import pretrain
 from deployments.cli.run import run
@@ -68,7 +69,7 @@ for _command in COMMANDS:
     app.command()(as_command(_command))
 WRITABLE_BY_OTHERS = 0o022
 """Permissions that no file of a command has, whatever the umask."""
-GROUPS = {"images": images_app, "datasets": datasets_app, "snapshot": snapshot_app}
+GROUPS = {"images": images_app, "datasets": datasets_app, "snapshot": snapshot_app, "notify": notify_app}
 for _name, _group in GROUPS.items():
     app.add_typer(_group, name=_name)
 

@@ -7,7 +7,7 @@ from tasks.tracking.copies import registered_copies
 from tasks.tracking.links import RunPage, version_route
 from tasks.tracking.registry import CANDIDATE, CHAMPION, AdapterVersion, NoWholeCopyError, Registry, RemovedFilesError
 from tasks.tracking.run import TrackedRun, has_run, tracked_run
-from tasks.tracking.store import has_records, tracking_uri
+from tasks.tracking.store import has_records, tracking_uri, version_page
 from tasks.tracking.style_page import MAX_DESCRIPTION_LENGTH
 
 __all__ = [
@@ -27,5 +27,6 @@ __all__ = [
     "sync_history",
     "tracked_run",
     "tracking_uri",
+    "version_page",
     "version_route",
 ]

@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 
 from tasks.private import private_folder
 from tasks.tracking.artifacts import artifact_address, forget_resolved, resolve_without_server
-from tasks.tracking.links import browser_address
+from tasks.tracking.links import absolute_url, browser_address, version_route
 
 TRACKING_URI = "MLFLOW_TRACKING_URI"
 PAGE_SERVER = "SDLORA_MLFLOW_PAGES"
@@ -54,6 +54,12 @@ def _uri_of_file(home: Path) -> str:
 def page_server(client: mlflow.MlflowClient) -> str | None:
     """Return the address for browsers: the tracking server, else the server that shows the file's records."""
     return browser_address(client.tracking_uri) or os.environ.get(PAGE_SERVER)
+
+
+def version_page(style: str, number: int) -> str | None:
+    """Return the URL of a version's page; None without a server. Asks no server."""
+    server = browser_address(os.environ.get(TRACKING_URI, "")) or os.environ.get(PAGE_SERVER)
+    return absolute_url(server, version_route(style, number))
 
 
 def get_or_create_experiment(client: mlflow.MlflowClient, name: str, home: Path) -> Experiment:

@@ -90,7 +90,7 @@ def test_every_sdlora_command_lives_in_the_module_of_its_name(names):
 
 
 def test_every_requirement_is_pinned_inside_its_range():
-    for requirement in requirements("dev", "assets", "server", "dask"):
+    for requirement in requirements("dev", "assets", "server", "dask", "email"):
         pinned = pins().get(canonicalize_name(requirement.name))
         assert pinned is not None, f"{requirement.name} is missing from constraints.txt; run `make lock`"
         assert requirement.specifier.contains(pinned), f"{requirement} does not admit the pinned {pinned}"
@@ -112,7 +112,7 @@ def imported_modules(path: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_everything_that_is_imported_is_a_declared_requirement(package):
-    declared = {canonicalize_name(requirement.name) for requirement in requirements("assets", "dask")}
+    declared = {canonicalize_name(requirement.name) for requirement in requirements("assets", "dask", "email")}
     distributions = packages_distributions()
     files = list((PROJECT / package).rglob("*.py"))
     assert files
