@@ -76,9 +76,9 @@ def _as_scored(version: AdapterVersion, history: ChampionHistory) -> ScoredVersi
     return ScoredVersion(
         number=version.number,
         adapter_digest=tags["adapter_digest"],
-        snapshot_digest=tags.get("snapshot_digest"),
+        snapshot_digest=version.snapshot_digest,
         run_digest=tags.get("run_digest"),
-        train_count=int(tags["train_count"]) if "train_count" in tags else None,
+        train_count=version.train_count,
         metric=LEADING_METRIC,
         score=_number(tags.get("kid")),
         base_score=_number(tags.get("kid_base")),

@@ -12,13 +12,15 @@ from sdlora.core.refs import AdapterRef, BaseModelRef, SnapshotRef
 from sdlora.data.snapshot import load_snapshot
 from sdlora.evaluation.config import GateConfig
 from sdlora.evaluation.gate import decide as decide_by_rule
+from sdlora.models.config import BaseModelConfig
 from sdlora.records.decision import Decision
 from sdlora.records.duel import Duel
 from sdlora.store.image_store import ImageStore
 from tasks.champion_reconciliation import reconcile_history, registered_opponent
+from tasks.home import absolute_in_home
 from tasks.progress import task_progress
 from tasks.results import RunRef
-from tasks.run_log import run_log
+from tasks.run_log import log_text, run_log
 from tasks.scores import score_lines
 from tasks.tracking import Registry
 
@@ -38,10 +40,13 @@ def find_champion(name: str, base: BaseModelRef, run: RunRef, home: Path) -> Ada
         run_log().info("There is no champion yet: the candidate has to beat the base model")
         return None
     if champion.tags["base_digest"] != base.digest:
+        source = BaseModelConfig.model_validate_json(champion.tags["base_model"]).source
         raise ConfigError(
             f"The champion of {name!r} (version {champion.number}) was made for the base model "
-            f"{champion.tags['base_digest'][:12]}, but base_model.source is {base.name} ({base.digest[:12]}). "
-            "Choose that base model again, or use another name for this style (setting: name)."
+            f"{log_text(absolute_in_home(source, home))} ({champion.tags['base_digest'][:12]}), but base_model.source "
+            f"is {log_text(base.name)} ({base.digest[:12]}). Adapters of two bases cannot be compared, so nothing was "
+            "trained. Choose that base model again, or use another name for this style (setting: name) and name the "
+            "dataset of its images (setting: data.dataset)."
         )
     run_log().info("The champion to beat is version %d", champion.number)
     return registry.fetch(champion, home)

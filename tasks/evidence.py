@@ -11,8 +11,9 @@ from prefect.artifacts import create_markdown_artifact
 
 from sdlora.config import ResolvedConfig
 from sdlora.core.errors import EvaluationError
-from sdlora.core.refs import AdapterRef, BaseModelRef, SnapshotRef
+from sdlora.core.refs import UNKNOWN_SNAPSHOT, AdapterRef, BaseModelRef, SnapshotRef
 from sdlora.models.families.layouts import find_layout
+from sdlora.records.adoption import Adoption, load_adoption
 from sdlora.records.choice import CHOICE_FILE, load_choice
 from sdlora.records.decision import Decision
 from sdlora.records.duel import DUEL_FILE, ContestantName, Duel
@@ -52,6 +53,11 @@ class Judged:
     run: RunRef
 
     @property
+    def adoption(self) -> Adoption | None:
+        """File that the candidate was adopted from; None for a candidate that was trained."""
+        return load_adoption(self.run.folder) if self.candidate.snapshot_digest == UNKNOWN_SNAPSHOT else None
+
+    @property
     def duel_folder(self) -> Path:
         return self.run.duel_folder(self.duel.inputs_digest)
 
@@ -77,13 +83,13 @@ def check_champion(registry: Registry, judged: Judged, home: Path) -> int | None
     return history.champion.number if history.champion else None
 
 
-def scored_version(judged: Judged, number: int, snapshot_digest: str, train_count: int | None) -> ScoredVersion:
+def scored_version(judged: Judged, number: int, snapshot_digest: str | None, train_count: int | None) -> ScoredVersion:
     """Return the version with the scores of the duel.
 
     Args:
         number: number in the registry.
-        snapshot_digest: snapshot of the publication.
-        train_count: training images of the publication.
+        snapshot_digest: snapshot that the adapter was trained on; None if unknown.
+        train_count: number of images that it was trained on; None if unknown.
     """
     values = {
         contestant: scores.metrics[LEADING_METRIC].value
@@ -112,7 +118,9 @@ def version_record(
         is_champion: the version is the champion already.
     """
     points = {name: tracked.curve(metric) for name, metric in CURVES.items()} if tracked else {}
-    run, config = judged.run, judged.config
+    run, config, adoption = judged.run, judged.config, judged.adoption
+    # The report goes to others, and no setting of the training made an adopted adapter.
+    hidden_sections = {"export"} if adoption is None else {"export", "training"}
     with ImageStore.open(home) as store:
         data = summarise_data(store.existing_dataset(judged.snapshot.dataset), judged.snapshot.digest)
     return VersionRecord(
@@ -129,10 +137,11 @@ def version_record(
         curves=[Curve(name, curve) for name, curve in points.items() if curve],
         choice=load_choice(run.folder),
         samples=run.samples if run.samples.is_file() else None,
-        settings=config.model_dump(mode="json", exclude={"export"}),  # the report goes to others
+        settings=config.model_dump(mode="json", exclude=hidden_sections),
         code_version=code_version(),
         data_page=data_page_file(home, judged.snapshot.dataset, judged.snapshot.digest),
         is_champion=is_champion,
+        adoption=adoption,
     )
 
 

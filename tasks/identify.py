@@ -12,9 +12,9 @@ from sdlora.core.refs import BaseModelRef, SnapshotRef
 from sdlora.training.identity import run_digest
 from tasks.pages import Link, nothing_new_page
 from tasks.progress import task_progress
-from tasks.results import HELD_OUT_HINT, Release, RunRef
+from tasks.results import ADOPTED_HINT, HELD_OUT_HINT, Release, RunRef
 from tasks.run_log import run_log
-from tasks.tracking import NoWholeCopyError, Registry, RemovedFilesError
+from tasks.tracking import AdapterVersion, NoWholeCopyError, Registry, RemovedFilesError
 from tasks.version_page import REPORT
 
 
@@ -34,37 +34,65 @@ def find_release(run: RunRef, snapshot: SnapshotRef, name: str, home: Path) -> R
     for them by itself: an adapter as good as the champion passes about half of its duels, so a duel for each new image
     would let it pass in the end. `force` asks for such a duel.
     """
+    registry = Registry(home)
+    version = _published_version(registry, run, name, home)
+    if version is None:
+        return None
+    other_held_out = version.snapshot_digest != snapshot.digest
+    finding = f"{name} version {version.number} was made from the same training images with the same settings"
+    run_log().info("Nothing new to learn: %s", finding)
+    if other_held_out:
+        run_log().info("%s", HELD_OUT_HINT)
+    release = _show_release(registry, version, run, finding, HELD_OUT_HINT if other_held_out else "")
+    return release.model_copy(update={"other_held_out": other_held_out})
+
+
+@task(name="find adopted version", persist_result=False)
+def find_adopted(run: RunRef, name: str, home: Path) -> Release | None:
+    """Find the version that was adopted from the same file; None unless its publishing ended and an adapter is whole.
+
+    A file that was refused is not judged again by itself, like an adapter that was trained here; `force` asks for it.
+    """
+    registry = Registry(home)
+    version = _published_version(registry, run, name, home)
+    if version is None:
+        return None
+    finding = f"{name} version {version.number} was adopted from the same file"
+    run_log().info("Nothing new: %s. %s", finding, ADOPTED_HINT)
+    return _show_release(registry, version, run, finding, ADOPTED_HINT)
+
+
+def _published_version(registry: Registry, run: RunRef, name: str, home: Path) -> AdapterVersion | None:
+    """Return the version of an earlier equal run, if its publishing was completed and an adapter is whole."""
     report = task_progress()
     report("look into the registry", 0, 1)  # the first query creates its tables, which takes seconds
-    registry = Registry(home)
     version = registry.find_by_run(name, run.digest)
     report("look into the registry", 1, 1)
     if version is None or not version.published:
         return None
-    has_files = True
     try:
         registry.fetch(version, home)
-    except RemovedFilesError as error:  # trained and judged once, which is enough
+    except RemovedFilesError as error:  # made and judged once, which is enough
         run_log().info("%s", error)
-        has_files = False
-    except NoWholeCopyError as error:  # the run goes on and trains again, as the message advises
+    except NoWholeCopyError as error:  # the run goes on and makes it again, as the message advises
         run_log().warning("%s", error)
         return None
-    other_held_out = version.tags.get("snapshot_digest") != snapshot.digest
-    release = version.as_release(run, new=False).model_copy(update={"other_held_out": other_held_out})
-    if has_files:
+    return version
+
+
+def _show_release(registry: Registry, version: AdapterVersion, run: RunRef, finding: str, hint: str) -> Release:
+    """Return the release of a published version, and write the page of the run."""
+    release = version.as_release(run, new=False)
+    if not version.files_removed:
         registry.restore_release(version, release.run.release)
-    title = f"{name} version {version.number}"
-    run_log().info("Nothing new to learn: %s was made from the same training images with the same settings", title)
-    if other_held_out:
-        run_log().info("%s", HELD_OUT_HINT)
+    title = f"{version.name} version {version.number}"
     page = registry.run_page(version)
     links = [
         Link(f"Version {version.number} in MLflow", registry.page_of(version), None),
         Link("Report", page.absolute_url(page.file(REPORT)) if page else None, release.report),
     ]
     create_markdown_artifact(
-        nothing_new_page(title, release.reasons, links, HELD_OUT_HINT if other_held_out else ""),
+        nothing_new_page(finding, release.reasons, links, hint),
         key="result",
         description=f"Nothing new: {title} stands",
     )

@@ -35,11 +35,14 @@ def decide_later(registry: Registry, version: AdapterVersion, judged: Judged, ho
         run_log().info("The adapter is %s version %d, the champion: there is nothing to decide", name, version.number)
         return version.as_release(judged.run, new=False)
     champion = check_champion(registry, judged, home)
-    train_count = int(version.tags["train_count"]) if "train_count" in version.tags else None
-    scored = scored_version(judged, version.number, version.tags["snapshot_digest"], train_count)
+    scored = scored_version(judged, version.number, version.snapshot_digest, version.train_count)
+    # An adopted file may be that of an adapter that was trained here.
+    adoption = judged.adoption if version.snapshot_digest is None else None
     with ImageStore.open(home) as store:
         with store.write() as session:
-            entry = record_decision(session, name, scored, decision, champion)
+            entry = record_decision(
+                session, name, scored, decision, champion, adoption.in_words() if adoption else None
+            )
         sync_mlflow(registry, store, name)
     report("publish", 1, 2)
     if decision.digest() == version.tags.get("decision_digest"):

@@ -94,11 +94,11 @@ def leading_checks(decision: Decision) -> list[GateCheck]:
     return failed + [check for check in decision.checks[:1] if check.passed]
 
 
-def nothing_new_page(title: str, reasons: Sequence[str], links: Sequence[Link], hint: str = "") -> str:
+def nothing_new_page(finding: str, reasons: Sequence[str], links: Sequence[Link], hint: str = "") -> str:
     """Format the page of a run that found nothing new."""
     return "\n\n".join(
         [
-            f"## Nothing new: {markdown_text(title)} was made from the same training images with the same settings",
+            f"## Nothing new: {markdown_text(finding)}",
             "\n".join(f"- {markdown_text(reason)}" for reason in reasons),
             *([hint] if hint else []),
             links_line(links),

@@ -79,7 +79,8 @@ def _publish(registry: Registry, judged: Judged, home: Path) -> Release:
     number = registry.number_of(config.name, candidate.digest)
     with ImageStore.open(home) as store, _removal_at_takedown(store, run), store.read() as session:
         require_publishable(session, config.name, number, snapshot.digest)
-    with tracked_run(home, config.name, run.folder, {}, {}) as tracked:
+    adoption = judged.adoption
+    with tracked_run(home, config.name, run.folder, {}, _run_tags(judged)) as tracked:
         record = version_record(judged, tracked, number, home)
         release_folder = write_release(run.release, record)
         report("publish", 1, 3)
@@ -93,18 +94,25 @@ def _publish(registry: Registry, judged: Judged, home: Path) -> Release:
             run_id=tracked.run_id,
         )
         report("publish", 2, 3)
-        scored = scored_version(judged, version.number, snapshot.digest, snapshot.train_count)
+        trained_on = snapshot if adoption is None else None
+        scored = scored_version(
+            judged,
+            version.number,
+            trained_on.digest if trained_on else None,
+            trained_on.train_count if trained_on else None,
+        )
         with ImageStore.open(home) as store:
             with _removal_at_takedown(store, run, registry, version), store.write() as session:
+                require_publishable(session, config.name, version.number, snapshot.digest)
                 record_version(
-                    session, config.name, version.number, candidate.digest, snapshot.digest, snapshot.dataset
+                    session, config.name, version.number, candidate.digest, scored.snapshot_digest, snapshot.dataset
                 )
-                record_decision(session, config.name, scored, decision, champion)
+                record_decision(
+                    session, config.name, scored, decision, champion, adoption.in_words() if adoption else None
+                )
             sync_mlflow(registry, store, config.name)
         tracked.describe(run_description(page, record.verdict, config.name, version.number, decision))
-    registry.describe_version(
-        version, version_description(page, record.verdict, judged.duel, decision, base.name, snapshot, data_page)
-    )
+    registry.describe_version(version, version_description(page, record, snapshot, data_page))
     registry.finish(version)
     report("publish", 3, 3)
     release = Release(
@@ -141,20 +149,36 @@ def _removal_at_takedown(
         raise
 
 
+def _run_tags(judged: Judged) -> dict[str, str]:
+    """Return the tags of a run in MLflow that begins here, because nothing was trained."""
+    if judged.adoption is None:
+        return {}
+    return {
+        "base_digest": judged.base.digest,
+        "run_digest": judged.run.digest,
+        "adopted_file_digest": judged.adoption.sha256,
+        "config_digest": judged.config.digest(),
+        "code_version": code_version(),
+    }
+
+
 def _notes(judged: Judged, home: Path) -> dict[str, str]:
     """Collect the notes that programs read from the registry; the decision is added when it is recorded."""
     snapshot, config, duel = judged.snapshot, judged.config, judged.duel
     source = relative_to_home(config.base_model.source, home)
+    if judged.adoption is None:
+        origin = {"snapshot_digest": snapshot.digest, "train_count": str(snapshot.train_count)}
+    else:
+        origin = {"adopted_file_digest": judged.adoption.sha256, "adoption": judged.adoption.in_words()}
     return {
+        **origin,
         "adapter_digest": judged.candidate.digest,
         "base_digest": judged.base.digest,
-        "snapshot_digest": snapshot.digest,
         "run_digest": judged.candidate.run_digest,
         "config_digest": config.digest(),
         "decision_digest": judged.decision.digest(),
         "code_version": code_version(),
         "base_model": config.base_model.model_copy(update={"source": source}).model_dump_json(),
-        "train_count": str(snapshot.train_count),
         "held_out_count": str(snapshot.held_out_count),
         "kid": kid_text(duel, "candidate"),
         "kid_base": kid_text(duel, "base"),
@@ -164,8 +188,9 @@ def _notes(judged: Judged, home: Path) -> dict[str, str]:
 def _tags(judged: Judged) -> dict[str, str]:
     """Collect the tags that people compare in MLflow's lists; the decision is added when it is recorded."""
     duel, snapshot = judged.duel, judged.snapshot
+    trained_on = f"{snapshot.train_count} trained on" if judged.adoption is None else "unknown ones trained on"
     return {
         "KID": f"{kid_text(duel, 'candidate')} (base {kid_text(duel, 'base')})",
-        "images": f"{snapshot.train_count} trained on, {snapshot.held_out_count} held out",
+        "images": f"{trained_on}, {snapshot.held_out_count} held out",
         "base": judged.base.name,
     }

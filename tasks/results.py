@@ -15,6 +15,9 @@ HELD_OUT_HINT = (
 )
 
 
+ADOPTED_HINT = "With force (`sdlora adopt --force`) it is judged again on today's images; its published evidence stays."
+
+
 class RunRef(FrozenConfig):
     """Run of the loop, and the folder of its results: checkpoints, adapter, evaluation, release."""
 

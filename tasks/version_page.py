@@ -9,7 +9,7 @@ from datetime import datetime
 
 from sdlora.core.refs import SnapshotRef
 from sdlora.records.decision import Decision, GateCheck
-from sdlora.records.duel import Duel
+from sdlora.release.record import VersionRecord
 from tasks.markdown import fitting, markdown_text, table
 from tasks.pages import leading_checks
 from tasks.scores import LEADING, contestants, score_rows
@@ -18,27 +18,29 @@ from tasks.tracking import MAX_DESCRIPTION_LENGTH, RunPage, version_route
 REPORT, SUMMARY_PICTURE = "report.html", "images/summary.png"
 
 
-def version_description(
-    page: RunPage, verdict: str, duel: Duel, decision: Decision, base: str, snapshot: SnapshotRef, data_page: str | None
-) -> str:
+def version_description(page: RunPage, record: VersionRecord, snapshot: SnapshotRef, data_page: str | None) -> str:
     """Describe a version: verdict, scores, pictures, and links to the details.
 
     Args:
-        verdict: the decision in a few words.
-        base: name of the base model.
+        snapshot: images of the duel, and of the training unless the adapter was adopted from a file.
         data_page: path of the logged page of the images, if any.
     """
+    duel, decision, base = record.duel, record.decision, markdown_text(record.base_name)
     leading = leading_checks(decision)
     links = [f"[Report]({page.file(REPORT)})"]
     if data_page:
         links.append(f"[Images]({page.file(data_page)})")
     links.append(f"[Curves and settings]({page.route})")
+    if record.adoption is None:
+        origin = f"Trained on {snapshot.train_count} images with the base model {base}"
+    else:
+        origin = f"{markdown_text(record.adoption.in_words())} Base model {base}"
     training_summary = (
-        f"Trained on {snapshot.train_count} images with the base model {markdown_text(base)}; evaluated on "
-        f"{len(duel.samples)} prompts of held-out images, with the same seeds for all. Values with their 95 % interval."
+        f"{origin}; evaluated on {len(duel.samples)} prompts of held-out images, with the same seeds for all. Values "
+        "with their 95 % interval."
     )
     opening = [
-        f"**{verdict}.** {_reason(leading[0])}" if leading else f"**{verdict}.**",
+        f"**{record.verdict}.** {_reason(leading[0])}" if leading else f"**{record.verdict}.**",
         *(["\n".join(f"- {_reason(check)}" for check in leading[1:])] if leading[1:] else []),
         " · ".join(links),
         table(["", *contestants(duel), "better is"], score_rows(duel, LEADING)),

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from deployments.cli.adopt import adopt
 from deployments.cli.checks import checks
 from deployments.cli.collect import collect
 from deployments.cli.commands import as_command
@@ -56,6 +57,7 @@ COMMANDS = (
     checks,
     generate,
     versions,
+    adopt,
     export,
     inspect,
     compare,

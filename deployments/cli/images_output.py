@@ -207,7 +207,8 @@ def _print_affected(lineage: ImageLineage) -> None:
         console.print(f"  Snapshots that hold its captions, on image {kept}: {digests}")
         console.print(f"  Versions that learnt from them: [bold]{escape(_labels(lineage.trained_versions))}[/]")
     if not lineage.appearances:
-        console.print("  No snapshot holds it: no version has seen it.")
+        trained_here = " that was trained here" if lineage.adopted_versions else ""
+        console.print(f"  No snapshot holds it: no version{trained_here} has seen it.")
     else:
         digests = ", ".join(appearance.snapshot.digest[:10] for appearance in lineage.appearances)
         console.print(f"  Snapshots that hold it: {digests}")
@@ -220,6 +221,11 @@ def _print_affected(lineage: ImageLineage) -> None:
         ]
         if measured_versions:
             console.print(f"  Versions that were only measured on it: {escape(_labels(tuple(measured_versions)))}")
+    if lineage.adopted_versions:
+        names = ", ".join(version.label for version in lineage.adopted_versions)
+        console.print(
+            f"  Versions adopted from files, which may have learnt from it: [bold]{escape(names)}[/]", soft_wrap=True
+        )
     if lineage.trained_styles:
         console.print(
             f"  Styles to train again: [bold]{escape(', '.join(lineage.trained_styles))}[/]. This trains them: "

@@ -10,7 +10,7 @@ from deployments.cli.terminal import console, plain
 from sdlora.core.errors import EvaluationError
 from sdlora.records.duel import CONTESTANTS, Duel, load_duel
 from sdlora.records.metrics import METRICS
-from tasks.results import HELD_OUT_HINT, Release
+from tasks.results import ADOPTED_HINT, HELD_OUT_HINT, Release
 
 SHORT_TABLE = (
     "kid",
@@ -49,10 +49,16 @@ def release_object(release: Release, seconds: float) -> dict[str, object]:
     }
 
 
-def print_release(release: Release, seconds: float) -> None:
-    """Print the outcome of a run, with its scores and files."""
+def print_release(release: Release, seconds: float, *, adopted: bool = False) -> None:
+    """Print the outcome of a run, with its scores and files.
+
+    Args:
+        adopted: the adapter comes from a file.
+    """
     number = f"{release.name} version {release.version}"
-    if not release.new:
+    if not release.new and adopted:
+        console.print(f"{number} was adopted from this file before. {ADOPTED_HINT}", soft_wrap=True)
+    elif not release.new:
         console.print(f"Nothing new to learn: {number} was made from exactly these training images and settings.")
     try:
         console.print(duel_table(load_duel(release.evaluation)))

@@ -96,7 +96,7 @@ def _row(history: ChampionHistory, entry: HistoryEntry) -> list[str]:
         "champion" if history.champion == version else "",
         f"{metric.label} {numbers[0]}" if metric else "?",
         numbers[1],
-        "?" if version.train_count is None else str(version.train_count),
+        "unknown" if version.train_count is None else str(version.train_count),
         entry.kind,
         entry.decided_at.astimezone().strftime("%Y-%m-%d"),
     ]

@@ -5,7 +5,8 @@ SdloraError                 a message with the setting, what was found, what was
 ├── DataError               a source, an image or a snapshot
 │   └── TakedownError       a run whose images include one that was purged
 ├── WeightsError            a base model, adapter or checkpoint file
-│   └── TargetModuleError   a LoRA target pattern that matches no layer
+│   ├── TargetModuleError   a LoRA target pattern that matches no layer
+│   └── BaseMismatchError   an adapter file that was made for another base model
 ├── TrainingError           a run that cannot continue (loss is not a number, no batch fits)
 ├── EvaluationError         a missing or impossible measurement
 └── StorageError            a disk that is full or not writable
@@ -36,6 +37,10 @@ class WeightsError(SdloraError):
 
 class TargetModuleError(WeightsError):
     """LoRA target pattern that matches no layer."""
+
+
+class BaseMismatchError(WeightsError):
+    """Adapter file that was made for another base model."""
 
 
 class TrainingError(SdloraError):

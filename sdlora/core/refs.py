@@ -51,10 +51,15 @@ RESTORE_ADAPTER = (
 """Remedy for a missing or damaged file of an adapter."""
 
 
+UNKNOWN_SNAPSHOT = "unknown"
+"""Snapshot of an adapter that was adopted from a file, because its training images are unknown."""
+
+
 class AdapterRef(FrozenConfig):
     """Reference to a trained adapter: a folder with the weights in both formats.
 
     `digest` is the SHA-256 of the file `ADAPTER_WEIGHTS`; `run_digest` names the inputs that made it.
+    `snapshot_digest` is `UNKNOWN_SNAPSHOT` for an adapter that was adopted from a file.
     """
 
     folder: Path

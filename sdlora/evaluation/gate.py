@@ -25,6 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from sdlora.core.refs import UNKNOWN_SNAPSHOT
 from sdlora.evaluation.config import GateConfig
 from sdlora.records.decision import Decision, GateCheck
 from sdlora.records.duel import CONTESTANTS, Duel
@@ -116,7 +117,9 @@ def _holds_against_champion(duel: Duel, gate: GateConfig) -> GateCheck:
     if gate.rule == "better":
         reason = f"Not clearly better than the champion: {found}; the upper end must be below 0."
         return GateCheck(name="against the champion", passed=False, reason=reason)
-    if duel.candidate_snapshot_digest == duel.champion_snapshot_digest:
+    snapshots = {duel.candidate_snapshot_digest, duel.champion_snapshot_digest}
+    has_unknown_images = UNKNOWN_SNAPSHOT in snapshots  # adopted from a file, so it may have learnt from other images
+    if len(snapshots) == 1 and not has_unknown_images:
         reason = (
             f"Trained on the same images as the champion, so it must be clearly better, and is not: {found}; "
             "the upper end must be below 0."
@@ -126,7 +129,8 @@ def _holds_against_champion(duel: Duel, gate: GateConfig) -> GateCheck:
     passed = difference.value <= 0 and difference.high <= margin
     if passed:
         reason = (
-            f"Learnt from other images than the champion and is not worse: {found}; up to {margin:.4f} is allowed. "
+            f"{'May have learnt' if has_unknown_images else 'Learnt'} from other images than the champion and is not "
+            f"worse: {found}; up to {margin:.4f} is allowed. "
             "Not worse is not better: an equally good candidate passes about half of its duels."
         )
     else:

@@ -9,6 +9,7 @@ from pathlib import Path
 from sdlora.core.refs import ADAPTER_WEIGHTS
 from sdlora.integrity.copies import Copy, digest_check
 from sdlora.lora.manifest import MANIFEST_FILE, AdapterManifest, parse_manifest
+from sdlora.records.adoption import ADOPTION_FILE
 from sdlora.records.decision import DECISION_FILE, Decision
 from sdlora.records.duel import DUEL_FILE, Duel
 
@@ -67,6 +68,8 @@ def adapter_folders(home: Path) -> Iterator[AdapterFolder]:
     for run in sorted((home / "runs").glob("*/*/")):
         name = f"run {run.name} of {run.parent.name}"
         remedy = f"Train again: delete {run} and type `sdlora run`."
+        if (run / ADOPTION_FILE).is_file():
+            remedy = f"Delete {run} and adopt the file again: sdlora adopt {run.parent.name} FILE."
         for part, folder, what in (
             ("adapter", run / "adapter", f"the adapter of {name}"),
             ("runner-up", run / "runner-up", f"the runner-up of {name}"),

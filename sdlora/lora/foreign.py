@@ -19,13 +19,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sdlora.core.errors import WeightsError
+from sdlora.core.errors import BaseMismatchError, WeightsError
 from sdlora.core.files import file_sha256
 from sdlora.core.foreign_json import parse_json
 from sdlora.core.quoting import quoted
-from sdlora.core.refs import AdapterRef, BaseModelRef
-from sdlora.core.tensor_header import MAX_HEADER_BYTES, Shape, read_header
+from sdlora.core.refs import UNKNOWN_SNAPSHOT, AdapterRef, BaseModelRef
+from sdlora.core.tensor_header import MAX_HEADER_BYTES, read_header
 from sdlora.lora.config import LoraConfig, ResolvedLora
+from sdlora.lora.foreign_layers import Place, misfit, part_of, places_of, plain_name
 from sdlora.lora.formats.inspect import inspect_adapter
 from sdlora.lora.formats.recognise import normalise_key
 from sdlora.lora.manifest import AdapterOrigin
@@ -38,23 +39,27 @@ from sdlora.models.adapter_check import layer_shapes
 from sdlora.models.adapter_file import METADATA_KEY, OUTER_NAME
 from sdlora.models.families import family_of
 from sdlora.models.families.base import Family
-from sdlora.models.families.dit_names import LayerSlice
 
-UNKNOWN = "unknown"
-"""Snapshot of an adapter whose training is not recorded."""
 _VERSION = "1"  # raised when the same file gives other bytes
 _METHODS = {"LoRA", "DoRA"}
 _FACTORS = {"lora_down.weight", "lora_up.weight"}
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Layer of the base, with its rows in a layer of the file."""
+class _Fitted:
+    """Updates of a file by the base's layers, with the names of the file's methods."""
 
-    part: str
-    layer: str
-    shape: Shape
-    rows: LayerSlice | None = None
+    updates: dict[Place, LowRankUpdate]
+    methods: set[str]
+
+
+def conversion_digest(base: BaseModelRef, file_digest: str) -> str:
+    """Return the digest that stands for the training of a converted adapter.
+
+    Args:
+        file_digest: SHA-256 of the file.
+    """
+    return hashlib.sha256(f"{base.digest}/{file_digest}/{_VERSION}".encode()).hexdigest()
 
 
 def convert_adapter(file: Path, base: BaseModelRef, folder: Path, name: str) -> AdapterRef:
@@ -67,10 +72,44 @@ def convert_adapter(file: Path, base: BaseModelRef, folder: Path, name: str) -> 
         name: name of the adapter.
 
     Raises:
-        WeightsError: the file is damaged, no LoRA or DoRA, made for another base, or changes layers that adapters of
-            sdlora leave unchanged.
+        BaseMismatchError: the file was made for another base.
+        WeightsError: the file is damaged, no LoRA or DoRA, or changes layers that adapters of sdlora leave unchanged.
         StorageError: the disk is full or not writable.
     """
+    family = family_of(base.folder)
+    fitted = _fit(file, family)
+    updates = _without_unchanged_text(file, fitted.updates, family)
+    config = _settings(file, updates, fitted.methods, family)
+    weights = _weights(base, updates, config)
+    filled = {_full_name(place): _padded(update, _rank(config, place)) for place, update in updates.items()}
+    scheduler = parts.load_scheduler(base).config
+    sha256 = file_sha256(file)
+    origin = AdapterOrigin(
+        name=name,
+        snapshot_digest=UNKNOWN_SNAPSHOT,
+        run_digest=conversion_digest(base, sha256),
+        prediction_type=scheduler.get("prediction_type", "flow"),
+        resolution_px=family.native_resolution,
+        details={"sdlora.converted_from": sha256},
+    )
+    return save_updates(folder, filled, weights, config, base, origin)
+
+
+def fits(file: Path, base: BaseModelRef) -> bool:
+    """Return True if the base model has the layers of an adapter file, in the same shapes.
+
+    Raises:
+        WeightsError: the file is damaged, or no LoRA or DoRA.
+    """
+    try:
+        _fit(file, family_of(base.folder))
+    except BaseMismatchError:
+        return False
+    return True
+
+
+def _fit(file: Path, family: Family) -> _Fitted:
+    """Read the updates of a file, and find the layers of the base that they change."""
     facts = inspect_adapter(file)
     if facts.problems:
         raise WeightsError(f"{file} cannot be used: {facts.problems[0]}")
@@ -80,65 +119,17 @@ def convert_adapter(file: Path, base: BaseModelRef, folder: Path, name: str) -> 
     metadata = read_header(file).metadata
     if metadata.get("sdlora.dora_rule") == "comfyui":
         raise WeightsError(f"{file} is a DoRA by ComfyUI's rule. Give the file that was exported to it.")
-    family = family_of(base.folder)
-    places = _places(family, joined=methods == {"LoRA"})
-    found = _read(file, metadata)
-    updates: dict[_Place, LowRankUpdate] = {}
-    for layer, update in found.items():
-        key = _plain(layer)
+    places = places_of(family, joined=methods == {"LoRA"})
+    updates: dict[Place, LowRankUpdate] = {}
+    for layer, update in _read(file, metadata).items():
+        key = plain_name(layer)
         if key not in places:
-            raise WeightsError(_misfit(file, f"it has no layer {quoted(layer)}", facts.family, family))
+            raise misfit(file, f"it has no layer {quoted(layer)}", facts.family, family)
         for place in places[key]:
             if place in updates:
                 raise WeightsError(f"{file} changes {quoted(place.layer)} twice, once as {quoted(layer)}.")
-            updates[place] = _part_of(update, place, file, facts.family, family)
-    updates = _without_unchanged_text(file, updates, family)
-    config = _settings(file, updates, methods, family)
-    weights = _weights(base, updates, config)
-    filled = {_full_name(place): _padded(update, _rank(config, place)) for place, update in updates.items()}
-    scheduler = parts.load_scheduler(base).config
-    sha256 = file_sha256(file)
-    origin = AdapterOrigin(
-        name=name,
-        snapshot_digest=UNKNOWN,
-        run_digest=hashlib.sha256(f"{base.digest}/{sha256}/{_VERSION}".encode()).hexdigest(),
-        prediction_type=scheduler.get("prediction_type", "flow"),
-        resolution_px=family.native_resolution,
-        details={"sdlora.converted_from": sha256},
-    )
-    return save_updates(folder, filled, weights, config, base, origin)
-
-
-def _places(family: Family, *, joined: bool) -> dict[str, list[_Place]]:
-    """Map every name that a program gives to a layer, without dots, to the base's layers."""
-    places: dict[str, list[_Place]] = {}
-
-    def add(name: str, place: _Place) -> None:
-        members = places.setdefault(_plain(name), [])
-        if place not in members:
-            members.append(place)
-
-    denoiser = family.layout.denoiser
-    for layer, shape in layer_shapes(family.folder, denoiser).items():
-        whole = _Place(denoiser, layer, shape)
-        for name in (layer, f"{denoiser}.{layer}", f"lora_unet.{layer}"):
-            add(name, whole)
-        try:
-            rows = family.kohya_slice(layer) if joined else LayerSlice(family.kohya_name(layer))
-        except (KeyError, ValueError):  # a layer that the original code base has not
-            continue
-        add(rows.name, whole if rows.rows is None else _Place(denoiser, layer, shape, rows))
-    for text in family.text_parts:
-        for layer, shape in layer_shapes(family.folder, text.folder).items():
-            place = _Place(text.folder, layer, shape)
-            for name in (f"{text.folder}.{layer}", f"{text.folder}.{OUTER_NAME}{layer}"):
-                add(name, place)
-            add(family.kohya_text_name(text.folder, layer), place)
-    return places
-
-
-def _plain(name: str) -> str:
-    return name.replace(".processor.", ".").replace(".", "_")
+            updates[place] = part_of(update, place, file, facts.family, family)
+    return _Fitted(updates, methods)
 
 
 def _read(file: Path, metadata: Mapping[str, str]) -> dict[str, LowRankUpdate]:
@@ -189,34 +180,9 @@ def _alpha(layer: str, tensors: Mapping[str, Tensor], settings: Mapping[str, Any
     return float(alpha) * (math.sqrt(rank) if rslora else 1.0)
 
 
-def _part_of(update: LowRankUpdate, place: _Place, file: Path, family_title: str, family: Family) -> LowRankUpdate:
-    """Cut the rows of the base's layer out of an update of the file's layer, and compare the shapes."""
-    rows = place.rows.rows if place.rows and place.rows.rows is not None else place.shape[0]
-    found, expected = (len(update.up), prod(update.down.shape[1:])), (rows, prod(place.shape[1:]))
-    if found != expected:
-        problem = f"its {quoted(place.layer)} is {expected[0]} x {expected[1]}, the file's is {found[0]} x {found[1]}"
-        raise WeightsError(_misfit(file, problem, family_title, family))
-    if place.rows and place.rows.rows is not None:
-        first = place.rows.first_row
-        update = LowRankUpdate(update.down, update.up[first : first + place.shape[0]], update.alpha)
-    kernel = place.shape[2:]
-    down = update.down.reshape(update.rank, place.shape[1], *kernel)
-    up = update.up.reshape(place.shape[0], update.rank, *[1] * len(kernel))
-    if isinstance(update, DecomposedUpdate):
-        return DecomposedUpdate(down, up, update.alpha, update.magnitude)
-    return LowRankUpdate(down, up, update.alpha)
-
-
-def _misfit(file: Path, problem: str, family_title: str, family: Family) -> str:
-    return (
-        f"{file} does not fit the base model, which is {family.layout.title}: {problem}. The file looks like one for "
-        f"{family_title}. Choose the base model that it was made for."
-    )
-
-
 def _without_unchanged_text(
-    file: Path, updates: Mapping[_Place, LowRankUpdate], family: Family
-) -> dict[_Place, LowRankUpdate]:
+    file: Path, updates: Mapping[Place, LowRankUpdate], family: Family
+) -> dict[Place, LowRankUpdate]:
     """Leave out text layers that change nothing, and add the missing attention layers of the text encoders as zeros."""
     denoiser = family.layout.denoiser
     kept = {place: update for place, update in updates.items() if place.part == denoiser}
@@ -225,7 +191,7 @@ def _without_unchanged_text(
     text = {p: u for p, u in updates.items() if p.part != denoiser and u.up.any() and u.down.any()}
     if not text:
         return kept
-    known = {(place.part, place.layer): place for place in _text_places(family)}
+    known = {(place.part, place.layer): place for place in _textplaces_of(family)}
     last = {
         part.folder: f"encoder.layers.{family.settings(part.folder)['num_hidden_layers'] - 1}."
         for part in family.text_parts
@@ -247,14 +213,14 @@ def _without_unchanged_text(
     return kept
 
 
-def _text_places(family: Family) -> Iterator[_Place]:
+def _textplaces_of(family: Family) -> Iterator[Place]:
     for part in family.text_parts:
         shapes = layer_shapes(family.folder, part.folder)
         for layer in text_layers(family.settings(part.folder)["num_hidden_layers"], part):
-            yield _Place(part.folder, layer, shapes[layer])
+            yield Place(part.folder, layer, shapes[layer])
 
 
-def _settings(file: Path, updates: Mapping[_Place, LowRankUpdate], methods: set[str], family: Family) -> ResolvedLora:
+def _settings(file: Path, updates: Mapping[Place, LowRankUpdate], methods: set[str], family: Family) -> ResolvedLora:
     """Return the settings of the converted adapter: the largest rank, a scale of 1, and the layers by full name."""
     denoiser = family.layout.denoiser
     layers = sorted(place.layer for place in updates if place.part == denoiser)
@@ -279,7 +245,7 @@ def _settings(file: Path, updates: Mapping[_Place, LowRankUpdate], methods: set[
     ).filled()
 
 
-def _rank(config: ResolvedLora, place: _Place) -> int:
+def _rank(config: ResolvedLora, place: Place) -> int:
     return config.text_encoder_rank or 1 if place.part.startswith("text_encoder") else config.rank
 
 
@@ -292,7 +258,7 @@ def _padded(update: LowRankUpdate, rank: int) -> LayerUpdate:
     return LowRankUpdate(down, up, float(rank))
 
 
-def _weights(base: BaseModelRef, updates: Mapping[_Place, LowRankUpdate], config: ResolvedLora) -> dict[str, Tensor]:
+def _weights(base: BaseModelRef, updates: Mapping[Place, LowRankUpdate], config: ResolvedLora) -> dict[str, Tensor]:
     """Return the base's weights by the adapter's names; only a DoRA needs their values."""
     values = dict(parts.load_denoiser(base).named_parameters()) if config.method == "dora" else {}
     return {
@@ -303,6 +269,6 @@ def _weights(base: BaseModelRef, updates: Mapping[_Place, LowRankUpdate], config
     }
 
 
-def _full_name(place: _Place) -> str:
+def _full_name(place: Place) -> str:
     outer = OUTER_NAME if place.part.startswith("text_encoder") else ""
     return f"{place.part}.{outer}{place.layer}"

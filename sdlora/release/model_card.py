@@ -62,13 +62,13 @@ def render_model_card(record: VersionRecord) -> str:
 
 def front_matter(record: VersionRecord) -> dict[str, Any]:
     """Build the metadata of this version for the hub."""
-    pattern = caption_pattern(record.data.captions)
+    pattern = None if record.adoption else caption_pattern(record.data.captions)
     return {
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
         # The hub links this name to one of its models, so a local name is left out.
         **({"base_model": record.base_name, "base_model_relation": "adapter"} if "/" in record.base_name else {}),
-        **licence_metadata(record.data.licences),
+        **licence_metadata({} if record.adoption else record.data.licences),
         "tags": ["stable-diffusion", "lora", "text-to-image", "diffusers", "sdlora"],
         **({"instance_prompt": pattern} if pattern else {}),
         "metrics": [name for name in ("kid", "fid") if name in record.duel.scores["candidate"].metrics],

@@ -9,10 +9,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sdlora.core.refs import ADAPTER_WEIGHTS
+from sdlora.core.refs import ADAPTER_WEIGHTS, UNKNOWN_SNAPSHOT
 from sdlora.lora.config import Method
 from sdlora.lora.formats.compatibility import METHODS, misreadings, readers_of, support
 from sdlora.models.families.layouts import LAYOUTS, FamilyName, Layout
+from sdlora.records.adoption import Adoption
 from sdlora.records.choice import Choice
 from sdlora.records.decision import Decision
 from sdlora.records.duel import Duel
@@ -84,6 +85,9 @@ class VersionRecord:
     code_version: str = ""
     data_page: Path | None = None
     """Data page of the snapshot; released with the version if it exists."""
+    adoption: Adoption | None = None
+    """File that the adapter was adopted from. Its training images are then unknown, and `data` describes the images
+    that it was judged by."""
     is_champion: bool = False
     """True if the version was the champion before this decision, which is then a later one on it."""
 
@@ -106,6 +110,11 @@ class VersionRecord:
         if self.decision.champion_digest:
             return "The adapter in use stays. This one is kept as a candidate with its evidence."
         return "No adapter is in use yet. This one is kept as a candidate with its evidence."
+
+    @property
+    def may_know_held_out_images(self) -> bool:
+        """True if an adapter in the duel was adopted from a file, which may have learnt from the held-out images."""
+        return UNKNOWN_SNAPSHOT in (self.duel.candidate_snapshot_digest, self.duel.champion_snapshot_digest)
 
     @property
     def prior_preservation(self) -> str:

@@ -100,7 +100,9 @@ def _tiles(record: VersionRecord) -> Iterator[Tile]:
         yield Tile("KID", f"{candidate.value:.3f}", detail)
     counts = record.data
     detail = f"and {counts.held_out_count:,} held out from training"
-    yield Tile("Training images", f"{counts.train_count:,}", detail)
+    if record.adoption:
+        detail = f"adopted from a file; judged by {counts.held_out_count:,} images"
+    yield Tile("Training images", "unknown" if record.adoption else f"{counts.train_count:,}", detail)
     metrics = scores["candidate"].metrics if "candidate" in scores else {}
     if "copied_share" in metrics:
         detail = f"of {len(duel.samples)} samples; unseen real images: {duel.held_out_copied_share:.0%}"

@@ -15,9 +15,10 @@ from sdlora.records.decision import Decision
 from sdlora.store.tables.versions import ChampionHistoryTable
 
 ManualChange = Literal["rolled back", "moved by hand"]
-EntryKind = Literal["first champion", "promoted", "confirmed", "not confirmed", "refused"] | ManualChange
-"""Kind of an entry. "confirmed": the champion passed the gate again. "not confirmed": the champion did not pass it
-again and stays champion. "refused": the version stays a candidate."""
+EntryKind = Literal["first champion", "promoted", "adopted", "confirmed", "not confirmed", "refused"] | ManualChange
+"""Kind of an entry. "adopted": an adapter from a file passed the gate and became champion. "confirmed": the champion
+passed the gate again. "not confirmed": the champion did not pass it again and stays champion. "refused": the version
+stays a candidate."""
 
 GATE = "gate"
 """Value of `who` for decisions of the gate."""
@@ -29,8 +30,8 @@ class ScoredVersion:
 
     Attributes:
         number: number of the version in the registry.
-        snapshot_digest: None if the training of the adapter is not recorded. The same holds for `run_digest` and
-            `train_count`.
+        snapshot_digest: None if the images of the training are unknown. The same holds for `train_count`.
+        run_digest: inputs of the training, or of the conversion of an adopted file; None if not recorded.
         metric: name of the leading metric in `sdlora.records.metrics.METRICS`; None if nothing was measured.
         score: value of the metric for the version.
         base_score: value of the metric for the base model without an adapter.
@@ -151,7 +152,12 @@ def champion_history(session: Session, style: str) -> ChampionHistory:
 
 
 def record_decision(
-    session: Session, style: str, version: ScoredVersion, decision: Decision, expected_champion: int | None
+    session: Session,
+    style: str,
+    version: ScoredVersion,
+    decision: Decision,
+    expected_champion: int | None,
+    adoption: str | None = None,
 ) -> HistoryEntry:
     """Record the gate's decision on a version and the resulting champion.
 
@@ -160,6 +166,7 @@ def record_decision(
 
     Args:
         expected_champion: number of the champion that the duel was fought against; None without one.
+        adoption: file that the adapter was adopted from, by whom and why; None for a trained adapter.
 
     Raises:
         EvaluationError: the champion changed after the duel.
@@ -179,10 +186,9 @@ def record_decision(
     if current is not None and current == version.number:
         kind = "confirmed" if decision.promote else "not confirmed"
     elif decision.promote:
-        kind = "first champion" if current is None else "promoted"
-    row = _row(
-        history, kind, version, version.number if decision.promote else current, GATE, "\n".join(decision.reasons)
-    )
+        kind = "adopted" if adoption else "first champion" if current is None else "promoted"
+    why = "\n".join([*([adoption] if adoption else []), *decision.reasons])
+    row = _row(history, kind, version, version.number if decision.promote else current, GATE, why)
     row.duel_digest, row.decision_digest = decision.duel_digest, decision.digest()
     return _insert(session, row)
 

@@ -35,6 +35,20 @@ class TrainedVersion:
 
 
 @dataclass(frozen=True)
+class AdoptedVersion:
+    """Published adapter that was adopted from a file, so nobody knows the images that it learnt from."""
+
+    name: str
+    number: int
+    adapter_digest: str
+    recorded_at: datetime
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} version {self.number}"
+
+
+@dataclass(frozen=True)
 class SnapshotRecord:
     """Snapshot of a dataset as shown in a list.
 
@@ -70,6 +84,7 @@ class ImageLineage:
         datasets: names of the datasets that it belongs to.
         kept_for: SHA-256 of the images that are kept for it in datasets where it is a rejected copy.
         lent_captions: appearances of those images that have captions of this copy.
+        adopted_versions: all versions that were adopted from files; whether they learnt from the image is unknown.
     """
 
     sha256: str
@@ -78,6 +93,7 @@ class ImageLineage:
     appearances: tuple[Appearance, ...]
     kept_for: tuple[str, ...] = ()
     lent_captions: tuple[Appearance, ...] = ()
+    adopted_versions: tuple[AdoptedVersion, ...] = ()
 
     @property
     def trained_versions(self) -> tuple[TrainedVersion, ...]:
@@ -121,6 +137,7 @@ def image_lineage(session: Session, sha256: str) -> ImageLineage:
             for member_id, original in originals
             for appearance in _lent_captions(session, member_id, original)
         ),
+        adopted_versions=adopted_versions(session),
     )
 
 
@@ -140,17 +157,32 @@ def _lent_captions(session: Session, copy_id: int, kept: MemberTable) -> list[Ap
 
 
 def record_version(
-    session: Session, name: str, number: int, adapter_digest: str, snapshot_digest: str, dataset: str | None = None
+    session: Session,
+    name: str,
+    number: int,
+    adapter_digest: str,
+    snapshot_digest: str | None,
+    dataset: str | None = None,
 ) -> None:
     """Record the snapshot that a published adapter was trained on; a repetition changes nothing.
 
     Args:
+        snapshot_digest: None if the images of the training are unknown.
         dataset: name of the snapshot's dataset; several datasets may have equal snapshots.
 
     Raises:
         DataError: the store has no such snapshot.
         TakedownError: an image of the snapshot was purged, and the version is not recorded yet.
     """
+    snapshot_id = None
+    if snapshot_digest is not None:
+        snapshot_id = _snapshot_id(session, f"{name} version {number}", snapshot_digest, dataset)
+        require_publishable(session, name, number, snapshot_digest)
+    row = {"name": name, "number": number, "adapter_digest": adapter_digest, "snapshot_id": snapshot_id}
+    insert_or_ignore(session, VersionTable, [row])
+
+
+def _snapshot_id(session: Session, version: str, snapshot_digest: str, dataset: str | None) -> int:
     with_digest = (
         select(SnapshotTable.id)
         .join(DatasetTable, DatasetTable.id == SnapshotTable.dataset_id)
@@ -159,10 +191,8 @@ def record_version(
     )
     snapshot_id = session.scalars(with_digest.limit(1)).first()
     if snapshot_id is None:
-        raise DataError(f"Snapshot {snapshot_digest[:16]} of {name} version {number} is not in this image database.")
-    require_publishable(session, name, number, snapshot_digest)
-    row = {"name": name, "number": number, "adapter_digest": adapter_digest, "snapshot_id": snapshot_id}
-    insert_or_ignore(session, VersionTable, [row])
+        raise DataError(f"Snapshot {snapshot_digest[:16]} of {version} is not in this image database.")
+    return snapshot_id
 
 
 def require_publishable(session: Session, name: str, number: int, snapshot_digest: str) -> None:
@@ -186,6 +216,13 @@ def require_publishable(session: Session, name: str, number: int, snapshot_diges
             f"{name} version {number} cannot be published: image {sha256[:12]} of its snapshot was {reason}. Nothing "
             "that learnt from it is kept. Start the run again: it works without the image."
         )
+
+
+def adopted_versions(session: Session) -> tuple[AdoptedVersion, ...]:
+    """List the versions whose training images are unknown, by style and number."""
+    statement = select(VersionTable).where(VersionTable.snapshot_id.is_(None))
+    rows = session.scalars(statement.order_by(VersionTable.name, VersionTable.number))
+    return tuple(AdoptedVersion(row.name, row.number, row.adapter_digest, row.recorded_at) for row in rows)
 
 
 def published_digests(session: Session) -> set[str]:
@@ -290,5 +327,6 @@ def _versions(session: Session, snapshot_ids: Sequence[int]) -> dict[int, tuple[
     versions: dict[int, tuple[TrainedVersion, ...]] = {}
     for row, digest in session.execute(statement):
         version = TrainedVersion(row.name, row.number, row.adapter_digest, digest, row.recorded_at)
+        assert row.snapshot_id is not None  # joined
         versions[row.snapshot_id] = (*versions.get(row.snapshot_id, ()), version)
     return versions

@@ -57,7 +57,7 @@ def _folder_of(registry: Registry, version: AdapterVersion, home: Path, scratch:
         f"{version.name} version {version.number} in MLflow",
         run,
         "adapter",
-        f"Train again: delete {home / 'runs' / version.name / run} and type `sdlora run`; then repeat this command.",
+        f"{version.remedy(home / 'runs' / version.name / run)} Then repeat this command.",
         version.tags["adapter_digest"],
         has_evidence=True,
         on_restored=upload,

@@ -32,7 +32,7 @@ from mlflow.types.schema import ColSpec
 
 from sdlora.core.errors import WeightsError
 from sdlora.core.files import link_or_copy, written_aside
-from sdlora.core.refs import AdapterRef
+from sdlora.core.refs import UNKNOWN_SNAPSHOT, AdapterRef
 from sdlora.store.champions import ScoredVersion
 from tasks.results import Release, RunRef
 from tasks.tracking.artifacts import delete_artifacts
@@ -86,6 +86,16 @@ class AdapterVersion:
         return "published" in self.tags
 
     @property
+    def snapshot_digest(self) -> str | None:
+        """Digest of the snapshot that the adapter was trained on; None for an adapter that was adopted from a file."""
+        return self.tags.get("snapshot_digest")
+
+    @property
+    def train_count(self) -> int | None:
+        """Number of images that the adapter was trained on; None if unknown."""
+        return int(self.tags["train_count"]) if "train_count" in self.tags else None
+
+    @property
     def run_digests(self) -> tuple[str, ...]:
         """Digests of the runs that gave this adapter: the published one first, then runs with other settings."""
         return (self.tags.get("run_digest", ""), *self.tags.get(EQUAL_RUNS, "").split())
@@ -94,6 +104,23 @@ class AdapterVersion:
     def files_removed(self) -> str:
         """Removal of the weights in words; empty if they are there."""
         return self.tags.get(FILES_REMOVED, "")
+
+    @property
+    def way_back(self) -> str:
+        """Return how the adapter is made again if its weights were removed."""
+        if self.snapshot_digest is None:
+            return f"`sdlora adopt {self.name} FILE --force` converts the same file again."
+        return "With its images and settings, `sdlora run --force` trains the same adapter again."
+
+    def remedy(self, run: Path) -> str:
+        """Return what to do if no copy of the adapter is whole.
+
+        Args:
+            run: folder of the run that gave it.
+        """
+        if self.snapshot_digest is None:
+            return f"Delete {run} and adopt the file again: sdlora adopt {self.name} FILE."
+        return f"Train it again: delete {run} and type `sdlora run`."
 
     def as_release(self, run: RunRef, *, new: bool) -> Release:
         """Convert the version to the result of a run that gave this adapter; the files are those of the publication."""
@@ -294,21 +321,21 @@ class Registry:
             if not _holds(folder, digest) and version.files_removed:
                 raise RemovedFilesError(
                     f"{version.name} version {version.number}: {version.files_removed}. Scores, report and curves are "
-                    "kept. With its images and settings, `sdlora run --force` trains the same adapter again."
+                    f"kept. {version.way_back}"
                 )
             if not _holds(folder, digest):
                 self._download(version, download)
             if not _holds(folder, digest):
                 raise NoWholeCopyError(
                     f"The adapter of {version.name!r} version {version.number} is damaged in MLflow"
-                    f"{f' and in {run}' if run.exists() else ''}. Train it again: delete {run} and type `sdlora run`. "
-                    "Then `sdlora doctor --deep --repair` restores the copy in MLflow."
+                    f"{f' and in {run}' if run.exists() else ''}. {version.remedy(run)} Then "
+                    "`sdlora doctor --deep --repair` restores the copy in MLflow."
                 )
         return AdapterRef(
             folder=folder,
             digest=digest,
             base_digest=tags["base_digest"],
-            snapshot_digest=tags["snapshot_digest"],
+            snapshot_digest=version.snapshot_digest or UNKNOWN_SNAPSHOT,
             run_digest=tags["run_digest"],
         )
 

@@ -43,7 +43,10 @@ class SnapshotImageTable(Base):
 
 
 class VersionTable(Base):
-    """Published adapter and the snapshot it was trained on; it links images to versions and back."""
+    """Published adapter and the snapshot it was trained on; it links images to versions and back.
+
+    The images of an adapter that was adopted from a file are unknown: it has no snapshot.
+    """
 
     __tablename__ = "versions"
     __table_args__ = (Unique("name", "number"),)
@@ -52,7 +55,7 @@ class VersionTable(Base):
     name: Mapped[str]
     number: Mapped[int]
     adapter_digest: Mapped[str] = mapped_column(String(64))
-    snapshot_id: Mapped[int] = mapped_column(ForeignKey("snapshots.id"), index=True)
+    snapshot_id: Mapped[int | None] = mapped_column(ForeignKey("snapshots.id"), index=True)
     recorded_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
