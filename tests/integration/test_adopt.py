@@ -15,8 +15,11 @@ from flows.adopt import adopt
 from flows.retrain import retrain
 from sdlora.config import PipelineConfig
 from sdlora.core.errors import BaseMismatchError, ConfigError, WeightsError
+from sdlora.core.progress import SILENT
 from sdlora.core.tensor_header import read_header
 from sdlora.evaluation.gate import decide as decide_by_rule
+from sdlora.integrity.adapters import adapter_folders
+from sdlora.integrity.verify import verify
 from sdlora.lora.attach import attach_lora
 from sdlora.lora.manifest import read_manifest
 from sdlora.models import parts
@@ -29,6 +32,7 @@ from sdlora.store.image_store import ImageStore
 from sdlora.store.lineage import adopted_versions
 from tasks.results import Release
 from tasks.tracking import Registry
+from tasks.tracking.copies import registered_copies
 from tests import families
 from tests.settings import filled_lora, make_style, run_flow
 from tests.tiny import tiny_base_model
@@ -109,6 +113,20 @@ def test_an_adopted_file_becomes_the_first_champion_with_evidence_and_unknown_im
     assert "license: unknown" in card
     assert adopted.export.problem is None
     assert read_header(Path(adopted.export.file)).metadata["sdlora.snapshot_digest"] == "unknown"
+
+
+def test_a_deep_check_restores_the_adapter_of_a_file_from_its_other_copies(adopted, home):
+    weights = adopted.run.folder / "adapter" / "pytorch_lora_weights.safetensors"
+    whole = weights.read_bytes()
+    weights.unlink()  # its copies may be the same bytes on the disk
+    weights.write_bytes(whole[:-1] + b"?")
+    with ImageStore.open(home) as store, registered_copies(home) as registered:
+        found = verify(home, store, registered, SILENT.on_progress, repair=True)
+    (damage,) = (one for one in found if str(weights) in one.where)
+    assert damage.repaired
+    remedies = {one.remedy for one in adapter_folders(home) if one.run == adopted.run.folder.name}
+    assert remedies == {f"Delete {adopted.run.folder} and adopt the file again: sdlora adopt adopting FILE."}
+    assert weights.read_bytes() == whole
 
 
 def test_the_same_file_is_not_judged_again_unless_asked(adopted, config, theirs, home):

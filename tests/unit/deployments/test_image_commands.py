@@ -153,9 +153,12 @@ def test_purge_asks_and_then_removes_bytes_and_cached_latents_and_names_the_vers
     assert "Nothing was removed" in refused.output
     assert cache.load([sha256])
 
+    with opened_dataset(home) as dataset, dataset.store.write() as session:
+        record_version(session, "[b]props", 2, "9" * 64, None)
     done = run(home, "images", "purge", sha256, "--why", "a takedown", answer="y\n")
     assert done.exit_code == 0, done.output
     assert "Versions that learnt from it: icons version 3" in done.output
+    assert "Versions adopted from files, which may have learnt from it: [b]props version 2" in done.output
     assert cache.load([sha256, other, f"{sha256}.mirrored"]).keys() == {other}
     assert not list((home / "cache" / "features").iterdir())
     assert not list((home / "blobs").rglob(sha256))

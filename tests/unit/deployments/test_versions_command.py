@@ -51,7 +51,7 @@ def test_each_version_is_listed_with_score_and_decision_and_the_champion_is_mark
         "icons 2 KID 0.2000 0.9000 42 refused",
         "icons 1 champion KID 0.4000 0.9000 41 first champion",
     ]
-    assert shown("--home", str(home)) == [*icons, "props 1 ? ? ? refused"]
+    assert shown("--home", str(home)) == [*icons, "props 1 ? ? unknown refused"]
     assert shown("icons", "--home", str(home)) == icons
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
+from sdlora.core.refs import UNKNOWN_SNAPSHOT
 from sdlora.evaluation.config import GateConfig
 from sdlora.evaluation.gate import decide
 from sdlora.records.decision import Decision
@@ -73,6 +74,17 @@ def test_the_same_images_must_give_a_clearly_better_adapter() -> None:
     decision = decide(again, GateConfig())
     assert not decision.promote
     assert decision.reasons[0].startswith("Trained on the same images as the champion")
+
+
+@pytest.mark.parametrize("unknown", [("candidate",), ("champion",), ("candidate", "champion")])
+def test_images_of_an_adapter_from_a_file_count_as_other_images(unknown: tuple[str, ...]) -> None:
+    known = {f"{name}_snapshot_digest": "5" * 64 for name in ("candidate", "champion")}
+    duel = made_duel(candidate=CANDIDATE | {"kid": around(0.335, 0.03)}, reach=0.015).model_copy(update=known)
+    assert not decide(duel, GateConfig()).promote  # equal images: it would have to be clearly better
+    adopted = duel.model_copy(update={f"{name}_snapshot_digest": UNKNOWN_SNAPSHOT for name in unknown})
+    decision = decide(adopted, GateConfig())
+    assert decision.promote, decision.reasons
+    assert decision.reasons[1].startswith("May have learnt from other images than the champion and is not worse: KID")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sdlora.records.adoption import Adoption
 from sdlora.release.model_card import front_matter, licence_metadata, render_model_card, write_model_card
 from sdlora.release.record import DataSummary, caption_pattern
 from sdlora.release.report import render_report
@@ -106,3 +107,20 @@ def test_card_and_report_say_that_prior_images_were_used_and_escape_their_prompt
         assert "<b>dog" not in text
     without = made_record(tmp_path, settings={"training": {**training, "prior_weight": None, "prior_prompts": []}})
     assert "prior preservation" not in render_model_card(without) + render_report(without)
+
+
+def test_card_and_report_of_an_adopted_file_claim_nothing_about_its_training(tmp_path):
+    adoption = Adoption(file="<b>x.safetensors", sha256="a" * 64, who="ann", why="[buy](http://evil)")
+    record = made_record(tmp_path, adoption=adoption)
+    card, report = render_model_card(record), render_report(record)
+    for text in (card, report):
+        assert "training images unknown" in text
+        assert "its scores are too good" in text
+        assert "training captions begin with" not in text
+        assert "<b>x" not in text
+    assert "[buy](" not in card
+    assert "license: unknown" in card
+    assert "MIT (Some Icons)" not in card
+    assert "1392 images" not in card
+    assert "instance_prompt" not in card
+    assert "<b>unknown</b>" in report

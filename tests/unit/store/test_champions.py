@@ -20,7 +20,7 @@ from sdlora.store.champions import (
     styles_with_history,
 )
 from sdlora.store.image_store import ImageStore
-from sdlora.store.lineage import record_version
+from sdlora.store.lineage import adopted_versions, published_digests, record_version
 from sdlora.store.location import StoreLocation
 from tests.stores import both_places
 
@@ -197,3 +197,25 @@ def test_a_decision_is_recorded_with_all_else_of_its_transaction_or_not_at_all(s
     with pytest.raises(DataError, match="not in this image database"):
         publish()
     assert told(store) == []
+
+
+@both_places
+def test_an_adapter_from_a_file_becomes_champion_as_adopted_with_the_reason_of_its_person(store: ImageStore) -> None:
+    decide(store, 1)
+    for number, promote in ((2, False), (3, True)):
+        adopted = replace(version(number), snapshot_digest=None, train_count=None)
+        with store.write() as session:
+            record_version(session, STYLE, number, adopted.adapter_digest, None)
+            record_version(session, STYLE, number, adopted.adapter_digest, None)  # repeated
+            answer = decision(number, 1, promote=promote)
+            record_decision(session, STYLE, adopted, answer, 1, "Adopted from the file a.safetensors by ann.")
+    assert told(store)[1:] == [(2, "refused", 2, 1, 1), (3, "adopted", 3, 1, 3)]
+    entry = history(store).entries[-1]
+    assert entry.why.splitlines()[:2] == [
+        "Adopted from the file a.safetensors by ann.",
+        "Clearly better than the base model.",
+    ]
+    assert (entry.passed_gate, entry.version.snapshot_digest) == (True, None)
+    with store.read() as session:
+        assert [one.label for one in adopted_versions(session)] == ["icons version 2", "icons version 3"]
+        assert version(3).adapter_digest in published_digests(session)
