@@ -59,8 +59,16 @@ def main() -> None:
         database.close()
 
 
-def fill(database: Database, numbers: range, datasets: int) -> None:
-    """Write one portion in one transaction, as collecting and cleaning do."""
+def fill(database: Database, numbers: range, datasets: int, of_each_image: int | None = None) -> None:
+    """Write one portion in one transaction, as collecting and cleaning do.
+
+    Args:
+        database: the database; a portion that begins with image 0 makes the datasets.
+        numbers: numbers of the images of the portion.
+        datasets: number of datasets.
+        of_each_image: number of datasets that an image is in, one after the other; by default all.
+    """
+    of_each_image = of_each_image or datasets
     dice = np.random.default_rng(numbers.start)
     shas = {number + 1: hashlib.sha256(str(number).encode()).hexdigest() for number in numbers}
     rows: dict[type[Base], list[dict[str, object]]] = {
@@ -119,8 +127,10 @@ def fill(database: Database, numbers: range, datasets: int) -> None:
         for table, listed in rows.items():
             session.execute(table.__table__.insert(), listed)
         for dataset_id in range(1, datasets + 1):
-            for table, listed in _of_dataset(shas, dataset_id, datasets).items():
-                session.execute(table.__table__.insert(), listed)
+            members = {i: sha256 for i, sha256 in shas.items() if (dataset_id - i) % datasets < of_each_image}
+            for table, listed in _of_dataset(members, dataset_id, datasets).items():
+                if listed:  # an empty list would insert a row of defaults
+                    session.execute(table.__table__.insert(), listed)
 
 
 def _of_dataset(shas: dict[int, str], dataset_id: int, datasets: int) -> dict[type[Base], list[dict[str, object]]]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import sdlora
 
 
+@cache  # the code that runs does not change, and git takes as long as 2,000 files
 def code_version() -> str:
     """Return the release, in a checkout with the commit: `0.1.0+3f2a1b9`, with `.dirty` for uncommitted changes."""
     root = Path(sdlora.__file__).parent.parent

@@ -44,7 +44,7 @@ def find_release(run: RunRef, snapshot: SnapshotRef, name: str, home: Path) -> R
     if other_held_out:
         run_log().info("%s", HELD_OUT_HINT)
     release = _show_release(registry, version, run, finding, HELD_OUT_HINT if other_held_out else "")
-    return release.model_copy(update={"other_held_out": other_held_out})
+    return release.model_copy(update={"other_held_out": other_held_out, "inputs": snapshot.inputs})
 
 
 @task(name="find adopted version", persist_result=False)

@@ -67,8 +67,10 @@ def publish(
     if known is not None and known.published:
         return_removed_files(registry, known, candidate, home)
         registry.restore_release(known, known.as_release(run, new=False).run.release)
-        return decide_later(registry, known, judged, home)
-    return _publish(registry, judged, home)
+        release = decide_later(registry, known, judged, home)
+    else:
+        release = _publish(registry, judged, home)
+    return release.model_copy(update={"inputs": snapshot.inputs})
 
 
 def _publish(registry: Registry, judged: Judged, home: Path) -> Release:

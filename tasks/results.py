@@ -68,6 +68,7 @@ class Release(FrozenConfig):
         later: decision of this run on a version that was published before; None at the publication itself.
         other_held_out: True if the held-out images are other ones now than at the publication.
         export: the champion's file for a drawing tool; None without the setting `export.on_promote`.
+        inputs: digest of the dataset's rows that the run read, see `sdlora.store.inputs`; None if unknown.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Release(FrozenConfig):
     later: LaterDecision | None = None
     other_held_out: bool = False
     export: ExportRecord | None = None
+    inputs: str | None = None
 
     @property
     def report(self) -> Path:

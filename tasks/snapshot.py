@@ -15,6 +15,7 @@ from sdlora.data.snapshot import Snapshot, latest_snapshot
 from sdlora.data.snapshot import make_snapshot as make
 from sdlora.store.dataset import Dataset
 from sdlora.store.image_store import ImageStore
+from sdlora.store.inputs import dataset_digest
 from tasks.data_page import publish_data_page
 from tasks.run_log import run_log
 from tasks.run_names import add_to_name, count_of
@@ -29,13 +30,15 @@ def make_snapshot(cleaned: CleanReport, config: ResolvedData, home: Path) -> Sna
     with ImageStore.open(home) as store:
         digest, dataset = None, store.dataset(config.dataset)
         previous = _latest_or_none(dataset)
+        with store.read() as session:  # before the snapshot: what arrives from now on is news for the next run
+            inputs = dataset_digest(session, config.dataset)
         try:
             snapshot = make(dataset, config)
             digest = snapshot.digest
         finally:
             publish_data_page(dataset, config, home, digest)
     _log_changes(previous, snapshot)
-    return snapshot.ref(dataset.name)
+    return snapshot.ref(dataset.name).model_copy(update={"inputs": inputs})
 
 
 def _latest_or_none(dataset: Dataset) -> Snapshot | None:

@@ -25,6 +25,8 @@ class SnapshotRef(FrozenConfig):
     """Digest of the training rows alone, see `Snapshot.training_digest`."""
     train_count: int
     held_out_count: int
+    inputs: str | None = None
+    """Digest of the dataset's rows that the snapshot was made from, see `sdlora.store.inputs`; None if unknown."""
 
 
 class BaseModelRef(FrozenConfig):

@@ -1,9 +1,10 @@
-"""Digest of the rows of the image database that a run of a style reads, and that other styles' runs leave alone."""
+"""Digests of the rows of the image database that a run of a style reads, and that other styles' runs leave alone."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 
 from sqlalchemy import ColumnElement, Select, select
 from sqlalchemy.orm import Session
@@ -14,21 +15,39 @@ from sdlora.store.tables.images import ImageTable, TakedownTable
 from sdlora.store.tables.ratings import RatingTable
 from sdlora.store.tables.versions import ChampionHistoryTable, VersionTable
 
+ROWS_AT_A_TIME = 10_000
 
-def inputs_digest(session: Session, dataset: str, style: str) -> str:
-    """Compute a digest of what people and sources recorded in a dataset, and of the style's versions and champions.
+
+def dataset_digest(session: Session, dataset: str) -> str:
+    """Compute a digest of what people and sources recorded in a dataset.
 
     Verdicts are no part of the digest: cleaning decides them from these rows, the settings and the code.
     """
+    return _digest(session, _dataset_statements(find_dataset(session, dataset)))
+
+
+def style_digest(session: Session, style: str) -> str:
+    """Compute a digest of a style's versions and of the history of its champion."""
+    versions, history = VersionTable.__table__.c, ChampionHistoryTable.__table__.c
+    statements = [
+        select(*versions).where(versions.name == style).order_by(versions.id),
+        select(*history).where(history.style == style).order_by(history.id),
+    ]
+    return _digest(session, statements)
+
+
+def _digest(session: Session, statements: Iterable[Select[tuple[object, ...]]]) -> str:
+    """Compute the digest of the rows as the driver gives them, because SQLAlchemy's rows cost more than the reading."""
     digest = hashlib.sha256()
-    for statement in _statements(find_dataset(session, dataset), style):
-        for row in session.execute(statement):
-            digest.update(repr(tuple(row)).encode())
+    for statement in statements:
+        with closing(session.connection().execute(statement)) as result:
+            while rows := result.cursor.fetchmany(ROWS_AT_A_TIME):
+                digest.update(repr(rows).encode())
         digest.update(b"\n")
     return digest.hexdigest()
 
 
-def _statements(dataset_id: int | None, style: str) -> Iterator[Select[tuple[object, ...]]]:
+def _dataset_statements(dataset_id: int | None) -> Iterator[Select[tuple[object, ...]]]:
     members, captions, files, masks = (table.__table__.c for table in (MemberTable, CaptionTable, FileTable, MaskTable))
     of_dataset: ColumnElement[bool] = MemberTable.dataset_id == dataset_id
     yield (
@@ -57,6 +76,3 @@ def _statements(dataset_id: int | None, style: str) -> Iterator[Select[tuple[obj
         .where(of_dataset)
         .order_by(takedowns.image_id)
     )
-    versions, history = VersionTable.__table__.c, ChampionHistoryTable.__table__.c
-    yield select(*versions).where(versions.name == style).order_by(versions.id)
-    yield select(*history).where(history.style == style).order_by(history.id)

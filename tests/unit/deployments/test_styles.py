@@ -11,6 +11,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+import deployments.watermark
 from deployments.cli.app import app
 from deployments.environment import DEMO_CONFIG
 from deployments.styles import DEMO_STYLE, load_styles, style_file
@@ -22,6 +23,7 @@ from sdlora.data.snapshot import make_snapshot
 from sdlora.records.decision import Decision
 from sdlora.store.champions import ScoredVersion, record_decision
 from sdlora.store.image_store import ImageStore
+from sdlora.store.inputs import dataset_digest
 from sdlora.store.lineage import record_version
 from sdlora.store.selection import Selection
 from sdlora.store.tables.base import utc_now
@@ -65,8 +67,10 @@ def finish(home: Path, name: str) -> None:
         file.write_text("x")
     config = load_config(style_file(home, name))
     with ImageStore.open(home) as store:
-        for image in Path(config.data.sources[0]).glob("*.png"):
+        for image in filter(Path.is_file, Path(config.data.sources[0]).glob("*.png")):
             store.dataset(name).add_image(image.read_bytes())
+        with store.read() as session:
+            release = release.model_copy(update={"inputs": dataset_digest(session, config.data.dataset or name)})
     remember(config, home, release)
 
 
@@ -231,6 +235,48 @@ def test_an_image_that_arrives_during_a_run_is_news_for_the_next(home, images, t
     draw_images(images, 1, seed=9)
     remember(config, home, release, before)
     assert unchanged_release(config, home) is None
+
+
+def test_an_image_that_another_process_collects_during_a_run_is_news_for_the_next(home, images, tmp_path):
+    make_style(home, "a", images)
+    finish(home, "a")
+    config = load_config(style_file(home, "a"))
+    release = unchanged_release(config, home)
+    with ImageStore.open(home) as store:  # after the snapshot, before the run has ended
+        store.dataset("a").add_image(next(draw_images(tmp_path / "more", 1, seed=5).glob("*.png")).read_bytes())
+    remember(config, home, release)
+    assert unchanged_release(config, home) is None
+
+
+def test_rows_are_compared_once_after_a_change_of_other_datasets(home, images, monkeypatch):
+    make_style(home, "a", images)
+    finish(home, "a")
+    with ImageStore.open(home) as store:
+        store.dataset("b")
+    assert is_unchanged(home, "a")
+    monkeypatch.setattr(deployments.watermark, "_rows", lambda config, home: ["not asked"])
+    assert is_unchanged(home, "a")
+
+
+def test_a_database_on_a_server_is_asked_for_its_rows(home, images, tmp_path, monkeypatch):
+    monkeypatch.setenv("SDLORA_DATABASE_URL", f"sqlite:///{tmp_path / 'server.db'}")
+    for name in ("a", "b"):
+        make_style(home, name, images)
+        finish(home, name)
+    assert is_unchanged(home, "a")
+    with ImageStore.open(home) as store:
+        dataset = store.dataset("a")
+        dataset.set_captions(dataset.images()[0].sha256, ["another"])
+    assert (is_unchanged(home, "a"), is_unchanged(home, "b")) == (False, True)
+    monkeypatch.setenv("SDLORA_DATABASE_URL", f"sqlite:///{tmp_path / 'other.db'}")
+    assert not is_unchanged(home, "b")
+
+
+def test_a_link_to_nothing_in_a_source_stops_no_run(home, images):
+    (images / "gone.png").symlink_to(images / "never-there.png")
+    make_style(home, "a", images)
+    finish(home, "a")
+    assert is_unchanged(home, "a")
 
 
 def test_a_source_elsewhere_is_always_asked(home, images):

@@ -7,6 +7,8 @@ import pytest
 
 from deployments.watermark import remember, unchanged_release
 from sdlora.config import PipelineConfig
+from sdlora.store.image_store import ImageStore
+from sdlora.store.inputs import dataset_digest
 from tasks.results import Release, RunRef
 from tests.tiny import draw_images
 
@@ -17,9 +19,11 @@ def finished(tmp_path: Path) -> tuple[PipelineConfig, Path]:
     home = tmp_path / "home"
     run = RunRef(digest="d" * 64, folder=home / "runs" / "style" / "d")
     release = Release(name="style", version=1, new=True, promoted=True, reasons=("better",), run=run)
-    for file in (release.report, release.grid, home / "images.db"):
+    for file in (release.report, release.grid):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("x")
+    with ImageStore.open(home) as store, store.read() as session:
+        release = release.model_copy(update={"inputs": dataset_digest(session, "style")})
     config = PipelineConfig.model_validate({"data": {"sources": [str(draw_images(tmp_path / "images", 3))]}})
     remember(config, home, release)
     return config, home
