@@ -300,6 +300,36 @@ def test_doctor_names_a_broken_style(home, images):
     assert done.exit_code == 1 and "Did you mean 'training'?" in done.output
 
 
+def test_whatever_is_wrong_with_a_file_it_is_named_and_the_other_styles_go_on(home, images):
+    for name in ("good", "better"):
+        make_style(home, name, images)
+        finish(home, name)
+    folder = home / "styles"
+    (folder / "a-folder.yaml").mkdir()
+    (folder / "binary.yaml").write_bytes(b"\xff\xfe\x00name")
+    (folder / "cyclic.yaml").symlink_to("cyclic.yaml")
+    (folder / "deep.yaml").write_text("[" * 5000)
+    (folder / "empty.yaml").write_text("")
+    (folder / "gone.yaml").symlink_to(home / "never-there.yaml")
+    (folder / "list.yaml").write_text("- name: list\n")
+    (folder / "no tabs.yaml").write_text("name:\tx\n\t- y")
+    (folder / "wrong.yaml").write_text("name: wrong\ndata: {min_side_px: many}\n")
+    broken = sorted(file.stem for file in folder.iterdir() if file.stem not in ("good", "better"))
+    assert len(broken) == 9
+    rows = {row["name"]: row for row in json.loads(sdlora(home, "styles", "--json").stdout)["styles"]}
+    assert [name for name, row in sorted(rows.items()) if row["problem"]] == broken
+    assert rows["good"]["images"] == 4
+    done = sdlora(home, "run", "--all", "--json")
+    runs = {row["style"]: row for row in json.loads(done.stdout)["styles"]}
+    assert done.exit_code == 1
+    assert [name for name, row in sorted(runs.items()) if row["problem"]] == broken
+    assert runs["good"]["release"]["is_new"] is runs["better"]["release"]["is_new"] is False
+    done = sdlora(home, "doctor", "--json")
+    finding = next(row for row in json.loads(done.stdout)["findings"] if row["subject"] == "styles")
+    assert finding["level"] == "problem"
+    assert all(f"{name}.yaml" in finding["text"] for name in broken), finding["text"]
+
+
 def test_all_styles_are_listed_with_what_is_new_and_broken_files_stop_no_other(home, images):
     assert "sdlora new" in sdlora(home, "styles").output
     for name in ("a", "b", "empty"):
