@@ -19,6 +19,7 @@ from sdlora.core.errors import ConfigError
 from sdlora.core.foreign_yaml import MAX_BYTES, parse_yaml, require_shallow
 from sdlora.core.quoting import escaped, excerpt
 from sdlora.core.refs import BaseModelRef
+from sdlora.core.schedule import ScheduleConfig
 from sdlora.data.config import DataConfig, ResolvedData, resolve_data
 from sdlora.evaluation.config import EvaluationConfig, GateConfig
 from sdlora.lora.config import LoraConfig, ResolvedLora
@@ -47,6 +48,7 @@ class PipelineConfig(SettingsSection):
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="how the duel is fought")
     gate: GateConfig = Field(default_factory=GateConfig, description="what makes a candidate the champion")
     export: ExportConfig = Field(default_factory=ExportConfig, description="where the champion's file goes")
+    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig, description="when the clock starts runs")
 
 
 class ResolvedConfig(PipelineConfig):
@@ -57,8 +59,8 @@ class ResolvedConfig(PipelineConfig):
     training: ResolvedTraining
 
     def digest(self) -> str:
-        """Compute the SHA-256 of all settings that can change the result; places of images and exports cannot."""
-        settings = self.model_dump(mode="json", exclude={"export"})
+        """Compute the SHA-256 of all settings that can change the result; places and times cannot."""
+        settings = self.model_dump(mode="json", exclude={"export", "schedule"})
         for place in ("dataset", "sources", "mirror_sources"):
             settings["data"].pop(place, None)
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
@@ -84,6 +86,7 @@ def resolve(config: PipelineConfig, base: BaseModelRef, home: Path) -> ResolvedC
         evaluation=config.evaluation,
         gate=config.gate,
         export=config.export,
+        schedule=config.schedule,
     )
 
 

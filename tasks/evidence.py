@@ -120,7 +120,7 @@ def version_record(
     points = {name: tracked.curve(metric) for name, metric in CURVES.items()} if tracked else {}
     run, config, adoption = judged.run, judged.config, judged.adoption
     # The report goes to others, and no setting of the training made an adopted adapter.
-    hidden_sections = {"export"} if adoption is None else {"export", "training"}
+    hidden_sections = {"export", "schedule"} if adoption is None else {"export", "schedule", "training"}
     with ImageStore.open(home) as store:
         data = summarise_data(store.existing_dataset(judged.snapshot.dataset), judged.snapshot.digest)
     return VersionRecord(

@@ -99,7 +99,7 @@ STYLE = Form(
         "learning_rate": ("training", "learning_rate"),
         "rank": ("lora", "rank"),
     },
-    ("data", "base_model", "lora", "training", "evaluation", "gate", "export"),
+    ("data", "base_model", "lora", "training", "evaluation", "gate", "export", "schedule"),
 )
 PLAN = Form(
     PretrainPlan,

@@ -69,7 +69,7 @@ def fine_tune_adapter(
         # All fields, so that the rows have the snapshot's digest and can replace damaged ones.
         rows = TypeAdapter(list[SnapshotRow]).dump_python(list(frozen.rows), mode="json", exclude_defaults=True)
         record.log_snapshot(frozen.digest, config.name, rows)
-        record.log_json(config.model_dump(mode="json", exclude={"export"}), "config.json")
+        record.log_json(config.model_dump(mode="json", exclude={"export", "schedule"}), "config.json")
         record.describe(training_description(config.name, base.name, snapshot))
         page = data_page_file(home, snapshot.dataset, snapshot.digest)
         if page.is_file():
