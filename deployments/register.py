@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import ConcurrencyLimitConfig
 from prefect.client.schemas.schedules import construct_schedule
@@ -87,14 +87,49 @@ class Deployment:
         self._deployment.parameters |= parameters.get(self.name, {})
         _drop_null_defaults(self._deployment._parameter_openapi_schema.properties)
         self._schedules = [_schedule(schedule) for schedule in entry.get("schedules", ())]
+        self._pull_steps = pull_steps
 
     @property
     def name(self) -> str:
         return self._deployment.full_name
 
+    @property
+    def flow_name(self) -> str:
+        return str(self._deployment.flow_name)
+
+    @property
+    def form(self) -> dict[str, Any]:
+        """JSON schema of the flow's parameters, which Prefect's page makes a form of."""
+        return self._deployment._parameter_openapi_schema.model_dump(exclude_unset=True)
+
     def register(self) -> None:
-        """Create the deployment, or update it to the file's entry."""
+        """Create the deployment, or update it to the file's entry; a schedule that left the file goes."""
         self._deployment.apply(schedules=self._schedules)
+        with get_client(sync_client=True) as client:
+            registered = client.read_deployment_by_name(self.name)
+            known = {schedule.get("slug") for schedule in self._schedules}
+            for schedule in registered.schedules:
+                if schedule.slug and schedule.slug not in known:  # one made on the page has no slug
+                    client.delete_deployment_schedule(registered.id, schedule.id)
+
+    def register_as(self, name: str, facts: Mapping[str, Any], client: SyncPrefectClient) -> None:
+        """Create or replace the deployment `name` of the same flow, code and pool.
+
+        Args:
+            facts: what differs: parameters, description, tags, schedules, version, paused (None leaves it as it is).
+        """
+        client.create_deployment(
+            flow_id=client.create_flow_from_name(self.flow_name),
+            name=name,
+            entrypoint=self._deployment.entrypoint,
+            pull_steps=self._pull_steps,
+            work_pool_name=self._deployment.work_pool_name,
+            concurrency_limit=self._deployment.concurrency_limit,
+            concurrency_options=self._deployment.concurrency_options,
+            parameter_openapi_schema=self.form,
+            enforce_parameter_schema=True,
+            **facts,
+        )
 
 
 def _drop_null_defaults(properties: dict[str, Any]) -> None:

@@ -57,6 +57,15 @@ def load_style(home: Path, name: str) -> Style:
     return Style(name, file, problem=problem)
 
 
+def style_of_file(file: Path, name: str) -> Style:
+    """Read the file of a style anywhere; one that is broken has the given name."""
+    try:
+        config = load_config(file)
+    except ConfigError as error:
+        return Style(name, file, problem=str(error))
+    return Style(config.name, file, config)
+
+
 def style_names(home: Path) -> list[str]:
     """List the names of the styles of the state folder, sorted, without reading the files."""
     return [file.stem for file in _files(home)]
@@ -119,19 +128,16 @@ def _files(home: Path) -> list[Path]:
 
 def _load(file: Path) -> Style:
     name = file.stem
-    try:
-        config = load_config(file)
-    except ConfigError as error:
-        return Style(name, file, problem=str(error))
-    problem = None
+    style = style_of_file(file, name)
+    problem = style.problem
     if name == DEMO_STYLE:
         problem = f"{file}: {name} is the name of the demo's style. Give the file and `name` in it another one."
-    elif config.name != name:
+    elif not problem and style.name != name:
         problem = (
-            f"{file}: name: found {config.name}, expected {name}, the name of the file. Change `name`, or rename the "
+            f"{file}: name: found {style.name}, expected {name}, the name of the file. Change `name`, or rename the "
             "file."
         )
-    return Style(name, file, config, problem)
+    return Style(name, file, style.config, problem)
 
 
 def _without_problem(style: Style) -> Path:

@@ -10,16 +10,28 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deployments.credentials import Credentials, credentials_of
-from deployments.environment import POOL, PREFECT_FILE, PROJECT, environment, history_limits, prefect_url
+from deployments.environment import (
+    DEMO_CONFIG,
+    POOL,
+    PREFECT_FILE,
+    PROJECT,
+    environment,
+    history_limits,
+    prefect_url,
+)
 from deployments.mlflow_server import MlflowServer
 from deployments.running import record_services, stack_lock
 from deployments.services import Service, require_free_port
-from sdlora.config import PipelineConfig
+from deployments.styles import refuse_second_style
+from sdlora.config import PipelineConfig, load_config
 from tasks.form import STYLE
 from tasks.private import private_folder
+
+if TYPE_CHECKING:
+    from deployments.style_deployments import StyleDeployments
 
 _STARTING_SECONDS = 30.0  # the longest time from a terminal run's first record to its lock
 
@@ -33,12 +45,13 @@ class LocalStack:
     """Servers of one state folder, in the order of their start."""
 
     home: Path
-    config: PipelineConfig
+    config_file: Path
     prefect_port: int
     mlflow_port: int
     echo: Callable[[str], None]
     on_terminal: bool
     services: list[Service] = field(default_factory=list)
+    styles: StyleDeployments | None = None
 
     @property
     def prefect(self) -> str:
@@ -52,9 +65,11 @@ class LocalStack:
         """Start all servers, wait for Ctrl-C or SIGTERM, stop all servers.
 
         Raises:
-            ConfigError: a port is in use, or the folder's servers run already.
+            ConfigError: a port is in use, the folder's servers run already, or the style's file is broken or has the
+                name of another style.
             ServiceError: a server did not start, or died.
         """
+        refuse_second_style(self.home, self.config_file, load_config(self.config_file))
         with stack_lock(self.home):
             require_free_port(self.prefect_port, "Prefect server", "--prefect-port")
             require_free_port(self.mlflow_port, "MLflow server", "--mlflow-port")
@@ -85,9 +100,11 @@ class LocalStack:
         self.echo("  flows: loading ...")
         from deployments.heartbeat import start_heartbeat
         from deployments.register import ensure_process_pool, load_deployments
+        from deployments.style_deployments import StyleDeployments
         from tasks.alive import crash_unclaimed
 
-        deployments = load_deployments(PREFECT_FILE, PROJECT, _default_parameters(self.config))
+        config = load_config(self.config_file)
+        deployments = load_deployments(PREFECT_FILE, PROJECT, _default_parameters(config))
         self.echo("  Prefect server: starting ...")
         prefect.wait_ready(f"{self.prefect}/api/health")
         for name in crash_unclaimed(self.home, _STARTING_SECONDS):
@@ -95,6 +112,10 @@ class LocalStack:
         ensure_process_pool(POOL)
         for deployment in deployments:
             deployment.register()
+        (template,) = (deployment for deployment in deployments if deployment.name == "retrain/retrain")
+        own_file = None if self.config_file == DEMO_CONFIG.resolve() else self.config_file
+        self.styles = StyleDeployments(self.home, template, own_file, self.echo)
+        self.styles.register_all()
         self.echo("  MLflow server: starting ...")
         mlflow.wait_ready(f"{self.mlflow}/health")
         # Only after MLflow is ready: a run sends the password to any process that listens at its port.
@@ -115,7 +136,7 @@ class LocalStack:
             self.echo(
                 f"  Each page asks for a password once, which this command shows: sdlora login --home {self.home}"
             )
-        self.echo(f"Start a run: {self.prefect}/deployments, retrain, Run. Stop everything: Ctrl-C")
+        self.echo(f"Start a run: {self.prefect}/deployments, a style or retrain, Run. Stop everything: Ctrl-C")
 
     def _launch(self, name: str, command: list[str], variables: Mapping[str, str]) -> Service:
         log = self.home / "logs" / f"{name.removeprefix('The ').lower().replace(' ', '-')}.log"
@@ -144,6 +165,8 @@ class LocalStack:
         while True:
             for service in self.services:
                 service.check()
+            if self.styles:
+                self.styles.follow()
             time.sleep(1)
 
     def _stop(self) -> None:
@@ -156,6 +179,7 @@ class LocalStack:
 def _default_parameters(config: PipelineConfig) -> dict[str, dict[str, Any]]:
     """Return the default parameters of forms and schedules, from the style's file."""
     style = STYLE.parameters(config)
+    style.get("advanced", {}).pop("schedule", None)  # the style's own deployment has it
     images = {name: value for name, value in style.items() if name in ("sources", "advanced")}
     return {"retrain/retrain": style, "compare/compare": style, "collect/collect": images}
 

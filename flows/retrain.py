@@ -20,6 +20,7 @@ from tasks.publish import publish
 from tasks.results import Release
 from tasks.run_names import starting_name
 from tasks.settings import resolve_settings
+from tasks.skipping import outside_window, skipped
 from tasks.snapshot import make_snapshot
 from tasks.train import fine_tune_adapter
 
@@ -46,7 +47,8 @@ def retrain(
 ) -> Release:
     """Collect new images, fine-tune an adapter on them, and publish it with its evidence.
 
-    Ends early if an adapter was already made from the same training images with the same settings.
+    Ends early if an adapter was already made from the same training images with the same settings. A run that no
+    person asked for ends as skipped outside the hours of `schedule.window`.
 
     Args:
         name: The style: names the adapter in files, in the registry and in the experiment list.
@@ -71,6 +73,8 @@ def retrain(
         learning_rate=learning_rate,
         rank=rank,
     )
+    if reason := outside_window(config.schedule):
+        return skipped(reason)
     with flow_run_alive(home), training_lock(home):
         base = prepare_base_model(config.base_model, home)
         settings = resolve_settings(config, base, home)

@@ -24,19 +24,18 @@ def up(
 ) -> None:
     """Start Prefect, MLflow and a worker on this machine, with the flows ready to run from the browser.
 
-    The form of `retrain` starts with the settings of --config. Stop everything with Ctrl-C.
+    Every style has a deployment of its own, with its schedule; changed files are taken up within seconds. The form of
+    `retrain` starts with the settings of --config. Stop everything with Ctrl-C.
     """
     from deployments.doctor import disk_finding
     from deployments.up import LocalStack
-    from sdlora.config import load_config
 
-    settings = load_config(config)
     disk = disk_finding(home)
     if disk.level != "good":
         console.print(plain(f"Disk: {disk.text}"), style="yellow", soft_wrap=True)
     LocalStack(
         home.resolve(),
-        settings,
+        config.resolve(),
         prefect_port,
         mlflow_port,
         # soft_wrap: a password broken over two lines cannot be copied

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.settings import PREFECT_API_URL
 
 from deployments.environment import PREFECT_FILE, PROJECT
@@ -111,6 +112,23 @@ def test_for_bases_of_each_family_what_the_server_stores_resolves_to_what_the_fi
         resolved = resolve(again, base, tmp_path / "home")
         assert resolved == resolve(config, base, tmp_path / "home")
         assert (resolved.training.learning_rate, resolved.training.batch_size) == (1e-4, 4)
+
+
+@pytest.mark.usefixtures("_variables")
+def test_a_schedule_that_left_the_file_goes_and_one_made_on_the_page_stays(tmp_path: Path):
+    nightly = "schedules: [{cron: 0 3 * * *, slug: nightly}]"
+    entry = "{name: mine, entrypoint: flows/collect.py:collect, work_pool: {name: local}, "
+    file = tmp_path / "prefect.yaml"
+    for schedules in (nightly, "schedules: []"):
+        file.write_text(f"pull: []\ndeployments: [{entry}{schedules}}}]")
+        (mine,) = load_deployments(file, PROJECT, {})
+        mine.register()
+        with get_client(sync_client=True) as client:
+            found = client.read_deployment_by_name("collect/mine")
+            if schedules == nightly:
+                assert [one.slug for one in found.schedules] == ["nightly"]
+                client.create_deployment_schedules(found.id, [(CronSchedule(cron="0 6 * * *", timezone="UTC"), True)])
+    assert [one.schedule.cron for one in found.schedules] == ["0 6 * * *"]
 
 
 def test_what_would_be_left_out_is_refused_by_name(tmp_path: Path):

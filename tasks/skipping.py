@@ -1,0 +1,28 @@
+"""Runs that end without doing anything, and the reason on their page."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from prefect.states import Completed
+
+from sdlora.core.schedule import ScheduleConfig, is_allowed
+from tasks.asked_by import asked_by
+from tasks.run_log import run_log
+
+
+def outside_window(schedule: ScheduleConfig) -> str | None:
+    """Return the reason why the running flow may not start now; None if it may. A person's run always may."""
+    now = datetime.now(UTC)
+    if asked_by() == "person" or is_allowed(schedule, now):
+        return None
+    local = now.astimezone(schedule.zone)
+    return f"it is {local:%H:%M} in {schedule.timezone}, outside the hours of schedule.window, {schedule.window}"
+
+
+def skipped(reason: str) -> Any:
+    """Return what a flow returns to end as `Skipped`, a completed state with the reason as its message."""
+    message = f"skipped, because {reason}"
+    run_log().info("Nothing was done: %s", message)
+    return Completed(name="Skipped", message=message)
