@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zoneinfo import available_timezones
 
 import yaml
 
@@ -39,6 +40,11 @@ training:
 # lora:
 #   rank: 8           # size of the adapter
 #   method: lora      # lora, rslora, dora, loha, lokr, pissa
+
+# schedule:           # runs by the clock while `sdlora up` runs; without it, runs start by hand
+#   cron: 0 3 * * *   # minute, hour, day, month, weekday
+#   timezone: {timezone}
+#   window: 20:00-07:00  # no such run starts outside these hours
 
 # Further sections: evaluation (how the duel is fought), gate (what makes a candidate the champion).
 """
@@ -110,6 +116,7 @@ def write_style(home: Path, name: str, sources: Sequence[str], base: str, revisi
         sources="\n".join(f"    - {_scalar(source)}" for source in sources),
         base=_scalar(base),
         revision=f"  revision: {revision}\n" if revision else "",
+        timezone=_timezone_of_this_machine(),
     )
     try:
         with file.open("x", encoding="utf-8") as stream:
@@ -117,6 +124,13 @@ def write_style(home: Path, name: str, sources: Sequence[str], base: str, revisi
     except FileExistsError:
         raise ConfigError(f"There is a style {name}: {file}. Edit this file, or choose another name.") from None
     return load_config(file)
+
+
+def _timezone_of_this_machine() -> str:
+    """Return the name of this machine's time zone; UTC if it has none by name."""
+    place = os.environ.get("TZ", "").removeprefix(":") or str(Path("/etc/localtime").resolve())
+    name = place.rpartition("zoneinfo/")[2]
+    return name if name in available_timezones() else "UTC"
 
 
 def _scalar(text: str) -> str:

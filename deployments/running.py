@@ -67,7 +67,7 @@ def record_services(home: Path, servers: Mapping[str, tuple[str, Service]]) -> N
 
 def running_services(home: Path) -> dict[str, str] | None:
     """Return the addresses of the servers of `home` by name; None unless its own `sdlora up` runs them."""
-    if not _stack_lives(home):
+    if not stack_lives(home):
         return None
     try:
         records = json.loads((home / SERVICES_FILE).read_text())
@@ -88,7 +88,8 @@ def require_current(prefect: str, credentials: Credentials) -> None:
         )
 
 
-def _stack_lives(home: Path) -> bool:
+def stack_lives(home: Path) -> bool:
+    """Return True while a `sdlora up` works on the state folder."""
     try:
         with (home / LOCK_FILE).open() as file:
             return not _locked(file, fcntl.LOCK_SH)

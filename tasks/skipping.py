@@ -10,6 +10,7 @@ from prefect.states import Completed
 from sdlora.core.schedule import ScheduleConfig, is_allowed
 from tasks.asked_by import asked_by
 from tasks.run_log import run_log
+from tasks.run_names import add_to_name
 
 
 def outside_window(schedule: ScheduleConfig) -> str | None:
@@ -22,7 +23,12 @@ def outside_window(schedule: ScheduleConfig) -> str | None:
 
 
 def skipped(reason: str) -> Any:
-    """Return what a flow returns to end as `Skipped`, a completed state with the reason as its message."""
+    """Return what a flow returns to end early: a completed state with the reason as its message.
+
+    The run's name says it too. A state of another name, such as `Skipped`, would be shown nowhere on the deployment's
+    page, which lists the states that Prefect knows.
+    """
     message = f"skipped, because {reason}"
     run_log().info("Nothing was done: %s", message)
-    return Completed(name="Skipped", message=message)
+    add_to_name("skipped")
+    return Completed(message=message)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deployments.cli.json_output import print_json
 from deployments.cli.options import DEFAULT_HOME, HomeOption, JsonOption
 from deployments.cli.stores import dataset_of, existing_store, has_store
-from deployments.cli.terminal import console, plain
+from deployments.cli.terminal import console, hint, plain
+from sdlora.core.schedule import next_start
 
 if TYPE_CHECKING:
     from deployments.styles import Style
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def styles(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
-    """List the styles: images, new ones among them, champion and its score, last decision. Broken files come last.
+    """List the styles: images, new ones among them, champion, score, last decision, next run. Broken files come last.
 
     Example: [bold]sdlora styles[/]
     """
@@ -33,16 +35,18 @@ def styles(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 1, 0, 0))
-    for heading in ("style", "images", "new", "champion", "score", "last decision", "on"):
+    for heading in ("style", "images", "new", "champion", "score", "last decision", "on", "next run"):
         table.add_column(heading, no_wrap=True, justify="right" if heading in ("images", "new") else "left")
     for style in found:
         if style.name in figures:
-            table.add_row(*map(plain, (style.name, *_row(figures[style.name]))))
+            table.add_row(*map(plain, (style.name, *_row(figures[style.name]), _time(_next_run(style)))))
     if table.row_count:
         console.print(table)
     for style in found:
         if style.problem:
             console.print(plain(f"{style.name}: {style.problem}"), style="red", soft_wrap=True)
+    if any(_next_run(style) for style in found) and not _stack_lives(home):
+        hint("[dim]The clock starts runs only while[/] [bold]sdlora up[/] [dim]runs.[/]")
 
 
 def _figures(found: list[Style], home: Path) -> dict[str, StyleFigures]:
@@ -70,6 +74,7 @@ def _object(style: Style, figures: StyleFigures | None) -> dict[str, object]:
         "score": champion and champion.score,
         "last_decision": figures and figures.outcome,
         "decided_at": figures and figures.decided_at,
+        "next_run_at": _next_run(style),
     }
 
 
@@ -86,5 +91,20 @@ def _row(figures: StyleFigures) -> list[str]:
         f"version {champion.number}" if champion else "none",
         score if champion else "",
         figures.outcome or "none yet",
-        figures.decided_at.astimezone().strftime("%Y-%m-%d %H:%M") if figures.decided_at else "",
+        _time(figures.decided_at),
     ]
+
+
+def _next_run(style: Style) -> datetime | None:
+    """Return the next start by the clock, as the style's file says; a schedule paused on Prefect's page counts."""
+    return next_start(style.config.schedule, datetime.now(UTC)) if style.config else None
+
+
+def _stack_lives(home: Path) -> bool:
+    from deployments.running import stack_lives
+
+    return stack_lives(home)
+
+
+def _time(moment: datetime | None) -> str:
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M") if moment else ""

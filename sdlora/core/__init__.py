@@ -1,1 +1,1 @@
-"""Foundations of the library: errors, files, references, progress, checkpoints, the base of settings."""
+"""Foundations of the library: errors, files, references, progress, checkpoints, schedules, the base of settings."""

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from sdlora.config import explain, load_config, parse_flags
+from sdlora.config import PipelineConfig, explain, load_config, parse_flags, resolve
 from sdlora.core.errors import ConfigError
+from sdlora.core.schedule import ScheduleConfig
 from sdlora.models.config import BaseModelConfig
 from sdlora.models.files.sources import load_base_model
 
@@ -62,3 +63,15 @@ def test_the_command_prints_the_table_and_does_nothing(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "training.steps" in result.output and "file" in result.output
     assert not (tmp_path / "home" / "images.db").exists()
+
+
+def test_the_schedule_is_shown_and_is_no_part_of_a_runs_identity(tmp_path: Path) -> None:
+    shown = settings_of(tmp_path, "schedule: {cron: 0 3 * * *}")
+    assert shown["schedule.cron"] == ("0 3 * * *", "file")
+    assert shown["schedule.timezone"] == ("UTC", "default")
+    base = load_base_model(BaseModelConfig(), tmp_path)
+    digests = {
+        resolve(PipelineConfig(schedule=ScheduleConfig(cron=cron)), base, tmp_path).digest()
+        for cron in (None, "0 3 * * *")
+    }
+    assert len(digests) == 1

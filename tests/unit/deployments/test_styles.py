@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from deployments.environment import DEMO_CONFIG
 from deployments.styles import DEMO_STYLE, load_styles, style_file
 from deployments.watermark import remember, unchanged_release
 from sdlora.config import load_config
+from sdlora.core.schedule import ScheduleConfig
 from sdlora.data.clean import clean
 from sdlora.data.config import DataConfig
 from sdlora.data.snapshot import make_snapshot
@@ -93,6 +96,40 @@ def test_a_folder_of_any_name_comes_back_from_the_file(home, tmp_path, name):
     folder = draw_images(tmp_path / name, 2)
     assert sdlora(home, "new", "my-style", "--images", str(folder)).exit_code == 0
     assert load_config(style_file(home, "my-style")).data.sources == (str(folder),)
+
+
+def test_the_schedule_in_the_comments_of_a_new_style_works_once_it_is_no_comment(home, images, monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    sdlora(home, "new", "my-style", "--images", str(images))
+    file = style_file(home, "my-style")
+    assert load_config(file).schedule == ScheduleConfig()
+    file.write_text(re.sub(r"^# (schedule:|  (?:cron|timezone|window):)", r"\1", file.read_text(), flags=re.MULTILINE))
+    written = ScheduleConfig(cron="0 3 * * *", timezone="Asia/Tokyo", window="20:00-07:00")
+    assert load_config(file).schedule == written
+
+
+def test_a_schedule_is_no_news(home, images):
+    file = make_style(home, "mine", images)
+    finish(home, "mine")
+    with file.open("a") as stream:
+        stream.write("schedule:\n  cron: 0 3 * * *\n")
+    assert load_config(file).schedule.cron and is_unchanged(home, "mine")
+    with file.open("a") as stream:
+        stream.write("training:\n  steps: 3\n")
+    assert not is_unchanged(home, "mine")
+
+
+def test_the_next_run_is_listed_as_the_file_says(home, images):
+    make_style(home, "mine", images, schedule={"cron": "0 12 * * *", "timezone": "Asia/Tokyo"})
+    make_style(home, "by-hand", images)
+    done = sdlora(home, "styles", "--json")
+    listed = {style["name"]: style["next_run_at"] for style in json.loads(done.stdout)["styles"]}
+    assert listed["by-hand"] is None
+    moment = datetime.fromisoformat(listed["mine"])
+    assert (moment.astimezone(UTC).hour, moment.minute) == (3, 0)
+    assert 0 < (moment - datetime.now(UTC)).total_seconds() <= 24 * 3600
+    done = sdlora(home, "styles")
+    assert moment.astimezone().strftime("%Y-%m-%d %H:%M") in done.output and "only while sdlora up runs" in done.output
 
 
 def test_nothing_is_written_of_a_style_that_could_not_run(home, images, tmp_path):
