@@ -10,24 +10,28 @@ starts.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.objects import ConcurrencyLimitConfig
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, DeploymentSchedule
 from prefect.client.schemas.schedules import construct_schedule
 from prefect.deployments.runner import RunnerDeployment
-from prefect.exceptions import ObjectAlreadyExists
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.utilities.templating import apply_values
 from prefect.workers.process import ProcessWorker
 
 from deployments.environment import POOL, PREFECT_FILE, PROJECT
 from sdlora.core.errors import ConfigError
 
+STYLE_SLUG = "file"
+"""Slug of the schedule that is in a style's file."""
+OWN_SLUGS = {STYLE_SLUG, "nightly"}  # `nightly` was in prefect.yaml
+"""Slugs of schedules that people did not make."""
 _KNOWN_KEYS = {"name", "entrypoint", "description", "parameters", "work_pool", "concurrency_limit", "schedules"}
 
 
@@ -83,7 +87,6 @@ class Deployment:
         self._deployment.entrypoint = entry[
             "entrypoint"
         ]  # relative: the pull step sets the working directory to the project
-        self._deployment.storage = _PullSteps(project, pull_steps)
         self._deployment.parameters |= parameters.get(self.name, {})
         _drop_null_defaults(self._deployment._parameter_openapi_schema.properties)
         self._schedules = [_schedule(schedule) for schedule in entry.get("schedules", ())]
@@ -103,14 +106,19 @@ class Deployment:
         return self._deployment._parameter_openapi_schema.model_dump(exclude_unset=True)
 
     def register(self) -> None:
-        """Create the deployment, or update it to the file's entry; a schedule that left the file goes."""
-        self._deployment.apply(schedules=self._schedules)
+        """Create the deployment, or replace it by the file's entry; schedules made on the page stay."""
         with get_client(sync_client=True) as client:
-            registered = client.read_deployment_by_name(self.name)
-            known = {schedule.get("slug") for schedule in self._schedules}
-            for schedule in registered.schedules:
-                if schedule.slug and schedule.slug not in known:  # one made on the page has no slug
-                    client.delete_deployment_schedule(registered.id, schedule.id)
+            try:
+                old = client.read_deployment_by_name(self.name).schedules
+            except ObjectNotFound:
+                old = []
+            facts = {
+                "parameters": self._deployment.parameters,
+                "description": self._deployment.description,
+                "schedules": with_those_of_people(self._schedules, old),
+                "version": self._deployment.version,  # of the flow: a digest of its file
+            }
+            self.register_as(self._deployment.name, facts, client)
 
     def register_as(self, name: str, facts: Mapping[str, Any], client: SyncPrefectClient) -> None:
         """Create or replace the deployment `name` of the same flow, code and pool.
@@ -142,25 +150,32 @@ def _drop_null_defaults(properties: dict[str, Any]) -> None:
             del schema["default"]
 
 
-def _schedule(entry: Mapping[str, Any]) -> dict[str, Any]:
-    options = {key: value for key, value in entry.items() if key in ("active", "slug", "parameters", "replaces")}
-    return {"schedule": construct_schedule(**{key: entry[key] for key in entry.keys() - options.keys()}), **options}
+def with_those_of_people(
+    own: Sequence[DeploymentScheduleCreate], old: Sequence[DeploymentSchedule]
+) -> list[DeploymentScheduleCreate]:
+    """Return the schedules of a file together with those that people made on the page.
+
+    A schedule of the file that was paused on the page stays paused if its times are the same.
+
+    Args:
+        own: schedules of the file, each with a slug.
+        old: schedules that the server has.
+    """
+    paused = [(one.slug, one.schedule) for one in old if not one.active]
+    ours = [one.model_copy(update={"active": False}) if (one.slug, one.schedule) in paused else one for one in own]
+    slugs = {one.slug for one in own} | OWN_SLUGS
+    kept = [
+        DeploymentScheduleCreate(schedule=one.schedule, active=one.active, slug=one.slug, parameters=one.parameters)
+        for one in old
+        if one.slug not in slugs
+    ]
+    return [*ours, *kept]
 
 
-class _PullSteps:
-    """Storage of a deployment in Prefect's terms: the pull steps by which a worker finds the code."""
-
-    def __init__(self, destination: Path, steps: list[dict[str, Any]]) -> None:
-        self.destination, self.pull_interval, self._steps = destination, None, steps
-
-    def set_base_path(self, path: Path) -> None:
-        self.destination = path
-
-    async def pull_code(self) -> None:
-        """Fetch nothing: the code is on this machine."""
-
-    def to_pull_step(self) -> list[dict[str, Any]]:
-        return self._steps
+def _schedule(entry: Mapping[str, Any]) -> DeploymentScheduleCreate:
+    options = {key: value for key, value in entry.items() if key in ("active", "slug", "parameters")}
+    times = construct_schedule(**{key: entry[key] for key in entry.keys() - options.keys()})
+    return DeploymentScheduleCreate(schedule=times, **options)
 
 
 if __name__ == "__main__":

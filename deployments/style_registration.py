@@ -13,7 +13,7 @@ from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
 
-from deployments.register import Deployment
+from deployments.register import STYLE_SLUG, Deployment, with_those_of_people
 from deployments.styles import Style
 from sdlora.config import PipelineConfig
 from sdlora.core.schedule import ScheduleConfig
@@ -23,8 +23,6 @@ from tasks.markdown import markdown_code
 _OURS = "style "
 """Start of the version of every deployment of a style."""
 _REMOVED = f"{_OURS}removed"
-_SLUG = "file"
-"""Slug of the schedule that is in the style's file; schedules made on the page have another one or none."""
 _PAGE = 200  # deployments that the server returns at once, at most
 
 
@@ -100,18 +98,11 @@ def _version(facts: dict[str, Any], schedule: ScheduleConfig, template: Deployme
 
 
 def _schedules(schedule: ScheduleConfig, registered: DeploymentResponse | None) -> list[DeploymentScheduleCreate]:
-    """Return the file's schedule and those that people made on the page; equal times stay paused if they were."""
-    old = registered.schedules if registered else []
-    kept = [
-        DeploymentScheduleCreate(schedule=one.schedule, active=one.active, slug=one.slug, parameters=one.parameters)
-        for one in old
-        if one.slug != _SLUG
-    ]
-    if schedule.cron is None:
-        return kept
-    times = CronSchedule(cron=schedule.cron, timezone=schedule.timezone)
-    is_active = all(one.active for one in old if one.slug == _SLUG and one.schedule == times)
-    return [DeploymentScheduleCreate(schedule=times, active=is_active, slug=_SLUG), *kept]
+    own = []
+    if schedule.cron is not None:
+        times = CronSchedule(cron=schedule.cron, timezone=schedule.timezone)
+        own.append(DeploymentScheduleCreate(schedule=times, active=True, slug=STYLE_SLUG))
+    return with_those_of_people(own, registered.schedules if registered else [])
 
 
 def _digest(value: object) -> str:

@@ -119,15 +119,17 @@ def test_a_schedule_that_left_the_file_goes_and_one_made_on_the_page_stays(tmp_p
     nightly = "schedules: [{cron: 0 3 * * *, slug: nightly}]"
     entry = "{name: mine, entrypoint: flows/collect.py:collect, work_pool: {name: local}, "
     file = tmp_path / "prefect.yaml"
-    for schedules in (nightly, "schedules: []"):
+    for schedules in (nightly, nightly, "schedules: []", "schedules: []"):
         file.write_text(f"pull: []\ndeployments: [{entry}{schedules}}}]")
         (mine,) = load_deployments(file, PROJECT, {})
         mine.register()
         with get_client(sync_client=True) as client:
             found = client.read_deployment_by_name("collect/mine")
-            if schedules == nightly:
-                assert [one.slug for one in found.schedules] == ["nightly"]
+            if len(found.schedules) == 1 and schedules == nightly:
+                client.update_deployment_schedule(found.id, found.schedules[0].id, active=False)
                 client.create_deployment_schedules(found.id, [(CronSchedule(cron="0 6 * * *", timezone="UTC"), True)])
+            elif schedules == nightly:
+                assert {(one.slug, one.active) for one in found.schedules} == {("nightly", False), (None, True)}
     assert [one.schedule.cron for one in found.schedules] == ["0 6 * * *"]
 
 
