@@ -22,16 +22,8 @@ from sdlora.data.duplicates.search import SimilarPairs
 from sdlora.data.image_models.unsafe_scores import score_unsafe
 from sdlora.data.measuring.measure import ImageScores
 from sdlora.data.measuring.workers import Measurer, ParallelMap, measure_all
-from sdlora.data.verdicts import (
-    Ids,
-    ImageState,
-    forget_decisions,
-    image_states,
-    needs_measuring,
-    record_measurements,
-    rules_digest,
-    undecided,
-)
+from sdlora.data.recording import forget_decisions, record_measurements
+from sdlora.data.verdicts import Ids, ImageState, image_states, needs_measuring, rules_digest, undecided
 from sdlora.store.bulk import ROWS_PER_STATEMENT, chunks
 from sdlora.store.dataset import Dataset
 from sdlora.store.image_store import ImageStore

@@ -14,6 +14,7 @@ from sdlora.data.config import DataConfig
 from sdlora.data.duplicates.clusters import SkippedPairs
 from sdlora.data.duplicates.groups import EXACT, NEAR, Candidate, Copy, copy_rulings, find_copies
 from sdlora.data.duplicates.pairs import group_around
+from sdlora.data.recording import record_decisions, record_rulings, record_verdicts
 from sdlora.data.split import LEAK
 from sdlora.data.verdicts import (
     ImageState,
@@ -21,9 +22,6 @@ from sdlora.data.verdicts import (
     Judge,
     image_states,
     needs_measuring,
-    record_decisions,
-    record_rulings,
-    record_verdicts,
     rules_digest,
     verdict_by,
     verdict_of,

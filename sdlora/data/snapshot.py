@@ -19,8 +19,9 @@ from sdlora.data.checks.base import Ruling
 from sdlora.data.config import DataConfig
 from sdlora.data.duplicates.fingerprint import VERSION
 from sdlora.data.duplicates.pairs import pairs_below
+from sdlora.data.recording import record_rulings, record_verdicts
 from sdlora.data.split import LEAK, Member, Sides, assign_sides
-from sdlora.data.verdicts import count_undecided, record_rulings, record_verdicts, rules_digest, verdict_of
+from sdlora.data.verdicts import count_undecided, rules_digest, verdict_of
 from sdlora.data.weights import image_weights
 from sdlora.store.bulk import insert_or_ignore
 from sdlora.store.dataset import Dataset
