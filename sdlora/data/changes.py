@@ -9,9 +9,10 @@ from typing import NamedTuple
 from sqlalchemy import select
 
 from sdlora.data.config import DataConfig
-from sdlora.data.snapshot import Snapshot, SnapshotRow, latest_snapshot, usable_masks
+from sdlora.data.snapshot import Snapshot, SnapshotRow, latest_snapshot
 from sdlora.data.weights import image_weights
 from sdlora.store.dataset import Dataset
+from sdlora.store.masks import usable_masks
 from sdlora.store.queries import captions_of
 from sdlora.store.tables.datasets import MemberTable
 from sdlora.store.tables.images import ImageTable

@@ -7,35 +7,29 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 from typing import cast
 
-from sqlalchemy import Select, bindparam, delete, func, or_, select, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import Select, delete, select
+from sqlalchemy.orm import Session
 
 from sdlora.core.errors import DataError
 from sdlora.core.refs import SnapshotRef
-from sdlora.data.checks.base import Ruling
 from sdlora.data.config import DataConfig
-from sdlora.data.duplicates.fingerprint import VERSION
-from sdlora.data.duplicates.pairs import pairs_below
-from sdlora.data.recording import record_rulings, record_verdicts
-from sdlora.data.split import LEAK, Member, Sides, assign_sides
-from sdlora.data.verdicts import count_undecided, rules_digest, verdict_of
+from sdlora.data.sides import candidates, look_alikes, record_sides, take_over_sides
+from sdlora.data.split import assign_sides
+from sdlora.data.verdicts import count_undecided, rules_digest
 from sdlora.data.weights import image_weights
 from sdlora.store.bulk import insert_or_ignore
 from sdlora.store.dataset import Dataset
 from sdlora.store.image_store import ImageStore
 from sdlora.store.intake import image_ids
 from sdlora.store.lineage import find_snapshot
-from sdlora.store.masks import masks_in
+from sdlora.store.masks import usable_masks
 from sdlora.store.queries import captions_of, count_images
 from sdlora.store.records import Split
 from sdlora.store.tables.datasets import MemberTable
 from sdlora.store.tables.images import DecodingTable, ImageTable
 from sdlora.store.tables.versions import SnapshotImageTable, SnapshotTable
-
-_CANDIDATES = MemberTable.removed_at.is_(None) & or_(MemberTable.verdict == "accepted", MemberTable.rejected_by == LEAK)
 
 
 @dataclass(frozen=True)
@@ -122,10 +116,10 @@ def make_snapshot(dataset: Dataset, config: DataConfig) -> Snapshot:
                 f"{undecided_count} images have no verdict under these settings in dataset {dataset.name!r} yet. Run "
                 "clean() with them first."
             )
-        _take_over_sides(session, dataset.id)
-        members = _members(session, dataset.id)
-        sides = assign_sides(members, _look_alikes(session, dataset.id, config), config)
-        _record_sides(session, dataset.id, members, sides, config)
+        take_over_sides(session, dataset.id)
+        members = candidates(session, dataset.id)
+        sides = assign_sides(members, look_alikes(session, dataset.id, config), config)
+        record_sides(session, dataset.id, members, sides, config)
         captions = captions_of(session, list(sides.splits))
         shas = {member.member_id: member.sha256 for member in members}
         backgrounds = _backgrounds(session, dataset.id)
@@ -147,12 +141,6 @@ def make_snapshot(dataset: Dataset, config: DataConfig) -> Snapshot:
         ids = image_ids(session, [row.sha256 for row in rows])
         _record_snapshot(session, dataset.id, snapshot, {ids[row.sha256]: row for row in rows})
     return snapshot
-
-
-def usable_masks(session: Session, dataset_id: int) -> dict[int, str]:
-    """Read the SHA-256 of the masks that can be used, by member id."""
-    masks = masks_in(session, dataset_id)
-    return {member_id: mask.sha256 for member_id, mask in masks.items() if mask.sha256 and mask.problem is None}
 
 
 def load_snapshot(store: ImageStore, digest: str) -> Snapshot:
@@ -207,28 +195,6 @@ def _newest(dataset_id: int) -> Select[tuple[int]]:
     return statement.order_by(SnapshotTable.id.desc()).limit(1)
 
 
-def _members(session: Session, dataset_id: int) -> list[Member]:
-    """Return accepted images and split leaks. A leak may fit on a side now."""
-    statement = select(MemberTable.id, ImageTable.sha256, MemberTable.split)
-    statement = statement.join(ImageTable, ImageTable.id == MemberTable.image_id)
-    rows = session.execute(statement.where(MemberTable.dataset_id == dataset_id, _CANDIDATES))
-    return [Member(row.id, row.sha256, cast("Split | None", row.split)) for row in rows]
-
-
-def _take_over_sides(session: Session, dataset_id: int) -> None:
-    """Give an image that replaces a copy the side of the copy, because a model may have learnt from the copy.
-
-    Of copies on both sides, those in training count.
-    """
-    copies = aliased(MemberTable)
-    has_side = copies.copy_of_id.is_not(None) & copies.split.is_not(None)
-    side = (
-        select(func.max(copies.split)).where(copies.copy_of_id == MemberTable.id).scalar_subquery()
-    )  # train > held_out
-    replacing = MemberTable.id.in_(select(copies.copy_of_id).where(has_side, copies.dataset_id == dataset_id))
-    session.execute(update(MemberTable).where(MemberTable.split.is_(None), replacing).values(split=side))
-
-
 def _backgrounds(session: Session, dataset_id: int) -> dict[int, str]:
     """Return the colour behind transparent parts by member id, where the colour is not white."""
     statement = select(MemberTable.id, DecodingTable.background)
@@ -236,56 +202,6 @@ def _backgrounds(session: Session, dataset_id: int) -> dict[int, str]:
     is_coloured = DecodingTable.background.not_in(("", "white"))
     rows = session.execute(statement.where(MemberTable.dataset_id == dataset_id, is_coloured))
     return dict(rows.tuples().all())
-
-
-def _look_alikes(session: Session, dataset_id: int, config: DataConfig) -> list[tuple[int, int]]:
-    """Return pairs of ids of candidates that differ by less than `suspect_difference`."""
-    statement = select(DecodingTable.fingerprint_id, MemberTable.id)
-    statement = statement.join(MemberTable, MemberTable.decoding_id == DecodingTable.id)
-    members_by_fingerprint: dict[int, list[int]] = {}
-    for fingerprint_id, member_id in session.execute(
-        statement.where(MemberTable.dataset_id == dataset_id, _CANDIDATES, DecodingTable.fingerprint_id.is_not(None))
-    ):
-        members_by_fingerprint.setdefault(fingerprint_id or 0, []).append(member_id)
-    return [
-        member_ids
-        for first_id, second_id, _ in pairs_below(session, config.suspect_difference)
-        if first_id in members_by_fingerprint and second_id in members_by_fingerprint
-        for member_ids in product(members_by_fingerprint[first_id], members_by_fingerprint[second_id])
-    ]
-
-
-def _record_sides(
-    session: Session, dataset_id: int, members: Sequence[Member], sides: Sides, config: DataConfig
-) -> None:
-    """Record new sides, and the rulings and verdicts of current and earlier split leaks."""
-    new_sides = [
-        {"member": member.member_id, "side": sides.splits[member.member_id]}
-        for member in members
-        if member.split is None and member.member_id in sides.splits
-    ]
-    if new_sides:
-        statement = update(MemberTable).where(MemberTable.id == bindparam("member")).values(split=bindparam("side"))
-        session.connection().execute(statement, new_sides)
-    rejected_before = select(MemberTable.id).where(
-        MemberTable.dataset_id == dataset_id, MemberTable.rejected_by == LEAK
-    )
-    changed_ids = set(session.scalars(rejected_before)) | set(sides.leaks)
-    rulings = {
-        member_id: [Ruling(LEAK, VERSION, None, _leak_reason(sides.leaks.get(member_id), config))]
-        for member_id in changed_ids
-    }
-    record_rulings(session, rulings, (LEAK,))
-    record_verdicts(session, {member_id: verdict_of(member_rulings) for member_id, member_rulings in rulings.items()})
-
-
-def _leak_reason(other: Member | None, config: DataConfig) -> str | None:
-    if other is None:
-        return None
-    return (
-        f"looks like image {other.sha256[:12]} on the other side of the train/held-out split; they differ by less than "
-        f"suspect_difference = {config.suspect_difference:g}"
-    )
 
 
 def _require_enough(session: Session, dataset: Dataset, snapshot: Snapshot, config: DataConfig) -> None:

@@ -95,3 +95,9 @@ def _files_of(image_id: int) -> Select[tuple[int]]:
 
 def _mask(row: MaskTable) -> Mask:
     return Mask(row.path, row.sha256, row.byte_size, row.problem)
+
+
+def usable_masks(session: Session, dataset_id: int) -> dict[int, str]:
+    """Read the SHA-256 of the masks that can be used, by member id."""
+    masks = masks_in(session, dataset_id)
+    return {member_id: mask.sha256 for member_id, mask in masks.items() if mask.sha256 and mask.problem is None}
