@@ -21,8 +21,8 @@ from sdlora.data.verdicts import count_undecided, rules_digest
 from sdlora.data.weights import image_weights
 from sdlora.store.bulk import insert_or_ignore
 from sdlora.store.dataset import Dataset
+from sdlora.store.ids import image_ids
 from sdlora.store.image_store import ImageStore
-from sdlora.store.intake import image_ids
 from sdlora.store.lineage import find_snapshot
 from sdlora.store.masks import usable_masks
 from sdlora.store.queries import captions_of, count_images

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sdlora.store.captions import replace_edits
 from sdlora.store.curation import decide_by_person, undo_decision
 from sdlora.store.details import ImageDetails, image_details
-from sdlora.store.intake import SeenFile, record_files, register_source, replace_edits
+from sdlora.store.intake import SeenFile, record_files, register_source
 from sdlora.store.lineage import SnapshotRecord, find_snapshot, list_snapshots
 from sdlora.store.membership import Added, add_from, bring_back, remove
 from sdlora.store.queries import count_images, find_image, find_member, list_images

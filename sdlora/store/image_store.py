@@ -29,7 +29,7 @@ from sdlora.store.datasets import (
 )
 from sdlora.store.details import DrawnDetails, drawn_details
 from sdlora.store.generations import Generation, count_generations, list_generations
-from sdlora.store.intake import image_ids
+from sdlora.store.ids import image_ids
 from sdlora.store.lineage import ImageLineage, SnapshotRecord, find_snapshot, image_lineage, list_snapshots
 from sdlora.store.location import StoreLocation
 from sdlora.store.overrides import purged_reasons

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from sdlora.store.bulk import chunks, insert_or_ignore, insert_or_update
+from sdlora.store.captions import caption_row, recorded_captions, reset_rules
+from sdlora.store.ids import image_ids, member_ids
 from sdlora.store.masks import Mask, replace_masks
 from sdlora.store.records import Caption
 from sdlora.store.tables.base import utc_now
@@ -228,25 +228,6 @@ def remove_members(session: Session, ids: Sequence[int], who: str | None) -> Non
     )
 
 
-def replace_edits(session: Session, member_id: int, captions: Sequence[Caption]) -> None:
-    """Replace a person's captions of a member."""
-    replace_captions(session, None, {member_id: captions})
-
-
-def replace_captions(session: Session, source_id: int | None, captions: Mapping[int, Sequence[Caption]]) -> None:
-    """Replace the captions, given by member id, that come from a source without files or from a person (None)."""
-    for chunk in chunks(list(captions)):
-        from_source = CaptionTable.source_id == source_id  # SQLAlchemy writes IS NULL for None
-        session.execute(delete(CaptionTable).where(CaptionTable.member_id.in_(chunk), from_source))
-    rows = [
-        _caption_row(member_id, source_id, None, position, caption)
-        for member_id, member_captions in captions.items()
-        for position, caption in enumerate(member_captions)
-    ]
-    insert_or_ignore(session, CaptionTable, rows)
-    reset_rules(session, list(captions))
-
-
 def _replace_masks(session: Session, files: Sequence[SeenFile], file_ids: Mapping[str, int]) -> set[str]:
     """Replace the masks of the files; return the SHA-256 of images with another mask than before."""
     by_id = {file_ids[file.path]: file for file in files}
@@ -260,7 +241,7 @@ def _replace_file_captions(
     session: Session, source_id: int, files: Mapping[int, SeenFile], ids: Mapping[str, int]
 ) -> set[str]:
     """Replace the captions of the files, given by file id; return the SHA-256 of members with changed captions."""
-    recorded = _recorded_captions(session, list(files))
+    recorded = recorded_captions(session, list(files))
     changed = {}
     for file_id, file in files.items():
         before = recorded.get((ids[file.sha256], file_id), [])
@@ -271,7 +252,7 @@ def _replace_file_captions(
         of_members = CaptionTable.member_id.in_([ids[changed[file_id].sha256] for file_id in chunk])
         session.execute(delete(CaptionTable).where(of_members, CaptionTable.file_id.in_(chunk)))
     rows = [
-        _caption_row(ids[file.sha256], source_id, file_id, position, caption)
+        caption_row(ids[file.sha256], source_id, file_id, position, caption)
         for file_id, file in changed.items()
         for position, caption in enumerate(file.captions or ())
     ]
@@ -287,20 +268,6 @@ def _file_ids(session: Session, source_id: int, paths: Sequence[str]) -> dict[st
         )
         ids.update((path, file_id) for path, file_id in session.execute(statement))
     return ids
-
-
-def _recorded_captions(session: Session, file_ids: Sequence[int]) -> dict[tuple[int, int], list[tuple[str, str]]]:
-    """Read (text, origin) of captions by (member id, file id), in their order."""
-    captions: dict[tuple[int, int], list[tuple[str, str]]] = defaultdict(list)
-    for chunk in chunks(file_ids):
-        statement = (
-            select(CaptionTable.member_id, CaptionTable.file_id, CaptionTable.text, CaptionTable.origin)
-            .where(CaptionTable.file_id.in_(chunk))
-            .order_by(CaptionTable.position)
-        )
-        for member_id, file_id, text, origin in session.execute(statement):
-            captions[member_id, file_id].append((text, origin))
-    return captions
 
 
 def _licence_updates(
@@ -324,45 +291,3 @@ def _update_licences(session: Session, ids: Mapping[str, int], files: Sequence[S
     for file in files:
         values = {"licence": file.licence} | ({"source": file.source} if file.source else {})
         session.execute(update(MemberTable).where(MemberTable.id == ids[file.sha256]).values(values))
-
-
-def reset_rules(session: Session, ids: Sequence[int]) -> None:
-    """Clear `rules` of members whose captions, masks or licence changed, so that cleaning decides them again."""
-    for chunk in chunks(ids):
-        with_rules = MemberTable.id.in_(chunk) & MemberTable.rules.is_not(None)
-        session.execute(update(MemberTable).where(with_rules).values(rules=None))
-
-
-def _caption_row(
-    member_id: int, source_id: int | None, file_id: int | None, position: int, caption: Caption
-) -> dict[str, Any]:
-    return {
-        "member_id": member_id,
-        "source_id": source_id,
-        "file_id": file_id,
-        "position": position,
-        "text": caption.text,
-        "origin": caption.origin,
-    }
-
-
-def member_ids(session: Session, dataset_id: int, shas: Sequence[str]) -> dict[str, int]:
-    """Read the ids of a dataset's members by SHA-256, removed ones included; other images are omitted."""
-    ids: dict[str, int] = {}
-    for chunk in chunks(shas):
-        statement = (
-            select(ImageTable.sha256, MemberTable.id)
-            .join(ImageTable, ImageTable.id == MemberTable.image_id)
-            .where(MemberTable.dataset_id == dataset_id, ImageTable.sha256.in_(chunk))
-        )
-        ids.update((sha256, member_id) for sha256, member_id in session.execute(statement))
-    return ids
-
-
-def image_ids(session: Session, shas: Sequence[str]) -> dict[str, int]:
-    """Read the ids of images by SHA-256; images that are not recorded are omitted."""
-    ids: dict[str, int] = {}
-    for chunk in chunks(shas):
-        statement = select(ImageTable.sha256, ImageTable.id).where(ImageTable.sha256.in_(chunk))
-        ids.update((sha256, image_id) for sha256, image_id in session.execute(statement))
-    return ids

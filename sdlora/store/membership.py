@@ -13,7 +13,8 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from sdlora.store.bulk import chunks, insert_or_ignore
-from sdlora.store.intake import register_source, remove_members, replace_captions
+from sdlora.store.captions import replace_captions
+from sdlora.store.intake import register_source, remove_members
 from sdlora.store.queries import captions_of
 from sdlora.store.records import PRECEDENCE, Caption, Origin
 from sdlora.store.selection import Selection

@@ -15,8 +15,10 @@ from sdlora.data.config import DataConfig
 from sdlora.data.decoding.decode import decode_rgb
 from sdlora.data.image_models.loading import load_parts, model_digest, model_folder, usual_device
 from sdlora.store.bulk import chunks
+from sdlora.store.captions import replace_captions
 from sdlora.store.dataset import Dataset
-from sdlora.store.intake import member_ids, register_source, replace_captions
+from sdlora.store.ids import member_ids
+from sdlora.store.intake import register_source
 from sdlora.store.records import Caption
 from sdlora.store.tables.datasets import CaptionTable, MemberTable
 from sdlora.store.tables.images import ImageTable

@@ -12,8 +12,9 @@ from sdlora.core.errors import DataError, WeightsError
 from sdlora.data.clean import clean
 from sdlora.data.config import DataConfig
 from sdlora.data.image_models.captioning import write_captions
+from sdlora.store.captions import replace_captions
 from sdlora.store.dataset import Dataset
-from sdlora.store.intake import register_source, replace_captions
+from sdlora.store.intake import register_source
 from sdlora.store.queries import find_member
 from sdlora.store.records import Caption
 from tests.unit.data.drawing import drawing, encoded

@@ -4,7 +4,7 @@ import pytest
 
 from sdlora.core.errors import DataError
 from sdlora.store.dataset import Dataset
-from sdlora.store.intake import image_ids
+from sdlora.store.ids import image_ids
 from sdlora.store.lineage import record_version
 from sdlora.store.tables.versions import SnapshotImageTable, SnapshotTable
 from tests.stores import both_places
