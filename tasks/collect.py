@@ -10,7 +10,8 @@ from prefect.artifacts import create_markdown_artifact
 from sdlora.core.errors import DataError
 from sdlora.core.progress import OnProgress
 from sdlora.data.clean import CleanReport, clean
-from sdlora.data.collect import CollectReport, collect
+from sdlora.data.collect import collect
+from sdlora.data.collect_report import CollectReport
 from sdlora.data.config import ResolvedData
 from sdlora.store.dataset import Dataset
 from sdlora.store.image_store import ImageStore

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from sdlora.data.clean import CleanReport
-from sdlora.data.collect import CollectReport
+from sdlora.data.collect_report import CollectReport
 from sdlora.records.decision import Decision, GateCheck
 from sdlora.records.duel import Duel
 from tasks.markdown import markdown_code, markdown_text, table

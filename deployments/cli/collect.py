@@ -25,7 +25,7 @@ from deployments.cli.stores import dataset_of, dataset_to_fill
 from deployments.cli.terminal import console, hint, plain
 
 if TYPE_CHECKING:
-    from sdlora.data.collect import CollectReport
+    from sdlora.data.collect_report import CollectReport
     from sdlora.data.config import DataConfig
     from sdlora.store.dataset import Dataset
 

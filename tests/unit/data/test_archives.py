@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from sdlora.core.errors import DataError
-from sdlora.data.collect import CollectReport, collect
+from sdlora.data.collect import collect
+from sdlora.data.collect_report import CollectReport
 from sdlora.data.config import DataConfig
 from sdlora.store.dataset import Dataset
 from tests.unit.data.drawing import drawing, encoded

@@ -11,7 +11,8 @@ import pytest
 from deployments.cli.collect import _summary
 from sdlora.core.errors import DataError
 from sdlora.data.clean import clean
-from sdlora.data.collect import CollectReport, collect
+from sdlora.data.collect import collect
+from sdlora.data.collect_report import CollectReport
 from sdlora.data.config import DataConfig
 from sdlora.data.sources.rows import MAX_LINE_CHARS
 from sdlora.store.dataset import Dataset

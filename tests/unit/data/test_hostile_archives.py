@@ -12,7 +12,8 @@ import pytest
 
 from sdlora.core.errors import DataError
 from sdlora.data.clean import clean
-from sdlora.data.collect import CollectReport, collect
+from sdlora.data.collect import collect
+from sdlora.data.collect_report import CollectReport
 from sdlora.data.config import DataConfig
 from sdlora.data.sources import SourceContext, UnreadableItemError, open_source
 from sdlora.data.sources.memory import MemoryBudget

@@ -18,7 +18,7 @@ def digests_of(connection):
 
 @pytest.mark.parametrize("batch", [3, 500])
 def test_an_image_is_on_the_disk_before_it_is_recorded(batch, tmp_path, monkeypatch):
-    monkeypatch.setattr("sdlora.data.collect._FILES_PER_BATCH", batch)
+    monkeypatch.setattr("sdlora.data.source_pass._FILES_PER_BATCH", batch)
     source, recorded = draw_images(tmp_path / "source", 10), []
     with ImageStore.open(tmp_path / "home") as store, recorded_flushes() as disk:
 

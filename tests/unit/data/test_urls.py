@@ -14,7 +14,8 @@ import pyarrow.parquet
 import pytest
 
 from sdlora.core.errors import DataError
-from sdlora.data.collect import CollectReport, collect
+from sdlora.data.collect import collect
+from sdlora.data.collect_report import CollectReport
 from sdlora.data.config import DataConfig
 from sdlora.data.sources import UnreadableItemError, download, internet
 from sdlora.data.sources.download import Downloader, checked_url, opt_out
