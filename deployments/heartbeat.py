@@ -20,6 +20,7 @@ from deployments.environment import POOL
 from deployments.running import running_services
 from deployments.services import answers
 from tasks.alive import crash_killed
+from tasks.notify.decisions import tell_all_decisions
 from tasks.notify.failures import tell_unheard_failures
 from tasks.notify.heartbeat import load_heartbeat
 from tasks.notify.outbox import deliver
@@ -107,6 +108,7 @@ def _run(home: Path, interval_seconds: float) -> None:
 def _look_after_runs(home: Path) -> None:
     crash_killed(home)
     tell_unheard_failures(home)
+    tell_all_decisions(home)
 
 
 def _log_to_file(path: Path) -> None:

@@ -46,6 +46,13 @@ class Webhook:
             assert time.monotonic() < deadline, self.titles
             time.sleep(0.2)
 
+    def wait_for_call(self, part: str, patience_seconds: float) -> None:
+        """Wait for a GET whose path contains a text."""
+        deadline = time.monotonic() + patience_seconds
+        while not any(method == "GET" and part in path for method, path, _ in self.requests):
+            assert time.monotonic() < deadline, "no call"
+            time.sleep(0.2)
+
 
 @contextmanager
 def webhook() -> Iterator[Webhook]:

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from sdlora.core.config_base import FrozenConfig
 from sdlora.core.printable import escape_controls
-from sdlora.store.champions import HistoryEntry
+from sdlora.store.champions import GATE, HistoryEntry
 
 MessageKind = Literal["waiting", "promotion", "refusal", "failure", "silence", "given-up"]
 KINDS: tuple[MessageKind, ...] = get_args(MessageKind)
@@ -73,33 +73,9 @@ def decision_message(style: str, entry: HistoryEntry, links: Sequence[MessageLin
         kind=kind,
         style=style,
         subject=f"{style}: {_outcome(entry)}",
-        lines=_lines(entry.why.splitlines()),
+        lines=(*_lines(entry.why.splitlines(), MAX_LINES - 1), *_commands(style, entry)),
         links=tuple(links),
         facts=facts,
-    )
-
-
-def waiting_message(
-    style: str, version: int, reasons: Sequence[str], decision_digest: str, links: Sequence[MessageLink] = ()
-) -> Message:
-    """Tell that a candidate waits for a person.
-
-    Args:
-        style: name of the style.
-        version: number of the candidate in the registry.
-        reasons: findings of the gate.
-        decision_digest: identity of the question.
-        links: pages with the evidence.
-    """
-    commands = f"Decide: sdlora promote {style} --version {version}, or: sdlora reject {style} --version {version}"
-    return Message(
-        key=f"waiting-{style}-{version}-{decision_digest[:16]}",
-        kind="waiting",
-        style=style,
-        subject=f"{style}: version {version} waits for your decision",
-        lines=(*_lines(reasons, MAX_LINES - 1), commands),
-        links=tuple(links),
-        facts={"version": version},
     )
 
 
@@ -190,15 +166,31 @@ def trial_message(recipient: str) -> Message:
     )
 
 
+def _commands(style: str, entry: HistoryEntry) -> tuple[str, ...]:
+    """Return the line to type, for a candidate that waits for a person."""
+    if _kind_of_entry(entry) != "waiting":
+        return ()
+    version = f"{style} --version {entry.version.number}"
+    return (f"Decide: sdlora promote {version}, or: sdlora reject {version}",)
+
+
 def _kind_of_entry(entry: HistoryEntry) -> MessageKind:
     """Return "refusal" for a version that did not pass; every other outcome is about a champion."""
+    kind: str = entry.kind
+    if kind == "waiting":
+        return "waiting"
     return "promotion" if entry.changes_champion or entry.kind == "confirmed" else "refusal"
 
 
 def _outcome(entry: HistoryEntry) -> str:
     number, champion = entry.version.number, entry.to_version
-    by = "" if entry.passed_gate is not None else f" by {_line(entry.who)}"
-    match entry.kind:
+    by = "" if entry.who == GATE else f" by {_line(entry.who)}"
+    kind: str = entry.kind
+    match kind:
+        case "waiting":
+            return f"version {number} waits for your decision"
+        case "rejected":
+            return f"version {number} was rejected{by}; {_champion_stays(champion)}"
         case "first champion":
             return f"version {number} is the first champion"
         case "promoted":
@@ -211,8 +203,11 @@ def _outcome(entry: HistoryEntry) -> str:
             return f"rolled back to version {number}{by}"
         case "moved by hand":
             return f"the champion was changed to version {champion}{by}" if champion else f"no champion any more{by}"
-    kept = f"version {champion} stays champion" if champion else "there is no champion yet"
-    return f"version {number} did not pass{by}; {kept}"
+    return f"version {number} did not pass{by}; {_champion_stays(champion)}"
+
+
+def _champion_stays(champion: int | None) -> str:
+    return f"version {champion} stays champion" if champion else "there is no champion yet"
 
 
 def _lines(texts: Sequence[str], limit: int = MAX_LINES) -> tuple[str, ...]:

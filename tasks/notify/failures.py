@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,7 +26,7 @@ from sdlora.core.config_base import FrozenConfig
 from sdlora.core.errors import SdloraError
 from sdlora.release.messages import Message, MessageLink, failure_message
 from tasks.home import state_folder
-from tasks.notify.outbox import deliver
+from tasks.notify.outbox import deliver, deliver_in_background
 from tasks.notify.recipients import FOLDER
 from tasks.notify.tell import announce, prefect_pages
 from tasks.private import private_file, private_folder
@@ -50,9 +50,12 @@ def tell_failure(flow: Any, flow_run: FlowRun, state: State) -> None:
 
 
 def tell_killed(runs: Sequence[FlowRun], home: Path) -> None:
-    """Tell runs that were marked as crashed, because their process was found to be gone."""
+    """Tell runs that were marked as crashed, because their process was found to be gone.
+
+    Nothing is waited for: this is the first act of another run, or of `sdlora up`.
+    """
     if runs:
-        _tell_once(home, [(run, Crashed(message=KILLED)) for run in runs])
+        _tell_once(home, [(run, Crashed(message=KILLED)) for run in runs], deliver_in_background)
 
 
 def tell_unheard_failures(home: Path) -> None:
@@ -77,7 +80,7 @@ class _ToldRuns(FrozenConfig):
         return state.timestamp > self.since and (told_at is None or told_at < state.timestamp)
 
 
-def _tell_once(home: Path, failures: Sequence[tuple[FlowRun, State]]) -> None:
+def _tell_once(home: Path, failures: Sequence[tuple[FlowRun, State]], send: Callable[[Path], object] = deliver) -> None:
     """Tell the failures that were not told. A failure of its own is a warning, which must not hide the run's."""
     try:
         with _told_runs(home) as told:
@@ -87,7 +90,7 @@ def _tell_once(home: Path, failures: Sequence[tuple[FlowRun, State]]) -> None:
             messages = [message for run, state in new if (message := _message(run, state))]
             announce(home, *messages)
         if messages:
-            deliver(home)
+            send(home)
     except Exception:  # whatever a library raises
         log = run_log()
         log.warning("A failure could not be told", exc_info=True)

@@ -93,6 +93,11 @@ def deliver(home: Path, retry_seconds: Sequence[float] = RETRY_SECONDS) -> int:
     return len(arrived)
 
 
+def deliver_in_background(home: Path) -> None:
+    """Send the messages that are due without waiting; those that the end of the process interrupts stay."""
+    threading.Thread(target=copy_context().run, args=(deliver, home), daemon=True).start()
+
+
 def _due_by_recipient(folder: Path) -> dict[str, list[Path]]:
     """List the files of messages that are due, the oldest message first."""
     found = [(pending, path) for path in folder.glob("*.json") if (pending := _read(path)) and pending.is_due]

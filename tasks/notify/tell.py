@@ -25,7 +25,8 @@ def tell(home: Path, *messages: Message) -> None:
     """
     try:
         announce(home, *messages)
-        deliver(home)
+        if PREFECT_API_URL.value():  # else only `sdlora up` and runs can get the addresses: they send what is there
+            deliver(home)
     except Exception:  # whatever a library raises
         log = run_log()
         log.warning("A message could not be prepared", exc_info=True)

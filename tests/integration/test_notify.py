@@ -138,6 +138,7 @@ def test_a_run_that_was_killed_is_told_when_it_is_found(tmp_path, received):
         run = client.create_flow_run(collect, parameters={"dataset": "killed"}, name="killed, today", state=Running())
         (tmp_path / ALIVE / str(run.id)).touch()
         assert crash_killed(tmp_path) == ["killed, today"]
+        received.wait_for("killed: a run was cut off", 10)
         tell_unheard_failures(tmp_path)
         client.delete_flow_run(run.id)
     assert received.titles == ["killed: a run was cut off"]
@@ -165,6 +166,7 @@ def test_under_sdlora_up_a_killed_run_and_a_promotion_are_heard_of(running_stack
     said = command(home, "add", "team", "--kind", "webhook", text=f"{received.url}\n")
     said += command(home, "test", "team") + command(home, "list", "--json")
     assert received.titles == ["sdlora: test message"]
+    said += command(home, "heartbeat", text=f"{received.url}&beat\n")
     deployment = running_stack.api("deployments/name/collect/collect")
     try:
         gone = {"dataset": "gone", "sources": [str(home / "missing")]}
@@ -191,9 +193,27 @@ def test_under_sdlora_up_a_killed_run_and_a_promotion_are_heard_of(running_stack
             assert SECRET not in shown
             assert PARAMETER not in shown
         assert files_with_secrets(home) == []
+
+        received.wait_for_call("&beat", 90)
+        assert "are free on the disk" in beat_of(running_stack, "heartbeat.MIN_FREE_BYTES = 2**60")
+        assert "no worker answers" in beat_of(running_stack, "heartbeat._has_worker = lambda: False")
+        assert beat_of(running_stack, "").strip() == "[]"
     finally:
         command(home, "remove", "team")
+        command(home, "heartbeat", "--off")
     assert "sdlora-team" not in str(running_stack.api("block_documents/filter", {}))
+
+
+def beat_of(stack: RunningStack, change: str) -> str:
+    """What a heartbeat says that finds `change`."""
+    code = f"from pathlib import Path; from deployments import heartbeat; {change}\n"
+    code += f"print(heartbeat.beat(Path({str(stack.home)!r})))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT, env=stack.environment()
+    )
+    assert done.returncode == 0, done.stderr
+    assert SECRET not in done.stdout + done.stderr
+    return done.stdout
 
 
 def kill_when_running(home: Path, run_id: str) -> None:

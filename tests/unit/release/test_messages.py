@@ -15,7 +15,6 @@ from sdlora.release.messages import (
     failure_message,
     given_up_message,
     silence_message,
-    waiting_message,
 )
 from sdlora.store.champions import HistoryEntry, ScoredVersion
 
@@ -35,6 +34,7 @@ def entry(kind, version=3, before=2, after=3, who="gate", gate=True, why="KID 0.
         (entry("promoted", who="ana", gate=False), "promotion", "after version 2 by ana"),
         (entry("confirmed", before=3), "promotion", "version 3 passed again and stays champion"),
         (entry("not confirmed", before=3), "refusal", "version 3 did not pass again and stays champion"),
+        (entry("rejected", after=2, who="ana"), "refusal", "version 3 was rejected by ana; version 2 stays champion"),
         (entry("refused", after=2), "refusal", "version 3 did not pass; version 2 stays champion"),
         (entry("refused", before=None, after=None), "refusal", "there is no champion yet"),
         (entry("rolled back", 2, 3, 2, "ana", gate=False), "promotion", "rolled back to version 2 by ana"),
@@ -56,7 +56,9 @@ def test_a_decision_has_one_key_however_often_it_is_told():
 
 
 def test_a_waiting_candidate_comes_with_the_lines_to_type():
-    message = waiting_message("icons", 4, ("The interval contains zero.",), "e" * 64)
+    message = decision_message("icons", entry("waiting", 4, why="The interval contains zero."))
+    assert message.kind == "waiting"
+    assert "version 4 waits for your decision" in message.subject
     assert message.lines[0] == "The interval contains zero."
     assert "sdlora promote icons --version 4" in message.lines[-1]
     assert "sdlora reject icons --version 4" in message.lines[-1]

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import socket
+import socketserver
+import threading
 import time
 from datetime import UTC, datetime, timedelta
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 import pytest
@@ -182,6 +185,44 @@ def test_no_log_line_of_the_sending_libraries_has_the_address(caplog):
     assert "Unparseable URL [address]" in caplog.text
     assert SECRET not in caplog.text
     assert PARAMETER not in caplog.text
+
+
+class MailServer(socketserver.StreamRequestHandler):
+    """Just enough of SMTP for one message; `received` gets sender, receivers and text."""
+
+    received: ClassVar[list[str]] = []
+
+    def handle(self) -> None:
+        self.wfile.write(b"220 here\r\n")
+        for line in self.rfile:
+            command = line.decode().strip()
+            self.received.append(command)
+            word = command.lower()
+            self.wfile.write({"data": b"354 go\r\n", "quit": b"221 bye\r\n"}.get(word, b"250 fine\r\n"))
+            if word == "data":
+                while (text := self.rfile.readline().decode().rstrip("\r\n")) != ".":
+                    self.received.append(text)
+                self.wfile.write(b"250 fine\r\n")
+            if word == "quit":
+                return
+
+
+def test_a_mail_arrives_as_plain_text_for_all_its_receivers():
+    MailServer.received.clear()
+    with socketserver.TCPServer(("127.0.0.1", 0), MailServer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"smtp+plain://127.0.0.1:{server.server_address[1]}?to=a@example.org,b@example.org&from=loop@example.org"
+        address = parse_address("email", url)
+        message = Message(key="1", kind="failure", style="x", subject="x: a run failed", lines=("<b>bold</b>",))
+        send(recipient("email", to=address.to, sender=address.sender), message, address.block)
+        server.shutdown()
+    text = "\n".join(MailServer.received)
+    assert "mail FROM:<loop@example.org>" in text
+    assert "rcpt TO:<a@example.org>" in text
+    assert "rcpt TO:<b@example.org>" in text
+    assert "Subject: x: a run failed" in text
+    assert "<b>bold</b>" in text
+    assert "text/html" not in text
 
 
 def test_parts_of_an_address_are_redacted_too():
