@@ -161,7 +161,7 @@ def command(home: Path, *words: str, text: str = "") -> str:
     return done.stdout + done.stderr
 
 
-def test_under_sdlora_up_a_killed_run_and_a_promotion_are_heard_of(running_stack: RunningStack, received):
+def test_under_sdlora_up_failed_and_killed_runs_are_heard_of_and_the_heart_beats(running_stack: RunningStack, received):
     home = running_stack.home
     said = command(home, "add", "team", "--kind", "webhook", text=f"{received.url}\n")
     said += command(home, "test", "team") + command(home, "list", "--json")
@@ -195,25 +195,33 @@ def test_under_sdlora_up_a_killed_run_and_a_promotion_are_heard_of(running_stack
         assert files_with_secrets(home) == []
 
         received.wait_for_call("&beat", 90)
-        assert "are free on the disk" in beat_of(running_stack, "heartbeat.MIN_FREE_BYTES = 2**60")
-        assert "no worker answers" in beat_of(running_stack, "heartbeat._has_worker = lambda: False")
-        assert beat_of(running_stack, "").strip() == "[]"
+        well, full, idle = beats_of(running_stack)
+        assert well == "[]"
+        assert "are free on the disk" in full
+        assert "no worker answers" in idle
     finally:
         command(home, "remove", "team")
         command(home, "heartbeat", "--off")
     assert "sdlora-team" not in str(running_stack.api("block_documents/filter", {}))
 
 
-def beat_of(stack: RunningStack, change: str) -> str:
-    """What a heartbeat says that finds `change`."""
-    code = f"from pathlib import Path; from deployments import heartbeat; {change}\n"
-    code += f"print(heartbeat.beat(Path({str(stack.home)!r})))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT, env=stack.environment()
-    )
+def beats_of(stack: RunningStack) -> list[str]:
+    """What a heartbeat says if all is well, if the disk is nearly full, and without a worker."""
+    code = f"""
+from pathlib import Path
+from deployments import heartbeat
+home = Path({str(stack.home)!r})
+print(heartbeat.beat(home))
+heartbeat.MIN_FREE_BYTES = 2**60
+print(heartbeat.beat(home))
+heartbeat._has_worker = lambda: False
+print(heartbeat.beat(home))
+"""
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=PROJECT, env=stack.environment())
     assert done.returncode == 0, done.stderr
     assert SECRET not in done.stdout + done.stderr
-    return done.stdout
+    return done.stdout.splitlines()
 
 
 def kill_when_running(home: Path, run_id: str) -> None:
