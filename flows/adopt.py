@@ -17,6 +17,7 @@ from tasks.form import STYLE, Advanced, Count, LearningRate, Name
 from tasks.home import Home, state_folder
 from tasks.identify import find_adopted
 from tasks.lock import training_lock
+from tasks.notify.decisions import notify_decisions
 from tasks.publish import publish
 from tasks.results import Release
 from tasks.run_names import starting_name
@@ -24,6 +25,7 @@ from tasks.settings import resolve_settings
 from tasks.snapshot import make_snapshot
 
 
+# No message tells of a failure, because the person who typed the command sees it.
 @flow(name="adopt", flow_run_name=starting_name, persist_result=False, validate_parameters=True)
 def adopt(
     file: Path,
@@ -79,4 +81,6 @@ def adopt(
             duel = run_duel(base, candidate, champion, snapshot, settings, run, home)
             decision = decide(duel, settings.gate)
             release = publish(base, candidate, snapshot, duel, decision, settings, run, home)
-        return export_champion(release, settings, home)
+        release = export_champion(release, settings, home)
+        notify_decisions(release, home)
+        return release

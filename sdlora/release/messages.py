@@ -195,6 +195,9 @@ def _outcome(entry: HistoryEntry) -> str:
             return f"version {number} is the first champion"
         case "promoted":
             return f"version {number} is the new champion, after version {entry.from_version}{by}"
+        case "adopted":
+            after = f", after version {entry.from_version}" if entry.from_version else ""
+            return f"version {number}, adopted from a file, is the new champion{after}"
         case "confirmed":
             return f"version {number} passed again and stays champion"
         case "not confirmed":

@@ -30,6 +30,8 @@ def entry(kind, version=3, before=2, after=3, who="gate", gate=True, why="KID 0.
     ("found", "kind", "words"),
     [
         (entry("first champion", before=None), "promotion", "version 3 is the first champion"),
+        (entry("adopted", before=None), "promotion", "version 3, adopted from a file, is the new champion"),
+        (entry("adopted"), "promotion", "adopted from a file, is the new champion, after version 2"),
         (entry("promoted"), "promotion", "version 3 is the new champion, after version 2"),
         (entry("promoted", who="ana", gate=False), "promotion", "after version 2 by ana"),
         (entry("confirmed", before=3), "promotion", "version 3 passed again and stays champion"),
