@@ -12,7 +12,7 @@ from sdlora.core.refs import AdapterRef
 from sdlora.retention import scan
 from sdlora.retention.config import load_retention
 from sdlora.retention.rules import Removal, plan_removals
-from sdlora.retention.state import State, StoredVersion
+from sdlora.retention.state import State, StoredFile, StoredVersion
 from sdlora.retention.trash import empty_trash, remove_whole, replace_by_link
 from sdlora.store.champions import champion_history
 from sdlora.store.image_store import ImageStore
@@ -31,10 +31,15 @@ from tasks.tracking import CANDIDATE, AdapterVersion, Registry, has_records
 
 @dataclass(frozen=True)
 class Garbage:
-    """Things that were deleted, or that would be in a dry run; sizes are bytes that the deletion frees."""
+    """Things that were deleted, or that would be in a dry run; sizes are bytes that the deletion frees.
+
+    Attributes:
+        unfinished: folders of trainings that have not ended, which no rule deletes.
+    """
 
     removals: tuple[Removal, ...]
     is_dry_run: bool
+    unfinished: tuple[StoredFile, ...] = ()
 
     @property
     def size(self) -> int:
@@ -73,7 +78,7 @@ def collect_garbage(home: Path, *, dry_run: bool = False, on_progress: OnProgres
         removals = [replace(each, size=each.size + scan.freed_bytes(each.paths)) for each in planned]
         if not dry_run:
             _remove_all(removals, home, store, registry, on_progress)
-    return Garbage(tuple(removals), dry_run)
+    return Garbage(tuple(removals), dry_run, tuple(scan.unfinished_runs(home)))
 
 
 def return_removed_files(registry: Registry, version: AdapterVersion, adapter: AdapterRef, home: Path) -> None:

@@ -42,7 +42,10 @@ def gc(
         removals = [
             {"kind": each.kind, "what": each.what, "why": each.why, "byte_size": each.size} for each in garbage.removals
         ]
-        print_json({"is_dry_run": dry_run, "byte_size": garbage.size, "removals": removals})
+        unfinished = [{"path": each.path, "byte_size": each.size} for each in garbage.unfinished]
+        print_json(
+            {"is_dry_run": dry_run, "byte_size": garbage.size, "removals": removals, "unfinished_runs": unfinished}
+        )
         return
     _print(garbage)
 
@@ -70,3 +73,6 @@ def _print(garbage: Garbage) -> None:
         console.print(f"Would free {garbage.size / 1e6:.1f} MB. Nothing was changed.")
     else:
         console.print(f"Freed {garbage.size / 1e6:.1f} MB.")
+    for run in garbage.unfinished:
+        text = f"Unfinished training, {run.size / 1e6:.1f} MB, kept: {run.path}. Delete the folder to give it up."
+        console.print(plain(text), soft_wrap=True)

@@ -53,6 +53,13 @@ def _second_copies(run: Path) -> Iterator[Path]:
             yield path
 
 
+def unfinished_runs(home: Path) -> list[StoredFile]:
+    """List the folders of trainings that have not ended, the oldest first; their size is that of the checkpoints."""
+    folders = [path.parent for path in (home / "runs").glob("*/*/checkpoints") if any(path.iterdir())]
+    unfinished = [path for path in folders if not (path / "adapter").is_dir() and not (path / "model").is_dir()]
+    return _by_age(StoredFile(path, freed_bytes([path]), path.stat().st_mtime, path.parent.name) for path in unfinished)
+
+
 def data_pages(home: Path) -> list[StoredFile]:
     """List the data pages of snapshots, the oldest first."""
     return _by_age(_file(path, path.parent.name) for path in (home / "pages").glob("*/data-*.html"))

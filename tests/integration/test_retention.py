@@ -14,6 +14,7 @@ from deployments.cli.app import app
 from deployments.doctor import diagnose_deeply, disk_finding
 from flows.retrain import retrain
 from sdlora.config import PipelineConfig
+from sdlora.core.checkpoints import save_checkpoint
 from sdlora.core.errors import StorageError
 from sdlora.core.progress import SILENT
 from sdlora.retention.space import MARGIN_BYTES, disk_space
@@ -142,7 +143,12 @@ def test_what_is_lost_goes_and_what_a_person_touched_stays(home: Path) -> None:
         assert store.generation_count() == 2  # the rated one and the newest
         assert [entry.version.number for entry in champion_history(session, "growth").entries] == list(VERSIONS)
     assert diagnose_deeply(home, SILENT.on_progress, repair=False) == []
-    assert gc(home)["removals"] == []
+    again = gc(home)
+    assert (again["removals"], again["unfinished_runs"]) == ([], [])
+    checkpoint = save_checkpoint(home / "runs" / "growth" / f"{7:016x}" / "checkpoints", 4, {}, {})
+    (run,) = gc(home)["unfinished_runs"]
+    assert run["path"] == str(checkpoint.parents[1])
+    assert checkpoint.is_dir()
 
 
 def test_a_version_without_files_says_so_and_is_not_trained_again(home: Path, config: PipelineConfig) -> None:
