@@ -29,6 +29,8 @@ def protection(history: ChampionHistory, number: int) -> str | None:
     own = [entry for entry in history.entries if entry.version.number == number]
     if not own:
         return "nothing is decided about it"
+    if any(entry.version.snapshot_digest is None for entry in own):
+        return "a person brought it, and it cannot be trained again"
     if people := sorted({entry.who for entry in own if entry.who != GATE}):
         return f"{', '.join(people)} decided about it"
     return None if own[-1].kind in _LOST else f"its last decision is: {own[-1].kind}"

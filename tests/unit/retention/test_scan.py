@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -26,7 +27,7 @@ def scored(number):
     return ScoredVersion(number, f"{number:064x}", f"{number + 100:064x}", f"{number + 200:064x}")
 
 
-def decide(session, number, promote, champion):
+def decide(session, number, promote, champion, version=None):
     decision = Decision(
         promote=promote,
         reasons=("reason",),
@@ -35,7 +36,7 @@ def decide(session, number, promote, champion):
         candidate_digest=scored(number).adapter_digest,
         champion_digest=None,
     )
-    return record_decision(session, "ink", scored(number), decision, champion)
+    return record_decision(session, "ink", version or scored(number), decision, champion)
 
 
 @pytest.fixture
@@ -59,6 +60,16 @@ def test_champions_of_all_times_and_what_people_decided_are_protected(store):
     assert {number for number, reason in found.items() if reason is None} == {2, 5}
     assert found[1] == found[3] == found[4] == "it is or was the champion"
     assert found[6] == "nothing is decided about it"
+
+
+def test_an_adapter_that_a_person_brought_is_protected(store):
+    adopted = replace(scored(2), snapshot_digest=None, train_count=None)
+    with store.write() as session:
+        decide(session, 1, True, None)
+        decide(session, 2, False, 1, adopted)
+        assert scan.protection(champion_history(session, "ink"), 2) == (
+            "a person brought it, and it cannot be trained again"
+        )
 
 
 def draw(store, content, version="ink version 1", seed=0):
