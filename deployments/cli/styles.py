@@ -10,7 +10,6 @@ from deployments.cli.json_output import print_json
 from deployments.cli.options import DEFAULT_HOME, HomeOption, JsonOption
 from deployments.cli.stores import dataset_of, existing_store, has_store
 from deployments.cli.terminal import console, hint, plain
-from sdlora.core.schedule import next_start
 
 if TYPE_CHECKING:
     from deployments.styles import Style
@@ -97,6 +96,8 @@ def _row(figures: StyleFigures) -> list[str]:
 
 def _next_run(style: Style) -> datetime | None:
     """Return the next start by the clock, as the style's file says; a schedule paused on Prefect's page counts."""
+    from sdlora.core.schedule import next_start
+
     return next_start(style.config.schedule, datetime.now(UTC)) if style.config else None
 
 
