@@ -98,7 +98,7 @@ def failure_message(
         kind="failure",
         style=style,
         subject=f"{style or _line(run)}: {what}",
-        lines=_lines((f"Run: {run}", *reason.splitlines(), *(("The same run continues from its last checkpoint.",)))),
+        lines=_lines((f"Run: {run}", *reason.splitlines(), "The next run continues where this one stopped.")),
         links=tuple(links),
         facts={"run": run, "killed": int(killed)},
     )
