@@ -58,6 +58,11 @@ class LocalStack:
         return prefect_url(self.prefect_port)
 
     @property
+    def _own_file(self) -> Path | None:
+        """The file that `--config` names; None for the demo's style, which has no deployment of its own."""
+        return None if self.config_file == DEMO_CONFIG.resolve() else self.config_file
+
+    @property
     def mlflow(self) -> str:
         return f"http://127.0.0.1:{self.mlflow_port}"
 
@@ -69,7 +74,8 @@ class LocalStack:
                 name of another style.
             ServiceError: a server did not start, or died.
         """
-        refuse_second_style(self.home, self.config_file, load_config(self.config_file))
+        if self._own_file:
+            refuse_second_style(self.home, self._own_file, load_config(self._own_file))
         with stack_lock(self.home):
             require_free_port(self.prefect_port, "Prefect server", "--prefect-port")
             require_free_port(self.mlflow_port, "MLflow server", "--mlflow-port")
@@ -113,8 +119,7 @@ class LocalStack:
         for deployment in deployments:
             deployment.register()
         (template,) = (deployment for deployment in deployments if deployment.name == "retrain/retrain")
-        own_file = None if self.config_file == DEMO_CONFIG.resolve() else self.config_file
-        self.styles = StyleDeployments(self.home, template, own_file, self.echo)
+        self.styles = StyleDeployments(self.home, template, self._own_file, self.echo)
         self.styles.register_all()
         self.echo("  MLflow server: starting ...")
         mlflow.wait_ready(f"{self.mlflow}/health")

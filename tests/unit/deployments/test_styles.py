@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -175,6 +176,19 @@ def test_one_name_means_one_style(home, images, tmp_path):
     assert "expected props" in refused(home, "run", "props")
     make_style(home, DEMO_STYLE, images)
     assert "the demo's style" in load_styles(home)[0].problem
+
+
+def test_servers_do_not_start_with_a_second_style_of_a_name_and_a_broken_file_stops_none(home, images, tmp_path):
+    elsewhere = tmp_path / "elsewhere.yaml"
+    elsewhere.write_text("name: mine\n")
+    own = make_style(home, "mine", images)
+    said = refused(home, "up", "--config", str(elsewhere))
+    assert str(own) in said and str(elsewhere) in said and "two styles of the name mine" in said
+    style_file(home, DEMO_STYLE).write_text(f"name: {DEMO_STYLE}\n")  # broken: a name that no file may have
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+        assert f"Port {port}" in refused(home, "up", "--prefect-port", str(port))
 
 
 def test_a_name_and_a_file_and_all_are_not_given_together(home, images):
