@@ -72,28 +72,34 @@ class StyleDeployments:
 
     def _take_up(self) -> None:
         stamps = self._seen  # from before the files are read: a change meanwhile is seen by the next poll
-        styles, problems = self._load()
         try:
-            problems += self._bring_to_server(styles)
+            styles, problems = self._load()  # OSError: a file was removed meanwhile
+            self._bring_to_server(styles)
         except (httpx.HTTPError, PrefectException, OSError) as error:
             self._retry_at = time.monotonic() + _RETRY_SECONDS
             if not self._is_refused:
                 self.echo(f"Styles are not registered yet: {_short(error)}. It is tried again.")
             self._is_refused = True
             return
+        problems += [style.problem for style in styles.values() if style.problem]
         is_start = self._taken is None
         self._tell(styles, problems, is_start)
         self._styles, self._problems, self._taken = styles, problems, stamps
         self._is_refused, self._unsteady_since = False, None
 
     def _load(self) -> tuple[dict[str, Style], list[str]]:
-        """Read all files; the style of `--config` comes first, and a second one of its name is refused."""
-        styles, problems = {}, []
+        """Read all files; return the styles that go to the server, and why others do not.
+
+        The style of `--config` comes first, and a second one of its name is refused.
+        """
+        styles: dict[str, Style] = {}
+        problems: list[str] = []
         own: Style | None = None
         if self.config_file and self.config_file.exists():
             last = [style.name for style in self._styles.values() if style.file == self.config_file]
             own = style_of_file(self.config_file, last[0] if last else self.config_file.stem)
-            styles[own.name] = own
+            if self._has_own_name(own, problems):
+                styles[own.name] = own
         for style in load_styles(self.home):
             if own and style.file.exists() and style.file.samefile(own.file):
                 continue
@@ -102,21 +108,23 @@ class StyleDeployments:
                     f"{style.file} and {own.file} are two styles of the name {own.name}. The second is registered, "
                     "the first is not. Give one of the two another name."
                 )
-            elif f"{self.template.flow_name}/{style.name}" == self.template.name:
-                problems.append(
-                    f"{style.file}: name: {style.name} is the name of the deployment for any style. Choose another one."
-                )
-            else:
+            elif self._has_own_name(style, problems):
                 styles[style.name] = style
-        problems += [style.problem for style in styles.values() if style.problem]
         return styles, problems
 
-    def _bring_to_server(self, styles: dict[str, Style]) -> list[str]:
-        """Register what is new or changed and pause what has no file; return what the server refused."""
-        refused = []
+    def _has_own_name(self, style: Style, problems: list[str]) -> bool:
+        if f"{self.template.flow_name}/{style.name}" != self.template.name:
+            return True
+        problems.append(
+            f"{style.file}: name: {style.name} is the name of the deployment for any style. Choose another one."
+        )
+        return False
+
+    def _bring_to_server(self, styles: dict[str, Style]) -> None:
+        """Register what is new or changed and pause what has no file; a style that the server refuses has a problem."""
         with get_client(sync_client=True) as client:
             registered = registered_styles(self.template, client)
-            for style in styles.values():
+            for style in list(styles.values()):
                 try:
                     if style.config:
                         register(style, style.config, registered.get(style.name), self.template, client)
@@ -125,11 +133,11 @@ class StyleDeployments:
                 except httpx.HTTPStatusError as error:
                     if error.response.status_code >= 500:
                         raise
-                    refused.append(f"{style.file}: the Prefect server refused its deployment: {_short(error)}")
+                    problem = f"{style.file}: the Prefect server refused its deployment: {_short(error)}"
+                    styles[style.name] = Style(style.name, style.file, problem=problem)
             for name, deployment in registered.items():
                 if name not in styles:
                     pause(deployment, client)
-        return refused
 
     def _tell(self, styles: dict[str, Style], problems: list[str], is_start: bool) -> None:
         whole = {name for name, style in styles.items() if style.config}

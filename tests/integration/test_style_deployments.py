@@ -15,7 +15,7 @@ from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
 
-from deployments import style_deployments
+from deployments import style_deployments, style_registration
 from deployments.environment import PREFECT_FILE, PROJECT
 from deployments.register import ensure_process_pool, load_deployments
 from deployments.style_deployments import StyleDeployments
@@ -217,8 +217,12 @@ def test_the_style_of_config_is_one_of_them_and_a_second_of_its_name_is_refused(
     assert not of("other").paused and "is broken" in of("other").description
 
 
-def test_a_style_with_the_name_of_the_deployment_for_any_style_is_refused(start):
-    followed = start()
+def test_a_style_with_the_name_of_the_deployment_for_any_style_is_refused(start, tmp_path):
+    elsewhere = tmp_path / "elsewhere.yaml"
+    elsewhere.write_text("name: retrain\n")
+    followed = start(elsewhere)
+    assert followed.said[0] == "  styles: comics, props" and "elsewhere.yaml: name: retrain" in followed.said[1]
+    elsewhere.unlink()
     followed.make("retrain")
     (told,) = followed.follow()
     assert "name: retrain is the name of the deployment for any style" in told
@@ -236,7 +240,41 @@ def test_a_server_that_is_away_is_asked_again(start, monkeypatch):
     assert "icons" in names()
 
 
-def test_of_several_styles_a_start_writes_only_what_changed(start, tmp_path):
+def test_a_style_that_the_server_refuses_stops_no_other(start, monkeypatch):
+    followed = start()
+    for name in ("comics", "props"):
+        rewrite(style_file(followed.home, name), training={"steps": 7})
+    refusal = httpx.HTTPStatusError("too long", request=httpx.Request("POST", "/"), response=httpx.Response(422))
+    register = style_deployments.register
+
+    def refuse_comics(style, *more):
+        if style.name == "comics":
+            raise refusal
+        register(style, *more)
+
+    with monkeypatch.context() as refused:
+        refused.setattr(style_deployments, "register", refuse_comics)
+        told = followed.follow()
+    assert told[0] == "Style props is changed." and len(told) == 2
+    assert "comics.yaml: the Prefect server refused its deployment: too long" in told[1]
+    assert of("props").parameters["steps"] == 7 and "steps" not in of("comics").parameters
+
+
+def test_a_file_that_changes_all_the_time_is_taken_up_too(start, monkeypatch):
+    followed = start()
+    file = style_file(followed.home, "props")
+    for steps in (7, 8, 9):
+        rewrite(file, training={"steps": steps})
+        followed.deployments.follow()
+    assert "steps" not in of("props").parameters
+    monkeypatch.setattr(style_deployments, "_LONGEST_WAIT_SECONDS", 0.0)
+    rewrite(file, training={"steps": 10})
+    followed.deployments.follow()
+    assert of("props").parameters["steps"] == 10
+
+
+def test_of_several_styles_a_start_writes_only_what_changed(start, tmp_path, monkeypatch):
+    monkeypatch.setattr(style_registration, "_PAGE", 3)  # the server lists them in pages
     for number in range(8):
         make_style(tmp_path / "home", f"style-{number:02}", tmp_path / "images")
     start()
