@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def styles(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
-    """List the styles: images, new ones among them, champion, score, last decision, next run. Broken files come last.
+    """List the styles: images, new ones among them, champion, score, last run, next run. Broken files come last.
 
     Example: [bold]sdlora styles[/]
     """
@@ -34,18 +34,26 @@ def styles(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 1, 0, 0))
-    for heading in ("style", "images", "new", "champion", "score", "last decision", "on", "next run"):
+    for heading in ("style", "images", "new", "champion", "score", "last run", "on", "next run"):
         table.add_column(heading, no_wrap=True, justify="right" if heading in ("images", "new") else "left")
     for style in found:
         if style.name in figures:
             table.add_row(*map(plain, (style.name, *_row(figures[style.name]), _time(_next_run(style)))))
     if table.row_count:
         console.print(table)
-    for style in found:
-        if style.problem:
-            console.print(plain(f"{style.name}: {style.problem}"), style="red", soft_wrap=True)
+    _print_problems(found, figures)
     if any(_next_run(style) for style in found) and not _stack_lives(home):
         hint("[dim]The clock starts runs only while[/] [bold]sdlora up[/] [dim]runs.[/]")
+
+
+def _print_problems(found: list[Style], figures: dict[str, StyleFigures]) -> None:
+    """Print why last runs failed, and what is wrong with files."""
+    for style in found:
+        run = figures[style.name].last_run if style.name in figures else None
+        if style.problem:
+            console.print(plain(f"{style.name}: {style.problem}"), style="red", soft_wrap=True)
+        elif run and run.reason and run.state in ("failed", "lost"):
+            console.print(plain(f"{style.name}: last run {run.state}: {run.reason}"), style="yellow", soft_wrap=True)
 
 
 def _figures(found: list[Style], home: Path) -> dict[str, StyleFigures]:
@@ -60,7 +68,7 @@ def _figures(found: list[Style], home: Path) -> dict[str, StyleFigures]:
 
 
 def _object(style: Style, figures: StyleFigures | None) -> dict[str, object]:
-    champion = figures and figures.champion
+    champion, last_run = figures and figures.champion, figures and figures.last_run
     return {
         "name": style.name,
         "path": style.file,
@@ -73,6 +81,9 @@ def _object(style: Style, figures: StyleFigures | None) -> dict[str, object]:
         "score": champion and champion.score,
         "last_decision": figures and figures.outcome,
         "decided_at": figures and figures.decided_at,
+        "last_run": last_run and last_run.state,
+        "last_run_reason": last_run and last_run.reason,
+        "last_run_ended_at": last_run and last_run.ended_at,
         "next_run_at": _next_run(style),
     }
 
@@ -81,6 +92,7 @@ def _row(figures: StyleFigures) -> list[str]:
     from sdlora.records.metrics import METRICS
 
     champion, score = figures.champion, "?"
+    outcome, ended_at = figures.last_outcome or (None, None)
     if champion and champion.metric and champion.score is not None:
         metric = METRICS[champion.metric]
         score = f"{metric.label} {metric.number(champion.score)}"
@@ -89,8 +101,8 @@ def _row(figures: StyleFigures) -> list[str]:
         f"{figures.new_images:,}",
         f"version {champion.number}" if champion else "none",
         score if champion else "",
-        figures.outcome or "none yet",
-        _time(figures.decided_at),
+        outcome or "none yet",
+        _time(ended_at),
     ]
 
 

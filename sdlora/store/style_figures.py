@@ -1,4 +1,4 @@
-"""Figures of many styles in a few statements: images, champion, last decision."""
+"""Figures of many styles in a few statements: images, champion, last decision, last run."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from sdlora.store.champions import ScoredVersion, champion_history
 from sdlora.store.tables.datasets import DatasetTable, MemberTable
 from sdlora.store.tables.versions import SnapshotTable
+from sdlora.store.tickets import Ticket, last_runs
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class StyleFigures:
         champion: version in use; None without one.
         outcome: kind of the newest entry in the history of champions; None before the first decision.
         decided_at: time of that entry.
+        last_run: ticket of the last ended run; None before the first one.
     """
 
     images: int = 0
@@ -31,6 +33,16 @@ class StyleFigures:
     champion: ScoredVersion | None = None
     outcome: str | None = None
     decided_at: datetime | None = None
+    last_run: Ticket | None = None
+
+    @property
+    def last_outcome(self) -> tuple[str, datetime] | None:
+        """Outcome of the last run and its time; of a finished run the decision, of runs without a ticket the last."""
+        run = self.last_run
+        decision = (self.outcome, self.decided_at) if self.outcome and self.decided_at else None
+        if run is None or run.ended_at is None or (run.state == "done" and decision):
+            return decision
+        return run.state, run.ended_at
 
 
 def style_figures(session: Session, datasets: Mapping[str, str]) -> dict[str, StyleFigures]:
@@ -39,7 +51,7 @@ def style_figures(session: Session, datasets: Mapping[str, str]) -> dict[str, St
     Args:
         datasets: name of the dataset of each style, by the name of the style.
     """
-    counts = _image_counts(session)
+    counts, runs = _image_counts(session), last_runs(session, datasets)
     figures = {}
     for style, dataset in datasets.items():
         images, new_images = counts.get(dataset, (0, 0))
@@ -47,7 +59,7 @@ def style_figures(session: Session, datasets: Mapping[str, str]) -> dict[str, St
         kind, decided_at = None, None
         if history.entries:
             kind, decided_at = history.entries[-1].kind, history.entries[-1].decided_at
-        figures[style] = StyleFigures(images, new_images, history.champion, kind, decided_at)
+        figures[style] = StyleFigures(images, new_images, history.champion, kind, decided_at, runs.get(style))
     return figures
 
 

@@ -24,6 +24,7 @@ from sdlora.core.schedule import ScheduleConfig
 from sdlora.data.clean import clean
 from sdlora.data.config import DataConfig
 from sdlora.data.snapshot import make_snapshot
+from sdlora.processes.identity import ProcessIdentity
 from sdlora.records.decision import Decision
 from sdlora.store.champions import ScoredVersion, record_decision
 from sdlora.store.image_store import ImageStore
@@ -32,6 +33,7 @@ from sdlora.store.lineage import record_version
 from sdlora.store.selection import Selection
 from sdlora.store.tables.base import utc_now
 from sdlora.store.tables.versions import SnapshotTable
+from sdlora.store.tickets import Request, new_row, record_skipped
 from tasks.results import Release, RunRef
 from tests.settings import make_style
 from tests.tiny import draw_images
@@ -412,6 +414,32 @@ def test_all_styles_are_listed_with_what_is_new_and_broken_files_stop_no_other(h
     lines = sdlora(home, "styles").output.splitlines()
     assert lines[1].split()[:6] == ["a", "3", "1", "version", "3", "KID"]
     assert len(lines) == 7 and "trainin" in lines[6]
+
+
+def test_the_outcome_of_the_last_run_is_listed_with_the_reason_of_a_failure(home, images):
+    for name in ("a", "b", "c", "d"):
+        make_style(home, name, images)
+    with ImageStore.open(home) as store, store.write() as session:
+        record_decision(session, "a", VERSION, DECISION, None)
+        for name, states in (("a", ("failed", "done")), ("b", ("done", "failed")), ("c", ("cancelled", "running"))):
+            for state in states:
+                row = new_row(Request(name), ProcessIdentity.of_this_process(), token="t" * 32)
+                row.state, row.reason, row.ended_at = state, f"reason of {state}", utc_now()
+                session.add(row)
+        record_skipped(session, Request("d"), "nothing new")
+        session.flush()
+    rows = {row["name"]: row for row in json.loads(sdlora(home, "styles", "--json").stdout)["styles"]}
+    assert {name: row["last_run"] for name, row in rows.items()} == {
+        "a": "done",
+        "b": "failed",
+        "c": "cancelled",
+        "d": "skipped",
+    }
+    assert rows["d"]["last_run_reason"] == "nothing new" and rows["d"]["last_run_ended_at"]
+    listed = sdlora(home, "styles").output
+    assert [word in listed for word in ("first champion", "failed", "cancelled", "skipped")] == [True] * 4
+    assert "b: last run failed: reason of failed" in listed
+    assert "a: last run" not in listed and "reason of cancelled" not in listed
 
 
 def test_a_list_of_styles_loads_no_heavy_library(home, images):
