@@ -46,7 +46,7 @@ def unchanged_release(config: PipelineConfig, home: Path) -> Release | None:
     except (OSError, ValueError, KeyError):
         return None
     is_exported = release.export is None or release.export.problem is None
-    is_complete = release.report.is_file() and release.grid.is_file() and is_exported
+    is_complete = is_exported and record.get("files") == _files(release)
     if not is_complete or record.get("watermark") != watermark(config, home) or record.get("export") != _export(config):
         return None
     stamps = _databases(home)  # before the rows: what is written meanwhile has other stamps
@@ -73,11 +73,17 @@ def remember(config: PipelineConfig, home: Path, release: Release, before: str |
     record = {
         "watermark": before or watermark(config, home),
         "export": _export(config),
+        "files": _files(release),
         "databases": stamps,
         "rows": rows,
         "release": release.model_copy(update={"new": False}).model_dump(mode="json"),
     }
     _write(config, home, record)
+
+
+def _files(release: Release) -> list[bool]:
+    """Return which files of the release are there. The flow restores all but those that retention removed."""
+    return [release.report.is_file(), release.grid.is_file()]
 
 
 def _write(config: PipelineConfig, home: Path, record: dict[str, Any]) -> None:

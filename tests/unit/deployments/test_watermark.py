@@ -66,6 +66,15 @@ def test_any_change_sends_the_question_to_the_flow(finished, change):
     assert unchanged_release(config, home) is None
 
 
+def test_files_that_retention_removed_before_the_run_are_no_news(finished):
+    config, home = finished
+    release = unchanged_release(config, home)
+    release.grid.unlink()
+    assert unchanged_release(config, home) is None  # the flow writes it again, or finds that it was removed
+    remember(config, home, release)
+    assert unchanged_release(config, home) is not None
+
+
 def test_a_registry_elsewhere_is_always_asked(finished, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     assert unchanged_release(*finished) is None
