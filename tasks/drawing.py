@@ -76,7 +76,12 @@ def find_model(which: str, name: str | None, home: Path) -> Model:
     version = registry.get(name, int(which) if which.isdecimal() else which)
     if version is None:
         requested = f"version {which}" if which.isdecimal() else which
-        existing = ", ".join(str(v.number) for v in reversed(registry.versions(name))) or "none"
+        existing = ", ".join(str(v.number) for v in reversed(registry.versions(name)))
+        if not existing:
+            others = ", ".join(registry.names()) or "none"
+            raise ConfigError(
+                f"{name!r} has no versions yet. Make one: sdlora run {name}. Styles with versions (--style): {others}."
+            )
         raise ConfigError(f"{name!r} has no {requested}. Its versions: {existing} (see sdlora versions).")
     base = load_base_model(_base_config(version, home), home)
     adapter = registry.fetch(version, home)

@@ -29,7 +29,7 @@ StyleOfDatasetOption = Annotated[
     str | None, typer.Option("--style", "-s", metavar="NAME", help="The style whose dataset and settings are meant.")
 ]
 StyleArgument = Annotated[
-    str | None, typer.Argument(metavar="[STYLE]", help="The style. Needed where there are several.")
+    str | None, typer.Argument(metavar="STYLE", help="The style. Needed where there are several.")
 ]
 StyleFileOption = Annotated[
     Path | None,

@@ -47,3 +47,5 @@ def test_a_version_that_is_not_there_is_told_with_those_that_are(line):
         generate("a red circle", which="7", **line)
     with pytest.raises(ConfigError, match="has no champion"):
         generate("a red circle", **line)
+    with pytest.raises(ConfigError, match=r"'new' has no versions yet. Make one: sdlora run new\..*: .*drawn"):
+        generate("a red circle", **{**line, "name": "new"})
