@@ -66,7 +66,7 @@ def diagnose(home: Path) -> Iterator[Finding]:
 def diagnose_deeply(home: Path, on_progress: OnProgress, *, repair: bool) -> list[Damage]:
     """Compare everything that has a digest with its digest; see `sdlora.integrity.verify`.
 
-    A repair holds the training lock, because a run in progress writes the same files.
+    A repair has the state folder for itself, because a run in progress writes the same files.
 
     Raises:
         StorageError: a store cannot be reached, or a repair fails.
@@ -75,13 +75,13 @@ def diagnose_deeply(home: Path, on_progress: OnProgress, *, repair: bool) -> lis
     from sdlora.integrity.verify import Registered, verify
     from sdlora.store.image_store import ImageStore
     from sdlora.store.location import StoreLocation
-    from tasks.lock import training_lock
+    from tasks.lock import exclusive_lock
     from tasks.tracking import has_records, registered_copies
 
     location = StoreLocation.of_home(home)
     with ExitStack() as stack:
         if repair and home.exists():  # a misspelt folder is not made
-            stack.enter_context(training_lock(home))
+            stack.enter_context(exclusive_lock(home))
         store = stack.enter_context(ImageStore.open(home, location)) if location.may_hold_images else None
         registered = stack.enter_context(registered_copies(home)) if has_records(home) else Registered()
         return verify(home, store, registered, on_progress, repair=repair)

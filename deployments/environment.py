@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from sdlora.processes.memory import thresholds_of_children
+from sdlora.processes.slots import DEVICES, slots_of
 
 PREFECT_PORT, MLFLOW_PORT = 4200, 5000
 POOL = "local"
@@ -59,6 +60,7 @@ def environment(home: Path) -> dict[str, str]:
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
         "TQDM_DISABLE": "1",
+        **_without_gpus(),
     }
 
 
@@ -71,6 +73,11 @@ def history_limits(home: Path) -> dict[str, str]:
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(seconds),
     }
+
+
+def _without_gpus() -> dict[str, str]:
+    """Return variables that hide the GPUs from PyTorch if SDLORA_DEVICES names only the processor."""
+    return {"CUDA_VISIBLE_DEVICES": ""} if "cpu" in slots_of(os.environ.get(DEVICES)) else {}
 
 
 def quiet_terminal() -> dict[str, str]:

@@ -124,8 +124,7 @@ class LocalStack:
         self.echo("  MLflow server: starting ...")
         mlflow.wait_ready(f"{self.mlflow}/health")
         # Only after MLflow is ready: a run sends the password to any process that listens at its port.
-        worker = [_tool("prefect"), "worker", "start", "--pool", POOL, "--name", "local"]
-        self._launch("The worker", worker, credentials.for_mlflow_clients())
+        self._launch("The worker", [sys.executable, "-m", "deployments.worker"], credentials.for_mlflow_clients())
         record_services(self.home, {"prefect": (self.prefect, prefect), "mlflow": (self.mlflow, mlflow)})
         start_heartbeat(self.home)
         self._print_addresses(time.monotonic() - started_at)

@@ -16,9 +16,10 @@ from tasks.export import export_champion
 from tasks.form import STYLE, Advanced, Count, LearningRate, Name
 from tasks.home import Home, state_folder
 from tasks.identify import find_adopted
-from tasks.lock import training_lock
+from tasks.lock import run_lock
 from tasks.notify.decisions import notify_decisions
 from tasks.publish import publish
+from tasks.queue import join_queue, training_slot
 from tasks.results import Release
 from tasks.run_names import starting_name
 from tasks.settings import resolve_settings
@@ -64,23 +65,24 @@ def adopt(
         learning_rate=learning_rate,
         rank=rank,
     )
-    with flow_run_alive(home), training_lock(home):
+    with flow_run_alive(home), run_lock(home):
         base = prepare_base_model(config.base_model, home)
         settings = resolve_settings(config, base, home)
 
         run = identify_file(file, base, settings.name, home)
         release = find_adopted(run, settings.name, home)
         if release is None or force:
-            champion = find_champion(settings.name, base, run, home)
             candidate = convert_file(file, base, settings, run, who, why)
             settings = with_settings_of(candidate, settings)
 
             collected = collect_images(settings.data, home)
             cleaned = clean_images(collected, settings.data, home)
             snapshot = make_snapshot(cleaned, settings.data, home)
-            duel = run_duel(base, candidate, champion, snapshot, settings, run, home)
-            decision = decide(duel, settings.gate)
-            release = publish(base, candidate, snapshot, duel, decision, settings, run, home)
+            with training_slot(join_queue(settings.name, "adopt", home), home):
+                champion = find_champion(settings.name, base, run, home)
+                duel = run_duel(base, candidate, champion, snapshot, settings, run, home)
+                decision = decide(duel, settings.gate)
+                release = publish(base, candidate, snapshot, duel, decision, settings, run, home)
         release = export_champion(release, settings, home)
         notify_decisions(release, home)
         return release

@@ -19,8 +19,9 @@ from tasks.collect import clean_images, collect_images
 from tasks.compare import compare_methods, encode_once, resolve_methods, train_method
 from tasks.form import STYLE, Advanced, Count, LearningRate, Name
 from tasks.home import Home, state_folder
-from tasks.lock import training_lock
+from tasks.lock import run_lock
 from tasks.notify.failures import tell_failure
+from tasks.queue import join_queue, training_slot
 from tasks.run_names import starting_name
 from tasks.snapshot import make_snapshot
 
@@ -78,7 +79,7 @@ def compare(
         learning_rate=learning_rate,
         rank=rank,
     )
-    with flow_run_alive(home), training_lock(home):
+    with flow_run_alive(home), run_lock(home):
         base = prepare_base_model(config.base_model, home)
         settings = resolve(config, base, home)
         settings_by_method = resolve_methods(methods, base, config, full_learning_rate, home)
@@ -86,20 +87,22 @@ def compare(
         collected = collect_images(settings.data, home)
         cleaned = clean_images(collected, settings.data, home)
         snapshot = make_snapshot(cleaned, settings.data, home)
-        encode_once(base, snapshot, settings, home)
 
-        if equal == "seconds":
-            trial = trial_config(config)
-            trial_settings = resolve_methods(methods, base, trial, full_learning_rate, home)
-            counts = steps_of_equal_seconds(
-                {method: method_settings.training.steps for method, method_settings in settings_by_method.items()},
-                lambda method: train_method(method, trial_settings[method], base, snapshot, trial.name, home),
-            )
-            for method, count in counts.items():
-                same_time = with_training(config, steps=count)
-                settings_by_method |= resolve_methods([method], base, same_time, full_learning_rate, home)
-        contestants = {
-            method: train_method(method, method_settings, base, snapshot, settings.name, home)
-            for method, method_settings in settings_by_method.items()
-        }
-        return compare_methods(base, contestants, snapshot, settings, neutral_prompts, home)
+        with training_slot(join_queue(settings.name, "compare", home), home):
+            encode_once(base, snapshot, settings, home)
+
+            if equal == "seconds":
+                trial = trial_config(config)
+                trial_settings = resolve_methods(methods, base, trial, full_learning_rate, home)
+                counts = steps_of_equal_seconds(
+                    {method: method_settings.training.steps for method, method_settings in settings_by_method.items()},
+                    lambda method: train_method(method, trial_settings[method], base, snapshot, trial.name, home),
+                )
+                for method, count in counts.items():
+                    same_time = with_training(config, steps=count)
+                    settings_by_method |= resolve_methods([method], base, same_time, full_learning_rate, home)
+            contestants = {
+                method: train_method(method, method_settings, base, snapshot, settings.name, home)
+                for method, method_settings in settings_by_method.items()
+            }
+            return compare_methods(base, contestants, snapshot, settings, neutral_prompts, home)

@@ -10,9 +10,10 @@ from tasks.alive import flow_run_alive
 from tasks.collect import clean_images, collect_images
 from tasks.form import PLAN, AdvancedPlan, Count, Name
 from tasks.home import Home, state_folder
-from tasks.lock import training_lock
+from tasks.lock import run_lock
 from tasks.notify.failures import tell_failure
 from tasks.pretrain import pretrain_base_model
+from tasks.queue import join_queue, training_slot
 from tasks.run_names import starting_name
 from tasks.snapshot import make_snapshot
 
@@ -46,8 +47,9 @@ def pretrain(
     home = state_folder(home)
     plan = PLAN.config(advanced, name=name, sources=sources, resolution=resolution, processes=processes)
     data = resolve_data(plan.data, plan.name)
-    with flow_run_alive(home), training_lock(home):
+    with flow_run_alive(home), run_lock(home):
         collected = collect_images(data, home)
         cleaned = clean_images(collected, data, home)
         snapshot = make_snapshot(cleaned, data, home)
-        return pretrain_base_model(snapshot, plan, home)
+        with training_slot(join_queue(plan.name, "pretrain", home), home):
+            return pretrain_base_model(snapshot, plan, home)

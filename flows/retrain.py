@@ -13,10 +13,12 @@ from tasks.export import export_champion
 from tasks.form import STYLE, Advanced, Count, LearningRate, Name
 from tasks.home import Home, state_folder
 from tasks.identify import find_release, identify_run
-from tasks.lock import training_lock
+from tasks.lock import run_lock
 from tasks.notify.decisions import notify_decisions
 from tasks.notify.failures import tell_failure
+from tasks.outcomes import failure_recorded, record_skipped_run
 from tasks.publish import publish
+from tasks.queue import join_queue_unless_left_alone, training_slot
 from tasks.results import Release
 from tasks.run_names import starting_name
 from tasks.settings import resolve_settings
@@ -47,8 +49,9 @@ def retrain(
 ) -> Release:
     """Collect new images, fine-tune an adapter on them, and publish it with its evidence.
 
-    Ends early if an adapter was already made from the same training images with the same settings. A run that no
-    person asked for ends as skipped outside the hours of `schedule.window`.
+    Ends early if an adapter was already made from the same training images with the same settings. A run that has to
+    train waits in the queue for a device. A run that no person asked for ends as skipped outside the hours of
+    `schedule.window`, and if a person cancelled the same run.
 
     Args:
         name: The style: names the adapter in files, in the registry and in the experiment list.
@@ -75,7 +78,7 @@ def retrain(
     )
     if reason := outside_window(config.schedule):
         return skipped(reason)
-    with flow_run_alive(home), training_lock(home):
+    with flow_run_alive(home), run_lock(home), failure_recorded(config.name, home):
         base = prepare_base_model(config.base_model, home)
         settings = resolve_settings(config, base, home)
 
@@ -86,11 +89,17 @@ def retrain(
         run = identify_run(base, snapshot, settings, home)
         release = find_release(run, snapshot, settings.name, home)
         if release is None or force:
-            champion = find_champion(settings.name, base, run, home)
-            candidate = fine_tune_adapter(base, snapshot, settings, run, home)
-            duel = run_duel(base, candidate, champion, snapshot, settings, run, home)
-            decision = decide(duel, settings.gate)
-            release = publish(base, candidate, snapshot, duel, decision, settings, run, home)
+            ticket = join_queue_unless_left_alone(settings.name, run, home)
+            if isinstance(ticket, str):
+                return skipped(ticket)
+            with training_slot(ticket, home):
+                champion = find_champion(settings.name, base, run, home)
+                candidate = fine_tune_adapter(base, snapshot, settings, run, home)
+                duel = run_duel(base, candidate, champion, snapshot, settings, run, home)
+                decision = decide(duel, settings.gate)
+                release = publish(base, candidate, snapshot, duel, decision, settings, run, home)
+        else:
+            record_skipped_run(settings.name, run.digest, "nothing new", home)
         release = export_champion(release, settings, home)
         notify_decisions(release, home)
         return release

@@ -1,4 +1,4 @@
-"""Training lock: one training at a time in a state folder, from a worker, a terminal or a notebook."""
+"""Lock of a state folder: any number of runs share it; a repair and a clean-up have it for themselves."""
 
 from __future__ import annotations
 
@@ -12,27 +12,39 @@ from sdlora.core.errors import TrainingError
 from sdlora.core.files import make_private_folder
 from tasks.private import private_file
 
-LOCK_FILE = "training.lock"
+LOCK_FILE = "runs.lock"
 
 
 @contextmanager
-def training_lock(home: Path) -> Iterator[None]:
-    """Hold the state folder's training lock; the kernel frees the lock when the process ends, even by a kill.
+def run_lock(home: Path) -> Iterator[None]:
+    """Share the state folder with other runs; the kernel frees the lock when the process ends, even by a kill.
 
     Raises:
-        TrainingError: another process holds the lock.
+        TrainingError: a repair or a clean-up works in the folder.
     """
+    remedy = f"`sdlora doctor --repair` or `sdlora gc` works in {home}. Wait for it; the same command continues."
+    with _lock(home, fcntl.LOCK_SH, remedy):
+        yield
+
+
+@contextmanager
+def exclusive_lock(home: Path) -> Iterator[None]:
+    """Have the state folder without any run in it.
+
+    Raises:
+        TrainingError: a run, a repair or a clean-up works in the folder.
+    """
+    remedy = f"A run works in {home}. Wait for it, or stop it; `sdlora queue` shows what trains."
+    with _lock(home, fcntl.LOCK_EX, remedy):
+        yield
+
+
+@contextmanager
+def _lock(home: Path, kind: int, remedy: str) -> Iterator[None]:
     make_private_folder(home)
     with os.fdopen(private_file(home / LOCK_FILE), "r+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            file.seek(0)
-            raise TrainingError(
-                f"Another run works in {home} (process {file.read().strip() or 'unknown'}). "
-                "Wait for it, stop it, or choose another state folder with --home."
-            ) from error
-        file.truncate()
-        file.write(str(os.getpid()))
-        file.flush()
+            raise TrainingError(remedy) from error
         yield

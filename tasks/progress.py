@@ -55,6 +55,13 @@ def report_metrics(step: int, values: Mapping[str, float]) -> None:
         listener.on_metrics(step, values)
 
 
+def report_note(text: str) -> None:
+    """Pass a line about the run to the listener of this process, if there is one."""
+    listener = _listener.get()
+    if listener:
+        listener.on_note(text)
+
+
 class TrainingListener(Listener):
     """Listener that passes a training's reports to MLflow, the run's page and log, and this process's listener."""
 

@@ -25,7 +25,7 @@ from sdlora.store.removed_files import (
     removed_files,
     unreferenced_blobs,
 )
-from tasks.lock import training_lock
+from tasks.lock import exclusive_lock
 from tasks.tracking import CANDIDATE, AdapterVersion, Registry, has_records
 
 
@@ -49,7 +49,7 @@ class Garbage:
 def collect_garbage(home: Path, *, dry_run: bool = False, on_progress: OnProgress = SILENT.on_progress) -> Garbage:
     """Delete what the rules of the state folder list; a call after a kill finishes what was begun.
 
-    The training lock is held, because a run reads and writes the same files.
+    No run may work meanwhile, because a run reads and writes the same files.
 
     Args:
         home: the state folder.
@@ -67,7 +67,7 @@ def collect_garbage(home: Path, *, dry_run: bool = False, on_progress: OnProgres
     location = StoreLocation.of_home(home)
     with ExitStack() as stack:
         if not dry_run:
-            stack.enter_context(training_lock(home))
+            stack.enter_context(exclusive_lock(home))
         store = stack.enter_context(ImageStore.open(home, location)) if location.may_hold_images else None
         registry = Registry(home) if has_records(home) else None
         if not dry_run:

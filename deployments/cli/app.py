@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from deployments.cli.adopt import adopt
+from deployments.cli.cancel import cancel
 from deployments.cli.checks import checks
 from deployments.cli.collect import collect
 from deployments.cli.commands import as_command
@@ -30,6 +31,7 @@ from deployments.cli.new import new
 from deployments.cli.notify import notify_app
 from deployments.cli.options import DEFAULT_HOME, HOME_VARIABLE, QuietOption, VerboseOption
 from deployments.cli.pretrain import pretrain
+from deployments.cli.queue import queue
 from deployments.cli.run import run
 from deployments.cli.snapshot import snapshot_app
 from deployments.cli.styles import styles
@@ -53,6 +55,8 @@ COMMANDS = (
     new,
     styles,
     run,
+    queue,
+    cancel,
     collect,
     checks,
     generate,

@@ -97,6 +97,9 @@ class Stages(Listener):
         elif values.get("bytes"):
             self._progress.update(newest, note=f"{values['bytes'] / 1e6:,.1f} MB read")
 
+    def on_note(self, text: str) -> None:
+        self.note(escape(text))
+
     def note(self, text: str) -> None:
         """Print a line of markup between the bars, unless -q is given."""
         if not self._quiet:

@@ -29,5 +29,8 @@ class Listener:
     def on_samples(self, step: int, path: Path) -> None:
         """Receive a file of images drawn during training (see `sample_every_steps`), or the sheet of prior images."""
 
+    def on_note(self, text: str) -> None:
+        """Receive a line about the run, such as its place in the queue."""
+
 
 SILENT = Listener()

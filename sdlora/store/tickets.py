@@ -15,7 +15,7 @@ from sdlora.store.tables.base import utc_now
 from sdlora.store.tables.tickets import TicketTable
 
 AskedBy = Literal["person", "clock", "trigger"]
-Work = Literal["retrain", "compare", "pretrain"]
+Work = Literal["retrain", "adopt", "compare", "pretrain"]
 Outcome = Literal["done", "skipped", "cancelled", "failed", "lost"]
 """Outcome of an ended run. "skipped": the run had nothing to do. "lost": its process ended without a report, or was
 stopped by the system; the next run continues it."""
@@ -40,6 +40,11 @@ class Request:
     dataset: str | None = None
     run_digest: str | None = None
     flow_run_id: str | None = None
+
+    @property
+    def subject(self) -> tuple[str, str]:
+        """Value that two requests share if they must not run at the same time, such as two that publish versions."""
+        return self.style, "versions" if self.what in ("retrain", "adopt") else self.what
 
 
 @dataclass(frozen=True)

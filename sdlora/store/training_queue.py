@@ -20,17 +20,14 @@ from dataclasses import dataclass, replace
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from sdlora.core.errors import ConfigError, TrainingError
-from sdlora.core.quoting import quoted
+from sdlora.core.errors import TrainingError
 from sdlora.processes.identity import ProcessIdentity
+from sdlora.processes.slots import AUTO
 from sdlora.store.database import Database
 from sdlora.store.tables.base import utc_now
 from sdlora.store.tables.tickets import TicketTable
 from sdlora.store.tickets import Outcome, Request, Ticket, active_tickets, new_row, ticket_of
 
-DEVICES = "SDLORA_DEVICES"
-AUTO = "auto"
-"""Device of the only slot where SDLORA_DEVICES names none: the GPU if there is one, else the CPU."""
 HEARTBEAT_SECONDS = 5.0
 SILENT_SECONDS = 120.0
 _POLL_SECONDS = 1.0
@@ -88,25 +85,6 @@ def ordinal(number: int) -> str:
     return f"{number}{ending}"
 
 
-def slots_of(devices: str | None) -> tuple[str, ...]:
-    """Read SDLORA_DEVICES: slots separated by commas, each `auto`, `cpu`, `cuda:N` or several GPUs as `cuda:0+cuda:1`.
-
-    A name that is there twice gives two slots on one device.
-
-    Raises:
-        ConfigError: a slot is none of these.
-    """
-    names = [name.strip() for name in (devices or "").split(",") if name.strip()]
-    for name in names:
-        gpus = [part.partition(":") for part in name.split("+")]
-        if name not in (AUTO, "cpu") and not all(kind == "cuda" and index.isdecimal() for kind, _, index in gpus):
-            raise ConfigError(
-                f"{DEVICES}: {quoted(name)} is no device. Expected auto, cpu, cuda:0, or several GPUs for one training "
-                "as cuda:0+cuda:1, with commas between the slots."
-            )
-    return tuple(names) or (AUTO,)
-
-
 class TrainingQueue:
     """Queue as one process sees it. Each method is one or two short transactions."""
 
@@ -137,7 +115,7 @@ class TrainingQueue:
         while True:
             with self._database.write() as session:
                 tickets = self._without_lost(session)
-                same = [t for t in tickets if (t.request.style, t.request.what) == (request.style, request.what)]
+                same = [one for one in tickets if one.request.subject == request.subject]
                 if not same:
                     row = new_row(request, self._me, secrets.token_hex(16))
                     session.add(row)
@@ -229,7 +207,7 @@ class TrainingQueue:
             raise TicketCancelledError(f"{ticket.title}: {row.reason or 'Cancelled.'} Nothing was trained.")
         if row.state == "waiting":
             return
-        others = [one for one in self._without_lost(session) if _key(one) == _key(ticket)]
+        others = [one for one in self._without_lost(session) if one.request.subject == ticket.request.subject]
         if others:
             raise AlreadyQueuedError(others[0], None)
         row.state, row.reason, row.ended_at = "waiting", None, None
@@ -294,7 +272,3 @@ class _Look:
             self._heartbeats, self._seconds = heartbeats, 0.0
         self._looked_at = now
         return self._seconds
-
-
-def _key(ticket: Ticket) -> tuple[str, str]:
-    return ticket.request.style, ticket.request.what

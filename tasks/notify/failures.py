@@ -25,6 +25,7 @@ from pydantic import ValidationError
 from sdlora.core.config_base import FrozenConfig
 from sdlora.core.errors import SdloraError
 from sdlora.release.messages import Message, MessageLink, failure_message
+from sdlora.store.training_queue import AlreadyQueuedError, TicketCancelledError
 from tasks.home import state_folder
 from tasks.notify.outbox import deliver, deliver_in_background
 from tasks.notify.recipients import FOLDER
@@ -116,6 +117,8 @@ def _told_runs(home: Path) -> Iterator[_ToldRuns]:
 
 def _message(flow_run: FlowRun, state: State) -> Message | None:
     """Return the message about a failed or killed run; None if it was stopped on purpose."""
+    if isinstance(_error(state), AlreadyQueuedError | TicketCancelledError):
+        return None
     if not state.is_crashed():
         return _failure(flow_run, state, _reason(state), killed=False)
     text = state.message or ""
@@ -137,11 +140,16 @@ def _failure(flow_run: FlowRun, state: State, reason: str, killed: bool) -> Mess
 
 def _reason(state: State) -> str:
     """Return the message of an error of ours; of any other error only its class, because its text may hold secrets."""
-    error = getattr(state.data, "result", state.data)  # Prefect wraps the error in a record
+    error = _error(state)
     if isinstance(error, SdloraError):
         return str(error)
     name = f"{type(error).__name__}. " if isinstance(error, BaseException) else ""
     return f"{name}The log of the run has the details."
+
+
+def _error(state: State) -> object:
+    """Return the error of a failed run, which Prefect wraps in a record."""
+    return getattr(state.data, "result", state.data)
 
 
 def _home_of(flow_run: FlowRun) -> Path | None:

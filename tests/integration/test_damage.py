@@ -33,7 +33,7 @@ from sdlora.records.duel import load_duel
 from sdlora.store.image_store import ImageStore
 from sdlora.store.tables.datasets import MaskTable
 from sdlora.store.tables.versions import SnapshotImageTable
-from tasks.lock import training_lock
+from tasks.lock import run_lock
 from tasks.tracking import NoWholeCopyError, Registry, registered_copies
 from tests.power_cut import files_in, recorded_flushes
 from tests.settings import run_flow
@@ -274,7 +274,7 @@ def test_images_without_bytes_are_a_problem_of_the_quick_check_and_collecting_br
 
 
 def test_a_repair_waits_for_no_run_and_touches_nothing_during_one(home):
-    with training_lock(home.folder), pytest.raises(TrainingError, match="Another run works"):
+    with run_lock(home.folder), pytest.raises(TrainingError, match="A run works in"):
         diagnose_deeply(home.folder, SILENT.on_progress, repair=True)
 
 

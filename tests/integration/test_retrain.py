@@ -11,12 +11,14 @@ from prefect.client.orchestration import get_client
 
 from flows.retrain import retrain
 from sdlora.config import PipelineConfig, resolve
-from sdlora.core.errors import ConfigError, TrainingError
+from sdlora.core.errors import ConfigError
 from sdlora.models.files.sources import load_base_model
 from sdlora.records.duel import load_duel
 from sdlora.store.champions import champion_history
 from sdlora.store.image_store import ImageStore
-from tasks.lock import training_lock
+from sdlora.store.tickets import Request, cancelled_ticket, last_runs
+from sdlora.store.training_queue import AlreadyQueuedError, TrainingQueue
+from tasks import outcomes
 from tasks.results import Release
 from tasks.tracking import Registry, tracking_uri
 from tests.settings import run_flow
@@ -225,6 +227,35 @@ def test_another_base_model_cannot_challenge_this_champion(second, config, home,
     assert len(Registry(home).versions("shapes")) == 2
 
 
-def test_two_runs_in_one_state_folder_do_not_work_at_once(config, home):
-    with training_lock(home), pytest.raises(TrainingError, match="Another run works in"):
-        run_flow(retrain, config, home)
+def test_a_style_is_not_trained_twice_at_once(second, more_images, home):
+    with ImageStore.open(home) as store:
+        queue = TrainingQueue(store.database)
+        ticket = queue.ask(Request("shapes"))
+        with pytest.raises(AlreadyQueuedError, match=r"shapes already waits since .* sdlora cancel shapes"):
+            run_flow(retrain, more_images, home, force=True)
+        queue.end(ticket, "done")
+
+
+def test_the_clock_leaves_a_cancelled_run_alone_until_a_person_starts_it(second, more_images, home, monkeypatch):
+    with ImageStore.open(home) as store:
+        queue = TrainingQueue(store.database)
+        queue.end(queue.ask(Request("shapes", run_digest=second.run.digest)), "cancelled", "Cancelled by ana.")
+        with monkeypatch.context() as patch:
+            patch.setattr(outcomes, "asked_by", lambda: "clock")
+            assert run_flow(retrain, more_images, home, force=True) is None
+            assert last_run(store) == (
+                "skipped",
+                "this run was cancelled and only a person can start it again: Cancelled by ana.",
+            )
+            assert run_flow(retrain, more_images, home).version == 2
+            assert last_run(store) == ("skipped", "nothing new")
+        assert run_flow(retrain, more_images, home, force=True).version == 2
+        assert last_run(store) == ("done", None)
+        with store.read() as session:
+            assert cancelled_ticket(session, "shapes", second.run.digest) is None
+
+
+def last_run(store: ImageStore) -> tuple[str, str | None]:
+    with store.read() as session:
+        ticket = last_runs(session, ["shapes"])["shapes"]
+    return ticket.state, ticket.reason

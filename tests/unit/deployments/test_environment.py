@@ -88,3 +88,11 @@ def test_exceptions_that_a_user_has_named_are_kept(lower, upper, expected, monke
     assert made["no_proxy"] == made["NO_PROXY"] == expected
     monkeypatch.setattr(os, "environ", os.environ | made)
     assert environment(tmp_path)["no_proxy"] == expected
+
+
+@pytest.mark.parametrize(("devices", "hidden"), [(None, False), ("auto", False), ("cuda:0", False), ("cpu,cpu", True)])
+def test_a_machine_that_trains_on_its_processor_hides_its_gpus(monkeypatch, tmp_path, devices, hidden):
+    monkeypatch.delenv("SDLORA_DEVICES", raising=False)
+    if devices:
+        monkeypatch.setenv("SDLORA_DEVICES", devices)
+    assert (environment(tmp_path).get("CUDA_VISIBLE_DEVICES") == "") is hidden

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from sdlora.core.errors import ConfigError, TrainingError
+from sdlora.core.errors import TrainingError
 from sdlora.processes.identity import ProcessIdentity
+from sdlora.processes.slots import slots_of
 from sdlora.store import training_queue
 from sdlora.store.image_store import ImageStore
 from sdlora.store.location import StoreLocation
@@ -37,7 +38,6 @@ from sdlora.store.training_queue import (
     TicketCancelledError,
     TrainingQueue,
     ordinal,
-    slots_of,
 )
 from tests.stores import both_places
 
@@ -206,6 +206,8 @@ def test_a_style_is_in_the_queue_once_and_the_second_run_hears_where_the_first_o
         queue.ask(run_of("props", "clock"))
     with pytest.raises(TrainingError, match=r"^comics already waits since \d\d:\d\d, 1st in the queue\."):
         queue.ask(run_of("comics", "trigger"))
+    with pytest.raises(AlreadyQueuedError, match="comics already waits"):
+        queue.ask(run_of("comics", what="adopt"))  # it publishes versions of the same style
     assert queue.ask(run_of("comics", "clock", what="compare")).title == "comics (compare)"
     assert [t.id for t in queue.tickets()][:2] == [first.id, second.id]
 
@@ -375,27 +377,6 @@ def test_a_dead_ticket_is_cancelled_at_once_and_of_another_machine_only_if_it_wa
     assert queue.cancel(there, "ana").state == "running"
     change(store, there, heartbeat_at=there.asked_at.replace(year=2020))
     assert queue.cancel(there, "ana").state == "cancelled"
-
-
-@pytest.mark.parametrize(
-    ("text", "slots"),
-    [
-        (None, ("auto",)),
-        (" , ", ("auto",)),
-        ("cpu", ("cpu",)),
-        ("cuda:1, cuda:0", ("cuda:1", "cuda:0")),
-        ("cuda:0+cuda:1,cpu,cpu", ("cuda:0+cuda:1", "cpu", "cpu")),
-    ],
-)
-def test_devices_are_slots(text: str | None, slots: tuple[str, ...]) -> None:
-    assert slots_of(text) == slots
-
-
-@pytest.mark.parametrize("text", ["gpu", "cuda", "cuda:x", "cpu:0", "cuda:0+cpu", "cuda:0,\x1b[31m"])
-def test_a_device_that_is_none_is_named_with_its_setting(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"SDLORA_DEVICES: .* is no device") as refused:
-        slots_of(text)
-    assert "\x1b" not in str(refused.value)
 
 
 def test_a_device_listed_twice_is_two_slots(store: ImageStore) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import stat
 
 import pytest
 
 from sdlora.core.errors import TrainingError
-from tasks.lock import LOCK_FILE, training_lock
+from tasks.lock import LOCK_FILE, exclusive_lock, run_lock
 from tasks.private import private_file, private_folder
 
 
@@ -17,17 +16,24 @@ def mode(path) -> int:
 
 
 @pytest.mark.parametrize("there_already", [False, True])
-def test_nobody_else_can_open_and_so_hold_the_training_lock(tmp_path, there_already):
+def test_nobody_else_can_open_and_so_hold_the_lock_of_runs(tmp_path, there_already):
     lock = tmp_path / LOCK_FILE
     if there_already:
-        lock.write_text("4711, left by another process")
+        lock.write_text("left by another process")
         lock.chmod(0o644)
-    with training_lock(tmp_path):
+    with run_lock(tmp_path):
         assert mode(lock) == 0o600
-        assert lock.read_text().isdecimal()
-        with pytest.raises(TrainingError, match=rf"process {os.getpid()}\b"), training_lock(tmp_path):
-            pass
-    with training_lock(tmp_path):  # free again
+
+
+def test_runs_share_a_folder_and_a_repair_or_clean_up_has_it_for_itself(tmp_path):
+    with run_lock(tmp_path), run_lock(tmp_path), pytest.raises(TrainingError, match="A run works in"):
+        exclusive_lock(tmp_path).__enter__()
+    with exclusive_lock(tmp_path):
+        with pytest.raises(TrainingError, match="`sdlora doctor --repair` or `sdlora gc` works in"):
+            run_lock(tmp_path).__enter__()
+        with pytest.raises(TrainingError, match="A run works in"):
+            exclusive_lock(tmp_path).__enter__()
+    with run_lock(tmp_path):  # free again
         pass
 
 

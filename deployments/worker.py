@@ -1,0 +1,118 @@
+"""Worker that runs flows as processes, and starts few processes that would only wait in the queue.
+
+python -m deployments.worker    # PREFECT_API_URL, its credentials and SDLORA_HOME are set
+
+Twenty schedules at three o'clock make twenty flow runs. Prefect's own worker would start twenty processes, each of some
+hundred megabytes, or with `--limit` let a person's run wait behind all of them. This worker leaves runs that it does
+not start yet to Prefect, where they are "Late", cost nothing, survive a restart, and can be cancelled.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import os
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from prefect.utilities.processutils import setup_signal_handlers_worker
+from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
+
+from deployments.environment import POOL
+from sdlora.processes.slots import DEVICES, slots_of
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
+    from prefect.client.schemas.responses import WorkerFlowRunResponse
+
+TRAINING_FLOWS = {"retrain", "compare", "pretrain"}
+WAITING = 2
+"""Number of processes that may wait for a slot. The clock's runs have so many, and people's runs as many again."""
+
+
+def admitted(
+    due: Sequence[FlowRun], active: Collection[FlowRun], flow_names: Mapping[UUID, str], slots: int
+) -> list[FlowRun]:
+    """Choose the flow runs that get a process now: people's first, then in the order of their times.
+
+    Runs that train nothing always get one. A training gets one while fewer trainings than the slots and the allowed
+    waiting ones have one. The clock and triggers leave `WAITING` of these processes to people.
+
+    Args:
+        due: flow runs without a process.
+        active: flow runs with a process.
+        flow_names: names of the flows of both by the flows' ids.
+    """
+    trainings = [run for run in active if flow_names[run.flow_id] in TRAINING_FLOWS]
+    chosen = []
+    for run in sorted(due, key=_precedence):
+        if flow_names[run.flow_id] in TRAINING_FLOWS:
+            unattended = sum(map(_is_unattended, trainings))
+            if len(trainings) >= slots + 2 * WAITING or (_is_unattended(run) and unattended >= slots + WAITING):
+                continue
+            trainings.append(run)
+        chosen.append(run)
+    return chosen
+
+
+def _precedence(run: FlowRun) -> tuple[bool, str]:
+    time = run.expected_start_time
+    return _is_unattended(run), time.isoformat() if time else ""
+
+
+def _is_unattended(run: FlowRun) -> bool:
+    """Return True for a run of the clock or of a trigger; `tasks.asked_by` tells them apart in the same way."""
+    is_triggered = run.created_by is not None and run.created_by.type == "AUTOMATION"
+    return bool(run.auto_scheduled) or is_triggered
+
+
+class QueueWorker(ProcessWorker, abc.ABC):  # Prefect registers a type of workers unless ABC is among the bases
+    """Process worker that starts the flow runs that `admitted` chooses."""
+
+    def __init__(self, *arguments: Any, slots: int, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._slots = slots
+        self._active: dict[UUID, FlowRun] = {}
+        self._flow_names: dict[UUID, str] = {}
+
+    async def run(
+        self,
+        flow_run: FlowRun,
+        configuration: ProcessJobConfiguration,
+        task_status: Any = None,  # of anyio, which sdlora does not require itself
+    ) -> ProcessWorkerResult:
+        """Run the process of a flow run to its end."""
+        self._active[flow_run.id] = flow_run
+        try:
+            return await super().run(flow_run, configuration, task_status)
+        finally:
+            self._active.pop(flow_run.id, None)
+
+    async def _submit_scheduled_flow_runs(self, flow_run_response: list[WorkerFlowRunResponse]) -> list[FlowRun]:
+        runs = {entry.flow_run.id: entry.flow_run for entry in flow_run_response}
+        for run in runs.values():
+            if run.flow_id not in self._flow_names:
+                self._flow_names[run.flow_id] = (await self.client.read_flow(run.flow_id)).name
+        # A run that is being submitted has no process for a moment.
+        submitting = {key: run for key, run in runs.items() if key in self._submitting_flow_run_ids}
+        active = self._active | submitting
+        due = [run for key, run in runs.items() if key not in active]
+        chosen = {run.id for run in admitted(due, active.values(), self._flow_names, self._slots)}
+        entries = [entry for entry in flow_run_response if entry.flow_run.id in chosen | submitting.keys()]
+        return await super()._submit_scheduled_flow_runs(entries)
+
+
+def main() -> None:
+    """Poll the pool until SIGINT or SIGTERM."""
+    setup_signal_handlers_worker(os.getpid(), "the worker", print)
+    worker = QueueWorker(name="local", work_pool_name=POOL, slots=len(slots_of(os.environ.get(DEVICES))))
+    try:
+        asyncio.run(worker.start(with_healthcheck="--with-healthcheck" in sys.argv))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print(f"Worker {worker.name!r} stopped!")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""Queue of the runs for the devices: a run joins it once it knows that it has to train, and waits for its turn."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from prefect import task
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State, StateType
+from prefect.exceptions import TerminationSignal
+from prefect.states import Running
+
+from sdlora.core.errors import StorageError
+from sdlora.processes.slots import AUTO, DEVICES, slots_of
+from sdlora.store.image_store import ImageStore
+from sdlora.store.tickets import Outcome, Request, Ticket, Work, cancelled_ticket
+from sdlora.store.training_queue import AlreadyQueuedError, TicketCancelledError, TrainingQueue
+from tasks.heartbeat import Heartbeat, flow_run, is_cancelled_in_page, stop_run
+from tasks.outcomes import reason_of, record_skipped_run, request_of
+from tasks.progress import report_note
+from tasks.results import RunRef
+from tasks.run_log import run_log
+
+_POLL_SECONDS = 0.5
+_OUTAGE_SECONDS = 600.0  # the longest time without a database that a waiting or finished run bears
+_Ending = tuple[Outcome, str | None]
+
+
+@task(name="join the queue", persist_result=False)
+def join_queue(name: str, what: Work, home: Path) -> Ticket:
+    """Take a ticket of the queue.
+
+    Raises:
+        AlreadyQueuedError: such a work of this name waits or trains already.
+        ConfigError: SDLORA_DEVICES names no device of this machine.
+    """
+    return _ask(request_of(name, what), home)
+
+
+@task(name="join the queue", persist_result=False)
+def join_queue_unless_left_alone(name: str, run: RunRef, home: Path) -> Ticket | str:
+    """Take a ticket of the queue for a run of the loop.
+
+    Returns:
+        The ticket, or the reason why there is none: the clock or a trigger started the run, and a person has cancelled
+        the same run, or a run of the style waits or trains already.
+
+    Raises:
+        AlreadyQueuedError: a person asked for the run, and a run of the style waits or trains already.
+        ConfigError: SDLORA_DEVICES names no device of this machine.
+    """
+    request = request_of(name, "retrain", run.digest)
+    if request.asked_by == "person":
+        return _ask(request, home)
+    with ImageStore.open(home) as store, store.read() as session:
+        cancelled = cancelled_ticket(session, name, run.digest)
+    if cancelled:
+        reason = f"this run was cancelled and only a person can start it again: {cancelled.reason}"
+        record_skipped_run(name, run.digest, reason, home)
+        return reason
+    try:
+        return _ask(request, home)
+    except AlreadyQueuedError as error:
+        record_skipped_run(name, run.digest, error.ticket.since, home)
+        return error.ticket.since
+
+
+@contextmanager
+def training_slot(ticket: Ticket, home: Path) -> Iterator[None]:
+    """Wait until it is the ticket's turn, and hold a slot with its device for the length of the block.
+
+    The ticket records how the block ended.
+
+    Raises:
+        TicketCancelledError: the ticket was cancelled while it waited.
+        SlotLostError: the slot was given to another run.
+    """
+    from sdlora.core.devices import on_device
+
+    with ImageStore.open(home) as store:
+        queue = TrainingQueue(store.database, _slots())
+        ending: _Ending = ("lost", "The run was stopped.")
+        heartbeat: Heartbeat | None = None
+        try:
+            slot = _wait(queue, ticket)
+            with Heartbeat(queue, slot) as heartbeat, on_device(slot.device or AUTO):
+                yield
+            ending = ("done", None)
+        except (KeyboardInterrupt, TerminationSignal) as error:
+            ending = _ending_of(error, heartbeat)
+            if heartbeat and heartbeat.lost:
+                raise heartbeat.lost from error
+            raise
+        except Exception as error:
+            ending = ("failed", reason_of(error))
+            raise
+        finally:
+            _end(queue, ticket, ending)
+
+
+def _slots() -> tuple[str, ...]:
+    return slots_of(os.environ.get(DEVICES))
+
+
+def _ask(request: Request, home: Path) -> Ticket:
+    from sdlora.core.devices import check_device
+
+    for slot in (slots := _slots()):
+        check_device(slot)
+    with ImageStore.open(home) as store:
+        return TrainingQueue(store.database, slots).ask(request)
+
+
+def _wait(queue: TrainingQueue, ticket: Ticket) -> Ticket:
+    """Wait for a slot; the place is shown in the log, in the terminal and as the state of the flow run."""
+    shown, reached_at = "", time.monotonic()
+    while True:
+        try:
+            taken = queue.take(ticket)
+            reached_at = time.monotonic()
+        except TicketCancelledError:
+            run = flow_run()
+            if run is not None and run.deployment_id is not None:
+                stop_run(run, threading.Event())  # the page shows it as cancelled, not as failed
+            raise
+        except StorageError as error:
+            if time.monotonic() - reached_at > _OUTAGE_SECONDS:
+                raise
+            run_log().warning("Still waiting: %s", error)
+            time.sleep(_POLL_SECONDS * 10)
+            continue
+        if isinstance(taken, Ticket):
+            break
+        if taken.text != shown:
+            shown = taken.text
+            run_log().info("Waiting, %s", shown)
+            report_note(f"Waiting, {shown}")
+            _show_state(State(type=StateType.RUNNING, name="Waiting", message=shown))
+        time.sleep(_POLL_SECONDS)
+    if shown:
+        _show_state(Running())
+    if taken.device != AUTO:
+        run_log().info("Training on %s", taken.device)
+    return taken
+
+
+def _show_state(state: State[None]) -> None:
+    run = flow_run()
+    if run is None:
+        return
+    try:
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(run.id, state)  # not forced: a run that is being cancelled stays so
+    except Exception:  # any error of the client: the page's state is not worth a failed run
+        log = run_log()
+        log.warning("Prefect's page does not show the place in the queue.", exc_info=True)
+
+
+def _ending_of(stop: BaseException, heartbeat: Heartbeat | None) -> _Ending:
+    """Tell a run that a person cancelled from one whose process is stopped, which the next run continues."""
+    run = flow_run()
+    if heartbeat and heartbeat.cancelled_by:
+        return "cancelled", f"Cancelled by {heartbeat.cancelled_by}."
+    if isinstance(stop, TerminationSignal):
+        if run is not None and is_cancelled_in_page(run.id):
+            return "cancelled", "Cancelled in Prefect's page."
+    elif run is None or run.deployment_id is None:
+        return "cancelled", "Cancelled with Ctrl-C."
+    return "lost", "The process was stopped."
+
+
+def _end(queue: TrainingQueue, ticket: Ticket, ending: _Ending) -> None:
+    """Free the slot; a database that is away is awaited only by a run that ended well."""
+    deadline = time.monotonic() + (_OUTAGE_SECONDS if ending[0] == "done" else 0)
+    while True:
+        try:
+            queue.end(ticket, *ending)
+        except StorageError as error:
+            if time.monotonic() > deadline:
+                run_log().warning("The slot is free only when this process ends: %s", error)
+                return
+            time.sleep(_POLL_SECONDS * 10)
+        else:
+            return

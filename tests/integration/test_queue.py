@@ -1,0 +1,165 @@
+"""Tickets of real flow runs: how a run waits, and what its ticket says about its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.exceptions import TerminationSignal
+from prefect.runtime import flow_run
+
+from sdlora.core.errors import DataError, StorageError
+from sdlora.store.image_store import ImageStore
+from sdlora.store.tickets import Request, Ticket, ended_tickets
+from sdlora.store.training_queue import SlotLostError, TicketCancelledError, TrainingQueue
+from tasks import heartbeat, queue
+from tasks.outcomes import failure_recorded
+from tasks.progress import listening
+from tasks.queue import join_queue, training_slot
+from tests.listeners import Notes
+
+
+@flow
+def train(home: Path, seconds: float = 0.0, error: Exception | None = None) -> str:
+    with failure_recorded("comics", home), training_slot(join_queue("comics", "retrain", home), home):
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            time.sleep(0.05)
+        if error:
+            raise error
+        return flow_run.id
+
+
+@pytest.fixture
+def store(tmp_path):
+    with ImageStore.open(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def holder(store) -> Ticket:
+    """Another run, which holds the only slot."""
+    taken = TrainingQueue(store.database).take(TrainingQueue(store.database).ask(Request("props")))
+    assert isinstance(taken, Ticket)
+    return taken
+
+
+def last(store: ImageStore) -> tuple[str, str | None]:
+    with store.read() as session:
+        ticket = ended_tickets(session, 1)[0]
+    return ticket.state, ticket.reason
+
+
+def once(store: ImageStore, state: str, act) -> None:
+    """Act in another thread as soon as the run is in this state, and has had a moment to show it."""
+
+    def wait() -> None:
+        tickets = TrainingQueue(store.database)
+        while not any((t.request.style, t.state) == ("comics", state) for t in tickets.tickets()):
+            time.sleep(0.05)
+        time.sleep(0.3)
+        act()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def test_a_run_waits_shows_its_place_and_takes_the_slot_when_it_is_free(store, holder, tmp_path):
+    notes = Notes()
+    once(store, "waiting", lambda: TrainingQueue(store.database).end(holder, "done"))
+    with listening(notes):
+        run_id = train(tmp_path)
+    assert len(notes.lines) == 1
+    assert notes.lines[0].startswith("Waiting, 1st in the queue: props trains since ")
+    with get_client(sync_client=True) as client:
+        states = client.read_flow_run_states(run_id)
+    assert [state.name for state in states] == ["Pending", "Running", "Waiting", "Running", "Completed"]
+    assert states[2].message == notes.lines[0].removeprefix("Waiting, ")
+    assert last(store) == ("done", None)
+
+
+def test_a_waiting_run_that_is_cancelled_ends_without_training(store, holder, tmp_path):
+    once(
+        store,
+        "waiting",
+        lambda: TrainingQueue(store.database).cancel(TrainingQueue(store.database).tickets()[1], "ana"),
+    )
+    with pytest.raises(TicketCancelledError, match="comics: Cancelled by ana"):
+        train(tmp_path)
+    assert last(store) == ("cancelled", "Cancelled by ana.")
+
+
+def test_a_training_run_that_is_cancelled_gets_the_signal_of_ctrl_c(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(queue, "Heartbeat", lambda *of: heartbeat.Heartbeat(*of, interval_seconds=0.1))
+    once(
+        store,
+        "running",
+        lambda: TrainingQueue(store.database).cancel(TrainingQueue(store.database).tickets()[0], "ana"),
+    )
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, seconds=60)
+    assert last(store) == ("cancelled", "Cancelled by ana.")
+
+
+def test_a_run_whose_slot_was_given_away_stops_and_says_so(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(queue, "Heartbeat", lambda *of: heartbeat.Heartbeat(*of, interval_seconds=0.1))
+
+    def steal() -> None:
+        stolen = TrainingQueue(store.database).tickets()[0]
+        TrainingQueue(store.database).end(stolen, "lost", "Its machine gave no sign of life.")
+
+    once(store, "running", steal)
+    with pytest.raises(SlotLostError, match="gave no sign of life"):
+        train(tmp_path, seconds=60)
+    assert last(store) == ("lost", "Its machine gave no sign of life.")
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "ending"),
+    [
+        (signal.SIGINT, KeyboardInterrupt, ("cancelled", "Cancelled with Ctrl-C.")),
+        (signal.SIGTERM, TerminationSignal, ("lost", "The process was stopped.")),  # a machine that shuts down
+    ],
+)
+def test_ctrl_c_cancels_and_the_end_of_the_system_does_not(store, tmp_path, number, error, ending):
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Prefect sends it on to the handler before
+    once(store, "running", lambda: os.kill(os.getpid(), number))
+    with pytest.raises(error):
+        train(tmp_path, seconds=60)
+    signal.signal(signal.SIGTERM, before)
+    assert last(store) == ending
+
+
+def test_a_failure_in_the_slot_and_one_before_it_are_outcomes_of_the_style(store, tmp_path, monkeypatch):
+    with pytest.raises(DataError):
+        train(tmp_path, error=DataError("no\nimages"))
+    assert last(store) == ("failed", "no\\nimages")
+    monkeypatch.setenv("SDLORA_DEVICES", "gpu")
+    with pytest.raises(Exception, match="SDLORA_DEVICES"):
+        train(tmp_path)
+    with store.read() as session:
+        reasons = [ticket.reason or "" for ticket in ended_tickets(session, 9)]
+    assert len(reasons) == 2
+    assert reasons[0].startswith("SDLORA_DEVICES: 'gpu' is no device")
+
+
+def test_an_outage_of_the_database_ends_no_waiting_run(store, holder, tmp_path, monkeypatch):
+    take, calls = TrainingQueue.take, []
+
+    def failing(self, ticket):
+        calls.append(ticket)
+        if len(calls) in (2, 3):
+            raise StorageError("the server is away")
+        return take(self, ticket)
+
+    monkeypatch.setattr(TrainingQueue, "take", failing)
+    monkeypatch.setattr(queue, "_POLL_SECONDS", 0.05)
+    once(store, "waiting", lambda: TrainingQueue(store.database).end(holder, "done"))
+    train(tmp_path)
+    assert last(store) == ("done", None)
