@@ -1,7 +1,8 @@
 """Runs from a terminal, with a Prefect server that lives as long as the run.
 
 Prefect can start such a server itself, but only when the flow is called. Prefect also imports the server into the
-calling process. Here the server starts first, as a child process, while this process imports the flow's libraries.
+calling process. Here the server starts first, as a child process, while this process imports the flow's libraries. A
+server that ends during the run is started again, and the run waits for it.
 
 Earlier, runs used the servers of a running `sdlora up`. When those were stopped, MLflow's client retried for four
 minutes at every report of a step and ignored Ctrl-C. A server of the run's own costs only the seconds of its start.
@@ -11,15 +12,17 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from deployments.credentials import credentials_of
 from deployments.environment import environment, prefect_url, quiet_terminal
+from deployments.patience import patient_environment, require_reachable, wait_for_prefect
 from deployments.running import running_services
-from deployments.services import Service, ServiceError, free_port
+from deployments.services import Service, ServiceError, answers, listen_at
+from deployments.supervise import Supervisor, SupervisorThread, prefect_command
 from sdlora.core.errors import SdloraError
 from sdlora.core.printable import escape_controls
 from tasks.private import private_folder
@@ -36,7 +39,9 @@ def prefect_server(home: Path, log_name: str) -> Iterator[PrefectServer]:
     for name in ("prefect", "mlflow", "logs"):
         private_folder(home / name)
     prepare_environment(home)
+    require_reachable("MLFLOW_TRACKING_URI")
     if "PREFECT_API_URL" in os.environ:
+        require_reachable("PREFECT_API_URL")
         server = PrefectServer(
             os.environ["PREFECT_API_URL"]
         )  # the user's own server, which must not get our credentials
@@ -45,6 +50,7 @@ def prefect_server(home: Path, log_name: str) -> Iterator[PrefectServer]:
         running = running_services(home)
         os.environ.setdefault("SDLORA_PREFECT_PAGES", running["prefect"] if running else "")  # it has no pages itself
     os.environ["PREFECT_API_URL"] = server.api_url
+    os.environ.update(patient_environment())
     try:
         _log_to_file(home / "logs" / f"{log_name}.log")
         yield server
@@ -71,38 +77,46 @@ class PrefectServer:
 
     def __init__(self, api_url: str, process: Service | None = None) -> None:
         self.api_url, self.process = api_url, process
+        self._supervisor: SupervisorThread | None = None
 
     @classmethod
     def start(cls, home: Path) -> PrefectServer:
-        port, credentials = free_port(), credentials_of(home)
+        credentials = credentials_of(home)
         os.environ.update(credentials.for_prefect_clients())
-        command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
-        command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning", "--lifespan", "on"]
+        listener = listen_at(0, "Prefect server", "")
+        port = listener.getsockname()[1]
         # Prefect sets the same for a server of one process: no web page, no scheduler.
         short_lived = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
         short_lived |= credentials.for_prefect_server(prefect_url(port))
         log = home / "logs" / "prefect-server.log"
-        return cls(f"{prefect_url(port)}/api", Service("The Prefect server", command, short_lived, log))
+        service = Service("The Prefect server", prefect_command(), short_lived, log, listener=listener)
+        return cls(f"{prefect_url(port)}/api", service)
 
     def wait_ready(self) -> None:
-        """Wait until the server answers; a server of the user's is not waited for.
+        """Wait until the server answers; from now on, a server that goes away is waited for.
 
         Raises:
             ServiceError: the server of this run did not start.
         """
         if self.process:
             self.process.wait_ready(f"{self.api_url}/health")
+            warn = logging.getLogger(__name__).warning
+            supervisor = Supervisor(lambda text: warn("%s", text), lambda: None)
+            supervisor.add(self.process, partial(answers, f"{self.api_url}/health"))
+            self._supervisor = SupervisorThread(supervisor)
+        wait_for_prefect()
 
     def require_running(self, cause: BaseException) -> None:
         """Raise `ServiceError` if the server of this run has ended."""
-        if self.process and (code := self.process.process.poll()) is not None:
-            how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        if self.process and self.process.ended:
             raise ServiceError(
-                f"The Prefect server of this run {how}. Finished work is kept: the same command continues. The "
-                f"server's log: {self.process.log}"
+                f"The Prefect server of this run {self.process.ending}. Finished work is kept: the same command "
+                f"continues. The server's log: {self.process.log}"
             ) from cause
 
     def stop(self) -> None:
+        if self._supervisor:
+            self._supervisor.stop()
         if self.process:
             self.process.stop(timeout_seconds=5)
 

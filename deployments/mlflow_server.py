@@ -39,6 +39,8 @@ class MlflowServer:
             *("--serve-artifacts", "--artifacts-destination", (self.folder / "artifacts").as_uri()),
             *("--default-artifact-root", "mlflow-artifacts:/"),
             *("--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"),
+            # The socket of `Service` on standard input.
+            *("--uvicorn-opts", "--fd 0"),
             # Requests for other host names are refused, which stops DNS rebinding. localhost is one of them: browsers
             # try ::1 first, where another user may listen.
             *("--allowed-hosts", f"127.0.0.1:{self.port}"),

@@ -25,6 +25,7 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.utilities.templating import apply_values
 from prefect.workers.process import ProcessWorker
 
+from deployments import flow_process
 from deployments.environment import POOL, PREFECT_FILE, PROJECT
 from sdlora.core.errors import ConfigError
 
@@ -82,6 +83,7 @@ class Deployment:
             description=entry.get("description"),
             parameters=dict(entry.get("parameters", {})),
             work_pool_name=entry["work_pool"]["name"],
+            job_variables={"command": flow_process.command()},
             concurrency_limit=ConcurrencyLimitConfig(**limit) if isinstance(limit, Mapping) else limit,
         )
         self._deployment.entrypoint = entry[

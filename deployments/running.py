@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import psutil
 
@@ -40,7 +40,7 @@ def stack_lock(home: Path) -> Iterator[None]:
         ConfigError: another `sdlora up` holds it.
     """
     make_private_folder(home)
-    with os.fdopen(private_file(home / LOCK_FILE), "w") as file:
+    with os.fdopen(private_file(home / LOCK_FILE), "r+") as file:
         deadline = time.monotonic() + _PROBE_SECONDS
         while not _locked(file, fcntl.LOCK_EX):
             if time.monotonic() > deadline:
@@ -48,21 +48,31 @@ def stack_lock(home: Path) -> Iterator[None]:
                 where = f": {running['prefect']}" if running else ", or are starting or stopping just now."
                 raise ConfigError(f"The servers of {home} are running already{where}")
             time.sleep(0.1)
+        file.truncate()
+        file.write(str(os.getpid()))
+        file.flush()
         try:
             yield
         finally:
             (home / SERVICES_FILE).unlink(missing_ok=True)
 
 
-def record_services(home: Path, servers: Mapping[str, tuple[str, Service]]) -> None:
-    """Write the addresses and processes of the servers for other commands."""
+def record_services(home: Path, servers: Mapping[str, tuple[str | None, Service]]) -> None:
+    """Write the addresses and processes of the servers for other commands; a worker has no address."""
     records = {
-        name: {"url": url, "pid": service.process.pid, "created": psutil.Process(service.process.pid).create_time()}
+        name: {"url": url, "pid": service.process.pid, "created": _start_time(service.process.pid)}
         for name, (url, service) in servers.items()
     }
     with tempfile.NamedTemporaryFile("w", dir=home, prefix=f".{SERVICES_FILE}-", delete=False) as file:
         json.dump(records, file)
     Path(file.name).rename(home / SERVICES_FILE)  # atomic: a reader finds the whole file or none
+
+
+def _start_time(pid: int) -> float | None:
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:  # it has just ended, and is started again
+        return None
 
 
 def running_services(home: Path) -> dict[str, str] | None:
@@ -71,11 +81,34 @@ def running_services(home: Path) -> dict[str, str] | None:
         return None
     try:
         records = json.loads((home / SERVICES_FILE).read_text())
-        if not all(map(_is_recorded_process, records.values())):
+        servers = {name: record for name, record in records.items() if record["url"] is not None}
+        if not all(map(_is_recorded_process, servers.values())):
             return None
-        return {name: record["url"] for name, record in records.items()}
+        return {name: record["url"] for name, record in servers.items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):  # missing or damaged
         return None
+
+
+def stack_process(home: Path) -> int | None:
+    """Return the process of the `sdlora up` that holds the folder's lock; None if none does."""
+    if not stack_lives(home):
+        return None
+    try:
+        return int((home / LOCK_FILE).read_text())
+    except (OSError, ValueError):  # it has just taken the lock
+        return None
+
+
+def service_records(home: Path) -> dict[str, dict[str, Any]]:
+    """Return url, pid and is_alive of each service by name; empty if there is no record yet."""
+    try:
+        records = json.loads((home / SERVICES_FILE).read_text())
+        return {
+            name: {"url": record["url"], "pid": record["pid"], "is_alive": _is_recorded_process(record)}
+            for name, record in records.items()
+        }
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
 
 
 def require_current(prefect: str, credentials: Credentials) -> None:
@@ -104,7 +137,8 @@ def _is_recorded_process(record: Mapping[str, object]) -> bool:
         return False
     try:
         process = psutil.Process(pid)
-        return process.create_time() == record["created"] and listens(process, int(port))
+        is_same = process.create_time() == record["created"]
+        return is_same and (record["url"] is None or listens(process, int(port)))
     except psutil.Error:
         return False
 

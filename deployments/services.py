@@ -12,7 +12,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
@@ -23,6 +24,9 @@ from sdlora.core.errors import ConfigError, SdloraError
 from tasks.private import private_folder
 
 STOP_SECONDS = 15.0
+_BACKLOG = 2048  # as uvicorn
+LOG_BYTES = 10 * 2**20
+"""Size from which a log is moved to `<name>.1` when its server starts."""
 # Past every proxy: one that the environment names could answer in a local server's name, or fail to reach it.
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -32,25 +36,60 @@ class ServiceError(SdloraError):
 
 
 class Service:
-    """Server in a process group of its own, with its output in a log file."""
+    """Server in a process group of its own, with its output in a log file.
+
+    Args:
+        listener: socket that the server gets as its standard input. This process keeps the socket, so no other user can
+            take the port of a server that has ended, and requests wait until the server runs again.
+    """
 
     def __init__(
-        self, name: str, command: list[str], environment: Mapping[str, str], log: Path, folder: Path | None = None
+        self,
+        name: str,
+        command: list[str],
+        environment: Mapping[str, str],
+        log: Path,
+        folder: Path | None = None,
+        listener: socket.socket | None = None,
     ) -> None:
         # Logs hold requests, and errors with their inputs, so only the owner may read them.
         private_folder(log.parent)
         self.name, self.log = name, log
-        self.file: BinaryIO = log.open("ab")
-        self.process = subprocess.Popen(
-            command,
-            env={**os.environ, **environment},
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
+        self._command, self._environment, self._folder = command, {**os.environ, **environment}, folder
+        self._listener = listener
+        self.file: BinaryIO = open_log(log)
+        self.process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            self._command,
+            env=self._environment,
+            cwd=self._folder,
+            stdin=subprocess.DEVNULL if self._listener is None else self._listener.fileno(),
             stdout=self.file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  # before any thread
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  # one call into libc
         )
+
+    def restart(self) -> None:
+        """Start the process again after its end; what is left of it is stopped first.
+
+        On Linux the process ends with the thread that called this, so the thread has to live as long as the service.
+        """
+        self.stop(timeout_seconds=STOP_SECONDS / 3)
+        self.file = open_log(self.log)
+        self.process = self._start()
+
+    @property
+    def ended(self) -> bool:
+        return self.process.poll() is not None
+
+    @property
+    def ending(self) -> str:
+        """How the process ended, in words."""
+        code = self.process.returncode
+        return f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
 
     def wait_ready(self, url: str, timeout_seconds: float = 180) -> None:
         """Wait until `url` answers, by this process or a descendant.
@@ -77,7 +116,7 @@ class Service:
 
     def check(self) -> None:
         """Raise `ServiceError` with the end of the log if the process has ended."""
-        if self.process.poll() is not None:
+        if self.ended:
             lines = self.log.read_text(errors="replace").splitlines()[-8:]
             tail = "\n".join(f"  {line}" for line in lines)
             raise ServiceError(f"{self.name} ended with code {self.process.returncode}. Its log: {self.log}\n{tail}")
@@ -116,6 +155,23 @@ class Service:
         return True
 
 
+def open_log(path: Path) -> BinaryIO:
+    """Open a log to append to; a large one is moved to `<name>.1` first."""
+    if path.exists() and path.stat().st_size > LOG_BYTES:
+        path.replace(path.with_name(f"{path.name}.1"))
+    return path.open("ab")
+
+
+def open_directly(request: urllib.request.Request, timeout_seconds: float) -> HTTPResponse:
+    """Send a request to a local server, past every proxy.
+
+    Raises:
+        OSError: the server does not answer, or refuses.
+    """
+    reply: HTTPResponse = _direct.open(request, timeout=timeout_seconds)
+    return reply
+
+
 def answers(url: str) -> bool:
     """Return True if a GET of `url` succeeds within 2 s."""
     try:
@@ -148,14 +204,21 @@ def listens(process: psutil.Process, port: int) -> bool:
 
 def require_free_port(port: int, server: str, option: str) -> None:
     """Raise `ConfigError` if the port on 127.0.0.1 is in use."""
-    with contextlib.closing(socket.socket()) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise ConfigError(
-                f"Port {port} for the {server} is in use. Stop what uses it, or choose another: {option} {port + 1}"
-            ) from error
+    listen_at(port, server, option).close()
+
+
+def listen_at(port: int, server: str, option: str) -> socket.socket:
+    """Return a socket that listens at the port on 127.0.0.1, for `Service`.
+
+    Raises:
+        ConfigError: the port is in use.
+    """
+    try:
+        return socket.create_server(("127.0.0.1", port), backlog=_BACKLOG)  # reuses the address after a stop
+    except OSError as error:
+        raise ConfigError(
+            f"Port {port} for the {server} is in use. Stop what uses it, or choose another: {option} {port + 1}"
+        ) from error
 
 
 def free_port() -> int:
@@ -178,3 +241,34 @@ def _end(processes: list[psutil.Process], timeout_seconds: float) -> None:
 def _end_with_parent() -> None:
     # PR_SET_PDEATHSIG: Linux terminates the servers when this process is killed.
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parent ends, such as the runs of a killed worker; Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+
+
+def adopted_processes(services: Iterable[Service]) -> list[psutil.Process]:
+    """Return child processes of this process that are no service, and remove those that have ended."""
+    own = {service.process.pid for service in services}
+    living = []
+    for child in psutil.Process().children():
+        if child.pid in own:
+            continue
+        with contextlib.suppress(psutil.NoSuchProcess, ChildProcessError):
+            if child.status() == psutil.STATUS_ZOMBIE:
+                os.waitpid(child.pid, os.WNOHANG)
+            else:
+                living.append(child)
+    return living
+
+
+def stop_adopted(services: Iterable[Service]) -> None:
+    """Terminate adopted processes and their descendants, and kill those that do not end in time."""
+    orphans = adopted_processes(services)
+    family = [member for orphan in orphans for member in (orphan, *orphan.children(recursive=True))]
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _end(family, STOP_SECONDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -23,9 +24,11 @@ from deployments.environment import (
     prefect_url,
 )
 from deployments.mlflow_server import MlflowServer
+from deployments.patience import patient_environment, wait_for_prefect
 from deployments.running import record_services, stack_lock
-from deployments.services import Service, require_free_port
+from deployments.services import Service, adopt_orphans, adopted_processes, listen_at, stop_adopted
 from deployments.styles import refuse_second_style
+from deployments.supervise import SupervisorThread, prefect_command, supervise
 from sdlora.config import PipelineConfig, load_config
 from tasks.form import STYLE
 from tasks.private import private_folder
@@ -52,6 +55,9 @@ class LocalStack:
     on_terminal: bool
     services: list[Service] = field(default_factory=list)
     styles: StyleDeployments | None = None
+    _prefect_socket: socket.socket = field(init=False, repr=False)
+    _mlflow_socket: socket.socket = field(init=False, repr=False)
+    _supervisor: SupervisorThread | None = field(init=False, default=None, repr=False)
 
     @property
     def prefect(self) -> str:
@@ -72,14 +78,15 @@ class LocalStack:
         Raises:
             ConfigError: a port is in use, the folder's servers run already, or the style's file is broken or has the
                 name of another style.
-            ServiceError: a server did not start, or died.
+            ServiceError: a server did not start. A server that ends later is started again.
         """
         if self._own_file:
             refuse_second_style(self.home, self._own_file, load_config(self._own_file))
         with stack_lock(self.home):
-            require_free_port(self.prefect_port, "Prefect server", "--prefect-port")
-            require_free_port(self.mlflow_port, "MLflow server", "--mlflow-port")
+            self._prefect_socket = listen_at(self.prefect_port, "Prefect server", "--prefect-port")
+            self._mlflow_socket = listen_at(self.mlflow_port, "MLflow server", "--mlflow-port")
             previous = {number: signal.signal(number, _request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+            adopt_orphans()
             try:
                 self._start(credentials_of(self.home))
                 self._watch()
@@ -97,11 +104,10 @@ class LocalStack:
         started_at = time.monotonic()
         self.echo(f"Starting the servers of {self.home} (logs in {private_folder(self.home / 'logs')}) ...")
         os.environ.update(self._client_environment(credentials))
-        prefect = self._launch(
-            "The Prefect server", [_tool("prefect"), "server", "start"], self._prefect_environment(credentials)
-        )
+        variables = self._prefect_environment(credentials)
+        prefect = self._launch("The Prefect server", prefect_command(), variables, self._prefect_socket)
         server = MlflowServer(self.home, self.mlflow_port, credentials)
-        mlflow = self._launch("The MLflow server", server.command(), server.environment())
+        mlflow = self._launch("The MLflow server", server.command(), server.environment(), self._mlflow_socket)
 
         self.echo("  flows: loading ...")
         from deployments.heartbeat import start_heartbeat
@@ -124,8 +130,13 @@ class LocalStack:
         self.echo("  MLflow server: starting ...")
         mlflow.wait_ready(f"{self.mlflow}/health")
         # Only after MLflow is ready: a run sends the password to any process that listens at its port.
-        self._launch("The worker", [sys.executable, "-m", "deployments.worker"], credentials.for_mlflow_clients())
-        record_services(self.home, {"prefect": (self.prefect, prefect), "mlflow": (self.mlflow, mlflow)})
+        worker = [sys.executable, "-m", "deployments.worker"]
+        runner = self._launch("The worker", worker, {**credentials.for_mlflow_clients(), **patient_environment()})
+        services = {"prefect": (self.prefect, prefect), "mlflow": (self.mlflow, mlflow), "worker": (None, runner)}
+        record_services(self.home, services)
+        supervisor = supervise(services, self.echo, lambda: record_services(self.home, services))
+        self._supervisor = SupervisorThread(supervisor)
+        wait_for_prefect()  # the styles are followed while the server is started again
         start_heartbeat(self.home)
         self._print_addresses(time.monotonic() - started_at)
 
@@ -142,10 +153,12 @@ class LocalStack:
             )
         self.echo(f"Start a run: {self.prefect}/deployments, a style or retrain, Run. Stop everything: Ctrl-C")
 
-    def _launch(self, name: str, command: list[str], variables: Mapping[str, str]) -> Service:
+    def _launch(
+        self, name: str, command: list[str], variables: Mapping[str, str], listener: socket.socket | None = None
+    ) -> Service:
         log = self.home / "logs" / f"{name.removeprefix('The ').lower().replace(' ', '-')}.log"
         # Run in the project's folder: Python would else import modules from the folder where the command was typed.
-        service = Service(name, command, variables, log, PROJECT)
+        service = Service(name, command, variables, log, PROJECT, listener)
         self.services.append(service)
         return service
 
@@ -167,15 +180,19 @@ class LocalStack:
 
     def _watch(self) -> None:
         while True:
-            for service in self.services:
-                service.check()
+            adopted_processes(self.services)
             if self.styles:
                 self.styles.follow()
             time.sleep(1)
 
     def _stop(self) -> None:
+        if self._supervisor:
+            self._supervisor.stop()
+        stop_adopted(self.services)  # runs of a worker that was killed
         for service in reversed(self.services):  # the worker stops first: it reports to the server meanwhile
             service.stop()
+        self._prefect_socket.close()
+        self._mlflow_socket.close()
         if self.services:
             self.echo("Stopped.")
 
@@ -186,10 +203,6 @@ def _default_parameters(config: PipelineConfig) -> dict[str, dict[str, Any]]:
     style.get("advanced", {}).pop("schedule", None)  # the style's own deployment has it
     images = {name: value for name, value in style.items() if name in ("sources", "advanced")}
     return {"retrain/retrain": style, "compare/compare": style, "collect/collect": images}
-
-
-def _tool(name: str) -> str:
-    return str(Path(sys.executable).parent / name)
 
 
 def _request_stop(number: int, frame: FrameType | None) -> None:

@@ -17,10 +17,13 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from prefect import Flow
 from prefect.utilities.processutils import setup_signal_handlers_worker
+from prefect.workers import process
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
 
 from deployments.environment import POOL
+from deployments.patience import wait_for_prefect
 from sdlora.processes.slots import DEVICES, slots_of
 
 if TYPE_CHECKING:
@@ -104,8 +107,24 @@ class QueueWorker(ProcessWorker, abc.ABC):  # Prefect registers a type of worker
         return await super()._submit_scheduled_flow_runs(entries)
 
 
+async def _hooks_of_worker(flow_run: FlowRun) -> Flow[Any, Any]:
+    """Return a flow that has the hooks of every flow here, which the worker runs after the death of a process.
+
+    Prefect would import the run's flow and all its libraries into this process, which lives for months.
+    """
+    from tasks.notify.failures import tell_failure
+
+    return Flow(_nothing, name="hooks", on_crashed=[tell_failure])
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
 def main() -> None:
-    """Poll the pool until SIGINT or SIGTERM."""
+    """Poll the pool until SIGINT or SIGTERM. A server that is away is waited for."""
+    wait_for_prefect()
+    setattr(process, "load_flow_from_flow_run", _hooks_of_worker)  # noqa: B010  # not a public name
     setup_signal_handlers_worker(os.getpid(), "the worker", print)
     worker = QueueWorker(name="local", work_pool_name=POOL, slots=len(slots_of(os.environ.get(DEVICES))))
     try:

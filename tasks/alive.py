@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
 from prefect.client.schemas.objects import StateType
 from prefect.context import get_run_context
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 from prefect.types._datetime import now
 
+from tasks.alive_files import FOLDER, is_held
 from tasks.notify.failures import KILLED, tell_killed
 from tasks.private import private_folder
 
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun
 
-FOLDER = "alive"
 ACTIVE_STATES = (StateType.RUNNING, StateType.CANCELLING)
+_TASK_MESSAGE = "The end of the task was not reported. The state of its run says how the run ended."
 
 
 @contextmanager
@@ -83,24 +84,28 @@ def crash_unclaimed(home: Path, older_than_seconds: float) -> list[str]:
             if not has_lock_file and (now("UTC") - run.state.timestamp).total_seconds() > older_than_seconds:
                 _mark_crashed(client, run)
                 unclaimed.append(run)
+        ended = [StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED]
+        _end_task_runs(client, FlowRunFilter.model_validate({"state": {"type": {"any_": ended}}}))
     tell_killed(unclaimed, home)
     return names + [run.name for run in unclaimed]
 
 
 def _unlocked_files(folder: Path) -> list[Path]:
-    return [path for path in folder.glob("[!.]*") if not _is_held(path)]
-
-
-def _is_held(path: Path) -> bool:
-    try:
-        with path.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:  # the run has just ended
-        return True
-    return False
+    return [path for path in folder.glob("[!.]*") if not is_held(path)]
 
 
 def _mark_crashed(client: SyncPrefectClient, run: FlowRun) -> None:
     client.set_flow_run_state(run.id, Crashed(message=KILLED), force=True)
+    _end_task_runs(client, FlowRunFilter.model_validate({"id": {"any_": [run.id]}}))
+
+
+def _end_task_runs(client: SyncPrefectClient, flow_runs: FlowRunFilter) -> None:
+    """Mark task runs as crashed that the server calls running although their flow run has ended.
+
+    Prefect learns the state of a task from events. Events that a killed process or server had in memory are lost.
+    """
+    states = {"type": {"any_": [StateType.RUNNING, StateType.PENDING]}}
+    for task_run in client.read_task_runs(
+        flow_run_filter=flow_runs, task_run_filter=TaskRunFilter.model_validate({"state": states})
+    ):
+        client.set_task_run_state(task_run.id, Crashed(message=_TASK_MESSAGE), force=True)

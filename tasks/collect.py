@@ -19,7 +19,7 @@ from tasks.fan_out import measurer
 from tasks.notify.silence import source_is_silent, source_spoke
 from tasks.pages import images_page
 from tasks.progress import task_progress
-from tasks.retries import is_transient
+from tasks.retries import RETRIED
 from tasks.run_log import log_text, run_log
 from tasks.run_names import add_to_name, count_of
 
@@ -28,9 +28,7 @@ LOGGED_EXAMPLES = 5  # of each kind in the log; the data page has all
 
 @task(
     name="collect images",
-    retries=2,
-    retry_delay_seconds=10,
-    retry_condition_fn=is_transient,
+    **RETRIED,
     persist_result=False,
 )
 def collect_images(config: ResolvedData, home: Path) -> tuple[CollectReport, ...]:
@@ -59,7 +57,7 @@ def _collect(dataset: Dataset, source: str, config: ResolvedData, progress: OnPr
     return report
 
 
-@task(name="clean images", persist_result=False)
+@task(name="clean images", persist_result=False, **RETRIED)
 def clean_images(collected: tuple[CollectReport, ...], config: ResolvedData, home: Path) -> CleanReport:
     """Run the checks that an image lacks, and decide every image by the current thresholds."""
     with ImageStore.open(home) as store:

@@ -20,7 +20,7 @@ from tasks.budget import budget_in_words
 from tasks.markdown import table
 from tasks.pages import Link, links_line
 from tasks.progress import TrainingListener, task_progress
-from tasks.retries import is_transient
+from tasks.retries import RETRIED
 from tasks.run_log import run_log
 from tasks.settings import check_trainable
 from tasks.tracking import tracked_run
@@ -65,9 +65,7 @@ def encode_once(base: BaseModelRef, snapshot: SnapshotRef, settings: ResolvedCon
 
 @task(
     name="train one method",
-    retries=1,  # the retry continues from the last checkpoint
-    retry_delay_seconds=30,
-    retry_condition_fn=is_transient,
+    **RETRIED,  # a retry continues from the last checkpoint
     persist_result=False,
 )
 def train_method(
@@ -106,7 +104,7 @@ def train_method(
     return Contestant(model, adapter, costs)
 
 
-@task(name="compare", persist_result=False)
+@task(name="compare", persist_result=False, **RETRIED)
 def compare_methods(
     base: BaseModelRef,
     contestants: Mapping[str, Contestant],

@@ -20,12 +20,13 @@ from tasks.champion_reconciliation import reconcile_history, registered_opponent
 from tasks.home import absolute_in_home
 from tasks.progress import task_progress
 from tasks.results import RunRef
+from tasks.retries import RETRIED
 from tasks.run_log import log_text, run_log
 from tasks.scores import score_lines
 from tasks.tracking import Registry
 
 
-@task(name="find champion", persist_result=False)
+@task(name="find champion", persist_result=False, **RETRIED)
 def find_champion(name: str, base: BaseModelRef, run: RunRef, home: Path) -> AdapterRef | None:
     """Find the champion that the candidate has to beat; None if there is none.
 
@@ -52,7 +53,7 @@ def find_champion(name: str, base: BaseModelRef, run: RunRef, home: Path) -> Ada
     return registry.fetch(champion, home)
 
 
-@task(name="duel", persist_result=False)  # the library reads a finished duel on the same inputs back
+@task(name="duel", persist_result=False, **RETRIED)  # the library reads a finished duel on the same inputs back
 def run_duel(
     base: BaseModelRef,
     candidate: AdapterRef,

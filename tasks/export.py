@@ -15,11 +15,12 @@ from tasks.champion_reconciliation import reconcile_history
 from tasks.drawing import find_model
 from tasks.markdown import markdown_text
 from tasks.results import Release
+from tasks.retries import RETRIED
 from tasks.run_log import run_log
 from tasks.tracking import AdapterVersion, Registry
 
 
-@task(name="export champion", persist_result=False)
+@task(name="export champion", persist_result=False, **RETRIED)
 def export_champion(release: Release, config: ResolvedConfig, home: Path) -> Release:
     """Write the champion to `export.on_promote`, unless it is there, and add the outcome to the release.
 

@@ -16,7 +16,7 @@ from sdlora.data.measuring.shards import IMAGES_PER_SHARD, Shard, ShardResults, 
 from sdlora.data.measuring.workers import Measurer, measure_all
 from sdlora.store.blobs import BlobStore
 from sdlora.store.bulk import chunks
-from tasks.retries import is_transient
+from tasks.retries import RETRIED
 
 if TYPE_CHECKING:
     from prefect_dask.task_runners import DaskTaskRunner
@@ -65,9 +65,7 @@ def measure_on_dask(address: str) -> Measurer:
 
 @task(
     name="measure shard",
-    retries=2,
-    retry_delay_seconds=10,
-    retry_condition_fn=is_transient,
+    **RETRIED,
     persist_result=False,
 )
 def measure_one_shard(shard: Shard) -> str:

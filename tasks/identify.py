@@ -13,12 +13,13 @@ from sdlora.training.identity import run_digest
 from tasks.pages import Link, nothing_new_page
 from tasks.progress import task_progress
 from tasks.results import ADOPTED_HINT, HELD_OUT_HINT, Release, RunRef
+from tasks.retries import RETRIED
 from tasks.run_log import run_log
 from tasks.tracking import AdapterVersion, NoWholeCopyError, Registry, RemovedFilesError
 from tasks.version_page import REPORT
 
 
-@task(name="identify run", persist_result=False)
+@task(name="identify run", persist_result=False, **RETRIED)
 def identify_run(base: BaseModelRef, snapshot: SnapshotRef, config: ResolvedConfig, home: Path) -> RunRef:
     """Name the run by the digest of what its adapter learns from, so that equal inputs find earlier results."""
     digest = run_digest(base.digest, snapshot.training_digest, config.lora, config.training, base.quantize)
@@ -26,7 +27,7 @@ def identify_run(base: BaseModelRef, snapshot: SnapshotRef, config: ResolvedConf
     return RunRef(digest=digest, folder=home / "runs" / config.name / digest[:16])
 
 
-@task(name="find release", persist_result=False)
+@task(name="find release", persist_result=False, **RETRIED)
 def find_release(run: RunRef, snapshot: SnapshotRef, name: str, home: Path) -> Release | None:
     """Find the version of an earlier equal run; None unless its publishing was completed and an adapter is whole.
 

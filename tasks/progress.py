@@ -13,12 +13,14 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import TaskRunContext
 
 from sdlora.core.progress import Listener, OnProgress
-from tasks.run_log import TrainingLog, run_log
+from tasks.background import BackgroundSender
+from tasks.run_log import TrainingLog
 
 if TYPE_CHECKING:
     from tasks.tracking import TrackedRun
 
 ARTIFACT_INTERVAL_SECONDS = 3.0
+_LAST_SECONDS = 1.0
 
 
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
@@ -78,30 +80,30 @@ class TrainingListener(Listener):
 
 
 class _ProgressPage:
-    """Progress artifact, updated every 3 s; an unreachable server does not stop the work."""
+    """Progress artifact, updated every 3 s in the background; only the newest state is sent."""
 
     def __init__(self) -> None:
         self.artifact: UUID | None = None
         self.stage, self.reported_at = "", 0.0
-        self.reachable = True
+        self._sender = BackgroundSender("progress")
 
     def report(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()
         is_recent = stage == self.stage and now - self.reported_at < ARTIFACT_INTERVAL_SECONDS
-        if not self.reachable or total <= 0 or (is_recent and done < total):
+        if total <= 0 or (is_recent and done < total):
             return
         self.stage, self.reported_at = stage, now
         percent, description = 100 * done / total, f"{stage}: {done} of {total}"
-        try:
-            if self.artifact:
-                update_progress_artifact(self.artifact, percent, description)
-            else:
-                created = create_progress_artifact(percent, key="progress", description=description)
-                self.artifact = created  # type: ignore[assignment]  # the signature also covers async callers
-        except Exception:  # any error of the client: progress is not worth a failed run
-            self.reachable = False
-            log = run_log()
-            log.warning("Progress is no longer shown: Prefect cannot be reached.", exc_info=True)
+        self._sender.submit(lambda: self._send(percent, description), key="progress")
+        if done >= total:
+            self._sender.wait(_LAST_SECONDS)  # the end of a stage is seen before the run ends
+
+    def _send(self, percent: float, description: str) -> None:
+        if self.artifact:
+            update_progress_artifact(self.artifact, percent, description)
+        else:
+            created = create_progress_artifact(percent, key="progress", description=description)
+            self.artifact = created  # type: ignore[assignment]  # the signature also covers async callers
 
 
 _pages: dict[UUID, _ProgressPage] = {}

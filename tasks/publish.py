@@ -34,11 +34,12 @@ from tasks.pages import Link
 from tasks.progress import task_progress
 from tasks.results import Release, RunRef
 from tasks.retention import return_removed_files
+from tasks.retries import RETRIED
 from tasks.tracking import AdapterVersion, Registry, tracked_run
 from tasks.version_page import REPORT, run_description, version_description
 
 
-@task(name="publish", persist_result=False)
+@task(name="publish", persist_result=False, **RETRIED)
 def publish(
     base: BaseModelRef,
     candidate: AdapterRef,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 from prefect.client.schemas.objects import State
 
@@ -21,3 +21,19 @@ def is_transient(task: Any, task_run: Any, state: State[Any]) -> bool:
             return True
         error = error.__cause__
     return False
+
+
+class Retries(TypedDict):
+    """Options of a task that is repeated after a transient failure."""
+
+    retries: int
+    retry_delay_seconds: int
+    retry_condition_fn: Any
+
+
+RETRIED = Retries(retries=2, retry_delay_seconds=10, retry_condition_fn=is_transient)
+"""Options of every task that reads or writes records.
+
+A server that is away is waited for before a transaction or within a request. A transaction that loses its server is
+rolled back, and its task is repeated: each of these tasks can be interrupted and repeated at any point.
+"""

@@ -17,11 +17,12 @@ from sdlora.store.dataset import Dataset
 from sdlora.store.image_store import ImageStore
 from sdlora.store.inputs import dataset_digest
 from tasks.data_page import publish_data_page
+from tasks.retries import RETRIED
 from tasks.run_log import run_log
 from tasks.run_names import add_to_name, count_of
 
 
-@task(name="make snapshot", persist_result=False)
+@task(name="make snapshot", persist_result=False, **RETRIED)
 def make_snapshot(cleaned: CleanReport, config: ResolvedData, home: Path) -> SnapshotRef:
     """Freeze the accepted images of the dataset with captions and split; equal images give the same digest.
 

@@ -19,7 +19,7 @@ from tasks.code_version import code_version
 from tasks.data_page import LOGGED_FOLDER, data_page_file
 from tasks.progress import TrainingListener, report_metrics
 from tasks.results import RunRef
-from tasks.retries import is_transient
+from tasks.retries import RETRIED
 from tasks.run_log import run_log
 from tasks.tracking import has_run, tracked_run
 from tasks.version_page import training_description
@@ -30,9 +30,7 @@ if TYPE_CHECKING:
 
 @task(
     name="fine-tune adapter",
-    retries=1,  # the retry continues from the last checkpoint
-    retry_delay_seconds=30,
-    retry_condition_fn=is_transient,
+    **RETRIED,  # a retry continues from the last checkpoint
     persist_result=False,  # the run folder holds the adapter and its digest; a finished one is returned as it is
 )
 def fine_tune_adapter(

@@ -21,12 +21,14 @@ from deployments.cli.compare import compare
 from deployments.cli.datasets import datasets_app
 from deployments.cli.demo import demo
 from deployments.cli.doctor import doctor
+from deployments.cli.down import down
 from deployments.cli.export import export
 from deployments.cli.gc import gc as collect_garbage
 from deployments.cli.generate import generate
 from deployments.cli.images import images_app
 from deployments.cli.inspect import inspect
 from deployments.cli.login import login
+from deployments.cli.logs import logs
 from deployments.cli.new import new
 from deployments.cli.notify import notify_app
 from deployments.cli.options import DEFAULT_HOME, HOME_VARIABLE, QuietOption, VerboseOption
@@ -34,6 +36,7 @@ from deployments.cli.pretrain import pretrain
 from deployments.cli.queue import queue
 from deployments.cli.run import run
 from deployments.cli.snapshot import snapshot_app
+from deployments.cli.status import status
 from deployments.cli.styles import styles
 from deployments.cli.terminal import verbosity
 from deployments.cli.up import up
@@ -66,6 +69,9 @@ COMMANDS = (
     inspect,
     compare,
     up,
+    down,
+    status,
+    logs,
     login,
     pretrain,
     doctor,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,6 +22,10 @@ def up(
     mlflow_port: Annotated[
         int, typer.Option(envvar="SDLORA_MLFLOW_PORT", min=1, max=65535, help="Port of the MLflow page.")
     ] = MLFLOW_PORT,
+    install: Annotated[
+        bool,
+        typer.Option("--install", help="Write a systemd unit that starts this at boot; start nothing now."),
+    ] = False,
 ) -> None:
     """Start Prefect, MLflow and a worker on this machine, with the flows ready to run from the browser.
 
@@ -29,7 +34,12 @@ def up(
     """
     from deployments.doctor import disk_finding
     from deployments.up import LocalStack
+    from sdlora.config import load_config
 
+    if install:
+        load_config(config)  # a broken file is told now
+        _install(home, ["--config", str(config.resolve()), *_ports(prefect_port, mlflow_port)])
+        return
     disk = disk_finding(home)
     if disk.level != "good":
         console.print(plain(f"Disk: {disk.text}"), style="yellow", soft_wrap=True)
@@ -42,3 +52,22 @@ def up(
         lambda text: console.print(plain(text), soft_wrap=True),
         sys.stdout.isatty(),  # with FORCE_COLOR, rich takes a pipe for a terminal, too
     ).run()
+
+
+def _ports(prefect_port: int, mlflow_port: int) -> list[str]:
+    return ["--prefect-port", str(prefect_port), "--mlflow-port", str(mlflow_port)]
+
+
+def _install(home: Path, arguments: list[str]) -> None:
+    """Write the unit, print it, and say how to enable it; systemctl is left to the person."""
+    from deployments.systemd import ENVIRONMENT_FILE, install_unit
+
+    path = install_unit(home, arguments)
+    console.print(plain(path.read_text()), soft_wrap=True)
+    console.print(plain(f"Written to {path}. Two commands enable it, now and at every boot:"), soft_wrap=True)
+    console.print(plain(f"  systemctl --user enable --now {path.name}"), soft_wrap=True)
+    console.print("  loginctl enable-linger")
+    console.print(
+        plain(f"Variables such as SDLORA_DATABASE_URL belong in {home.resolve() / ENVIRONMENT_FILE} (mode 600)."),
+        soft_wrap=True,
+    )

@@ -29,13 +29,16 @@ class TakedownWatch:
         self._found = False
         self._looked_at = -POLL_SECONDS
 
-    def purged(self) -> dict[str, str]:
+    def purged(self, *, waits: bool = True) -> dict[str, str]:
         """Return the reasons of purged images of the snapshot, by SHA-256.
+
+        Args:
+            waits: wait for a database server that is away.
 
         Raises:
             StorageError: the database cannot be read.
         """
-        with self._store.read() as session:
+        with self._store.read(waits=waits) as session:
             reasons = tombstones(session)
         return {sha256: reasons[sha256] for sha256 in sorted(reasons.keys() & self._shas)}
 
@@ -51,7 +54,7 @@ class TakedownWatch:
         if not self._found and (at_once or now - self._looked_at >= POLL_SECONDS):
             self._looked_at = now
             try:
-                self._found = bool(self.purged())
+                self._found = bool(self.purged(waits=False))
             except StorageError as error:
                 _logger.warning("Cannot look for purged images, training goes on: %s", error)
         return self._found

@@ -6,8 +6,10 @@ holds the write lock from its first statement and sees everything that earlier w
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,19 +28,37 @@ _DEVELOPMENT_REVISION = re.compile("000[1-8]")
 """Revisions from before the first release; revisions of releases begin with an r."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
+_POLL_SECONDS = 1.0
+"""Time between two attempts to reach a server that is away."""
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Database:
-    """Open database. `name` is used in error messages and contains no password."""
+    """Open database.
+
+    A server that is away is waited for before a transaction, when nothing has happened yet. A transaction that loses
+    its server is not repeated here, because only its caller knows whether it can be.
+
+    Attributes:
+        name: used in error messages; contains no password.
+        patience_seconds: longest wait for a server that cannot be reached.
+    """
 
     engine: Engine
     name: str
+    patience_seconds: float = 0.0
 
     @contextmanager
-    def read(self) -> Iterator[Session]:
-        """Open a session that reads one state of the database, unaffected by concurrent writers."""
-        with self.errors(), Session(self._reader) as session:
+    def read(self, *, waits: bool = True) -> Iterator[Session]:
+        """Open a session that reads one state of the database, unaffected by concurrent writers.
+
+        Args:
+            waits: wait for a server that is away; otherwise its absence is an error at once.
+        """
+        patience_seconds = self.patience_seconds if waits else 0.0
+        with self.errors(), self._connect(self._reader, patience_seconds) as connection, Session(connection) as session:
             yield session
 
     @contextmanager
@@ -46,10 +66,19 @@ class Database:
         """Open a session that holds the write lock from the start; it is committed at the end or rolled back.
 
         Raises:
-            StorageError: the database cannot be written, or another process keeps the lock.
+            StorageError: the database cannot be written or reached, or another process keeps the lock.
         """
-        with self.errors(), Session(self._writer) as session, session.begin():
+        with (
+            self.errors(),
+            self._connect(self._writer, self.patience_seconds) as connection,
+            Session(connection) as session,
+            session.begin(),
+        ):
             yield session
+
+    def _connect(self, engine: Engine, patience_seconds: float) -> Connection:
+        dialect = _dialect(engine.url)
+        return wait_for_server(engine.connect, dialect.is_away, self.name, patience_seconds)
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -69,11 +98,12 @@ class Database:
         return self.engine.execution_options(**_dialect(self.engine.url).WRITER)
 
 
-def open_database(location: Path | str) -> Database:
+def open_database(location: Path | str, patience_seconds: float = 0.0) -> Database:
     """Open or create the database and migrate it to the newest schema; safe for concurrent processes.
 
     Args:
         location: a file for SQLite, or a URL such as `postgresql://user@host/name`.
+        patience_seconds: longest wait for a server that cannot be reached, now and before each transaction.
 
     Raises:
         StorageError: the database cannot be reached or written, the file is no database, or the schema is of a newer
@@ -83,9 +113,9 @@ def open_database(location: Path | str) -> Database:
     with _storage_errors(url, name):
         if isinstance(location, Path):
             make_private_folder(location.parent)
-        database = Database(_dialect(url).create(url), name)
+        database = Database(_dialect(url).create(url), name, patience_seconds)
         try:
-            with database._reader.connect() as connection:
+            with database._connect(database._reader, patience_seconds) as connection:
                 revision = _revision(connection)
             if revision != SCHEMA_REVISION:
                 _refuse_development(revision, name)
@@ -94,6 +124,28 @@ def open_database(location: Path | str) -> Database:
             database.close()
             raise
     return database
+
+
+def wait_for_server(
+    connect: Callable[[], Connection], is_away: Callable[[DatabaseError], bool], name: str, patience_seconds: float
+) -> Connection:
+    """Connect; if the server is away, try again for `patience_seconds`.
+
+    Raises:
+        DatabaseError: the server stayed away, or refused.
+    """
+    deadline = time.monotonic() + patience_seconds
+    warned = False
+    while True:
+        try:
+            return connect()
+        except DatabaseError as error:
+            if not is_away(error) or time.monotonic() >= deadline:
+                raise
+            if not warned:
+                _logger.warning("%s cannot be reached; waiting for up to %.0f s", name, patience_seconds)
+            warned = True
+        time.sleep(_POLL_SECONDS)
 
 
 def _address(location: Path | str) -> tuple[URL, str]:

@@ -31,7 +31,7 @@ from sdlora.store.details import DrawnDetails, drawn_details
 from sdlora.store.generations import Generation, count_generations, list_generations
 from sdlora.store.ids import image_ids
 from sdlora.store.lineage import ImageLineage, SnapshotRecord, find_snapshot, image_lineage, list_snapshots
-from sdlora.store.location import StoreLocation
+from sdlora.store.location import StoreLocation, patience_seconds
 from sdlora.store.overrides import purged_reasons
 from sdlora.store.queries import datasets_of, find_collected, find_sha256, sample_blobs
 from sdlora.store.ratings import rate, undo_rating
@@ -65,7 +65,7 @@ class ImageStore:
         """
         home = Path(home)
         location = location or StoreLocation.of_home(home)
-        return cls(home, open_database(location.database), BlobStore(location.blobs))
+        return cls(home, open_database(location.database, patience_seconds()), BlobStore(location.blobs))
 
     def close(self) -> None:
         self.database.close()
@@ -78,9 +78,13 @@ class ImageStore:
     ) -> None:
         self.close()
 
-    def read(self) -> AbstractContextManager[Session]:
-        """Open a session that reads one state of the database, unaffected by concurrent writers."""
-        return self.database.read()
+    def read(self, *, waits: bool = True) -> AbstractContextManager[Session]:
+        """Open a session that reads one state of the database, unaffected by concurrent writers.
+
+        Args:
+            waits: wait for a server that is away, see `sdlora.store.location.patience_seconds`.
+        """
+        return self.database.read(waits=waits)
 
     def write(self) -> AbstractContextManager[Session]:
         """Open a session that holds the write lock from the start; it is committed at the end or rolled back.

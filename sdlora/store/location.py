@@ -1,4 +1,4 @@
-"""Location of a store: its folder, or two variables of the environment.
+"""Location of a store: its folder, or two variables of the environment; and the patience with its server.
 
 The environment is read when a store is opened. Every process of a run then finds the same store, including processes
 that a library starts. Addresses may contain passwords, so they are in no file and no configuration.
@@ -10,7 +10,24 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from sdlora.core.errors import ConfigError
+
 DATABASE_URL, BLOBS_URL = "SDLORA_DATABASE_URL", "SDLORA_BLOBS_URL"
+PATIENCE = "SDLORA_PATIENCE_SECONDS"
+"""Longest wait for a server that is away; set for runs, because a person who waits for a command wants to know."""
+
+
+def patience_seconds() -> float:
+    """Return `SDLORA_PATIENCE_SECONDS`, or 0 if it is not set.
+
+    Raises:
+        ConfigError: the value is not a number.
+    """
+    text = os.environ.get(PATIENCE) or "0"
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"{PATIENCE} is {text!r}; expected a number of seconds, such as 600.") from None
 
 
 @dataclass(frozen=True)

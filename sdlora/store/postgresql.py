@@ -19,6 +19,7 @@ class Postgresql:
     # READ COMMITTED, with the lock taken by the first statement: later statements see everything that earlier writers
     # committed. A stricter level would take its snapshot before the lock is granted.
     WRITER = {"isolation_level": "READ COMMITTED"}  # noqa: RUF012  # only ever unpacked
+    AWAY = "Start the server, or correct SDLORA_DATABASE_URL; earlier records are intact."
     FREE_SPACE = "Give the server more space; earlier records are intact."
 
     @staticmethod
@@ -38,6 +39,11 @@ class Postgresql:
         return engine
 
     @classmethod
+    def is_away(cls, error: SQLAlchemyError) -> bool:
+        """Return True if the server cannot be reached, or starts or stops just now."""
+        return cls.remedy(error) == cls.AWAY
+
+    @classmethod
     def remedy(cls, error: SQLAlchemyError) -> str | None:
         """Return the remedy for an error; None if the error is a defect of sdlora."""
         message = str(getattr(error, "orig", error))
@@ -54,7 +60,7 @@ class Postgresql:
         if isinstance(error, OperationalError):
             if "disk" in message or "space" in message:
                 return cls.FREE_SPACE
-            return "Start the server, or correct SDLORA_DATABASE_URL; earlier records are intact."
+            return cls.AWAY
         return None
 
 

@@ -33,6 +33,11 @@ class Sqlite:
         event.listen(engine, "begin", _on_begin)
         return engine
 
+    @staticmethod
+    def is_away(error: DatabaseError) -> bool:
+        """Return False: a file has no server that could return."""
+        return False
+
     @classmethod
     def remedy(cls, error: DatabaseError) -> str | None:
         """Return the remedy for an error; None if the error is a defect of sdlora."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import logging
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,19 @@ import mlflow
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from PIL import Image
 
 from sdlora.core.files import replace_file
+from tasks.background import BackgroundSender
 from tasks.tracking.links import RunPage
 from tasks.tracking.snapshot_source import SnapshotSource
 from tasks.tracking.store import get_or_create_experiment, open_store, page_server
 
 FLUSH_SECONDS = 2.0
+_BRIEF_SECONDS = 5.0
+_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 DATASET_DIGEST_LENGTH = 36  # MLflow's limit; the full digest is in the run's tags
 RUN_ID_FILE = "mlflow_run.txt"
 SNAPSHOT_FILE = "snapshot.json"
@@ -36,6 +41,7 @@ class TrackedRun:
         self._pending: list[Metric] = []
         self._flushed_at = time.monotonic()
         self._last_steps: dict[str, int] = {}
+        self._sender = BackgroundSender("MLflow")
 
     @property
     def page(self) -> RunPage:
@@ -50,17 +56,14 @@ class TrackedRun:
     def log_metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Add points to the curves; a resumed training's repeated points are dropped.
 
-        Points are sent in batches, because one SQLite transaction per training step costs more than a small step.
+        Points are sent in batches, because one SQLite transaction per training step costs more than a small step. They
+        are sent in the background: a server that is away delays no training, and gets the points when it returns.
         """
         now = int(time.time() * 1000)
-        self._pending += [
-            Metric(name, value, now, step) for name, value in values.items() if step > self._last_step(name)
-        ]
+        self._pending += [Metric(name, value, now, step) for name, value in values.items()]
         if time.monotonic() - self._flushed_at > FLUSH_SECONDS:
-            try:
-                self.flush()
-            except MlflowException:  # a server that restarts: the points stay pending and are sent later
-                logging.getLogger(__name__).warning("curves: MLflow cannot be reached, trying again", exc_info=True)
+            self._flushed_at = time.monotonic()
+            self._sender.submit(self._send_pending, key="curves")
 
     def log_summary(self, values: Mapping[str, float]) -> None:
         """Record single numbers, such as the scores of a duel."""
@@ -79,11 +82,8 @@ class TrackedRun:
         self.client.log_image(self.run_id, small, name)
 
     def log_picture(self, path: Path, folder: str) -> None:
-        """Add a picture during training. If the server cannot be reached, the picture is lost and training goes on."""
-        try:
-            self.log_files(path, folder=folder)
-        except MlflowException:
-            logging.getLogger(__name__).warning("pictures: MLflow cannot be reached", exc_info=True)
+        """Add a picture during training, in the background."""
+        self._sender.submit(partial(self.log_files, path, folder=folder))
 
     def log_json(self, value: Any, name: str) -> None:
         self.client.log_text(self.run_id, json.dumps(value, indent=1), name)
@@ -100,10 +100,28 @@ class TrackedRun:
         return sorted((point.step, point.value) for point in self.client.get_metric_history(self.run_id, name))
 
     def flush(self) -> None:
-        self._flushed_at = time.monotonic()
-        if self._pending:
-            self.client.log_batch(self.run_id, metrics=self._pending)
-            self._pending = []
+        """Send what waits; a server that is away is waited for.
+
+        Raises:
+            MlflowException: the server stayed away.
+        """
+        self._sender.wait()
+        self._send_pending()
+
+    def flush_briefly(self) -> None:
+        """Send what waits if the server answers within seconds."""
+        if self._sender.wait(_BRIEF_SECONDS):
+            self._send_pending()
+
+    def _send_pending(self) -> None:
+        points, self._pending = self._pending, []
+        try:
+            new = [point for point in points if point.step > self._last_step(point.key)]
+            if new:
+                self.client.log_batch(self.run_id, metrics=new)
+        except MlflowException:
+            self._pending = points + self._pending
+            raise
 
     def _last_step(self, name: str) -> int:
         if name not in self._last_steps:
@@ -144,10 +162,24 @@ def tracked_run(
             mlflow.end_run(status)
         else:
             # The error of the block is raised, not a second one from a server that cannot be reached.
-            with suppress(MlflowException):
-                run.flush()
-            with suppress(MlflowException):
+            with _without_retries(), suppress(MlflowException):
+                run.flush_briefly()
+            with _without_retries(), suppress(MlflowException):
                 mlflow.end_run(status)
+
+
+@contextmanager
+def _without_retries() -> Iterator[None]:
+    """Let requests of the block fail at once if the server is away: the run ends, and its process has to end soon."""
+    before = os.environ.get(_RETRIES)
+    os.environ[_RETRIES] = "0"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_RETRIES]
+        else:
+            os.environ[_RETRIES] = before
 
 
 def has_run(home: Path, folder: Path) -> bool:
@@ -161,6 +193,8 @@ def _existing_run(client: mlflow.MlflowClient, file: Path) -> str | None:
     run_id = file.read_text().strip()
     try:
         deleted = client.get_run(run_id).info.lifecycle_stage == "deleted"
-    except MlflowException:  # the store was cleared or moved away
-        return None
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):  # such as a server that is away
+            raise
+        return None  # the store was cleared or moved away
     return None if deleted else run_id

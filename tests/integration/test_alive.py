@@ -6,9 +6,10 @@ import multiprocessing
 import os
 import signal
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
-from prefect import flow
+from prefect import flow, task
 from prefect.client.orchestration import get_client
 from prefect.states import Cancelling, Completed, Pending, Running
 
@@ -19,6 +20,11 @@ from tasks.alive import FOLDER, crash_killed, crash_unclaimed, flow_run_alive
 def living(home: Path) -> list[str]:
     with flow_run_alive(home):
         return [path.name for path in (home / FOLDER).iterdir()]
+
+
+@task
+def working() -> None:
+    """Never called: its runs are made by hand."""
 
 
 def _hold(home: Path, name: str, pipe) -> None:
@@ -40,6 +46,12 @@ class Runs:
         run = self.client.create_flow_run(living, parameters={"home": str(self.home)}, state=state)
         self.made.append(run.id)
         return run
+
+    def make_task(self, run, state):
+        return self.client.create_task_run(working, flow_run_id=run.id, dynamic_key=str(uuid4()), state=state)
+
+    def task_state(self, task_run) -> str:
+        return self.client.read_task_run(task_run.id).state.type.value
 
     def hold(self, run):
         here, there = multiprocessing.Pipe()
@@ -115,3 +127,20 @@ def test_a_run_that_fails_leaves_no_mark(runs):
     with pytest.raises(RuntimeError, match="on purpose"):
         failing(runs.home)
     assert list((runs.home / FOLDER).iterdir()) == []
+
+
+def test_tasks_of_a_killed_run_are_ended_with_it(runs):
+    killed, living_run = runs.make(Running()), runs.make(Running())
+    tasks = [runs.make_task(run, Running()) for run in (killed, killed, living_run)]
+    runs.hold(living_run)
+    (runs.home / FOLDER / str(killed.id)).touch()
+    crash_killed(runs.home)
+    assert [runs.task_state(task) for task in tasks] == ["CRASHED", "CRASHED", "RUNNING"]
+
+
+def test_tasks_whose_end_was_lost_are_ended_when_the_servers_start(runs):
+    finished = runs.make(Completed())
+    lost, reported = runs.make_task(finished, Running()), runs.make_task(finished, Completed())
+    crash_unclaimed(runs.home, older_than_seconds=60)
+    assert [runs.task_state(task) for task in (lost, reported)] == ["CRASHED", "COMPLETED"]
+    assert runs.state(finished) == "COMPLETED"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -12,9 +13,9 @@ import pytest
 import s3fs
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import func, select
+from sqlalchemy import func, make_url, select
 
-from sdlora.core.errors import DataError, StorageError
+from sdlora.core.errors import ConfigError, DataError, StorageError
 from sdlora.store.blobs import BlobStore
 from sdlora.store.database import open_database
 from sdlora.store.datasets import make_dataset
@@ -23,6 +24,7 @@ from sdlora.store.location import StoreLocation
 from sdlora.store.tables.base import Base
 from sdlora.store.tables.datasets import DatasetTable
 from sdlora.store.tables.images import ImageTable
+from tests.outages import Forwarder
 from tests.servers import PASSWORD, new_database, new_folder
 
 
@@ -198,3 +200,84 @@ def test_a_bucket_that_is_not_there_is_named_with_the_remedy(s3: str) -> None:
 def test_a_file_system_that_nobody_knows_is_refused() -> None:
     with pytest.raises(StorageError, match=r"SDLORA_BLOBS_URL = nowhere://bucket"):
         BlobStore("nowhere://bucket")
+
+
+@pytest.fixture
+def forwarded(postgres: str, migrated: str):
+    """A forwarder in front of the server, and the address of a database through it."""
+    address = make_url(new_database(postgres, migrated))
+    assert address.port is not None
+    forwarder = Forwarder(address.port)
+    yield forwarder, address.set(port=forwarder.port).render_as_string(hide_password=False)
+    forwarder.cut()
+
+
+def test_a_server_that_is_away_is_waited_for_before_a_transaction(forwarded, caplog) -> None:
+    forwarder, address = forwarded
+    database = open_database(address, patience_seconds=30)
+    with database.write() as session:
+        make_dataset(session, "before")
+    for work in (database.read, database.write):
+        with forwarder.away(seconds=1.5):
+            began = time.monotonic()
+            with work() as session:
+                assert session.scalar(select(func.count()).select_from(DatasetTable)) == 1
+            assert time.monotonic() - began > 1
+    assert "***@127.0.0.1" in caplog.text
+    assert "waiting for up to 30 s" in caplog.text
+    database.close()
+
+
+def test_a_server_is_waited_for_when_the_database_is_opened(forwarded) -> None:
+    forwarder, address = forwarded
+    with forwarder.away(seconds=1.5):
+        open_database(address, patience_seconds=30).close()
+
+
+def test_a_server_that_stays_away_is_an_error_after_the_patience_and_at_once_without_it(forwarded) -> None:
+    forwarder, address = forwarded
+    database = open_database(address, patience_seconds=2)
+    with forwarder.away():
+        for waits, least, most in ((True, 2, 15), (False, 0, 1.5)):
+            began = time.monotonic()
+            with pytest.raises(StorageError, match="Start the server"), database.read(waits=waits):
+                pass
+            assert least <= time.monotonic() - began < most
+    database.close()
+
+
+def test_a_transaction_that_loses_its_server_is_rolled_back_and_not_repeated(forwarded) -> None:
+    forwarder, address = forwarded
+    database = open_database(address, patience_seconds=30)
+    runs: list[str] = []
+
+    def work() -> None:
+        with database.write() as session:
+            runs.append("begun")
+            make_dataset(session, "half")
+            with forwarder.away():
+                session.flush()
+            make_dataset(session, "other half")
+
+    with pytest.raises(StorageError, match="Start the server"):
+        work()
+    assert runs == ["begun"]
+    with database.read() as session:
+        assert session.scalar(select(func.count()).select_from(DatasetTable)) == 0
+    database.close()
+
+
+def test_a_wrong_password_is_not_waited_for(postgres: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(StorageError, match="Correct user, password"):
+        open_database(postgres.replace(PASSWORD, "a-guess-at-it") + "/postgres", patience_seconds=30)
+    assert time.monotonic() - began < 10
+
+
+def test_the_patience_of_runs_is_a_number_of_seconds(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("SDLORA_PATIENCE_SECONDS", "7.5")
+    with ImageStore.open(tmp_path) as store:
+        assert store.database.patience_seconds == 7.5
+    monkeypatch.setenv("SDLORA_PATIENCE_SECONDS", "long")
+    with pytest.raises(ConfigError, match="SDLORA_PATIENCE_SECONDS is 'long'"):
+        ImageStore.open(tmp_path)

@@ -1,0 +1,92 @@
+"""A run waits for servers that are away; a mistyped address is told at once."""
+
+from __future__ import annotations
+
+import asyncio
+import http.server
+import threading
+import time
+
+import httpx
+import pytest
+from prefect.client.base import PrefectHttpxAsyncClient, PrefectHttpxSyncClient
+
+from deployments.patience import _patient, _patient_async, patient_environment, require_reachable
+from deployments.services import free_port
+from sdlora.core.errors import ConfigError
+from tests.outages import Forwarder
+
+
+class Health(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200 if "health" in self.path else 401)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def forwarder():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Health) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        forwarder = Forwarder(server.server_port)
+        yield forwarder
+        forwarder.cut()
+        server.shutdown()
+
+
+def test_a_new_client_of_prefect_waits_for_a_server_that_is_away(forwarder, monkeypatch):
+    url = f"http://127.0.0.1:{forwarder.port}/api/health"
+    forwarder.cut()
+    with PrefectHttpxSyncClient() as client, pytest.raises(httpx.ConnectError):
+        client.get(url)  # what Prefect does by itself
+    forwarder.restore()
+    monkeypatch.setattr(PrefectHttpxSyncClient, "send", _patient(PrefectHttpxSyncClient.send, 30))
+    with forwarder.away(seconds=1.5), PrefectHttpxSyncClient() as client:
+        assert client.get(url).text == "ok"
+
+
+def test_an_asynchronous_client_waits_too(forwarder, monkeypatch):
+    monkeypatch.setattr(PrefectHttpxAsyncClient, "send", _patient_async(PrefectHttpxAsyncClient.send, 30))
+
+    async def ask() -> str:
+        async with PrefectHttpxAsyncClient() as client:
+            return (await client.get(f"http://127.0.0.1:{forwarder.port}/api/health")).text
+
+    with forwarder.away(seconds=1.5):
+        assert asyncio.run(ask()) == "ok"
+
+
+def test_patience_ends(monkeypatch):
+    monkeypatch.setattr("deployments.patience._POLL_SECONDS", 0.1)
+    monkeypatch.setattr(PrefectHttpxSyncClient, "send", _patient(PrefectHttpxSyncClient.send, 0.5))
+    began = time.monotonic()
+    with PrefectHttpxSyncClient() as client, pytest.raises(httpx.ConnectError):
+        client.get(f"http://127.0.0.1:{free_port()}/")
+    assert 0.5 <= time.monotonic() - began < 10
+
+
+def test_an_address_that_no_client_can_use_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(PrefectHttpxSyncClient, "send", _patient(PrefectHttpxSyncClient.send, 30))
+    with PrefectHttpxSyncClient() as client, pytest.raises(httpx.UnsupportedProtocol):
+        client.get("mail://127.0.0.1/")
+
+
+def test_a_mistyped_server_of_the_user_is_told_before_a_run_without_its_password(forwarder, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{free_port()}")
+    with pytest.raises(ConfigError, match=r"No server answers at http://127.* \(MLFLOW_TRACKING_URI\)") as caught:
+        require_reachable("MLFLOW_TRACKING_URI")
+    assert "secret" not in str(caught.value)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{forwarder.port}")
+    require_reachable("MLFLOW_TRACKING_URI")  # 401 is an answer
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    require_reachable("MLFLOW_TRACKING_URI")
+
+
+def test_the_patience_of_a_user_wins(monkeypatch):
+    assert patient_environment()["SDLORA_PATIENCE_SECONDS"] == "600"
+    monkeypatch.setenv("SDLORA_PATIENCE_SECONDS", "30")
+    assert patient_environment()["SDLORA_PATIENCE_SECONDS"] == "30"
