@@ -1,6 +1,7 @@
 """Table of crashes: every stage of a run by every fault, with the outcome and the seconds of work lost.
 
-    python benchmarks/crashes.py [--faults killed,stopped] [--away 20] [--postgres URL] [--json FILE]
+    python benchmarks/crashes.py [--faults killed,stopped] [--stages duel,publish] [--away 20]
+        [--postgres URL] [--json FILE]
 
 Each fault is a chain on a state folder of its own, with a tiny base. A fault that ends a run strikes at the first
 stage. The same command then continues and is struck at the next stage, and so on, until a run completes. A fault that
@@ -127,6 +128,7 @@ class Setting:
     variables: dict[str, str]
     mlflow: Forwarder | None = None
     postgres: Forwarder | None = None
+    prefect: Forwarder | None = None
     clock: Path | None = None
     mlflow_server: subprocess.Popen[bytes] | None = None
     restart_mlflow: Callable[[], None] = lambda: None
@@ -247,11 +249,13 @@ def stop_run(seconds: float, setting: Setting, process: subprocess.Popen[bytes])
     return seconds
 
 
-def take_away(name: str, seconds: float, setting: Setting, process: subprocess.Popen[bytes]) -> float:
-    forwarder: Forwarder = getattr(setting, name)
-    forwarder.cut()
+def take_away(names: tuple[str, ...], seconds: float, setting: Setting, process: subprocess.Popen[bytes]) -> float:
+    forwarders: list[Forwarder] = [getattr(setting, name) for name in names]
+    for forwarder in forwarders:
+        forwarder.cut()
     time.sleep(seconds)
-    forwarder.restore()
+    for forwarder in forwarders:
+        forwarder.restore()
     return seconds
 
 
@@ -287,28 +291,32 @@ def empty_disk(setting: Setting) -> None:
 
 def faults(away_seconds: float) -> dict[str, Fault]:
     """Return all faults by name."""
-    away = functools.partial(take_away, seconds=away_seconds)
+
+    def away(label: str, *names: str) -> Fault:
+        strike = functools.partial(take_away, names, away_seconds)
+        return Fault(f"{label} away for {away_seconds:.0f} s", strike, ends_run=False, needs=names)
+
     return {
         "killed": Fault("run killed (SIGKILL)", kill_run, ends_run=True),
         "terminated": Fault("run stopped (SIGTERM)", terminate_run, ends_run=True),
         "reboot": Fault("run and servers killed at once", kill_everything, ends_run=True, needs=("mlflow",)),
         "prefect": Fault("Prefect server killed", kill_prefect, ends_run=False),
         "mlflow": Fault("MLflow server killed", kill_mlflow, ends_run=False, needs=("mlflow",)),
-        "mlflow-away": Fault(
-            f"MLflow away for {away_seconds:.0f} s", functools.partial(away, "mlflow"), False, needs=("mlflow",)
-        ),
-        "postgres-away": Fault(
-            f"PostgreSQL away for {away_seconds:.0f} s", functools.partial(away, "postgres"), False, needs=("postgres",)
-        ),
+        "prefect-away": away("Prefect", "prefect"),
+        "mlflow-away": away("MLflow", "mlflow"),
+        "postgres-away": away("PostgreSQL", "postgres"),
+        "all-away": away("Prefect, MLflow and PostgreSQL", "prefect", "mlflow", "postgres"),
         "stopped": Fault("run stopped for 10 s (SIGSTOP)", functools.partial(stop_run, 10.0), ends_run=False),
         "clock": Fault("clock an hour forth, then back", shift_clock, ends_run=False, needs=("clock",)),
         "disk": Fault("disk full", fill_disk, ends_run=True, repair=empty_disk, needs=("small disk",)),
     }
 
 
-def run_chain(fault: Fault, setting: Setting, usual: Mapping[str, float], generator: random.Random) -> Chain:
-    """Strike at every stage, and return the outcomes."""
-    chain, left = Chain(), list(STAGES)
+def run_chain(
+    fault: Fault, setting: Setting, usual: Mapping[str, float], generator: random.Random, stages: list[str]
+) -> Chain:
+    """Strike at each of the stages, and return the outcomes."""
+    chain, left = Chain(), list(stages)
     process, seen = setting.start(), 0
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
@@ -373,9 +381,9 @@ def verdict(setting: Setting) -> tuple[str, int, int]:
 
 
 @contextlib.contextmanager
-def setting_for(fault: Fault | None, folder: Path, images: Path, base: Path, postgres: str | None) -> Iterator[Setting]:
+def setting_for(fault: Fault, folder: Path, images: Path, base: Path, postgres: str | None) -> Iterator[Setting]:
     """Make the state folder of a chain and the servers that the fault needs."""
-    needs = fault.needs if fault else ()
+    needs = fault.needs
     with contextlib.ExitStack() as stack:
         folder.mkdir()
         if "small disk" in needs:
@@ -388,9 +396,11 @@ def setting_for(fault: Fault | None, folder: Path, images: Path, base: Path, pos
         setting = Setting(folder, config, {"OMP_NUM_THREADS": "1"})
         if "mlflow" in needs:
             _start_mlflow(setting, stack)
+        if "prefect" in needs:
+            _start_prefect(setting, stack)
         if "postgres" in needs:
             assert postgres
-            _use_postgres(setting, postgres)
+            _use_postgres(setting, postgres, folder.name)
         if "clock" in needs:
             _use_false_clock(setting)
         yield setting
@@ -427,10 +437,30 @@ def _start_mlflow(setting: Setting, stack: contextlib.ExitStack) -> None:
     setting.variables["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{setting.mlflow.port}"
 
 
-def _use_postgres(setting: Setting, address: str) -> None:
-    from sqlalchemy import make_url
+def _start_prefect(setting: Setting, stack: contextlib.ExitStack) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
+    variables = {"PREFECT_HOME": str(setting.folder / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    with (setting.folder / "prefect.txt").open("ab") as log:
+        server = subprocess.Popen(command, env=_clean_environment() | variables, stdout=log, stderr=log)
+    stack.callback(server.wait)
+    stack.callback(server.kill)
+    while not answers(f"http://127.0.0.1:{port}/api/health"):
+        assert server.poll() is None, (setting.folder / "prefect.txt").read_text()
+        time.sleep(0.2)
+    setting.prefect = Forwarder(port)
+    setting.variables["PREFECT_API_URL"] = f"http://127.0.0.1:{setting.prefect.port}/api"
 
-    url = make_url(address)
+
+def _use_postgres(setting: Setting, address: str, name: str) -> None:
+    from sqlalchemy import create_engine, make_url
+
+    engine = create_engine(address, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f'DROP DATABASE IF EXISTS "{name}"')
+        connection.exec_driver_sql(f'CREATE DATABASE "{name}"')
+    url = make_url(address).set(database=name)
     setting.postgres = Forwarder(url.port or 5432)
     through = url.set(host="127.0.0.1", port=setting.postgres.port)
     setting.variables["SDLORA_DATABASE_URL"] = through.render_as_string(hide_password=False)
@@ -465,32 +495,35 @@ def missing(fault: Fault, postgres: str | None) -> str | None:
     return None
 
 
-def measure(names: list[str], away_seconds: float, postgres: str | None, seed: int, folder: Path) -> dict[str, Any]:
+def measure(
+    names: list[str], stages: list[str], away_seconds: float, postgres: str | None, seed: int, folder: Path
+) -> dict[str, Any]:
     """Run the chains, one after the other; return the table as plain values."""
     generator = random.Random(seed)  # noqa: S311  # moments of faults
     images, base = draw_images(folder / "images", 24, seed=0), tiny_base_model(folder / "tiny")
     result: dict[str, Any] = {"chains": {}}
-    with setting_for(None, folder / "undisturbed", images, base, postgres) as setting:
-        assert setting.start().wait(PATIENCE_SECONDS) == 0, (setting.folder / "output.txt").read_text()
-        usual = setting.stage_seconds()
-        expected = verdict(setting)
-    result["usual"] = usual
-    print(f"undisturbed: {sum(usual.values()):.1f} s in the stages", flush=True)
+    undisturbed: dict[tuple[str, ...], tuple[dict[str, float], tuple[str, int, int]]] = {}
     for name in names:
         fault = faults(away_seconds)[name]
         if reason := missing(fault, postgres):
             result["chains"][fault.name] = {"not run": reason}
             continue
+        if fault.needs not in undisturbed:
+            with setting_for(fault, folder / f"undisturbed-{name}", images, base, postgres) as setting:
+                assert setting.start().wait(PATIENCE_SECONDS) == 0, (setting.folder / "output.txt").read_text()
+                undisturbed[fault.needs] = setting.stage_seconds(), verdict(setting)
+                print(f"undisturbed: {sum(undisturbed[fault.needs][0].values()):.1f} s in the stages", flush=True)
+        usual, expected = undisturbed[fault.needs]
         began = time.monotonic()
         with setting_for(fault, folder / name, images, base, postgres) as setting:
-            chain = run_chain(fault, setting, usual, generator)
+            chain = run_chain(fault, setting, usual, generator, stages)
             if chain.problem is None and verdict(setting) != expected:
                 chain.problem = f"other result: {verdict(setting)}, expected {expected}"
             seconds = setting.stage_seconds()
             lost = sum(seconds.values()) - sum(usual.values()) - setting.paused_seconds
             output = (setting.folder / "output.txt").read_text()
         result["chains"][fault.name] = {
-            "rows": {stage: chain.rows[stage] for stage in STAGES},
+            "rows": chain.rows,
             "problem": chain.problem,
             "lost_seconds": lost,
             "lost_by_stage": {stage: seconds[stage] - usual[stage] for stage in STAGES},
@@ -509,7 +542,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         if "not run" in chain:
             lines.append(f"| {name} |" + " |" * len(STAGES) + f" not run: {chain['not run']} | |")
             continue
-        cells = [chain["rows"][stage] for stage in STAGES]
+        cells = [chain["rows"].get(stage, "") for stage in STAGES]
         end = chain["problem"] or "same adapter, one version"
         lines.append(f"| {name} | " + " | ".join(cells) + f" | {end} | {max(chain['lost_seconds'], 0):.0f} |")
     return "\n".join(lines)
@@ -518,8 +551,9 @@ def markdown(result: Mapping[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faults", default=",".join(faults(20)))
+    parser.add_argument("--stages", default=",".join(STAGES))
     parser.add_argument("--away", type=float, default=20.0)
-    parser.add_argument("--postgres", help="address of an empty database")
+    parser.add_argument("--postgres", help="address of a server on this machine; databases are made there")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--child", nargs=3, metavar=("HOME", "CONFIG", "MARKS"), help=argparse.SUPPRESS)
@@ -529,7 +563,8 @@ def main() -> None:
         return
     folder = Path(tempfile.mkdtemp(prefix="sdlora-crashes-"))
     try:
-        result = measure(arguments.faults.split(","), arguments.away, arguments.postgres, arguments.seed, folder)
+        names, stages = arguments.faults.split(","), arguments.stages.split(",")
+        result = measure(names, stages, arguments.away, arguments.postgres, arguments.seed, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if arguments.json:

@@ -83,7 +83,6 @@ class Deployment:
             description=entry.get("description"),
             parameters=dict(entry.get("parameters", {})),
             work_pool_name=entry["work_pool"]["name"],
-            job_variables={"command": flow_process.command()},
             concurrency_limit=ConcurrencyLimitConfig(**limit) if isinstance(limit, Mapping) else limit,
         )
         self._deployment.entrypoint = entry[
@@ -134,6 +133,7 @@ class Deployment:
             entrypoint=self._deployment.entrypoint,
             pull_steps=self._pull_steps,
             work_pool_name=self._deployment.work_pool_name,
+            job_variables={"command": flow_process.command()},
             concurrency_limit=self._deployment.concurrency_limit,
             concurrency_options=self._deployment.concurrency_options,
             parameter_openapi_schema=self.form,

@@ -66,7 +66,8 @@ def test_a_run_whose_worker_is_killed_goes_on_and_a_new_worker_takes_the_next_ru
     (worker,) = (pid for pid, line in processes_of(stack.home).items() if "deployments.worker" in line)
     os.kill(worker, signal.SIGKILL)
     stack.wait_for("The worker was killed by signal 9. It starts again")
-    assert stack.finished(run)["type"] == "COMPLETED"
+    state = stack.finished(run)
+    assert state["type"] == "COMPLETED", state
     wait_until(lambda: any("deployments.worker" in line for line in processes_of(stack.home).values()))
 
 
