@@ -12,6 +12,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.settings import PREFECT_API_URL
 
+from deployments import flow_process
 from deployments.environment import PREFECT_FILE, PROJECT
 from deployments.register import ensure_process_pool, load_deployments
 from sdlora.config import load_config, resolve
@@ -69,11 +70,16 @@ def test_it_registers_what_prefects_own_command_does_and_twice_changes_nothing()
     done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     by_hand = registered()
+    assert all(deployment.pop("job_variables") == {} for deployment in by_hand.values())
     delete_all()
     for _ in range(2):
         for deployment in load_deployments(PREFECT_FILE, PROJECT, {}):
             deployment.register()
-        assert registered() == by_hand
+        found = registered()
+        # Runs start by a program of ours, which waits for servers that are away; the command starts Prefect's own.
+        programs = [deployment.pop("job_variables") for deployment in found.values()]
+        assert programs == [{"command": flow_process.command()}] * len(found)
+        assert found == by_hand
 
 
 @pytest.mark.usefixtures("_variables")
