@@ -8,6 +8,7 @@ from sdlora.training.config import Preset
 from tasks.alive import flow_run_alive
 from tasks.base import prepare_base_model
 from tasks.collect import clean_images, collect_images
+from tasks.daily_limit import DailyLimitError
 from tasks.evaluate import decide, find_champion, run_duel
 from tasks.export import export_champion
 from tasks.form import STYLE, Advanced, Count, LearningRate, Name
@@ -22,7 +23,7 @@ from tasks.queue import join_queue_unless_left_alone, training_slot
 from tasks.results import Release
 from tasks.run_names import starting_name
 from tasks.settings import resolve_settings
-from tasks.skipping import outside_window, skipped
+from tasks.skipping import continued_tomorrow, outside_window, skipped
 from tasks.snapshot import make_snapshot
 from tasks.train import fine_tune_adapter
 
@@ -89,15 +90,18 @@ def retrain(
         run = identify_run(base, snapshot, settings, home)
         release = find_release(run, snapshot, settings.name, home)
         if release is None or force:
-            ticket = join_queue_unless_left_alone(settings.name, run, home)
+            ticket = join_queue_unless_left_alone(settings.name, run, settings.schedule, home)
             if isinstance(ticket, str):
                 return skipped(ticket)
-            with training_slot(ticket, home):
-                champion = find_champion(settings.name, base, run, home)
-                candidate = fine_tune_adapter(base, snapshot, settings, run, home)
-                duel = run_duel(base, candidate, champion, snapshot, settings, run, home)
-                decision = decide(duel, settings.gate)
-                release = publish(base, candidate, snapshot, duel, decision, settings, run, home)
+            try:
+                with training_slot(ticket, home):
+                    champion = find_champion(settings.name, base, run, home)
+                    candidate = fine_tune_adapter(base, snapshot, settings, run, home)
+                    duel = run_duel(base, candidate, champion, snapshot, settings, run, home)
+                    decision = decide(duel, settings.gate)
+                    release = publish(base, candidate, snapshot, duel, decision, settings, run, home)
+            except DailyLimitError as error:
+                return continued_tomorrow(str(error))
         else:
             record_skipped_run(settings.name, run.digest, "nothing new", home)
         release = export_champion(release, settings, home)

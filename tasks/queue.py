@@ -16,10 +16,12 @@ from prefect.exceptions import TerminationSignal
 from prefect.states import Running
 
 from sdlora.core.errors import StorageError
+from sdlora.core.schedule import ScheduleConfig
 from sdlora.processes.slots import AUTO, DEVICES, slots_of
 from sdlora.store.image_store import ImageStore
 from sdlora.store.tickets import Outcome, Request, Ticket, Work, cancelled_ticket
 from sdlora.store.training_queue import AlreadyQueuedError, TicketCancelledError, TrainingQueue
+from tasks.daily_limit import DailyLimitError, daily_limit_reached
 from tasks.heartbeat import Heartbeat, flow_run, is_cancelled_in_page, stop_run
 from tasks.outcomes import reason_of, record_skipped_run, request_of
 from tasks.progress import report_note
@@ -43,12 +45,12 @@ def join_queue(name: str, what: Work, home: Path) -> Ticket:
 
 
 @task(name="join the queue", persist_result=False)
-def join_queue_unless_left_alone(name: str, run: RunRef, home: Path) -> Ticket | str:
+def join_queue_unless_left_alone(name: str, run: RunRef, schedule: ScheduleConfig, home: Path) -> Ticket | str:
     """Take a ticket of the queue for a run of the loop.
 
     Returns:
         The ticket, or the reason why there is none: the clock or a trigger started the run, and a person has cancelled
-        the same run, or a run of the style waits or trains already.
+        the same run, the style has trained long enough today, or a run of the style waits or trains already.
 
     Raises:
         AlreadyQueuedError: a person asked for the run, and a run of the style waits or trains already.
@@ -63,6 +65,9 @@ def join_queue_unless_left_alone(name: str, run: RunRef, home: Path) -> Ticket |
         reason = f"this run was cancelled and only a person can start it again: {cancelled.reason}"
         record_skipped_run(name, run.digest, reason, home)
         return reason
+    if limit := daily_limit_reached(schedule, name, home):
+        record_skipped_run(name, run.digest, limit, home)
+        return limit
     try:
         return _ask(request, home)
     except AlreadyQueuedError as error:
@@ -95,6 +100,9 @@ def training_slot(ticket: Ticket, home: Path) -> Iterator[None]:
             ending = _ending_of(error, heartbeat)
             if heartbeat and heartbeat.lost:
                 raise heartbeat.lost from error
+            raise
+        except DailyLimitError as error:
+            ending = ("skipped", reason_of(error))
             raise
         except Exception as error:
             ending = ("failed", reason_of(error))

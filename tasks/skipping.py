@@ -32,3 +32,11 @@ def skipped(reason: str) -> Any:
     run_log().info("Nothing was done: %s", message)
     add_to_name("skipped")
     return Completed(message=message)
+
+
+def continued_tomorrow(reason: str) -> Any:
+    """Return what a flow returns that stopped with a checkpoint at its daily limit."""
+    message = f"stopped with a checkpoint, because {reason}"
+    run_log().info("%s", message)
+    add_to_name("continues tomorrow")
+    return Completed(message=message)

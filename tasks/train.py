@@ -16,6 +16,7 @@ from sdlora.data.snapshot import SnapshotRow, load_snapshot
 from sdlora.records.choice import load_choice
 from sdlora.store.image_store import ImageStore
 from tasks.code_version import code_version
+from tasks.daily_limit import stopping_at_daily_limit
 from tasks.data_page import LOGGED_FOLDER, data_page_file
 from tasks.progress import TrainingListener, report_metrics
 from tasks.results import RunRef
@@ -61,6 +62,7 @@ def fine_tune_adapter(
         run_log().info("Training in %s; bf16 is %.2f times as fast as fp32 here", config.training.precision, speedup)
         report_metrics(0, {"bf16_speedup": speedup})
     with (
+        stopping_at_daily_limit(config.schedule, config.name, home),
         ImageStore.open(home) as store,
         tracked_run(home, config.name, run.folder, parameters, tags) as record,
     ):

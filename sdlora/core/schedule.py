@@ -39,6 +39,9 @@ class ScheduleConfig(SettingsSection):
     window: str | None = Field(
         None, description="hours in which runs may start that no person asked for, such as 20:00-07:00; empty: any"
     )
+    max_hours_a_day: float | None = Field(
+        None, gt=0, le=24, description="hours of a day that the style may train unless a person asks; empty: any"
+    )
     tags: tuple[str, ...] = Field((), max_length=MAX_TAGS, description="tags of the style's runs in Prefect's pages")
 
     @field_validator("cron")
