@@ -239,12 +239,15 @@ def test_every_command_that_lists_or_shows_has_the_option():
     without = {"up", "pretrain", "logs"}  # they show nothing that a program could use
     assert {name for name, command in commands.items() if not options(command) >= {"--json"}} == without | {
         "datasets",
+        "notify",
         "snapshot",
     }
-    groups = {(name, inner) for name in ("images", "datasets", "snapshot") for inner in commands[name].commands}
+    groups = {
+        (name, inner) for name in ("images", "datasets", "notify", "snapshot") for inner in commands[name].commands
+    }
     have_json = {(name, inner) for name, inner in groups if "--json" in options(commands[name].commands[inner])}
     both = {(group, name) for group in ("images", "datasets") for name in ("list", "show")}
-    assert have_json == both | {("snapshot", name) for name in ("list", "show", "diff")}
+    assert have_json == both | {("notify", "list")} | {("snapshot", name) for name in ("list", "show", "diff")}
 
 
 def options(command: Any) -> set[str]:
