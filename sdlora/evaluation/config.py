@@ -42,6 +42,11 @@ class EvaluationConfig(SettingsSection):
 class GateConfig(SettingsSection):
     """Conditions under which a candidate becomes the champion; `None` switches a limit off."""
 
+    mode: Literal["automatic", "ask", "manual"] = Field(
+        "automatic",
+        description="who decides: the gate (automatic), a person where the gate cannot tell (ask), always a person "
+        "(manual)",
+    )
     rule: Literal["better", "not_worse"] = Field(
         "not_worse", description="what KID must show against the champion; see sdlora.evaluation.gate"
     )

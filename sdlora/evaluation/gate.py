@@ -18,36 +18,75 @@ Near copies are the exception: the gate reads their share as measured, and shows
 refuse every style with fewer than 73 held-out images, even without a single copy: 0 of 72 reaches up to 5.1 %.
 
 Every metric that a rule reads must be measured and finite; otherwise the candidate is not promoted.
+
+The answer is `better` if all checks pass. It is `cannot tell` if every failed check leaves both possible: the interval
+of its KID difference contains zero, or, with `min_improvement`, the improvement that is asked for. It is `worse`
+otherwise. `gate.mode` says which answers wait for a person's decision.
+
+With fewer than `MIN_HELD_OUT_IMAGES` held-out images no interval is read. The answer is then `cannot tell`, unless a
+limit is broken beyond doubt, and the candidate waits for a person in every mode.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from sdlora.core.refs import UNKNOWN_SNAPSHOT
 from sdlora.evaluation.config import GateConfig
-from sdlora.records.decision import Decision, GateCheck
+from sdlora.records.decision import Answer, Decision, GateCheck
 from sdlora.records.duel import CONTESTANTS, Duel
 from sdlora.records.metrics import METRICS, Estimate, Metric
 
+MIN_HELD_OUT_IMAGES = 6
+"""Fewest held-out images whose intervals the gate reads. With five, the chance that all five differences have one sign
+by luck is 2 / 2^5 = 6 %, so no paired test of them reaches 95 %; resampled KID often has no interval at all."""
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """Check with its outcome; `is_doubt` is True if it failed and yet the candidate may satisfy it."""
+
+    check: GateCheck
+    is_doubt: bool = False
+
 
 def decide(duel: Duel, gate: GateConfig) -> Decision:
-    """Apply every check; the candidate is promoted if all pass."""
-    missing = tuple(_missing_metrics(duel, gate))
-    checks = missing or tuple(_checks(duel, gate))
-    promote = all(check.passed for check in checks)
+    """Apply every check, and say who decides: with `gate.mode` "automatic", the candidate is promoted if all pass."""
+    has_few_images = _has_few_images(duel)
+    missing = tuple(map(_Finding, _missing_metrics(duel, gate, with_interval=not has_few_images)))
+    findings = missing or tuple(_findings_on_few_images(duel, gate) if has_few_images else _findings(duel, gate))
+    answer = _answer(findings)
+    checks = tuple(finding.check for finding in findings)
     return Decision(
-        promote=promote,
-        reasons=tuple(check.reason for check in checks if promote or not check.passed),
+        promote=answer == "better" and gate.mode != "manual",
+        reasons=tuple(check.reason for check in checks if answer == "better" or not check.passed),
         checks=checks,
         duel_digest=duel.digest(),
         candidate_digest=duel.candidate_digest,
         champion_digest=duel.champion_digest,
+        answer=answer,
+        waits=gate.mode == "manual" or (answer == "cannot tell" and (gate.mode == "ask" or has_few_images)),
     )
 
 
-def _missing_metrics(duel: Duel, gate: GateConfig) -> Iterator[GateCheck]:
+def _answer(findings: tuple[_Finding, ...]) -> Answer:
+    failed = [finding for finding in findings if not finding.check.passed]
+    if not failed:
+        return "better"
+    return "cannot tell" if all(finding.is_doubt for finding in failed) else "worse"
+
+
+def _has_few_images(duel: Duel) -> bool:
+    """Return True if there are too few held-out images for intervals, or if resamples of few have no KID."""
+    if len(duel.samples) < MIN_HELD_OUT_IMAGES:
+        return True
+    differences = [table["kid"] for table in (duel.against_base, duel.against_champion) if "kid" in table]
+    return any(math.isfinite(kid.value) and not _is_measured(kid) for kid in differences)
+
+
+def _missing_metrics(duel: Duel, gate: GateConfig, *, with_interval: bool) -> Iterator[GateCheck]:
     limits = {
         "denoising_psnr": gate.max_denoising_psnr_drop_db,
         "denoising_ssim": gate.max_denoising_ssim_drop,
@@ -59,15 +98,16 @@ def _missing_metrics(duel: Duel, gate: GateConfig) -> Iterator[GateCheck]:
     for contestant in CONTESTANTS:
         if contestant != "champion" or duel.champion_digest is not None:
             found = duel.scores[contestant].metrics if contestant in duel.scores else {}
-            yield from _unmeasured(scored, found, contestant)
-    yield from _unmeasured(compared, duel.against_base, "candidate against base")
+            yield from _unmeasured(scored, found, contestant, with_interval=with_interval)
+    yield from _unmeasured(compared, duel.against_base, "candidate against base", with_interval=with_interval)
     if duel.champion_digest is not None:
-        yield from _unmeasured(compared, duel.against_champion, "candidate against champion")
+        where = "candidate against champion"
+        yield from _unmeasured(compared, duel.against_champion, where, with_interval=with_interval)
 
 
-def _unmeasured(names: set[str], found: dict[str, Estimate], where: str) -> Iterator[GateCheck]:
+def _unmeasured(names: set[str], found: dict[str, Estimate], where: str, *, with_interval: bool) -> Iterator[GateCheck]:
     for name in sorted(names):
-        if not _is_measured(found.get(name)):
+        if not _is_measured(found.get(name), with_interval=with_interval):
             missing = f"Missing metric {name} ({where})"
             if name in found:
                 missing += ", it is not a number or has no interval, as happens with too few held-out images"
@@ -75,24 +115,50 @@ def _unmeasured(names: set[str], found: dict[str, Estimate], where: str) -> Iter
             yield GateCheck(name=f"{name} measured ({where})", passed=False, reason=reason)
 
 
-def _is_measured(estimate: Estimate | None) -> bool:
-    return estimate is not None and all(map(math.isfinite, (estimate.value, estimate.low, estimate.high)))
+def _is_measured(estimate: Estimate | None, *, with_interval: bool = True) -> bool:
+    if estimate is None:
+        return False
+    ends = (estimate.low, estimate.high) if with_interval else ()
+    return all(map(math.isfinite, (estimate.value, *ends)))
 
 
-def _checks(duel: Duel, gate: GateConfig) -> Iterator[GateCheck]:
-    yield _beats_base(duel, gate)
+def _findings(duel: Duel, gate: GateConfig) -> Iterator[_Finding]:
+    against_base = duel.against_base["kid"]
+    yield _Finding(_beats_base(duel, gate), is_doubt=against_base.low <= -gate.min_improvement)
     if duel.champion_digest is not None:
-        yield _holds_against_champion(duel, gate)
+        yield _Finding(_holds_against_champion(duel, gate), is_doubt=duel.against_champion["kid"].low <= 0)
+    yield from map(_Finding, _limits(duel, gate))
+
+
+def _findings_on_few_images(duel: Duel, gate: GateConfig) -> Iterator[_Finding]:
+    yield _Finding(_few_images(duel), is_doubt=True)
+    yield from map(_Finding, _limits(duel, gate, beyond_doubt=True))
+
+
+def _few_images(duel: Duel) -> GateCheck:
+    rivals = {"base": "the base model", "champion": "the champion"}
+    scores = {name: METRICS["kid"].number(duel.scores[name].metrics["kid"].value) for name in duel.contestants}
+    others = " and ".join(f"{scores[name]} of {rival}" for name, rival in rivals.items() if name in scores)
+    images = f"{len(duel.samples)} held-out image{'s' if len(duel.samples) > 1 else ''}"
+    reason = (
+        f"The gate cannot tell: {images} are too few for an interval of KID. Measured without one: KID "
+        f"{scores['candidate']} against {others}. A person decides by the pictures."
+    )
+    return GateCheck(name="enough held-out images", passed=False, reason=reason)
+
+
+def _limits(duel: Duel, gate: GateConfig, *, beyond_doubt: bool = False) -> Iterator[GateCheck]:
+    """Check the limits. With `beyond_doubt`, only a limit that no end of the interval keeps counts as broken."""
     for metric, limit in (
         ("denoising_psnr", gate.max_denoising_psnr_drop_db),
         ("denoising_ssim", gate.max_denoising_ssim_drop),
     ):
         if limit is not None:
-            yield _drops_little(duel, metric, limit)
+            yield _drops_little(duel, metric, limit, beyond_doubt=beyond_doubt)
     if gate.max_time_factor is not None:
         yield _is_fast_enough(duel, gate.max_time_factor)
     if gate.max_excess_copies is not None:
-        yield _copies_little(duel, gate.max_excess_copies)
+        yield _copies_little(duel, gate.max_excess_copies, beyond_doubt=beyond_doubt)
 
 
 def _beats_base(duel: Duel, gate: GateConfig) -> GateCheck:
@@ -146,14 +212,14 @@ def _holds_against_champion(duel: Duel, gate: GateConfig) -> GateCheck:
     return GateCheck(name="against the champion", passed=passed, reason=reason)
 
 
-def _drops_little(duel: Duel, metric: str, limit: float) -> GateCheck:
+def _drops_little(duel: Duel, metric: str, limit: float, *, beyond_doubt: bool) -> GateCheck:
     rival, differences = ("base model", duel.against_base)
     if duel.champion_digest is not None:
         rival, differences = ("champion", duel.against_champion)
     difference, shape = differences[metric], METRICS[metric]
-    passed = difference.low >= -limit
+    passed = (difference.high if beyond_doubt else difference.low) >= -limit
     found = f"{shape.label} against the {rival}: {shape.with_unit(_interval(difference, shape))}"
-    verdict = "within" if passed else "too far below"
+    verdict = ("not clearly beyond" if beyond_doubt else "within") if passed else "too far below"
     allowed = shape.with_unit(f"{limit:g}")
     reason = f"{found}, {verdict} the allowed drop of {allowed}."
     return GateCheck(name=shape.label, passed=passed, reason=reason)
@@ -168,13 +234,17 @@ def _is_fast_enough(duel: Duel, limit: float) -> GateCheck:
     return GateCheck(name="time per image", passed=passed, reason=reason)
 
 
-def _copies_little(duel: Duel, limit: float) -> GateCheck:
+def _copies_little(duel: Duel, limit: float, *, beyond_doubt: bool) -> GateCheck:
     metrics = duel.scores["candidate"].metrics
     copied, excess = metrics["copied_share"], metrics["excess_copies"]
-    passed = excess.value <= limit
+    passed = (excess.low if beyond_doubt else excess.value) <= limit
+    if passed and excess.value > limit:
+        verdict = f"More than the {limit:.1%} that is allowed, which may be chance with so few images."
+    else:
+        verdict = f"{'Up to' if passed else 'Only'} {limit:.1%} more is allowed."
     reason = (
         f"{_share(copied)} of the samples are nearly a training image; of real images it never saw, "
-        f"{duel.held_out_copied_share:.1%} are. {'Up to' if passed else 'Only'} {limit:.1%} more is allowed."
+        f"{duel.held_out_copied_share:.1%} are. {verdict}"
     )
     return GateCheck(name="near copies", passed=passed, reason=reason)
 

@@ -15,10 +15,16 @@ from sdlora.lora.formats.compatibility import METHODS, misreadings, readers_of, 
 from sdlora.models.families.layouts import LAYOUTS, FamilyName, Layout
 from sdlora.records.adoption import Adoption
 from sdlora.records.choice import Choice
-from sdlora.records.decision import Decision
+from sdlora.records.decision import Answer, Decision
 from sdlora.records.duel import Duel
 
 DATA_PAGE = "data.html"
+WAITING_VERDICTS: Mapping[Answer, str] = {
+    "better": "Better, and waits for a person",
+    "worse": "Worse, and waits for a person",
+    "cannot tell": "The gate cannot tell, a person decides",
+}
+"""Verdict on a candidate that waits, by the gate's answer."""
 
 
 @dataclass(frozen=True)
@@ -95,21 +101,26 @@ class VersionRecord:
     def verdict(self) -> str:
         """Decision in a few words."""
         if self.is_champion:
-            return "Confirmed as champion" if self.decision.promote else "Not confirmed, but still champion"
+            return "Confirmed as champion" if self.decision.answer == "better" else "Not confirmed, but still champion"
         if self.decision.promote:
             return "Promoted to champion"
+        if self.decision.waits:
+            return WAITING_VERDICTS[self.decision.answer]
         return "Champion kept" if self.decision.champion_digest else "Not promoted"
 
     @property
     def consequence(self) -> str:
         """Consequence of the decision, for users of the adapter."""
-        if self.is_champion and not self.decision.promote:
+        if self.is_champion and self.decision.answer != "better":
             return "This adapter stays the one in use. A person may choose another version."
-        if self.decision.promote:
+        if self.decision.promote or self.is_champion:
             return "This adapter passed every check and is the one in use now."
-        if self.decision.champion_digest:
-            return "The adapter in use stays. This one is kept as a candidate with its evidence."
-        return "No adapter is in use yet. This one is kept as a candidate with its evidence."
+        in_use = "The adapter in use stays" if self.decision.champion_digest else "No adapter is in use yet"
+        if self.decision.waits:
+            command = f"sdlora promote {self.name} --version {self.version}"
+            return f"{in_use} until a person decides. To make this one the champion, type: {command}"
+        doubt = " The gate cannot tell which of the two is better." if self.decision.answer == "cannot tell" else ""
+        return f"{in_use}. This one is kept as a candidate with its evidence.{doubt}"
 
     @property
     def may_know_held_out_images(self) -> bool:

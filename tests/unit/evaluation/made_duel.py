@@ -47,8 +47,12 @@ def made_duel(
     prompts: tuple[str, ...] = ("an icon of a red circle", "an icon of a blue square"),
     folder: Path | None = None,
     images: dict[str, torch.Tensor] | None = None,
+    held_out: int = 12,
 ) -> Duel:
-    """Differences follow from the scores, with intervals of `reach` on both sides; images go to `folder`, if given."""
+    """Differences follow from the scores, with intervals of `reach` on both sides; images go to `folder`, if given.
+
+    Of the `held_out` samples, those with `prompts` are shown.
+    """
     tables: dict[ContestantName, dict[str, Estimate]] = {"base": BASE, "candidate": candidate}
     if champion is not None:
         tables["champion"] = champion
@@ -81,13 +85,13 @@ def made_duel(
         samples=tuple(
             Sample(
                 held_out_sha256=f"{index:064x}",
-                prompt=prompt,
+                prompt=prompts[index % len(prompts)],
                 seed=1000 + index,
                 nearest_training_sha256=f"{index + 500:064x}",
                 nearest_similarity=0.96 if index == 1 else 0.8,
                 nearly_a_copy=index == 1,
             )
-            for index, prompt in enumerate(prompts)
+            for index in range(held_out)
         ),
         shown=shown,
         files=files,

@@ -193,7 +193,7 @@ def test_settings_are_shown_by_their_dotted_names(
 
 def test_a_later_decision_says_of_the_champion_that_it_stays(tmp_path):
     record = replace(made_record(tmp_path), is_champion=True)
-    refused = replace(record, decision=record.decision.model_copy(update={"promote": False}))
+    refused = replace(record, decision=record.decision.model_copy(update={"promote": False, "answer": "worse"}))
     for one, verdict in ((record, "Confirmed as champion"), (refused, "Not confirmed, but still champion")):
         assert one.decision.promote is (one is record)
         assert verdict in render_report(one)
