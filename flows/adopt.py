@@ -19,6 +19,7 @@ from tasks.identify import find_adopted
 from tasks.lock import run_lock
 from tasks.notify.decisions import notify_decisions
 from tasks.publish import publish
+from tasks.question import ask_person
 from tasks.queue import join_queue, training_slot
 from tasks.results import Release
 from tasks.run_names import starting_name
@@ -83,6 +84,6 @@ def adopt(
                 duel = run_duel(base, candidate, champion, snapshot, settings, run, home)
                 decision = decide(duel, settings.gate)
                 release = publish(base, candidate, snapshot, duel, decision, settings, run, home)
-        release = export_champion(release, settings, home)
+        release = ask_person(export_champion(release, settings, home), home)
         notify_decisions(release, home)
         return release

@@ -19,6 +19,7 @@ from tasks.notify.decisions import notify_decisions
 from tasks.notify.failures import tell_failure
 from tasks.outcomes import failure_recorded, record_skipped_run
 from tasks.publish import publish
+from tasks.question import ask_person
 from tasks.queue import join_queue_unless_left_alone, training_slot
 from tasks.results import Release
 from tasks.run_names import starting_name
@@ -104,6 +105,6 @@ def retrain(
                 return continued_tomorrow(str(error))
         else:
             record_skipped_run(settings.name, run.digest, "nothing new", home)
-        release = export_champion(release, settings, home)
+        release = ask_person(export_champion(release, settings, home), home)
         notify_decisions(release, home)
         return release

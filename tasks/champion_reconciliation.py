@@ -34,7 +34,7 @@ def reconcile_history(registry: Registry, store: ImageStore, style: str) -> Cham
         if alias == (history.champion.number if history.champion else None):
             return history
         aliased = registry.get(style, alias) if alias is not None else None
-        version = _as_scored(aliased, history) if aliased else None
+        version = scored_of_registry(aliased, history) if aliased else None
         why = f"The alias was {'moved' if version else 'removed'} in MLflow."
         with store.write() as session:
             entry = record_manual_change(session, history, "moved by hand", version, "a person in MLflow", why)
@@ -67,7 +67,7 @@ def _read_history(store: ImageStore, style: str) -> ChampionHistory:
         return champion_history(session, style)
 
 
-def _as_scored(version: AdapterVersion, history: ChampionHistory) -> ScoredVersion:
+def scored_of_registry(version: AdapterVersion, history: ChampionHistory) -> ScoredVersion:
     """Convert a version that a person chose; digests and scores come from the history, else from the tags."""
     tags = version.tags
     recorded = history.version(version.number)

@@ -96,9 +96,11 @@ def decide(duel: Duel, gate: GateConfig) -> Decision:
     """Ask the gate whether the candidate becomes the champion."""
     decision = decide_by_rule(duel, gate)
     log = run_log()
+    outcome = "becomes the champion" if decision.promote else "does not become the champion"
     log.info(
-        "Decision: the candidate %s", "becomes the champion" if decision.promote else "does not become the champion"
+        "The gate's answer: %s. The candidate %s", decision.answer, "waits for a person" if decision.waits else outcome
     )
+    failed = "in doubt" if decision.answer == "cannot tell" else "failed"
     for check in decision.checks:
-        log.info("%s: %s", "passed" if check.passed else "failed", check.reason)
+        log.info("%s: %s", "passed" if check.passed else failed, check.reason)
     return decision

@@ -166,7 +166,10 @@ def show_result(title: str, record: VersionRecord, links: Sequence[Link]) -> Non
     for link in links:
         if link.address or link.path:
             log.info("%s: %s", link.label, link.address or link.path)
-    page = result_page(title, record.verdict, record.decision, record.duel, record.duel_folder, links)
+    log.info("%s", record.consequence)
+    page = result_page(
+        title, record.verdict, record.consequence, record.decision, record.duel, record.duel_folder, links
+    )
     create_markdown_artifact(page, key="result", description=f"{record.verdict}: {title}")
 
 

@@ -10,13 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic
 
-from pydantic import WithJsonSchema
+from pydantic import Field, WithJsonSchema
 
 from sdlora.config import ConfigFile, PipelineConfig, parse_settings, without_empty
 from sdlora.core.config_base import MAX_LEARNING_RATE, MAX_NAME_CHARS, MAX_STEPS, NAME_PATTERN
 from sdlora.core.errors import ConfigError
 from sdlora.core.quoting import excerpt
 from sdlora.pretraining.config import PretrainPlan
+
+MAX_TEXT_CHARS = 1000
+"""Characters of a name or a reason in a form."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,8 @@ PLAN = Form(
 # types instead of a box that may stay empty. In Python, `Form.config` checks the values, with messages of our own.
 Name = Annotated[str, WithJsonSchema({"type": "string", "pattern": NAME_PATTERN, "maxLength": MAX_NAME_CHARS})]
 Count = Annotated[int | None, WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_STEPS})]
+Number = Annotated[int | None, WithJsonSchema({"type": "integer", "minimum": 1})]
+Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
 LearningRate = Annotated[
     float | None, WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": MAX_LEARNING_RATE})
 ]

@@ -9,12 +9,17 @@ from prefect.artifacts import create_markdown_artifact
 
 from sdlora.config import ResolvedConfig
 from sdlora.core.refs import BaseModelRef, SnapshotRef
+from sdlora.store.champions import champion_history
+from sdlora.store.image_store import ImageStore
 from sdlora.training.identity import run_digest
+from tasks.champion_reconciliation import reconcile_history
+from tasks.markdown import markdown_text
 from tasks.pages import Link, nothing_new_page
 from tasks.progress import task_progress
 from tasks.results import ADOPTED_HINT, HELD_OUT_HINT, Release, RunRef
 from tasks.retries import RETRIED
 from tasks.run_log import run_log
+from tasks.standing import with_standing
 from tasks.tracking import AdapterVersion, NoWholeCopyError, Registry, RemovedFilesError
 from tasks.version_page import REPORT
 
@@ -44,7 +49,7 @@ def find_release(run: RunRef, snapshot: SnapshotRef, name: str, home: Path) -> R
     run_log().info("Nothing new to learn: %s", finding)
     if other_held_out:
         run_log().info("%s", HELD_OUT_HINT)
-    release = _show_release(registry, version, run, finding, HELD_OUT_HINT if other_held_out else "")
+    release = _show_release(registry, version, run, finding, HELD_OUT_HINT if other_held_out else "", home)
     return release.model_copy(update={"other_held_out": other_held_out, "inputs": snapshot.inputs})
 
 
@@ -60,7 +65,7 @@ def find_adopted(run: RunRef, name: str, home: Path) -> Release | None:
         return None
     finding = f"{name} version {version.number} was adopted from the same file"
     run_log().info("Nothing new: %s. %s", finding, ADOPTED_HINT)
-    return _show_release(registry, version, run, finding, ADOPTED_HINT)
+    return _show_release(registry, version, run, finding, ADOPTED_HINT, home)
 
 
 def _published_version(registry: Registry, run: RunRef, name: str, home: Path) -> AdapterVersion | None:
@@ -81,19 +86,31 @@ def _published_version(registry: Registry, run: RunRef, name: str, home: Path) -
     return version
 
 
-def _show_release(registry: Registry, version: AdapterVersion, run: RunRef, finding: str, hint: str) -> Release:
+def _show_release(
+    registry: Registry, version: AdapterVersion, run: RunRef, finding: str, hint: str, home: Path
+) -> Release:
     """Return the release of a published version, and write the page of the run."""
     release = version.as_release(run, new=False)
+    with ImageStore.open(home) as store:
+        with store.read() as session:
+            history = champion_history(session, version.name)
+        if history.waiting is not None:  # a champion that was moved by hand voids the decision
+            history = reconcile_history(registry, store, version.name)
+    release = with_standing(release, history)
     if not version.files_removed:
         registry.restore_release(version, release.run.release)
     title = f"{version.name} version {version.number}"
+    standing = [f"Version {version.number}: {release.standing}"] if release.standing else []
+    news = [*standing, *release.next_steps]
+    for line in news:
+        run_log().info("%s", line)
     page = registry.run_page(version)
     links = [
         Link(f"Version {version.number} in MLflow", registry.page_of(version), None),
         Link("Report", page.absolute_url(page.file(REPORT)) if page else None, release.report),
     ]
     create_markdown_artifact(
-        nothing_new_page(finding, release.reasons, links, hint),
+        nothing_new_page(finding, release.reasons, links, [*map(markdown_text, news), *([hint] if hint else [])]),
         key="result",
         description=f"Nothing new: {title} stands",
     )

@@ -16,6 +16,7 @@ from tasks.pages import Link
 from tasks.progress import task_progress
 from tasks.results import LaterDecision, Release
 from tasks.run_log import run_log
+from tasks.standing import with_standing
 from tasks.tracking import AdapterVersion, Registry, has_run, tracked_run
 from tasks.version_page import REPORT, later_decision_line, run_description
 
@@ -43,14 +44,14 @@ def decide_later(registry: Registry, version: AdapterVersion, judged: Judged, ho
             entry = record_decision(
                 session, name, scored, decision, champion, adoption.in_words() if adoption else None
             )
-        sync_mlflow(registry, store, name)
+        history = sync_mlflow(registry, store, name)
     report("publish", 1, 2)
     if decision.digest() == version.tags.get("decision_digest"):
-        report("publish", 2, 2)
-        return version.as_release(judged.run, new=True)
-    release = _write_evidence(registry, version, judged, home, is_champion=entry.from_version == version.number)
+        release = version.as_release(judged.run, new=True).model_copy(update={"answer": decision.answer})
+    else:
+        release = _write_evidence(registry, version, judged, home, is_champion=entry.from_version == version.number)
     report("publish", 2, 2)
-    return release
+    return with_standing(release, history)
 
 
 def _write_evidence(
@@ -82,6 +83,7 @@ def _write_evidence(
         version=version.number,
         new=True,
         promoted=decision.promote,
+        answer=decision.answer,
         reasons=decision.reasons,
         run=judged.run,
         later=LaterDecision(duel=record.duel_folder, record=folder, verdict=record.verdict),

@@ -64,18 +64,23 @@ class Link:
         return f"{self.label}: {markdown_code(self.path)}" if self.path else ""
 
 
-def result_page(title: str, verdict: str, decision: Decision, duel: Duel, folder: Path, links: Sequence[Link]) -> str:
+def result_page(
+    title: str, verdict: str, consequence: str, decision: Decision, duel: Duel, folder: Path, links: Sequence[Link]
+) -> str:
     """Format the page of a run: the decision, links, pictures, scores and every check.
 
     Args:
         title: the version.
         verdict: the decision in a few words.
+        consequence: what follows from it, in a sentence or two.
         folder: the folder of the duel and its pictures.
     """
-    checks = [["passed" if check.passed else "failed", check.name, check.reason] for check in decision.checks]
+    failed = "in doubt" if decision.answer == "cannot tell" else "failed"
+    checks = [["passed" if check.passed else failed, check.name, check.reason] for check in decision.checks]
     return "\n\n".join(
         [
             f"## {verdict}: {markdown_text(title)}",
+            f"The gate's answer: **{decision.answer}**. {markdown_text(consequence)}",
             "\n".join(f"- {markdown_text(check.reason)}" for check in leading_checks(decision)),
             links_line(links),
             inline_image(folder / duel.before_after_grid, "Base model, and with the adapter"),
@@ -94,13 +99,13 @@ def leading_checks(decision: Decision) -> list[GateCheck]:
     return failed + [check for check in decision.checks[:1] if check.passed]
 
 
-def nothing_new_page(finding: str, reasons: Sequence[str], links: Sequence[Link], hint: str = "") -> str:
+def nothing_new_page(finding: str, reasons: Sequence[str], links: Sequence[Link], hints: Sequence[str] = ()) -> str:
     """Format the page of a run that found nothing new."""
     return "\n\n".join(
         [
             f"## Nothing new: {markdown_text(finding)}",
             "\n".join(f"- {markdown_text(reason)}" for reason in reasons),
-            *([hint] if hint else []),
+            *hints,
             links_line(links),
         ]
     )

@@ -35,6 +35,7 @@ from tasks.progress import task_progress
 from tasks.results import Release, RunRef
 from tasks.retention import return_removed_files
 from tasks.retries import RETRIED
+from tasks.standing import with_standing
 from tasks.tracking import AdapterVersion, Registry, tracked_run
 from tasks.version_page import REPORT, run_description, version_description
 
@@ -113,7 +114,7 @@ def _publish(registry: Registry, judged: Judged, home: Path) -> Release:
                 record_decision(
                     session, config.name, scored, decision, champion, adoption.in_words() if adoption else None
                 )
-            sync_mlflow(registry, store, config.name)
+            history = sync_mlflow(registry, store, config.name)
         tracked.describe(run_description(page, record.verdict, config.name, version.number, decision))
     registry.describe_version(version, version_description(page, record, snapshot, data_page))
     registry.finish(version)
@@ -123,6 +124,7 @@ def _publish(registry: Registry, judged: Judged, home: Path) -> Release:
         version=version.number,
         new=True,
         promoted=decision.promote,
+        answer=decision.answer,
         reasons=decision.reasons,
         run=run,
     )
@@ -133,7 +135,7 @@ def _publish(registry: Registry, judged: Judged, home: Path) -> Release:
         *([Link("Images", page.absolute_url(page.file(data_page)), release.data_page)] if data_page else []),
     ]
     show_result(f"{release.name} version {release.version}", record, links)
-    return release
+    return with_standing(release, history)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sdlora.core.config_base import FrozenConfig
 from sdlora.core.errors import EvaluationError
+from sdlora.records.decision import Answer
 from sdlora.records.duel import load_duel
 from sdlora.records.export import ExportRecord
 
@@ -65,6 +66,10 @@ class Release(FrozenConfig):
 
     Attributes:
         new: False if the run ended without a decision, because the version existed before.
+        promoted: True if the gate made the version the champion.
+        waits: True if a person decides on the version.
+        answer: answer of the gate; None if it is not recorded.
+        standing: what a person decided on the version, or why it waits no longer; empty without such a change.
         later: decision of this run on a version that was published before; None at the publication itself.
         other_held_out: True if the held-out images are other ones now than at the publication.
         export: the champion's file for a drawing tool; None without the setting `export.on_promote`.
@@ -77,10 +82,26 @@ class Release(FrozenConfig):
     promoted: bool
     reasons: tuple[str, ...]
     run: RunRef
+    waits: bool = False
+    answer: Answer | None = None
+    standing: str = ""
     later: LaterDecision | None = None
     other_held_out: bool = False
     export: ExportRecord | None = None
     inputs: str | None = None
+
+    @property
+    def next_steps(self) -> tuple[str, ...]:
+        """Commands with which a person may decide now, each in a sentence."""
+        arguments = f"{self.name} --version {self.version}"
+        if self.new and self.later is None and not (self.promoted or self.waits or self.standing):
+            return (f"To make version {self.version} the champion all the same, type: sdlora promote {arguments}",)
+        if self.waits:
+            return (
+                f"To make version {self.version} the champion, type: sdlora promote {arguments}",
+                f"To keep things as they are, type: sdlora reject {arguments}",
+            )
+        return ()
 
     @property
     def report(self) -> Path:

@@ -41,6 +41,7 @@ def version_description(page: RunPage, record: VersionRecord, snapshot: Snapshot
     )
     opening = [
         f"**{record.verdict}.** {_reason(leading[0])}" if leading else f"**{record.verdict}.**",
+        *([f"The gate's answer: {decision.answer}."] if decision.answer != "better" or decision.waits else []),
         *(["\n".join(f"- {_reason(check)}" for check in leading[1:])] if leading[1:] else []),
         " · ".join(links),
         table(["", *contestants(duel), "better is"], score_rows(duel, LEADING)),

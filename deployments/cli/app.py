@@ -33,7 +33,10 @@ from deployments.cli.new import new
 from deployments.cli.notify import notify_app
 from deployments.cli.options import DEFAULT_HOME, HOME_VARIABLE, QuietOption, VerboseOption
 from deployments.cli.pretrain import pretrain
+from deployments.cli.promote import promote
 from deployments.cli.queue import queue
+from deployments.cli.reject import reject
+from deployments.cli.rollback import rollback
 from deployments.cli.run import run
 from deployments.cli.snapshot import snapshot_app
 from deployments.cli.status import status
@@ -65,6 +68,9 @@ COMMANDS = (
     generate,
     versions,
     adopt,
+    promote,
+    reject,
+    rollback,
     export,
     inspect,
     compare,

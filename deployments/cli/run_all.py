@@ -150,6 +150,8 @@ def _table(outcomes: list[Outcome]) -> Table:
 def _text(release: Release | None) -> str:
     if release is None:
         return "failed"
+    if release.waits:
+        return f"waits for a person: sdlora promote {release.name} --version {release.version}"
     if not release.new:
         return "nothing new"
     return "the champion" if release.promoted else "not promoted"

@@ -9,6 +9,7 @@ from deployments.cli.stages import clock
 from deployments.cli.terminal import console, plain
 from sdlora.core.errors import EvaluationError
 from sdlora.records.duel import CONTESTANTS, Duel, load_duel
+from sdlora.records.export import ExportRecord
 from sdlora.records.metrics import METRICS
 from tasks.results import ADOPTED_HINT, HELD_OUT_HINT, Release
 
@@ -36,6 +37,9 @@ def release_object(release: Release, seconds: float) -> dict[str, object]:
         "version": release.version,
         "is_new": release.new,
         "is_promoted": release.promoted,
+        "is_waiting": release.waits,
+        "answer": release.answer,
+        "standing": release.standing or None,
         "reasons": release.reasons,
         "scores": duel and {name: duel.scores[name].metrics for name in duel.contestants},
         "seconds": round(seconds, 3),
@@ -64,13 +68,14 @@ def print_release(release: Release, seconds: float, *, adopted: bool = False) ->
         console.print(duel_table(load_duel(release.evaluation)))
     except EvaluationError as error:  # removed by hand; the registry still has the outcome
         console.print(plain(error), style="yellow")
-    if release.later:
-        verdict = f"judged again: {release.later.verdict}"
-    else:
-        verdict = "passed the gate: it is the champion" if release.promoted else "is not promoted"
-    console.print(f"[bold]{number}[/] [{'green' if release.promoted else 'yellow'}]{verdict}[/]")
+    colour = "green" if release.promoted and not release.standing else "yellow"
+    console.print(f"[bold]{number}[/] [{colour}]{escape(_verdict(release))}[/]", soft_wrap=True)
+    if release.answer:
+        console.print(f"The gate's answer: [bold]{release.answer}[/]")
     for reason in release.reasons:
         console.print(plain(f"  - {reason}"), soft_wrap=True)
+    for step in release.next_steps:
+        console.print(plain(step), style="bold", soft_wrap=True)
     if release.other_held_out:
         console.print(HELD_OUT_HINT, soft_wrap=True)
     for label, value in (
@@ -81,11 +86,24 @@ def print_release(release: Release, seconds: float, *, adopted: bool = False) ->
         ("Adapter", release.run.release),
     ):
         console.print(plain(f"{label + ':':<14}{value}"), soft_wrap=True)
-    if release.export and release.export.problem:
-        console.print(plain(f"Not exported: {release.export.problem}"), style="yellow", soft_wrap=True)
-    elif release.export:
-        text = f"{'Exported:':<14}version {release.export.version} to {release.export.file}"
-        console.print(plain(text), soft_wrap=True)
+    print_export(release.export)
+
+
+def print_export(export: ExportRecord | None) -> None:
+    """Print where the champion was exported to, or why not; nothing without `export.on_promote`."""
+    if export and export.problem:
+        console.print(plain(f"Not exported: {export.problem}"), style="yellow", soft_wrap=True)
+    elif export:
+        console.print(plain(f"{'Exported:':<14}version {export.version} to {export.file}"), soft_wrap=True)
+
+
+def _verdict(release: Release) -> str:
+    """Describe the standing of the version in a few words."""
+    if release.later:
+        return f"judged again: {release.later.verdict}"
+    if release.waits:
+        return "waits for a person"
+    return release.standing or ("passed the gate: it is the champion" if release.promoted else "is not promoted")
 
 
 def duel_table(duel: Duel) -> Table:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from sdlora.core.config_base import FrozenConfig
 from sdlora.core.files import replace_file
 
-_FOLDER = "exports"
+_FOLDER, _SETTINGS = "exports", "settings"
 
 
 class ExportRecord(FrozenConfig):
@@ -39,9 +41,31 @@ def write_export_record(home: Path, record: ExportRecord) -> None:
     replace_file(_path(home, record.style), f"{text}\n".encode())
 
 
+def write_export_settings(home: Path, style: str, settings: Mapping[str, Any]) -> None:
+    """Keep the section `export` of a style's last run, so that a person's promotion or rollback exports alike.
+
+    Raises:
+        StorageError: the disk is full or not writable.
+    """
+    path = _settings_path(home, style)
+    text = f"{json.dumps(settings, indent=1)}\n".encode()
+    if not path.is_file() or path.read_bytes() != text:
+        replace_file(path, text)
+
+
+def export_settings(home: Path, style: str) -> dict[str, Any] | None:
+    """Read the section `export` of a style's last run; None if it exported nothing, or if the file is damaged."""
+    try:
+        settings = json.loads(_settings_path(home, style).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return settings if isinstance(settings, dict) else None
+
+
 def forget_export(home: Path, style: str) -> None:
-    """Remove the record of a style that exports nothing any more; the exported file stays."""
+    """Remove record and settings of a style that exports nothing any more; the exported file stays."""
     _path(home, style).unlink(missing_ok=True)
+    _settings_path(home, style).unlink(missing_ok=True)
 
 
 def export_record(home: Path, style: str) -> ExportRecord | None:
@@ -57,6 +81,10 @@ def export_records(home: Path) -> list[ExportRecord]:
 
 def _path(home: Path, style: str) -> Path:
     return home / _FOLDER / f"{style}.json"
+
+
+def _settings_path(home: Path, style: str) -> Path:
+    return home / _FOLDER / _SETTINGS / f"{style}.json"
 
 
 def _read(path: Path) -> ExportRecord | None:

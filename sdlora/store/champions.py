@@ -11,14 +11,21 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from sdlora.core.errors import EvaluationError
-from sdlora.records.decision import Decision
+from sdlora.records.decision import Answer, Decision
 from sdlora.store.tables.versions import ChampionHistoryTable
 
 ManualChange = Literal["rolled back", "moved by hand"]
-EntryKind = Literal["first champion", "promoted", "adopted", "confirmed", "not confirmed", "refused"] | ManualChange
+Verdict = Literal["promoted", "rejected"]
+"""Decision of a person on a candidate."""
+EntryKind = (
+    Literal["first champion", "promoted", "adopted", "confirmed", "not confirmed", "refused", "waiting"]
+    | Verdict
+    | ManualChange
+)
 """Kind of an entry. "adopted": an adapter from a file passed the gate and became champion. "confirmed": the champion
 passed the gate again. "not confirmed": the champion did not pass it again and stays champion. "refused": the version
-stays a candidate."""
+stays a candidate. "waiting": a person decides on the version. "rejected": a person decided that the version stays a
+candidate."""
 
 GATE = "gate"
 """Value of `who` for decisions of the gate."""
@@ -56,6 +63,9 @@ class HistoryEntry:
         version: version that the decision is about.
         from_version: number of the previous champion; None without one.
         to_version: number of the new champion; equals `from_version` if the champion stayed.
+        answer: answer of the gate; None if a person made the change or decided.
+        duel_digest: duel that was decided on; None without one. The same holds for `decision_digest`. A person's
+            decision has those of the gate's decision on the same version.
     """
 
     number: int
@@ -68,6 +78,7 @@ class HistoryEntry:
     decided_at: datetime
     duel_digest: str | None = None
     decision_digest: str | None = None
+    answer: Answer | None = None
 
     @property
     def changes_champion(self) -> bool:
@@ -75,9 +86,32 @@ class HistoryEntry:
         return self.from_version != self.to_version
 
     @property
+    def is_by_gate(self) -> bool:
+        """True if the gate decided, also if it left the decision to a person."""
+        return self.who == GATE and self.decision_digest is not None
+
+    @property
     def passed_gate(self) -> bool | None:
-        """True if the version passed the gate, False if it was refused; None if a person made the change."""
-        return None if self.decision_digest is None else self.kind not in ("refused", "not confirmed")
+        """True if the version passed the gate, False if it was refused; None if a person decides or decided."""
+        if not self.is_by_gate or self.kind == "waiting":
+            return None
+        return self.kind not in ("refused", "not confirmed")
+
+
+@dataclass(frozen=True)
+class Question:
+    """Decision that a person is asked for, with the digests of everything that the answer is about.
+
+    Attributes:
+        version: number of the candidate.
+        champion_digest: adapter of the champion at the time; None without one.
+    """
+
+    style: str
+    version: int
+    candidate_digest: str
+    duel_digest: str
+    champion_digest: str | None
 
 
 @dataclass(frozen=True)
@@ -102,6 +136,64 @@ class ChampionHistory:
     def champion_changes(self) -> Sequence[HistoryEntry]:
         """Entries that changed the champion, oldest first."""
         return [entry for entry in self.entries if entry.changes_champion]
+
+    @property
+    def waiting(self) -> HistoryEntry | None:
+        """Entry of the candidate that waits for a person's decision; None without one.
+
+        A candidate waits no longer after a person's or the gate's next decision on it, after a change of the champion,
+        and after the entry of a newer candidate that waits.
+        """
+        decided: set[int] = set()
+        for entry in reversed(self.entries):
+            if entry.changes_champion:
+                return None
+            if entry.kind == "waiting":
+                return None if entry.version.number in decided else entry
+            decided.add(entry.version.number)
+        return None
+
+    @property
+    def question(self) -> Question | None:
+        """Question about the candidate that waits; None without one."""
+        entry = self.waiting
+        if entry is None:
+            return None
+        champion = self.champion
+        return Question(
+            style=self.style,
+            version=entry.version.number,
+            candidate_digest=entry.version.adapter_digest,
+            duel_digest=entry.duel_digest or "",
+            champion_digest=champion.adapter_digest if champion else None,
+        )
+
+    @property
+    def previous_champion(self) -> ScoredVersion | None:
+        """Version that a rollback makes the champion; None without one.
+
+        Rollbacks go further and further back: after a rollback from 3 to 2, the previous champion is 1 and not 3.
+        """
+        line: list[int] = []
+        for entry in self.champion_changes:
+            if entry.to_version is None:
+                continue
+            if entry.to_version in line:
+                del line[line.index(entry.to_version) :]
+            line.append(entry.to_version)
+        if self.champion is not None and line:
+            line.pop()
+        return self.version(line[-1]) if line else None
+
+    def decision_of_gate(self, number: int) -> HistoryEntry | None:
+        """Return the newest decision of the gate on a version; None without one."""
+        mine = (entry for entry in reversed(self.entries) if entry.version.number == number)
+        return next((entry for entry in mine if entry.is_by_gate), None)
+
+    def champion_before(self, number: int) -> ScoredVersion | None:
+        """Return the champion before the entry of this number; None without one."""
+        from_version = self.entries[number - 1].from_version
+        return self.version(from_version) if from_version is not None else None
 
     def version(self, number: int) -> ScoredVersion | None:
         """Return the newest record of a version; None without an entry of this version."""
@@ -184,12 +276,44 @@ def record_decision(
         )
     kind: EntryKind = "refused"
     if current is not None and current == version.number:
-        kind = "confirmed" if decision.promote else "not confirmed"
+        kind = "confirmed" if decision.answer == "better" else "not confirmed"
     elif decision.promote:
         kind = "adopted" if adoption else "first champion" if current is None else "promoted"
+    elif decision.waits:
+        kind = "waiting"
     why = "\n".join([*([adoption] if adoption else []), *decision.reasons])
     row = _row(history, kind, version, version.number if decision.promote else current, GATE, why)
-    row.duel_digest, row.decision_digest = decision.duel_digest, decision.digest()
+    row.duel_digest, row.decision_digest, row.answer = decision.duel_digest, decision.digest(), decision.answer
+    return _insert(session, row)
+
+
+def record_verdict(
+    session: Session, expected: ChampionHistory, verdict: Verdict, version: ScoredVersion, who: str, why: str
+) -> HistoryEntry | None:
+    """Record a person's decision on a candidate, with the digests of the gate's newest decision on the candidate.
+
+    Args:
+        session: session that holds the write lock.
+        expected: history that the caller read before; the decision is recorded only if no entry was added since.
+
+    Returns:
+        The new entry; None if the history has new entries, so the caller has to read it again.
+
+    Raises:
+        EvaluationError: the version is the champion already.
+    """
+    history = champion_history(session, expected.style)
+    if history.length != expected.length:
+        return None
+    champion = history.champion
+    if champion is not None and champion.number == version.number:
+        raise EvaluationError(f"Version {version.number} of {expected.style!r} is the champion already.")
+    kind: EntryKind = "first champion" if verdict == "promoted" and champion is None else verdict
+    to_version = version.number if verdict == "promoted" else champion.number if champion else None
+    row = _row(history, kind, version, to_version, who, why)
+    judged = history.decision_of_gate(version.number)
+    if judged is not None:
+        row.duel_digest, row.decision_digest = judged.duel_digest, judged.decision_digest
     return _insert(session, row)
 
 
@@ -267,6 +391,7 @@ def _entry(row: ChampionHistoryTable) -> HistoryEntry:
         decided_at=row.decided_at,
         duel_digest=row.duel_digest,
         decision_digest=row.decision_digest,
+        answer=cast("Answer | None", row.answer),
     )
 
 

@@ -225,6 +225,26 @@ def adopted_versions(session: Session) -> tuple[AdoptedVersion, ...]:
     return tuple(AdoptedVersion(row.name, row.number, row.adapter_digest, row.recorded_at) for row in rows)
 
 
+def require_usable(session: Session, name: str, number: int) -> None:
+    """Refuse a version that learnt from an image that was purged since, before it becomes the champion.
+
+    Raises:
+        TakedownError: a training image of the version was purged.
+    """
+    statement = (
+        select(ImageTable.sha256)
+        .join(TakedownTable, TakedownTable.image_id == ImageTable.id)
+        .join(SnapshotImageTable, SnapshotImageTable.image_id == ImageTable.id)
+        .join(VersionTable, VersionTable.snapshot_id == SnapshotImageTable.snapshot_id)
+        .where((VersionTable.name == name) & (VersionTable.number == number), SnapshotImageTable.split == "train")
+    )
+    for sha256, reason in purged_reasons(session, session.scalars(statement.limit(1)).all()).items():
+        raise TakedownError(
+            f"{name} version {number} learnt from image {sha256[:12]}, which was {reason}. It does not become the "
+            f"champion. `sdlora run {name}` trains a version without the image."
+        )
+
+
 def published_digests(session: Session) -> set[str]:
     """Return the digests of all published adapters."""
     return set(session.scalars(select(VersionTable.adapter_digest)))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from sdlora.records.metrics import METRICS
 from sdlora.store.champions import ChampionHistory, HistoryEntry
-from tasks.tracking.registry import CHAMPION, Registry
+from tasks.tracking.registry import CANDIDATE, CHAMPION, WAITING, Registry
 from tasks.tracking.style_page import style_description
 
+MAX_SUMMARY_LENGTH = 500
+"""Characters of a tag that describes a decision."""
 SYNCED_ENTRIES_TAG = "champion_history"
 """Tag of a registered model with the number of history entries that MLflow shows."""
 
@@ -34,7 +36,14 @@ def sync_history(registry: Registry, history: ChampionHistory) -> None:
         client.delete_registered_model_alias(style, CHAMPION)
     elif champion is not None and alias != champion.number:
         client.set_registered_model_alias(style, CHAMPION, str(champion.number))
-    _sync_style_page(registry, history)
+    newest = next(iter(registry.versions(style)), None)
+    if newest is not None:
+        waiting = history.waiting.version if history.waiting else None
+        candidate = waiting.number if waiting and registry.holds(style, waiting) else newest.number
+        if newest.number != candidate or CANDIDATE not in newest.aliases:
+            client.set_registered_model_alias(style, CANDIDATE, str(candidate))
+        text = style_description(history, newest.tags.get("base", "unknown"), newest.number)
+        client.update_registered_model(style, text)
     client.set_registered_model_tag(style, SYNCED_ENTRIES_TAG, str(history.length))
 
 
@@ -43,11 +52,12 @@ def _sync_decision(registry: Registry, style: str, entry: HistoryEntry) -> None:
     if version is None:
         return
     evidence, number = entry.duel_digest or "", str(version.number)
-    if entry.passed_gate is not None and entry.decision_digest == version.tags.get("decision_digest"):
-        outcome = "promoted" if entry.passed_gate else "not promoted"
-        registry.note(version, {"decision": outcome, "reasons": entry.why, "duel_digest": evidence})
+    if entry.is_by_gate and entry.decision_digest == version.tags.get("decision_digest"):
+        outcome = WAITING if entry.kind == "waiting" else "promoted" if entry.passed_gate else "not promoted"
+        notes = {"answer": entry.answer} if entry.answer else {}
+        registry.note(version, {**notes, "decision": outcome, "reasons": entry.why, "duel_digest": evidence})
         registry.client.set_model_version_tag(style, number, "decision", outcome)
-    elif entry.passed_gate is not None:  # another decision than that of the publication, whose tags stay
+    elif entry.decision_digest is not None:  # a later decision, by the gate or a person: the publication's tags stay
         registry.client.set_model_version_tag(style, number, f"decision {entry.number}", _summary(entry))
     if entry.changes_champion and entry.to_version == version.number:
         champion_before = "" if entry.from_version is None else str(entry.from_version)
@@ -61,15 +71,9 @@ def _summary(entry: HistoryEntry) -> str:
     """Describe a decision in a line: `2026-11-29, confirmed: KID 0.2931 (base 0.4113)`."""
     metric = METRICS.get(entry.version.metric or "")
     text = f"{entry.decided_at:%Y-%m-%d}, {entry.kind}"
+    if not entry.is_by_gate:
+        return f"{text} by {entry.who}: {entry.why}"[:MAX_SUMMARY_LENGTH]
     if metric is None or entry.version.score is None:
         return text
     text += f": {metric.label} {metric.number(entry.version.score)}"
     return text if entry.version.base_score is None else f"{text} (base {metric.number(entry.version.base_score)})"
-
-
-def _sync_style_page(registry: Registry, history: ChampionHistory) -> None:
-    """Write the description of the style on its MLflow page."""
-    newest = next(iter(registry.versions(history.style)), None)
-    if newest is not None:
-        text = style_description(history, newest.tags.get("base", "unknown"), newest.number)
-        registry.client.update_registered_model(history.style, text)

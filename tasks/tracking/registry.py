@@ -20,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import mlflow
 import mlflow.diffusers
@@ -33,6 +34,7 @@ from mlflow.types.schema import ColSpec
 from sdlora.core.errors import WeightsError
 from sdlora.core.files import link_or_copy, written_aside
 from sdlora.core.refs import UNKNOWN_SNAPSHOT, AdapterRef
+from sdlora.records.decision import Answer
 from sdlora.store.champions import ScoredVersion
 from tasks.results import Release, RunRef
 from tasks.tracking.artifacts import delete_artifacts
@@ -43,6 +45,9 @@ from tasks.tracking.store import open_store, page_server
 from tasks.tracking.style_page import MAX_DESCRIPTION_LENGTH
 
 CANDIDATE, CHAMPION = "candidate", "champion"
+"""Aliases. "candidate" is the version that waits for a person's decision, else the newest version."""
+WAITING = "waiting"
+"""Value of the tag `decision` of a version whose publication left the decision to a person."""
 ADAPTER_FOLDER = "adapter_weights"
 """Folder of the release's files in a logged model, named by `mlflow.diffusers`."""
 LAST_WITHDRAWN = "last_withdrawn_version"
@@ -132,6 +137,8 @@ class AdapterVersion:
             version=self.number,
             new=new,
             promoted=self.tags.get("decision") == "promoted",
+            waits=self.tags.get("decision") == WAITING,
+            answer=cast("Answer | None", self.tags.get("answer")),
             reasons=tuple(self.tags.get("reasons", "").splitlines()),
             run=run,
         )

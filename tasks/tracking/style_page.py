@@ -29,13 +29,20 @@ def style_description(history: ChampionHistory, base: str, newest: int) -> str:
         paragraphs.append(
             "**No champion:** a person removed the alias."
             if history.champion_changes
-            else "**No champion yet:** no version has passed every check."
+            else "**No champion yet:** no version has passed every check, or was promoted by a person."
         )
     else:
         command = markdown_code(f'sdlora generate "your words" --style {style}')
         paragraphs.append(
             f"**Champion: [version {champion.number}]({version_route(style, champion.number)})** since "
             f"{_utc(history.champion_changes[-1].decided_at)}. Draw with it: {command}"
+        )
+    if history.waiting is not None:
+        number = history.waiting.version.number
+        answers = markdown_code(f"sdlora promote {style} --version {number}")
+        paragraphs.append(
+            f"**Waits for a person: [version {number}]({version_route(style, number)}).** {answers} makes it the "
+            f"champion, {markdown_code(f'sdlora reject {style} --version {number}')} keeps the present state."
         )
     if history.champion_changes:
         paragraphs.append(table(["champion", "from", "until", "by"], _champion_periods(history)))

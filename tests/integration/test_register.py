@@ -23,6 +23,7 @@ from tasks.form import STYLE
 from tests.families import build
 from tests.tiny import tiny_base_model
 
+DEPLOYMENTS = ("retrain", "decide", "promote", "reject", "rollback", "collect", "generate", "pretrain", "compare")
 # What the server adds by itself, or what only one of the two knows.
 OF_THE_SERVER = {"id", "created", "updated", "created_by", "updated_by", "last_polled", "status"}
 OF_THE_COMMAND = {"version_id", "version_info", "branch", "base", "root", "labels"}
@@ -31,10 +32,7 @@ OF_THE_COMMAND = {"version_id", "version_info", "branch", "base", "root", "label
 def registered() -> dict[str, dict]:
     """All deployments of the file as the server has them, without what tells one registration from another."""
     with get_client(sync_client=True) as client:
-        found = [
-            client.read_deployment_by_name(f"{name}/{name}")
-            for name in ("retrain", "collect", "generate", "pretrain", "compare")
-        ]
+        found = [client.read_deployment_by_name(f"{name}/{name}") for name in DEPLOYMENTS]
     told = {one.name: one.model_dump(mode="json", exclude=OF_THE_SERVER | OF_THE_COMMAND) for one in found}
     for one in told.values():
         for box in one["parameter_openapi_schema"]["properties"].values():

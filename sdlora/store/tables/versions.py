@@ -72,6 +72,7 @@ class ChampionHistoryTable(Base):
     style: Mapped[str]
     number: Mapped[int]  # position in the history of the style, from 1
     kind: Mapped[str]
+    answer: Mapped[str | None]  # answer of the gate; None if the gate decided nothing
     version: Mapped[int]  # number in the registry of the version that the decision is about
     from_version: Mapped[int | None]  # number of the previous champion; None without one
     to_version: Mapped[int | None]  # number of the new champion
@@ -82,6 +83,7 @@ class ChampionHistoryTable(Base):
     snapshot_digest: Mapped[str | None] = mapped_column(String(64))
     run_digest: Mapped[str | None] = mapped_column(String(64))
     duel_digest: Mapped[str | None] = mapped_column(String(64))  # None without a duel, like decision_digest
+    # A person's decision has the digest of the gate's decision on the same version.
     decision_digest: Mapped[str | None] = mapped_column(String(64))
     train_count: Mapped[int | None]
     metric: Mapped[str | None]  # name of the leading metric at the time

@@ -13,10 +13,14 @@ from sdlora.core.errors import DataError, EvaluationError
 from sdlora.records.decision import Decision
 from sdlora.store.champions import (
     ChampionHistory,
+    HistoryEntry,
+    Question,
     ScoredVersion,
+    Verdict,
     champion_history,
     record_decision,
     record_manual_change,
+    record_verdict,
     styles_with_history,
 )
 from sdlora.store.image_store import ImageStore
@@ -219,3 +223,89 @@ def test_an_adapter_from_a_file_becomes_champion_as_adopted_with_the_reason_of_i
     with store.read() as session:
         assert [one.label for one in adopted_versions(session)] == ["icons version 2", "icons version 3"]
         assert version(3).adapter_digest in published_digests(session)
+
+
+def wait(store: ImageStore, number: int, champion: int | None = None, duel: str = "d") -> HistoryEntry:
+    with store.write() as session:
+        asked = decision(number, champion, promote=False, duel=duel)
+        asked = asked.model_copy(update={"waits": True, "answer": "cannot tell"})
+        return record_decision(session, STYLE, version(number), asked, champion)
+
+
+def answer(store: ImageStore, verdict: Verdict, number: int, seen: ChampionHistory | None = None):
+    with store.write() as session:
+        return record_verdict(session, seen or history(store), verdict, version(number), "ana", "looks right")
+
+
+@both_places
+def test_a_candidate_waits_until_a_person_decides_on_it(store: ImageStore) -> None:
+    waiting = wait(store, 1)
+    assert (waiting.kind, waiting.answer, waiting.to_version, waiting.passed_gate) == (
+        "waiting",
+        "cannot tell",
+        None,
+        None,
+    )
+    assert history(store).waiting == waiting
+    assert history(store).question == Question(STYLE, 1, version(1).adapter_digest, "d" * 64, None)
+    promoted = answer(store, "promoted", 1)
+    assert (promoted.kind, promoted.who, promoted.why, promoted.to_version) == (
+        "first champion",
+        "ana",
+        "looks right",
+        1,
+    )
+    assert (promoted.duel_digest, promoted.decision_digest) == (waiting.duel_digest, waiting.decision_digest)
+    assert (promoted.answer, promoted.passed_gate, promoted.is_by_gate) == (None, None, False)
+    assert history(store).waiting is None
+    assert wait(store, 1) == promoted  # the publishing is repeated: the person's answer stands
+    wait(store, 2, 1)
+    rejected = answer(store, "rejected", 2)
+    assert (rejected.kind, rejected.from_version, rejected.to_version) == ("rejected", 1, 1)
+    assert history(store).waiting is None
+    assert wait(store, 2, 1) == rejected
+    assert history(store).champion == version(1)
+    with pytest.raises(EvaluationError, match="Version 1 of 'icons' is the champion already"):
+        answer(store, "promoted", 1)
+
+
+def test_a_waiting_candidate_is_void_after_a_move_a_newer_candidate_or_another_decision(store: ImageStore) -> None:
+    decide(store, 1)
+    wait(store, 2, 1)
+    decide(store, 3, 1, promote=False)
+    assert history(store).waiting.version == version(2)  # a refused newer version takes nothing away
+    wait(store, 4, 1)
+    assert history(store).waiting.version == version(4)
+    move(store, history(store), 2)
+    assert history(store).waiting is None
+    wait(store, 5, 2, duel="a")
+    decide(store, 5, 2, promote=False, duel="b")
+    assert history(store).waiting is None
+    wait(store, 6, 2)
+    move(store, history(store), None)
+    assert history(store).waiting is None
+
+
+def test_an_answer_to_an_old_history_is_not_recorded(store: ImageStore) -> None:
+    wait(store, 1)
+    seen = history(store)
+    wait(store, 2)
+    assert answer(store, "promoted", 1, seen) is None
+    assert history(store).champion is None
+
+
+def test_rollbacks_go_further_and_further_back(store: ImageStore) -> None:
+    assert history(store).previous_champion is None
+    decide(store, 1)
+    assert history(store).previous_champion is None
+    decide(store, 2, 1)
+    decide(store, 3, 2)
+    for expected in (2, 1):
+        assert history(store).previous_champion == version(expected)
+        with store.write() as session:
+            record_manual_change(session, history(store), "rolled back", version(expected), "ana", "")
+    assert history(store).previous_champion is None
+    decide(store, 4, 1)
+    assert history(store).previous_champion == version(1)
+    move(store, history(store), None)
+    assert history(store).previous_champion == version(4)

@@ -1,0 +1,37 @@
+"""Command `promote`: a person makes a version the champion."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deployments.cli.champion_output import WhoOption, WhyOption, decide, print_decision
+from deployments.cli.options import DEFAULT_HOME, HomeOption, JsonOption
+
+if TYPE_CHECKING:
+    from tasks.promotion import ChampionDecision
+
+
+def promote(
+    name: Annotated[str, typer.Argument(help="The style.")],
+    version: Annotated[
+        int | None, typer.Option(min=1, help="The version; by default the one that waits for a decision.")
+    ] = None,
+    who: WhoOption = None,
+    why: WhyOption = "",
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a version the champion, and export it if the style says so. Its duel must be against the present champion.
+
+    Example: [bold]sdlora promote my-style --why "the lines are cleaner"[/]
+    """
+    home = home.resolve()
+
+    def decision(person: str) -> ChampionDecision:
+        from tasks.promotion import promote_version
+
+        return promote_version(name, version, person, why, home)
+
+    print_decision(decide(home, who, decision), as_json)

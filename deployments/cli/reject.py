@@ -1,0 +1,37 @@
+"""Command `reject`: a person declines the version that waits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deployments.cli.champion_output import WhoOption, WhyOption, decide, print_decision
+from deployments.cli.options import DEFAULT_HOME, HomeOption, JsonOption
+
+if TYPE_CHECKING:
+    from tasks.promotion import ChampionDecision
+
+
+def reject(
+    name: Annotated[str, typer.Argument(help="The style.")],
+    version: Annotated[
+        int | None, typer.Option(min=1, help="The version; by default the one that waits for a decision.")
+    ] = None,
+    who: WhoOption = None,
+    why: WhyOption = "",
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Decline the version that waits for a decision. It stays a candidate with its evidence, the champion stays.
+
+    Example: [bold]sdlora reject my-style --why "too smooth"[/]
+    """
+    home = home.resolve()
+
+    def decision(person: str) -> ChampionDecision:
+        from tasks.promotion import reject_version
+
+        return reject_version(name, version, person, why, home)
+
+    print_decision(decide(home, who, decision), as_json)
