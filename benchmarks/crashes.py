@@ -83,9 +83,24 @@ PATIENCE_SECONDS = 900.0
 
 def run_marked(home: Path, config: Path, marks: Path) -> None:
     """Run the loop as the command does, with a line in `marks` for the beginning and the end of each stage."""
-    from prefect.tasks import Task
-
+    from deployments import local_run
     from deployments.cli import app as command
+
+    original = local_run.prefect_server
+
+    @contextlib.contextmanager
+    def prefect_server(*arguments: Any) -> Iterator[local_run.PrefectServer]:
+        with original(*arguments) as server:
+            _mark_tasks(marks)  # imports Prefect, whose settings the block before has set
+            yield server
+
+    local_run.prefect_server = prefect_server
+    sys.argv = ["sdlora", "run", "--home", str(home), "--config", str(config)]
+    command.main()
+
+
+def _mark_tasks(marks: Path) -> None:
+    from prefect.tasks import Task
 
     original = Task.__init__
     stages = {task: stage for stage, task in TASKS.items()}
@@ -95,8 +110,6 @@ def run_marked(home: Path, config: Path, marks: Path) -> None:
         original(self, _marked(fn, stage, marks) if stage else fn, *arguments, **options)
 
     Task.__init__ = marking  # type: ignore[method-assign]
-    sys.argv = ["sdlora", "run", "--home", str(home), "--config", str(config)]
-    command.main()
 
 
 def _marked(fn: Callable[..., Any], stage: str, marks: Path) -> Callable[..., Any]:

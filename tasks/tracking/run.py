@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -39,6 +40,7 @@ class TrackedRun:
     def __init__(self, client: mlflow.MlflowClient, run_id: str) -> None:
         self.client, self.run_id = client, run_id
         self._pending: list[Metric] = []
+        self._pending_lock = threading.Lock()  # training adds points while the sender takes them
         self._flushed_at = time.monotonic()
         self._last_steps: dict[str, int] = {}
         self._sender = BackgroundSender("MLflow")
@@ -60,7 +62,9 @@ class TrackedRun:
         are sent in the background: a server that is away delays no training, and gets the points when it returns.
         """
         now = int(time.time() * 1000)
-        self._pending += [Metric(name, value, now, step) for name, value in values.items()]
+        points = [Metric(name, value, now, step) for name, value in values.items()]
+        with self._pending_lock:
+            self._pending += points
         if time.monotonic() - self._flushed_at > FLUSH_SECONDS:
             self._flushed_at = time.monotonic()
             self._sender.submit(self._send_pending, key="curves")
@@ -114,13 +118,15 @@ class TrackedRun:
             self._send_pending()
 
     def _send_pending(self) -> None:
-        points, self._pending = self._pending, []
+        with self._pending_lock:
+            points, self._pending = self._pending, []
         try:
             new = [point for point in points if point.step > self._last_step(point.key)]
             if new:
                 self.client.log_batch(self.run_id, metrics=new)
         except MlflowException:
-            self._pending = points + self._pending
+            with self._pending_lock:
+                self._pending = points + self._pending
             raise
 
     def _last_step(self, name: str) -> int:

@@ -236,7 +236,7 @@ def test_a_comparison_has_the_names_of_today(capsys):
 
 def test_every_command_that_lists_or_shows_has_the_option():
     commands = get_command(app).commands
-    without = {"up", "pretrain", "logs"}  # they show nothing that a program could use
+    without = {"up", "pretrain", "logs", "notify"}  # they show nothing that a program could use
     assert {name for name, command in commands.items() if not options(command) >= {"--json"}} == without | {
         "datasets",
         "notify",
