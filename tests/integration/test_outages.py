@@ -40,7 +40,7 @@ def start_run(stack: RunningStack, **parameters: Any) -> str:
     return stack.api(f"deployments/{deployment['id']}/create_flow_run", {"parameters": parameters})["id"]
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
