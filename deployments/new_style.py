@@ -46,7 +46,10 @@ training:
 #   timezone: {timezone}
 #   window: 20:00-07:00  # no such run starts outside these hours
 
-# Further sections: evaluation (how the duel is fought), gate (what makes a candidate the champion).
+# gate:
+#   mode: ask         # a person decides where the gate cannot tell; manual: always a person
+
+# Further sections: evaluation (how the duel is fought).
 """
 
 
