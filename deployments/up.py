@@ -200,7 +200,8 @@ class LocalStack:
 def _default_parameters(config: PipelineConfig) -> dict[str, dict[str, Any]]:
     """Return the default parameters of forms and schedules, from the style's file."""
     style = STYLE.parameters(config)
-    style.get("advanced", {}).pop("schedule", None)  # the style's own deployment has it
+    for section in ("schedule", "trigger"):  # the style's own deployment has them
+        style.get("advanced", {}).pop(section, None)
     images = {name: value for name, value in style.items() if name in ("sources", "advanced")}
     return {"retrain/retrain": style, "compare/compare": style, "collect/collect": images}
 

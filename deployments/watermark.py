@@ -98,7 +98,7 @@ def watermark(config: PipelineConfig, home: Path) -> str:
     base = Path(config.base_model.source)  # a path or a pinned name; the embedded base changes only with the code
     paths = [*map(Path, config.data.sources), base]
     servers = [f"{name}={os.environ[name]}" for name in SERVER_VARIABLES if name in os.environ]
-    settings = config.model_dump_json(exclude={"schedule"})
+    settings = config.model_dump_json(exclude={"schedule", "trigger"})
     digest = hashlib.sha256("\n".join([settings, code_version(), *servers]).encode())
     for path in paths:
         for stamp in _stamps(path):

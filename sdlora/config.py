@@ -20,6 +20,7 @@ from sdlora.core.foreign_yaml import MAX_BYTES, parse_yaml, require_shallow
 from sdlora.core.quoting import escaped, excerpt
 from sdlora.core.refs import BaseModelRef
 from sdlora.core.schedule import ScheduleConfig
+from sdlora.core.trigger import TriggerConfig
 from sdlora.data.config import DataConfig, ResolvedData, resolve_data
 from sdlora.evaluation.config import EvaluationConfig, GateConfig
 from sdlora.lora.config import LoraConfig, ResolvedLora
@@ -49,6 +50,7 @@ class PipelineConfig(SettingsSection):
     gate: GateConfig = Field(default_factory=GateConfig, description="what makes a candidate the champion")
     export: ExportConfig = Field(default_factory=ExportConfig, description="where the champion's file goes")
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig, description="when the clock starts runs")
+    trigger: TriggerConfig = Field(default_factory=TriggerConfig, description="when new data starts runs")
 
 
 class ResolvedConfig(PipelineConfig):
@@ -60,7 +62,7 @@ class ResolvedConfig(PipelineConfig):
 
     def digest(self) -> str:
         """Compute the SHA-256 of all settings that can change the result; places and times cannot."""
-        settings = self.model_dump(mode="json", exclude={"export", "schedule"})
+        settings = self.model_dump(mode="json", exclude={"export", "schedule", "trigger"})
         for place in ("dataset", "sources", "mirror_sources"):
             settings["data"].pop(place, None)
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
@@ -69,24 +71,33 @@ class ResolvedConfig(PipelineConfig):
 def resolve(config: PipelineConfig, base: BaseModelRef, home: Path) -> ResolvedConfig:
     """Fill every empty setting with what suits the base model; once per run, as soon as the base is prepared.
 
+    `training.precision: auto` is decided once per style. The first run records the choice, and later runs read it. So
+    another processor does not train the same images again.
+
     Args:
         config: the configuration from a file, a form or a call.
         base: the base model named in the configuration.
-        home: the state folder, which holds the measured precision.
+        home: the state folder, which holds the recorded and the measured precision.
 
     Raises:
         WeightsError: the base model's settings files are missing or damaged, or its family is unknown.
     """
+    from sdlora.store.style_records import recorded_precision  # SQLAlchemy takes half a second to import
+
+    training = config.training
+    if training.precision == "auto" and (precision := recorded_precision(home, config.name)):
+        training = training.model_copy(update={"precision": precision})
     return ResolvedConfig(
         name=config.name,
         data=resolve_data(config.data, config.name),
         base_model=config.base_model,
         lora=resolve_lora(config.lora, base),
-        training=resolve_training(config.training, base, home),
+        training=resolve_training(training, base, home),
         evaluation=config.evaluation,
         gate=config.gate,
         export=config.export,
         schedule=config.schedule,
+        trigger=config.trigger,
     )
 
 
@@ -97,7 +108,8 @@ class Setting:
     Attributes:
         name: dotted name, as in the file.
         value: resolved value.
-        origin: "flag", "file", "default", "measured", or the reason for the value of an empty setting.
+        origin: "flag", "file", "default", "measured", "recorded" (by the style's first run), or the reason for
+            the value of an empty setting.
         meaning: description of the setting.
     """
 
@@ -113,7 +125,7 @@ def explain(config: PipelineConfig, base: BaseModelRef, home: Path, flags: Colle
     Args:
         config: the configuration from the file and the flags.
         base: the base model named in the configuration.
-        home: the state folder, which holds the measured precision.
+        home: the state folder, which holds the recorded and the measured precision.
         flags: dotted names given on the command line.
 
     Raises:
@@ -125,7 +137,9 @@ def explain(config: PipelineConfig, base: BaseModelRef, home: Path, flags: Colle
     origins |= {"lora.rank": f"family {traits.family}", "lora.alpha": "follows rank", "lora.targets": "follows method"}
     origins["data.dataset"] = "follows name"
     if config.training.precision == "auto":
-        origins["training.precision"] = "measured"
+        from sdlora.store.style_records import recorded_precision
+
+        origins["training.precision"] = "recorded" if recorded_precision(home, config.name) else "measured"
 
     def walk(section: BaseModel, resolved: BaseModel, prefix: str) -> Iterator[Setting]:
         for key, field in type(section).model_fields.items():

@@ -102,7 +102,7 @@ STYLE = Form(
         "learning_rate": ("training", "learning_rate"),
         "rank": ("lora", "rank"),
     },
-    ("data", "base_model", "lora", "training", "evaluation", "gate", "export", "schedule"),
+    ("data", "base_model", "lora", "training", "evaluation", "gate", "export", "schedule", "trigger"),
 )
 PLAN = Form(
     PretrainPlan,

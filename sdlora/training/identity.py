@@ -6,8 +6,8 @@ import hashlib
 import json
 
 from sdlora.core.refs import Quantization
-from sdlora.lora.config import ResolvedLora
-from sdlora.training.config import ResolvedTraining
+from sdlora.lora.config import LoraConfig, ResolvedLora
+from sdlora.training.config import ResolvedTraining, TrainingConfig
 
 TRAINER_VERSION = 6
 """Raise this when a change of the library changes the adapter that equal inputs give."""
@@ -74,4 +74,33 @@ def run_digest(
         inputs["prior"] = PRIOR_VERSION
     if quantize:
         inputs["quantize"] = quantize
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+def lesson_digest(
+    base_digest: str,
+    training_digest: str,
+    lora: LoraConfig,
+    config: TrainingConfig,
+    quantize: Quantization | None = None,
+) -> str:
+    """Compute the SHA-256 of what people give a run: the base, the training rows, and the settings as typed.
+
+    Two runs of equal lessons and different run digests differ only by sdlora: its training code or its defaults.
+
+    Args:
+        base_digest: digest of the base model's weights.
+        training_digest: digest of the snapshot's training rows.
+        lora: settings of the adapter as typed; empty ones do not count.
+        config: training settings as typed; empty ones do not count.
+        quantize: quantisation of the base, see `BaseModelRef`.
+    """
+    without_effect = _WITHOUT_EFFECT - {"preset"}  # the preset of typed settings decides the steps
+    inputs = {
+        "base": base_digest,
+        "training_rows": training_digest,
+        "lora": lora.model_dump(mode="json", exclude_unset=True, exclude_none=True),
+        "training": config.model_dump(mode="json", exclude_unset=True, exclude_none=True, exclude=without_effect),
+        "quantize": quantize,
+    }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

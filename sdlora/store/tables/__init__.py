@@ -19,6 +19,8 @@ datasets ──< members >── images             an image in a dataset: verdi
 
 champion_history                            decisions on each style's versions, and the champions
 tickets                                     queue of the runs for the devices; ended tickets are the outcomes of runs
+style_records                               what a style's runs leave for later ones: precision, data dealt with
+starts                                      runs that new data started
 removed_files                               versions whose files retention removed
 unreferenced_blobs                          bytes of removed drawn images, until they are deleted
 
@@ -29,6 +31,6 @@ joined their dataset. No table holds an absolute path, so the store can be moved
 The package imports its modules, so that `Base.metadata` holds all tables wherever one is imported.
 """
 
-from sdlora.store.tables import base, datasets, images, ratings, retention, tickets, versions
+from sdlora.store.tables import base, datasets, images, ratings, retention, tickets, triggers, versions
 
-__all__ = ["base", "datasets", "images", "ratings", "retention", "tickets", "versions"]
+__all__ = ["base", "datasets", "images", "ratings", "retention", "tickets", "triggers", "versions"]

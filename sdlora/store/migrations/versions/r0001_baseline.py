@@ -366,6 +366,37 @@ def upgrade() -> None:
     op.create_index("ix_tickets_state", "tickets", ["state"])
     op.create_index("ix_tickets_style_what", "tickets", ["style", "what"])
 
+    op.create_table(
+        "style_records",
+        sa.Column("style", sa.String(), nullable=False),
+        sa.Column("precision", sa.String(), nullable=True),
+        sa.Column("data_digest", sa.String(length=64), nullable=True),
+        sa.Column("snapshot_digest", sa.String(length=64), nullable=True),
+        sa.Column("dealt_with_at", sa.DateTime(), nullable=True),
+        sa.Column("lesson_digest", sa.String(length=64), nullable=True),
+        sa.Column("run_digest", sa.String(length=64), nullable=True),
+        sa.Column("trainer", sa.Integer(), nullable=True),
+        sa.PrimaryKeyConstraint("style", name="pk_style_records"),
+    )
+
+    op.create_table(
+        "starts",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("style", sa.String(), nullable=False),
+        sa.Column("data_digest", sa.String(length=64), nullable=False),
+        sa.Column("new_images", sa.Integer(), nullable=False),
+        sa.Column("why", sa.String(), nullable=False),
+        sa.Column("key", sa.String(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("flow_run_id", sa.String(length=36), nullable=True),
+        sa.Column("asked_at", sa.DateTime(), nullable=False),
+        sa.Column("ended_at", sa.DateTime(), nullable=True),
+        sa.Column("outcome", sa.String(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_starts"),
+        sa.UniqueConstraint("key", name="uq_starts_key"),
+    )
+    op.create_index("ix_starts_style", "starts", ["style"])
+
 
 def downgrade() -> None:
     raise NotImplementedError("Nothing came before the first release.")
