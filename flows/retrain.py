@@ -20,13 +20,14 @@ from tasks.notify.failures import tell_failure
 from tasks.outcomes import failure_recorded, record_skipped_run
 from tasks.publish import publish
 from tasks.question import ask_person
-from tasks.queue import join_queue_unless_left_alone, training_slot
+from tasks.queue import join_queue_for_run, training_slot
 from tasks.results import Release
 from tasks.run_names import starting_name
 from tasks.settings import resolve_settings
 from tasks.skipping import continued_tomorrow, outside_window, skipped
 from tasks.snapshot import make_snapshot
 from tasks.train import fine_tune_adapter
+from tasks.unattended import leave_alone, record_learnt
 
 
 @flow(
@@ -53,7 +54,8 @@ def retrain(
 
     Ends early if an adapter was already made from the same training images with the same settings. A run that has to
     train waits in the queue for a device. A run that no person asked for ends as skipped outside the hours of
-    `schedule.window`, and if a person cancelled the same run.
+    `schedule.window`, if a person cancelled the same run, if the same run failed three times alike, and if only sdlora
+    is newer than the last version.
 
     Args:
         name: The style: names the adapter in files, in the registry and in the experiment list.
@@ -91,7 +93,9 @@ def retrain(
         run = identify_run(base, snapshot, settings, home)
         release = find_release(run, snapshot, settings.name, home)
         if release is None or force:
-            ticket = join_queue_unless_left_alone(settings.name, run, settings.schedule, home)
+            if reason := leave_alone(config, base, snapshot, run, force, home):
+                return skipped(reason)
+            ticket = join_queue_for_run(settings.name, run, settings.schedule, home)
             if isinstance(ticket, str):
                 return skipped(ticket)
             try:
@@ -105,6 +109,7 @@ def retrain(
                 return continued_tomorrow(str(error))
         else:
             record_skipped_run(settings.name, run.digest, "nothing new", home)
+        record_learnt(config, base, snapshot, run, home)
         release = ask_person(export_champion(release, settings, home), home)
         notify_decisions(release, home)
         return release

@@ -6,15 +6,17 @@ from typing import Literal
 
 from prefect.context import FlowRunContext
 
+from sdlora.store.starts import KEY_PREFIX
+
 AskedBy = Literal["person", "clock", "trigger"]
 
 
 def asked_by() -> AskedBy:
     """Return the origin of the running flow run.
 
-    The clock's runs are those that Prefect's scheduler creates ahead of time. A trigger's runs are created by an
-    automation. All others are a person's: the page, a terminal, a REST call, a notebook, also without a flow run. A
-    run that somebody retries keeps its origin.
+    The clock's runs are those that Prefect's scheduler creates ahead of time. A trigger's runs are created for new
+    data (`tasks/triggers.py`), or by an automation. All others are a person's: the page, a terminal, a REST call, a
+    notebook, also without a flow run. A run that somebody retries keeps its origin.
     """
     context = FlowRunContext.get()
     run = context.flow_run if context else None
@@ -22,4 +24,6 @@ def asked_by() -> AskedBy:
         return "person"
     if run.auto_scheduled:
         return "clock"
+    if (run.idempotency_key or "").startswith(KEY_PREFIX):
+        return "trigger"
     return "trigger" if run.created_by and run.created_by.type == "AUTOMATION" else "person"

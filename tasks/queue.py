@@ -19,7 +19,7 @@ from sdlora.core.errors import StorageError
 from sdlora.core.schedule import ScheduleConfig
 from sdlora.processes.slots import AUTO, DEVICES, slots_of
 from sdlora.store.image_store import ImageStore
-from sdlora.store.tickets import Outcome, Request, Ticket, Work, cancelled_ticket
+from sdlora.store.tickets import Outcome, Request, Ticket, Work
 from sdlora.store.training_queue import AlreadyQueuedError, TicketCancelledError, TrainingQueue
 from tasks.daily_limit import DailyLimitError, daily_limit_reached
 from tasks.heartbeat import Heartbeat, flow_run, is_cancelled_in_page, stop_run
@@ -27,6 +27,7 @@ from tasks.outcomes import reason_of, record_skipped_run, request_of
 from tasks.progress import report_note
 from tasks.results import RunRef
 from tasks.run_log import run_log
+from tasks.unattended import tell_if_given_up
 
 _POLL_SECONDS = 0.5
 _OUTAGE_SECONDS = 600.0  # the longest time without a database that a waiting or finished run bears
@@ -45,12 +46,12 @@ def join_queue(name: str, what: Work, home: Path) -> Ticket:
 
 
 @task(name="join the queue", persist_result=False)
-def join_queue_unless_left_alone(name: str, run: RunRef, schedule: ScheduleConfig, home: Path) -> Ticket | str:
+def join_queue_for_run(name: str, run: RunRef, schedule: ScheduleConfig, home: Path) -> Ticket | str:
     """Take a ticket of the queue for a run of the loop.
 
     Returns:
-        The ticket, or the reason why there is none: the clock or a trigger started the run, and a person has cancelled
-        the same run, the style has trained long enough today, or a run of the style waits or trains already.
+        The ticket, or the reason why there is none: the clock or a trigger started the run, and the style has trained
+        long enough today, or a run of the style waits or trains already.
 
     Raises:
         AlreadyQueuedError: a person asked for the run, and a run of the style waits or trains already.
@@ -59,12 +60,6 @@ def join_queue_unless_left_alone(name: str, run: RunRef, schedule: ScheduleConfi
     request = request_of(name, "retrain", run.digest)
     if request.asked_by == "person":
         return _ask(request, home)
-    with ImageStore.open(home) as store, store.read() as session:
-        cancelled = cancelled_ticket(session, name, run.digest)
-    if cancelled:
-        reason = f"this run was cancelled and only a person can start it again: {cancelled.reason}"
-        record_skipped_run(name, run.digest, reason, home)
-        return reason
     if limit := daily_limit_reached(schedule, name, home):
         record_skipped_run(name, run.digest, limit, home)
         return limit
@@ -109,6 +104,12 @@ def training_slot(ticket: Ticket, home: Path) -> Iterator[None]:
             raise
         finally:
             _end(queue, ticket, ending)
+            _tell_given_up(ticket, ending, home)
+
+
+def _tell_given_up(ticket: Ticket, ending: _Ending, home: Path) -> None:
+    if ending[0] == "failed" and ticket.request.run_digest:
+        tell_if_given_up(ticket.request.style, ticket.request.run_digest, home)
 
 
 def _slots() -> tuple[str, ...]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import takewhile
 from typing import Literal, cast
 
 from sqlalchemy import Select, case, func, select
@@ -21,6 +23,8 @@ Outcome = Literal["done", "skipped", "cancelled", "failed", "lost"]
 stopped by the system; the next run continues it."""
 TicketState = Literal["waiting", "running"] | Outcome
 
+MAX_FAILURES = 3
+"""Failures of a run in the same way, after which the clock and new data leave it alone."""
 ACTIVE: tuple[TicketState, ...] = ("waiting", "running")
 
 
@@ -114,6 +118,19 @@ def cancelled_ticket(session: Session, style: str, run_digest: str) -> Ticket | 
     """Return the ticket by which a person cancelled a run, unless a person has started the run again since."""
     newest = next(iter(tickets_of_run(session, style, run_digest)), None)
     return newest if newest and newest.state == "cancelled" else None
+
+
+def failures_alike(session: Session, style: str, run_digest: str) -> list[Ticket]:
+    """List the last failures of a run, the newest first, as long as their reasons differ in numbers only.
+
+    Runs that were stopped by the system, or killed, say nothing about the run and are left out.
+    """
+    tickets = [ticket for ticket in tickets_of_run(session, style, run_digest) if ticket.state != "lost"]
+    return list(takewhile(lambda one: one.state == "failed" and _kind(one) == _kind(tickets[0]), tickets))
+
+
+def _kind(ticket: Ticket) -> str:
+    return re.sub(r"\d+", "0", ticket.reason or "")
 
 
 def last_runs(session: Session, styles: Iterable[str]) -> dict[str, Ticket]:

@@ -18,7 +18,9 @@ from sdlora.store.champions import champion_history
 from sdlora.store.image_store import ImageStore
 from sdlora.store.tickets import Request, cancelled_ticket, last_runs
 from sdlora.store.training_queue import AlreadyQueuedError, TrainingQueue
-from tasks import outcomes
+from sdlora.training import identity
+from sdlora.training.identity import TRAINER_VERSION
+from tasks import outcomes, unattended
 from tasks.results import Release
 from tasks.tracking import Registry, tracking_uri
 from tests.settings import run_flow
@@ -253,6 +255,17 @@ def test_the_clock_leaves_a_cancelled_run_alone_until_a_person_starts_it(second,
         assert last_run(store) == ("done", None)
         with store.read() as session:
             assert cancelled_ticket(session, "shapes", second.run.digest) is None
+
+
+def test_a_newer_sdlora_alone_trains_nothing_unless_a_person_asks(second, more_images, home, monkeypatch):
+    with ImageStore.open(home) as store, monkeypatch.context() as patch:
+        patch.setattr(outcomes, "asked_by", lambda: "clock")
+        patch.setattr(identity, "TRAINER_VERSION", 999)
+        patch.setattr(unattended, "TRAINER_VERSION", 999)
+        assert run_flow(retrain, more_images, home) is None
+        state, reason = last_run(store)
+        assert state == "skipped" and f"version {TRAINER_VERSION} then and 999 now" in reason
+        assert len(Registry(home).versions("shapes")) == 2
 
 
 def last_run(store: ImageStore) -> tuple[str, str | None]:

@@ -21,6 +21,7 @@ def test_a_call_without_a_flow_run_is_a_persons():
         ({"auto_scheduled": True, "created_by": CreatedBy(type="SCHEDULE")}, "clock"),
         ({"auto_scheduled": True}, "clock"),
         ({"created_by": CreatedBy(type="AUTOMATION")}, "trigger"),
+        ({"idempotency_key": "sdlora-ready-comics-0123-1"}, "trigger"),
         ({"created_by": CreatedBy(type="USER")}, "person"),
         ({}, "person"),
     ],

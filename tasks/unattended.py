@@ -1,0 +1,90 @@
+"""Runs that no person asked for, and the reasons to leave a training alone until something changes."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from prefect import task
+
+from sdlora.config import PipelineConfig
+from sdlora.core.errors import StorageError
+from sdlora.core.refs import BaseModelRef, SnapshotRef
+from sdlora.release.messages import given_up_message
+from sdlora.store.image_store import ImageStore
+from sdlora.store.style_records import StyleRecord, record_dealt_with, record_lesson, style_record
+from sdlora.store.tickets import MAX_FAILURES, Ticket, cancelled_ticket, failures_alike
+from sdlora.training.identity import TRAINER_VERSION, lesson_digest
+from tasks.notify.tell import tell
+from tasks.outcomes import record_skipped_run, request_of
+from tasks.results import RunRef
+
+
+@task(name="ask whether to train", persist_result=False)
+def leave_alone(
+    config: PipelineConfig, base: BaseModelRef, snapshot: SnapshotRef, run: RunRef, force: bool, home: Path
+) -> str | None:
+    """Return the reason not to train; None if the run goes on. A person's run always does.
+
+    The clock and new data leave a run alone that a person has cancelled, that failed several times alike, or that
+    differs from the newest version's run by sdlora only. With `force`, only the first of these holds.
+
+    Args:
+        config: settings as typed.
+    """
+    if request_of(config.name, "retrain").asked_by == "person":
+        return None
+    with ImageStore.open(home) as store, store.read() as session:
+        cancelled = cancelled_ticket(session, config.name, run.digest)
+        failures = failures_alike(session, config.name, run.digest)
+        record = style_record(session, config.name)
+    reason = None
+    if cancelled:
+        reason = f"this run was cancelled and only a person can start it again: {cancelled.reason}"
+    elif not force and len(failures) >= MAX_FAILURES:
+        reason = f"this run failed {len(failures)} times in the same way: {failures[0].reason}"
+    elif not force and record.lesson_digest == _lesson(config, base, snapshot):
+        reason = _upgrade(record, run, config.name)
+    if reason:
+        record_skipped_run(config.name, run.digest, reason, home)
+        _record_dealt_with(config.name, snapshot, home)
+    return reason
+
+
+@task(name="record what was learnt", persist_result=False)
+def record_learnt(config: PipelineConfig, base: BaseModelRef, snapshot: SnapshotRef, run: RunRef, home: Path) -> None:
+    """Record that a version exists for these images and settings, so that they are no news any more."""
+    with ImageStore.open(home) as store, store.write() as session:
+        record_lesson(session, config.name, _lesson(config, base, snapshot), run.digest, TRAINER_VERSION)
+    _record_dealt_with(config.name, snapshot, home)
+
+
+def tell_if_given_up(style: str, run_digest: str, home: Path) -> None:
+    """Tell people of a run that is not tried again by itself, because it failed several times alike. Never raises."""
+    failures: list[Ticket] = []
+    with suppress(StorageError), ImageStore.open(home) as store, store.read() as session:
+        failures = failures_alike(session, style, run_digest)
+    if len(failures) >= MAX_FAILURES:
+        tell(home, given_up_message(style, run_digest, len(failures), failures[0].reason or ""))
+
+
+def _upgrade(record: StyleRecord, run: RunRef, style: str) -> str | None:
+    if record.run_digest == run.digest:  # its version is gone, so it is made again
+        return None
+    what = "its defaults or its libraries"
+    if record.trainer != TRAINER_VERSION:
+        what = f"its training code, version {record.trainer} then and {TRAINER_VERSION} now"
+    return (
+        f"the images and the settings are those of the newest version, and only sdlora has changed ({what}). "
+        f"Train again: sdlora run {style}"
+    )
+
+
+def _lesson(config: PipelineConfig, base: BaseModelRef, snapshot: SnapshotRef) -> str:
+    return lesson_digest(base.digest, snapshot.training_digest, config.lora, config.training, base.quantize)
+
+
+def _record_dealt_with(style: str, snapshot: SnapshotRef, home: Path) -> None:
+    if snapshot.inputs is not None:
+        with ImageStore.open(home) as store, store.write() as session:
+            record_dealt_with(session, style, snapshot.inputs, snapshot.digest)

@@ -1,0 +1,92 @@
+"""What the clock and new data leave alone: cancelled runs, runs that fail alike, and a newer sdlora."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sdlora.config import PipelineConfig
+from sdlora.core.refs import BaseModelRef, SnapshotRef
+from sdlora.processes.identity import ProcessIdentity
+from sdlora.store.image_store import ImageStore
+from sdlora.store.style_records import style_record
+from sdlora.store.tables.base import utc_now
+from sdlora.store.tickets import Request, last_runs, new_row
+from sdlora.training.config import TrainingConfig
+from tasks import outcomes
+from tasks.notify import tell as telling
+from tasks.results import RunRef
+from tasks.unattended import leave_alone, record_learnt, tell_if_given_up
+
+BASE = BaseModelRef(name="b", folder=Path("b"), digest="b" * 64)
+SNAPSHOT = SnapshotRef(
+    digest="s" * 64, dataset="x", training_digest="t" * 64, train_count=9, held_out_count=3, inputs="i"
+)
+CONFIG = PipelineConfig(name="comics", training=TrainingConfig(steps=7))
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(outcomes, "asked_by", lambda: "clock")
+    return tmp_path
+
+
+def run(home: Path, digest: str) -> RunRef:
+    return RunRef(digest=digest, folder=home / digest)
+
+
+def reason(home: Path, digest: str, config: PipelineConfig = CONFIG, force: bool = False) -> str | None:
+    return leave_alone.fn(config, BASE, SNAPSHOT, run(home, digest), force, home)
+
+
+def end(home: Path, digest: str, state: str, why: str) -> None:
+    with ImageStore.open(home) as store, store.write() as session:
+        row = new_row(Request("comics", run_digest=digest), ProcessIdentity.of_this_process(), token="")
+        row.state, row.reason, row.ended_at = state, why, utc_now()
+        session.add(row)
+
+
+def test_a_run_that_failed_three_times_alike_is_left_alone_until_its_inputs_change(home, monkeypatch):
+    told = []
+    monkeypatch.setattr("tasks.unattended.tell", lambda _, message: told.append(message))
+    for seconds in (3, 17):
+        end(home, "d1", "failed", f"The loss is not a number after {seconds} steps.")
+    end(home, "d1", "lost", "The process was stopped.")
+    tell_if_given_up("comics", "d1", home)
+    assert reason(home, "d1") is None and not told
+    end(home, "d1", "failed", "The loss is not a number after 4 steps.")
+    tell_if_given_up("comics", "d1", home)
+    assert [message.kind for message in told] == ["given-up"]
+    assert "failed 3 times in the same way: The loss is not a number" in reason(home, "d1")
+    with ImageStore.open(home) as store, store.read() as session:
+        assert last_runs(session, ["comics"])["comics"].state == "skipped"
+        assert style_record(session, "comics").data_digest == "i"  # no news any more
+    assert reason(home, "d2") is None
+    assert reason(home, "d1", force=True) is None
+    monkeypatch.setattr(outcomes, "asked_by", lambda: "person")
+    assert reason(home, "d1") is None
+
+
+def test_failures_of_different_kinds_are_tried_again(home):
+    for why in ("The disk is full.", "No GPU.", "The disk is full."):
+        end(home, "d1", "failed", why)
+    assert reason(home, "d1") is None
+
+
+def test_equal_images_and_settings_train_again_only_if_something_but_sdlora_changed(home):
+    record_learnt.fn(CONFIG, BASE, SNAPSHOT, run(home, "d1"), home)
+    assert "only sdlora has changed" in reason(home, "d2")
+    assert reason(home, "d1") is None  # its version is gone, so it is made again
+    other = CONFIG.model_copy(update={"training": TrainingConfig(steps=8)})
+    assert reason(home, "d2", other) is None
+    quieter = CONFIG.model_copy(update={"training": TrainingConfig(steps=7, log_every_steps=1)})
+    assert "only sdlora has changed" in reason(home, "d2", quieter)
+    assert reason(home, "d2", force=True) is None
+
+
+def test_a_message_that_cannot_be_sent_is_no_error(home, monkeypatch):
+    monkeypatch.setattr(telling, "announce", lambda *_: 1 / 0)
+    for _ in range(3):
+        end(home, "d1", "failed", "x")
+    tell_if_given_up("comics", "d1", home)
