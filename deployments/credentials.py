@@ -13,7 +13,7 @@ import os
 import secrets
 import stat
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from sdlora.core.errors import ConfigError
@@ -31,6 +31,7 @@ class Credentials:
     user: str
     password: str
     mlflow_secret_key: str  # signs MLflow's form tokens; MLflow does not start without one
+    receiver_token: str = ""  # announces sources to the watcher, and opens nothing else
 
     @property
     def login(self) -> str:
@@ -71,15 +72,23 @@ def credentials_of(home: Path) -> Credentials:
     """
     path = home.resolve() / FILE
     try:
-        return _read(path)
+        credentials = _read(path)
     except FileNotFoundError:
         _create(path)
-        return _read(path)
+        credentials = _read(path)
+    if not credentials.receiver_token:  # the file is from before the receiver
+        complete = replace(credentials, receiver_token=secrets.token_urlsafe(32))
+        descriptor, name = tempfile.mkstemp(prefix=f".{FILE}-", dir=path.parent)  # readable by the owner alone
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(asdict(complete), file)
+        Path(name).rename(path)
+        credentials = _read(path)
+    return credentials
 
 
 def _create(path: Path) -> None:
     make_private_folder(path.parent)
-    credentials = Credentials(OWNER, secrets.token_urlsafe(24), secrets.token_urlsafe(32))
+    credentials = Credentials(OWNER, *(secrets.token_urlsafe(size) for size in (24, 32, 32)))
     descriptor, name = tempfile.mkstemp(prefix=f".{FILE}-", dir=path.parent)  # readable by the owner from the start
     draft = Path(name)
     try:

@@ -37,16 +37,22 @@ def collect_images(config: ResolvedData, home: Path) -> tuple[CollectReport, ...
     with ImageStore.open(home) as store:
         dataset = store.dataset(config.dataset)
         for source in config.sources:
-            reports.append(_collect(dataset, source, config, progress))
+            reports.append(collect_source(dataset, source, config, progress))
             _log_source(reports[-1])
     return tuple(reports)
 
 
-def _collect(dataset: Dataset, source: str, config: ResolvedData, progress: OnProgress) -> CollectReport:
-    """Read one source; people hear of a source that gave images before and gives none several times."""
+def collect_source(
+    dataset: Dataset, source: str, config: ResolvedData, progress: OnProgress | None = None, settle_seconds: float = 0.0
+) -> CollectReport:
+    """Read one source; people hear of a source that gave images before and gives none several times.
+
+    Args:
+        settle_seconds: see `collect`.
+    """
     home = dataset.store.home
     try:
-        report = collect(dataset, source, config, on_progress=progress)
+        report = collect(dataset, source, config, on_progress=progress, settle_seconds=settle_seconds)
     except DataError as error:
         source_is_silent(home, dataset.name, source, str(error))
         raise

@@ -19,6 +19,7 @@ def collect(
     config: DataConfig,
     on_progress: OnProgress | None = None,
     on_metrics: OnMetrics | None = None,
+    settle_seconds: float = 0.0,
 ) -> CollectReport:
     """Record every image of a source with its bytes, captions and path, and make it a member of the dataset.
 
@@ -29,11 +30,14 @@ def collect(
         uri: a folder, an archive, a list of URLs, a dataset, or another kind of source known to `open_source`.
         on_progress: called with the number of items done; the total is 0 while unknown.
         on_metrics: called with the `bytes` read so far.
+        settle_seconds: leave files of a folder that changed less than this time ago, because they may still be written.
+            Not with `mirror_sources`, which would take them for gone.
     Raises:
         DataError: the source does not exist or holds no image.
         StorageError: the disk is full or not writable.
     """
-    source = open_source(uri, SourceContext(config, dataset.store))
+    settle_seconds = 0.0 if config.mirror_sources else settle_seconds
+    source = open_source(uri, SourceContext(config, dataset.store, settle_seconds))
     with closing(source), ThreadPoolExecutor(1) as flusher:
         intake = SourcePass(dataset, source, config, on_progress, on_metrics, flusher)
         for outcome in intake.outcomes():

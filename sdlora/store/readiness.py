@@ -25,6 +25,8 @@ from sdlora.store.tables.tickets import TicketTable
 from sdlora.store.tables.versions import SnapshotImageTable, SnapshotTable
 from sdlora.store.tickets import active_tickets
 
+_RUN_LOOK = timedelta(seconds=3)
+"""Time until the next look at a run that is underway."""
 CLOCK_SLACK = timedelta(minutes=5)
 """Difference of two machines' clocks that is no change of a clock."""
 
@@ -132,8 +134,8 @@ def _obstacle(
     session: Session, style: str, tries: Sequence[Start], now: datetime
 ) -> tuple[str, datetime | None] | None:
     """Return why no run starts whatever the news are, and the time at which this ends by itself."""
-    if busy := _busy(session, style):
-        return busy, None
+    if busy := _busy(session, style, now):
+        return busy
     if not tries:
         return None
     until = next_try_at(tries)
@@ -144,16 +146,18 @@ def _obstacle(
     return None
 
 
-def _busy(session: Session, style: str) -> str | None:
+def _busy(session: Session, style: str, now: datetime) -> tuple[str, datetime | None] | None:
     for ticket in active_tickets(session):
         if (
             ticket.request.style == style
             and ticket.request.what in ("retrain", "adopt")
             and not ticket.holder.has_ended
         ):
-            return f"{ticket.since}, and the new images wait for its end"
+            return f"{ticket.since}, and the new images wait for its end", None
     start = open_start(session, style)
-    return f"a run was started at {start.asked_at.astimezone():%H:%M}" if start else None
+    if start is None:
+        return None
+    return f"a run was started at {start.asked_at.astimezone():%H:%M}", now + _RUN_LOOK
 
 
 def _news(session: Session, dataset_id: int, record: StyleRecord) -> _News:

@@ -158,10 +158,15 @@ class Source:
 
 @dataclass(frozen=True)
 class SourceContext:
-    """Settings, and the store into which a source is collected. One source has one context."""
+    """Settings, and the store into which a source is collected. One source has one context.
+
+    Attributes:
+        settle_seconds: age that a local file must have to be whole; younger ones are left for a later pass.
+    """
 
     config: DataConfig
     store: ImageStore
+    settle_seconds: float = 0.0
 
     @cached_property
     def memory(self) -> MemoryBudget:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -53,7 +54,7 @@ def open_folder(uri: str, context: SourceContext) -> Source | None:
         name=root.resolve().name or "folder",
         key=address_key(str(root.resolve())),
         count=count,
-        items=lambda: tree.items(_listings(root)),
+        items=lambda: tree.items(_listings(root, context.settle_seconds)),
         workers=WORKERS,
         unmatched=tree.unmatched,
         problems=tree.problems,
@@ -69,9 +70,11 @@ def _count_files(root: Path) -> tuple[int, int]:
     return images, files - images
 
 
-def _listings(root: Path) -> Iterator[Listing]:
+def _listings(root: Path, settle_seconds: float) -> Iterator[Listing]:
     """Yield one listing per folder, so that memory holds the files of one folder only."""
     for folder, prefix, entries, problem in _walk(root):
+        if settle_seconds:
+            entries = [entry for entry in entries if _is_settled(entry, settle_seconds)]
         images: list[Entry | Item] = [refused_item(prefix or folder, problem)] if problem else []
         annotations: dict[str, Entry] = {}
         for entry in entries:
@@ -110,6 +113,15 @@ def _walk(root: Path) -> Iterator[tuple[str, str, list[os.DirEntry[str]], str | 
             problem = f"the folder cannot be read: {error.strerror}"
         yield folder, prefix, sorted(files, key=lambda entry: entry.name), problem
         pending_folders += sorted(folders, reverse=True)
+
+
+def _is_settled(entry: os.DirEntry[str], settle_seconds: float) -> bool:
+    """Return True if nothing wrote to the file lately; a time in the future says nothing about that."""
+    try:
+        age = time.time() - entry.stat().st_mtime
+    except OSError:
+        return True
+    return age >= settle_seconds or age < -settle_seconds
 
 
 def _entry(path: str, entry: os.DirEntry[str]) -> Entry:

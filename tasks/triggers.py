@@ -1,0 +1,153 @@
+"""Start of the runs that new data ask for: each exactly once, whatever dies in between.
+
+The start is recorded first, with a key. Then Prefect is asked for a run with this key, and it makes one run however
+often it is asked. So a kill at any point is made good by the next call. An event with an automation could not promise
+this: the sender gets no answer, and Prefect's server keeps events in memory. The event `sdlora.ready` is emitted for
+automations that people make; no run depends on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+from prefect.events import emit_event
+from prefect.exceptions import ObjectNotFound
+
+from sdlora.config import PipelineConfig
+from sdlora.core.errors import ConfigError
+from sdlora.release.messages import given_up_message
+from sdlora.store.image_store import ImageStore
+from sdlora.store.readiness import Readiness, TriggeredStyle, readiness
+from sdlora.store.starts import Start, ask_start, end_start, open_starts, record_created
+from tasks.form import STYLE
+from tasks.notify.tell import tell
+from tasks.run_log import log_text, run_log
+
+FLOW = "retrain"
+_PAGE = 200  # deployments that the server returns at once, at most
+_OF_STYLE, _REMOVED = "style ", "style removed"
+"""Start of the version of a style's deployment, and the version of one without a file."""
+
+
+def triggered_styles(configs: Iterable[PipelineConfig]) -> list[TriggeredStyle]:
+    """Return the styles whose new data start runs."""
+    return [
+        TriggeredStyle(
+            name=config.name,
+            dataset=config.data.dataset or config.name,
+            trigger=config.trigger,
+            schedule=config.schedule,
+            min_images=config.data.min_train_images + config.data.min_held_out_images,
+        )
+        for config in configs
+        if config.trigger.is_on
+    ]
+
+
+def registered_configs(client: SyncPrefectClient) -> list[PipelineConfig]:
+    """Read the settings of all styles from their deployments; paused ones are left out."""
+    found: list[PipelineConfig] = []
+    offset = 0
+    flow = FlowFilter(name=FlowFilterName(any_=[FLOW]))
+    while page := client.read_deployments(flow_filter=flow, limit=_PAGE, offset=offset):
+        offset += len(page)
+        for deployment in page:
+            version = deployment.version or ""
+            if not version.startswith(_OF_STYLE) or version == _REMOVED or deployment.paused:
+                continue
+            parameters = dict(deployment.parameters)
+            with suppress(ConfigError):  # of an older sdlora; `sdlora up` replaces it
+                found.append(STYLE.config(parameters.pop("advanced", {}), **parameters))
+    return found
+
+
+def start_ready(styles: Sequence[TriggeredStyle], home: Path, now: datetime) -> list[Readiness]:
+    """Start the run of every style that is ready, and finish what an earlier call began; return the decisions.
+
+    Raises:
+        httpx.HTTPError, PrefectException: the Prefect server cannot be reached; the next call goes on.
+    """
+    decisions = []
+    with ImageStore.open(home) as store, get_client(sync_client=True) as client:
+        ended = {start.id for start in _open(store) if _follow(start, store, client)}
+        for style in styles:
+            with store.read() as session:
+                decision = readiness(session, style, now)
+            if decision.is_ready:
+                decision = _start(style, store, client, now)
+            decisions.append(decision)
+            if decision.is_given_up and decision.tries[-1].id in ended:
+                last = decision.tries[-1]
+                tell(home, given_up_message(style.name, last.data_digest, len(decision.tries), last.outcome or ""))
+    return decisions
+
+
+def _open(store: ImageStore) -> list[Start]:
+    with store.read() as session:
+        return open_starts(session)
+
+
+def _start(style: TriggeredStyle, store: ImageStore, client: SyncPrefectClient, now: datetime) -> Readiness:
+    obstacle = _deployment_problem(style.name, client)
+    with (
+        store.write() as session
+    ):  # the write lock: of two processes that decide, the second sees the first one's start
+        decision = readiness(session, style, now)
+        if not decision.is_ready or decision.data_digest is None:
+            return decision
+        if obstacle:
+            return Readiness(style.name, False, obstacle, decision.new_images, decision.data_digest)
+        start = ask_start(session, style.name, decision.data_digest, decision.new_images, decision.reason)
+    _create(start, store, client)
+    return decision
+
+
+def _deployment_problem(style: str, client: SyncPrefectClient) -> str | None:
+    try:
+        deployment = client.read_deployment_by_name(f"{FLOW}/{style}")
+    except ObjectNotFound:
+        return "the style has no deployment; `sdlora up` registers it"
+    return "its deployment is paused" if deployment.paused else None
+
+
+def _create(start: Start, store: ImageStore, client: SyncPrefectClient) -> None:
+    try:
+        deployment = client.read_deployment_by_name(f"{FLOW}/{start.style}")
+    except ObjectNotFound:
+        with store.write() as session:
+            end_start(session, start, "its deployment is gone")
+        return
+    run = client.create_flow_run_from_deployment(deployment.id, idempotency_key=start.key)
+    with store.write() as session:
+        record_created(session, start, str(run.id))
+    run_log().info("%s: %s, so the run %s starts", start.style, start.why, run.name)
+    with suppress(Exception):  # an event is for people's own automations; no run depends on it
+        emit_event(
+            "sdlora.ready",
+            resource={"prefect.resource.id": f"sdlora.style.{start.style}", "prefect.resource.name": start.style},
+            payload={"why": start.why, "new_images": start.new_images, "flow_run_id": str(run.id), "key": start.key},
+        )
+
+
+def _follow(start: Start, store: ImageStore, client: SyncPrefectClient) -> bool:
+    """Create the run of a start that was cut off; return True if its run has ended since the last call."""
+    if start.state == "asked" or start.flow_run_id is None:
+        _create(start, store, client)
+        return False
+    try:
+        state = client.read_flow_run(UUID(start.flow_run_id)).state
+    except ObjectNotFound:
+        outcome = "its run was deleted"
+    else:
+        if state is None or not state.is_final():
+            return False
+        outcome = log_text(f"{state.name}: {state.message}" if state.message else state.name, 300)
+    with store.write() as session:
+        end_start(session, start, outcome)
+    return True

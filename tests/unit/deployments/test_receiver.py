@@ -1,0 +1,161 @@
+"""The receiver of announcements, by real requests at a real port."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from deployments.arrivals.receiver import MAX_BODY_BYTES, PATH, WINDOW_SECONDS, Receiver, serve
+from deployments.services import free_port
+
+TOKEN = "the-token"
+
+
+class Running:
+    def __init__(self) -> None:
+        self.port, self.announced = free_port(), []
+        self.server = serve(self.take, TOKEN, self.port)
+        deadline = time.monotonic() + 30
+        while not self.server.started:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def take(self, name: str) -> bool:
+        self.announced.append(name)
+        return name in ("comics", "/images")
+
+    def ask(
+        self, body: Any = None, method: str = "POST", path: str = PATH, key: str | None = None, **headers: Any
+    ) -> tuple[int, Any]:
+        given = {
+            "Host": f"127.0.0.1:{self.port}",
+            "Authorization": f"Bearer {TOKEN}",
+            "Idempotency-Key": key or uuid4().hex,
+            "X-Request-Time": str(time.time()),
+        } | {name.replace("_", "-"): value for name, value in headers.items()}
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+        for name, value in given.items():
+            if value is not None:
+                connection.putheader(name, value)
+        connection.putheader("Content-Length", str(len(data)))
+        connection.endheaders(data)
+        answer = connection.getresponse()
+        text = answer.read()
+        connection.close()
+        return answer.status, json.loads(text) if answer.getheader("content-type") == "application/json" else None
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Running]:
+    one = Running()
+    yield one
+    one.server.should_exit = True
+
+
+STYLE = {"style": "comics"}
+
+
+def test_a_source_or_a_style_is_announced(running):
+    assert running.ask(STYLE)[0] == 202
+    assert running.ask({"source": "/images"}, Host=f"localhost:{running.port}")[0] == 202
+    assert running.announced[-2:] == ["comics", "/images"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": None},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": "Bearer "},
+        {"Authorization": f"Basic {TOKEN}"},
+        {"Authorization": "Bearer thé-tökén"},
+    ],
+)
+def test_a_missing_or_wrong_token_is_refused_before_anything_is_told(running, headers):
+    before = len(running.announced)
+    assert running.ask(STYLE, **headers)[0] == 401
+    assert running.ask(STYLE, path="/v1/other", **headers)[0] == 401
+    assert len(running.announced) == before
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1", "127.0.0.1:1", "", None])
+def test_a_foreign_host_is_refused(running, host):
+    assert running.ask(STYLE, Host=host)[0] in (400, 403)
+
+
+def test_a_page_in_a_browser_is_refused(running):
+    for origin in ("https://evil.example", "null", f"http://127.0.0.1:{running.port}"):
+        assert running.ask(STYLE, Origin=origin)[0] == 403
+
+
+def test_an_oversized_body_is_refused(running):
+    assert running.ask({"style": "x" * MAX_BODY_BYTES})[0] == 413
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[" * 3000, b"\xff", b"null", b'"comics"', b"{}", b'{"style": 3}', b'{"style": ""}',
+     b'{"style": "comics", "source": "/images"}', b'{"images": "x"}'],
+)  # fmt: skip
+def test_a_malformed_body_is_refused(running, body):
+    assert running.ask(body)[0] == 400
+
+
+def test_an_unknown_source_and_an_unknown_style_get_the_same_words(running):
+    answers = [running.ask({"source": "s3://other"}), running.ask({"style": "other"})]
+    assert answers[0] == answers[1] and answers[0][0] == 404
+
+
+def test_other_paths_and_methods_are_refused(running):
+    assert running.ask(STYLE, path="/")[0] == 404
+    assert running.ask(STYLE, path=f"{PATH}/")[0] == 404
+    for method in ("GET", "PUT", "DELETE", "OPTIONS", "PATCH"):
+        assert running.ask(STYLE, method=method)[0] == 405
+
+
+def test_a_replayed_request_is_refused(running):
+    now = str(time.time())
+    assert running.ask(STYLE, key="k1", X_Request_Time=now)[0] == 202
+    assert running.ask(STYLE, key="k1", X_Request_Time=now)[0] == 409
+    assert running.ask(STYLE, key="k1")[0] == 409
+    old = time.time() - WINDOW_SECONDS - 1
+    for wrong in (old, time.time() + WINDOW_SECONDS + 9, "inf", "-inf", "nan"):
+        assert running.ask(STYLE, X_Request_Time=str(wrong))[0] == 409
+    for headers in ({"X_Request_Time": None}, {"X_Request_Time": "noon"}, {"Idempotency_Key": "x" * 201}):
+        assert running.ask(STYLE, **headers)[0] == 400
+    assert running.ask(STYLE, Idempotency_Key=None)[0] == 400
+
+
+def test_a_request_from_before_the_start_is_a_replay(running):
+    moment = time.time()
+    later = Running()
+    try:
+        assert later.ask(STYLE, X_Request_Time=str(moment))[0] == 409
+    finally:
+        later.server.should_exit = True
+
+
+def test_an_empty_token_lets_nobody_in():
+    with pytest.raises(ValueError, match="needs a token"):
+        Receiver(lambda _: True, "", frozenset())
+
+
+def test_an_older_file_of_credentials_gets_a_token_and_keeps_the_rest(tmp_path):
+    from deployments.credentials import FILE, credentials_of
+
+    first = credentials_of(tmp_path)
+    content = json.loads((tmp_path / FILE).read_text())
+    del content["receiver_token"]
+    (tmp_path / FILE).write_text(json.dumps(content))
+    again = credentials_of(tmp_path)
+    assert again.receiver_token and again.password == first.password and again == credentials_of(tmp_path)
+    assert again.receiver_token not in repr(again)
+    assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
