@@ -16,7 +16,7 @@ from sdlora.core.schedule import ScheduleConfig, is_allowed
 from sdlora.core.trigger import TriggerConfig
 from sdlora.store.datasets import find_dataset
 from sdlora.store.inputs import dataset_digest
-from sdlora.store.starts import MAX_TRIES, Start, next_try_at, open_start, starts_of
+from sdlora.store.starts import Start, next_try_at, open_start, starts_of
 from sdlora.store.style_records import StyleRecord, style_record
 from sdlora.store.tables.datasets import FileTable, MemberTable, OverrideTable, SourceTable
 from sdlora.store.tables.images import ImageTable
@@ -24,9 +24,11 @@ from sdlora.store.tables.ratings import GenerationTable, RatingTable
 from sdlora.store.tables.tickets import TicketTable
 from sdlora.store.tables.versions import SnapshotImageTable, SnapshotTable
 from sdlora.store.tickets import active_tickets
+from sdlora.store.training_hours import trained_today
 
 _RUN_LOOK = timedelta(seconds=3)
 """Time until the next look at a run that is underway."""
+_LIMIT_LOOK = timedelta(minutes=5)
 CLOCK_SLACK = timedelta(minutes=5)
 """Difference of two machines' clocks that is no change of a clock."""
 
@@ -69,7 +71,9 @@ class Readiness:
 
     @property
     def is_given_up(self) -> bool:
-        return not self.is_ready and len(self.tries) >= MAX_TRIES and self.tries[-1].state == "ended"
+        """True if the runs for these news failed too often."""
+        is_over = bool(self.tries) and self.tries[-1].state == "ended" and next_try_at(self.tries) is None
+        return not self.is_ready and is_over and not self.tries[-1].is_cancelled
 
 
 @dataclass(frozen=True)
@@ -105,10 +109,8 @@ def readiness(session: Session, style: TriggeredStyle, now: datetime) -> Readine
     is_enough, reason, until = _wait(news, record, style.trigger, now)
     if not is_enough:
         return waits(reason, until)
-    if news.usable_images < style.min_images:
-        return waits(f"{news.usable_images} images in all; a run needs at least {style.min_images}")
-    if not is_allowed(style.schedule, now):
-        return waits(f"{reason}; a run starts in the hours {style.schedule.window}", now + timedelta(minutes=1))
+    if closed := _closed(session, style, news, now):
+        return waits(f"{reason}; {closed[0]}", closed[1])
     return Readiness(style.name, True, reason, news.images, digest, None, tries)
 
 
@@ -130,6 +132,20 @@ def change_token(session: Session) -> tuple[object, ...]:
     return (*newest, tuple(map(tuple, active)))
 
 
+def _closed(session: Session, style: TriggeredStyle, news: _News, now: datetime) -> tuple[str, datetime | None] | None:
+    """Return why no run starts at this moment although the news are enough, and when to look again."""
+    schedule = style.schedule
+    if news.usable_images < style.min_images:
+        return f"a run needs at least {style.min_images} images, there are {news.usable_images}", None
+    if not is_allowed(schedule, now):
+        return f"a run starts in the hours {schedule.window}", now + timedelta(minutes=1)
+    if schedule.max_hours_a_day is None:
+        return None
+    if trained_today(session, style.name, now, schedule.zone) < timedelta(hours=schedule.max_hours_a_day):
+        return None
+    return f"the style has trained {schedule.max_hours_a_day:g} hours today", now + _LIMIT_LOOK
+
+
 def _obstacle(
     session: Session, style: str, tries: Sequence[Start], now: datetime
 ) -> tuple[str, datetime | None] | None:
@@ -140,9 +156,11 @@ def _obstacle(
         return None
     until = next_try_at(tries)
     if until is None:
+        if tries[-1].is_cancelled:
+            return "a person cancelled the run for these images", None
         return f"given up after {len(tries)} runs that did not end well: {tries[-1].outcome}", None
     if until > now:
-        return f"the last run did not end well ({tries[-1].outcome}); it is tried again later", until
+        return f"the last run did not deal with them ({tries[-1].outcome}); it is tried again later", until
     return None
 
 

@@ -18,6 +18,7 @@ KEY_PREFIX = "sdlora-ready-"
 """Start of the idempotency key of every run that new data started."""
 RETRY_MINUTES = (15, 60)
 """Waiting time after a run that did not deal with its news. After one more such run, the news are given up."""
+_COMPLETED, _CANCELLED = "Completed", "Cancelled"  # names of Prefect's states
 MAX_TRIES = len(RETRY_MINUTES) + 1
 
 
@@ -43,6 +44,10 @@ class Start:
     asked_at: datetime
     ended_at: datetime | None
     outcome: str | None
+
+    @property
+    def is_cancelled(self) -> bool:
+        return (self.outcome or "").startswith(_CANCELLED)
 
 
 def open_starts(session: Session) -> list[Start]:
@@ -93,11 +98,17 @@ def end_start(session: Session, start: Start, outcome: str) -> None:
 
 
 def next_try_at(tries: Sequence[Start]) -> datetime | None:
-    """Return the time of the next start for the same news; None after the last one."""
+    """Return the time of the next start for the same news; None after the last one, or if a person cancelled it.
+
+    A run that completed without dealing with its news met an obstacle, such as another run of the style. Only runs
+    that did not complete are counted.
+    """
     last = tries[-1]
-    if len(tries) >= MAX_TRIES or last.ended_at is None:
+    failures = [one for one in tries if not (one.outcome or "").startswith(_COMPLETED)]
+    if len(failures) >= MAX_TRIES or last.is_cancelled or last.ended_at is None:
         return None
-    return last.ended_at + timedelta(minutes=RETRY_MINUTES[len(tries) - 1])
+    minutes = RETRY_MINUTES[len(failures) - 1] if last in failures else RETRY_MINUTES[0]
+    return last.ended_at + timedelta(minutes=minutes)
 
 
 def _start(row: StartTable) -> Start:

@@ -105,7 +105,7 @@ def test_one_run_is_started_for_the_same_news_and_a_failed_one_is_tried_three_ti
         digest = dataset_digest(session, dataset.name)
         end_start(session, starts_of(session, "comics", digest)[0], "Crashed")
     soon = asked(dataset, SOON)
-    assert not soon.is_ready and "did not end well (Crashed)" in soon.reason
+    assert not soon.is_ready and "did not deal with them (Crashed)" in soon.reason
     assert asked(dataset, timedelta(minutes=RETRY_MINUTES[0] + 1)).is_ready
     start(dataset, end="Failed")
     assert not asked(dataset, timedelta(minutes=RETRY_MINUTES[0] + 1)).is_ready
@@ -117,6 +117,17 @@ def test_one_run_is_started_for_the_same_news_and_a_failed_one_is_tried_three_ti
     assert len(keys) == 3
     bring(dataset, tmp_path, 1, seed=1)
     assert asked(dataset, LATER).is_ready  # something changed
+
+
+def test_an_obstacle_is_no_failure_and_a_cancelled_run_is_left_alone(dataset, tmp_path):
+    bring(dataset, tmp_path, 3)
+    for _ in range(5):
+        start(dataset, end="Completed: skipped, because comics trains since 03:12")
+    assert not asked(dataset, SOON).is_ready and not asked(dataset, SOON).is_given_up
+    assert asked(dataset, timedelta(minutes=RETRY_MINUTES[0] + 1)).is_ready
+    start(dataset, end="Cancelled")
+    left = asked(dataset, MUCH_LATER)
+    assert not left.is_ready and not left.is_given_up and left.reason == "a person cancelled the run for these images"
 
 
 def test_new_images_wait_while_a_run_of_the_style_trains_and_outside_the_hours(dataset, tmp_path):
@@ -177,4 +188,4 @@ def test_a_style_with_fewer_images_than_a_run_needs_starts_none(dataset, tmp_pat
     with dataset.store.read() as session:
         style = TriggeredStyle("comics", dataset.name, TRIGGER, min_images=12)
         waits = readiness(session, style, datetime.now(UTC) + LATER)
-    assert not waits.is_ready and waits.reason == "3 images in all; a run needs at least 12"
+    assert not waits.is_ready and waits.reason == "3 new images; a run needs at least 12 images, there are 3"
