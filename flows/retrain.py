@@ -24,7 +24,7 @@ from tasks.queue import join_queue_for_run, training_slot
 from tasks.results import Release
 from tasks.run_names import starting_name
 from tasks.settings import resolve_settings
-from tasks.skipping import continued_tomorrow, outside_window, skipped
+from tasks.skipping import OutsideHoursError, continued_tomorrow, outside_window, skipped
 from tasks.snapshot import make_snapshot
 from tasks.train import fine_tune_adapter
 from tasks.unattended import leave_alone, record_learnt
@@ -99,12 +99,14 @@ def retrain(
             if isinstance(ticket, str):
                 return skipped(ticket)
             try:
-                with training_slot(ticket, home):
+                with training_slot(ticket, home, settings.schedule):
                     champion = find_champion(settings.name, base, run, home)
                     candidate = fine_tune_adapter(base, snapshot, settings, run, home)
                     duel = run_duel(base, candidate, champion, snapshot, settings, run, home)
                     decision = decide(duel, settings.gate)
                     release = publish(base, candidate, snapshot, duel, decision, settings, run, home)
+            except OutsideHoursError as error:
+                return skipped(str(error))
             except DailyLimitError as error:
                 return continued_tomorrow(str(error))
         else:

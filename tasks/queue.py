@@ -21,12 +21,14 @@ from sdlora.processes.slots import AUTO, DEVICES, slots_of
 from sdlora.store.image_store import ImageStore
 from sdlora.store.tickets import Outcome, Request, Ticket, Work
 from sdlora.store.training_queue import AlreadyQueuedError, TicketCancelledError, TrainingQueue
+from tasks.asked_by import in_the_name_of
 from tasks.daily_limit import DailyLimitError, daily_limit_reached
 from tasks.heartbeat import Heartbeat, flow_run, is_cancelled_in_page, stop_run
 from tasks.outcomes import reason_of, record_skipped_run, request_of
 from tasks.progress import report_note
 from tasks.results import RunRef
 from tasks.run_log import run_log
+from tasks.skipping import OutsideHoursError, outside_window
 from tasks.unattended import tell_if_given_up
 
 _POLL_SECONDS = 0.5
@@ -71,12 +73,16 @@ def join_queue_for_run(name: str, run: RunRef, schedule: ScheduleConfig, home: P
 
 
 @contextmanager
-def training_slot(ticket: Ticket, home: Path) -> Iterator[None]:
+def training_slot(ticket: Ticket, home: Path, schedule: ScheduleConfig | None = None) -> Iterator[None]:
     """Wait until it is the ticket's turn, and hold a slot with its device for the length of the block.
 
-    The ticket records how the block ended.
+    The ticket records how the block ended. In the block, a run that a person moved forward counts as the person's.
+
+    Args:
+        schedule: hours of a run that no person asked for; they may have ended while it waited.
 
     Raises:
+        OutsideHoursError: the turn came outside the hours of `schedule`.
         TicketCancelledError: the ticket was cancelled while it waited.
         SlotLostError: the slot was given to another run.
     """
@@ -88,15 +94,18 @@ def training_slot(ticket: Ticket, home: Path) -> Iterator[None]:
         heartbeat: Heartbeat | None = None
         try:
             slot = _wait(queue, ticket)
-            with Heartbeat(queue, slot) as heartbeat, on_device(slot.device or AUTO):
-                yield
+            with in_the_name_of(slot.request.asked_by):
+                if schedule and (reason := outside_window(schedule)):
+                    raise OutsideHoursError(reason)
+                with Heartbeat(queue, slot) as heartbeat, on_device(slot.device or AUTO):
+                    yield
             ending = ("done", None)
         except (KeyboardInterrupt, TerminationSignal) as error:
             ending = _ending_of(error, heartbeat)
             if heartbeat and heartbeat.lost:
                 raise heartbeat.lost from error
             raise
-        except DailyLimitError as error:
+        except (DailyLimitError, OutsideHoursError) as error:
             ending = ("skipped", reason_of(error))
             raise
         except Exception as error:

@@ -7,10 +7,15 @@ from typing import Any
 
 from prefect.states import Completed
 
+from sdlora.core.errors import SdloraError
 from sdlora.core.schedule import ScheduleConfig, is_allowed
 from tasks.asked_by import asked_by
 from tasks.run_log import run_log
 from tasks.run_names import add_to_name
+
+
+class OutsideHoursError(SdloraError):
+    """End of a run of the clock or of a trigger whose turn in the queue came outside the hours of its schedule."""
 
 
 def outside_window(schedule: ScheduleConfig) -> str | None:

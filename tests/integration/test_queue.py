@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,21 +14,27 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
+from sqlalchemy import update
 
 from sdlora.core.errors import DataError, StorageError
+from sdlora.core.schedule import ScheduleConfig
 from sdlora.store.image_store import ImageStore
+from sdlora.store.tables.tickets import TicketTable
 from sdlora.store.tickets import Request, Ticket, ended_tickets
 from sdlora.store.training_queue import SlotLostError, TicketCancelledError, TrainingQueue
-from tasks import heartbeat, queue
+from tasks import heartbeat, outcomes, queue
 from tasks.outcomes import failure_recorded
 from tasks.progress import listening
 from tasks.queue import join_queue, training_slot
+from tasks.skipping import OutsideHoursError
 from tests.listeners import Notes
 
 
 @flow
-def train(home: Path, seconds: float = 0.0, error: Exception | None = None) -> str:
-    with failure_recorded("comics", home), training_slot(join_queue("comics", "retrain", home), home):
+def train(
+    home: Path, seconds: float = 0.0, error: Exception | None = None, schedule: ScheduleConfig | None = None
+) -> str:
+    with failure_recorded("comics", home), training_slot(join_queue("comics", "retrain", home), home, schedule):
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             time.sleep(0.05)
@@ -80,6 +87,34 @@ def test_a_run_waits_shows_its_place_and_takes_the_slot_when_it_is_free(store, h
         states = client.read_flow_run_states(run_id)
     assert [state.name for state in states] == ["Pending", "Running", "Waiting", "Running", "Completed"]
     assert states[2].message == notes.lines[0].removeprefix("Waiting, ")
+    assert last(store) == ("done", None)
+
+
+@pytest.fixture
+def closing(monkeypatch) -> ScheduleConfig:
+    """Hours of a schedule that ended while a run of the clock waited."""
+    monkeypatch.setattr(outcomes, "asked_by", lambda: "clock")
+    hour = datetime.now(UTC).hour
+    return ScheduleConfig(window=f"{(hour + 12) % 24:02}:00-{(hour + 13) % 24:02}:00")
+
+
+def test_a_clocks_run_whose_turn_comes_outside_its_hours_trains_nothing(store, holder, closing, tmp_path):
+    once(store, "waiting", lambda: TrainingQueue(store.database).end(holder, "done"))
+    with pytest.raises(OutsideHoursError, match=r"schedule\.window"):
+        train(tmp_path, schedule=closing)
+    state, reason = last(store)
+    assert state == "skipped"
+    assert "schedule.window" in (reason or "")
+
+
+def test_a_run_that_a_person_moved_forward_is_not_bound_by_the_hours(store, holder, closing, tmp_path):
+    def move_forward() -> None:
+        with store.write() as session:
+            session.execute(update(TicketTable).where(TicketTable.state == "waiting").values(asked_by="person"))
+        TrainingQueue(store.database).end(holder, "done")
+
+    once(store, "waiting", move_forward)
+    train(tmp_path, schedule=closing)
     assert last(store) == ("done", None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from prefect.client.orchestration import get_client
 from flows.retrain import retrain
 from sdlora.config import PipelineConfig, resolve
 from sdlora.core.errors import ConfigError
+from sdlora.core.schedule import ScheduleConfig
 from sdlora.models.files.sources import load_base_model
 from sdlora.records.duel import load_duel
 from sdlora.store.champions import champion_history
@@ -266,6 +268,17 @@ def test_a_newer_sdlora_alone_trains_nothing_unless_a_person_asks(second, more_i
         state, reason = last_run(store)
         assert state == "skipped" and f"version {TRAINER_VERSION} then and 999 now" in reason
         assert len(Registry(home).versions("shapes")) == 2
+
+
+def test_the_clocks_run_that_gets_its_turn_outside_the_hours_trains_nothing(second, more_images, home, monkeypatch):
+    monkeypatch.setattr(outcomes, "asked_by", lambda: "clock")  # of the ticket; the flow's own start was in the hours
+    hour = datetime.now(UTC).hour
+    over = ScheduleConfig(window=f"{(hour + 12) % 24:02}:00-{(hour + 13) % 24:02}:00")
+    assert run_flow(retrain, more_images.model_copy(update={"schedule": over}), home, force=True) is None
+    with ImageStore.open(home) as store:
+        state, reason = last_run(store)
+    assert state == "skipped"
+    assert "schedule.window" in (reason or "")
 
 
 def last_run(store: ImageStore) -> tuple[str, str | None]:
