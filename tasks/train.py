@@ -54,13 +54,15 @@ def fine_tune_adapter(
     if finished is None:
         require_space(home, config.name, run.folder)
     tags = training_tags(job) | {"config_digest": config.digest()}
-    speedup = probe_of_this_machine(home).speedup
+    probe = probe_of_this_machine(home)
+    speedup = probe.speedup
     # Only the settings that decide the adapter.
     sections = config.model_dump(mode="json", include={"base_model", "lora", "training", "evaluation"})
     parameters = flat_parameters(sections) | {"bf16_speedup": "not measured" if speedup is None else f"{speedup:.2f}"}
     if speedup is not None:
         run_log().info("Training in %s; bf16 is %.2f times as fast as fp32 here", config.training.precision, speedup)
-        report_metrics(0, {"bf16_speedup": speedup})
+        if probe.precision == config.training.precision:  # the terminal calls the speedup the reason of the precision
+            report_metrics(0, {"bf16_speedup": speedup})
     with (
         stopping_at_daily_limit(config.schedule, config.name, home),
         ImageStore.open(home) as store,

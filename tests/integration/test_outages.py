@@ -147,5 +147,6 @@ def test_a_terminal_run_starts_its_prefect_server_again(settings: dict[str, Any]
         said, _ = typed.communicate(timeout=300)
     assert typed.returncode == 0, said
     assert "shapes version 1" in said
+    assert "so training uses bf16" not in said  # the settings say fp32
     assert "The Prefect server answers again" in (home / "logs" / "run.log").read_text()
     assert processes_of(home) == {}
