@@ -10,7 +10,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --co
 # Two processes: while a test waits for its servers, another one computes.
 SIDE_BY_SIDE := -n 2 --dist loadfile
 
-.PHONY: help demo dev check test test-all browser release lock clean
+.PHONY: help demo dev check test test-all soak browser release lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -33,6 +33,12 @@ test: $(DEVELOPMENT) browser ## the fast tests, without a GPU or a network
 
 test-all: $(DEVELOPMENT) browser ## the slow tests too, and those of a GPU where there is one
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m ""
+
+# SOAK has the options of benchmarks/soak.py: make soak SOAK='--seed 5 --rounds 20'
+SOAK := --report docs/soak.md
+
+soak: $(DEVELOPMENT) ## sixty rounds of news, decisions and faults on a running sdlora up, within 90 minutes
+	$(BIN)/python benchmarks/soak.py $(SOAK)
 
 # The tests of the pages need a real browser. Without one, they fail and name the package to install.
 browser:

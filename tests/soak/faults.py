@@ -1,0 +1,100 @@
+"""Faults: a kill, a stop or a cancellation at a moment of a run, which is recognised by the files that are there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+
+from tests.soak.plan import Fault
+from tests.soak.system import Asked, System
+
+_POLL_SECONDS = 0.05
+_LONGEST_WAIT_SECONDS = 240.0
+
+
+def run_folders(home: Path, style: str) -> set[Path]:
+    """Return the run folders of a style whose release is not there yet."""
+    return {folder for folder in home.glob(f"runs/{style}/*") if not (folder / "release" / "report.html").exists()}
+
+
+def strike(system: System, fault: Fault, asked: Asked) -> str:
+    """Wait for the fault's moment of a run, and let it happen; return what happened, in words.
+
+    A run that ends before the moment is struck too, after its end.
+    """
+    deadline = time.monotonic() + _LONGEST_WAIT_SECONDS
+    early = ""
+    while fault.at != "start" and not _is_reached(system.home, fault, asked):
+        if system.has_ended(asked):
+            early = ", after its end"
+            break
+        if time.monotonic() > deadline:
+            early = ", which it did not reach in time"
+            break
+        time.sleep(_POLL_SECONDS)
+    time.sleep(fault.delay_seconds)
+    if fault.kind == "cancel":
+        return _cancel(system, fault, asked) + early
+    process = _victim(system, fault, asked)
+    if process is None:
+        return f"{fault}: there was no {fault.victim} any more{early}"
+    if fault.kind == "kill":
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+        _forget(system, process)
+    else:
+        _pause(process, fault.stopped_seconds)
+    return f"{fault}{early}"
+
+
+def _is_reached(home: Path, fault: Fault, asked: Asked) -> bool:
+    folders = run_folders(home, asked.style)
+    if fault.at == "collect":
+        names = {path.name for path in home.glob("alive/*")}
+        return asked.flow_run_id in names if asked.flow_run_id else bool(names)
+    marker = {"train": "mlflow_run.txt", "duel": "adapter/adapter.json", "publish": "evaluation/duel.json"}[fault.at]
+    return any((folder / marker).exists() for folder in folders)
+
+
+def _victim(system: System, fault: Fault, asked: Asked) -> psutil.Process | None:
+    if fault.victim == "run":
+        return system.flow_run_process(asked)
+    found = system.long_lived().get(fault.victim)
+    return found[0] if found else None
+
+
+def _forget(system: System, process: psutil.Process) -> None:
+    """Wait until the killed process is gone, so that nothing takes it for alive."""
+    if system.stack is not None and process.pid == system.stack.process.pid:
+        system.stack.process.wait(30)
+        return
+    with contextlib.suppress(psutil.Error):
+        process.wait(10)
+
+
+def _pause(process: psutil.Process, seconds: float) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process.pid, signal.SIGSTOP)
+        time.sleep(seconds)
+        os.kill(process.pid, signal.SIGCONT)
+
+
+def _cancel(system: System, fault: Fault, asked: Asked) -> str:
+    """Cancel as a person does: on the page, by Ctrl-C in the terminal, or by the command."""
+    if system.has_ended(asked):
+        return f"{fault}: it had ended"
+    if asked.process is not None:
+        asked.process.send_signal(signal.SIGINT)
+        return f"{fault}, by Ctrl-C"
+    if fault.delay_seconds > 0.75:
+        done = system.command("cancel", asked.style)
+        if done.returncode == 0:
+            return f"{fault}, by command"
+    state = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
+    system.api(f"flow_runs/{asked.flow_run_id}/set_state", state)
+    return f"{fault}, on the page"

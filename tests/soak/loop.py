@@ -1,0 +1,266 @@
+"""The rounds of a soak, one after the other, on one running `sdlora up`."""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tests.soak import records
+from tests.soak.faults import strike
+from tests.soak.invariants import Known, check, state_bytes
+from tests.soak.plan import Round, draw_round
+from tests.soak.system import Asked, SoakError, System, load, wait_until
+from tests.soak.world import World
+
+RUN_SECONDS = 420.0
+"""Longest time from the request to the end of a run. A run waits at most this long for servers that are away."""
+_TRIES = 3
+
+
+@dataclass
+class Outcome:
+    """What a round did and measured.
+
+    Attributes:
+        happened: events of the round in words, such as `kill up at duel + 0.4 s`.
+        problems: invariants that do not hold.
+        overhead_seconds: of the undisturbed run that trained, its time from the request to the end without its tasks.
+        memory: MB of each long-lived part of `sdlora up` after the round.
+        sizes: bytes of each part of the state folder after the round.
+    """
+
+    number: int
+    planned: str
+    seconds: float = 0.0
+    load: float = 0.0
+    happened: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    overhead_seconds: float | None = None
+    run_seconds: float | None = None
+    memory: dict[str, float] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    versions: int = 0
+
+
+@dataclass
+class Soak:
+    """Rounds of a seed.
+
+    Attributes:
+        echo: takes a line for each round.
+        only: replaces the planned rounds, for a short form; None: drawn from the seed.
+    """
+
+    folder: Path
+    seed: int
+    echo: Callable[[str], None] = print
+    world: World = field(init=False)
+    system: System = field(init=False)
+    known: Known = field(default_factory=Known)
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        made = (self.folder / "world.json").exists()
+        self.world = World.load(self.folder) if made else World(self.folder)
+        if not made:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.world.make()
+        self.system = System(self.world)
+
+    def run(self, rounds: list[Round], stop_at_problem: bool = True, until: float | None = None) -> list[Outcome]:
+        """Perform rounds; end early after one with a problem, or when the steady clock is past `until`."""
+        try:
+            self.system.start()
+            for planned in rounds:
+                if until is not None and time.monotonic() > until:
+                    self.echo(f"no time is left for round {planned.number} and those after it")
+                    break
+                outcome = self._round(planned)
+                if outcome.problems and stop_at_problem:
+                    break
+            self._end()
+        finally:
+            self._kill_all()
+        return self.outcomes
+
+    def _round(self, planned: Round) -> Outcome:
+        began = time.monotonic()
+        outcome = Outcome(planned.number, str(planned), load=load())
+        self.outcomes.append(outcome)
+        try:
+            self._act(planned, outcome)
+            outcome.problems += check(self.system, self.known, after_gc=planned.gc)
+        except (SoakError, AssertionError, OSError) as error:
+            outcome.problems.append(f"{type(error).__name__}: {error}")
+        outcome.seconds = time.monotonic() - began
+        outcome.memory, outcome.sizes = self.system.memory(), state_bytes(self.system.home)
+        outcome.versions = sum(len(records.versions_of(self.system.home, style)) for style in self.world.files)
+        self.world.save()
+        with (self.folder / "outcomes.jsonl").open("a") as file:
+            file.write(json.dumps(asdict(outcome)) + "\n")
+        self._tell(planned, outcome)
+        return outcome
+
+    def _tell(self, planned: Round, outcome: Outcome) -> None:
+        self.echo(
+            f"round {planned.number} ({outcome.seconds:.0f} s, load {outcome.load:.1f}) {planned}: "
+            f"{'; '.join(outcome.happened)}"
+        )
+        for problem in outcome.problems:
+            self.echo(f"  FAILS: seed {self.seed}, round {planned.number}: {problem}")
+        if outcome.problems:
+            self.echo(f"  Again: make soak SOAK='--seed {self.seed} --from {planned.number} --rounds 1'")
+            self.echo(f"  The state after it: {self.folder}")
+
+    def _act(self, planned: Round, outcome: Outcome) -> None:
+        draw = random.Random(planned.seed)
+        self._bring_news(planned, draw, outcome)
+        asked = [self.system.ask(planned.style, planned.way)]
+        if planned.second:
+            asked.append(self.system.ask(planned.second, "page"))
+        if planned.fault:
+            outcome.happened.append(strike(self.system, planned.fault, asked[0]))
+            if self.system.recover():
+                outcome.happened.append("sdlora up had ended and was started again")
+        for run in asked:
+            self._finish(run, planned, outcome)
+        if planned.decision:
+            self._decide(planned, draw, outcome)
+        if planned.gc:
+            self._collect_garbage(outcome)
+
+    def _bring_news(self, planned: Round, draw: random.Random, outcome: Outcome) -> None:
+        style, number = planned.style, planned.number
+        if planned.news == "new":
+            added = self.world.add_good(style, draw.randint(2, 4), draw.randrange(2**31), number)
+            outcome.happened.append(f"{len(added)} new images")
+        elif planned.news == "bad":
+            added = self.world.add_bad(style, draw, number)
+            outcome.happened.append("came: " + ", ".join(file.kind for file in added))
+        elif planned.news == "rated":
+            members = records.members_of(self.system.home, style)
+            trained = sorted(sha for sha, member in members.items() if member.split == "train")
+            if trained:
+                image, stars = draw.choice(trained), draw.choice((1, 2, 4, 5))
+                done = self.system.command("images", "rate", image, "--stars", str(stars), "--by", "ana")
+                assert done.returncode == 0, done.stderr
+                outcome.happened.append(f"rated {stars} of 5")
+
+    def _finish(self, asked: Asked, planned: Round, outcome: Outcome) -> None:
+        """Wait for the run; one that a fault has ended is asked for again, as a person would do."""
+        for tries_left in reversed(range(_TRIES)):
+            self.system.wait(asked, RUN_SECONDS)
+            if asked.completed:
+                break
+            text = f"{asked.style}: {asked.state}: {asked.message[-300:]}"
+            outcome.happened.append(text)
+            if planned.fault is None and "already" not in asked.message:
+                outcome.problems.append(f"a run failed in a round without a fault: {text}")
+            if not tries_left:
+                raise SoakError(f"{_TRIES} runs of {asked.style} did not complete: {asked.state}: {asked.message}")
+            asked = self.system.ask(asked.style, "page")
+        if planned.fault is None and asked.flow_run_id and planned.second is None:
+            self._measure(asked, outcome)
+
+    def _measure(self, asked: Asked, outcome: Outcome) -> None:
+        """Measure the time of an undisturbed run that none of its tasks took."""
+        tickets = records.tickets_of(self.system.home, asked.style)
+        if not tickets or tickets[-1].state != "done" or tickets[-1].flow_run_id != asked.flow_run_id:
+            return
+        run = self.system.api(f"flow_runs/{asked.flow_run_id}")
+        tasks = self.system.api("task_runs/filter", {"flow_runs": {"id": {"any_": [asked.flow_run_id]}}})
+        outcome.run_seconds = _moment(run["end_time"]) - _moment(run["created"])
+        outcome.overhead_seconds = outcome.run_seconds - sum(task["total_run_time"] for task in tasks)
+
+    def _decide(self, planned: Round, draw: random.Random, outcome: Outcome) -> None:
+        """Decide as a person: by command, by the deployment of the same name, or by hand in MLflow."""
+        style, decision = planned.decided, planned.decision
+        before = records.history_of(self.system.home, style)
+        champions = [entry.to_version for entry in before if entry.from_version != entry.to_version]
+        earlier = sorted({one for one in champions[:-1] if one is not None} - {champions[-1]} if champions else ())
+        if decision in ("promote", "reject"):
+            waiting = records.waiting_version(before)
+            if waiting is None:
+                return
+            parameters: dict[str, Any] = {"name": style, "version": waiting, "who": "bo", "why": "soak"}
+        elif not earlier:
+            return
+        elif decision == "move by hand":
+            version = draw.choice(earlier)
+            self.system.move_alias(style, version)
+            # Seen by the next run or command of the style; here by a run with nothing new.
+            self._finish(self.system.ask(style, "page"), planned, outcome)
+            outcome.happened.append(f"{style}: alias moved to version {version} in MLflow")
+            self.system.command("rollback", style, "--to", str(version))  # refused; it looks at MLflow first
+            self._require_entry(style, before, "moved by hand", version)
+            return
+        else:
+            parameters = {"name": style, "to": draw.choice(earlier), "who": "bo", "why": "soak"}
+        verb = str(decision).replace(" ", "")
+        if draw.random() < 0.3:
+            deployment = self.system.api(f"deployments/name/{verb}/{verb}")
+            run = self.system.api(f"deployments/{deployment['id']}/create_flow_run", {"parameters": parameters})
+            asked = Asked(style, flow_run_id=run["id"])
+            self.system.wait(asked, RUN_SECONDS)
+            assert asked.completed, f"{decision} by the page: {asked.state}: {asked.message}"
+        else:
+            words = [word for key, value in parameters.items() if key != "name" for word in (f"--{key}", str(value))]
+            done = self.system.command(verb, style, *words)
+            assert done.returncode == 0, f"{decision} by command: {done.stderr[-800:]}"
+        outcome.happened.append(f"{style}: {decision}")
+        kinds = {"promote": ("promoted", "first champion"), "reject": ("rejected",), "roll back": ("rolled back",)}
+        self._require_entry(style, before, *kinds[str(decision)])
+
+    def _require_entry(self, style: str, before: list[records.Entry], *wanted: str | int) -> None:
+        added = records.history_of(self.system.home, style)[len(before) :]
+        found = [value for entry in added for value in (entry.kind, entry.to_version)]
+        assert any(one in found for one in wanted), f"the history of {style} gained {added}, expected {wanted}"
+
+    def _collect_garbage(self, outcome: Outcome) -> None:
+        wait_until(lambda: not self.system.orphans(), 60, "runs to end before gc")
+        done = self.system.command("gc", "--json")
+        assert done.returncode == 0, f"gc: {done.stderr[-800:]}"
+        outcome.happened.append(f"gc freed {json.loads(done.stdout)['byte_size'] / 1e6:.1f} MB")
+        again = self.system.command("gc", "--dry-run", "--json")
+        left = json.loads(again.stdout)["removals"]
+        assert not left, f"a second gc would delete {left[:3]}"
+
+    def _end(self) -> None:
+        """Stop as a person does: nothing stays, no process and no lock."""
+        outcome = self.outcomes[-1] if self.outcomes else Outcome(0, "")
+        try:
+            self.system.stop()
+            wait_until(lambda: not self.system.processes(), 60, "all processes to end after sdlora up was stopped")
+        except SoakError as error:
+            outcome.problems.append(f"{error}: {self.system.orphans()}")
+            self.echo(f"  FAILS: seed {self.seed}, at the end: {outcome.problems[-1]}")
+
+    def _kill_all(self) -> None:
+        for process in self.system.processes():
+            process.kill()
+
+
+def planned_rounds(seed: int, first: int, count: int) -> list[Round]:
+    return [draw_round(seed, number) for number in range(first, first + count)]
+
+
+def growth(outcomes: list[Outcome], rounds: int = 10) -> dict[str, tuple[float, float]]:
+    """Return the median memory in MB of each long-lived part in the first and in the last rounds."""
+    roles = sorted({role for outcome in outcomes for role in outcome.memory})
+    first, last = outcomes[:rounds], outcomes[-rounds:]
+    return {role: (_median(first, role), _median(last, role)) for role in roles}
+
+
+def _median(outcomes: list[Outcome], role: str) -> float:
+    return statistics.median([outcome.memory[role] for outcome in outcomes if role in outcome.memory] or [0.0])
+
+
+def _moment(text: str) -> float:
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()

@@ -1,0 +1,125 @@
+"""Plan of a soak. A round depends on the seed and its number only, so it can be repeated without those before it."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Literal
+
+STYLES = ("ink", "clay", "neon")
+
+News = Literal["new", "none", "bad", "rated"]
+Moment = Literal["start", "collect", "train", "duel", "publish"]
+Victim = Literal["run", "worker", "prefect", "mlflow", "up"]
+Way = Literal["page", "terminal"]
+Decision = Literal["promote", "reject", "roll back", "move by hand"]
+
+MOMENTS: tuple[Moment, ...] = ("collect", "train", "duel", "publish")
+BLOCK = 20
+"""Rounds in which every fault comes as often as in `_FAULTS`."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Fault in a round.
+
+    Attributes:
+        kind: "kill" is SIGKILL, "stop" is SIGSTOP and later SIGCONT, "cancel" is a person's cancellation.
+        at: moment of the run that is waited for. "start" is the moment after the run was created.
+        delay_seconds: time from this moment to the fault.
+    """
+
+    kind: Literal["kill", "stop", "cancel"]
+    victim: Victim
+    at: Moment
+    delay_seconds: float
+    stopped_seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.victim} at {self.at} + {self.delay_seconds:.1f} s"
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round does.
+
+    Attributes:
+        style: style that gets the news and whose run the fault is aimed at.
+        second: style that is asked for at the same time; None without one.
+        decided: style that a person decides about at the end of the round.
+        gc: the state folder is cleaned up at the end of the round.
+        seed: source of everything else that is drawn in the round.
+    """
+
+    number: int
+    style: str
+    second: str | None
+    news: News
+    way: Way
+    fault: Fault | None
+    decision: Decision | None
+    decided: str
+    gc: bool
+    seed: int
+
+    def __str__(self) -> str:
+        second = f", and {self.second}" if self.second else ""
+        return f"{self.style}: {self.news}, by {self.way}{second}; fault: {self.fault or 'none'}"
+
+
+_NEWS: tuple[News, ...] = ("new",) * 9 + ("bad",) * 4 + ("rated",) * 3 + ("none",) * 4
+_FAULTS: tuple[tuple[Literal["kill", "stop", "cancel"], Victim, Moment | None] | None, ...] = (
+    *[None] * 8,
+    ("kill", "run", None),
+    ("kill", "run", None),
+    ("kill", "worker", None),
+    ("kill", "prefect", "start"),  # the event of the arrival is lost with the server
+    ("kill", "prefect", None),
+    ("kill", "mlflow", None),
+    ("kill", "up", None),
+    ("stop", "run", None),
+    ("stop", "prefect", None),
+    ("stop", "mlflow", None),
+    ("cancel", "run", None),
+    ("cancel", "run", "start"),
+)
+_DECISIONS: tuple[Decision | None, ...] = ("promote", "promote", "promote", "reject", "roll back", "move by hand", None)
+
+
+def draw_round(seed: int, number: int) -> Round:
+    """Draw the round of a number, from 1."""
+    block, place = divmod(number - 1, BLOCK)
+    deck = random.Random(f"{seed}/block {block}")
+    news, faults = deck.sample(_NEWS, BLOCK), deck.sample(_FAULTS, BLOCK)
+    draw = random.Random(f"{seed}/round {number}")
+    style = STYLES[(number - 1) % len(STYLES)]
+    others = [name for name in STYLES if name != style]
+    fault = _draw_fault(draw, faults[place])
+    return Round(
+        number=number,
+        style=style,
+        second=draw.choice(others) if draw.random() < 0.25 else None,
+        news=news[place],
+        # A kill of the worker concerns no run of a terminal.
+        way="page" if fault and fault.victim in ("worker", "up") else draw.choice(("page", "page", "terminal")),
+        fault=fault,
+        decision=draw.choice(_DECISIONS),
+        decided=draw.choice(STYLES),
+        gc=number % 5 == 0,
+        seed=draw.getrandbits(32),
+    )
+
+
+def _draw_fault(
+    draw: random.Random, drawn: tuple[Literal["kill", "stop", "cancel"], Victim, Moment | None] | None
+) -> Fault | None:
+    if drawn is None:
+        return None
+    kind, victim, at = drawn
+    return Fault(
+        kind,
+        victim,
+        at or draw.choice(MOMENTS),
+        delay_seconds=round(draw.uniform(0, 1.5), 2),
+        stopped_seconds=round(draw.uniform(5, 15), 1) if kind == "stop" else 0.0,
+    )
