@@ -46,6 +46,10 @@ training:
 #   timezone: {timezone}
 #   window: 20:00-07:00  # no such run starts outside these hours
 
+# trigger:            # runs that new images start while `sdlora up` runs
+#   min_new_images: 1
+#   quiet_minutes: 10 # without a further image
+
 # gate:
 #   mode: ask         # a person decides where the gate cannot tell; manual: always a person
 

@@ -31,7 +31,7 @@ from sdlora.core.errors import ConfigError
 
 STYLE_SLUG = "file"
 """Slug of the schedule that is in a style's file."""
-OWN_SLUGS = {STYLE_SLUG, "nightly"}  # `nightly` was in prefect.yaml
+OWN_SLUGS = {STYLE_SLUG, "reconcile", "nightly"}  # `nightly` was in prefect.yaml
 """Slugs of schedules that people did not make."""
 _KNOWN_KEYS = {"name", "entrypoint", "description", "parameters", "work_pool", "concurrency_limit", "schedules"}
 

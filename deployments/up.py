@@ -53,6 +53,7 @@ class LocalStack:
     mlflow_port: int
     echo: Callable[[str], None]
     on_terminal: bool
+    receiver_port: int | None = None
     services: list[Service] = field(default_factory=list)
     styles: StyleDeployments | None = None
     _prefect_socket: socket.socket = field(init=False, repr=False)
@@ -132,13 +133,24 @@ class LocalStack:
         # Only after MLflow is ready: a run sends the password to any process that listens at its port.
         worker = [sys.executable, "-m", "deployments.worker"]
         runner = self._launch("The worker", worker, {**credentials.for_mlflow_clients(), **patient_environment()})
-        services = {"prefect": (self.prefect, prefect), "mlflow": (self.mlflow, mlflow), "worker": (None, runner)}
+        watcher = self._launch("The watcher", self._watcher_command(), patient_environment())
+        services = {
+            "prefect": (self.prefect, prefect),
+            "mlflow": (self.mlflow, mlflow),
+            "worker": (None, runner),
+            "watcher": (None, watcher),
+        }
         record_services(self.home, services)
         supervisor = supervise(services, self.echo, lambda: record_services(self.home, services))
         self._supervisor = SupervisorThread(supervisor)
         wait_for_prefect()  # the styles are followed while the server is started again
         start_heartbeat(self.home)
         self._print_addresses(time.monotonic() - started_at)
+
+    def _watcher_command(self) -> list[str]:
+        command = [sys.executable, "-m", "deployments.arrivals.watcher"]
+        command += ["--config", str(self._own_file)] if self._own_file else []
+        return [*command, "--port", str(self.receiver_port)] if self.receiver_port else command
 
     def _print_addresses(self, seconds: float) -> None:
         self.echo(f"Ready after {seconds:.0f} s.")

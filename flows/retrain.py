@@ -14,7 +14,7 @@ from tasks.export import export_champion
 from tasks.form import STYLE, Advanced, Count, LearningRate, Name
 from tasks.home import Home, state_folder
 from tasks.identify import find_release, identify_run
-from tasks.lock import run_lock
+from tasks.lock import CLEAN_UP_SECONDS, run_lock
 from tasks.notify.decisions import notify_decisions
 from tasks.notify.failures import tell_failure
 from tasks.outcomes import failure_recorded, record_skipped_run
@@ -82,7 +82,7 @@ def retrain(
     )
     if reason := outside_window(config.schedule):
         return skipped(reason)
-    with flow_run_alive(home), run_lock(home), failure_recorded(config.name, home):
+    with flow_run_alive(home), run_lock(home, CLEAN_UP_SECONDS), failure_recorded(config.name, home):
         base = prepare_base_model(config.base_model, home)
         settings = resolve_settings(config, base, home)
 

@@ -8,7 +8,7 @@ automations that people make; no run depends on it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -33,21 +33,6 @@ FLOW = "retrain"
 _PAGE = 200  # deployments that the server returns at once, at most
 _OF_STYLE, _REMOVED = "style ", "style removed"
 """Start of the version of a style's deployment, and the version of one without a file."""
-
-
-def triggered_styles(configs: Iterable[PipelineConfig]) -> list[TriggeredStyle]:
-    """Return the styles whose new data start runs."""
-    return [
-        TriggeredStyle(
-            name=config.name,
-            dataset=config.data.dataset or config.name,
-            trigger=config.trigger,
-            schedule=config.schedule,
-            min_images=config.data.min_train_images + config.data.min_held_out_images,
-        )
-        for config in configs
-        if config.trigger.is_on
-    ]
 
 
 def registered_configs(client: SyncPrefectClient) -> list[PipelineConfig]:

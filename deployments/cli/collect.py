@@ -124,7 +124,18 @@ def collect(
         console.print(plain(problem), style="yellow", soft_wrap=True)
     if shown_page:
         console.print(plain(f"Data page: {page}"), soft_wrap=True)
+    _print_triggers(home, filled.name)
     hint(f"Train on them: [bold]{escape(_next_command(home, filled.name, sources))}[/]", soft_wrap=True)
+
+
+def _print_triggers(home: Path, dataset: str) -> None:
+    """Say for each style of the dataset whether the new images start a run."""
+    from deployments.cli.styles import trigger_decisions
+    from deployments.styles import load_styles
+
+    styles = [style for style in load_styles(home) if (dataset_of(style.config) or style.name) == dataset]
+    for name, decision in trigger_decisions(styles, home).items():
+        console.print(plain(f"{name}: {decision.text}"), soft_wrap=True)
 
 
 def _next_command(home: Path, dataset: str, sources: list[str]) -> str:

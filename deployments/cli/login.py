@@ -8,7 +8,10 @@ from deployments.cli.terminal import console, plain
 
 
 def login(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
-    """Show user and password for the pages of Prefect and MLflow. Each state folder has its own password."""
+    """Show user and password for the pages of Prefect and MLflow. Each state folder has its own password.
+
+    With --json also the token of the receiver, see docs/triggers.md.
+    """
     from deployments.credentials import credentials_of
     from deployments.running import require_current, running_services
     from sdlora.core.errors import ConfigError
@@ -19,6 +22,8 @@ def login(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
     if running := running_services(home):
         require_current(running["prefect"], credentials)
     if as_json:
-        print_json({"user": credentials.user, "password": credentials.password})
+        print_json(
+            {"user": credentials.user, "password": credentials.password, "receiver_token": credentials.receiver_token}
+        )
     else:
         console.print(plain(credentials.instructions()), soft_wrap=True)

@@ -13,6 +13,7 @@ from deployments.cli.terminal import console, hint, plain
 
 if TYPE_CHECKING:
     from deployments.styles import Style
+    from sdlora.store.readiness import Readiness
     from sdlora.store.style_figures import StyleFigures
 
 
@@ -24,9 +25,9 @@ def styles(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None
     from deployments.styles import FOLDER, load_styles
 
     found = load_styles(home)
-    figures = _figures(found, home)
+    figures, triggers = _figures(found, home), trigger_decisions(found, home)
     if as_json:
-        print_json({"styles": [_object(style, figures.get(style.name)) for style in found]})
+        print_json({"styles": [_object(style, figures.get(style.name), triggers.get(style.name)) for style in found]})
         return
     if not found:
         console.print(plain(f"No styles yet in {home / FOLDER}. Make one: sdlora new NAME --images FOLDER"))
@@ -42,8 +43,10 @@ def styles(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None
     if table.row_count:
         console.print(table)
     _print_problems(found, figures)
-    if any(_next_run(style) for style in found) and not _stack_lives(home):
-        hint("[dim]The clock starts runs only while[/] [bold]sdlora up[/] [dim]runs.[/]")
+    for name, decision in triggers.items():
+        console.print(plain(f"{name}: {decision.text}"), style="dim", soft_wrap=True)
+    if (triggers or any(_next_run(style) for style in found)) and not _stack_lives(home):
+        hint("[dim]The clock and new data start runs only while[/] [bold]sdlora up[/] [dim]runs.[/]")
 
 
 def _print_problems(found: list[Style], figures: dict[str, StyleFigures]) -> None:
@@ -52,8 +55,19 @@ def _print_problems(found: list[Style], figures: dict[str, StyleFigures]) -> Non
         run = figures[style.name].last_run if style.name in figures else None
         if style.problem:
             console.print(plain(f"{style.name}: {style.problem}"), style="red", soft_wrap=True)
-        elif run and run.reason and run.state in ("failed", "lost"):
+        elif run and run.reason and run.state in ("failed", "lost", "skipped") and run.reason != "nothing new":
             console.print(plain(f"{style.name}: last run {run.state}: {run.reason}"), style="yellow", soft_wrap=True)
+
+
+def trigger_decisions(found: list[Style], home: Path) -> dict[str, Readiness]:
+    """Return whether new data start a run, for the styles with a trigger."""
+    configs = [style.config for style in found if style.config and not style.problem and style.config.trigger.is_on]
+    if not configs or not has_store(home):
+        return {}
+    from tasks.triggered import decisions
+
+    with existing_store(home) as store, store.read() as session:
+        return decisions(session, configs)
 
 
 def _figures(found: list[Style], home: Path) -> dict[str, StyleFigures]:
@@ -67,7 +81,7 @@ def _figures(found: list[Style], home: Path) -> dict[str, StyleFigures]:
         return style_figures(session, datasets)
 
 
-def _object(style: Style, figures: StyleFigures | None) -> dict[str, object]:
+def _object(style: Style, figures: StyleFigures | None, trigger: Readiness | None) -> dict[str, object]:
     champion, last_run = figures and figures.champion, figures and figures.last_run
     return {
         "name": style.name,
@@ -85,6 +99,8 @@ def _object(style: Style, figures: StyleFigures | None) -> dict[str, object]:
         "last_run_reason": last_run and last_run.reason,
         "last_run_ended_at": last_run and last_run.ended_at,
         "next_run_at": _next_run(style),
+        "is_ready": trigger and trigger.is_ready,
+        "trigger_reason": trigger and trigger.reason,
     }
 
 

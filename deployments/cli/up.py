@@ -22,6 +22,12 @@ def up(
     mlflow_port: Annotated[
         int, typer.Option(envvar="SDLORA_MLFLOW_PORT", min=1, max=65535, help="Port of the MLflow page.")
     ] = MLFLOW_PORT,
+    receiver_port: Annotated[
+        int | None,
+        typer.Option(
+            envvar="SDLORA_RECEIVER_PORT", min=1, max=65535, help="Port where other systems may announce new images."
+        ),
+    ] = None,
     install: Annotated[
         bool,
         typer.Option("--install", help="Write a systemd unit that starts this at boot; start nothing now."),
@@ -38,7 +44,7 @@ def up(
 
     if install:
         load_config(config)  # a broken file is told now
-        _install(home, ["--config", str(config.resolve()), *_ports(prefect_port, mlflow_port)])
+        _install(home, ["--config", str(config.resolve()), *_ports(prefect_port, mlflow_port, receiver_port)])
         return
     disk = disk_finding(home)
     if disk.level != "good":
@@ -51,11 +57,13 @@ def up(
         # soft_wrap: a password broken over two lines cannot be copied
         lambda text: console.print(plain(text), soft_wrap=True),
         sys.stdout.isatty(),  # with FORCE_COLOR, rich takes a pipe for a terminal, too
+        receiver_port,
     ).run()
 
 
-def _ports(prefect_port: int, mlflow_port: int) -> list[str]:
-    return ["--prefect-port", str(prefect_port), "--mlflow-port", str(mlflow_port)]
+def _ports(prefect_port: int, mlflow_port: int, receiver_port: int | None) -> list[str]:
+    receiver = ["--receiver-port", str(receiver_port)] if receiver_port else []
+    return ["--prefect-port", str(prefect_port), "--mlflow-port", str(mlflow_port), *receiver]
 
 
 def _install(home: Path, arguments: list[str]) -> None:

@@ -70,6 +70,11 @@ class Readiness:
     tries: tuple[Start, ...] = ()
 
     @property
+    def text(self) -> str:
+        """Decision in words, such as `2 new images; 3 new images start a run`."""
+        return f"{self.reason}: a run starts" if self.is_ready else self.reason
+
+    @property
     def is_given_up(self) -> bool:
         """True if the runs for these news failed too often."""
         is_over = bool(self.tries) and self.tries[-1].state == "ended" and next_try_at(self.tries) is None

@@ -21,6 +21,7 @@ from deployments.styles import DEMO_STYLE, load_styles, style_file
 from deployments.watermark import remember, unchanged_release
 from sdlora.config import load_config
 from sdlora.core.schedule import ScheduleConfig
+from sdlora.core.trigger import TriggerConfig
 from sdlora.data.clean import clean
 from sdlora.data.config import DataConfig
 from sdlora.data.snapshot import make_snapshot
@@ -109,6 +110,24 @@ def test_the_schedule_in_the_comments_of_a_new_style_works_once_it_is_no_comment
     file.write_text(re.sub(r"^# (schedule:|  (?:cron|timezone|window):)", r"\1", file.read_text(), flags=re.MULTILINE))
     written = ScheduleConfig(cron="0 3 * * *", timezone="Asia/Tokyo", window="20:00-07:00")
     assert load_config(file).schedule == written
+
+
+def test_the_trigger_in_the_comments_of_a_new_style_works_once_it_is_no_comment(home, images):
+    sdlora(home, "new", "my-style", "--images", str(images))
+    file = style_file(home, "my-style")
+    assert not load_config(file).trigger.is_on
+    keys = r"^# (trigger:|  (?:min_new_images|quiet_minutes):)"
+    file.write_text(re.sub(keys, r"\1", file.read_text(), flags=re.MULTILINE))
+    assert load_config(file).trigger == TriggerConfig(min_new_images=1, quiet_minutes=10)
+
+
+def test_a_list_and_a_collection_say_what_new_images_wait_for(home, images, tmp_path):
+    make_style(home, "mine", images, trigger={"min_new_images": 30})
+    said = sdlora(home, "collect", str(images), "--style", "mine").output
+    assert "30 new images start a run" in said
+    assert "30 new images start a run" in sdlora(home, "styles").output
+    (listed,) = json.loads(sdlora(home, "styles", "--json").output)["styles"]
+    assert listed["is_ready"] is False and "30 new images start a run" in listed["trigger_reason"]
 
 
 def test_a_schedule_is_no_news(home, images):

@@ -1,0 +1,179 @@
+"""New data start runs: through `sdlora up`, exactly once whatever is killed, and by `reconcile`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import yaml
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
+
+from deployments.environment import PREFECT_FILE, PROJECT
+from deployments.register import ensure_process_pool, load_deployments
+from deployments.running import service_records
+from deployments.services import free_port
+from deployments.style_deployments import StyleDeployments
+from deployments.styles import load_style
+from sdlora.data.collect import collect
+from sdlora.data.config import DataConfig
+from sdlora.store.image_store import ImageStore
+from sdlora.store.starts import KEY_PREFIX
+from tasks import triggers
+from tasks.triggered import triggered_styles
+from tasks.triggers import registered_configs, start_ready
+from tests.settings import make_style
+from tests.stack import STYLE_FILE, request, start_stack
+from tests.tiny import draw_images
+
+LATER = timedelta(hours=1)
+
+
+@pytest.fixture
+def home(monkeypatch, tmp_path) -> Path:
+    """A state folder with one style whose images are collected and whose deployment is registered."""
+    monkeypatch.setenv("SDLORA_HOME", str(tmp_path))
+    monkeypatch.setenv("SDLORA_PROJECT", str(PROJECT))
+    ensure_process_pool("local")
+    home, images = tmp_path / "home", draw_images(tmp_path / "images", 12)
+    name = f"t{uuid4().hex[:8]}"
+    make_style(home, name, images, trigger={"min_new_images": 3, "quiet_minutes": 1})
+    (template,) = (one for one in load_deployments(PREFECT_FILE, PROJECT, {}) if one.name == "retrain/retrain")
+    StyleDeployments(home, template, None, lambda _: None).register_all()
+    with ImageStore.open(home) as store:
+        collect(store.dataset(name), str(images), DataConfig())
+    return home
+
+
+def style_of(home: Path) -> str:
+    return next((home / "styles").glob("*.yaml")).stem
+
+
+def runs_of(name: str) -> list[str]:
+    with get_client(sync_client=True) as client:
+        of_style = DeploymentFilter(name=DeploymentFilterName(any_=[name]))
+        return [run.idempotency_key or "" for run in client.read_flow_runs(deployment_filter=of_style)]
+
+
+def start(home: Path):
+    config = load_style(home, style_of(home)).config
+    return start_ready(triggered_styles([config]), home, datetime.now(UTC) + LATER)
+
+
+@pytest.mark.parametrize("cut", ["before the server is asked", "after the server has answered"])
+def test_a_start_that_is_cut_off_is_finished_by_the_next_call_with_one_run(home, monkeypatch, cut):
+    real = triggers.record_created if cut.startswith("after") else triggers._create
+    with monkeypatch.context() as patch:
+
+        def killed(*_):
+            raise KeyboardInterrupt
+
+        patch.setattr(triggers, real.__name__, killed)
+        with pytest.raises(KeyboardInterrupt):
+            start(home)
+    (first,) = start(home)
+    (second,) = start(home)
+    name = style_of(home)
+    (key,) = runs_of(name)
+    assert key.startswith(f"{KEY_PREFIX}{name}-")
+    assert not first.is_ready and "a run was started at" in second.reason
+
+
+def test_reconcile_reads_the_styles_from_their_deployments_and_a_paused_one_starts_nothing(home):
+    name = style_of(home)
+    with get_client(sync_client=True) as client:
+        (config,) = [one for one in registered_configs(client) if one.name == name]
+        assert config == load_style(home, name).config
+        client.pause_deployment(client.read_deployment_by_name(f"retrain/{name}").id)
+        assert name not in [one.name for one in registered_configs(client)]
+    (decision,) = start(home)
+    assert not decision.is_ready and decision.reason == "its deployment is paused"
+    assert runs_of(name) == []
+
+
+def test_the_flow_reconcile_starts_what_is_ready_and_a_part_that_fails_stops_no_other(home, monkeypatch):
+    from flows.reconcile import reconcile
+    from tasks import reconcile as parts
+
+    name = style_of(home)
+    monkeypatch.setattr(parts, "crash_killed", lambda _: 1 / 0)
+    found = reconcile(home=home)
+    assert any("end dead runs failed: division by zero" in line for line in found)
+    assert any(line.startswith(f"{name}: 12 new images; a run starts after") for line in found)
+    assert (home / parts.GARBAGE_FILE).exists()
+
+
+def arrive(port: int, token: str, body: object) -> int:
+    headers = {
+        "Authorization": f"Bearer {token}",
+        "Content-Type": "application/json",
+        "Idempotency-Key": uuid4().hex,
+        "X-Request-Time": str(time.time()),
+    }
+    return request(f"http://127.0.0.1:{port}/v1/arrived", headers, json.dumps(body).encode())[0]
+
+
+@pytest.mark.slow
+def test_images_copied_into_a_watched_folder_start_a_run_also_after_the_watcher_was_killed(tmp_path):
+    drawn = draw_images(tmp_path / "drawn", 26, seed=5)
+    images = tmp_path / "images"
+    images.mkdir()
+    port, home = free_port(), tmp_path / "home"
+    file = home / "styles" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    settings = STYLE_FILE | {
+        "data": {**STYLE_FILE["data"], "sources": [str(images)]},
+        "trigger": {"min_new_images": 2, "quiet_minutes": 0.05},
+    }
+    file.write_text(yaml.safe_dump(settings))
+    stack = start_stack(home, PROJECT / "deployments/configs/demo.yaml", {"SDLORA_RECEIVER_PORT": str(port)})
+    try:
+        stack.wait_for("Stop everything")
+        for picture in sorted(drawn.glob("*.png"))[:24]:
+            shutil.copy(picture, images)
+        first = wait_for_run(stack, 1)
+        assert stack.finished(first["id"])["type"] == "COMPLETED"
+        print("created", seconds(first["created"], first["start_time"]), "s before it ran")
+
+        os.kill(service_records(home)["watcher"]["pid"], signal.SIGKILL)
+        for picture in sorted(drawn.glob("*.png"))[24:]:
+            shutil.copy(picture, images)
+        second = wait_for_run(stack, 2)
+        stack.wait_for("The watcher")
+        assert stack.finished(second["id"])["type"] == "COMPLETED"
+
+        token = stack.credentials.receiver_token
+        assert arrive(port, token, {"style": "mine"}) == 202
+        assert arrive(port, token, {"style": "other"}) == 404
+        assert arrive(port, stack.credentials.password, {"style": "mine"}) == 401
+        headers = {"Authorization": f"Bearer {token}"}
+        assert request(f"{stack.prefect}/api/flow_runs/filter", headers, b"{}")[0] == 401  # it opens nothing else
+        time.sleep(5)
+        assert len(runs(stack)) == 2
+    finally:
+        stack.process.terminate()
+        stack.process.wait(60)
+
+
+def runs(stack) -> list[dict]:
+    deployments = {"deployments": {"name": {"any_": ["mine"]}}}
+    return stack.api("flow_runs/filter", {**deployments, "sort": "EXPECTED_START_TIME_ASC"})
+
+
+def wait_for_run(stack, count: int, patience_seconds: float = 300) -> dict:
+    deadline = time.monotonic() + patience_seconds
+    while len(found := runs(stack)) < count:
+        assert time.monotonic() < deadline, (stack.home / "logs/watcher.log").read_text()
+        time.sleep(0.5)
+    return found[count - 1]
+
+
+def seconds(start: str, end: str | None) -> float | None:
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds() if end else None
