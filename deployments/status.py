@@ -18,13 +18,18 @@ from deployments.services import answers, open_directly
 from deployments.supervise import HEALTH
 
 State = Literal["running", "starting", "down"]
-LOGS = {"prefect": "prefect-server.log", "mlflow": "mlflow-server.log", "worker": "worker.log"}
+LOGS = {
+    "prefect": "prefect-server.log",
+    "mlflow": "mlflow-server.log",
+    "worker": "worker.log",
+    "watcher": "watcher.log",
+}
 _ACTIVE = ("RUNNING", "PENDING", "CANCELLING", "PAUSED")
 
 
 @dataclass(frozen=True)
 class ServiceState:
-    """Server or worker of `sdlora up`. `url` is None for the worker."""
+    """Server, worker or watcher of `sdlora up`. `url` is None for the last two."""
 
     name: str
     state: State

@@ -10,7 +10,7 @@ from deployments.cli.json_output import print_json
 from deployments.cli.options import DEFAULT_HOME, HomeOption, JsonOption
 from deployments.cli.terminal import console, error_console, plain
 
-LABELS = {"prefect": "Prefect server", "mlflow": "MLflow server", "worker": "worker"}
+LABELS = {"prefect": "Prefect server", "mlflow": "MLflow server", "worker": "worker", "watcher": "watcher"}
 
 
 def down(

@@ -113,7 +113,7 @@ def test_status_logs_and_down_tell_of_servers_and_runs(stack: RunningStack):
     wait_for_training(stack, run, "third")
     shown = json.loads(sdlora(stack, "status", "--json").stdout)
     assert shown["is_good"] is True
-    assert [service["state"] for service in shown["services"]] == ["running"] * 3
+    assert [service["state"] for service in shown["services"]] == ["running"] * 4
     (running,) = (each for each in shown["runs"] if each["id"] == run)
     assert written(shape(shown)) == documented("sdlora status")
     done = sdlora(stack, "logs", running["name"])
@@ -123,7 +123,7 @@ def test_status_logs_and_down_tell_of_servers_and_runs(stack: RunningStack):
     stopped = json.loads(sdlora(stack, "down", "--json").stdout)
     assert stopped == {
         "was_up": True,
-        "services": ["prefect", "mlflow", "worker"],
+        "services": ["prefect", "mlflow", "worker", "watcher"],
         "ended_runs": [running["name"]],
         "other_runs": [],
     }

@@ -80,6 +80,7 @@ def test_each_service_is_told_from_its_process_and_its_answer(half):
         "prefect": "down",
         "mlflow": "running",
         "worker": "running",
+        "watcher": "starting",
     }
     assert not state.is_good
     assert state.runs is None
