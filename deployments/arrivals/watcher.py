@@ -199,7 +199,8 @@ def main() -> None:
     parser.add_argument("--port", type=int)
     parser.add_argument("--config", type=Path)
     arguments = parser.parse_args()
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    # Prefect has set up the root logger for its own processes.
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING, force=True)
     _log.setLevel(logging.INFO)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

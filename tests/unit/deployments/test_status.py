@@ -100,7 +100,7 @@ def test_down_stops_it_and_waits(half):
     home, process, _ = half
     done = sdlora("down", "--home", str(home))
     assert done.exit_code == 0, done.output
-    assert "Stopped: MLflow server, worker." in done.stdout
+    assert "Stopped: MLflow server, worker, watcher." in done.stdout
     assert process.wait(1) == 0
     assert stack_process(home) is None
     again = sdlora("down", "--json", "--home", str(home))
@@ -120,7 +120,7 @@ def test_down_says_if_the_command_does_not_end(half):
 def test_where_nothing_runs_status_says_so_with_an_exit_status_and_creates_nothing(tmp_path):
     done = sdlora("status", "--home", str(tmp_path))
     assert done.exit_code == 1
-    assert done.stdout.count("down") == 3
+    assert done.stdout.count("down") == 4
     assert "sdlora up" in done.stdout
     assert list(tmp_path.iterdir()) == []
     assert sdlora("status", "--home", str(tmp_path / "misspelt")).exit_code == 1
