@@ -12,7 +12,7 @@ from zoneinfo import available_timezones
 import yaml
 
 from deployments.environment import DEMO_CONFIG
-from deployments.styles import DEMO_STYLE, FOLDER, style_file
+from deployments.styles import ANY_STYLE, DEMO_STYLE, FOLDER, style_file
 from sdlora.config import PipelineConfig, load_config, parse_settings
 from sdlora.core.errors import ConfigError
 from sdlora.core.files import make_private_folder
@@ -83,6 +83,8 @@ def look_at(source: str) -> Look:
     Raises:
         ConfigError: the path does not exist, or the folder has no image.
     """
+    if not source:
+        raise ConfigError("--images: an empty text, expected a folder, an archive or an address. Nothing was written.")
     if ":" in source.split("/", 1)[0] or set("{*?[") & set(Path(source).name):  # an address, a pattern of shards
         return Look(source)
     path = Path(source)
@@ -117,6 +119,8 @@ def write_style(home: Path, name: str, sources: Sequence[str], base: str, revisi
     file = style_file(home, name)
     if name == DEMO_STYLE:
         raise ConfigError(f"{name} is the demo's style ({DEMO_CONFIG}). Choose another name.")
+    if name == ANY_STYLE:
+        raise ConfigError(f"{name} is the name of the deployment for any style. Choose another name.")
     make_private_folder(home / FOLDER)
     text = _HEADER.format(
         name=name,

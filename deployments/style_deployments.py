@@ -18,7 +18,7 @@ from prefect.exceptions import PrefectException
 
 from deployments.register import Deployment
 from deployments.style_registration import mark_broken, pause, register, registered_styles
-from deployments.styles import Style, load_styles, style_of_file
+from deployments.styles import ANY_STYLE, Style, load_styles, style_of_file
 from sdlora.core.quoting import escaped
 
 _RETRY_SECONDS = 5.0
@@ -113,7 +113,7 @@ class StyleDeployments:
         return styles, problems
 
     def _has_own_name(self, style: Style, problems: list[str]) -> bool:
-        if f"{self.template.flow_name}/{style.name}" != self.template.name:
+        if style.name != ANY_STYLE:
             return True
         problems.append(
             f"{style.file}: name: {style.name} is the name of the deployment for any style. Choose another one."

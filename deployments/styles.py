@@ -18,6 +18,8 @@ FOLDER = "styles"
 SUFFIX = ".yaml"
 DEMO_STYLE = "high-contrast"
 """Name of the demo's style; no file of a state folder may have it."""
+ANY_STYLE = "retrain"
+"""Name of the deployment for any style, which no style may have."""
 
 
 @dataclass(frozen=True)

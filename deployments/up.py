@@ -27,7 +27,7 @@ from deployments.mlflow_server import MlflowServer
 from deployments.patience import patient_environment, wait_for_prefect
 from deployments.running import record_services, stack_lock
 from deployments.services import Service, adopt_orphans, adopted_processes, listen_at, stop_adopted
-from deployments.styles import refuse_second_style
+from deployments.styles import ANY_STYLE, refuse_second_style
 from deployments.supervise import SupervisorThread, prefect_command, supervise
 from sdlora.config import PipelineConfig, load_config
 from tasks.form import STYLE
@@ -125,7 +125,7 @@ class LocalStack:
         ensure_process_pool(POOL)
         for deployment in deployments:
             deployment.register()
-        (template,) = (deployment for deployment in deployments if deployment.name == "retrain/retrain")
+        (template,) = (deployment for deployment in deployments if deployment.name == f"retrain/{ANY_STYLE}")
         self.styles = StyleDeployments(self.home, template, self._own_file, self.echo)
         self.styles.register_all()
         self.echo("  MLflow server: starting ...")

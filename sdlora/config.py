@@ -255,7 +255,8 @@ def _describe(model: type[BaseModel], problem: Any) -> str:
     location = problem["loc"]
     key = escaped(".".join(map(str, location)), 200)
     if problem["type"] != "extra_forbidden":
-        return f"{key}: {escaped(problem['msg'])}; found {excerpt(problem['input'])}."
+        message = problem["msg"].removeprefix("Value error, ")  # of a validator of ours
+        return f"{key}: {escaped(message)}; found {excerpt(problem['input'])}."
     known_keys = _known_keys(model, location[:-1])
     nearest = difflib.get_close_matches(str(location[-1]), known_keys, n=1, cutoff=0.5)
     remedy = f"Did you mean {nearest[0]!r}?" if nearest else f"Known here: {', '.join(known_keys)}."

@@ -56,8 +56,8 @@ def new(
 
 
 def _absolute(source: str) -> str:
-    """Return a path as an absolute one; the file lies in the state folder. An address stays as it is."""
-    if ":" in source.split("/", 1)[0]:
+    """Return a path as an absolute one; the file lies in the state folder. An address and an empty text stay."""
+    if not source or ":" in source.split("/", 1)[0]:
         return source
     return str(Path(source).expanduser().resolve())
 

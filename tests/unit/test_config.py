@@ -96,6 +96,7 @@ HURTFUL = [
     ("training: {steps: " + "[" * 3000 + "]" * 3000 + "}", "line 1", "more than 32 levels of nesting"),
     ("training: {steps: 5}\nname: x\ntraining: {rank: 2}\n", "line 3", "'training' is given twice, first on line 1"),
     ("\n".join(f"key{i}: 1" for i in range(500)), "key0", "and 480 more"),
+    ("schedule: {window: 7-9}", "schedule.window", ": two times of a day are expected"),
     ('"\\e[31mred": 1', r"\\x1b\[31mred", "unknown setting"),
 ]
 

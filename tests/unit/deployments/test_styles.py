@@ -164,6 +164,8 @@ def test_nothing_is_written_of_a_style_that_could_not_run(home, images, tmp_path
         home, "new", "a", "--images", str(images), "--base", "./missing.safetensors"
     )
     assert "demo" in refused(home, "new", DEMO_STYLE, "--images", str(images))
+    assert "the deployment for any style" in refused(home, "new", "retrain", "--images", str(images))
+    assert "--images: an empty text" in refused(home, "new", "a", "--images", "")
     assert load_styles(home) == []
 
 
