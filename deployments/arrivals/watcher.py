@@ -168,7 +168,7 @@ class Watcher:
             return
         if token != self._token:  # ratings change what a source of drawn images holds
             self._due |= {source: now for source in self._sources if source.uri.startswith("generated:")}
-        started_at = self.clock()
+        busy_seconds = -time.thread_time()
         try:
             decisions = start_ready(triggered_styles(self.styles), self.home, datetime.now(UTC))
         except Exception as error:  # noqa: BLE001  # a server that is away comes back
@@ -182,8 +182,10 @@ class Watcher:
         self.decisions = {decision.style: decision for decision in decisions}
         self._token = token
         self._decide_at = self.clock() + self._seconds_to_next(decisions)
-        # Large datasets take a moment to read: at most a twentieth of the time goes into it.
-        self._not_before = self.clock() + 20 * (self.clock() - started_at) if self.clock() - started_at > 0.5 else 0.0
+        # Large datasets take a moment to read: at most a tenth of the time goes into it. Only computing counts, not
+        # waiting.
+        busy_seconds += time.thread_time()
+        self._not_before = self.clock() + min(10 * busy_seconds, _LONGEST_SECONDS) if busy_seconds > 0.5 else 0.0
 
     def _seconds_to_next(self, decisions: Sequence[Readiness]) -> float:
         if any(decision.is_ready for decision in decisions):
