@@ -15,13 +15,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from deployments.arrivals.local_sources import SETTLE_SECONDS, LocalSources
 from deployments.credentials import credentials_of
-from deployments.styles import load_styles, style_of_file
+from deployments.styles import FOLDER, SUFFIX, load_styles, style_of_file
 from sdlora.config import PipelineConfig
 from sdlora.core.errors import DataError, SdloraError
 from sdlora.data.config import resolve_data
@@ -73,6 +74,8 @@ class Watcher:
     _local: LocalSources = field(init=False)
     _pools: dict[bool, ThreadPoolExecutor] = field(init=False)
     _running: dict[WatchedSource, Future[None]] = field(default_factory=dict)
+    _seen: dict[Path, tuple[int, int, int]] | None = None
+    _store: ImageStore | None = None
     _token: tuple[object, ...] | None = None
     _styles_at: float = 0.0
     _decide_at: float = 0.0
@@ -109,10 +112,16 @@ class Watcher:
 
     def close(self) -> None:
         self._local.close()
+        if self._store:
+            self._store.close()
         for pool in self._pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _take_up(self) -> None:
+        stamps = self._stamps()
+        if stamps == self._seen:  # reading fifty files takes a tenth of a second
+            return
+        self._seen = stamps
         found = [style.config for style in load_styles(self.home) if style.config and not style.problem]
         if self.config_file and (own := style_of_file(self.config_file, self.config_file.stem).config):
             found = [own, *(config for config in found if config.name != own.name)]
@@ -130,6 +139,15 @@ class Watcher:
         self._due = {source: due for source, due in self._due.items() if source in sources}
         self._local.follow(path for source in sources if (path := source.path) is not None)
         self._token = None
+
+    def _stamps(self) -> dict[Path, tuple[int, int, int]]:
+        files = [*(self.home / FOLDER).glob(f"*{SUFFIX}"), *([self.config_file] if self.config_file else [])]
+        stamps = {}
+        for file in files:
+            with suppress(OSError):  # removed meanwhile
+                status = file.stat()
+                stamps[file] = (status.st_mtime_ns, status.st_size, status.st_ino)
+        return stamps
 
     def _collect(self, source: WatchedSource, style: PipelineConfig) -> None:
         running = self._running.get(source)
@@ -162,7 +180,8 @@ class Watcher:
         """Decide again after a change of the database, at the time that a decision named, and every minute."""
         if now < self._not_before or not self.styles:
             return
-        with ImageStore.open(self.home) as store, store.read() as session:
+        self._store = self._store or ImageStore.open(self.home)  # opening takes longer than the look
+        with self._store.read() as session:
             token = change_token(session)
         if token == self._token and now < self._decide_at:
             return

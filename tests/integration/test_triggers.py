@@ -16,6 +16,7 @@ import yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
 
+from benchmarks.arrivals import simulate
 from deployments.environment import PREFECT_FILE, PROJECT
 from deployments.register import ensure_process_pool, load_deployments
 from deployments.running import service_records
@@ -108,6 +109,12 @@ def test_the_flow_reconcile_starts_what_is_ready_and_a_part_that_fails_stops_no_
     assert any("end dead runs failed: division by zero" in line for line in found)
     assert any(line.startswith(f"{name}: 12 new images; a run starts after") for line in found)
     assert (home / parts.GARBAGE_FILE).exists()
+
+
+@pytest.mark.slow
+def test_no_arrival_is_missed_and_none_starts_two_runs_while_the_watcher_is_killed(tmp_path):
+    counts = simulate(tmp_path, arrivals=9, kill_every=3, seed=3)
+    assert (counts.arrived, counts.kills, counts.missed, counts.twice) == (11, 3, 0, 0)
 
 
 def arrive(port: int, token: str, body: object) -> int:
