@@ -147,7 +147,6 @@ def test_images_copied_into_a_watched_folder_start_a_run_also_after_the_watcher_
             shutil.copy(picture, images)
         first = wait_for_run(stack, 1)
         assert stack.finished(first["id"])["type"] == "COMPLETED"
-        print("created", seconds(first["created"], first["start_time"]), "s before it ran")
 
         os.kill(service_records(home)["watcher"]["pid"], signal.SIGKILL)
         for picture in sorted(drawn.glob("*.png"))[24:]:
@@ -180,7 +179,3 @@ def wait_for_run(stack, count: int, patience_seconds: float = 300) -> dict:
         assert time.monotonic() < deadline, (stack.home / "logs/watcher.log").read_text()
         time.sleep(0.5)
     return found[count - 1]
-
-
-def seconds(start: str, end: str | None) -> float | None:
-    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds() if end else None
