@@ -27,9 +27,10 @@ class TriggerConfig(SettingsSection):
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
-        if self.min_new_images is None and self.model_fields_set - {"min_new_images"}:
-            given = ", ".join(sorted(self.model_fields_set - {"min_new_images"}))
-            raise ValueError(f"min_new_images is expected with {given}: without it, no data starts a run")
+        # Equal to their defaults, the others stand in every written configuration.
+        given = sorted(name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default)
+        if self.min_new_images is None and given:
+            raise ValueError(f"min_new_images is expected with {', '.join(given)}: without it, no data starts a run")
         return self
 
     @property
