@@ -1,7 +1,7 @@
 """Table of crashes: every stage of a run by every fault, with the outcome and the seconds of work lost.
 
     python benchmarks/crashes.py [--faults killed,stopped] [--stages duel,publish] [--away 20]
-        [--postgres URL] [--json FILE]
+        [--postgres URL] [--record benchmarks/crashes.json] [--page docs/crashes.md]
 
 Each fault is a chain on a state folder of its own, with a tiny base. A fault that ends a run strikes at the first
 stage. The same command then continues and is struck at the next stage, and so on, until a run completes. A fault that
@@ -28,6 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ import yaml
 PROJECT = Path(__file__).parents[1]
 sys.path.insert(0, str(PROJECT))
 
+from benchmarks.crash_page import Cell, add_cells, page, read_cells  # noqa: E402
+from benchmarks.crash_stack import FAULTS as STACK_FAULTS  # noqa: E402
+from benchmarks.crash_stack import run_stack  # noqa: E402
 from deployments.services import answers, free_port  # noqa: E402
 from sdlora.core.files import file_sha256  # noqa: E402
 from tests.outages import Forwarder  # noqa: E402
@@ -53,6 +57,17 @@ TASKS = {
     "decide": "decide",
     "publish": "publish",
 }
+STACK_TASKS = {
+    "base": "prepare base model",
+    "collect": "collect images",
+    "clean": "clean images",
+    "snapshot": "make snapshot",
+    "fine-tune": "fine-tune adapter",
+    "duel": "duel",
+    "decide": "decide",
+    "publish": "publish",
+}
+"""Names of the tasks in Prefect."""
 STYLE: dict[str, Any] = {
     "name": "shapes",
     "data": {"held_out_fraction": 0.4},
@@ -76,6 +91,7 @@ STYLE: dict[str, Any] = {
     },
 }
 PATIENCE_SECONDS = 900.0
+NOT_REACHED = "not reached"
 
 
 # The run: `sdlora run`, whose tasks write a line when they begin and end.
@@ -145,7 +161,7 @@ class Setting:
     clock: Path | None = None
     mlflow_server: subprocess.Popen[bytes] | None = None
     restart_mlflow: Callable[[], None] = lambda: None
-    paused_seconds: float = 0.0
+    paused_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
 
     @property
     def home(self) -> Path:
@@ -346,7 +362,7 @@ def run_chain(
             left.remove(stage)
             time.sleep(generator.random() * min(usual[stage], 5.0))
             hung_seconds = fault.strike(setting, process)
-            setting.paused_seconds += hung_seconds
+            setting.paused_seconds[stage] += hung_seconds
             chain.rows[stage] = "continues" if fault.ends_run else "goes on"
             if fault.ends_run and process.poll() is not None:
                 fault.repair(setting)
@@ -361,7 +377,7 @@ def run_chain(
             break
         time.sleep(0.01)
     for stage in left:
-        chain.rows[stage] = "not reached" if chain.problem else "done already"
+        chain.rows[stage] = NOT_REACHED
     return chain
 
 
@@ -479,16 +495,31 @@ def _use_postgres(setting: Setting, address: str, name: str) -> None:
     setting.variables["SDLORA_DATABASE_URL"] = through.render_as_string(hide_password=False)
 
 
+_SLEEP = """
+#define _GNU_SOURCE
+#include <errno.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+int clock_nanosleep(clockid_t clock, int flags, const struct timespec *request, struct timespec *remain) {
+    return syscall(SYS_clock_nanosleep, clock, flags, request, remain) ? errno : 0;
+}
+"""
+
+
 def _use_false_clock(setting: Setting) -> None:
     library = next(Path("/usr/lib").rglob("libfaketime.so.1"))
+    # With a true monotonic clock, libfaketime 0.9.10 fails every time.sleep of Python 3.11 with EINVAL.
+    source, sleep = setting.folder / "sleep.c", setting.folder / "sleep.so"
+    source.write_text(_SLEEP)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(sleep), str(source)], check=True)
     setting.clock = setting.folder / "clock"
     setting.clock.write_text("+0")
     setting.variables |= {
-        "LD_PRELOAD": str(library),
+        "LD_PRELOAD": f"{sleep}:{library}",
         "FAKETIME_TIMESTAMP_FILE": str(setting.clock),
         "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        "DONT_FAKE_MONOTONIC": "1",
     }
 
 
@@ -497,92 +528,125 @@ def _clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
 
 
+def titles() -> dict[str, str]:
+    """Return the titles of all faults by name, for the usual length of an absence."""
+    return {name: fault.name for name, fault in faults(20.0).items()} | STACK_FAULTS
+
+
 def missing(fault: Fault, postgres: str | None) -> str | None:
     """Return why a fault cannot be tried here; None if it can."""
     if "postgres" in fault.needs and postgres is None:
         return "no --postgres"
     if "clock" in fault.needs and not list(Path("/usr/lib").rglob("libfaketime.so.1")):
         return "libfaketime is not installed"
+    if "clock" in fault.needs and not shutil.which("cc"):
+        return "no C compiler"
     if "small disk" in fault.needs and os.geteuid() != 0:
         return "only root can mount a small disk"
     return None
 
 
-def measure(
-    names: list[str], stages: list[str], away_seconds: float, postgres: str | None, seed: int, folder: Path
-) -> dict[str, Any]:
-    """Run the chains, one after the other; return the table as plain values."""
-    generator = random.Random(seed)  # noqa: S311  # moments of faults
+def measure(options: argparse.Namespace, folder: Path, on_cells: Callable[[list[Cell]], None]) -> None:
+    """Run the chains, one after the other; `on_cells` gets the cells of each."""
+    generator = random.Random(options.seed)  # noqa: S311  # moments of faults
     images, base = draw_images(folder / "images", 24, seed=0), tiny_base_model(folder / "tiny")
-    result: dict[str, Any] = {"chains": {}}
     undisturbed: dict[tuple[str, ...], tuple[dict[str, float], tuple[str, int, int]]] = {}
-    for name in names:
-        fault = faults(away_seconds)[name]
-        if reason := missing(fault, postgres):
-            result["chains"][fault.name] = {"not run": reason}
+    for name in options.faults.split(","):
+        if name in STACK_FAULTS:
+            measure_stack(name, options, generator, folder, images, base, on_cells)
+            continue
+        fault = faults(options.away)[name]
+        if reason := missing(fault, options.postgres):
+            print(f"{fault.name}: not run, {reason}", flush=True)
             continue
         if fault.needs not in undisturbed:
-            with setting_for(fault, folder / f"undisturbed-{name}", images, base, postgres) as setting:
+            place = folder / f"undisturbed-{name}"
+            with setting_for(fault, place, images, base, options.postgres) as setting:
                 assert setting.start().wait(PATIENCE_SECONDS) == 0, (setting.folder / "output.txt").read_text()
                 undisturbed[fault.needs] = setting.stage_seconds(), verdict(setting)
                 print(f"undisturbed: {sum(undisturbed[fault.needs][0].values()):.1f} s in the stages", flush=True)
         usual, expected = undisturbed[fault.needs]
-        began = time.monotonic()
-        with setting_for(fault, folder / name, images, base, postgres) as setting:
-            chain = run_chain(fault, setting, usual, generator, stages)
+        with setting_for(fault, folder / name, images, base, options.postgres) as setting:
+            chain = run_chain(fault, setting, usual, generator, options.stages.split(","))
             if chain.problem is None and verdict(setting) != expected:
-                chain.problem = f"other result: {verdict(setting)}, expected {expected}"
+                chain.problem = f"other result {verdict(setting)}, expected {expected}"
             seconds = setting.stage_seconds()
-            lost = sum(seconds.values()) - sum(usual.values()) - setting.paused_seconds
+            lost = {stage: seconds[stage] - usual[stage] - setting.paused_seconds[stage] for stage in STAGES}
             output = (setting.folder / "output.txt").read_text()
-        result["chains"][fault.name] = {
-            "rows": chain.rows,
-            "problem": chain.problem,
-            "lost_seconds": lost,
-            "lost_by_stage": {stage: seconds[stage] - usual[stage] for stage in STAGES},
-            "seconds": time.monotonic() - began,
-        }
-        print(f"{fault.name}: {chain.problem or 'as it should be'}, {lost:.1f} s lost", flush=True)
+        on_cells(cells_of(name, chain, lost))
+        print(f"{fault.name}: {chain.problem or 'as it should be'}, {sum(lost.values()):.1f} s lost", flush=True)
         if chain.problem:
             print(output[-3000:], flush=True)
-    return result
 
 
-def markdown(result: Mapping[str, Any]) -> str:
-    """Format the table of docs/crashes.md."""
-    lines = ["| fault | " + " | ".join(STAGES) + " | end | lost, s |", "|---" * (len(STAGES) + 3) + "|"]
-    for name, chain in result["chains"].items():
-        if "not run" in chain:
-            lines.append(f"| {name} |" + " |" * len(STAGES) + f" not run: {chain['not run']} | |")
-            continue
-        cells = [chain["rows"].get(stage, "") for stage in STAGES]
-        end = chain["problem"] or "same adapter, one version"
-        lines.append(f"| {name} | " + " | ".join(cells) + f" | {end} | {max(chain['lost_seconds'], 0):.0f} |")
-    return "\n".join(lines)
+def measure_stack(
+    name: str,
+    options: argparse.Namespace,
+    generator: random.Random,
+    folder: Path,
+    images: Path,
+    base: Path,
+    on_cells: Callable[[list[Cell]], None],
+) -> None:
+    """Strike a running `sdlora up`; its adapter has to be that of an undisturbed run in a terminal."""
+    calm = faults(0)["killed"]
+    with setting_for(calm, folder / f"undisturbed-{name}", images, base, None) as setting:
+        assert setting.start().wait(PATIENCE_SECONDS) == 0, (setting.folder / "output.txt").read_text()
+        expected = verdict(setting)
+    with setting_for(calm, folder / name, images, base, None) as setting:
+        struck = {stage: STACK_TASKS[stage] for stage in options.stages.split(",")}
+        rows, problem = run_stack(name, setting.home, setting.config, setting.variables, struck, generator)
+        if problem is None and (found := verdict(setting)) != expected:
+            problem = f"other result {found}, expected {expected}"
+    on_cells(cells_of(name, Chain(rows, problem), None))
+    print(f"{STACK_FAULTS[name]}: {problem or 'as it should be'}", flush=True)
+
+
+def cells_of(name: str, chain: Chain, lost_seconds: Mapping[str, float] | None) -> list[Cell]:
+    """Return the cells of a chain. A problem counts for all stages that were struck: one of them caused it."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    today, load = f"{datetime.now(UTC):%Y-%m-%d}", os.getloadavg()[0]
+    return [
+        Cell(
+            name,
+            stage,
+            f"{outcome}: {chain.problem}" if chain.problem and outcome != NOT_REACHED else outcome,
+            None if lost_seconds is None or chain.problem or outcome == NOT_REACHED else lost_seconds[stage],
+            load,
+            today,
+            commit,
+        )
+        for stage, outcome in chain.rows.items()
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--faults", default=",".join(faults(20)))
+    parser.add_argument("--faults", default=",".join([*faults(20), *STACK_FAULTS]))
     parser.add_argument("--stages", default=",".join(STAGES))
     parser.add_argument("--away", type=float, default=20.0)
     parser.add_argument("--postgres", help="address of a server on this machine; databases are made there")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--record", type=Path, default=PROJECT / "benchmarks" / "crashes.json")
+    parser.add_argument("--page", type=Path, help="write the page here; with --faults '' from the record alone")
     parser.add_argument("--child", nargs=3, metavar=("HOME", "CONFIG", "MARKS"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         run_marked(*map(Path, arguments.child))
         return
-    folder = Path(tempfile.mkdtemp(prefix="sdlora-crashes-"))
-    try:
-        names, stages = arguments.faults.split(","), arguments.stages.split(",")
-        result = measure(names, stages, arguments.away, arguments.postgres, arguments.seed, folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1))
-    print(markdown(result))
+    if arguments.faults:
+        folder = Path(tempfile.mkdtemp(prefix="sdlora-crashes-"))
+        try:
+            measure(arguments, folder, lambda cells: (add_cells(arguments.record, cells), None)[1])
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    text = page(read_cells(arguments.record), titles(), STAGES)
+    if arguments.page:
+        arguments.page.write_text(text)
+    else:
+        print(text)
 
 
 if __name__ == "__main__":
