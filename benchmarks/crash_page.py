@@ -44,9 +44,10 @@ _FAULTS = """
 _READING = """
 A cell is the outcome and the seconds of work lost. They are the seconds in the stage over all runs of the chain, less
 those of an undisturbed run and those of the absence or stop itself. What a started run does again is counted, such as
-reading models. An outcome counts only if the chain ends with the adapter of an undisturbed run, equal to the byte, with
-one version and one decision in the registry. `not reached` means that the run ended before the stage began, so it was
-not struck there. A blank cell was not run.
+reading models, and so is the wait for a killed server that starts again. An outcome counts only if the chain ends with
+the adapter of an undisturbed run, equal to the byte, and with as many versions and decisions in the registry.
+`away already` means that a server still waited for its start after the fault before, so it was not struck a second
+time. `not reached` means that the run ended before the stage began. A blank cell was not run.
 """
 _SEEN = """
 ## Seen otherwise

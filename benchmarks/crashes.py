@@ -91,7 +91,7 @@ STYLE: dict[str, Any] = {
     },
 }
 PATIENCE_SECONDS = 900.0
-NOT_REACHED = "not reached"
+NOT_REACHED, AWAY_ALREADY = "not reached", "goes on (away already)"
 
 
 # The run: `sdlora run`, whose tasks write a line when they begin and end.
@@ -207,13 +207,13 @@ class Fault:
     """Fault that is put on a running process.
 
     Attributes:
-        strike: does it, and returns the seconds for which work could not go on.
+        strike: does it, and returns the seconds for which work could not go on; None if there was nothing to strike.
         ends_run: whether the run has to be started again.
         repair: undoes it before the next start.
     """
 
     name: str
-    strike: Callable[[Setting, subprocess.Popen[bytes]], float]
+    strike: Callable[[Setting, subprocess.Popen[bytes]], float | None]
     ends_run: bool
     repair: Callable[[Setting], None] = lambda setting: None
     needs: tuple[str, ...] = ()
@@ -259,12 +259,14 @@ def terminate_run(setting: Setting, process: subprocess.Popen[bytes]) -> float:
     return 0.0
 
 
-def kill_prefect(setting: Setting, process: subprocess.Popen[bytes]) -> float:
+def kill_prefect(setting: Setting, process: subprocess.Popen[bytes]) -> float | None:
+    is_struck = False
     for member in _family(process)[1:]:
         with contextlib.suppress(psutil.Error):
             if "prefect.server.api.server:create_app" in " ".join(member.cmdline()):
                 member.kill()
-    return 0.0
+                is_struck = True
+    return 0.0 if is_struck else None  # it may wait for its next start
 
 
 def stop_run(seconds: float, setting: Setting, process: subprocess.Popen[bytes]) -> float:
@@ -362,6 +364,9 @@ def run_chain(
             left.remove(stage)
             time.sleep(generator.random() * min(usual[stage], 5.0))
             hung_seconds = fault.strike(setting, process)
+            if hung_seconds is None:
+                chain.rows[stage] = AWAY_ALREADY
+                continue
             setting.paused_seconds[stage] += hung_seconds
             chain.rows[stage] = "continues" if fault.ends_run else "goes on"
             if fault.ends_run and process.poll() is not None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
 from pathlib import Path
 
+import psutil
+
 from benchmarks.crash_page import Cell, add_cells, page, read_cells
-from benchmarks.crashes import STAGES, titles
+from benchmarks.crashes import STAGES, Setting, kill_prefect, titles
 
 PROJECT = Path(__file__).parents[2]
 GOOD = Cell("killed", "duel", "continues", 3.4, 2.0, "2026-11-30", "abc1234")
@@ -30,3 +34,21 @@ def test_the_page_shows_outcomes_failures_and_what_was_not_run():
     assert "- run killed, base: continues: ended with 1" in text
     assert "Not run at any stage: `disk`. Not run: `killed` at publish." in text
     assert "2026-11-30 at commit abc1234" in text
+
+
+def test_a_server_that_is_away_already_is_not_said_to_be_struck(tmp_path: Path):
+    setting = Setting(tmp_path, tmp_path / "shapes.yaml", {})
+    server = "sh -c 'sleep 20; :' prefect.server.api.server:create_app & wait; sleep 60"
+    with subprocess.Popen(["sh", "-c", server]) as run:
+        try:
+            while not psutil.Process(run.pid).children():
+                time.sleep(0.01)
+            time.sleep(0.2)  # the child is a copy of its parent until it has its own name
+            assert kill_prefect(setting, run) == 0.0
+            while any("create_app" in " ".join(child.cmdline()) for child in psutil.Process(run.pid).children()):
+                time.sleep(0.01)
+            assert kill_prefect(setting, run) is None
+        finally:
+            for child in psutil.Process(run.pid).children(recursive=True):
+                child.kill()
+            run.kill()
