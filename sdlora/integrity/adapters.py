@@ -67,7 +67,7 @@ def adapter_folders(home: Path) -> Iterator[AdapterFolder]:
     """Find the adapters of finished runs, their releases, and downloads from the registry."""
     for run in sorted((home / "runs").glob("*/*/")):
         name = f"run {run.name} of {run.parent.name}"
-        remedy = f"Train again: delete {run} and type `sdlora run`."
+        remedy = f"Train it again: delete {run} and type `sdlora run`."
         if (run / ADOPTION_FILE).is_file():
             remedy = f"Delete {run} and adopt the file again: sdlora adopt {run.parent.name} FILE."
         for part, folder, what in (

@@ -70,7 +70,7 @@ def _remedy(home: Path, folder: Path) -> str:
     if folder.name == "model" and folder.parent.parent.name == "bases":
         return f"Delete {folder} and type `sdlora pretrain` again; it continues from the last checkpoints."
     if folder.name == "model":
-        return f"Train again: delete {folder.parent} and type the same command."
+        return f"Train it again: delete {folder.parent} and type the same command."
     if _CONVERTED.fullmatch(folder.name):
         return f"Delete {folder}; the next run converts the checkpoint again."
     return f"Delete {folder}; the next run downloads it again."

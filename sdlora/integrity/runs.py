@@ -45,7 +45,7 @@ def _kept_weights(checkpoint: Path) -> Iterator[Copy]:
     run = checkpoint.parents[1]
     for step, digest in sorted(_digests_by_step(state).items()):
         path = run / "kept" / f"step-{step:08d}.safetensors"
-        remedy = f"Train again: delete {run} and type `sdlora run`."
+        remedy = f"Train it again: delete {run} and type `sdlora run`."
         yield Copy("checkpoint", f"kept weights of step {step}", path, str(path), digest_check(digest), remedy)
 
 

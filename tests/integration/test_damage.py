@@ -306,7 +306,7 @@ def test_an_adapter_without_a_whole_copy_is_trained_again_and_mlflow_gets_it_bac
     assert not any(each.repaired for each in found)
     remedies = {each.where: each.remedy for each in found}
     assert remedies.keys() == {str(path) for path in paths}
-    assert all(remedy.startswith(f"Train again: delete {home.run} ") for remedy in remedies.values())
+    assert all(remedy.startswith(f"Train it again: delete {home.run} ") for remedy in remedies.values())
 
     shutil.rmtree(home.run)
     again = run_flow(retrain, home.config, home.folder)
