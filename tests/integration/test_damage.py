@@ -145,7 +145,7 @@ TABLE = [
     ("features", lambda home: home.files("cache/features/*")[:1], flip, "cache", "", "deletes"),
     ("a cache's JSON", lambda home: home.files("cache/file-digests.json"), flip, "cache", "", "deletes"),
     ("a checkpoint", lambda home: [home.checkpoint / "state.json"], flip, "checkpoint", "continues", "nothing"),
-    ("kept weights", lambda home: [home.kept], flip, "checkpoint", "Train again", "nothing"),
+    ("kept weights", lambda home: [home.kept], flip, "checkpoint", "Train it again", "nothing"),
     (
         "a base elsewhere",
         lambda home: [home.config_base / "unet" / "diffusion_pytorch_model.safetensors"],
