@@ -26,7 +26,7 @@ def test_three_rounds_with_bad_files_a_killed_run_and_a_promotion_keep_all_invar
     assert "neon: promote" in second.happened
     home = tmp_path / "soak" / "home"
     assert [len(records.versions_of(home, style)) for style in ("ink", "clay", "neon")] == [1, 0, 1]
-    assert set(second.memory) == {"up", "prefect", "mlflow", "worker"}
+    assert set(second.memory) == {"up", "prefect", "mlflow", "worker", "watcher"}
     assert min(second.memory.values()) > 10
     assert "## Failures\n\nNone." in markdown(0, outcomes, soak.system.start_seconds, "abc")
     assert soak.system.processes() == []

@@ -55,7 +55,6 @@ class Soak:
 
     Attributes:
         echo: takes a line for each round.
-        only: replaces the planned rounds, for a short form; None: drawn from the seed.
     """
 
     folder: Path
@@ -99,6 +98,9 @@ class Soak:
             outcome.problems += check(self.system, self.known, after_gc=planned.gc)
         except (SoakError, AssertionError, OSError) as error:
             outcome.problems.append(f"{type(error).__name__}: {error}")
+        if errors := self.system.server_errors:
+            outcome.happened.append(f"Prefect's server answered {len(errors)} times with an error, first {errors[0]}")
+            self.system.server_errors = []
         outcome.seconds = time.monotonic() - began
         outcome.memory, outcome.sizes = self.system.memory(), state_bytes(self.system.home)
         outcome.versions = sum(len(records.versions_of(self.system.home, style)) for style in self.world.files)
@@ -206,8 +208,7 @@ class Soak:
         verb = str(decision).replace(" ", "")
         if draw.random() < 0.3:
             deployment = self.system.api(f"deployments/name/{verb}/{verb}")
-            run = self.system.api(f"deployments/{deployment['id']}/create_flow_run", {"parameters": parameters})
-            asked = Asked(style, flow_run_id=run["id"])
+            asked = Asked(style, flow_run_id=self.system.create_run(deployment["id"], parameters))
             self.system.wait(asked, RUN_SECONDS)
             assert asked.completed, f"{decision} by the page: {asked.state}: {asked.message}"
         else:

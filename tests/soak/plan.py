@@ -10,7 +10,7 @@ STYLES = ("ink", "clay", "neon")
 
 News = Literal["new", "none", "bad", "rated"]
 Moment = Literal["start", "collect", "train", "duel", "publish"]
-Victim = Literal["run", "worker", "prefect", "mlflow", "up"]
+Victim = Literal["run", "worker", "watcher", "prefect", "mlflow", "up"]
 Way = Literal["page", "terminal"]
 Decision = Literal["promote", "reject", "roll back", "move by hand"]
 
@@ -69,10 +69,11 @@ class Round:
 
 _NEWS: tuple[News, ...] = ("new",) * 9 + ("bad",) * 4 + ("rated",) * 3 + ("none",) * 4
 _FAULTS: tuple[tuple[Literal["kill", "stop", "cancel"], Victim, Moment | None] | None, ...] = (
-    *[None] * 8,
+    *[None] * 7,
     ("kill", "run", None),
     ("kill", "run", None),
     ("kill", "worker", None),
+    ("kill", "watcher", None),
     ("kill", "prefect", "start"),  # the event of the arrival is lost with the server
     ("kill", "prefect", None),
     ("kill", "mlflow", None),

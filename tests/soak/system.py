@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import re
@@ -10,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,6 +25,7 @@ from tests.stack import PROJECT, RunningStack, clean_environment, request, start
 
 MARK = "SDLORA_SOAK"
 """Variable by which every process of a soak is known, whoever its parent is."""
+SERVER_ERROR_SECONDS = 120.0
 ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 _RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"
 
@@ -59,6 +60,7 @@ class System:
     starts: int = 0
     start_seconds: list[float] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
+    server_errors: list[str] = field(default_factory=list)
 
     @property
     def home(self) -> Path:
@@ -118,25 +120,39 @@ class System:
         urls = (f"{self.stack.prefect}/api/health", f"{self.stack.mlflow}/health")
         try:
             return all(request(url)[0] == 200 for url in urls)
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return False
 
     def api(self, path: str, body: object = None, method: str | None = None) -> Any:
-        """Call Prefect's REST interface; a server that is away is waited for, and started again if it has to be."""
+        """Call Prefect's REST interface; a server that is away is waited for, and started again if it has to be.
+
+        Answers of status 500 and above are asked for again for a while, and counted in `server_errors`.
+        """
+        deadline = time.monotonic() + SERVER_ERROR_SECONDS
         while True:
             assert self.stack is not None
+            data = None if body is None else json.dumps(body).encode()
+            headers = {"Content-Type": "application/json", "Authorization": self.stack.basic}
             try:
-                return self.stack.api(path, body, method)
-            except (OSError, urllib.error.URLError, json.JSONDecodeError):
+                status, content = request(f"{self.stack.prefect}/api/{path}", headers, data, method)
+            except (OSError, http.client.HTTPException):
                 self.recover()
+                continue
+            if status >= 500:
+                self.server_errors.append(f"{path}: {status} {content[:100]}")
+                if time.monotonic() > deadline:
+                    raise SoakError(f"Prefect's server goes on answering {self.server_errors[-1]}")
+                time.sleep(1)
+                continue
+            assert status < 400, (path, status, content)
+            return json.loads(content) if content else None
 
     # Runs and commands
 
     def ask(self, style: str, way: str) -> Asked:
         if way == "page":
             deployment = self.api(f"deployments/name/retrain/{style}")
-            run = self.api(f"deployments/{deployment['id']}/create_flow_run", {})
-            return Asked(style, flow_run_id=run["id"])
+            return Asked(style, flow_run_id=self.create_run(deployment["id"], {}))
         log = self.world.folder / "terminal" / f"{style}-{time.monotonic_ns()}.txt"
         log.parent.mkdir(exist_ok=True)
         with log.open("wb") as output:
@@ -150,6 +166,11 @@ class System:
                 start_new_session=True,
             )
         return Asked(style, process=process, log=log)
+
+    def create_run(self, deployment_id: str, parameters: dict[str, Any]) -> str:
+        """Create a flow run, only one although the request may be repeated; return its id."""
+        body = {"parameters": parameters, "idempotency_key": uuid.uuid4().hex}
+        return str(self.api(f"deployments/{deployment_id}/create_flow_run", body)["id"])
 
     def has_ended(self, asked: Asked) -> bool:
         """Look whether a run has ended, and note how."""
@@ -264,11 +285,13 @@ class System:
 
 
 def role_of(process: psutil.Process) -> str | None:
-    """Return which part of `sdlora up` a process is: prefect, mlflow or worker; None for all others."""
+    """Return which part of `sdlora up` a process is: prefect, mlflow, worker or watcher; None for all others."""
     with contextlib.suppress(psutil.Error):
         if _RUN_VARIABLE in process.environ():
             return None
         line = " ".join(process.cmdline())
+        if "deployments.arrivals.watcher" in line:
+            return "watcher"
         if re.search(r"deployments\.worker|prefect worker start", line):
             return "worker"
         if "mlflow" in line and re.search(r"uvicorn|gunicorn|mlflow server|mlflow\.server|mlflow_server", line):

@@ -24,7 +24,14 @@ def test_a_round_depends_on_seed_and_number_only_and_every_block_has_all_faults(
         rounds = [draw_round(seed, block * BLOCK + number) for number in range(1, BLOCK + 1)]
         struck = Counter((one.fault.kind, one.fault.victim) for one in rounds if one.fault)
         assert struck[("kill", "run")] == struck[("cancel", "run")] == struck[("kill", "prefect")] == 2
-        assert {victim for kind, victim in struck if kind == "kill"} == {"run", "worker", "prefect", "mlflow", "up"}
+        assert {victim for kind, victim in struck if kind == "kill"} == {
+            "run",
+            "worker",
+            "watcher",
+            "prefect",
+            "mlflow",
+            "up",
+        }
         assert {one.news for one in rounds} == {"new", "none", "bad", "rated"}
 
 
