@@ -47,7 +47,8 @@ those of an undisturbed run and those of the absence or stop itself. What a star
 reading models, and so is the wait for a killed server that starts again. An outcome counts only if the chain ends with
 the adapter of an undisturbed run, equal to the byte, and with as many versions and decisions in the registry.
 `away already` means that a server still waited for its start after the fault before, so it was not struck a second
-time. `not reached` means that the run ended before the stage began. A blank cell was not run.
+time. `not reached` means that the run ended before the stage began. A blank cell was not run. The seconds that runs of
+a chain spend again in stages without a strike are in no cell.
 """
 _SEEN = """
 ## Seen otherwise
@@ -132,8 +133,9 @@ def _conditions(cells: Sequence[Cell]) -> str:
     commits = ", ".join(sorted({cell.commit for cell in cells}))
     return (
         f"Measured {' to '.join(dict.fromkeys((days[0], days[-1])))} at commit {commits}: {platform.machine()}, "
-        f"{os.cpu_count()} cores, load {loads[0]:.0f} to {loads[-1]:.0f}. At a load above the number of cores the "
-        "seconds are those of a slowed machine: they are bounds, and they differ from call to call."
+        f"{os.cpu_count()} cores, load {loads[0]:.0f} to {loads[-1]:.0f} at the end of a chain. At a load above the "
+        "number of cores other work slows the runs. The seconds then differ from call to call and bound nothing. "
+        "A difference below zero is shown as 0."
     )
 
 
