@@ -31,7 +31,7 @@ from sqlalchemy import select
 
 from deployments.environment import PREFECT_FILE, PROJECT
 from deployments.register import ensure_process_pool, load_deployments
-from deployments.style_deployments import StyleDeployments
+from deployments.styles.deployments import StyleDeployments
 from sdlora.store.image_store import ImageStore
 from sdlora.store.inputs import dataset_digest
 from sdlora.store.style_records import record_dealt_with

@@ -52,7 +52,7 @@ def run_stack(
             else:
                 rows[stage] = "goes on"
                 for pid, line in processes_of(home).items():
-                    if "deployments.worker" in line:
+                    if "deployments.servers.worker" in line:
                         os.kill(pid, signal.SIGKILL)
         problem = None if state["type"] == "COMPLETED" else f"run {state['name']}, {state['message']}"
         return rows, problem

@@ -41,7 +41,7 @@ sys.path.insert(0, str(PROJECT))
 from benchmarks.crash_page import Cell, add_cells, page, read_cells  # noqa: E402
 from benchmarks.crash_stack import FAULTS as STACK_FAULTS  # noqa: E402
 from benchmarks.crash_stack import run_stack  # noqa: E402
-from deployments.services import answers, free_port  # noqa: E402
+from deployments.servers.services import answers, free_port  # noqa: E402
 from sdlora.core.files import file_sha256  # noqa: E402
 from tests.outages import Forwarder  # noqa: E402
 from tests.tiny import draw_images, tiny_base_model  # noqa: E402

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from store_size import IMAGES_PER_TRANSACTION, fill
 
-from deployments.styles import load_style, style_file, style_names
-from deployments.watermark import remember
+from deployments.styles.files import load_style, style_file, style_names
+from deployments.styles.watermark import remember
 from sdlora.records.decision import Decision
 from sdlora.store.champions import ScoredVersion, record_decision
 from sdlora.store.image_store import ImageStore

@@ -15,11 +15,11 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Literal
 
-from deployments.credentials import FILE as CREDENTIALS_FILE
-from deployments.credentials import credentials_of
 from deployments.environment import MLFLOW_PORT, PREFECT_PORT
-from deployments.running import running_services
-from deployments.services import require_free_port
+from deployments.servers.credentials import FILE as CREDENTIALS_FILE
+from deployments.servers.credentials import credentials_of
+from deployments.servers.running import running_services
+from deployments.servers.services import require_free_port
 from sdlora.core.errors import SdloraError
 from sdlora.core.progress import OnProgress
 from sdlora.integrity.damage import Damage
@@ -193,7 +193,7 @@ def _bytes(home: Path) -> Finding:
 
 
 def _styles(home: Path) -> Finding:
-    from deployments.styles import load_styles
+    from deployments.styles.files import load_styles
 
     styles = load_styles(home)
     if problems := [style.problem for style in styles if style.problem]:

@@ -17,12 +17,12 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from deployments.credentials import credentials_of
 from deployments.environment import environment, prefect_url, quiet_terminal
-from deployments.patience import patient_environment, require_reachable, wait_for_prefect
-from deployments.running import running_services
-from deployments.services import Service, ServiceError, answers, listen_at
-from deployments.supervise import Supervisor, SupervisorThread, prefect_command
+from deployments.servers.credentials import credentials_of
+from deployments.servers.patience import patient_environment, require_reachable, wait_for_prefect
+from deployments.servers.running import running_services
+from deployments.servers.services import Service, ServiceError, answers, listen_at
+from deployments.servers.supervise import Supervisor, SupervisorThread, prefect_command
 from sdlora.core.errors import SdloraError
 from sdlora.core.printable import escape_controls
 from tasks.private import private_folder

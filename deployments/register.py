@@ -25,8 +25,8 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.utilities.templating import apply_values
 from prefect.workers.process import ProcessWorker
 
-from deployments import flow_process
 from deployments.environment import POOL, PREFECT_FILE, PROJECT
+from deployments.servers import flow_process
 from sdlora.core.errors import ConfigError
 
 STYLE_SLUG = "file"

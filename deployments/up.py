@@ -14,7 +14,6 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from deployments.credentials import Credentials, credentials_of
 from deployments.environment import (
     DEMO_CONFIG,
     POOL,
@@ -24,18 +23,19 @@ from deployments.environment import (
     history_limits,
     prefect_url,
 )
-from deployments.mlflow_server import MlflowServer
-from deployments.patience import patient_environment, wait_for_prefect
-from deployments.running import record_services, stack_lock
-from deployments.services import Service, adopt_orphans, adopted_processes, listen_at, stop_adopted
-from deployments.styles import ANY_STYLE, refuse_second_style
-from deployments.supervise import SupervisorThread, prefect_command, supervise
+from deployments.servers.credentials import Credentials, credentials_of
+from deployments.servers.mlflow_server import MlflowServer
+from deployments.servers.patience import patient_environment, wait_for_prefect
+from deployments.servers.running import record_services, stack_lock
+from deployments.servers.services import Service, adopt_orphans, adopted_processes, listen_at, stop_adopted
+from deployments.servers.supervise import SupervisorThread, prefect_command, supervise
+from deployments.styles.files import ANY_STYLE, refuse_second_style
 from sdlora.config import PipelineConfig, load_config
 from tasks.form import STYLE
 from tasks.private import private_folder
 
 if TYPE_CHECKING:
-    from deployments.style_deployments import StyleDeployments
+    from deployments.styles.deployments import StyleDeployments
 
 GARBAGE_THRESHOLDS = (700, 10, 10)
 """Default of CPython for the garbage collector."""
@@ -114,9 +114,9 @@ class LocalStack:
         mlflow = self._launch("The MLflow server", server.command(), server.environment(), self._mlflow_socket)
 
         self.echo("  flows: loading ...")
-        from deployments.heartbeat import start_heartbeat
         from deployments.register import ensure_process_pool, load_deployments
-        from deployments.style_deployments import StyleDeployments
+        from deployments.servers.heartbeat import start_heartbeat
+        from deployments.styles.deployments import StyleDeployments
         from tasks.alive import crash_unclaimed
 
         config = load_config(self.config_file)
@@ -134,7 +134,7 @@ class LocalStack:
         self.echo("  MLflow server: starting ...")
         mlflow.wait_ready(f"{self.mlflow}/health")
         # Only after MLflow is ready: a run sends the password to any process that listens at its port.
-        worker = [sys.executable, "-m", "deployments.worker"]
+        worker = [sys.executable, "-m", "deployments.servers.worker"]
         runner = self._launch("The worker", worker, {**credentials.for_mlflow_clients(), **patient_environment()})
         watcher = self._launch("The watcher", self._watcher_command(), patient_environment())
         services = {

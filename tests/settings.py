@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from deployments.styles import style_file
+from deployments.styles.files import style_file
 from sdlora.config import PipelineConfig
 from sdlora.lora.config import LoraConfig, ResolvedLora
 from sdlora.training.config import ResolvedTraining, TrainingConfig

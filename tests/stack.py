@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 import yaml
 
-from deployments.credentials import Credentials, credentials_of
-from deployments.services import free_port
+from deployments.servers.credentials import Credentials, credentials_of
+from deployments.servers.services import free_port
 from tests.tiny import draw_images
 
 STYLE_FILE: dict[str, Any] = {

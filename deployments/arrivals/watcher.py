@@ -21,8 +21,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from deployments.arrivals.local_sources import SETTLE_SECONDS, LocalSources
-from deployments.credentials import credentials_of
-from deployments.styles import FOLDER, SUFFIX, load_styles, style_of_file
+from deployments.servers.credentials import credentials_of
+from deployments.styles.files import FOLDER, SUFFIX, load_styles, style_of_file
 from sdlora.config import PipelineConfig
 from sdlora.core.errors import DataError, SdloraError
 from sdlora.data.config import resolve_data

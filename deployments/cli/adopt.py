@@ -36,7 +36,7 @@ def adopt(
     Example: [bold]sdlora adopt my-style downloaded.safetensors --why "bought from its maker"[/]
     """
     from deployments.cli.run_output import print_release, release_object
-    from deployments.styles import find_style
+    from deployments.styles.files import find_style
     from sdlora.config import load_config
     from sdlora.lora.formats.inspect import inspect_adapter
 
@@ -53,8 +53,8 @@ def adopt(
 
 
 def _run_flow(config: PipelineConfig, file: Path, who: str, why: str, force: bool, home: Path) -> Release:
-    from deployments.fitting_bases import fitting_bases
     from deployments.local_run import prefect_server
+    from deployments.styles.fitting_bases import fitting_bases
     from sdlora.core.errors import BaseMismatchError
 
     with prefect_server(home, "adopt") as server:

@@ -22,9 +22,9 @@ WhyOption = Annotated[str, typer.Option("--why", help="The reason, kept with the
 
 def decide(home: Path, who: str | None, decision: Callable[[str], ChampionDecision]) -> ChampionDecision:
     """Call `decision` with the name of the person, with this process prepared for the state folder."""
-    from deployments.credentials import credentials_of
     from deployments.local_run import prepare_environment
-    from deployments.running import running_services
+    from deployments.servers.credentials import credentials_of
+    from deployments.servers.running import running_services
 
     prepare_environment(home)
     running = running_services(home)

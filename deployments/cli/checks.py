@@ -28,7 +28,7 @@ def checks(
     """List the checks: what each measures, its settings, and how many images it has rejected."""
     from rich.table import Table
 
-    from deployments.styles import only_style, style_names
+    from deployments.styles.files import only_style, style_names
     from sdlora.data.check_list import list_checks
 
     chosen = named_style(home, style, config)

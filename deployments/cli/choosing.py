@@ -23,7 +23,7 @@ def style_path(home: Path, style: str | None, config: Path | None, example: str)
     Raises:
         ConfigError: there is no such style, none was named and there are several or none, or the file is broken.
     """
-    from deployments.styles import find_style, only_style
+    from deployments.styles.files import find_style, only_style
 
     if style is not None and config is not None:
         raise typer.BadParameter("name a style, or give --config, only one of them.")
@@ -61,7 +61,7 @@ def data_settings(home: Path, style: PipelineConfig | None, dataset: str) -> Dat
         ConfigError: none was given, and several styles with different settings learn from the dataset, or the file
             of the style that has the dataset's name is broken.
     """
-    from deployments.styles import DEMO_STYLE, load_style, load_styles
+    from deployments.styles.files import DEMO_STYLE, load_style, load_styles
     from sdlora.core.errors import ConfigError
     from sdlora.data.config import DataConfig
 
@@ -91,7 +91,7 @@ def line_of_adapters(home: Path, style: str | None) -> str | None:
     Raises:
         ConfigError: none was named and there are several.
     """
-    from deployments.styles import only_style, style_names
+    from deployments.styles.files import only_style, style_names
 
     if style is None and style_names(home):
         return only_style(home, "--style {}").stem

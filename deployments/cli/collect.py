@@ -131,7 +131,7 @@ def collect(
 def _print_triggers(home: Path, dataset: str) -> None:
     """Say for each style of the dataset whether the new images start a run."""
     from deployments.cli.styles import trigger_decisions
-    from deployments.styles import load_styles
+    from deployments.styles.files import load_styles
 
     styles = [style for style in load_styles(home) if (dataset_of(style.config) or style.name) == dataset]
     for name, decision in trigger_decisions(styles, home).items():
@@ -140,7 +140,7 @@ def _print_triggers(home: Path, dataset: str) -> None:
 
 def _next_command(home: Path, dataset: str, sources: list[str]) -> str:
     """Return the command that trains on the images of a dataset, or that makes a style for them."""
-    from deployments.styles import DEMO_STYLE, load_styles
+    from deployments.styles.files import DEMO_STYLE, load_styles
 
     if dataset == DEMO_STYLE:
         return "sdlora demo"

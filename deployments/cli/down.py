@@ -22,7 +22,7 @@ def down(
 
     Example: [bold]sdlora down && sdlora up[/]
     """
-    from deployments.stopping import stop_stack
+    from deployments.servers.stopping import stop_stack
 
     with error_console.status("Stopping ..."):
         stopped = stop_stack(home.resolve(), timeout)

@@ -12,8 +12,8 @@ def login(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
 
     With --json also the token of the receiver, see docs/triggers.md.
     """
-    from deployments.credentials import credentials_of
-    from deployments.running import require_current, running_services
+    from deployments.servers.credentials import credentials_of
+    from deployments.servers.running import require_current, running_services
     from sdlora.core.errors import ConfigError
 
     if not home.is_dir():

@@ -24,8 +24,8 @@ def logs(
 
     Example: [bold]sdlora logs worker -f[/]
     """
-    from deployments.log_files import RunLog, last_lines, log_files
-    from deployments.log_files import follow as new_lines_of
+    from deployments.servers.log_files import RunLog, last_lines, log_files
+    from deployments.servers.log_files import follow as new_lines_of
 
     if not home.is_dir():
         raise ConfigError(f"{home} does not exist. Correct --home.")

@@ -13,7 +13,7 @@ from deployments.cli.options import DEFAULT_HOME, HomeOption, JsonOption
 from deployments.cli.terminal import console, hint, plain
 
 if TYPE_CHECKING:
-    from deployments.new_style import Look
+    from deployments.styles.new_style import Look
     from sdlora.config import PipelineConfig
 
 
@@ -36,8 +36,8 @@ def new(
 
     Example: [bold]sdlora new my-style --images ./my-images[/]
     """
-    from deployments.new_style import look_at, write_style
-    from deployments.styles import style_file
+    from deployments.styles.files import style_file
+    from deployments.styles.new_style import look_at, write_style
     from sdlora.core.errors import ConfigError
 
     home = home.resolve()
@@ -75,7 +75,7 @@ def _family(source: str, home: Path) -> str | None:
 
 
 def _print(config: PipelineConfig, looks: list[Look], family: str | None, home: Path) -> None:
-    from deployments.styles import style_file
+    from deployments.styles.files import style_file
 
     console.print(plain(f"Style {config.name}: {style_file(home, config.name)}"), soft_wrap=True)
     for look in looks:

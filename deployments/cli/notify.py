@@ -162,7 +162,7 @@ def _read_secret(prompt: str) -> str:
 @contextmanager
 def _prefect(home: Path, doing: str) -> Iterator[None]:
     """Use the Prefect server of the state folder, and show meanwhile what is being done."""
-    from deployments.prefect_address import reachable_prefect
+    from deployments.servers.prefect_address import reachable_prefect
     from sdlora.core.files import make_private_folder
 
     with error_console.status(doing), reachable_prefect(make_private_folder(home), "notify"):

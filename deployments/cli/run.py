@@ -90,8 +90,8 @@ def _show_config(config_file: Path, home: Path, flags: Sequence[str], as_json: b
 def retrain(config_file: Path, home: Path, force: bool, flags: Sequence[str] = (), as_json: bool = False) -> Release:
     """Run the loop, unless nothing changed since the last run, and print the outcome."""
     from deployments.cli.run_output import print_release, release_object
-    from deployments.styles import refuse_second_style
-    from deployments.watermark import remember, unchanged_release, watermark
+    from deployments.styles.files import refuse_second_style
+    from deployments.styles.watermark import remember, unchanged_release, watermark
     from sdlora.config import load_config, parse_flags
 
     started_at = time.monotonic()

@@ -20,8 +20,8 @@ from deployments.cli.run_output import release_object
 from deployments.cli.stages import clock
 from deployments.cli.stores import existing_store
 from deployments.cli.terminal import console, error_console, plain
-from deployments.styles import FOLDER, Style, load_style, load_styles
-from deployments.watermark import remember, unchanged_release, watermark
+from deployments.styles.files import FOLDER, Style, load_style, load_styles
+from deployments.styles.watermark import remember, unchanged_release, watermark
 from sdlora.core.errors import ConfigError
 
 if TYPE_CHECKING:

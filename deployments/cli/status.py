@@ -16,7 +16,7 @@ from deployments.cli.terminal import console, hint, plain
 from sdlora.core.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
-    from deployments.status import StackState
+    from deployments.servers.status import StackState
 
 COLOURS = {"running": "green", "starting": "yellow", "down": "red"}
 
@@ -26,7 +26,7 @@ def status(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None
 
     Example: [bold]sdlora status[/]
     """
-    from deployments.status import stack_state
+    from deployments.servers.status import stack_state
 
     if not home.is_dir():
         raise ConfigError(f"{home} does not exist. Correct --home, or create the folder: sdlora up --home {home}")

@@ -109,7 +109,7 @@ def dataset_to_fill(store: ImageStore, name: str | None) -> Iterator[Dataset]:
 
 
 def _name_to_fill(names: list[str], home: Path) -> str:
-    from deployments.styles import DEMO_STYLE, load_styles
+    from deployments.styles.files import DEMO_STYLE, load_styles
     from sdlora.core.errors import DataError
 
     of_styles = {dataset_of(style.config) or style.name for style in load_styles(home)}

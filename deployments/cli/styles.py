@@ -12,7 +12,7 @@ from deployments.cli.stores import dataset_of, existing_store, has_store
 from deployments.cli.terminal import console, hint, plain
 
 if TYPE_CHECKING:
-    from deployments.styles import Style
+    from deployments.styles.files import Style
     from sdlora.store.readiness import Readiness
     from sdlora.store.style_figures import StyleFigures
 
@@ -22,7 +22,7 @@ def styles(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None
 
     Example: [bold]sdlora styles[/]
     """
-    from deployments.styles import FOLDER, load_styles
+    from deployments.styles.files import FOLDER, load_styles
 
     found = load_styles(home)
     figures, triggers = _figures(found, home), trigger_decisions(found, home)
@@ -130,7 +130,7 @@ def _next_run(style: Style) -> datetime | None:
 
 
 def _stack_lives(home: Path) -> bool:
-    from deployments.running import stack_lives
+    from deployments.servers.running import stack_lives
 
     return stack_lives(home)
 

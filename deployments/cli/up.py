@@ -68,7 +68,7 @@ def _ports(prefect_port: int, mlflow_port: int, receiver_port: int | None) -> li
 
 def _install(home: Path, arguments: list[str]) -> None:
     """Write the unit, print it, and say how to enable it; systemctl is left to the person."""
-    from deployments.systemd import ENVIRONMENT_FILE, install_unit
+    from deployments.servers.systemd import ENVIRONMENT_FILE, install_unit
 
     path = install_unit(home, arguments)
     console.print(plain(path.read_text()), soft_wrap=True)

@@ -9,7 +9,7 @@ from prefect.client.orchestration import get_client
 
 from deployments.cli.run_output import release_object
 from deployments.doctor import diagnose
-from deployments.watermark import remember, unchanged_release
+from deployments.styles.watermark import remember, unchanged_release
 from flows.retrain import retrain
 from sdlora.config import PipelineConfig, load_config
 from sdlora.core.tensor_header import read_header

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from deployments.credentials import Credentials, credentials_of
-from deployments.mlflow_server import MlflowServer
-from deployments.services import Service, free_port
+from deployments.servers.credentials import Credentials, credentials_of
+from deployments.servers.mlflow_server import MlflowServer
+from deployments.servers.services import Service, free_port
 from flows.retrain import retrain
 from sdlora.config import PipelineConfig
 from sdlora.lora.load import open_adapter

@@ -209,7 +209,7 @@ def beats_of(stack: RunningStack) -> list[str]:
     """What a heartbeat says if all is well, if the disk is nearly full, and without a worker."""
     code = f"""
 from pathlib import Path
-from deployments import heartbeat
+from deployments.servers import heartbeat
 home = Path({str(stack.home)!r})
 print(heartbeat.beat(home))
 heartbeat.MIN_FREE_BYTES = 2**60

@@ -63,12 +63,12 @@ def wait_for_training(stack: RunningStack, run: str, name: str) -> None:
 def test_a_run_whose_worker_is_killed_goes_on_and_a_new_worker_takes_the_next_run(stack: RunningStack):
     run = start_run(stack, name="other")
     wait_for_training(stack, run, "other")
-    (worker,) = (pid for pid, line in processes_of(stack.home).items() if "deployments.worker" in line)
+    (worker,) = (pid for pid, line in processes_of(stack.home).items() if "deployments.servers.worker" in line)
     os.kill(worker, signal.SIGKILL)
     stack.wait_for("The worker was killed by signal 9. It starts again")
     state = stack.finished(run)
     assert state["type"] == "COMPLETED", state
-    wait_until(lambda: any("deployments.worker" in line for line in processes_of(stack.home).values()))
+    wait_until(lambda: any("deployments.servers.worker" in line for line in processes_of(stack.home).values()))
 
 
 def test_a_run_completes_although_both_servers_are_killed_while_it_trains(stack: RunningStack):

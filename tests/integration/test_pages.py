@@ -19,7 +19,7 @@ from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import Artifact, FlowRun
 from prefect.logging.handlers import APILogWorker
 
-from deployments.services import Service, free_port
+from deployments.servers.services import Service, free_port
 from flows.generate import generate
 from flows.retrain import retrain
 from sdlora.config import PipelineConfig

@@ -159,8 +159,8 @@ def test_the_server_of_a_run_from_a_terminal_answers_its_owner_alone(tmp_path, m
 
 
 def test_a_server_that_the_user_names_is_not_sent_our_password(tmp_path, monkeypatch):
-    from deployments.credentials import credentials_of
     from deployments.local_run import prefect_server
+    from deployments.servers.credentials import credentials_of
 
     monkeypatch.setattr(os, "environ", dict(os.environ))
     os.environ["PREFECT_API_URL"] = "http://127.0.0.1:9/api"

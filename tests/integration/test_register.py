@@ -12,9 +12,9 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.settings import PREFECT_API_URL
 
-from deployments import flow_process
 from deployments.environment import PREFECT_FILE, PROJECT
 from deployments.register import ensure_process_pool, load_deployments
+from deployments.servers import flow_process
 from sdlora.config import load_config, resolve
 from sdlora.core.errors import ConfigError
 from sdlora.models.files.sources import load_base_model

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from playwright.sync_api import Browser, expect
 
-from deployments.styles import style_file
+from deployments.styles.files import style_file
 from tests.settings import make_style
 from tests.stack import RunningStack, start_stack
 

@@ -15,11 +15,12 @@ from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
 
-from deployments import style_deployments, style_registration
 from deployments.environment import PREFECT_FILE, PROJECT
 from deployments.register import ensure_process_pool, load_deployments
-from deployments.style_deployments import StyleDeployments
-from deployments.styles import style_file
+from deployments.styles import deployments as style_deployments
+from deployments.styles import registration as style_registration
+from deployments.styles.deployments import StyleDeployments
+from deployments.styles.files import style_file
 from sdlora.config import load_config
 from tasks.form import STYLE
 from tests.settings import make_style

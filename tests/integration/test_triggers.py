@@ -19,10 +19,10 @@ from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterNam
 from benchmarks.arrivals import simulate
 from deployments.environment import PREFECT_FILE, PROJECT
 from deployments.register import ensure_process_pool, load_deployments
-from deployments.running import service_records
-from deployments.services import free_port
-from deployments.style_deployments import StyleDeployments
-from deployments.styles import load_style
+from deployments.servers.running import service_records
+from deployments.servers.services import free_port
+from deployments.styles.deployments import StyleDeployments
+from deployments.styles.files import load_style
 from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.store.image_store import ImageStore

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import yaml
 
-from deployments.running import running_services
-from deployments.services import require_free_port
+from deployments.servers.running import running_services
+from deployments.servers.services import require_free_port
 from tests.stack import PROJECT, RunningStack, clean_environment, start_stack
 
 

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from deployments.cli.app import app
-from deployments.fitting_bases import fitting_bases
+from deployments.styles.fitting_bases import fitting_bases
 from sdlora.core.errors import BaseMismatchError
 from sdlora.lora.attach import attach_lora
 from sdlora.lora.foreign import convert_adapter

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.credentials import FILE, credentials_of
+from deployments.servers.credentials import FILE, credentials_of
 from sdlora.core.errors import ConfigError
 
 

@@ -12,7 +12,7 @@ import threading
 import pytest
 
 from deployments.environment import environment
-from deployments.services import answers
+from deployments.servers.services import answers
 
 SERVER, PROXY = "server", "proxy"
 ASK = """

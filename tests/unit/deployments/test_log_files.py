@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from deployments.cli.app import app
-from deployments.log_files import follow, last_lines, log_files
+from deployments.servers.log_files import follow, last_lines, log_files
 
 
 @pytest.fixture

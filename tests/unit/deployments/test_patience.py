@@ -11,8 +11,8 @@ import httpx
 import pytest
 from prefect.client.base import PrefectHttpxAsyncClient, PrefectHttpxSyncClient
 
-from deployments.patience import _patient, _patient_async, patient_environment, require_reachable
-from deployments.services import free_port
+from deployments.servers.patience import _patient, _patient_async, patient_environment, require_reachable
+from deployments.servers.services import free_port
 from sdlora.core.errors import ConfigError
 from tests.outages import Forwarder
 
@@ -61,7 +61,7 @@ def test_an_asynchronous_client_waits_too(forwarder, monkeypatch):
 
 
 def test_patience_ends(monkeypatch):
-    monkeypatch.setattr("deployments.patience._POLL_SECONDS", 0.1)
+    monkeypatch.setattr("deployments.servers.patience._POLL_SECONDS", 0.1)
     monkeypatch.setattr(PrefectHttpxSyncClient, "send", _patient(PrefectHttpxSyncClient.send, 0.5))
     began = time.monotonic()
     with PrefectHttpxSyncClient() as client, pytest.raises(httpx.ConnectError):

@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from deployments.arrivals.receiver import MAX_BODY_BYTES, PATH, WINDOW_SECONDS, Receiver, serve
-from deployments.services import free_port
+from deployments.servers.services import free_port
 
 TOKEN = "the-token"
 
@@ -149,7 +149,7 @@ def test_an_empty_token_lets_nobody_in():
 
 
 def test_an_older_file_of_credentials_gets_a_token_and_keeps_the_rest(tmp_path):
-    from deployments.credentials import FILE, credentials_of
+    from deployments.servers.credentials import FILE, credentials_of
 
     first = credentials_of(tmp_path)
     content = json.loads((tmp_path / FILE).read_text())

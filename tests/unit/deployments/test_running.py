@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from deployments.running import LOCK_FILE, SERVICES_FILE, running_services, stack_lock
-from deployments.services import Service, ServiceError, free_port
+from deployments.servers.running import LOCK_FILE, SERVICES_FILE, running_services, stack_lock
+from deployments.servers.services import Service, ServiceError, free_port
 from sdlora.core.errors import ConfigError
 
 SERVE = "from http.server import *; HTTPServer(('127.0.0.1', {port}), SimpleHTTPRequestHandler).serve_forever()"
@@ -21,8 +21,8 @@ SERVE = "from http.server import *; HTTPServer(('127.0.0.1', {port}), SimpleHTTP
 STACK = """
 import sys, time
 from pathlib import Path
-from deployments.running import record_services, stack_lock
-from deployments.services import Service
+from deployments.servers.running import record_services, stack_lock
+from deployments.servers.services import Service
 home, url, code = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 with stack_lock(home):
     server = Service("server", [sys.executable, "-c", code], {}, home / "log")
@@ -128,6 +128,6 @@ def test_a_server_is_not_ready_while_somebody_else_answers_at_its_port(tmp_path:
 
 
 def _answers(port: int) -> bool:
-    from deployments.services import answers
+    from deployments.servers.services import answers
 
     return answers(f"http://127.0.0.1:{port}/")

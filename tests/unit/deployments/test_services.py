@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from deployments.local_run import PrefectServer
-from deployments.services import Service, ServiceError, answers, free_port, require_free_port
+from deployments.servers.services import Service, ServiceError, answers, free_port, require_free_port
 from sdlora.core.errors import ConfigError
 
 STUBBORN = (
@@ -70,7 +70,7 @@ def test_a_service_that_never_answers_is_given_up(tmp_path):
 def test_services_end_with_a_command_that_is_killed_outright(tmp_path):
     log = str(tmp_path / "log")
     code = (
-        "import sys, time; from pathlib import Path; from deployments.services import Service;"
+        "import sys, time; from pathlib import Path; from deployments.servers.services import Service;"
         f"s = Service('s', [sys.executable, '-c', 'import time; time.sleep(60)'], {{}}, Path({log!r}));"
         "print(s.process.pid, flush=True); time.sleep(60)"
     )

@@ -12,9 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from deployments.cli.app import app
-from deployments.running import service_records, stack_process
-from deployments.services import free_port
-from deployments.status import stack_state
+from deployments.servers.running import service_records, stack_process
+from deployments.servers.services import free_port
+from deployments.servers.status import stack_state
 
 HEALTHY = """
 from http.server import *
@@ -28,8 +28,8 @@ HTTPServer(('127.0.0.1', {port}), Handler).serve_forever()
 STACK = """
 import sys, time
 from pathlib import Path
-from deployments.running import record_services, stack_lock
-from deployments.services import Service
+from deployments.servers.running import record_services, stack_lock
+from deployments.servers.services import Service
 home, port, code = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 with stack_lock(home):
     mlflow = Service("mlflow", [sys.executable, "-c", code], {}, home / "logs" / "mlflow-server.log")

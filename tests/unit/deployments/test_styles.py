@@ -14,11 +14,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-import deployments.watermark
+import deployments.styles.watermark
 from deployments.cli.app import app
 from deployments.environment import DEMO_CONFIG
-from deployments.styles import DEMO_STYLE, load_styles, style_file
-from deployments.watermark import remember, unchanged_release
+from deployments.styles.files import DEMO_STYLE, load_styles, style_file
+from deployments.styles.watermark import remember, unchanged_release
 from sdlora.config import load_config
 from sdlora.core.schedule import ScheduleConfig
 from sdlora.core.trigger import TriggerConfig
@@ -300,7 +300,7 @@ def test_what_people_decide_is_news_for_the_styles_that_have_the_image(home, ima
 
 
 def test_an_image_that_arrives_during_a_run_is_news_for_the_next(home, images, tmp_path):
-    from deployments.watermark import watermark
+    from deployments.styles.watermark import watermark
 
     config = load_config(make_style(home, "a", images))
     finish(home, "a")
@@ -328,7 +328,7 @@ def test_rows_are_compared_once_after_a_change_of_other_datasets(home, images, m
     with ImageStore.open(home) as store:
         store.dataset("b")
     assert is_unchanged(home, "a")
-    monkeypatch.setattr(deployments.watermark, "_rows", lambda config, home: ["not asked"])
+    monkeypatch.setattr(deployments.styles.watermark, "_rows", lambda config, home: ["not asked"])
     assert is_unchanged(home, "a")
 
 

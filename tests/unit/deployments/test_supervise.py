@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deployments.services import LOG_BYTES, Service, listen_at
-from deployments.supervise import LONGEST_WAIT_SECONDS, STEADY_SECONDS, Supervisor
+from deployments.servers.services import LOG_BYTES, Service, listen_at
+from deployments.servers.supervise import LONGEST_WAIT_SECONDS, STEADY_SECONDS, Supervisor
 
 SERVE = """
 import socket
@@ -122,7 +122,7 @@ def test_children_of_a_killed_service_are_adopted_and_stopped(tmp_path):
     code = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
-from deployments.services import Service, adopt_orphans, adopted_processes, stop_adopted
+from deployments.servers.services import Service, adopt_orphans, adopted_processes, stop_adopted
 adopt_orphans()
 child = "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'],"
 child += " start_new_session=True); print(p.pid, flush=True); p.wait()"

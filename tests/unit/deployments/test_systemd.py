@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from deployments.cli.app import app
-from deployments.systemd import install_unit, unit_name, unit_text
+from deployments.servers.systemd import install_unit, unit_name, unit_text
 from sdlora.core.errors import ConfigError
 
 AWKWARD = ["plain", "with spaces", "100%", 'quo"te', "dollar$HOME", "umlaut-\u00e4"]

@@ -10,7 +10,7 @@ import pytest
 from deployments.arrivals import watcher as watching
 from deployments.arrivals.local_sources import LocalSources
 from deployments.arrivals.watcher import Watcher
-from deployments.styles import style_file
+from deployments.styles.files import style_file
 from sdlora.store.image_store import ImageStore
 from tests.settings import make_style
 from tests.tiny import draw_images

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.watermark import remember, unchanged_release
+from deployments.styles.watermark import remember, unchanged_release
 from sdlora.config import PipelineConfig
 from sdlora.store.image_store import ImageStore
 from sdlora.store.inputs import dataset_digest

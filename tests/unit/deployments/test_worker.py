@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 from prefect.client.schemas.objects import CreatedBy, FlowRun
 
-from deployments.worker import TRAINING_FLOWS, WAITING, admitted
+from deployments.servers.worker import TRAINING_FLOWS, WAITING, admitted
 from flows.compare import compare
 from flows.pretrain import pretrain
 from flows.retrain import retrain

@@ -17,8 +17,8 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectException
 
 from deployments.register import Deployment
-from deployments.style_registration import mark_broken, pause, register, registered_styles
-from deployments.styles import ANY_STYLE, Style, load_styles, style_of_file
+from deployments.styles.files import ANY_STYLE, Style, load_styles, style_of_file
+from deployments.styles.registration import mark_broken, pause, register, registered_styles
 from sdlora.core.quoting import escaped
 
 _RETRY_SECONDS = 5.0

@@ -20,9 +20,9 @@ from typing import IO, Any
 
 import psutil
 
-from deployments.credentials import FILE as CREDENTIALS_FILE
-from deployments.credentials import Credentials
-from deployments.services import Service, listens, refuses
+from deployments.servers.credentials import FILE as CREDENTIALS_FILE
+from deployments.servers.credentials import Credentials
+from deployments.servers.services import Service, listens, refuses
 from sdlora.core.errors import ConfigError
 from sdlora.core.files import make_private_folder
 from tasks.private import private_file

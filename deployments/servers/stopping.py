@@ -11,9 +11,9 @@ from pathlib import Path
 
 import psutil
 
-from deployments.running import stack_process
-from deployments.services import ServiceError
-from deployments.status import stack_state
+from deployments.servers.running import stack_process
+from deployments.servers.services import ServiceError
+from deployments.servers.status import stack_state
 from tasks.alive_files import held_runs
 
 STOP_SECONDS = 180.0

@@ -17,8 +17,8 @@ import httpx
 from prefect.client.orchestration import get_client
 
 from deployments.environment import POOL
-from deployments.running import running_services
-from deployments.services import answers
+from deployments.servers.running import running_services
+from deployments.servers.services import answers
 from tasks.alive import crash_killed
 from tasks.notify.decisions import tell_all_decisions
 from tasks.notify.failures import tell_unheard_failures

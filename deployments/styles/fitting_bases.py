@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from deployments.styles import load_styles
+from deployments.styles.files import load_styles
 from sdlora.core.errors import SdloraError
 from sdlora.models.config import BaseModelConfig
 

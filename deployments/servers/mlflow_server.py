@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployments.credentials import Credentials
+from deployments.servers.credentials import Credentials
 from tasks.private import private_folder
 
 # `authorization_function` admits only the owner, so accounts created in MLflow get no permission.
@@ -14,7 +14,7 @@ ACCESS = """\
 [mlflow]
 default_permission = NO_PERMISSIONS
 database_uri = sqlite:///{accounts}
-authorization_function = deployments.mlflow_access:only_the_owner
+authorization_function = deployments.servers.mlflow_access:only_the_owner
 """
 
 

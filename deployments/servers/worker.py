@@ -1,6 +1,6 @@
 """Worker that runs flows as processes, and starts few processes that would only wait in the queue.
 
-python -m deployments.worker    # PREFECT_API_URL, its credentials and SDLORA_HOME are set
+python -m deployments.servers.worker    # PREFECT_API_URL, its credentials and SDLORA_HOME are set
 
 Twenty schedules at three o'clock make twenty flow runs. Prefect's own worker would start twenty processes, each of some
 hundred megabytes, or with `--limit` let a person's run wait behind all of them. This worker leaves runs that it does
@@ -23,7 +23,7 @@ from prefect.workers import process
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
 
 from deployments.environment import POOL
-from deployments.patience import wait_for_prefect
+from deployments.servers.patience import wait_for_prefect
 from sdlora.processes.slots import DEVICES, slots_of
 
 if TYPE_CHECKING:

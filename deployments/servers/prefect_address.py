@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from deployments.credentials import credentials_of
 from deployments.local_run import prefect_server, prepare_environment
-from deployments.running import require_current, running_services
+from deployments.servers.credentials import credentials_of
+from deployments.servers.running import require_current, running_services
 
 
 @contextmanager

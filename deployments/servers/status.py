@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from deployments.credentials import credentials_of
-from deployments.running import service_records, stack_process
-from deployments.services import answers, open_directly
-from deployments.supervise import HEALTH
+from deployments.servers.credentials import credentials_of
+from deployments.servers.running import service_records, stack_process
+from deployments.servers.services import answers, open_directly
+from deployments.servers.supervise import HEALTH
 
 State = Literal["running", "starting", "down"]
 LOGS = {

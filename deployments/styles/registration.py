@@ -14,7 +14,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
 
 from deployments.register import STYLE_SLUG, Deployment, with_those_of_people
-from deployments.styles import Style
+from deployments.styles.files import Style
 from sdlora.config import PipelineConfig
 from sdlora.core.schedule import ScheduleConfig
 from tasks.form import STYLE

@@ -1,6 +1,6 @@
 """Process of a flow run, as a worker starts it: Prefect's engine, with patience from its first request.
 
-python deployments/flow_process.py    # the worker sets PREFECT__FLOW_RUN_ID
+python deployments/servers/flow_process.py    # the worker sets PREFECT__FLOW_RUN_ID
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import shlex
 import sys
 from pathlib import Path
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[2]
 LOG = "runs.log"
 """Log file of all runs of workers; the lines of one run are on its page in Prefect."""
 
@@ -27,7 +27,7 @@ def _outlive_worker() -> None:
     Whoever stops the worker's group lets its runs save first. The worker reads the output of its runs by a pipe, which
     breaks if the worker is killed.
     """
-    from deployments.services import open_log
+    from deployments.servers.services import open_log
     from tasks.home import state_folder
     from tasks.private import private_folder
 
@@ -39,7 +39,7 @@ def _outlive_worker() -> None:
 
 if __name__ == "__main__":
     sys.path[0] = str(PROJECT)  # Python has put the script's own folder there
-    from deployments.patience import wait_for_prefect
+    from deployments.servers.patience import wait_for_prefect
 
     _outlive_worker()
     wait_for_prefect()

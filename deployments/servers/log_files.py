@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from deployments.running import running_services
-from deployments.status import LOGS, ask_prefect
+from deployments.servers.running import running_services
+from deployments.servers.status import LOGS, ask_prefect
 from sdlora.core.errors import ConfigError
 
 _POLL_SECONDS = 0.5

@@ -12,7 +12,7 @@ from zoneinfo import available_timezones
 import yaml
 
 from deployments.environment import DEMO_CONFIG
-from deployments.styles import ANY_STYLE, DEMO_STYLE, FOLDER, style_file
+from deployments.styles.files import ANY_STYLE, DEMO_STYLE, FOLDER, style_file
 from sdlora.config import PipelineConfig, load_config, parse_settings
 from sdlora.core.errors import ConfigError
 from sdlora.core.files import make_private_folder

@@ -1,0 +1,1 @@
+"""Local servers and the worker: their processes, addresses, passwords, logs and health."""

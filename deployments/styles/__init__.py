@@ -1,0 +1,1 @@
+"""Files of styles, their deployments in Prefect, and the record of their last inputs."""
