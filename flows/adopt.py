@@ -11,6 +11,7 @@ from tasks.adopt import convert_file, identify_file, with_settings_of
 from tasks.alive import flow_run_alive
 from tasks.base import prepare_base_model
 from tasks.collect import clean_images, collect_images
+from tasks.decisions.question import ask_person
 from tasks.evaluate import decide, find_champion, run_duel
 from tasks.export import export_champion
 from tasks.form import STYLE, Advanced, Count, LearningRate, Name
@@ -18,13 +19,12 @@ from tasks.home import Home, state_folder
 from tasks.identify import find_adopted
 from tasks.lock import run_lock
 from tasks.notify.decisions import notify_decisions
+from tasks.pages.run_names import starting_name
 from tasks.publish import publish
-from tasks.question import ask_person
-from tasks.queue import join_queue, training_slot
 from tasks.results import Release
-from tasks.run_names import starting_name
 from tasks.settings import resolve_settings
 from tasks.snapshot import make_snapshot
+from tasks.waiting.queue import join_queue, training_slot
 
 
 # No message tells of a failure, because the person who typed the command sees it.

@@ -11,7 +11,7 @@ from tasks.collect import clean_images, collect_images
 from tasks.form import STYLE, Advanced, Name
 from tasks.home import Home, state_folder
 from tasks.notify.failures import tell_failure
-from tasks.run_names import starting_name
+from tasks.pages.run_names import starting_name
 
 
 @flow(

@@ -9,9 +9,9 @@ from prefect.states import Completed
 
 from sdlora.store.champions import Question
 from tasks.alive import flow_run_alive
+from tasks.decisions.question import ANSWER_KEY, PersonsAnswer, description_of, follow_up, record_answer, show_question
 from tasks.home import Home, state_folder
 from tasks.notify.failures import tell_failure
-from tasks.question import ANSWER_KEY, PersonsAnswer, description_of, follow_up, record_answer, show_question
 
 
 @flow(

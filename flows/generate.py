@@ -14,7 +14,7 @@ from tasks.drawing import Drawing
 from tasks.generate import generate_images
 from tasks.home import Home, state_folder
 from tasks.notify.failures import tell_failure
-from tasks.run_names import starting_name
+from tasks.pages.run_names import starting_name
 
 
 @flow(

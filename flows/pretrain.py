@@ -12,10 +12,10 @@ from tasks.form import PLAN, AdvancedPlan, Count, Name
 from tasks.home import Home, state_folder
 from tasks.lock import run_lock
 from tasks.notify.failures import tell_failure
+from tasks.pages.run_names import starting_name
 from tasks.pretrain import pretrain_base_model
-from tasks.queue import join_queue, training_slot
-from tasks.run_names import starting_name
 from tasks.snapshot import make_snapshot
+from tasks.waiting.queue import join_queue, training_slot
 
 
 @flow(

@@ -7,8 +7,8 @@ from prefect import flow
 from tasks.alive import flow_run_alive
 from tasks.home import Home, state_folder
 from tasks.notify.failures import tell_failure
+from tasks.pages.run_names import starting_name
 from tasks.reconcile import clear_up, end_dead_runs, repair_aliases, start_what_is_ready
-from tasks.run_names import starting_name
 
 
 @flow(

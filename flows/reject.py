@@ -5,11 +5,11 @@ from __future__ import annotations
 from prefect import flow
 
 from tasks.alive import flow_run_alive
+from tasks.decisions.promotion import ChampionDecision, reject_candidate
+from tasks.decisions.question import follow_up
 from tasks.form import Number, Text
 from tasks.home import Home, state_folder
-from tasks.promotion import ChampionDecision, reject_candidate
-from tasks.question import follow_up
-from tasks.run_names import starting_name
+from tasks.pages.run_names import starting_name
 
 
 @flow(name="reject", flow_run_name=starting_name, persist_result=False)

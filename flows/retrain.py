@@ -8,7 +8,7 @@ from sdlora.training.config import Preset
 from tasks.alive import flow_run_alive
 from tasks.base import prepare_base_model
 from tasks.collect import clean_images, collect_images
-from tasks.daily_limit import DailyLimitError
+from tasks.decisions.question import ask_person
 from tasks.evaluate import decide, find_champion, run_duel
 from tasks.export import export_champion
 from tasks.form import STYLE, Advanced, Count, LearningRate, Name
@@ -17,17 +17,17 @@ from tasks.identify import find_release, identify_run
 from tasks.lock import CLEAN_UP_SECONDS, run_lock
 from tasks.notify.decisions import notify_decisions
 from tasks.notify.failures import tell_failure
-from tasks.outcomes import failure_recorded, record_skipped_run
+from tasks.pages.run_names import starting_name
 from tasks.publish import publish
-from tasks.question import ask_person
-from tasks.queue import join_queue_for_run, training_slot
 from tasks.results import Release
-from tasks.run_names import starting_name
 from tasks.settings import resolve_settings
-from tasks.skipping import OutsideHoursError, continued_tomorrow, outside_window, skipped
 from tasks.snapshot import make_snapshot
 from tasks.train import fine_tune_adapter
-from tasks.unattended import leave_alone, record_learnt
+from tasks.waiting.daily_limit import DailyLimitError
+from tasks.waiting.outcomes import failure_recorded, record_skipped_run
+from tasks.waiting.queue import join_queue_for_run, training_slot
+from tasks.waiting.skipping import OutsideHoursError, continued_tomorrow, outside_window, skipped
+from tasks.waiting.unattended import leave_alone, record_learnt
 
 
 @flow(

@@ -17,11 +17,11 @@ from sdlora.store.dataset import Dataset
 from sdlora.store.image_store import ImageStore
 from tasks.fan_out import measurer
 from tasks.notify.silence import source_is_silent, source_spoke
-from tasks.pages import images_page
+from tasks.pages.run_names import add_to_name, count_of
+from tasks.pages.run_page import images_page
 from tasks.progress import task_progress
 from tasks.retries import RETRIED
 from tasks.run_log import log_text, run_log
-from tasks.run_names import add_to_name, count_of
 
 LOGGED_EXAMPLES = 5  # of each kind in the log; the data page has all
 

@@ -17,8 +17,8 @@ from sdlora.store.image_store import ImageStore
 from sdlora.training.identity import run_digest
 from sdlora.training.methods import MethodSettings, check_methods, resolve_method
 from tasks.budget import budget_in_words
-from tasks.markdown import table
-from tasks.pages import Link, links_line
+from tasks.pages.markdown import table
+from tasks.pages.run_page import Link, links_line
 from tasks.progress import TrainingListener, task_progress
 from tasks.retries import RETRIED
 from tasks.run_log import run_log

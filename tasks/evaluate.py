@@ -16,13 +16,13 @@ from sdlora.models.config import BaseModelConfig
 from sdlora.records.decision import Decision
 from sdlora.records.duel import Duel
 from sdlora.store.image_store import ImageStore
-from tasks.champion_reconciliation import reconcile_history, registered_opponent
+from tasks.decisions.champion_reconciliation import reconcile_history, registered_opponent
 from tasks.home import absolute_in_home
+from tasks.pages.scores import score_lines
 from tasks.progress import task_progress
 from tasks.results import RunRef
 from tasks.retries import RETRIED
 from tasks.run_log import log_text, run_log
-from tasks.scores import score_lines
 from tasks.tracking import Registry
 
 

@@ -19,9 +19,9 @@ from sdlora.records.export import (
 )
 from sdlora.release.config import ExportConfig
 from sdlora.store.image_store import ImageStore
-from tasks.champion_reconciliation import reconcile_history
+from tasks.decisions.champion_reconciliation import reconcile_history
 from tasks.drawing import find_model
-from tasks.markdown import markdown_text
+from tasks.pages.markdown import markdown_text
 from tasks.results import Release
 from tasks.retries import RETRIED
 from tasks.run_log import run_log

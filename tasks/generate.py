@@ -9,7 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from sdlora.core.files import require_writable
 from tasks.drawing import Drawing, draw, find_model
-from tasks.pages import drawings_page
+from tasks.pages.run_page import drawings_page
 from tasks.progress import task_progress
 
 

@@ -12,16 +12,16 @@ from sdlora.core.refs import BaseModelRef, SnapshotRef
 from sdlora.store.champions import champion_history
 from sdlora.store.image_store import ImageStore
 from sdlora.training.identity import run_digest
-from tasks.champion_reconciliation import reconcile_history
-from tasks.markdown import markdown_text
-from tasks.pages import Link, nothing_new_page
+from tasks.decisions.champion_reconciliation import reconcile_history
+from tasks.decisions.standing import with_standing
+from tasks.pages.markdown import markdown_text
+from tasks.pages.run_page import Link, nothing_new_page
+from tasks.pages.version_page import REPORT
 from tasks.progress import task_progress
 from tasks.results import ADOPTED_HINT, HELD_OUT_HINT, Release, RunRef
 from tasks.retries import RETRIED
 from tasks.run_log import run_log
-from tasks.standing import with_standing
 from tasks.tracking import AdapterVersion, NoWholeCopyError, Registry, RemovedFilesError
-from tasks.version_page import REPORT
 
 
 @task(name="identify run", persist_result=False, **RETRIED)

@@ -17,9 +17,9 @@ from sdlora.release.folder import write_release
 from sdlora.store.champions import record_decision
 from sdlora.store.image_store import ImageStore
 from sdlora.store.lineage import record_version, require_publishable
-from tasks.champion_reconciliation import sync_mlflow
 from tasks.code_version import code_version
-from tasks.evidence import (
+from tasks.decisions.champion_reconciliation import sync_mlflow
+from tasks.decisions.evidence import (
     Judged,
     check_champion,
     kid_text,
@@ -28,16 +28,16 @@ from tasks.evidence import (
     show_result,
     version_record,
 )
+from tasks.decisions.later_decision import decide_later
+from tasks.decisions.standing import with_standing
 from tasks.home import relative_to_home
-from tasks.later_decision import decide_later
-from tasks.pages import Link
+from tasks.pages.run_page import Link
+from tasks.pages.version_page import REPORT, run_description, version_description
 from tasks.progress import task_progress
 from tasks.results import Release, RunRef
 from tasks.retention import return_removed_files
 from tasks.retries import RETRIED
-from tasks.standing import with_standing
 from tasks.tracking import AdapterVersion, Registry, tracked_run
-from tasks.version_page import REPORT, run_description, version_description
 
 
 @task(name="publish", persist_result=False, **RETRIED)

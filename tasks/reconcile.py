@@ -16,13 +16,13 @@ from sdlora.core.errors import TrainingError
 from sdlora.store.champions import champion_history
 from sdlora.store.image_store import ImageStore
 from tasks.alive import crash_killed
-from tasks.champion_reconciliation import reconcile_history
+from tasks.decisions.champion_reconciliation import reconcile_history
 from tasks.private import private_file
 from tasks.retention import collect_garbage
 from tasks.run_log import log_text, run_log
 from tasks.tracking import Registry, has_records
 from tasks.triggered import triggered_styles
-from tasks.triggers import registered_configs, start_ready
+from tasks.waiting.triggers import registered_configs, start_ready
 
 GARBAGE_FILE = "gc.time"
 GARBAGE_SECONDS = 24 * 3600.0

@@ -16,10 +16,10 @@ from sdlora.data.snapshot import make_snapshot as make
 from sdlora.store.dataset import Dataset
 from sdlora.store.image_store import ImageStore
 from sdlora.store.inputs import dataset_digest
-from tasks.data_page import publish_data_page
+from tasks.pages.data_page import publish_data_page
+from tasks.pages.run_names import add_to_name, count_of
 from tasks.retries import RETRIED
 from tasks.run_log import run_log
-from tasks.run_names import add_to_name, count_of
 
 
 @task(name="make snapshot", persist_result=False, **RETRIED)

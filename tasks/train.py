@@ -16,14 +16,14 @@ from sdlora.data.snapshot import SnapshotRow, load_snapshot
 from sdlora.records.choice import load_choice
 from sdlora.store.image_store import ImageStore
 from tasks.code_version import code_version
-from tasks.daily_limit import stopping_at_daily_limit
-from tasks.data_page import LOGGED_FOLDER, data_page_file
+from tasks.pages.data_page import LOGGED_FOLDER, data_page_file
+from tasks.pages.version_page import training_description
 from tasks.progress import TrainingListener, report_metrics
 from tasks.results import RunRef
 from tasks.retries import RETRIED
 from tasks.run_log import run_log
 from tasks.tracking import has_run, tracked_run
-from tasks.version_page import training_description
+from tasks.waiting.daily_limit import stopping_at_daily_limit
 
 if TYPE_CHECKING:
     from sdlora.training.job import TrainingJob

@@ -33,7 +33,7 @@ from tasks.collect import collect_source
 from tasks.home import state_folder
 from tasks.lock import run_lock
 from tasks.triggered import triggered_styles
-from tasks.triggers import start_ready
+from tasks.waiting.triggers import start_ready
 
 TICK_SECONDS = 0.5
 _STYLES_SECONDS, _RUNS_SECONDS, _LONGEST_SECONDS = 2.0, 3.0, 60.0

@@ -14,7 +14,7 @@ from deployments.cli.json_output import print_json
 from deployments.cli.terminal import console, error_console, hint, plain
 
 if TYPE_CHECKING:
-    from tasks.promotion import ChampionDecision
+    from tasks.decisions.promotion import ChampionDecision
 
 WhoOption = Annotated[str | None, typer.Option("--who", "--by", help="Who decides. Default: the name of the account.")]
 WhyOption = Annotated[str, typer.Option("--why", help="The reason, kept with the decision.")]
@@ -36,7 +36,7 @@ def decide(home: Path, who: str | None, decision: Callable[[str], ChampionDecisi
         if (
             running
         ):  # else the next run of the style tells people, and a question on Prefect's page says that it is void
-            from tasks.question import follow_decision
+            from tasks.decisions.question import follow_decision
 
             follow_decision(decided.style, home)
     return decided

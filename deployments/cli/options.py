@@ -50,5 +50,5 @@ DEFAULT_HOME = Path(".sdlora")
 
 
 def data_page(home: Path, dataset: str) -> Path:
-    """Return the path of the page of a dataset's images of today; `tasks.data_page` names the pages of snapshots."""
+    """Return the path of the page of a dataset's images of today; `tasks.pages.data_page` names those of snapshots."""
     return home / "pages" / dataset / "data.html"

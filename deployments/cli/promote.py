@@ -10,7 +10,7 @@ from deployments.cli.champion_output import WhoOption, WhyOption, decide, print_
 from deployments.cli.options import DEFAULT_HOME, HomeOption, JsonOption
 
 if TYPE_CHECKING:
-    from tasks.promotion import ChampionDecision
+    from tasks.decisions.promotion import ChampionDecision
 
 
 def promote(
@@ -30,7 +30,7 @@ def promote(
     home = home.resolve()
 
     def decision(person: str) -> ChampionDecision:
-        from tasks.promotion import promote_version
+        from tasks.decisions.promotion import promote_version
 
         return promote_version(name, version, person, why, home)
 

@@ -10,7 +10,7 @@ from deployments.cli.champion_output import WhoOption, WhyOption, decide, print_
 from deployments.cli.options import DEFAULT_HOME, HomeOption, JsonOption
 
 if TYPE_CHECKING:
-    from tasks.promotion import ChampionDecision
+    from tasks.decisions.promotion import ChampionDecision
 
 
 def reject(
@@ -30,7 +30,7 @@ def reject(
     home = home.resolve()
 
     def decision(person: str) -> ChampionDecision:
-        from tasks.promotion import reject_version
+        from tasks.decisions.promotion import reject_version
 
         return reject_version(name, version, person, why, home)
 

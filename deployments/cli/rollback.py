@@ -10,7 +10,7 @@ from deployments.cli.champion_output import WhoOption, WhyOption, decide, print_
 from deployments.cli.options import DEFAULT_HOME, HomeOption, JsonOption
 
 if TYPE_CHECKING:
-    from tasks.promotion import ChampionDecision
+    from tasks.decisions.promotion import ChampionDecision
 
 
 def rollback(
@@ -30,7 +30,7 @@ def rollback(
     home = home.resolve()
 
     def decision(person: str) -> ChampionDecision:
-        from tasks.promotion import roll_back
+        from tasks.decisions.promotion import roll_back
 
         return roll_back(name, to, person, why, home)
 

@@ -66,7 +66,7 @@ def _precedence(run: FlowRun) -> tuple[bool, str]:
 
 
 def _is_unattended(run: FlowRun) -> bool:
-    """Return True for a run of the clock or of a trigger; `tasks.asked_by` tells them apart in the same way."""
+    """Return True for a run of the clock or of a trigger; `tasks.waiting.asked_by` tells them apart in the same way."""
     is_triggered = run.created_by is not None and run.created_by.type == "AUTOMATION"
     return bool(run.auto_scheduled) or is_triggered
 

@@ -18,7 +18,7 @@ from deployments.styles.files import Style
 from sdlora.config import PipelineConfig
 from sdlora.core.schedule import ScheduleConfig
 from tasks.form import STYLE
-from tasks.markdown import markdown_code
+from tasks.pages.markdown import markdown_code
 
 _OURS = "style "
 """Start of the version of every deployment of a style."""

@@ -1,6 +1,6 @@
 """Registry of adapters: one registered model per style, one version per adapter, aliases `candidate` and `champion`.
 
-The image database records the champion and the reason; `tasks/champion_reconciliation.py` updates the alias from it.
+The image database records the champion and the reason. `tasks/decisions/champion_reconciliation.py` updates the alias.
 
 `mlflow.diffusers` stores the adapter without code or pickle. It accepts a folder of safetensors unchanged, records the
 base model and provides `load_model(...).load_pipeline()`. Digests and decisions are notes in one tag of the version

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from sdlora.store.champions import ChampionHistory
-from tasks.markdown import markdown_code, markdown_text, table
+from tasks.pages.markdown import markdown_code, markdown_text, table
 from tasks.tracking.links import version_route
 
 MAX_DESCRIPTION_LENGTH = 5000  # characters; limit of MLflow's SQL database

@@ -26,9 +26,9 @@ from sdlora.config import PipelineConfig
 from sdlora.core.errors import ConfigError
 from sdlora.data.snapshot import latest_snapshot
 from sdlora.store.image_store import ImageStore
+from tasks.pages.run_names import add_to_name
 from tasks.results import Release
 from tasks.run_log import run_log
-from tasks.run_names import add_to_name
 from tasks.tracking import Registry
 from tests.settings import run_flow
 
@@ -129,7 +129,9 @@ def test_a_drawing_is_named_by_its_prompt_and_a_name_of_several_lines_stays_one(
 def test_a_name_that_cannot_be_changed_ends_no_run(monkeypatch):
     @task
     def step() -> str:
-        monkeypatch.setattr("tasks.run_names.get_client", lambda **_: (_ for _ in ()).throw(ConnectionError("away")))
+        monkeypatch.setattr(
+            "tasks.pages.run_names.get_client", lambda **_: (_ for _ in ()).throw(ConnectionError("away"))
+        )
         add_to_name("24 new images")
         return "done"
 

@@ -25,7 +25,7 @@ from sdlora.records.duel import load_duel
 from sdlora.release.config import ExportConfig
 from sdlora.store.champions import ChampionHistory, champion_history
 from sdlora.store.image_store import ImageStore
-from tasks.promotion import promote_version, reject_version, roll_back
+from tasks.decisions.promotion import promote_version, reject_version, roll_back
 from tasks.results import Release
 from tasks.tracking import Registry
 from tests.settings import run_flow

@@ -22,11 +22,11 @@ from sdlora.store.image_store import ImageStore
 from sdlora.store.tables.tickets import TicketTable
 from sdlora.store.tickets import Request, Ticket, ended_tickets
 from sdlora.store.training_queue import SlotLostError, TicketCancelledError, TrainingQueue
-from tasks import heartbeat, outcomes, queue
-from tasks.outcomes import failure_recorded
 from tasks.progress import listening
-from tasks.queue import join_queue, training_slot
-from tasks.skipping import OutsideHoursError
+from tasks.waiting import heartbeat, outcomes, queue
+from tasks.waiting.outcomes import failure_recorded
+from tasks.waiting.queue import join_queue, training_slot
+from tasks.waiting.skipping import OutsideHoursError
 from tests.listeners import Notes
 
 

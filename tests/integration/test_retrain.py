@@ -22,9 +22,9 @@ from sdlora.store.tickets import Request, cancelled_ticket, last_runs
 from sdlora.store.training_queue import AlreadyQueuedError, TrainingQueue
 from sdlora.training import identity
 from sdlora.training.identity import TRAINER_VERSION
-from tasks import outcomes, unattended
 from tasks.results import Release
 from tasks.tracking import Registry, tracking_uri
+from tasks.waiting import outcomes, unattended
 from tests.settings import run_flow
 from tests.tiny import tiny_base_model
 

@@ -27,9 +27,9 @@ from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.store.image_store import ImageStore
 from sdlora.store.starts import KEY_PREFIX
-from tasks import triggers
 from tasks.triggered import triggered_styles
-from tasks.triggers import registered_configs, start_ready
+from tasks.waiting import triggers
+from tasks.waiting.triggers import registered_configs, start_ready
 from tests.settings import make_style
 from tests.stack import STYLE_FILE, request, start_stack
 from tests.tiny import draw_images

@@ -16,7 +16,7 @@ from sdlora.data.collect_report import CollectReport
 from sdlora.data.config import DataConfig
 from sdlora.data.sources.rows import MAX_LINE_CHARS
 from sdlora.store.dataset import Dataset
-from tasks.pages import images_page
+from tasks.pages.run_page import images_page
 from tests.unit.data.drawing import drawing, encoded, fill_folder
 
 CONFIG = DataConfig()

@@ -8,7 +8,7 @@ import pytest
 from prefect.client.schemas.objects import CreatedBy, FlowRun
 from prefect.context import FlowRunContext
 
-from tasks.asked_by import asked_by
+from tasks.waiting.asked_by import asked_by
 
 
 def test_a_call_without_a_flow_run_is_a_persons():

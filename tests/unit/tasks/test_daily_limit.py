@@ -9,8 +9,8 @@ from sdlora.core.schedule import ScheduleConfig
 from sdlora.processes.identity import ProcessIdentity
 from sdlora.store.image_store import ImageStore
 from sdlora.store.tickets import Request, new_row
-from tasks import daily_limit
-from tasks.daily_limit import DailyLimitError, daily_limit_reached, stopping_at_daily_limit
+from tasks.waiting import daily_limit
+from tasks.waiting.daily_limit import DailyLimitError, daily_limit_reached, stopping_at_daily_limit
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.markdown import fitting, markdown_code, markdown_text, table
+from tasks.pages.markdown import fitting, markdown_code, markdown_text, table
 from tasks.run_log import log_text
 
 

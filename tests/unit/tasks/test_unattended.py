@@ -14,10 +14,10 @@ from sdlora.store.style_records import style_record
 from sdlora.store.tables.base import utc_now
 from sdlora.store.tickets import Request, last_runs, new_row
 from sdlora.training.config import TrainingConfig
-from tasks import outcomes
 from tasks.notify import tell as telling
 from tasks.results import RunRef
-from tasks.unattended import leave_alone, record_learnt, tell_if_given_up
+from tasks.waiting import outcomes
+from tasks.waiting.unattended import leave_alone, record_learnt, tell_if_given_up
 
 BASE = BaseModelRef(name="b", folder=Path("b"), digest="b" * 64)
 SNAPSHOT = SnapshotRef(
@@ -49,7 +49,7 @@ def end(home: Path, digest: str, state: str, why: str) -> None:
 
 def test_a_run_that_failed_three_times_alike_is_left_alone_until_its_inputs_change(home, monkeypatch):
     told = []
-    monkeypatch.setattr("tasks.unattended.tell", lambda _, message: told.append(message))
+    monkeypatch.setattr("tasks.waiting.unattended.tell", lambda _, message: told.append(message))
     for seconds in (3, 17):
         end(home, "d1", "failed", f"The loss is not a number after {seconds} steps.")
     end(home, "d1", "lost", "The process was stopped.")

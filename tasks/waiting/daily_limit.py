@@ -14,8 +14,8 @@ from sdlora.core.errors import SdloraError
 from sdlora.core.schedule import ScheduleConfig
 from sdlora.store.image_store import ImageStore
 from sdlora.store.training_hours import trained_today
-from tasks.asked_by import asked_by
 from tasks.run_log import run_log
+from tasks.waiting.asked_by import asked_by
 
 _SHORTEST_WAIT_SECONDS = 1.0
 

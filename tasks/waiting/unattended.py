@@ -16,8 +16,8 @@ from sdlora.store.style_records import StyleRecord, record_dealt_with, record_le
 from sdlora.store.tickets import MAX_FAILURES, Ticket, cancelled_ticket, failures_alike
 from sdlora.training.identity import TRAINER_VERSION, lesson_digest
 from tasks.notify.tell import tell
-from tasks.outcomes import record_skipped_run, request_of
 from tasks.results import RunRef
+from tasks.waiting.outcomes import record_skipped_run, request_of
 
 
 @task(name="ask whether to train", persist_result=False)

@@ -11,8 +11,8 @@ from contextlib import suppress
 
 from sdlora.store.champions import ChampionHistory, ScoredVersion, champion_history, record_manual_change
 from sdlora.store.image_store import ImageStore
+from tasks.pages.scores import LEADING
 from tasks.run_log import run_log
-from tasks.scores import LEADING
 from tasks.tracking import AdapterVersion, Registry, alias_state, sync_history
 
 LEADING_METRIC = LEADING[0]

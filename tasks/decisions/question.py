@@ -29,15 +29,15 @@ from sdlora.core.errors import EvaluationError
 from sdlora.core.files import json_digest
 from sdlora.store.champions import ChampionHistory, Question, champion_history
 from sdlora.store.image_store import ImageStore
-from tasks.champion_reconciliation import reconcile_history
+from tasks.decisions.champion_reconciliation import reconcile_history
+from tasks.decisions.promotion import UNNAMED, ChampionDecision, promote_version, reject_version, show_decision
+from tasks.decisions.standing import why_void
 from tasks.form import MAX_TEXT_CHARS
-from tasks.markdown import markdown_code, markdown_text
 from tasks.notify.decisions import tell_decisions
-from tasks.pages import inline_image
-from tasks.promotion import UNNAMED, ChampionDecision, promote_version, reject_version, show_decision
+from tasks.pages.markdown import markdown_code, markdown_text
+from tasks.pages.run_page import inline_image
 from tasks.results import Release
 from tasks.run_log import run_log
-from tasks.standing import why_void
 from tasks.tracking import Registry, version_page
 
 if TYPE_CHECKING:

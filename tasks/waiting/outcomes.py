@@ -15,9 +15,9 @@ from sdlora.store.tables.base import utc_now
 from sdlora.store.tables.tickets import TicketTable
 from sdlora.store.tickets import Request, Work, new_row, record_skipped
 from sdlora.store.training_queue import AlreadyQueuedError
-from tasks.asked_by import asked_by
-from tasks.heartbeat import flow_run
 from tasks.run_log import log_text
+from tasks.waiting.asked_by import asked_by
+from tasks.waiting.heartbeat import flow_run
 
 _REASON_LENGTH = 500
 

@@ -28,11 +28,11 @@ from sdlora.store.champions import (
 )
 from sdlora.store.image_store import ImageStore
 from sdlora.store.lineage import require_usable
-from tasks.champion_reconciliation import reconcile_history, scored_of_registry, sync_mlflow
+from tasks.decisions.champion_reconciliation import reconcile_history, scored_of_registry, sync_mlflow
+from tasks.decisions.standing import void_reason, why_void
 from tasks.export import export_again
-from tasks.markdown import markdown_text
+from tasks.pages.markdown import markdown_text
 from tasks.run_log import run_log
-from tasks.standing import void_reason, why_void
 from tasks.tracking import Registry, has_records
 
 UNNAMED = "a person in Prefect"

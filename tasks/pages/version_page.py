@@ -10,9 +10,9 @@ from datetime import datetime
 from sdlora.core.refs import SnapshotRef
 from sdlora.records.decision import Decision, GateCheck
 from sdlora.release.record import VersionRecord
-from tasks.markdown import fitting, markdown_text, table
-from tasks.pages import leading_checks
-from tasks.scores import LEADING, contestants, score_rows
+from tasks.pages.markdown import fitting, markdown_text, table
+from tasks.pages.run_page import leading_checks
+from tasks.pages.scores import LEADING, contestants, score_rows
 from tasks.tracking import MAX_DESCRIPTION_LENGTH, RunPage, version_route
 
 REPORT, SUMMARY_PICTURE = "report.html", "images/summary.png"

@@ -21,15 +21,15 @@ from sdlora.processes.slots import AUTO, DEVICES, slots_of
 from sdlora.store.image_store import ImageStore
 from sdlora.store.tickets import Outcome, Request, Ticket, Work
 from sdlora.store.training_queue import AlreadyQueuedError, TicketCancelledError, TrainingQueue
-from tasks.asked_by import in_the_name_of
-from tasks.daily_limit import DailyLimitError, daily_limit_reached
-from tasks.heartbeat import Heartbeat, flow_run, is_cancelled_in_page, stop_run
-from tasks.outcomes import reason_of, record_skipped_run, request_of
 from tasks.progress import report_note
 from tasks.results import RunRef
 from tasks.run_log import run_log
-from tasks.skipping import OutsideHoursError, outside_window
-from tasks.unattended import tell_if_given_up
+from tasks.waiting.asked_by import in_the_name_of
+from tasks.waiting.daily_limit import DailyLimitError, daily_limit_reached
+from tasks.waiting.heartbeat import Heartbeat, flow_run, is_cancelled_in_page, stop_run
+from tasks.waiting.outcomes import reason_of, record_skipped_run, request_of
+from tasks.waiting.skipping import OutsideHoursError, outside_window
+from tasks.waiting.unattended import tell_if_given_up
 
 _POLL_SECONDS = 0.5
 _OUTAGE_SECONDS = 600.0  # the longest time without a database that a waiting or finished run bears

@@ -14,8 +14,8 @@ from sdlora.data.clean import CleanReport
 from sdlora.data.collect_report import CollectReport
 from sdlora.records.decision import Decision, GateCheck
 from sdlora.records.duel import Duel
-from tasks.markdown import markdown_code, markdown_text, table
-from tasks.scores import contestants, score_rows
+from tasks.pages.markdown import markdown_code, markdown_text, table
+from tasks.pages.scores import contestants, score_rows
 
 MAX_TILE_PX = 256
 JPEG_QUALITY = 85

@@ -9,9 +9,9 @@ from prefect.states import Completed
 
 from sdlora.core.errors import SdloraError
 from sdlora.core.schedule import ScheduleConfig, is_allowed
-from tasks.asked_by import asked_by
+from tasks.pages.run_names import add_to_name
 from tasks.run_log import run_log
-from tasks.run_names import add_to_name
+from tasks.waiting.asked_by import asked_by
 
 
 class OutsideHoursError(SdloraError):

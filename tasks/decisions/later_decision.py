@@ -10,15 +10,15 @@ from sdlora.records.decision import DECISION_FILE
 from sdlora.release.report import write_report
 from sdlora.store.champions import record_decision
 from sdlora.store.image_store import ImageStore
-from tasks.champion_reconciliation import sync_mlflow
-from tasks.evidence import Judged, check_champion, log_evidence, scored_version, show_result, version_record
-from tasks.pages import Link
+from tasks.decisions.champion_reconciliation import sync_mlflow
+from tasks.decisions.evidence import Judged, check_champion, log_evidence, scored_version, show_result, version_record
+from tasks.decisions.standing import with_standing
+from tasks.pages.run_page import Link
+from tasks.pages.version_page import REPORT, later_decision_line, run_description
 from tasks.progress import task_progress
 from tasks.results import LaterDecision, Release
 from tasks.run_log import run_log
-from tasks.standing import with_standing
 from tasks.tracking import AdapterVersion, Registry, has_run, tracked_run
-from tasks.version_page import REPORT, later_decision_line, run_description
 
 
 def decide_later(registry: Registry, version: AdapterVersion, judged: Judged, home: Path) -> Release:

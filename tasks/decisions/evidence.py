@@ -21,15 +21,15 @@ from sdlora.records.metrics import METRICS
 from sdlora.release.record import Curve, VersionRecord
 from sdlora.store.champions import ScoredVersion
 from sdlora.store.image_store import ImageStore
-from tasks.champion_reconciliation import LEADING_METRIC, reconcile_history, registered_opponent
 from tasks.code_version import code_version
-from tasks.data_page import LOGGED_FOLDER, data_page_file, logged_data_page
-from tasks.data_summary import summarise_data
-from tasks.pages import Link, result_page
+from tasks.decisions.champion_reconciliation import LEADING_METRIC, reconcile_history, registered_opponent
+from tasks.pages.data_page import LOGGED_FOLDER, data_page_file, logged_data_page
+from tasks.pages.data_summary import summarise_data
+from tasks.pages.run_page import Link, result_page
+from tasks.pages.version_page import REPORT, SUMMARY_PICTURE
 from tasks.results import RunRef
 from tasks.run_log import run_log
 from tasks.tracking import Registry, TrackedRun
-from tasks.version_page import REPORT, SUMMARY_PICTURE
 
 METRICS_OF: dict[ContestantName, tuple[str, ...]] = {
     "candidate": ("kid", "fid", "denoising_psnr"),

@@ -30,8 +30,8 @@ def asked_by() -> AskedBy:
     """Return the origin of the running flow run.
 
     The clock's runs are those that Prefect's scheduler creates ahead of time. A trigger's runs are created for new
-    data (`tasks/triggers.py`), or by an automation. All others are a person's: the page, a terminal, a REST call, a
-    notebook, also without a flow run. A run that somebody retries keeps its origin, except for the block of
+    data (`tasks/waiting/triggers.py`), or by an automation. All others are a person's: the page, a terminal, a REST
+    call, a notebook, also without a flow run. A run that somebody retries keeps its origin, except for the block of
     `in_the_name_of`.
     """
     if who := _in_the_name_of.get():

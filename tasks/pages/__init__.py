@@ -1,0 +1,1 @@
+"""Pages of runs and versions in Prefect and MLflow, as Markdown."""
