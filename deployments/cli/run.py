@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deployments.cli.call_flow import call_flow
 from deployments.cli.choosing import style_path
 from deployments.cli.json_output import print_json
 from deployments.cli.options import DEFAULT_HOME, HomeOption, JsonOption, StyleArgument, StyleFileOption
-from deployments.cli.stages import Stages
 from deployments.cli.terminal import console, error_console
 
 if TYPE_CHECKING:
@@ -120,12 +120,3 @@ def _run_flow(config: PipelineConfig, home: Path, force: bool) -> Release:
 
             server.wait_ready()
         return call_flow(retrain, config, home, force)
-
-
-def call_flow(flow: Callable[..., Release], config: PipelineConfig, home: Path, force: bool) -> Release:
-    """Run the flow with the settings of a style, and show its stages."""
-    from tasks.form import STYLE
-    from tasks.progress import listening
-
-    with Stages() as stages, listening(stages):
-        return flow(**STYLE.parameters(config), force=force, home=home)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import typer
 from rich.table import Table
 
+from deployments.cli.call_flow import call_flow
 from deployments.cli.failures import error_message
 from deployments.cli.image_ids import image_ids
 from deployments.cli.json_output import print_json
-from deployments.cli.run import call_flow
 from deployments.cli.run_output import release_object
 from deployments.cli.stages import clock
 from deployments.cli.stores import existing_store
