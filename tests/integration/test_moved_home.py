@@ -17,7 +17,7 @@ import pytest
 
 from deployments.servers.credentials import Credentials, credentials_of
 from deployments.servers.mlflow_server import MlflowServer
-from deployments.servers.services import Service, free_port
+from deployments.servers.services import Service, free_port, listen_at
 from flows.retrain import retrain
 from sdlora.config import PipelineConfig
 from sdlora.lora.load import open_adapter
@@ -85,11 +85,11 @@ def mlflow_page(moved: Path) -> Iterator[tuple[Service, str, Credentials]]:
     """The MLflow server of `sdlora up` on the moved folder, its address and its password."""
     port, credentials = free_port(), credentials_of(moved)
     server = MlflowServer(moved, port, credentials)
-    service = Service(
-        "The MLflow server", server.command(), server.environment(), moved / "logs" / "mlflow.log", PROJECT
-    )
-    yield service, f"http://127.0.0.1:{port}", credentials
-    service.stop()
+    with listen_at(port, "MLflow server", "--mlflow-port") as listener:
+        log = moved / "logs" / "mlflow.log"
+        service = Service("The MLflow server", server.command(), server.environment(), log, PROJECT, listener)
+        yield service, f"http://127.0.0.1:{port}", credentials
+        service.stop()
 
 
 def test_no_record_of_mlflow_leads_to_the_folder(original):

@@ -10,6 +10,9 @@ import re
 import stat
 import subprocess
 import sys
+import threading
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import psutil
 import pytest
@@ -162,15 +165,29 @@ def test_a_server_that_the_user_names_is_not_sent_our_password(tmp_path, monkeyp
     from deployments.local_run import prefect_server
     from deployments.servers.credentials import credentials_of
 
+    class Theirs(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            received.append(str(self.headers))
+            self.send_error(404)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    received: list[str] = []
     monkeypatch.setattr(os, "environ", dict(os.environ))
-    os.environ["PREFECT_API_URL"] = "http://127.0.0.1:9/api"
     os.environ.pop("PREFECT_API_AUTH_STRING", None)
     (tmp_path / "mlflow").mkdir(mode=0o755)  # made by a person
-    with prefect_server(tmp_path, "test") as server:
+    with ExitStack() as stack:
+        theirs = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), Theirs))
+        threading.Thread(target=theirs.serve_forever, daemon=True).start()
+        stack.callback(theirs.shutdown)
+        os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{theirs.server_port}/api"
+        server = stack.enter_context(prefect_server(tmp_path, "test"))
         assert {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("prefect", "mlflow", "logs")} == {0o700}
         assert server.process is None
         assert "PREFECT_API_AUTH_STRING" not in os.environ
     assert credentials_of(tmp_path).login not in str(os.environ)
+    assert received and not any("Authorization" in headers for headers in received)
 
 
 def test_login_tells_that_the_running_servers_have_another_password(running_stack: RunningStack):
