@@ -1,6 +1,6 @@
 """Alembic environment: migrations run on the caller's connection, inside the caller's transaction.
 
-To write a new revision after a change of `tables.py`:
+To write a new revision after a change of `sdlora/store/tables/`:
     python -m sdlora.store.migrations "what changes"
 Then update `SCHEMA_REVISION` in `database.py`.
 """
