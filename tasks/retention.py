@@ -14,7 +14,7 @@ from sdlora.retention.config import load_retention
 from sdlora.retention.rules import Removal, plan_removals
 from sdlora.retention.state import State, StoredFile, StoredVersion
 from sdlora.retention.trash import empty_trash, remove_whole, replace_by_link
-from sdlora.store.champions import champion_history
+from sdlora.store.champions import champion_history, styles_with_history
 from sdlora.store.image_store import ImageStore
 from sdlora.store.location import StoreLocation
 from sdlora.store.removed_files import (
@@ -100,8 +100,13 @@ def _state(home: Path, store: ImageStore | None, registry: Registry | None) -> S
             state = replace(state, drawn=scan.unrated_drawn_images(session, store.blobs))
         if registry is not None:
             versions = tuple(_versions(home, store, registry))
-            state = replace(state, versions=versions, models=unreferenced_models(registry))
+            state = replace(state, versions=versions, models=unreferenced_models(registry, _own_styles(store)))
     return state
+
+
+def _own_styles(store: ImageStore) -> list[str]:
+    with store.read() as session:
+        return styles_with_history(session)
 
 
 def _versions(home: Path, store: ImageStore, registry: Registry) -> Iterator[StoredVersion]:

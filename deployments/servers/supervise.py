@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
@@ -11,6 +12,7 @@ from functools import partial
 
 from deployments.servers.services import Service, answers
 
+_log = logging.getLogger(__name__)
 _CHECK_SECONDS = 1.0
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 60.0
 HEALTH = {"prefect": "/api/health", "mlflow": "/health"}
@@ -106,7 +108,10 @@ class SupervisorThread(threading.Thread):
 
     def run(self) -> None:
         while not self._stopping.wait(_CHECK_SECONDS):
-            self._supervisor.check()
+            try:
+                self._supervisor.check()
+            except Exception:  # noqa: BLE001  # such as a full disk; Linux ends with this thread what it started
+                _log.exception("The servers could not be checked; the next second tries again")
 
     def stop(self) -> None:
         """End the thread before the services are stopped, so that none is started again."""

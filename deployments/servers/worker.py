@@ -25,6 +25,7 @@ from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, Proc
 from deployments.environment import POOL
 from deployments.servers.patience import wait_for_prefect
 from sdlora.processes.slots import DEVICES, slots_of
+from sdlora.store.starts import KEY_PREFIX
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -68,7 +69,7 @@ def _precedence(run: FlowRun) -> tuple[bool, str]:
 def _is_unattended(run: FlowRun) -> bool:
     """Return True for a run of the clock or of a trigger; `tasks.waiting.asked_by` tells them apart in the same way."""
     is_triggered = run.created_by is not None and run.created_by.type == "AUTOMATION"
-    return bool(run.auto_scheduled) or is_triggered
+    return bool(run.auto_scheduled) or is_triggered or (run.idempotency_key or "").startswith(KEY_PREFIX)
 
 
 class QueueWorker(ProcessWorker, abc.ABC):  # Prefect registers a type of workers unless ABC is among the bases

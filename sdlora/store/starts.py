@@ -18,7 +18,7 @@ KEY_PREFIX = "sdlora-ready-"
 """Start of the idempotency key of every run that new data started."""
 RETRY_MINUTES = (15, 60)
 """Waiting time after a run that did not deal with its news. After one more such run, the news are given up."""
-_COMPLETED, _CANCELLED = "Completed", "Cancelled"  # names of Prefect's states
+_COMPLETED, _CANCELLED, _CRASHED = "Completed", "Cancelled", "Crashed"  # names of Prefect's states
 MAX_TRIES = len(RETRY_MINUTES) + 1
 
 
@@ -100,11 +100,11 @@ def end_start(session: Session, start: Start, outcome: str) -> None:
 def next_try_at(tries: Sequence[Start]) -> datetime | None:
     """Return the time of the next start for the same news; None after the last one, or if a person cancelled it.
 
-    A run that completed without dealing with its news met an obstacle, such as another run of the style. Only runs
-    that did not complete are counted.
+    A run that completed without dealing with its news met an obstacle, such as another run of the style. Runs that
+    were killed or stopped, such as by a reboot, continue from their checkpoint. Neither is counted.
     """
     last = tries[-1]
-    failures = [one for one in tries if not (one.outcome or "").startswith(_COMPLETED)]
+    failures = [one for one in tries if not (one.outcome or "").startswith((_COMPLETED, _CRASHED))]
     if len(failures) >= MAX_TRIES or last.is_cancelled or last.ended_at is None:
         return None
     minutes = RETRY_MINUTES[len(failures) - 1] if last in failures else RETRY_MINUTES[0]

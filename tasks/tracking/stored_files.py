@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -49,21 +50,38 @@ def return_weights(registry: Registry, version: AdapterVersion, adapter: Path) -
     registry.note(version, {FILES_REMOVED: ""})
 
 
-def unreferenced_models(registry: Registry) -> list[StoredModel]:
+def unreferenced_models(registry: Registry, styles: Sequence[str]) -> list[StoredModel]:
     """List the models that no version refers to: what is left of a killed publishing, or of a deleted version.
 
-    Call this only while nothing publishes from this state folder.
+    Call this only while nothing publishes from this state folder. A server in MLFLOW_TRACKING_URI has models of other
+    people too, so only those count whose run has the digest of a run of sdlora, in an experiment of a style of this
+    state folder.
     """
     client = registry.client
     is_shared = not client.tracking_uri.startswith("sqlite:")
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    experiments = [each.experiment_id for name in styles if (each := client.get_experiment_by_name(name))]
     found = []
-    for model in client.search_logged_models(experiments, f"name = '{_MODEL_NAME}'") if experiments else ():
+    for model in _models(client, experiments) if experiments else ():
         is_young = time.time() - model.creation_timestamp / 1000 < _ABANDONED_SECONDS
-        if (is_shared and is_young) or client.search_model_versions(f"source_path = 'models:/{model.model_id}'"):
+        if is_shared and (is_young or not _is_ours(client, model)):
+            continue
+        if client.search_model_versions(f"source_path = 'models:/{model.model_id}'"):
             continue
         found.append(StoredModel(model.model_id, _size(client, model)))
     return found
+
+
+def _models(client: MlflowClient, experiments: list[str]) -> Iterator[LoggedModel]:
+    token = None
+    while True:
+        page = client.search_logged_models(experiments, f"name = '{_MODEL_NAME}'", page_token=token)
+        yield from page
+        if not (token := page.token):
+            return
+
+
+def _is_ours(client: MlflowClient, model: LoggedModel) -> bool:
+    return model.source_run_id is not None and "run_digest" in client.get_run(model.source_run_id).data.tags
 
 
 def delete_model(registry: Registry, model_id: str) -> None:

@@ -10,6 +10,7 @@ from statistics import median
 import mlflow
 import psutil
 import pytest
+from sqlalchemy import func, select
 
 from flows.compare import compare
 from flows.retrain import retrain
@@ -20,6 +21,8 @@ from sdlora.models.config import BaseModelConfig
 from sdlora.models.files.sources import load_base_model
 from sdlora.models.stable_diffusion import StableDiffusion
 from sdlora.records.comparison import COMPARED, load_comparison
+from sdlora.store.image_store import ImageStore
+from sdlora.store.tables.images import ImageTable
 from tasks.compare import resolve_methods
 from tests.settings import run_flow
 
@@ -98,7 +101,9 @@ def test_a_method_that_cannot_be_trained_is_refused_before_any_image_is_collecte
     too_wide = config.model_copy(update={"lora": config.lora.model_copy(update={"rank": 64})})
     with pytest.raises(TargetModuleError, match=r"lora\.rank: 64"):
         run_flow(retrain, too_wide, tmp_path)
-    assert not list(tmp_path.rglob("*.db")) and not (tmp_path / "blobs").exists()
+    with ImageStore.open(tmp_path) as store, store.read() as session:  # the failure is a row of it
+        assert session.scalar(select(func.count()).select_from(ImageTable)) == 0
+    assert not list((tmp_path / "mlflow").rglob("*.db")) and not list((tmp_path / "blobs").rglob("*.*"))
 
 
 def test_methods_share_the_settings_and_a_whole_model_learns_at_a_tenth_of_the_rate(

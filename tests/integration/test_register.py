@@ -24,9 +24,9 @@ from tests.families import build
 from tests.tiny import tiny_base_model
 
 DEPLOYMENTS = ("retrain", "decide", "promote", "reject", "rollback", "collect", "generate", "pretrain", "compare")
-# What the server adds by itself, or what only one of the two knows.
+# What the server adds by itself, or what only one of the two knows. Prefect's command reads the version from git.
 OF_THE_SERVER = {"id", "created", "updated", "created_by", "updated_by", "last_polled", "status"}
-OF_THE_COMMAND = {"version_id", "version_info", "branch", "base", "root", "labels"}
+OF_THE_COMMAND = {"version", "version_id", "version_info", "branch", "base", "root", "labels"}
 
 
 def registered() -> dict[str, dict]:

@@ -103,9 +103,9 @@ def test_one_run_is_started_for_the_same_news_and_a_failed_one_is_tried_three_ti
     assert "a run was started at" in asked(dataset, LATER).reason
     with dataset.store.write() as session:
         digest = dataset_digest(session, dataset.name)
-        end_start(session, starts_of(session, "comics", digest)[0], "Crashed")
+        end_start(session, starts_of(session, "comics", digest)[0], "Failed")
     soon = asked(dataset, SOON)
-    assert not soon.is_ready and "did not deal with them (Crashed)" in soon.reason
+    assert not soon.is_ready and "did not deal with them (Failed)" in soon.reason
     assert asked(dataset, timedelta(minutes=RETRY_MINUTES[0] + 1)).is_ready
     start(dataset, end="Failed")
     assert not asked(dataset, timedelta(minutes=RETRY_MINUTES[0] + 1)).is_ready
@@ -117,6 +117,13 @@ def test_one_run_is_started_for_the_same_news_and_a_failed_one_is_tried_three_ti
     assert len(keys) == 3
     bring(dataset, tmp_path, 1, seed=1)
     assert asked(dataset, LATER).is_ready  # something changed
+
+
+def test_a_run_that_was_killed_is_tried_again_however_often(dataset, tmp_path):
+    bring(dataset, tmp_path, 3)
+    for _ in range(5):
+        start(dataset, end="Crashed: Flow run process exited with a termination signal")
+        assert asked(dataset, timedelta(minutes=RETRY_MINUTES[0] + 1)).is_ready
 
 
 def test_an_obstacle_is_no_failure_and_a_cancelled_run_is_left_alone(dataset, tmp_path):

@@ -250,7 +250,7 @@ def test_runs_on_other_images_go_on(base, store, snapshot):
 def test_a_database_that_does_not_answer_does_not_end_a_training(store, snapshot, monkeypatch, caplog):
     watch = TakedownWatch(store, snapshot)
 
-    def away():
+    def away(*, waits: bool = True):
         raise StorageError("the server is away")
 
     monkeypatch.setattr(store, "read", away)
