@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -66,16 +66,30 @@ def _versions(versions: Sequence[StoredVersion], config: RetentionConfig) -> Ite
         newest_first = sorted(own, key=lambda version: -version.number)
         lost = [version for version in newest_first if version.protection is None]
         removed = {version.number for version in lost[config.lost_candidates :]}
+        # One run may have given several versions, on different machines.
+        needed = {
+            run.folder
+            for version in own
+            if version.number not in removed
+            for run in version.runs
+            if version.removed_at is None or version.protection is not None
+        }
         for position, version in enumerate(newest_first):
             if version.protection is None and (version.removed_at is not None or version.number in removed):
-                yield from _files_of_version(version, config.lost_candidates)
+                yield from _files_of_version(version, config.lost_candidates, needed)
             else:
                 yield from _leftovers(version, position, config.runner_ups)
 
 
-def _files_of_version(version: StoredVersion, kept: int) -> Iterator[Removal]:
-    # A run with checkpoints and without an adapter trains the version again.
-    ended = [run for run in version.runs if "adapter" in run.parts or run.parts.isdisjoint(FINISHED_LEFTOVERS)]
+def _files_of_version(version: StoredVersion, kept: int, needed: Collection[Path]) -> Iterator[Removal]:
+    # A run with checkpoints and without an adapter trains the version again; one that is newer than the removal did.
+    ended = [
+        run
+        for run in version.runs
+        if run.folder not in needed
+        and ("adapter" in run.parts or run.parts.isdisjoint(FINISHED_LEFTOVERS))
+        and not (version.removed_at and run.trained_at and run.trained_at > version.removed_at)
+    ]
     paths = tuple(path for run in ended for path in _parts(run, *FILES_OF_VERSION))
     if not paths and not version.weights_bytes:
         return  # removed earlier

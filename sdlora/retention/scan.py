@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy import select
@@ -45,7 +46,9 @@ def rated_versions(session: Session) -> set[str]:
 def stored_run(folder: Path) -> StoredRun:
     """Read the folder of a run; a folder that is gone has no parts."""
     parts = frozenset(path.name for path in folder.glob("*") if path.is_dir() and not path.is_symlink())
-    return StoredRun(folder, parts, tuple(_second_copies(folder)))
+    written = folder / "adapter"
+    trained_at = datetime.fromtimestamp(written.stat().st_mtime, UTC) if "adapter" in parts else None
+    return StoredRun(folder, parts, tuple(_second_copies(folder)), trained_at)
 
 
 def _second_copies(run: Path) -> Iterator[Path]:

@@ -15,11 +15,13 @@ class StoredRun:
     Attributes:
         parts: names of the folders in it.
         second_copies: weights of its release that its adapter has, too, in bytes of its own.
+        trained_at: time at which its adapter was written; None without one.
     """
 
     folder: Path
     parts: frozenset[str]
     second_copies: tuple[Path, ...] = ()
+    trained_at: datetime | None = None
 
 
 @dataclass(frozen=True)

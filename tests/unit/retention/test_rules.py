@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -51,6 +51,18 @@ def test_an_interrupted_removal_is_finished_and_a_finished_one_is_not_repeated()
     assert "interrupted" in plan(begun, lost_candidates=9)[0].why
     done = StoredVersion("ink", 1, None, (StoredRun(Path("runs/ink/1"), frozenset()),), removed_at=datetime.now(UTC))
     assert plan(done) == ()
+
+
+def test_a_run_that_trained_again_after_the_removal_or_gave_another_version_is_left_alone():
+    removed_at = datetime.now(UTC)
+    parts = frozenset({"adapter", "release"})
+    run = StoredRun(Path("runs/ink/1"), parts, trained_at=removed_at + timedelta(hours=3))
+    assert plan(StoredVersion("ink", 1, None, (run,), removed_at=removed_at)) == ()
+    shared = StoredRun(Path("runs/ink/1"), parts, trained_at=removed_at - timedelta(hours=3))
+    champion = StoredVersion("ink", 2, "it is or was the champion", (shared,))
+    removed = StoredVersion("ink", 1, None, (shared,), removed_at=removed_at)
+    assert not any("release" in str(path) for each in plan(removed, champion) for path in each.paths)
+    assert any("release" in str(path) for each in plan(removed) for path in each.paths)
 
 
 def test_a_removed_version_that_became_champion_or_trains_again_is_left_alone():
