@@ -139,10 +139,11 @@ def _few_images(duel: Duel) -> GateCheck:
     rivals = {"base": "the base model", "champion": "the champion"}
     scores = {name: METRICS["kid"].number(duel.scores[name].metrics["kid"].value) for name in duel.contestants}
     others = " and ".join(f"{scores[name]} of {rival}" for name, rival in rivals.items() if name in scores)
-    images = f"{len(duel.samples)} held-out image{'s' if len(duel.samples) > 1 else ''}"
+    count = len(duel.samples)
+    images = f"{count} held-out images are" if count > 1 else f"{count} held-out image is"
     reason = (
-        f"The gate cannot tell: {images} are too few for an interval of KID. Measured without one: KID "
-        f"{scores['candidate']} against {others}. A person decides by the pictures."
+        f"{images} too few for an interval of KID, so KID decides nothing. Measured without one: KID "
+        f"{scores['candidate']} against {others}."
     )
     return GateCheck(name="enough held-out images", passed=False, reason=reason)
 

@@ -123,7 +123,7 @@ def test_promote_makes_it_the_champion_and_exports_it(small: Small, first: Relea
     history = CliRunner().invoke(app, ["versions", STYLE, "--history", "--home", str(small.home)])
     newest, oldest = (" ".join(line.split()) for line in history.stdout.splitlines()[1:])
     assert "few 1 first champion none → 1 ana cleaner lines" in newest
-    assert "few 1 waited (cannot tell) none gate The gate cannot tell" in oldest
+    assert "few 1 waited (cannot tell) none gate 5 held-out images are too few" in oldest
 
 
 def test_after_a_rollback_the_next_version_is_judged_against_the_champion_of_then(small: Small) -> None:
