@@ -17,7 +17,7 @@ from tasks.export import export_champion
 from tasks.form import STYLE, Advanced, Count, LearningRate, Name
 from tasks.home import Home, state_folder
 from tasks.identify import find_adopted
-from tasks.lock import run_lock
+from tasks.lock import CLEAN_UP_SECONDS, run_lock
 from tasks.notify.decisions import notify_decisions
 from tasks.pages.run_names import starting_name
 from tasks.publish import publish
@@ -66,7 +66,7 @@ def adopt(
         learning_rate=learning_rate,
         rank=rank,
     )
-    with flow_run_alive(home), run_lock(home):
+    with flow_run_alive(home), run_lock(home, CLEAN_UP_SECONDS):
         base = prepare_base_model(config.base_model, home)
         settings = resolve_settings(config, base, home)
 

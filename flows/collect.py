@@ -10,6 +10,7 @@ from tasks.alive import flow_run_alive
 from tasks.collect import clean_images, collect_images
 from tasks.form import STYLE, Advanced, Name
 from tasks.home import Home, state_folder
+from tasks.lock import CLEAN_UP_SECONDS, run_lock
 from tasks.notify.failures import tell_failure
 from tasks.pages.run_names import starting_name
 
@@ -38,6 +39,6 @@ def collect(
     home = state_folder(home)
     config = STYLE.config(advanced, name=dataset, sources=sources)
     data = resolve_data(config.data, config.name)
-    with flow_run_alive(home):
+    with flow_run_alive(home), run_lock(home, CLEAN_UP_SECONDS):
         collected = collect_images(data, home)
         return clean_images(collected, data, home)

@@ -19,7 +19,7 @@ from tasks.collect import clean_images, collect_images
 from tasks.compare import compare_methods, encode_once, resolve_methods, train_method
 from tasks.form import STYLE, Advanced, Count, LearningRate, Name
 from tasks.home import Home, state_folder
-from tasks.lock import run_lock
+from tasks.lock import CLEAN_UP_SECONDS, run_lock
 from tasks.notify.failures import tell_failure
 from tasks.pages.run_names import starting_name
 from tasks.snapshot import make_snapshot
@@ -79,7 +79,7 @@ def compare(
         learning_rate=learning_rate,
         rank=rank,
     )
-    with flow_run_alive(home), run_lock(home):
+    with flow_run_alive(home), run_lock(home, CLEAN_UP_SECONDS):
         base = prepare_base_model(config.base_model, home)
         settings = resolve(config, base, home)
         settings_by_method = resolve_methods(methods, base, config, full_learning_rate, home)

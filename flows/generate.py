@@ -13,6 +13,7 @@ from tasks.alive import flow_run_alive
 from tasks.drawing import Drawing
 from tasks.generate import generate_images
 from tasks.home import Home, state_folder
+from tasks.lock import CLEAN_UP_SECONDS, run_lock
 from tasks.notify.failures import tell_failure
 from tasks.pages.run_names import starting_name
 
@@ -50,5 +51,5 @@ def generate(
     """
     home = state_folder(home)
     drawing = Drawing(prompt, seed, count, steps, guidance_scale, negative_prompt)
-    with flow_run_alive(home):
+    with flow_run_alive(home), run_lock(home, CLEAN_UP_SECONDS):
         return generate_images(drawing, which, name, home)

@@ -10,7 +10,7 @@ from tasks.alive import flow_run_alive
 from tasks.collect import clean_images, collect_images
 from tasks.form import PLAN, AdvancedPlan, Count, Name
 from tasks.home import Home, state_folder
-from tasks.lock import run_lock
+from tasks.lock import CLEAN_UP_SECONDS, run_lock
 from tasks.notify.failures import tell_failure
 from tasks.pages.run_names import starting_name
 from tasks.pretrain import pretrain_base_model
@@ -47,7 +47,7 @@ def pretrain(
     home = state_folder(home)
     plan = PLAN.config(advanced, name=name, sources=sources, resolution=resolution, processes=processes)
     data = resolve_data(plan.data, plan.name)
-    with flow_run_alive(home), run_lock(home):
+    with flow_run_alive(home), run_lock(home, CLEAN_UP_SECONDS):
         collected = collect_images(data, home)
         cleaned = clean_images(collected, data, home)
         snapshot = make_snapshot(cleaned, data, home)

@@ -174,8 +174,14 @@ def _alpha(layer: str, tensors: Mapping[str, Tensor], settings: Mapping[str, Any
     """Return the alpha that gives the layer's scale as alpha / rank; tools take the rank if a file has none."""
     if "alpha" in tensors:
         return float(tensors["alpha"].item())
-    folder = layer.split(".", 1)[0]
-    alpha = settings.get(f"{folder}.lora_alpha", settings.get("lora_alpha", rank))
+    folder, _, path = layer.partition(".")
+    pattern = settings.get(f"{folder}.alpha_pattern", settings.get("alpha_pattern"))
+    # peft reads the keys as regular expressions, which a stranger's file does not get to run.
+    keys = pattern if isinstance(pattern, dict) else ()
+    own = next((pattern[key] for key in keys if path == key or path.endswith(f".{key}")), None)
+    alpha = settings.get(f"{folder}.lora_alpha", settings.get("lora_alpha", settings.get("alpha", rank)))
+    if own is not None:
+        alpha = own
     rslora = settings.get(f"{folder}.use_rslora", settings.get("use_rslora")) is True
     return float(alpha) * (math.sqrt(rank) if rslora else 1.0)
 

@@ -34,7 +34,8 @@ def protection(history: ChampionHistory, number: int) -> str | None:
         return "a person brought it, and it cannot be trained again"
     if people := sorted({entry.who for entry in own if entry.who != GATE}):
         return f"{', '.join(people)} decided about it"
-    return None if own[-1].kind in _LOST else f"its last decision is: {own[-1].kind}"
+    is_superseded = own[-1].kind == "waiting" and own[-1] != history.waiting
+    return None if own[-1].kind in _LOST or is_superseded else f"its last decision is: {own[-1].kind}"
 
 
 def rated_versions(session: Session) -> set[str]:

@@ -135,10 +135,12 @@ def _kind(ticket: Ticket) -> str:
 
 def last_runs(session: Session, styles: Iterable[str]) -> dict[str, Ticket]:
     """Return the ticket of each style's last ended run of the loop; styles without one are left out."""
-    newest = select(func.max(TicketTable.id)).where(
-        TicketTable.what == "retrain", TicketTable.state.not_in(ACTIVE), TicketTable.style.in_(list(styles))
-    )
-    statement = select(TicketTable).where(TicketTable.id.in_(newest.group_by(TicketTable.style)))
+    ended = (TicketTable.what == "retrain", TicketTable.state.not_in(ACTIVE), TicketTable.style.in_(list(styles)))
+    order = (TicketTable.ended_at.desc(), TicketTable.id.desc())
+    place = func.row_number().over(partition_by=TicketTable.style, order_by=order).label("place")
+    places = select(TicketTable.id, place).where(*ended).subquery()
+    newest = select(places.c.id).where(places.c.place == 1)
+    statement = select(TicketTable).where(TicketTable.id.in_(newest))
     return {ticket.request.style: ticket for ticket in _tickets(session, statement)}
 
 

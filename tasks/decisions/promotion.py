@@ -31,6 +31,7 @@ from sdlora.store.lineage import require_usable
 from tasks.decisions.champion_reconciliation import reconcile_history, scored_of_registry, sync_mlflow
 from tasks.decisions.standing import void_reason, why_void
 from tasks.export import export_again
+from tasks.lock import CLEAN_UP_SECONDS, run_lock
 from tasks.pages.markdown import markdown_text
 from tasks.run_log import run_log
 from tasks.tracking import Registry, has_records
@@ -76,7 +77,7 @@ def promote_version(
         TakedownError: a training image of the version was purged.
         WeightsError: the adapter is damaged.
     """
-    with ImageStore.open(home) as store:
+    with ImageStore.open(home) as store, run_lock(home, CLEAN_UP_SECONDS):  # a clean-up may delete the version
         registry, history = _open(store, name, home)
         candidate = _candidate(registry, history, version, question)
         _require_valid_duel(history, candidate)
@@ -97,7 +98,7 @@ def reject_version(
         ConfigError: the style does not exist, or no such version waits.
         EvaluationError: the decision is void.
     """
-    with ImageStore.open(home) as store:
+    with ImageStore.open(home) as store, run_lock(home, CLEAN_UP_SECONDS):  # a clean-up may delete the version
         registry, history = _open(store, name, home)
         candidate = _candidate(registry, history, version, question)
         if history.waiting is None or history.waiting.version.number != candidate.number:
@@ -116,7 +117,7 @@ def roll_back(name: str, to: int | None, who: str, why: str, home: Path) -> Cham
         TakedownError: a training image of the version was purged.
         WeightsError: the adapter is damaged.
     """
-    with ImageStore.open(home) as store:
+    with ImageStore.open(home) as store, run_lock(home, CLEAN_UP_SECONDS):  # a clean-up may delete the version
         registry, history = _open(store, name, home)
         target = history.previous_champion if to is None else _registered(registry, history, to)
         if target is None:

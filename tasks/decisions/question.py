@@ -48,6 +48,8 @@ DEPLOYMENT = "decide/decide"
 ANSWER_KEY = "answer"
 """Name of the suspension in the record of the run."""
 PICTURE = "before-after.png"
+_MAX_ATTEMPTS = 10
+"""Runs for one question; a further one is made only after the one before failed or crashed."""
 
 
 class PersonsAnswer(RunInput):
@@ -104,12 +106,18 @@ def ask(history: ChampionHistory) -> None:
         _end_void_runs(client, str(deployment.id), history)
         if question is None:
             return
-        run = client.create_flow_run_from_deployment(
-            deployment.id,
-            parameters=parameters_of(question),
-            name=f"{question.style} version {question.version}: a person decides",
-            idempotency_key=json_digest(asdict(question)),
-        )
+        # The same candidate may wait again after a champion came and went, and a run may have failed with its answer.
+        waiting = history.waiting
+        asked = {**asdict(question), "entry": waiting.number if waiting else None}
+        for attempt in range(_MAX_ATTEMPTS):
+            run = client.create_flow_run_from_deployment(
+                deployment.id,
+                parameters=parameters_of(question),
+                name=f"{question.style} version {question.version}: a person decides",
+                idempotency_key=json_digest({**asked, "attempt": attempt}),
+            )
+            if run.state is None or run.state.type not in (StateType.FAILED, StateType.CRASHED):
+                break
         run_log().info("A person decides on Prefect's page: %s", run.name)
 
 

@@ -62,7 +62,10 @@ class Heartbeat:
                 self.lost = error
             except Exception:  # noqa: BLE001  # the database is away: its outage takes no slot, see TrainingQueue
                 self._log.warning("No heartbeat: the image database cannot be reached.", exc_info=True)
-            if self.lost or self.cancelled_by:
+            if self.lost:  # no person asked for it, so the page does not show it as cancelled
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+            if self.cancelled_by:
                 stop_run(self._run, self._ended)
                 return
 

@@ -112,7 +112,7 @@ def training_slot(ticket: Ticket, home: Path, schedule: ScheduleConfig | None = 
             ending = ("failed", reason_of(error))
             raise
         finally:
-            _end(queue, ticket, ending)
+            _end(queue, ticket, ending, home)
             _tell_given_up(ticket, ending, home)
 
 
@@ -131,7 +131,9 @@ def _ask(request: Request, home: Path) -> Ticket:
     for slot in (slots := _slots()):
         check_device(slot)
     with ImageStore.open(home) as store:
-        return TrainingQueue(store.database, slots).ask(request)
+        queue = TrainingQueue(store.database, slots)
+        _write_endings(queue, home)
+        return queue.ask(request)
 
 
 def _wait(queue: TrainingQueue, ticket: Ticket) -> Ticket:
@@ -192,7 +194,11 @@ def _ending_of(stop: BaseException, heartbeat: Heartbeat | None) -> _Ending:
     return "lost", "The process was stopped."
 
 
-def _end(queue: TrainingQueue, ticket: Ticket, ending: _Ending) -> None:
+_unwritten: dict[tuple[Path, int], tuple[Ticket, _Ending]] = {}
+"""Endings that the database did not take, by state folder and ticket. This process lives, so nobody else ends them."""
+
+
+def _end(queue: TrainingQueue, ticket: Ticket, ending: _Ending, home: Path) -> None:
     """Free the slot; a database that is away is awaited only by a run that ended well."""
     deadline = time.monotonic() + (_OUTAGE_SECONDS if ending[0] == "done" else 0)
     while True:
@@ -200,8 +206,17 @@ def _end(queue: TrainingQueue, ticket: Ticket, ending: _Ending) -> None:
             queue.end(ticket, *ending)
         except StorageError as error:
             if time.monotonic() > deadline:
-                run_log().warning("The slot is free only when this process ends: %s", error)
+                run_log().warning("The slot is free only when this process ends or starts another run: %s", error)
+                _unwritten[home, ticket.id] = (ticket, ending)
                 return
             time.sleep(_POLL_SECONDS * 10)
         else:
             return
+
+
+def _write_endings(queue: TrainingQueue, home: Path) -> None:
+    """End the tickets of earlier runs of this process, or the next run would wait for them for ever."""
+    for key in [key for key in _unwritten if key[0] == home]:
+        ticket, ending = _unwritten[key]
+        queue.end(ticket, *ending)
+        del _unwritten[key]

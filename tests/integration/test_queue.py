@@ -184,6 +184,24 @@ def test_a_failure_in_the_slot_and_one_before_it_are_outcomes_of_the_style(store
     assert reasons[0].startswith("SDLORA_DEVICES: 'gpu' is no device")
 
 
+def test_a_slot_that_a_full_disk_kept_is_freed_by_the_next_run_of_the_process(store, tmp_path, monkeypatch):
+    def refused(*arguments: object) -> None:
+        raise StorageError("the disk is full")
+
+    end = TrainingQueue.end
+    monkeypatch.setattr(TrainingQueue, "end", refused)
+    with pytest.raises(DataError):
+        train(tmp_path, error=DataError("no images"))
+    assert [ticket.state for ticket in TrainingQueue(store.database).tickets()] == ["running"]  # this process lives
+    monkeypatch.setattr(TrainingQueue, "end", end)
+    train(tmp_path)
+    with store.read() as session:
+        assert [(one.state, one.reason) for one in ended_tickets(session, 2)] == [
+            ("done", None),
+            ("failed", "no images"),
+        ]
+
+
 def test_an_outage_of_the_database_ends_no_waiting_run(store, holder, tmp_path, monkeypatch):
     take, calls = TrainingQueue.take, []
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -117,6 +119,29 @@ def test_layers_of_other_ranks_and_scales_are_exact_too(bases, tmp_path):
         expected = (up.flatten(1) @ down.flatten(1)) * (tensors[f"{kohya}.alpha"] / len(down))
         shape = (up.shape[0], *down.shape[1:])
         torch.testing.assert_close(read[name](torch.zeros(shape)), expected.view(shape), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_layer_has_the_alpha_that_pefts_settings_give_it_by_name(whole, bases, tmp_path):
+    base = bases("sd1")
+    theirs = trained(base, tmp_path / "theirs", filled_lora(rank=2, alpha=2))
+    tensors = load_file(theirs.folder / ADAPTER_FILE)
+    layer = next(key for key in tensors if key.endswith("attn1.to_q.lora_A.weight")).removesuffix(".lora_A.weight")
+    name = layer.removeprefix("unet.")
+    key = name if whole else name.split(".", 1)[1]
+    settings = {"unet.r": 2, "unet.lora_alpha": 2, "unet.alpha_pattern": {key: 6, "attn9": 100}}
+    path = tmp_path / "pattern.safetensors"
+    save_file(tensors, path, metadata={"lora_adapter_metadata": json.dumps(settings)})
+    ours = read_diffusers_file(convert_adapter(path, base, tmp_path / "ours", "mine").folder / ADAPTER_FILE)
+    before = read_diffusers_file(theirs.folder / ADAPTER_FILE)
+    changed = set()
+    for one in ours:
+        down, up = tensors[f"{one}.lora_A.weight"], tensors[f"{one}.lora_B.weight"]
+        zeros = torch.zeros((up.shape[0], *down.shape[1:]))
+        factor = 3 if one.endswith(f".{key}") else 1
+        torch.testing.assert_close(ours[one](zeros), factor * before[one](zeros), atol=1e-5, rtol=1e-5)
+        changed |= {one} if factor == 3 else set()
+    assert changed == {layer} if whole else layer in changed and len(changed) < len(ours)
 
 
 def layers_of(read):

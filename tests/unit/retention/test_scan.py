@@ -62,6 +62,25 @@ def test_champions_of_all_times_and_what_people_decided_are_protected(store):
     assert found[6] == "nothing is decided about it"
 
 
+def test_a_candidate_waits_with_its_files_until_another_decision(store):
+    with store.write() as session:
+        decide(session, 1, True, None)
+        waiting = Decision(
+            promote=False,
+            reasons=("reason",),
+            checks=(),
+            duel_digest=f"{2:064x}",
+            candidate_digest=scored(2).adapter_digest,
+            champion_digest=None,
+            answer="cannot tell",
+            waits=True,
+        )
+        record_decision(session, "ink", scored(2), waiting, 1)
+        assert scan.protection(champion_history(session, "ink"), 2) == "its last decision is: waiting"
+        decide(session, 3, True, 1)
+        assert scan.protection(champion_history(session, "ink"), 2) is None
+
+
 def test_an_adapter_that_a_person_brought_is_protected(store):
     adopted = replace(scored(2), snapshot_digest=None, train_count=None)
     with store.write() as session:

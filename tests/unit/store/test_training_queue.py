@@ -358,6 +358,12 @@ def test_the_outcome_of_each_run_stays_and_tells_what_the_clock_must_leave_alone
         assert last["comics"].request.flow_run_id == "f" * 36
         assert last["comics"].ended_at is not None
         assert [t.request.style for t in ended_tickets(session, 2)] == ["comics", "props"]
+    long = queue.ask(run_of("notes"))
+    with store.write() as session:
+        record_skipped(session, run_of("notes", "clock", "d1"), "It trains.")
+    queue.end(long, "failed", "no disk")
+    with store.read() as session:
+        assert last_runs(session, ["notes"])["notes"].reason == "no disk"  # the last end, not the last start
     outcome("comics", "d1", "failed")  # a person has started it again
     with store.read() as session:
         assert cancelled_ticket(session, "comics", "d1") is None
