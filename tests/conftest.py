@@ -8,7 +8,9 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import tempfile
+from collections.abc import Iterator
 
 import pytest
 
@@ -38,6 +40,25 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 # The width of the terminal that started the tests is not that of the commands under test.
 os.environ.pop("COLUMNS", None)
+
+
+@pytest.fixture(autouse=True)
+def _commands_leave_nothing_behind() -> Iterator[None]:
+    """What a command sets for its own process must not reach the next test: variables, and the patience of clients."""
+    variables, patient = dict(os.environ), _clients_that_wait()
+    yield
+    os.environ.clear()
+    os.environ.update(variables)
+    for client in _clients_that_wait() - patient:
+        client.send = client.send.__wrapped__
+
+
+def _clients_that_wait() -> set[type]:
+    module = sys.modules.get("prefect.client.base")
+    if module is None:
+        return set()
+    clients = {module.PrefectHttpxSyncClient, module.PrefectHttpxAsyncClient}
+    return {client for client in clients if hasattr(client.send, "__wrapped__")}
 
 
 @pytest.fixture(autouse=True)

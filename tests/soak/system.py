@@ -292,7 +292,7 @@ def role_of(process: psutil.Process) -> str | None:
         line = " ".join(process.cmdline())
         if "deployments.arrivals.watcher" in line:
             return "watcher"
-        if re.search(r"deployments\.worker|prefect worker start", line):
+        if re.search(r"deployments\.servers\.worker|prefect worker start", line):
             return "worker"
         if "mlflow" in line and re.search(r"uvicorn|gunicorn|mlflow server|mlflow\.server|mlflow_server", line):
             return "mlflow"
