@@ -95,7 +95,7 @@ def retrain(
         if release is None or force:
             if reason := leave_alone(config, base, snapshot, run, force, home):
                 return skipped(reason)
-            ticket = join_queue_for_run(settings.name, run, settings.schedule, home)
+            ticket = join_queue_for_run(config, run, home)
             if isinstance(ticket, str):
                 return skipped(ticket)
             try:

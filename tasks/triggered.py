@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from sdlora.config import PipelineConfig
 from sdlora.store.readiness import Readiness, TriggeredStyle, readiness
+from tasks.settings_digest import settings_digest
 
 
 def triggered_styles(configs: Iterable[PipelineConfig]) -> list[TriggeredStyle]:
@@ -20,6 +21,7 @@ def triggered_styles(configs: Iterable[PipelineConfig]) -> list[TriggeredStyle]:
             trigger=config.trigger,
             schedule=config.schedule,
             min_images=config.data.min_train_images + config.data.min_held_out_images,
+            settings_digest=settings_digest(config),
         )
         for config in configs
         if config.trigger.is_on

@@ -130,28 +130,46 @@ def silence_message(dataset: str, source: str, times: int, since: datetime, reas
     )
 
 
-def given_up_message(style: str, digest: str, times: int, reason: str) -> Message:
+def given_up_message(style: str, run_digest: str, settings_digest: str | None, times: int, reason: str) -> Message:
     """Tell that a training is not tried again by itself.
 
     Args:
         style: name of the style.
-        digest: digest of the run.
+        run_digest: digest of the run.
+        settings_digest: digest of its settings; None if they are unknown.
         times: number of its failures.
         reason: message of the last failure, without secrets.
     """
+    what = f"Run {run_digest[:16]} failed {times} times in the same way."
+    return _given_up(style, ("run_digest", run_digest), settings_digest, times, what, reason)
+
+
+def images_given_up_message(style: str, data_digest: str, settings_digest: str, times: int, reason: str) -> Message:
+    """Tell that new images start no run any more, because the runs for them failed.
+
+    Args:
+        style: name of the style.
+        data_digest: digest of the dataset's rows.
+        settings_digest: digest of the style's settings.
+        times: number of failed runs.
+        reason: end of the last run, without secrets.
+    """
+    what = f"New images started {times} runs, and none of them ended well. The last one:"
+    return _given_up(style, ("data_digest", data_digest), settings_digest, times, what, reason)
+
+
+def _given_up(
+    style: str, cause: tuple[str, str], settings_digest: str | None, times: int, what: str, reason: str
+) -> Message:
+    name, digest = cause
+    remedy = f"It is tried again after a change of images, settings or base model, or with: sdlora run {style}"
     return Message(
-        key=f"given-up-{style}-{digest[:16]}",
+        key=f"given-up-{style}-{digest[:16]}-{(settings_digest or '')[:16]}",
         kind="given-up",
         style=style,
         subject=f"{style}: this training is not tried again",
-        lines=_lines(
-            (
-                f"Run {digest[:16]} failed {times} times in the same way.",
-                *reason.splitlines(),
-                f"It is tried again after a change of images or settings, or with: sdlora run {style} --force",
-            )
-        ),
-        facts={"run_digest": digest, "times": times},
+        lines=_lines((what, *reason.splitlines(), remedy)),
+        facts={name: digest, "settings_digest": settings_digest, "times": times},
     )
 
 

@@ -22,7 +22,7 @@ from sdlora.core.errors import StorageError
 from sdlora.core.files import make_private_folder
 from sdlora.store import postgresql, sqlite
 
-SCHEMA_REVISION = "r0001"
+SCHEMA_REVISION = "r0002"
 """Newest migration, repeated here so that opening an up-to-date database does not import Alembic."""
 _DEVELOPMENT_REVISION = re.compile("000[1-8]")
 """Revisions from before the first release; revisions of releases begin with an r."""

@@ -16,7 +16,7 @@ from sdlora.core.schedule import ScheduleConfig, is_allowed
 from sdlora.core.trigger import TriggerConfig
 from sdlora.store.datasets import find_dataset
 from sdlora.store.inputs import dataset_digest
-from sdlora.store.starts import Start, next_try_at, open_start, starts_of
+from sdlora.store.starts import Start, failed, next_try_at, open_start, starts_of
 from sdlora.store.style_records import StyleRecord, style_record
 from sdlora.store.tables.datasets import FileTable, MemberTable, OverrideTable, SourceTable
 from sdlora.store.tables.images import ImageTable
@@ -40,6 +40,7 @@ class TriggeredStyle:
     Attributes:
         dataset: name of its dataset.
         min_images: images without which no run of the style can train.
+        settings_digest: digest of its settings and of the files of its base model.
     """
 
     name: str
@@ -47,6 +48,7 @@ class TriggeredStyle:
     trigger: TriggerConfig
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     min_images: int = 0
+    settings_digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Readiness:
         new_images: images that no run of the style has dealt with and that are not rejected.
         data_digest: digest of the dataset's rows; None if they were dealt with.
         look_again_at: time at which the answer can change without further news; None if only news change it.
-        tries: runs that new data started for the same news.
+        tries: runs that new data started for the same news with the same settings.
     """
 
     style: str
@@ -104,13 +106,16 @@ def readiness(session: Session, style: TriggeredStyle, now: datetime) -> Readine
     if record.data_digest == digest:
         return Readiness(style.name, False, "nothing new")
     news = _news(session, dataset_id, record)
-    tries = tuple(starts_of(session, style.name, digest))
+    tries = tuple(starts_of(session, style.name, digest, style.settings_digest))
 
     def waits(reason: str, until: datetime | None = None) -> Readiness:
         return Readiness(style.name, False, reason, news.images, digest, until, tries)
 
     if obstacle := _obstacle(session, style.name, tries, now):
         return waits(*obstacle)
+    if record.left_alone == (digest, style.settings_digest):
+        change = "a change of images or settings starts one"
+        return waits(f"the last run left these images alone; {change}, and so does: sdlora run {style.name}")
     is_enough, reason, until = _wait(news, record, style.trigger, now)
     if not is_enough:
         return waits(reason, until)
@@ -163,7 +168,7 @@ def _obstacle(
     if until is None:
         if tries[-1].is_cancelled:
             return "a person cancelled the run for these images", None
-        return f"given up after {len(tries)} runs that did not end well: {tries[-1].outcome}", None
+        return f"given up after {len(failed(tries))} runs that did not end well: {tries[-1].outcome}", None
     if until > now:
         return f"the last run did not deal with them ({tries[-1].outcome}); it is tried again later", until
     return None

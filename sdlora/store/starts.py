@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, cast
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from sdlora.store.tables.base import utc_now
@@ -28,6 +28,7 @@ class Start:
 
     Attributes:
         data_digest: digest of the dataset's rows at that time.
+        settings_digest: digest of the style's settings at that time; None if they are unknown.
         key: idempotency key, with which Prefect creates one run however often it is asked.
         state: "asked" until the run is created, "ended" once it has ended or cannot be created.
         outcome: how the run ended.
@@ -44,6 +45,7 @@ class Start:
     asked_at: datetime
     ended_at: datetime | None
     outcome: str | None
+    settings_digest: str | None = None
 
     @property
     def is_cancelled(self) -> bool:
@@ -56,9 +58,17 @@ def open_starts(session: Session) -> list[Start]:
     return [_start(row) for row in rows]
 
 
-def starts_of(session: Session, style: str, data_digest: str) -> list[Start]:
-    """List the starts of a style for the same news, the oldest first."""
-    statement = select(StartTable).where(StartTable.style == style, StartTable.data_digest == data_digest)
+def starts_of(session: Session, style: str, data_digest: str, settings_digest: str) -> list[Start]:
+    """List the starts of a style for the same news with the same settings, the oldest first.
+
+    Starts whose settings are unknown count as well.
+    """
+    known = StartTable.settings_digest
+    statement = select(StartTable).where(
+        StartTable.style == style,
+        StartTable.data_digest == data_digest,
+        or_(known.is_(None), known == settings_digest),
+    )
     return [_start(row) for row in session.scalars(statement.order_by(StartTable.id))]
 
 
@@ -69,15 +79,16 @@ def open_start(session: Session, style: str) -> Start | None:
     return _start(row) if row else None
 
 
-def ask_start(session: Session, style: str, data_digest: str, new_images: int, why: str) -> Start:
+def ask_start(session: Session, style: str, data_digest: str, settings_digest: str, new_images: int, why: str) -> Start:
     """Record a start before its run is created. `session` holds the write lock, so no other process asks too."""
-    tries = len(starts_of(session, style, data_digest))
+    tries = len(starts_of(session, style, data_digest, settings_digest))
     row = StartTable(
         style=style,
         data_digest=data_digest,
+        settings_digest=settings_digest,
         new_images=new_images,
         why=why,
-        key=f"{KEY_PREFIX}{style}-{data_digest[:16]}-{tries + 1}",
+        key=f"{KEY_PREFIX}{style}-{data_digest[:16]}-{settings_digest[:16]}-{tries + 1}",
         state="asked",
     )
     session.add(row)
@@ -104,11 +115,16 @@ def next_try_at(tries: Sequence[Start]) -> datetime | None:
     were killed or stopped, such as by a reboot, continue from their checkpoint. Neither is counted.
     """
     last = tries[-1]
-    failures = [one for one in tries if not (one.outcome or "").startswith((_COMPLETED, _CRASHED))]
+    failures = failed(tries)
     if len(failures) >= MAX_TRIES or last.is_cancelled or last.ended_at is None:
         return None
     minutes = RETRY_MINUTES[len(failures) - 1] if last in failures else RETRY_MINUTES[0]
     return last.ended_at + timedelta(minutes=minutes)
+
+
+def failed(tries: Iterable[Start]) -> list[Start]:
+    """Return the starts whose runs count as failures, see `next_try_at`."""
+    return [one for one in tries if not (one.outcome or "").startswith((_COMPLETED, _CRASHED))]
 
 
 def _start(row: StartTable) -> Start:
@@ -116,6 +132,7 @@ def _start(row: StartTable) -> Start:
         id=row.id,
         style=row.style,
         data_digest=row.data_digest,
+        settings_digest=row.settings_digest,
         new_images=row.new_images,
         why=row.why,
         key=row.key,

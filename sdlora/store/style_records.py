@@ -28,6 +28,7 @@ class StyleRecord:
         lesson_digest: digest of what people gave to the last run that has a version.
         run_digest: digest of that run.
         trainer: version of the training code in that digest.
+        left_alone: digests of the dataset's rows and of the settings of the last run that was left alone.
     """
 
     precision: Precision | None = None
@@ -37,6 +38,7 @@ class StyleRecord:
     lesson_digest: str | None = None
     run_digest: str | None = None
     trainer: int | None = None
+    left_alone: tuple[str | None, str | None] = (None, None)
 
 
 def style_record(session: Session, style: str) -> StyleRecord:
@@ -52,6 +54,7 @@ def style_record(session: Session, style: str) -> StyleRecord:
         lesson_digest=row.lesson_digest,
         run_digest=row.run_digest,
         trainer=row.trainer,
+        left_alone=(row.left_data_digest, row.left_settings_digest),
     )
 
 
@@ -75,6 +78,12 @@ def record_dealt_with(session: Session, style: str, data_digest: str, snapshot_d
     """Record that a run dealt with the data that it read, so that they are no news any more."""
     row = _row(session, style)
     row.data_digest, row.snapshot_digest, row.dealt_with_at = data_digest, snapshot_digest, utc_now()
+
+
+def record_left_alone(session: Session, style: str, data_digest: str, settings_digest: str) -> None:
+    """Record that a run left its data alone: they stay news, and start no run until they or the settings change."""
+    row = _row(session, style)
+    row.left_data_digest, row.left_settings_digest = data_digest, settings_digest
 
 
 def record_lesson(session: Session, style: str, lesson_digest: str, run_digest: str, trainer: int) -> None:

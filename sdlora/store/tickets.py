@@ -9,7 +9,7 @@ from datetime import datetime
 from itertools import takewhile
 from typing import Literal, cast
 
-from sqlalchemy import Select, case, func, select
+from sqlalchemy import Select, case, func, or_, select
 from sqlalchemy.orm import Session
 
 from sdlora.processes.identity import ProcessIdentity
@@ -35,6 +35,7 @@ class Request:
     Attributes:
         style: style, or name of the base model that is made.
         run_digest: digest of the run; None where a run has none.
+        settings_digest: digest of the style's settings, also of those that are not part of the run's digest.
         flow_run_id: id of the flow run in Prefect.
     """
 
@@ -44,6 +45,7 @@ class Request:
     dataset: str | None = None
     run_digest: str | None = None
     flow_run_id: str | None = None
+    settings_digest: str | None = None
 
     @property
     def subject(self) -> tuple[str, str]:
@@ -108,24 +110,41 @@ def ended_tickets(session: Session, limit: int) -> list[Ticket]:
     return _tickets(session, statement.order_by(TicketTable.ended_at.desc(), TicketTable.id.desc()).limit(limit))
 
 
-def tickets_of_run(session: Session, style: str, run_digest: str) -> list[Ticket]:
-    """List the ended tickets of a run of the loop, the newest first."""
+def tickets_of_run(session: Session, style: str, run_digest: str, settings_digest: str | None = None) -> list[Ticket]:
+    """List the ended tickets of a run of the loop, the newest first.
+
+    Args:
+        settings_digest: leaves out tickets of other settings. Tickets whose settings are unknown stay in.
+    """
     statement = _ended_of([style]).where(TicketTable.run_digest == run_digest, TicketTable.state != "skipped")
+    if settings_digest is not None:
+        known = TicketTable.settings_digest
+        statement = statement.where(or_(known.is_(None), known == settings_digest))
     return _tickets(session, statement.order_by(TicketTable.id.desc()))
 
 
-def cancelled_ticket(session: Session, style: str, run_digest: str) -> Ticket | None:
-    """Return the ticket by which a person cancelled a run, unless a person has started the run again since."""
-    newest = next(iter(tickets_of_run(session, style, run_digest)), None)
+def cancelled_ticket(
+    session: Session, style: str, run_digest: str, settings_digest: str | None = None
+) -> Ticket | None:
+    """Return the ticket by which a person cancelled a run, unless a person has started the run again since.
+
+    Args:
+        settings_digest: see `tickets_of_run`.
+    """
+    newest = next(iter(tickets_of_run(session, style, run_digest, settings_digest)), None)
     return newest if newest and newest.state == "cancelled" else None
 
 
-def failures_alike(session: Session, style: str, run_digest: str) -> list[Ticket]:
+def failures_alike(session: Session, style: str, run_digest: str, settings_digest: str | None = None) -> list[Ticket]:
     """List the last failures of a run, the newest first, as long as their reasons differ in numbers only.
 
     Runs that were stopped by the system, or killed, say nothing about the run and are left out.
+
+    Args:
+        settings_digest: see `tickets_of_run`.
     """
-    tickets = [ticket for ticket in tickets_of_run(session, style, run_digest) if ticket.state != "lost"]
+    ended = tickets_of_run(session, style, run_digest, settings_digest)
+    tickets = [ticket for ticket in ended if ticket.state != "lost"]
     return list(takewhile(lambda one: one.state == "failed" and _kind(one) == _kind(tickets[0]), tickets))
 
 
@@ -160,6 +179,7 @@ def new_row(request: Request, holder: ProcessIdentity, token: str) -> TicketTabl
         asked_by=request.asked_by,
         run_digest=request.run_digest,
         flow_run_id=request.flow_run_id,
+        settings_digest=request.settings_digest,
         state="waiting",
         machine=holder.machine,
         pid=holder.pid,
@@ -177,6 +197,7 @@ def ticket_of(row: TicketTable) -> Ticket:
         dataset=row.dataset,
         run_digest=row.run_digest,
         flow_run_id=row.flow_run_id,
+        settings_digest=row.settings_digest,
     )
     return Ticket(
         id=row.id,

@@ -22,10 +22,17 @@ from tasks.waiting.heartbeat import flow_run
 _REASON_LENGTH = 500
 
 
-def request_of(name: str, what: Work, run_digest: str | None = None) -> Request:
+def request_of(name: str, what: Work, run_digest: str | None = None, settings_digest: str | None = None) -> Request:
     """Describe the running flow run for the queue."""
     run = flow_run()
-    return Request(name, what, asked_by(), run_digest=run_digest, flow_run_id=str(run.id) if run else None)
+    return Request(
+        name,
+        what,
+        asked_by(),
+        run_digest=run_digest,
+        flow_run_id=str(run.id) if run else None,
+        settings_digest=settings_digest,
+    )
 
 
 def record_skipped_run(name: str, run_digest: str, reason: str, home: Path) -> None:

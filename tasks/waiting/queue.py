@@ -15,6 +15,7 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import TerminationSignal
 from prefect.states import Running
 
+from sdlora.config import PipelineConfig
 from sdlora.core.errors import StorageError
 from sdlora.core.schedule import ScheduleConfig
 from sdlora.processes.slots import AUTO, DEVICES, slots_of
@@ -24,6 +25,7 @@ from sdlora.store.training_queue import AlreadyQueuedError, TicketCancelledError
 from tasks.progress import report_note
 from tasks.results import RunRef
 from tasks.run_log import run_log
+from tasks.settings_digest import settings_digest
 from tasks.waiting.asked_by import in_the_name_of
 from tasks.waiting.daily_limit import DailyLimitError, daily_limit_reached
 from tasks.waiting.heartbeat import Heartbeat, flow_run, is_cancelled_in_page, stop_run
@@ -48,8 +50,11 @@ def join_queue(name: str, what: Work, home: Path) -> Ticket:
 
 
 @task(name="join the queue", persist_result=False)
-def join_queue_for_run(name: str, run: RunRef, schedule: ScheduleConfig, home: Path) -> Ticket | str:
+def join_queue_for_run(config: PipelineConfig, run: RunRef, home: Path) -> Ticket | str:
     """Take a ticket of the queue for a run of the loop.
+
+    Args:
+        config: settings as typed.
 
     Returns:
         The ticket, or the reason why there is none: the clock or a trigger started the run, and the style has trained
@@ -59,10 +64,11 @@ def join_queue_for_run(name: str, run: RunRef, schedule: ScheduleConfig, home: P
         AlreadyQueuedError: a person asked for the run, and a run of the style waits or trains already.
         ConfigError: SDLORA_DEVICES names no device of this machine.
     """
-    request = request_of(name, "retrain", run.digest)
+    name = config.name
+    request = request_of(name, "retrain", run.digest, settings_digest(config))
     if request.asked_by == "person":
         return _ask(request, home)
-    if limit := daily_limit_reached(schedule, name, home):
+    if limit := daily_limit_reached(config.schedule, name, home):
         record_skipped_run(name, run.digest, limit, home)
         return limit
     try:
@@ -117,8 +123,8 @@ def training_slot(ticket: Ticket, home: Path, schedule: ScheduleConfig | None = 
 
 
 def _tell_given_up(ticket: Ticket, ending: _Ending, home: Path) -> None:
-    if ending[0] == "failed" and ticket.request.run_digest:
-        tell_if_given_up(ticket.request.style, ticket.request.run_digest, home)
+    if ending[0] == "failed":
+        tell_if_given_up(ticket.request, home)
 
 
 def _slots() -> tuple[str, ...]:

@@ -21,10 +21,10 @@ from prefect.exceptions import ObjectNotFound
 
 from sdlora.config import PipelineConfig
 from sdlora.core.errors import ConfigError
-from sdlora.release.messages import given_up_message
+from sdlora.release.messages import images_given_up_message
 from sdlora.store.image_store import ImageStore
 from sdlora.store.readiness import Readiness, TriggeredStyle, readiness
-from sdlora.store.starts import Start, ask_start, end_start, open_starts, record_created
+from sdlora.store.starts import Start, ask_start, end_start, failed, open_starts, record_created
 from tasks.form import STYLE
 from tasks.notify.tell import tell
 from tasks.run_log import log_text, run_log
@@ -68,8 +68,9 @@ def start_ready(styles: Sequence[TriggeredStyle], home: Path, now: datetime) -> 
                 decision = _start(style, store, client, now)
             decisions.append(decision)
             if decision.is_given_up and decision.tries[-1].id in ended:
-                last = decision.tries[-1]
-                tell(home, given_up_message(style.name, last.data_digest, len(decision.tries), last.outcome or ""))
+                last, times = decision.tries[-1], len(failed(decision.tries))
+                cause = (last.data_digest, style.settings_digest)
+                tell(home, images_given_up_message(style.name, *cause, times, last.outcome or ""))
     return decisions
 
 
@@ -88,7 +89,8 @@ def _start(style: TriggeredStyle, store: ImageStore, client: SyncPrefectClient, 
             return decision
         if obstacle:
             return Readiness(style.name, False, obstacle, decision.new_images, decision.data_digest)
-        start = ask_start(session, style.name, decision.data_digest, decision.new_images, decision.reason)
+        news = (decision.data_digest, style.settings_digest)
+        start = ask_start(session, style.name, *news, decision.new_images, decision.reason)
     _create(start, store, client)
     return decision
 

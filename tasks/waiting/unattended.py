@@ -12,11 +12,18 @@ from sdlora.core.errors import StorageError
 from sdlora.core.refs import BaseModelRef, SnapshotRef
 from sdlora.release.messages import given_up_message
 from sdlora.store.image_store import ImageStore
-from sdlora.store.style_records import StyleRecord, record_dealt_with, record_lesson, style_record
-from sdlora.store.tickets import MAX_FAILURES, Ticket, cancelled_ticket, failures_alike
+from sdlora.store.style_records import (
+    StyleRecord,
+    record_dealt_with,
+    record_left_alone,
+    record_lesson,
+    style_record,
+)
+from sdlora.store.tickets import MAX_FAILURES, Request, Ticket, cancelled_ticket, failures_alike
 from sdlora.training.identity import TRAINER_VERSION, lesson_digest
 from tasks.notify.tell import tell
 from tasks.results import RunRef
+from tasks.settings_digest import settings_digest
 from tasks.waiting.outcomes import record_skipped_run, request_of
 
 
@@ -34,20 +41,29 @@ def leave_alone(
     """
     if request_of(config.name, "retrain").asked_by == "person":
         return None
+    settings = settings_digest(config)
     with ImageStore.open(home) as store, store.read() as session:
-        cancelled = cancelled_ticket(session, config.name, run.digest)
-        failures = failures_alike(session, config.name, run.digest)
+        cancelled = cancelled_ticket(session, config.name, run.digest, settings)
+        failures = failures_alike(session, config.name, run.digest, settings)
         record = style_record(session, config.name)
-    reason = None
     if cancelled:
-        reason = f"this run was cancelled and only a person can start it again: {cancelled.reason}"
+        reason = f"a person cancelled this run, and no change of images or settings came since: {cancelled.reason}"
     elif not force and len(failures) >= MAX_FAILURES:
         reason = f"this run failed {len(failures)} times in the same way: {failures[0].reason}"
-    elif not force and record.lesson_digest == _lesson(config, base, snapshot):
-        reason = _upgrade(record, run, config.name)
-    if reason:
-        record_skipped_run(config.name, run.digest, reason, home)
+    elif (
+        not force
+        and record.lesson_digest == _lesson(config, base, snapshot)
+        and (upgrade := _upgrade(record, run, config.name))
+    ):
+        record_skipped_run(config.name, run.digest, upgrade, home)
         _record_dealt_with(config.name, snapshot, home)
+        return upgrade
+    else:
+        return None
+    record_skipped_run(config.name, run.digest, reason, home)
+    if snapshot.inputs is not None:
+        with ImageStore.open(home) as store, store.write() as session:
+            record_left_alone(session, config.name, snapshot.inputs, settings)
     return reason
 
 
@@ -59,13 +75,16 @@ def record_learnt(config: PipelineConfig, base: BaseModelRef, snapshot: Snapshot
     _record_dealt_with(config.name, snapshot, home)
 
 
-def tell_if_given_up(style: str, run_digest: str, home: Path) -> None:
+def tell_if_given_up(request: Request, home: Path) -> None:
     """Tell people of a run that is not tried again by itself, because it failed several times alike. Never raises."""
+    if request.run_digest is None:
+        return
     failures: list[Ticket] = []
     with suppress(StorageError), ImageStore.open(home) as store, store.read() as session:
-        failures = failures_alike(session, style, run_digest)
+        failures = failures_alike(session, request.style, request.run_digest, request.settings_digest)
     if len(failures) >= MAX_FAILURES:
-        tell(home, given_up_message(style, run_digest, len(failures), failures[0].reason or ""))
+        run, reason = (request.run_digest, request.settings_digest), failures[0].reason or ""
+        tell(home, given_up_message(request.style, *run, len(failures), reason))
 
 
 def _upgrade(record: StyleRecord, run: RunRef, style: str) -> str | None:

@@ -39,3 +39,4 @@ class TicketTable(Base):
     asked_at: Mapped[datetime] = mapped_column(default=utc_now)
     taken_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
+    settings_digest: Mapped[str | None] = mapped_column(String(64))  # None before r0002, and where a run has none

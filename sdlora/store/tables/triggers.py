@@ -24,6 +24,8 @@ class StyleRecordTable(Base):
     lesson_digest: Mapped[str | None] = mapped_column(String(64))  # of the last run that has a version
     run_digest: Mapped[str | None] = mapped_column(String(64))
     trainer: Mapped[int | None]  # version of the training code in `run_digest`
+    left_data_digest: Mapped[str | None] = mapped_column(String(64))  # rows that the last run left alone
+    left_settings_digest: Mapped[str | None] = mapped_column(String(64))  # settings of that run
 
 
 class StartTable(Base):
@@ -43,3 +45,4 @@ class StartTable(Base):
     asked_at: Mapped[datetime] = mapped_column(default=utc_now)
     ended_at: Mapped[datetime | None]
     outcome: Mapped[str | None]  # last state of the run
+    settings_digest: Mapped[str | None] = mapped_column(String(64))  # of the style at that time; None before r0002

@@ -14,6 +14,7 @@ from sdlora.release.messages import (
     decision_message,
     failure_message,
     given_up_message,
+    images_given_up_message,
     silence_message,
 )
 from sdlora.store.champions import HistoryEntry, ScoredVersion
@@ -78,9 +79,20 @@ def test_a_silent_source_and_a_training_that_is_given_up_say_what_was_counted():
     silent = silence_message("icons", "'./gone'", 3, WHEN, "it does not exist")
     assert "The last 3 collections, since 2026-11-30 03:00 UTC" in silent.lines[1]
     assert silent.lines[-1] == "it does not exist"
-    given_up = given_up_message("icons", "f" * 64, 3, "loss is not a number")
+    given_up = given_up_message("icons", "f" * 64, "a" * 64, 3, "loss is not a number")
     assert "failed 3 times" in given_up.lines[0]
-    assert "sdlora run icons --force" in given_up.lines[-1]
+    assert given_up.lines[-1].endswith("sdlora run icons")  # a person's run is never refused
+    images = images_given_up_message("icons", "f" * 64, "a" * 64, 3, "Failed: the base model is not there")
+    assert images.lines[:2] == (
+        "New images started 3 runs, and none of them ended well. The last one:",
+        "Failed: the base model is not there",
+    )
+    assert images.facts == {"data_digest": "f" * 64, "settings_digest": "a" * 64, "times": 3}
+
+
+def test_people_hear_again_if_the_corrected_settings_fail_too():
+    keys = {given_up_message("icons", "f" * 64, settings, 3, "x").key for settings in ("a" * 64, "b" * 64, None)}
+    assert len(keys) == 3
 
 
 def test_every_kind_has_a_meaning():

@@ -20,7 +20,7 @@ from sdlora.store.inputs import dataset_digest
 from sdlora.store.ratings import rate
 from sdlora.store.readiness import Readiness, TriggeredStyle, change_token, readiness
 from sdlora.store.starts import RETRY_MINUTES, ask_start, end_start, record_created, starts_of
-from sdlora.store.style_records import record_dealt_with, record_precision, style_record
+from sdlora.store.style_records import record_dealt_with, record_left_alone, record_precision, style_record
 from sdlora.store.tables.datasets import MemberTable
 from sdlora.store.tickets import Request, new_row
 from tests.stores import both_places
@@ -47,10 +47,10 @@ def deal_with(dataset: Dataset) -> None:
         record_dealt_with(session, "comics", dataset_digest(session, dataset.name), "0" * 64)
 
 
-def start(dataset: Dataset, end: str | None = None) -> None:
+def start(dataset: Dataset, end: str | None = None, settings: str = "") -> None:
     with dataset.store.write() as session:
         digest = dataset_digest(session, dataset.name)
-        begun = ask_start(session, "comics", digest, 3, "3 new images")
+        begun = ask_start(session, "comics", digest, settings, 3, "3 new images")
         record_created(session, begun, "run-1")
         if end:
             end_start(session, begun, end)
@@ -103,7 +103,7 @@ def test_one_run_is_started_for_the_same_news_and_a_failed_one_is_tried_three_ti
     assert "a run was started at" in asked(dataset, LATER).reason
     with dataset.store.write() as session:
         digest = dataset_digest(session, dataset.name)
-        end_start(session, starts_of(session, "comics", digest)[0], "Failed")
+        end_start(session, starts_of(session, "comics", digest, "")[0], "Failed")
     soon = asked(dataset, SOON)
     assert not soon.is_ready and "did not deal with them (Failed)" in soon.reason
     assert asked(dataset, timedelta(minutes=RETRY_MINUTES[0] + 1)).is_ready
@@ -113,10 +113,41 @@ def test_one_run_is_started_for_the_same_news_and_a_failed_one_is_tried_three_ti
     given_up = asked(dataset, MUCH_LATER)
     assert given_up.is_given_up and "given up after 3 runs" in given_up.reason
     with dataset.store.read() as session:
-        keys = {one.key for one in starts_of(session, "comics", given_up.data_digest)}
+        keys = {one.key for one in starts_of(session, "comics", given_up.data_digest, "")}
     assert len(keys) == 3
     bring(dataset, tmp_path, 1, seed=1)
     assert asked(dataset, LATER).is_ready  # something changed
+
+
+def with_settings(dataset: Dataset, settings_digest: str) -> Readiness:
+    style = TriggeredStyle("comics", dataset.name, TRIGGER, settings_digest=settings_digest)
+    with dataset.store.read() as session:
+        return readiness(session, style, datetime.now(UTC) + LATER)
+
+
+@pytest.mark.parametrize("end", ["Failed", "Cancelled"])
+def test_images_that_were_given_up_are_tried_again_after_a_change_of_the_settings(dataset, tmp_path, end):
+    bring(dataset, tmp_path, 3)
+    for _ in range(3 if end == "Failed" else 1):
+        start(dataset, end, settings="a" * 64)
+    assert not with_settings(dataset, "a" * 64).is_ready
+    corrected = with_settings(dataset, "b" * 64)
+    assert corrected.is_ready and corrected.reason == "3 new images"
+    for _ in range(3 if end == "Failed" else 1):
+        start(dataset, end, settings="b" * 64)  # no key is used twice
+    assert not with_settings(dataset, "b" * 64).is_ready
+    assert not with_settings(dataset, "a" * 64).is_ready  # the old settings have failed already
+
+
+def test_images_that_a_run_left_alone_stay_news_for_other_settings(dataset, tmp_path):
+    bring(dataset, tmp_path, 3)
+    with dataset.store.write() as session:
+        record_left_alone(session, "comics", dataset_digest(session, dataset.name), "a" * 64)
+    left = with_settings(dataset, "a" * 64)
+    assert not left.is_ready and "left these images alone" in left.reason and "sdlora run comics" in left.reason
+    assert with_settings(dataset, "b" * 64).is_ready
+    bring(dataset, tmp_path, 1, seed=1)
+    assert with_settings(dataset, "a" * 64).is_ready
 
 
 def test_a_run_that_was_killed_is_tried_again_however_often(dataset, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 
 from sdlora.config import PipelineConfig
 from sdlora.core.refs import BaseModelRef, SnapshotRef
+from sdlora.evaluation.config import EvaluationConfig
 from sdlora.processes.identity import ProcessIdentity
 from sdlora.store.image_store import ImageStore
 from sdlora.store.style_records import style_record
@@ -16,6 +17,7 @@ from sdlora.store.tickets import Request, last_runs, new_row
 from sdlora.training.config import TrainingConfig
 from tasks.notify import tell as telling
 from tasks.results import RunRef
+from tasks.settings_digest import settings_digest
 from tasks.waiting import outcomes
 from tasks.waiting.unattended import leave_alone, record_learnt, tell_if_given_up
 
@@ -40,9 +42,13 @@ def reason(home: Path, digest: str, config: PipelineConfig = CONFIG, force: bool
     return leave_alone.fn(config, BASE, SNAPSHOT, run(home, digest), force, home)
 
 
+def request(digest: str, config: PipelineConfig = CONFIG) -> Request:
+    return Request("comics", run_digest=digest, settings_digest=settings_digest(config))
+
+
 def end(home: Path, digest: str, state: str, why: str) -> None:
     with ImageStore.open(home) as store, store.write() as session:
-        row = new_row(Request("comics", run_digest=digest), ProcessIdentity.of_this_process(), token="")
+        row = new_row(request(digest), ProcessIdentity.of_this_process(), token="")
         row.state, row.reason, row.ended_at = state, why, utc_now()
         session.add(row)
 
@@ -53,19 +59,29 @@ def test_a_run_that_failed_three_times_alike_is_left_alone_until_its_inputs_chan
     for seconds in (3, 17):
         end(home, "d1", "failed", f"The loss is not a number after {seconds} steps.")
     end(home, "d1", "lost", "The process was stopped.")
-    tell_if_given_up("comics", "d1", home)
+    tell_if_given_up(request("d1"), home)
     assert reason(home, "d1") is None and not told
     end(home, "d1", "failed", "The loss is not a number after 4 steps.")
-    tell_if_given_up("comics", "d1", home)
+    tell_if_given_up(request("d1"), home)
     assert [message.kind for message in told] == ["given-up"]
     assert "failed 3 times in the same way: The loss is not a number" in reason(home, "d1")
     with ImageStore.open(home) as store, store.read() as session:
         assert last_runs(session, ["comics"])["comics"].state == "skipped"
-        assert style_record(session, "comics").data_digest == "i"  # no news any more
+        record = style_record(session, "comics")
+        assert record.left_alone == ("i", settings_digest(CONFIG)) and record.data_digest is None  # still news
     assert reason(home, "d2") is None
     assert reason(home, "d1", force=True) is None
     monkeypatch.setattr(outcomes, "asked_by", lambda: "person")
     assert reason(home, "d1") is None
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled"])
+def test_a_setting_outside_the_run_digest_is_a_change_too(home, state):
+    corrected = CONFIG.model_copy(update={"evaluation": EvaluationConfig(batch_size=1)})
+    for _ in range(3):
+        end(home, "d1", state, "The duel needs more memory.")
+    assert reason(home, "d1") is not None
+    assert reason(home, "d1", corrected) is None
 
 
 def test_failures_of_different_kinds_are_tried_again(home):
@@ -89,4 +105,4 @@ def test_a_message_that_cannot_be_sent_is_no_error(home, monkeypatch):
     monkeypatch.setattr(telling, "announce", lambda *_: 1 / 0)
     for _ in range(3):
         end(home, "d1", "failed", "x")
-    tell_if_given_up("comics", "d1", home)
+    tell_if_given_up(request("d1"), home)
