@@ -25,6 +25,7 @@ from tasks.notify.failures import tell_unheard_failures
 from tasks.notify.heartbeat import load_heartbeat
 from tasks.notify.outbox import deliver
 from tasks.notify.sending import redacted, secret_parts, without_secrets_in_logs
+from tasks.waiting.page_cancels import record_page_cancels
 
 INTERVAL_SECONDS = 60.0
 REQUEST_SECONDS = 10.0
@@ -107,6 +108,7 @@ def _run(home: Path, interval_seconds: float) -> None:
 
 def _look_after_runs(home: Path) -> None:
     crash_killed(home)
+    record_page_cancels(home)
     tell_unheard_failures(home)
     tell_all_decisions(home)
 

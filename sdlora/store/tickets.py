@@ -148,6 +148,35 @@ def failures_alike(session: Session, style: str, run_digest: str, settings_diges
     return list(takewhile(lambda one: one.state == "failed" and _kind(one) == _kind(tickets[0]), tickets))
 
 
+def unreported_ends(
+    session: Session, since: datetime | None = None, run: tuple[str, str] | None = None
+) -> list[Ticket]:
+    """List the runs of the loop that Prefect knows and whose processes ended without a report, the newest first.
+
+    Args:
+        since: leaves out those whose last sign of life is older.
+        run: style and digest of the only run to list.
+    """
+    statement = select(TicketTable).where(
+        TicketTable.what == "retrain",
+        TicketTable.flow_run_id.is_not(None),
+        TicketTable.state.in_((*ACTIVE, "lost")),
+    )
+    if since is not None:
+        statement = statement.where(TicketTable.heartbeat_at >= since)
+    if run is not None:
+        statement = statement.where(TicketTable.style == run[0], TicketTable.run_digest == run[1])
+    tickets = _tickets(session, statement.order_by(TicketTable.id.desc()))
+    return [ticket for ticket in tickets if ticket.state == "lost" or ticket.holder.has_ended]
+
+
+def record_cancelled(session: Session, ticket: Ticket, reason: str) -> None:
+    """Record that a person cancelled a run whose process could not report it; nothing if it has an end by now."""
+    row = session.get_one(TicketTable, ticket.id)
+    if row.token == ticket.token and row.state in (*ACTIVE, "lost"):
+        row.state, row.reason, row.ended_at = "cancelled", reason, row.ended_at or utc_now()
+
+
 def _kind(ticket: Ticket) -> str:
     return re.sub(r"\d+", "0", ticket.reason or "")
 

@@ -30,6 +30,7 @@ from tasks.waiting.asked_by import in_the_name_of
 from tasks.waiting.daily_limit import DailyLimitError, daily_limit_reached
 from tasks.waiting.heartbeat import Heartbeat, flow_run, is_cancelled_in_page, stop_run
 from tasks.waiting.outcomes import reason_of, record_skipped_run, request_of
+from tasks.waiting.page_cancels import IN_PAGE
 from tasks.waiting.skipping import OutsideHoursError, outside_window
 from tasks.waiting.unattended import tell_if_given_up
 
@@ -194,7 +195,7 @@ def _ending_of(stop: BaseException, heartbeat: Heartbeat | None) -> _Ending:
         return "cancelled", f"Cancelled by {heartbeat.cancelled_by}."
     if isinstance(stop, TerminationSignal):
         if run is not None and is_cancelled_in_page(run.id):
-            return "cancelled", "Cancelled in Prefect's page."
+            return "cancelled", IN_PAGE
     elif run is None or run.deployment_id is None:
         return "cancelled", "Cancelled with Ctrl-C."
     return "lost", "The process was stopped."

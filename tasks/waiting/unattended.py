@@ -25,6 +25,7 @@ from tasks.notify.tell import tell
 from tasks.results import RunRef
 from tasks.settings_digest import settings_digest
 from tasks.waiting.outcomes import record_skipped_run, request_of
+from tasks.waiting.page_cancels import record_page_cancels
 
 
 @task(name="ask whether to train", persist_result=False)
@@ -41,6 +42,7 @@ def leave_alone(
     """
     if request_of(config.name, "retrain").asked_by == "person":
         return None
+    record_page_cancels(home, (config.name, run.digest))
     settings = settings_digest(config)
     with ImageStore.open(home) as store, store.read() as session:
         cancelled = cancelled_ticket(session, config.name, run.digest, settings)
