@@ -26,7 +26,7 @@ from deployments.environment import (
 from deployments.servers.credentials import Credentials, credentials_of
 from deployments.servers.mlflow_server import MlflowServer
 from deployments.servers.patience import patient_environment, wait_for_prefect
-from deployments.servers.running import record_services, stack_lock
+from deployments.servers.running import record_services, stack_lock, watcher_works
 from deployments.servers.services import Service, adopt_orphans, adopted_processes, listen_at, stop_adopted
 from deployments.servers.supervise import SupervisorThread, prefect_command, supervise
 from deployments.styles.files import ANY_STYLE, refuse_second_style
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 GARBAGE_THRESHOLDS = (700, 10, 10)
 """Default of CPython for the garbage collector."""
 _STARTING_SECONDS = 30.0  # the longest time from a terminal run's first record to its lock
+_WATCHER_SECONDS = 60.0  # the longest wait for the watcher, without which everything else works
 
 
 class StopRequested(Exception):
@@ -61,6 +62,7 @@ class LocalStack:
     styles: StyleDeployments | None = None
     _prefect_socket: socket.socket = field(init=False, repr=False)
     _mlflow_socket: socket.socket = field(init=False, repr=False)
+    _receiver_socket: socket.socket | None = field(init=False, default=None, repr=False)
     _supervisor: SupervisorThread | None = field(init=False, default=None, repr=False)
 
     @property
@@ -89,6 +91,8 @@ class LocalStack:
         with stack_lock(self.home):
             self._prefect_socket = listen_at(self.prefect_port, "Prefect server", "--prefect-port")
             self._mlflow_socket = listen_at(self.mlflow_port, "MLflow server", "--mlflow-port")
+            if self.receiver_port:
+                self._receiver_socket = listen_at(self.receiver_port, "receiver", "--receiver-port")
             previous = {number: signal.signal(number, _request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
             adopt_orphans()
             try:
@@ -136,7 +140,7 @@ class LocalStack:
         # Only after MLflow is ready: a run sends the password to any process that listens at its port.
         worker = [sys.executable, "-m", "deployments.servers.worker"]
         runner = self._launch("The worker", worker, {**credentials.for_mlflow_clients(), **patient_environment()})
-        watcher = self._launch("The watcher", self._watcher_command(), patient_environment())
+        watcher = self._launch("The watcher", self._watcher_command(), patient_environment(), self._receiver_socket)
         services = {
             "prefect": (self.prefect, prefect),
             "mlflow": (self.mlflow, mlflow),
@@ -144,17 +148,24 @@ class LocalStack:
             "watcher": (None, watcher),
         }
         record_services(self.home, services)
-        supervisor = supervise(services, self.echo, lambda: record_services(self.home, services))
+        supervisor = supervise(services, self.home, self.echo, lambda: record_services(self.home, services))
         self._supervisor = SupervisorThread(supervisor)
         wait_for_prefect()  # the styles are followed while the server is started again
+        self._await_watcher(watcher)
         start_heartbeat(self.home)
         collect_garbage_often()
         self._print_addresses(time.monotonic() - started_at)
 
+    def _await_watcher(self, watcher: Service) -> None:
+        """Let `sdlora status` call all well once this command says so; a watcher that ends is the supervisor's."""
+        deadline = time.monotonic() + _WATCHER_SECONDS
+        while not watcher_works(self.home) and not watcher.ended and time.monotonic() < deadline:
+            time.sleep(0.05)
+
     def _watcher_command(self) -> list[str]:
         command = [sys.executable, "-m", "deployments.arrivals.watcher"]
         command += ["--config", str(self._own_file)] if self._own_file else []
-        return [*command, "--port", str(self.receiver_port)] if self.receiver_port else command
+        return [*command, "--receiver"] if self.receiver_port else command
 
     def _print_addresses(self, seconds: float) -> None:
         self.echo(f"Ready after {seconds:.0f} s.")
@@ -209,6 +220,8 @@ class LocalStack:
             service.stop()
         self._prefect_socket.close()
         self._mlflow_socket.close()
+        if self._receiver_socket:
+            self._receiver_socket.close()
         if self.services:
             self.echo("Stopped.")
 

@@ -145,16 +145,13 @@ def _name_in(body: bytes) -> str:
     raise Refusal(400, 'A body such as {"source": "s3://bucket/folder"} or {"style": "comics"} is expected.')
 
 
-def serve(announce: Callable[[str], bool], token: str, port: int) -> uvicorn.Server:
-    """Serve on 127.0.0.1 in a thread of this process.
+def serve(announce: Callable[[str], bool], token: str, listener: socket.socket) -> uvicorn.Server:
+    """Serve in a thread of this process.
 
-    Raises:
-        OSError: the port is in use.
+    Args:
+        listener: socket that listens on 127.0.0.1.
     """
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("127.0.0.1", port))
-    listener.listen()
+    port = listener.getsockname()[1]
     hosts = frozenset(f"{host}:{port}" for host in ("127.0.0.1", "localhost"))
     settings = uvicorn.Config(
         Receiver(announce, token, hosts),

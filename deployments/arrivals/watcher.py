@@ -1,6 +1,6 @@
 """Process of `sdlora up` that watches and polls the sources of styles with a trigger, and starts their runs.
 
-python -m deployments.arrivals.watcher --port PORT [--config FILE]    # SDLORA_HOME, PREFECT_API_URL are set
+python -m deployments.arrivals.watcher [--receiver] [--config FILE]    # SDLORA_HOME, PREFECT_API_URL are set
 
 Nothing is remembered in the process: the database has all that decides. After a kill the next process reads every
 source once, so no arrival is missed, and the keys of starts see to it that no run is made twice.
@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import logging
 import signal
+import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +24,7 @@ from pathlib import Path
 
 from deployments.arrivals.local_sources import SETTLE_SECONDS, LocalSources
 from deployments.servers.credentials import credentials_of
+from deployments.servers.running import watcher_lock
 from deployments.styles.files import FOLDER, SUFFIX, load_styles, style_of_file
 from sdlora.config import PipelineConfig
 from sdlora.core.errors import DataError, SdloraError
@@ -217,7 +220,7 @@ class Watcher:
 def main() -> None:
     """Run until SIGTERM."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int)
+    parser.add_argument("--receiver", action="store_true", help="the standard input is the receiver's socket")
     parser.add_argument("--config", type=Path)
     arguments = parser.parse_args()
     # Prefect has set up the root logger for its own processes.
@@ -227,17 +230,18 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     watcher = Watcher(state_folder(None), arguments.config)
-    if arguments.port is not None:
+    if arguments.receiver:
         from deployments.arrivals.receiver import serve
 
-        serve(watcher.announce, credentials_of(watcher.home).receiver_token, arguments.port)
-    _log.info("The watcher is ready.")
-    while not stopping.wait(TICK_SECONDS):
-        try:
-            watcher.tick()
-        except (SdloraError, OSError):
-            _log.exception("The watcher goes on after an error")
-            stopping.wait(_RETRY_SECONDS)
+        serve(watcher.announce, credentials_of(watcher.home).receiver_token, socket.socket(fileno=sys.stdin.fileno()))
+    with watcher_lock(watcher.home, stopping):
+        _log.info("The watcher is ready.")
+        while not stopping.wait(TICK_SECONDS):
+            try:
+                watcher.tick()
+            except (SdloraError, OSError):
+                _log.exception("The watcher goes on after an error")
+                stopping.wait(_RETRY_SECONDS)
     watcher.close()
 
 

@@ -17,7 +17,7 @@ import httpx
 from prefect.client.orchestration import get_client
 
 from deployments.environment import POOL
-from deployments.servers.running import running_services
+from deployments.servers.running import running_services, watcher_works
 from deployments.servers.services import answers
 from tasks.alive import crash_killed
 from tasks.notify.decisions import tell_all_decisions
@@ -43,7 +43,7 @@ def start_heartbeat(home: Path, interval_seconds: float = INTERVAL_SECONDS) -> t
 
 
 def problems(home: Path) -> list[str]:
-    """List what is not well: a server that does not answer, no worker, a disk that is nearly full."""
+    """List what is not well: a server that does not answer, no worker or watcher, a disk that is nearly full."""
     running = running_services(home)
     if running is None:
         return ["the servers are not running"]
@@ -54,6 +54,8 @@ def problems(home: Path) -> list[str]:
         found.append("no worker answers")
     if not answers(f"{running['mlflow']}/health"):
         found.append("the MLflow server does not answer")
+    if not watcher_works(home):
+        found.append("the watcher does not work, so new images start no run; its log is logs/watcher.log")
     free_bytes = shutil.disk_usage(home).free
     if free_bytes < MIN_FREE_BYTES:
         found.append(f"only {free_bytes / 2**30:.1f} GiB are free on the disk of the state folder")

@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from tasks.private import private_file
 
 SERVICES_FILE = "services.json"
 LOCK_FILE = "up.lock"
+WATCHER_LOCK_FILE = "watcher.lock"
 _PROBE_SECONDS = 2.0  # a command that probes the lock holds it for a moment
 
 
@@ -55,6 +57,24 @@ def stack_lock(home: Path) -> Iterator[None]:
             yield
         finally:
             (home / SERVICES_FILE).unlink(missing_ok=True)
+
+
+@contextmanager
+def watcher_lock(home: Path, stopping: threading.Event) -> Iterator[None]:
+    """Hold the lock by which others see that the watcher works; wait while an earlier watcher still ends.
+
+    Args:
+        stopping: ends the wait; the block then works without the lock.
+    """
+    with os.fdopen(private_file(home / WATCHER_LOCK_FILE), "r+") as file:
+        while not _locked(file, fcntl.LOCK_EX) and not stopping.wait(0.2):
+            pass
+        yield
+
+
+def watcher_works(home: Path) -> bool:
+    """Return True while a watcher of the state folder works; False while it starts, and after its end."""
+    return _is_held(home / WATCHER_LOCK_FILE)
 
 
 def record_services(home: Path, servers: Mapping[str, tuple[str | None, Service]]) -> None:
@@ -123,11 +143,7 @@ def require_current(prefect: str, credentials: Credentials) -> None:
 
 def stack_lives(home: Path) -> bool:
     """Return True while a `sdlora up` works on the state folder."""
-    try:
-        with (home / LOCK_FILE).open() as file:
-            return not _locked(file, fcntl.LOCK_SH)
-    except OSError:
-        return False
+    return _is_held(home / LOCK_FILE)
 
 
 def _is_recorded_process(record: Mapping[str, object]) -> bool:
@@ -140,6 +156,14 @@ def _is_recorded_process(record: Mapping[str, object]) -> bool:
         is_same = process.create_time() == record["created"]
         return is_same and (record["url"] is None or listens(process, int(port)))
     except psutil.Error:
+        return False
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        with path.open() as file:
+            return not _locked(file, fcntl.LOCK_SH)
+    except OSError:
         return False
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from deployments.servers.credentials import credentials_of
-from deployments.servers.running import service_records, stack_process
+from deployments.servers.running import service_records, stack_process, watcher_works
 from deployments.servers.services import answers, open_directly
 from deployments.servers.supervise import HEALTH
 
@@ -86,7 +86,10 @@ def _service_state(home: Path, name: str, record: Mapping[str, Any] | None, is_u
         return ServiceState(name, "starting" if is_up else "down", None, None, log)
     url = record["url"]
     is_running = record["is_alive"] and (url is None or answers(url + HEALTH[name]))
-    return ServiceState(name, "running" if is_running else "down", url, record["pid"], log)
+    state: State = "running" if is_running else "down"
+    if name == "watcher" and is_running and not watcher_works(home):
+        state = "starting"
+    return ServiceState(name, state, url, record["pid"], log)
 
 
 def unfinished_runs(home: Path, prefect: str) -> tuple[RunState, ...] | None:

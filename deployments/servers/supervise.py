@@ -9,7 +9,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
+from deployments.servers.running import watcher_works
 from deployments.servers.services import Service, answers
 
 _log = logging.getLogger(__name__)
@@ -120,10 +122,14 @@ class SupervisorThread(threading.Thread):
 
 
 def supervise(
-    services: Mapping[str, tuple[str | None, Service]], echo: Callable[[str], None], on_ready: Callable[[], None]
+    services: Mapping[str, tuple[str | None, Service]],
+    home: Path,
+    echo: Callable[[str], None],
+    on_ready: Callable[[], None],
 ) -> Supervisor:
-    """Return a supervisor of services by name, each with its address; a worker has none."""
+    """Return a supervisor of services of a state folder by name, each with its address; a worker has none."""
     supervisor = Supervisor(echo, on_ready)
     for name, (url, service) in services.items():
-        supervisor.add(service, partial(answers, url + HEALTH[name]) if url else lambda: True)
+        is_ready = partial(answers, url + HEALTH[name]) if url else lambda: True
+        supervisor.add(service, partial(watcher_works, home) if name == "watcher" else is_ready)
     return supervisor

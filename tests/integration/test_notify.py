@@ -195,10 +195,11 @@ def test_under_sdlora_up_failed_and_killed_runs_are_heard_of_and_the_heart_beats
         assert files_with_secrets(home) == []
 
         received.wait_for_call("&beat", 90)
-        well, full, idle = beats_of(running_stack)
+        well, full, idle, blind = beats_of(running_stack)
         assert well == "[]"
         assert "are free on the disk" in full
         assert "no worker answers" in idle
+        assert "the watcher does not work" in blind
     finally:
         command(home, "remove", "team")
         command(home, "heartbeat", "--off")
@@ -206,7 +207,7 @@ def test_under_sdlora_up_failed_and_killed_runs_are_heard_of_and_the_heart_beats
 
 
 def beats_of(stack: RunningStack) -> list[str]:
-    """What a heartbeat says if all is well, if the disk is nearly full, and without a worker."""
+    """What a heartbeat says if all is well, if the disk is nearly full, without a worker, and without a watcher."""
     code = f"""
 from pathlib import Path
 from deployments.servers import heartbeat
@@ -215,6 +216,8 @@ print(heartbeat.beat(home))
 heartbeat.MIN_FREE_BYTES = 2**60
 print(heartbeat.beat(home))
 heartbeat._has_worker = lambda: False
+print(heartbeat.beat(home))
+heartbeat.watcher_works = lambda home: False
 print(heartbeat.beat(home))
 """
     words = [sys.executable, "-c", code]

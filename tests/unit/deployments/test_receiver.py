@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from deployments.arrivals.receiver import MAX_BODY_BYTES, PATH, WINDOW_SECONDS, Receiver, serve
-from deployments.servers.services import free_port
+from deployments.servers.services import free_port, listen_at
 
 TOKEN = "the-token"
 
@@ -20,7 +20,7 @@ TOKEN = "the-token"
 class Running:
     def __init__(self) -> None:
         self.port, self.announced = free_port(), []
-        self.server = serve(self.take, TOKEN, self.port)
+        self.server = serve(self.take, TOKEN, listen_at(self.port, "receiver", "--receiver-port"))
         deadline = time.monotonic() + 30
         while not self.server.started:
             assert time.monotonic() < deadline

@@ -6,13 +6,15 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from deployments.cli.app import app
-from deployments.servers.running import service_records, stack_process
+from deployments.servers.running import service_records, stack_process, watcher_lock
 from deployments.servers.services import free_port
 from deployments.servers.status import stack_state
 
@@ -36,14 +38,17 @@ with stack_lock(home):
     mlflow.wait_ready(f"http://127.0.0.1:{port}/health")
     prefect = Service("prefect", [sys.executable, "-c", ""], {}, home / "logs" / "prefect-server.log")
     prefect.process.wait()
-    worker = Service("worker", [sys.executable, "-c", "import time; time.sleep(99)"], {}, home / "logs" / "worker.log")
+    sleep = [sys.executable, "-c", "import time; time.sleep(99)"]
+    worker = Service("worker", sleep, {}, home / "logs" / "worker.log")
+    watcher = Service("watcher", sleep, {}, home / "logs" / "watcher.log")
     record_services(home, {"prefect": ("http://127.0.0.1:9", prefect), "mlflow": (f"http://127.0.0.1:{port}", mlflow),
-                           "worker": (None, worker)})
+                           "worker": (None, worker), "watcher": (None, watcher)})
     print("ready", flush=True)
     try:
         time.sleep(120)
     except KeyboardInterrupt:
         pass
+    watcher.stop(1)
     worker.stop(1)
     mlflow.stop(1)
 """
@@ -94,6 +99,18 @@ def test_each_service_is_told_from_its_process_and_its_answer(half):
     assert found["is_good"] is False
     assert found["pid"] == process.pid
     assert found["runs"] is None
+
+
+def test_a_watcher_that_cannot_start_is_not_called_running(half):
+    home, _, _ = half
+    assert watcher_state(home) == "starting"  # its process lives, and does nothing
+    with watcher_lock(home, threading.Event()):
+        assert watcher_state(home) == "running"
+    assert watcher_state(home) == "starting"
+
+
+def watcher_state(home: Path) -> str:
+    return next(each.state for each in stack_state(home).services if each.name == "watcher")
 
 
 def test_down_stops_it_and_waits(half):

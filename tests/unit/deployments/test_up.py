@@ -1,11 +1,17 @@
-"""Memory of `sdlora up`, which lives for months."""
+"""`sdlora up`: its ports, and its memory over months."""
 
 from __future__ import annotations
 
 import gc
 import weakref
 
-from deployments.up import collect_garbage_often
+import pytest
+
+from deployments.environment import DEMO_CONFIG
+from deployments.servers.running import stack_lives
+from deployments.servers.services import free_port, listen_at
+from deployments.up import LocalStack, collect_garbage_often
+from sdlora.core.errors import ConfigError
 
 
 class Node:
@@ -27,3 +33,13 @@ def test_cycles_are_soon_collected_although_commands_collect_seldom():
     finally:
         gc.set_threshold(*before)
         gc.unfreeze()
+
+
+def test_a_receivers_port_that_is_taken_is_an_error_that_names_the_option(tmp_path):
+    said: list[str] = []
+    with listen_at(free_port(), "other program", "") as taken:
+        port = taken.getsockname()[1]
+        stack = LocalStack(tmp_path, DEMO_CONFIG, free_port(), free_port(), said.append, False, port)
+        with pytest.raises(ConfigError, match=rf"Port {port} for the receiver is in use.*--receiver-port {port + 1}"):
+            stack.run()
+    assert said == [] and stack.services == [] and not stack_lives(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
@@ -10,9 +11,13 @@ import pytest
 from deployments.arrivals import watcher as watching
 from deployments.arrivals.local_sources import LocalSources
 from deployments.arrivals.watcher import Watcher
+from deployments.environment import PROJECT, environment
+from deployments.servers.running import watcher_works
+from deployments.servers.services import Service, free_port, listen_at
 from deployments.styles.files import style_file
 from sdlora.store.image_store import ImageStore
 from tests.settings import make_style
+from tests.stack import request
 from tests.tiny import draw_images
 
 PATIENCE_SECONDS = 60.0
@@ -88,3 +93,23 @@ def test_a_folder_that_vanishes_and_returns_is_noticed(tmp_path, images):
     (tmp_path / "away").rename(images)
     noticed()
     sources.close()
+
+
+def test_others_see_whether_the_process_works_and_its_receiver_keeps_the_port_of_sdlora_up(tmp_path):
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/v1/arrived"
+    with listen_at(port, "receiver", "--receiver-port") as listener:
+        command = [sys.executable, "-m", "deployments.arrivals.watcher", "--receiver"]
+        home = tmp_path / "home"
+        service = Service("watcher", command, environment(home), home / "logs" / "watcher.log", PROJECT, listener)
+        try:
+            assert not watcher_works(home)  # it imports its libraries
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while not watcher_works(home):
+                service.check()
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            assert request(url, {"Authorization": "Bearer wrong"}, b"{}")[0] == 401
+        finally:
+            service.stop()
+        assert not watcher_works(home)
