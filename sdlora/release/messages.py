@@ -144,13 +144,15 @@ def given_up_message(style: str, run_digest: str, settings_digest: str | None, t
     return _given_up(style, ("run_digest", run_digest), settings_digest, times, what, reason)
 
 
-def images_given_up_message(style: str, data_digest: str, settings_digest: str, times: int, reason: str) -> Message:
+def images_given_up_message(
+    style: str, data_digest: str, settings_digest: str | None, times: int, reason: str
+) -> Message:
     """Tell that new images start no run any more, because the runs for them failed.
 
     Args:
         style: name of the style.
         data_digest: digest of the dataset's rows.
-        settings_digest: digest of the style's settings.
+        settings_digest: digest of the style's settings; None if they are unknown.
         times: number of failed runs.
         reason: end of the last run, without secrets.
     """

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events import emit_event
 from prefect.exceptions import ObjectNotFound
 
@@ -28,8 +30,10 @@ from sdlora.store.starts import Start, ask_start, end_start, failed, open_starts
 from tasks.form import STYLE
 from tasks.notify.tell import tell
 from tasks.run_log import log_text, run_log
+from tasks.settings_digest import settings_digest
 
 FLOW = "retrain"
+_REGISTERED_LOOK = timedelta(seconds=5)
 _PAGE = 200  # deployments that the server returns at once, at most
 _OF_STYLE, _REMOVED = "style ", "style removed"
 """Start of the version of a style's deployment, and the version of one without a file."""
@@ -46,10 +50,18 @@ def registered_configs(client: SyncPrefectClient) -> list[PipelineConfig]:
             version = deployment.version or ""
             if not version.startswith(_OF_STYLE) or version == _REMOVED or deployment.paused:
                 continue
-            parameters = dict(deployment.parameters)
-            with suppress(ConfigError):  # of an older sdlora; `sdlora up` replaces it
-                found.append(STYLE.config(parameters.pop("advanced", {}), **parameters))
+            if config := _config_of(deployment):
+                found.append(config)
     return found
+
+
+def _config_of(deployment: DeploymentResponse) -> PipelineConfig | None:
+    """Return the settings of a style's deployment; None if an older sdlora registered it."""
+    parameters = dict(deployment.parameters)
+    try:
+        return STYLE.config(parameters.pop("advanced", {}), **parameters)
+    except (ConfigError, KeyError):
+        return None
 
 
 def start_ready(styles: Sequence[TriggeredStyle], home: Path, now: datetime) -> list[Readiness]:
@@ -69,7 +81,7 @@ def start_ready(styles: Sequence[TriggeredStyle], home: Path, now: datetime) -> 
             decisions.append(decision)
             if decision.is_given_up and decision.tries[-1].id in ended:
                 last, times = decision.tries[-1], len(failed(decision.tries))
-                cause = (last.data_digest, style.settings_digest)
+                cause = (last.data_digest, last.settings_digest)
                 tell(home, images_given_up_message(style.name, *cause, times, last.outcome or ""))
     return decisions
 
@@ -80,27 +92,33 @@ def _open(store: ImageStore) -> list[Start]:
 
 
 def _start(style: TriggeredStyle, store: ImageStore, client: SyncPrefectClient, now: datetime) -> Readiness:
-    obstacle = _deployment_problem(style.name, client)
+    obstacle, registered = _deployment_of(style, client)
     with (
         store.write() as session
     ):  # the write lock: of two processes that decide, the second sees the first one's start
-        decision = readiness(session, style, now)
+        decision = readiness(session, registered, now)
         if not decision.is_ready or decision.data_digest is None:
-            return decision
+            return decision if registered == style else replace(decision, look_again_at=now + _REGISTERED_LOOK)
         if obstacle:
             return Readiness(style.name, False, obstacle, decision.new_images, decision.data_digest)
-        news = (decision.data_digest, style.settings_digest)
+        news = (decision.data_digest, registered.settings_digest)
         start = ask_start(session, style.name, *news, decision.new_images, decision.reason)
     _create(start, store, client)
     return decision
 
 
-def _deployment_problem(style: str, client: SyncPrefectClient) -> str | None:
+def _deployment_of(style: TriggeredStyle, client: SyncPrefectClient) -> tuple[str | None, TriggeredStyle]:
+    """Return why the style's deployment starts no run, and the style with the settings that its run would have.
+
+    These are not those of a file that has just been corrected: `sdlora up` takes it up within seconds.
+    """
     try:
-        deployment = client.read_deployment_by_name(f"{FLOW}/{style}")
+        deployment = client.read_deployment_by_name(f"{FLOW}/{style.name}")
     except ObjectNotFound:
-        return "the style has no deployment; `sdlora up` registers it"
-    return "its deployment is paused" if deployment.paused else None
+        return "the style has no deployment; `sdlora up` registers it", style
+    config = _config_of(deployment)
+    registered = replace(style, settings_digest=settings_digest(config)) if config else style
+    return "its deployment is paused" if deployment.paused else None, registered
 
 
 def _create(start: Start, store: ImageStore, client: SyncPrefectClient) -> None:

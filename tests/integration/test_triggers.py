@@ -26,7 +26,8 @@ from deployments.styles.files import load_style
 from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.store.image_store import ImageStore
-from sdlora.store.starts import KEY_PREFIX
+from sdlora.store.starts import KEY_PREFIX, end_start, open_starts
+from sdlora.store.tables.triggers import StartTable
 from tasks.triggered import triggered_styles
 from tasks.waiting import triggers
 from tasks.waiting.triggers import registered_configs, start_ready
@@ -85,6 +86,31 @@ def test_a_start_that_is_cut_off_is_finished_by_the_next_call_with_one_run(home,
     (key,) = runs_of(name)
     assert key.startswith(f"{KEY_PREFIX}{name}-")
     assert not first.is_ready and "a run was started at" in second.reason
+
+
+def fail(home: Path) -> None:
+    """End the open start as failed, and let the time until the next try pass."""
+    with ImageStore.open(home) as store, store.write() as session:
+        (begun,) = open_starts(session)
+        end_start(session, begun, "Failed: the base model is not there")
+        session.get_one(StartTable, begun.id).ended_at = datetime.now(UTC) - LATER
+
+
+def test_a_corrected_setting_starts_a_run_once_its_deployment_has_it(home, monkeypatch):
+    monkeypatch.setattr(triggers, "_follow", lambda *_: False)  # the runs end as `fail` says
+    name = style_of(home)
+    for _ in range(3):
+        assert start(home)[0].is_ready
+        fail(home)
+    assert "given up after 3 runs" in start(home)[0].reason
+    file = home / "styles" / f"{name}.yaml"
+    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), "evaluation": {"steps": 7}}))
+    (early,) = start(home)  # the run would have the old settings
+    assert not early.is_ready and "given up" in early.reason and early.look_again_at is not None
+    (template,) = (one for one in load_deployments(PREFECT_FILE, PROJECT, {}) if one.name == "retrain/retrain")
+    StyleDeployments(home, template, None, lambda _: None).register_all()
+    assert start(home)[0].is_ready
+    assert len(set(runs_of(name))) == 4
 
 
 def test_reconcile_reads_the_styles_from_their_deployments_and_a_paused_one_starts_nothing(home):
