@@ -22,6 +22,7 @@ from deployments.environment import (
     environment,
     history_limits,
     prefect_url,
+    worker_environment,
 )
 from deployments.servers.credentials import Credentials, credentials_of
 from deployments.servers.mlflow_server import MlflowServer
@@ -139,7 +140,8 @@ class LocalStack:
         mlflow.wait_ready(f"{self.mlflow}/health")
         # Only after MLflow is ready: a run sends the password to any process that listens at its port.
         worker = [sys.executable, "-m", "deployments.servers.worker"]
-        runner = self._launch("The worker", worker, {**credentials.for_mlflow_clients(), **patient_environment()})
+        variables = {**credentials.for_mlflow_clients(), **patient_environment(), **worker_environment()}
+        runner = self._launch("The worker", worker, variables)
         watcher = self._launch("The watcher", self._watcher_command(), patient_environment(), self._receiver_socket)
         services = {
             "prefect": (self.prefect, prefect),
