@@ -21,6 +21,7 @@ PROJECT = Path(__file__).parents[1]
 sys.path.insert(0, str(PROJECT))
 
 from tests.soak.loop import Soak, planned_rounds  # noqa: E402
+from tests.soak.outcomes import recorded_outcomes  # noqa: E402
 from tests.soak.report import markdown, memory_problems  # noqa: E402
 
 
@@ -37,14 +38,14 @@ def main() -> int:
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the servers have to end with this process
     folder = options.folder or Path(tempfile.mkdtemp(prefix="sdlora-soak-"))
-    soak = Soak(folder.resolve(), options.seed, lambda line: print(line, flush=True))
+    soak = Soak(folder.resolve(), options.seed, lambda line: print(line, flush=True), _commit())
     outcomes = soak.run(
         planned_rounds(options.seed, options.first, options.rounds),
         stop_at_problem=not options.go_on,
         until=time.monotonic() + options.minutes * 60,
     )
     if options.report:
-        options.report.write_text(markdown(options.seed, outcomes, soak.system.start_seconds, _commit(), options.notes))
+        options.report.write_text(markdown(options.seed, recorded_outcomes(folder), options.notes))
     failed = any(outcome.problems for outcome in outcomes) or bool(memory_problems(outcomes))
     print(f"{len(outcomes)} rounds, {'FAILED' if failed else 'all invariants hold'}; seed {options.seed}")
     if not failed and not options.folder:

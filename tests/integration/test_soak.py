@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tests.soak import records
 from tests.soak.loop import Soak
+from tests.soak.outcomes import recorded_outcomes
 from tests.soak.plan import Fault, Round
 from tests.soak.report import markdown
 
@@ -28,5 +29,5 @@ def test_three_rounds_with_bad_files_a_killed_run_and_a_promotion_keep_all_invar
     assert [len(records.versions_of(home, style)) for style in ("ink", "clay", "neon")] == [1, 0, 1]
     assert set(second.memory) == {"up", "prefect", "mlflow", "worker", "watcher"}
     assert min(second.memory.values()) > 10
-    assert "## Failures\n\nNone." in markdown(0, outcomes, soak.system.start_seconds, "abc")
+    assert "## Failures\n\nNone." in markdown(0, recorded_outcomes(tmp_path / "soak"))
     assert soak.system.processes() == []

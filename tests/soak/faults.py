@@ -10,10 +10,14 @@ from pathlib import Path
 
 import psutil
 
+from tests.soak import records
 from tests.soak.plan import Fault
 from tests.soak.system import Asked, System
+from tests.soak.waiting import wait_until
+from tests.soak.world import QUIET_SECONDS
 
 _POLL_SECONDS = 0.05
+_ASK_SECONDS = 1.0
 _LONGEST_WAIT_SECONDS = 240.0
 
 
@@ -28,16 +32,22 @@ def strike(system: System, fault: Fault, asked: Asked) -> str:
     A run that ends before the moment is struck too, after its end.
     """
     deadline = time.monotonic() + _LONGEST_WAIT_SECONDS
+    ask_at = time.monotonic()
     early = ""
     while fault.at != "start" and not _is_reached(system.home, fault, asked):
-        if system.has_ended(asked):
-            early = ", after its end"
-            break
+        if time.monotonic() >= ask_at:  # a question to Prefect's server at each look would keep a core busy
+            if system.has_ended(asked):
+                early = ", after its end"
+                break
+            ask_at = time.monotonic() + _ASK_SECONDS
         if time.monotonic() > deadline:
             early = ", which it did not reach in time"
             break
         time.sleep(_POLL_SECONDS)
-    time.sleep(fault.delay_seconds)
+    if fault.kind == "lose":
+        return _leave_to_reconcile(system, fault, asked) + early
+    if fault.at != "ready":  # right after it, before the run is created and its event is handled
+        time.sleep(fault.delay_seconds)
     if fault.kind == "cancel":
         return _cancel(system, fault, asked) + early
     process = _victim(system, fault, asked)
@@ -53,6 +63,10 @@ def strike(system: System, fault: Fault, asked: Asked) -> str:
 
 
 def _is_reached(home: Path, fault: Fault, asked: Asked) -> bool:
+    if fault.at == "collected":
+        return asked.arriving <= records.members_of(home, asked.style).keys()
+    if fault.at == "ready":
+        return any(start.id > asked.starts_before for start in records.starts_of(home, asked.style))
     folders = run_folders(home, asked.style)
     if fault.at == "collect":
         names = {path.name for path in home.glob("alive/*")}
@@ -82,6 +96,35 @@ def _pause(process: psutil.Process, seconds: float) -> None:
         os.kill(process.pid, signal.SIGSTOP)
         time.sleep(seconds)
         os.kill(process.pid, signal.SIGCONT)
+
+
+def _leave_to_reconcile(system: System, fault: Fault, asked: Asked) -> str:
+    """Stop the watcher before it decides and kill Prefect's server; `reconcile`, as its clock does, starts the run."""
+    watcher = system.long_lived().get("watcher")
+    if not watcher:
+        return f"{fault}: there was no watcher"
+    for process in watcher:
+        process.suspend()
+    try:
+        if any(start.id > asked.starts_before for start in records.starts_of(system.home, asked.style)):
+            return f"{fault}: the watcher had decided"
+        # The settings of the deployment tell `reconcile` that new images start runs of the style.
+        wait_until(lambda: system.has_trigger(asked.style), 60, f"the deployment of {asked.style} to have its trigger")
+        server = system.long_lived()["prefect"][0]
+        server.kill()
+        _forget(system, server)
+        time.sleep(QUIET_SECONDS)
+        system.recover()
+        deployment = system.api("deployments/name/reconcile/reconcile")
+        reconcile = Asked(asked.style, flow_run_id=system.create_run(deployment["id"], {}))
+        system.wait(reconcile, _LONGEST_WAIT_SECONDS)
+        begun = [one for one in records.starts_of(system.home, asked.style) if one.id > asked.starts_before]
+        assert begun, f"reconcile did not start the run of {asked.style}: {reconcile.state}: {reconcile.message}"
+    finally:
+        for process in watcher:
+            with contextlib.suppress(psutil.Error):
+                process.resume()
+    return f"{fault}: reconcile started the run"
 
 
 def _cancel(system: System, fault: Fault, asked: Asked) -> str:

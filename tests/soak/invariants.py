@@ -13,7 +13,8 @@ from pathlib import Path
 from tests.soak import records
 from tests.soak.plan import STYLES
 from tests.soak.retained import exceeded
-from tests.soak.system import SoakError, System, wait_until
+from tests.soak.system import System
+from tests.soak.waiting import SoakError, wait_until
 from tests.soak.world import REJECTED
 
 _PATIENCE_SECONDS = 90.0  # the heartbeat of `sdlora up` looks after killed runs each minute
@@ -36,7 +37,7 @@ def check(system: System, known: Known, after_gc: bool = False) -> list[str]:
     """Return what does not hold; empty if all is well."""
     found = _no_run_is_left(system) + _no_orphan(system)
     for style in STYLES:
-        for invariant in (_images, _snapshot, _digests, _history, _versions):
+        for invariant in (_images, _snapshot, _digests, _history, _versions, _starts):
             found += [f"{style}: {problem}" for problem in invariant(system, known, style)]
     found += _bytes(system, known)
     if after_gc:
@@ -152,6 +153,22 @@ def _versions(system: System, known: Known, style: str) -> list[str]:
         found.append(f"{doubled} versions have the adapter of another one")
     decided = {entry.version for entry in records.history_of(system.home, style)}
     return found + [f"version {number} was never decided on" for number in sorted(set(ours) - decided)]
+
+
+def _starts(system: System, known: Known, style: str) -> list[str]:
+    """Each run that new data started is one flow run, and its end is recorded with its outcome."""
+
+    def unfinished() -> list[str]:
+        return [start.key for start in records.starts_of(system.home, style) if start.state != "ended"]
+
+    found = _within_patience(unfinished, "the start has no recorded end")
+    for start in records.starts_of(system.home, style):
+        runs = records.flow_runs_with_key(system.home, start.key)
+        if runs != [start.flow_run_id]:
+            found.append(f"start {start.key} is recorded as flow run {start.flow_run_id}, Prefect has {runs}")
+        if start.state == "ended" and not start.outcome:
+            found.append(f"start {start.key} ended without an outcome")
+    return found
 
 
 def _bytes(system: System, known: Known) -> list[str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import random
-import statistics
+import sqlite3
+import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,38 +16,15 @@ from typing import Any
 from tests.soak import records
 from tests.soak.faults import strike
 from tests.soak.invariants import Known, check, state_bytes
-from tests.soak.plan import Round, draw_round
-from tests.soak.system import Asked, SoakError, System, load, wait_until
-from tests.soak.world import World
+from tests.soak.outcomes import Outcome, record
+from tests.soak.plan import Fault, Round, draw_round
+from tests.soak.system import Asked, System, load
+from tests.soak.waiting import SoakError, wait_until
+from tests.soak.world import ARRIVING_IMAGES, World
 
 RUN_SECONDS = 420.0
 """Longest time from the request to the end of a run. A run waits at most this long for servers that are away."""
 _TRIES = 3
-
-
-@dataclass
-class Outcome:
-    """What a round did and measured.
-
-    Attributes:
-        happened: events of the round in words, such as `kill up at duel + 0.4 s`.
-        problems: invariants that do not hold.
-        overhead_seconds: of the undisturbed run that trained, its time from the request to the end without its tasks.
-        memory: MB of each long-lived part of `sdlora up` after the round.
-        sizes: bytes of each part of the state folder after the round.
-    """
-
-    number: int
-    planned: str
-    seconds: float = 0.0
-    load: float = 0.0
-    happened: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    overhead_seconds: float | None = None
-    run_seconds: float | None = None
-    memory: dict[str, float] = field(default_factory=dict)
-    sizes: dict[str, int] = field(default_factory=dict)
-    versions: int = 0
 
 
 @dataclass
@@ -55,11 +33,13 @@ class Soak:
 
     Attributes:
         echo: takes a line for each round.
+        commit: recorded with each round.
     """
 
     folder: Path
     seed: int
     echo: Callable[[str], None] = print
+    commit: str = ""
     world: World = field(init=False)
     system: System = field(init=False)
     known: Known = field(default_factory=Known)
@@ -91,22 +71,22 @@ class Soak:
 
     def _round(self, planned: Round) -> Outcome:
         began = time.monotonic()
-        outcome = Outcome(planned.number, str(planned), load=load())
+        outcome = Outcome(planned.number, str(planned), load=load(), commit=self.commit)
         self.outcomes.append(outcome)
         try:
             self._act(planned, outcome)
             outcome.problems += check(self.system, self.known, after_gc=planned.gc)
-        except (SoakError, AssertionError, OSError) as error:
+        except (SoakError, AssertionError, OSError, sqlite3.Error, subprocess.SubprocessError) as error:
             outcome.problems.append(f"{type(error).__name__}: {error}")
         if errors := self.system.server_errors:
             outcome.happened.append(f"Prefect's server answered {len(errors)} times with an error, first {errors[0]}")
             self.system.server_errors = []
         outcome.seconds = time.monotonic() - began
         outcome.memory, outcome.sizes = self.system.memory(), state_bytes(self.system.home)
+        outcome.lives = {role: processes[0].pid for role, processes in self.system.long_lived().items()}
         outcome.versions = sum(len(records.versions_of(self.system.home, style)) for style in self.world.files)
-        self.world.save()
-        with (self.folder / "outcomes.jsonl").open("a") as file:
-            file.write(json.dumps(asdict(outcome)) + "\n")
+        outcome.starts, self.system.start_seconds = self.system.start_seconds, []
+        record(self.folder, outcome)
         self._tell(planned, outcome)
         return outcome
 
@@ -123,14 +103,18 @@ class Soak:
 
     def _act(self, planned: Round, outcome: Outcome) -> None:
         draw = random.Random(planned.seed)
-        self._bring_news(planned, draw, outcome)
-        asked = [self.system.ask(planned.style, planned.way)]
+        starts = records.starts_of(self.system.home, planned.style)
+        news = self._bring_news(planned, draw, outcome)
+        self.world.save()  # a soak that is killed later in the round can go on
+        if planned.way == "arrival":
+            asked = [Asked(planned.style, arriving=news, starts_before=max((start.id for start in starts), default=0))]
+            self._await_arrival(planned, asked[0], outcome)
+        else:
+            asked = [self.system.ask(planned.style, planned.way)]
         if planned.second:
             asked.append(self.system.ask(planned.second, "page"))
-        if planned.fault:
-            outcome.happened.append(strike(self.system, planned.fault, asked[0]))
-            if self.system.recover():
-                outcome.happened.append("sdlora up had ended and was started again")
+        if planned.fault and not _is_of_arrival(planned):
+            self._strike(planned.fault, asked[0], outcome)
         for run in asked:
             self._finish(run, planned, outcome)
         if planned.decision:
@@ -138,11 +122,30 @@ class Soak:
         if planned.gc:
             self._collect_garbage(outcome)
 
-    def _bring_news(self, planned: Round, draw: random.Random, outcome: Outcome) -> None:
-        style, number = planned.style, planned.number
+    def _strike(self, fault: Fault, asked: Asked, outcome: Outcome) -> None:
+        outcome.happened.append(strike(self.system, fault, asked))
+        if self.system.recover():
+            outcome.happened.append("sdlora up had ended and was started again")
+
+    def _await_arrival(self, planned: Round, asked: Asked, outcome: Outcome) -> None:
+        """Let the new images start the run, whatever is killed meanwhile."""
+        began = time.monotonic()
+        if planned.fault and _is_of_arrival(planned):
+            self._strike(planned.fault, asked, outcome)
+        self.system.await_start(asked)
+        if planned.fault is None:
+            outcome.arrival_seconds = time.monotonic() - began
+        outcome.happened.append("new images started the run")
+
+    def _bring_news(self, planned: Round, draw: random.Random, outcome: Outcome) -> frozenset[str]:
+        """Do what the round brings; return the digests of new images."""
+        style, number, added = planned.style, planned.number, []
         if planned.news == "new":
-            added = self.world.add_good(style, draw.randint(2, 4), draw.randrange(2**31), number)
+            count = ARRIVING_IMAGES if planned.way == "arrival" else draw.randint(2, ARRIVING_IMAGES - 1)
+            added = self.world.add_good(style, count, draw.randrange(2**31), number)
             outcome.happened.append(f"{len(added)} new images")
+            if planned.way == "arrival":
+                self.world.start_by_arrival(style)
         elif planned.news == "bad":
             added = self.world.add_bad(style, draw, number)
             outcome.happened.append("came: " + ", ".join(file.kind for file in added))
@@ -154,6 +157,7 @@ class Soak:
                 done = self.system.command("images", "rate", image, "--stars", str(stars), "--by", "ana")
                 assert done.returncode == 0, done.stderr
                 outcome.happened.append(f"rated {stars} of 5")
+        return frozenset(file.sha256 for file in added)
 
     def _finish(self, asked: Asked, planned: Round, outcome: Outcome) -> None:
         """Wait for the run; one that a fault has ended is asked for again, as a person would do."""
@@ -248,19 +252,13 @@ class Soak:
             process.kill()
 
 
+def _is_of_arrival(planned: Round) -> bool:
+    """Return True if the fault strikes before the new images have started the run."""
+    return planned.fault is not None and planned.fault.at in ("collected", "ready")
+
+
 def planned_rounds(seed: int, first: int, count: int) -> list[Round]:
     return [draw_round(seed, number) for number in range(first, first + count)]
-
-
-def growth(outcomes: list[Outcome], rounds: int = 10) -> dict[str, tuple[float, float]]:
-    """Return the median memory in MB of each long-lived part in the first and in the last rounds."""
-    roles = sorted({role for outcome in outcomes for role in outcome.memory})
-    first, last = outcomes[:rounds], outcomes[-rounds:]
-    return {role: (_median(first, role), _median(last, role)) for role in roles}
-
-
-def _median(outcomes: list[Outcome], role: str) -> float:
-    return statistics.median([outcome.memory[role] for outcome in outcomes if role in outcome.memory] or [0.0])
 
 
 def _moment(text: str) -> float:

@@ -9,9 +9,11 @@ from typing import Literal
 STYLES = ("ink", "clay", "neon")
 
 News = Literal["new", "none", "bad", "rated"]
-Moment = Literal["start", "collect", "train", "duel", "publish"]
+Moment = Literal["start", "collected", "ready", "collect", "train", "duel", "publish"]
 Victim = Literal["run", "worker", "watcher", "prefect", "mlflow", "up"]
-Way = Literal["page", "terminal"]
+Way = Literal["page", "terminal", "arrival"]
+"""How a run is asked for; "arrival" is by new images alone, which the watcher sees."""
+Kind = Literal["kill", "stop", "cancel", "lose"]
 Decision = Literal["promote", "reject", "roll back", "move by hand"]
 
 MOMENTS: tuple[Moment, ...] = ("collect", "train", "duel", "publish")
@@ -24,12 +26,14 @@ class Fault:
     """Fault in a round.
 
     Attributes:
-        kind: "kill" is SIGKILL, "stop" is SIGSTOP and later SIGCONT, "cancel" is a person's cancellation.
-        at: moment of the run that is waited for. "start" is the moment after the run was created.
+        kind: "kill" is SIGKILL, "stop" is SIGSTOP and later SIGCONT, "cancel" is a person's cancellation. "lose" stops
+            the watcher and kills the Prefect server, so that only the flow `reconcile` can start the run.
+        at: moment of the run that is waited for. "start" is the moment after the run was created. "collected" and
+            "ready" are moments of an arrival: the watcher has collected the images, and has decided to start a run.
         delay_seconds: time from this moment to the fault.
     """
 
-    kind: Literal["kill", "stop", "cancel"]
+    kind: Kind
     victim: Victim
     at: Moment
     delay_seconds: float
@@ -68,13 +72,14 @@ class Round:
 
 
 _NEWS: tuple[News, ...] = ("new",) * 9 + ("bad",) * 4 + ("rated",) * 3 + ("none",) * 4
-_FAULTS: tuple[tuple[Literal["kill", "stop", "cancel"], Victim, Moment | None] | None, ...] = (
-    *[None] * 7,
+_FAULTS: tuple[tuple[Kind, Victim, Moment | None] | None, ...] = (
+    *[None] * 6,
     ("kill", "run", None),
     ("kill", "run", None),
     ("kill", "worker", None),
     ("kill", "watcher", None),
-    ("kill", "prefect", "start"),  # the event of the arrival is lost with the server
+    ("kill", "prefect", "ready"),  # the event of the arrival is lost with the server
+    ("lose", "watcher", "collected"),
     ("kill", "prefect", None),
     ("kill", "mlflow", None),
     ("kill", "up", None),
@@ -96,13 +101,14 @@ def draw_round(seed: int, number: int) -> Round:
     style = STYLES[(number - 1) % len(STYLES)]
     others = [name for name in STYLES if name != style]
     fault = _draw_fault(draw, faults[place])
+    is_of_arrival = fault is not None and fault.at in ("collected", "ready")
+    brings = "new" if is_of_arrival else news[place]
     return Round(
         number=number,
         style=style,
         second=draw.choice(others) if draw.random() < 0.25 else None,
-        news=news[place],
-        # A kill of the worker concerns no run of a terminal.
-        way="page" if fault and fault.victim in ("worker", "up") else draw.choice(("page", "page", "terminal")),
+        news=brings,
+        way="arrival" if is_of_arrival else draw.choice(_ways(brings, fault)),
         fault=fault,
         decision=draw.choice(_DECISIONS),
         decided=draw.choice(STYLES),
@@ -111,9 +117,15 @@ def draw_round(seed: int, number: int) -> Round:
     )
 
 
-def _draw_fault(
-    draw: random.Random, drawn: tuple[Literal["kill", "stop", "cancel"], Victim, Moment | None] | None
-) -> Fault | None:
+def _ways(news: News, fault: Fault | None) -> tuple[Way, ...]:
+    by_arrival: tuple[Way, ...] = ("arrival", "arrival") if news == "new" else ()
+    # A kill of the worker concerns no run of a terminal. A run that is cancelled at its start is asked for.
+    if fault and fault.victim in ("worker", "up"):
+        return ("page", *by_arrival)
+    return ("page", "page", "terminal") if fault and fault.at == "start" else ("page", "page", "terminal", *by_arrival)
+
+
+def _draw_fault(draw: random.Random, drawn: tuple[Kind, Victim, Moment | None] | None) -> Fault | None:
     if drawn is None:
         return None
     kind, victim, at = drawn

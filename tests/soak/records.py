@@ -6,16 +6,21 @@ import contextlib
 import sqlite3
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import UUID
 
 DATABASES = {"images": "images.db", "mlflow": "mlflow/mlflow.db", "prefect": "prefect/prefect.db"}
+_LATE_TABLES = {"images": "starts", "mlflow": "registered_model_aliases", "prefect": "flow_run"}
+"""Tables without which a database is still being made."""
 
 
 def rows(home: Path, database: str, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
-    """Read rows of one of `DATABASES`; none if it is not there yet."""
+    """Read rows of one of `DATABASES`; none if it is not there yet, or is being made."""
     path = home / DATABASES[database]
     if not path.exists():
         return []
     with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=60)) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (_LATE_TABLES[database],)).fetchone():
+            return []
         return connection.execute(statement, parameters).fetchall()
 
 
@@ -120,6 +125,30 @@ def tickets_of(home: Path, style: str) -> list[Ticket]:
         style,
     )
     return [Ticket(*row) for row in found]
+
+
+class Start(NamedTuple):
+    id: int
+    key: str
+    state: str
+    flow_run_id: str | None
+    outcome: str | None
+
+
+def starts_of(home: Path, style: str) -> list[Start]:
+    """Return the runs that new images started."""
+    found = rows(
+        home, "images", "SELECT id, key, state, flow_run_id, outcome FROM starts WHERE style = ? ORDER BY id", style
+    )
+    return [Start(*row) for row in found]
+
+
+def flow_runs_with_key(home: Path, key: str) -> list[str]:
+    """Return the ids of Prefect's flow runs with an idempotency key."""
+    return [
+        str(UUID(str(row[0])))
+        for row in rows(home, "prefect", "SELECT id FROM flow_run WHERE idempotency_key = ?", key)
+    ]
 
 
 def versions_of(home: Path, style: str) -> dict[int, str]:

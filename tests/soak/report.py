@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from tests.soak.loop import Outcome, growth
+from tests.soak.outcomes import Outcome, growth, longest_lives
 
 MEMORY_GROWTH = 1.10
 _MEGABYTE = 1e6
@@ -33,21 +33,28 @@ def memory_problems(outcomes: Sequence[Outcome], rounds: int = 10) -> list[str]:
     ]
 
 
-def markdown(seed: int, outcomes: Sequence[Outcome], starts: Sequence[float], commit: str, notes: str = "") -> str:
-    """Write the page."""
+def markdown(seed: int, recorded: Sequence[Outcome], notes: str = "") -> str:
+    """Write the page. A round that failed and ran again is told among the failures; figures take its last run."""
+    outcomes = [outcome for _, outcome in sorted({outcome.number: outcome for outcome in recorded}.items())]
+    commits = list(dict.fromkeys(outcome.commit for outcome in recorded))
+    starts = [seconds for outcome in outcomes for seconds in outcome.starts]
+    arrivals = [outcome.arrival_seconds for outcome in outcomes if outcome.arrival_seconds is not None]
     seconds = [outcome.seconds for outcome in outcomes]
     overheads = [outcome.overhead_seconds for outcome in outcomes if outcome.overhead_seconds is not None]
     runs = [outcome.run_seconds for outcome in outcomes if outcome.run_seconds is not None]
     loads = [outcome.load for outcome in outcomes]
     failures = [
-        f"round {outcome.number} ({outcome.planned}): {problem}" for outcome in outcomes for problem in outcome.problems
+        f"round {outcome.number} ({outcome.planned}), commit {outcome.commit}: {problem}"
+        for outcome in recorded
+        for problem in outcome.problems
     ] + memory_problems(outcomes)
     figures = {
         "rounds": f"{len(outcomes)}, seed {seed}",
         "whole time": f"{sum(seconds) / 60:.0f} minutes",
-        "a round": _spread(seconds),
+        "a round": f"mean {statistics.mean(seconds):.1f} s, {_spread(seconds)}" if seconds else "not measured",
         "an undisturbed run that trains, from request to end": _spread(runs),
         "of it outside of the tasks (orchestration, start of the process)": _spread(overheads),
+        "from new images to the run that they start, undisturbed": _spread(arrivals),
         "`sdlora up` until all answer": f"{_spread(starts)}, {len(starts)} starts",
         "load of the machine (1 minute)": _spread(loads, ""),
         "versions": str(outcomes[-1].versions) if outcomes else "0",
@@ -57,7 +64,7 @@ def markdown(seed: int, outcomes: Sequence[Outcome], starts: Sequence[float], co
     parts = [
         "# Soak",
         INTRODUCTION.strip(),
-        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit}, {machine}.",
+        f"{datetime.now(UTC):%Y-%m-%d}, commit {', '.join(commits)}, {machine}.",
         *([notes] if notes else []),
         _table(("figure", "value"), figures.items()),
         "## What happened",
@@ -70,7 +77,21 @@ def markdown(seed: int, outcomes: Sequence[Outcome], starts: Sequence[float], co
                 for role, (first, last) in growth(list(outcomes)).items()
             ],
         ),
-        "Proportional set size (PSS), median over the rounds.",
+        "Proportional set size (PSS), median over the rounds. Parts were killed and started again in between.",
+        "The process of each part that lived longest:",
+        _table(
+            ("part", "rounds", "first, MB", "last, MB", "change"),
+            [
+                (
+                    role,
+                    f"{life.first_round} to {life.last_round}",
+                    f"{life.first:.0f}",
+                    f"{life.last:.0f}",
+                    f"{100 * (life.last / life.first - 1):+.0f} %" if life.first else "",
+                )
+                for role, life in longest_lives(outcomes).items()
+            ],
+        ),
         "## State folder",
         _sizes(outcomes),
         "## Failures",
@@ -83,10 +104,19 @@ def _events(outcomes: Sequence[Outcome]) -> Mapping[str, int]:
     counted: Counter[str] = Counter()
     for outcome in outcomes:
         news, _, fault = outcome.planned.partition("; fault: ")
+        counted[f"run: by {news.partition(', by ')[2].split(',')[0]}"] += 1
         counted[f"news: {news.split(': ')[1].split(',')[0]}"] += 1
         counted[f"fault: {fault.split(' + ')[0]}"] += 1
         for text in outcome.happened:
-            for word in ("promote", "reject", "roll back", "alias moved", "sdlora up had ended", "gc freed"):
+            for word in (
+                "promote",
+                "reject",
+                "roll back",
+                "alias moved",
+                "sdlora up had ended",
+                "gc freed",
+                "reconcile started",
+            ):
                 counted[word] += word in text
     return dict(sorted((event, count) for event, count in counted.items() if count))
 

@@ -6,40 +6,41 @@ import contextlib
 import http.client
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from tests.soak import records
 from tests.soak.plan import STYLES
+from tests.soak.processes import MARK, RUN_VARIABLE, marked, pss_bytes, role_of
+from tests.soak.waiting import SoakError, wait_until
 from tests.soak.world import World
 from tests.stack import PROJECT, RunningStack, clean_environment, request, start_stack
 
-MARK = "SDLORA_SOAK"
-"""Variable by which every process of a soak is known, whoever its parent is."""
 SERVER_ERROR_SECONDS = 120.0
 ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-_RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"
-
-
-class SoakError(Exception):
-    """The soak cannot go on: the servers do not come back, or a run does not end."""
 
 
 @dataclass
 class Asked:
-    """Run that was asked for: a flow run of the worker, or a process of a terminal."""
+    """Run that was asked for: a flow run of the worker, or a process of a terminal.
+
+    Attributes:
+        arriving: digests of the images that ask for it, if it is started by new data.
+        starts_before: newest start by new data before these images came.
+    """
 
     style: str
     flow_run_id: str | None = None
+    arriving: frozenset[str] = frozenset()
+    starts_before: int = 0
     process: subprocess.Popen[bytes] | None = None
     log: Path | None = None
     state: str = ""
@@ -167,6 +168,22 @@ class System:
             )
         return Asked(style, process=process, log=log)
 
+    def has_trigger(self, style: str) -> bool:
+        """Look whether the deployment of a style has the trigger of the style's file."""
+        return "trigger" in self.api(f"deployments/name/retrain/{style}")["parameters"].get("advanced", {})
+
+    def await_start(self, asked: Asked, patience_seconds: float = 120) -> None:
+        """Wait until new data have started a run, and take it for the run that was asked for."""
+
+        def begun() -> bool:
+            if not self.is_up:
+                self.recover()
+            found = [one for one in records.starts_of(self.home, asked.style) if one.id > asked.starts_before]
+            asked.flow_run_id = found[0].flow_run_id if found else None
+            return asked.flow_run_id is not None
+
+        wait_until(begun, patience_seconds, f"new images to start a run of {asked.style}")
+
     def create_run(self, deployment_id: str, parameters: dict[str, Any]) -> str:
         """Create a flow run, only one although the request may be repeated; return its id."""
         body = {"parameters": parameters, "idempotency_key": uuid.uuid4().hex}
@@ -176,6 +193,8 @@ class System:
         """Look whether a run has ended, and note how."""
         if asked.state:
             return True
+        if asked.process is None and asked.flow_run_id is None:
+            return False  # new data have not started it yet
         if asked.process is not None:
             code = asked.process.poll()
             if code is None:
@@ -195,7 +214,7 @@ class System:
         Raises:
             SoakError: it did not end in time.
         """
-        wait_until(lambda: self.has_ended(asked), patience_seconds, f"the run of {asked.style} to end", 0.3)
+        wait_until(lambda: self.has_ended(asked), patience_seconds, f"the run of {asked.style} to end", 0.5)
 
     def command(self, *words: str, patience_seconds: float = 180) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -226,12 +245,7 @@ class System:
 
     def processes(self) -> list[psutil.Process]:
         """List all processes of the soak, whoever their parents are; not this one."""
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if process.environ().get(MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-        return found
+        return marked(self.mark)
 
     def processes_of_up(self) -> list[psutil.Process]:
         """List the servers and the worker, also those whose `sdlora up` is gone."""
@@ -244,7 +258,7 @@ class System:
         of_run = {}
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
-                if process.environ().get(_RUN_VARIABLE) == asked.flow_run_id:
+                if process.environ().get(RUN_VARIABLE) == asked.flow_run_id:
                     of_run[process.pid] = process
         for process in of_run.values():
             with contextlib.suppress(psutil.Error):
@@ -261,7 +275,7 @@ class System:
             with contextlib.suppress(psutil.Error):
                 if role := role_of(child):
                     family = [child, *child.children(recursive=True)]
-                    found[role] = [one for one in family if _RUN_VARIABLE not in one.environ()]
+                    found[role] = [one for one in family if RUN_VARIABLE not in one.environ()]
         return found
 
     def orphans(self) -> list[str]:
@@ -281,41 +295,7 @@ class System:
 
     def memory(self) -> dict[str, float]:
         """Return the memory of each long-lived part in MB, shared pages divided among their users (PSS)."""
-        return {role: sum(map(_pss_bytes, processes)) / 1e6 for role, processes in sorted(self.long_lived().items())}
-
-
-def role_of(process: psutil.Process) -> str | None:
-    """Return which part of `sdlora up` a process is: prefect, mlflow, worker or watcher; None for all others."""
-    with contextlib.suppress(psutil.Error):
-        if _RUN_VARIABLE in process.environ():
-            return None
-        line = " ".join(process.cmdline())
-        if "deployments.arrivals.watcher" in line:
-            return "watcher"
-        if re.search(r"deployments\.servers\.worker|prefect worker start", line):
-            return "worker"
-        if "mlflow" in line and re.search(r"uvicorn|gunicorn|mlflow server|mlflow\.server|mlflow_server", line):
-            return "mlflow"
-        if re.search(r"prefect server start|prefect\.server\.api\.server", line):
-            return "prefect"
-    return None
-
-
-def wait_until(condition: Callable[[], object], patience_seconds: float, what: str, poll_seconds: float = 0.2) -> None:
-    """Raise `SoakError` if the condition does not come true in time."""
-    deadline = time.monotonic() + patience_seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise SoakError(f"waited {patience_seconds:.0f} s for {what}")
-        time.sleep(poll_seconds)
-
-
-def _pss_bytes(process: psutil.Process) -> int:
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-    return 0
+        return {role: sum(map(pss_bytes, processes)) / 1e6 for role, processes in sorted(self.long_lived().items())}
 
 
 def load() -> float:

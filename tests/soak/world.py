@@ -19,6 +19,9 @@ from tests.soak.plan import STYLES
 from tests.tiny import draw_images, tiny_base_model
 
 FIRST_IMAGES = 24
+ARRIVING_IMAGES = 5
+"""New images that start a run by themselves; rounds whose run is asked for bring fewer."""
+QUIET_SECONDS = 6.0
 MODES = dict(zip(STYLES, ("automatic", "ask", "manual"), strict=True))
 RETENTION = {"lost_candidates": 3, "runner_ups": 1, "pages": 5, "cache_megabytes": 20}
 
@@ -65,17 +68,28 @@ class World:
         (self.home / "retention.yaml").write_text(yaml.safe_dump(RETENTION))
         self.save()
 
+    def start_by_arrival(self, style: str) -> None:
+        """From now on, new images start runs of the style."""
+        file = self.style_file(style)
+        content = yaml.safe_load(file.read_text())
+        if "trigger" in content:
+            return
+        content["trigger"] = {"min_new_images": ARRIVING_IMAGES, "quiet_minutes": QUIET_SECONDS / 60}
+        aside = self.folder / f"{style}.yaml"
+        aside.write_text(yaml.safe_dump(content))
+        aside.rename(file)
+
     def add_good(self, style: str, count: int, seed: int, round_number: int) -> list[File]:
         """Draw new images into a folder of their own, and move the folder into the source when it is whole."""
-        aside = draw_images(self.folder / "drawn" / style, count, seed=seed)
-        folder = self.source(style) / f"{round_number:03d}-good"
+        folder = self._new_folder(style, round_number, "good")
+        aside = draw_images(self.folder / "drawn" / folder.name, count, seed=seed + self._attempt(style, round_number))
         folder.parent.mkdir(parents=True, exist_ok=True)
         aside.rename(folder)
         return self._record(style, sorted(folder.glob("*.png")), "good", round_number)
 
     def add_bad(self, style: str, draw: random.Random, round_number: int) -> list[File]:
         """Put files of three bad kinds into the source."""
-        folder = self.source(style) / f"{round_number:03d}-bad"
+        folder = self._new_folder(style, round_number, "bad")
         folder.mkdir()
         added = []
         for kind in draw.sample(BAD, 3):
@@ -85,6 +99,15 @@ class World:
             path.write_bytes(self._content(style, kind, draw))
             added += self._record(style, [path], kind, round_number)
         return added
+
+    def _attempt(self, style: str, round_number: int) -> int:
+        """Return how often the round has brought files: one that is repeated on the same folder brings others."""
+        folders = {Path(file.path).parent for file in self.files[style] if file.round == round_number}
+        return len(folders)
+
+    def _new_folder(self, style: str, round_number: int, kind: str) -> Path:
+        attempt = self._attempt(style, round_number)
+        return self.source(style) / f"{round_number:03d}-{kind}{f'-{attempt + 1}' if attempt else ''}"
 
     def _content(self, style: str, kind: Kind, draw: random.Random) -> bytes:
         noise = draw.randbytes(64 * 64 * 3)

@@ -1,0 +1,55 @@
+"""The plan of a soak covers what it promises, and its report hides no failure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.soak.outcomes import Life, Outcome, growth, longest_lives, record, recorded_outcomes
+from tests.soak.plan import BLOCK, draw_round
+from tests.soak.report import markdown, memory_problems
+
+PLANNED = "ink: new, by arrival; fault: none"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_sixty_rounds_hold_every_fault_three_times_and_runs_that_only_new_images_start(seed: int):
+    rounds = [draw_round(seed, number) for number in range(1, 61)]
+    faults = Counter(f"{one.fault.kind} {one.fault.victim}" for one in rounds if one.fault)
+    assert faults["lose watcher"] == 60 // BLOCK
+    assert min(faults.values()) >= 60 // BLOCK
+    assert {one.way for one in rounds} == {"page", "terminal", "arrival"}
+    assert all(one.news == "new" for one in rounds if one.way == "arrival")
+    of_arrivals = [one for one in rounds if one.fault and one.fault.at in ("collected", "ready")]
+    assert [one.way for one in of_arrivals] == ["arrival"] * 6
+
+
+def test_a_round_is_the_same_without_those_before_it():
+    assert [draw_round(3, number) for number in (7, 41)] == [draw_round(3, n) for n in range(1, 60) if n in (7, 41)]
+    assert draw_round(3, 7) != draw_round(4, 7)
+
+
+def test_a_round_that_failed_and_ran_again_stays_on_the_page_and_counts_once(tmp_path: Path):
+    record(tmp_path, Outcome(1, PLANNED, 80.0, problems=["an image is lost"], commit="aaa"))
+    record(tmp_path, Outcome(1, PLANNED, 40.0, commit="bbb"))
+    page = markdown(0, recorded_outcomes(tmp_path))
+    assert "| rounds | 1, seed 0 |" in page
+    assert "mean 40.0 s" in page
+    assert "commit aaa, bbb" in page
+    assert f"- round 1 ({PLANNED}), commit aaa: an image is lost" in page
+    assert "| invariants that failed | 1 |" in page
+
+
+def test_memory_over_a_tenth_more_fails_and_a_life_ends_with_its_process():
+    outcomes = [
+        Outcome(number, PLANNED, memory={"up": 100.0 + number}, lives={"up": 7 if number < 16 else 8})
+        for number in range(1, 21)
+    ]
+    assert growth(outcomes) == {"up": (105.5, 115.5)}
+    assert memory_problems(outcomes) == []
+    assert longest_lives(outcomes) == {"up": Life(1, 15, 101.0, 115.0)}
+    for outcome in outcomes[10:]:
+        outcome.memory["up"] += 1
+    assert memory_problems(outcomes) == ["memory of up: 116 MB in the last 10 rounds, 106 MB in the first"]
