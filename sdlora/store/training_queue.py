@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session
 from sdlora.core.errors import TrainingError
 from sdlora.processes.identity import ProcessIdentity
 from sdlora.processes.slots import AUTO
+from sdlora.store.clock import database_now
 from sdlora.store.database import Database
 from sdlora.store.tables.base import utc_now
 from sdlora.store.tables.tickets import TicketTable
@@ -118,11 +119,12 @@ class TrainingQueue:
                 same = [one for one in tickets if one.request.subject == request.subject]
                 if not same:
                     row = new_row(request, self._me, secrets.token_hex(16))
+                    row.heartbeat_at = database_now(session)
                     session.add(row)
                     session.flush()
                     self._beaten_at = time.monotonic()
                     return ticket_of(row)
-                if not self._may_be_lost(same[0]):
+                if not self._may_be_lost(session, same[0]):
                     other = self._moved_forward(session, same[0], request)
                     break
             sleep(_POLL_SECONDS)
@@ -147,7 +149,8 @@ class TrainingQueue:
         with self._database.write() as session:
             self._require_waiting(session, ticket)
             tickets = self._without_lost(session)
-            values: dict[str, object] = {"heartbeats": TicketTable.heartbeats + 1, "heartbeat_at": utc_now()}
+            heartbeat_at = database_now(session)
+            values: dict[str, object] = {"heartbeats": TicketTable.heartbeats + 1, "heartbeat_at": heartbeat_at}
             device = self._free_device(ticket, tickets)
             if device is not None:
                 values |= {"state": "running", "device": device, "taken_at": utc_now()}
@@ -170,7 +173,7 @@ class TrainingQueue:
                     f"The slot of {ticket.title} was given away: {reason} The run stops, and its last checkpoint "
                     "is kept: the same command continues."
                 )
-            row.heartbeats, row.heartbeat_at = row.heartbeats + 1, utc_now()
+            row.heartbeats, row.heartbeat_at = row.heartbeats + 1, database_now(session)
             return ticket_of(row)
 
     def end(self, ticket: Ticket, outcome: Outcome, reason: str | None = None) -> None:
@@ -184,14 +187,14 @@ class TrainingQueue:
         """Cancel a waiting ticket, or ask the holder of a running one to save and stop.
 
         A running ticket whose process is gone ends at once, and so does one of another machine that was silent for
-        `silent_seconds` by the wall clock. Returns the ticket as it is now.
+        `silent_seconds` by the database's clock. Returns the ticket as it is now.
         """
         with self._database.write() as session:
             row = session.get_one(TicketTable, ticket.id)
             now = ticket_of(row)
             if now.is_active:
                 row.cancelled_by = who
-                if now.state == "waiting" or now.holder.has_ended or self._may_be_lost(now):
+                if now.state == "waiting" or now.holder.has_ended or self._may_be_lost(session, now):
                     row.state, row.reason, row.ended_at = "cancelled", f"Cancelled by {who}.", utc_now()
             return ticket_of(row)
 
@@ -253,10 +256,14 @@ class TrainingQueue:
         look = self._looks.setdefault(ticket.id, _Look(ticket.heartbeats))
         return look.silence(ticket.heartbeats) >= self._silent_seconds
 
-    def _may_be_lost(self, ticket: Ticket) -> bool:
-        """Return True if a ticket of another machine is worth observing: its last sign of life is old by the clock."""
-        age = (utc_now() - ticket.heartbeat_at).total_seconds()
-        return not ticket.holder.is_on_this_machine and age >= self._silent_seconds
+    def _may_be_lost(self, session: Session, ticket: Ticket) -> bool:
+        """Return True if a ticket of another machine is worth observing: its last sign of life is old.
+
+        Both times are the database's, so the clocks of the two machines do not matter.
+        """
+        if ticket.holder.is_on_this_machine:
+            return False
+        return (database_now(session) - ticket.heartbeat_at).total_seconds() >= self._silent_seconds
 
 
 class _Look:

@@ -33,7 +33,7 @@ class TicketTable(Base):
     process_start: Mapped[str]
     token: Mapped[str] = mapped_column(String(32))
     heartbeats: Mapped[int] = mapped_column(default=0)  # other machines see from its growth that the holder lives
-    heartbeat_at: Mapped[datetime] = mapped_column(default=utc_now)  # for people, and for a person's cancel
+    heartbeat_at: Mapped[datetime] = mapped_column(default=utc_now)  # of the database's clock
     device: Mapped[str | None]  # device of the slot, while running and afterwards
     cancelled_by: Mapped[str | None]  # person who asked the running holder to stop
     asked_at: Mapped[datetime] = mapped_column(default=utc_now)

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import datetime, timedelta, tzinfo
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from sdlora.processes.slots import slots_of
 from sdlora.store import training_queue
 from sdlora.store.image_store import ImageStore
 from sdlora.store.location import StoreLocation
+from sdlora.store.tables import base
 from sdlora.store.tables.tickets import TicketTable
 from sdlora.store.tickets import (
     Request,
@@ -39,7 +41,7 @@ from sdlora.store.training_queue import (
     TrainingQueue,
     ordinal,
 )
-from tests.stores import both_places
+from tests.stores import SERVERS, both_places
 
 PATIENCE_SECONDS = 60
 
@@ -383,6 +385,33 @@ def test_a_dead_ticket_is_cancelled_at_once_and_of_another_machine_only_if_it_wa
     assert queue.cancel(there, "ana").state == "running"
     change(store, there, heartbeat_at=there.asked_at.replace(year=2020))
     assert queue.cancel(there, "ana").state == "cancelled"
+
+
+@pytest.mark.parametrize("location", [SERVERS], indirect=True)
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_the_clocks_of_two_machines_may_differ(store: ImageStore, queue: TrainingQueue, monkeypatch, hours) -> None:
+    with monkeypatch.context() as there:
+        there.setattr(base, "datetime", shifted_clock(timedelta(hours=hours)))
+        asked = queue.ask(run_of("there"))
+        taken = TrainingQueue(store.database).take(asked)  # another process, which has given no sign of life so far
+        assert isinstance(taken, Ticket)
+        queue.beat(taken)
+    put_elsewhere(store, taken)
+    with pytest.raises(AlreadyQueuedError):  # at once, without a look at the holder for two minutes
+        queue.ask(run_of("there"), sleep=lambda _: pytest.fail("the holder is alive"))
+    assert queue.cancel(taken, "ana").state == "running"  # its holder saves and stops
+    time.sleep(0.2)
+    impatient = TrainingQueue(store.database, silent_seconds=0.1)
+    assert impatient.cancel(taken, "ana").state == "cancelled"  # silent by the database's clock
+
+
+def shifted_clock(difference: timedelta) -> type[datetime]:
+    class Shifted(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime.now(tz) + difference
+
+    return Shifted
 
 
 def test_a_device_listed_twice_is_two_slots(store: ImageStore) -> None:
