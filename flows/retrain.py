@@ -81,6 +81,7 @@ def retrain(
         rank=rank,
     )
     if reason := outside_window(config.schedule):
+        record_skipped_run(config.name, None, reason, home)
         return skipped(reason)
     with flow_run_alive(home), run_lock(home, CLEAN_UP_SECONDS), failure_recorded(config.name, home):
         base = prepare_base_model(config.base_model, home)

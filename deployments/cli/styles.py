@@ -56,7 +56,9 @@ def _print_problems(found: list[Style], figures: dict[str, StyleFigures]) -> Non
         if style.problem:
             console.print(plain(f"{style.name}: {style.problem}"), style="red", soft_wrap=True)
         elif run and run.reason and run.state in ("failed", "lost", "skipped") and run.reason != "nothing new":
-            console.print(plain(f"{style.name}: last run {run.state}: {run.reason}"), style="yellow", soft_wrap=True)
+            joint = ", because" if run.state == "skipped" else ":"
+            text = f"{style.name}: last run {run.state}{joint} {run.reason}"
+            console.print(plain(text), style="yellow", soft_wrap=True)
 
 
 def trigger_decisions(found: list[Style], home: Path) -> dict[str, Readiness]:

@@ -35,8 +35,12 @@ def request_of(name: str, what: Work, run_digest: str | None = None, settings_di
     )
 
 
-def record_skipped_run(name: str, run_digest: str, reason: str, home: Path) -> None:
-    """Record a style's run that ended without a ticket, because it had nothing to do or was not to do it."""
+def record_skipped_run(name: str, run_digest: str | None, reason: str, home: Path) -> None:
+    """Record a style's run that ended without a ticket, because it had nothing to do or was not to do it.
+
+    Args:
+        run_digest: None if the run ended before it had one.
+    """
     with ImageStore.open(home) as store, store.write() as session:
         record_skipped(session, request_of(name, "retrain", run_digest), reason)
 
