@@ -110,9 +110,9 @@ def _run(home: Path, interval_seconds: float) -> None:
 
 def _look_after_runs(home: Path) -> None:
     crash_killed(home)
-    record_page_cancels(home)
     tell_unheard_failures(home)
     tell_all_decisions(home)
+    record_page_cancels(home)
 
 
 def _log_to_file(path: Path) -> None:

@@ -13,6 +13,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
 
 from sdlora.store.image_store import ImageStore
+from sdlora.store.location import StoreLocation
 from sdlora.store.tickets import record_cancelled, unreported_ends
 
 IN_PAGE = "Cancelled in Prefect's page."
@@ -27,8 +28,11 @@ def record_page_cancels(home: Path, run: tuple[str, str] | None = None) -> None:
     Args:
         run: style and digest of the only run to ask about; otherwise all runs of the last days.
     """
+    location = StoreLocation.of_home(home)
+    if not location.may_hold_images:
+        return
     since = None if run else datetime.now(UTC) - timedelta(days=_DAYS)
-    with ImageStore.open(home) as store:
+    with ImageStore.open(home, location) as store:
         with store.read() as session:
             tickets = unreported_ends(session, since, run)
         for ticket in tickets:

@@ -94,6 +94,11 @@ def test_a_cancel_that_was_found_as_lost_first_is_corrected_for_people_too(tmp_p
     assert [state for state, _ in ended(tmp_path)] == ["done", "cancelled"]
 
 
+def test_a_look_at_a_new_state_folder_writes_nothing(tmp_path):
+    record_page_cancels(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "states",
     [
