@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from prefect import Flow
+from prefect.settings import PREFECT_WORKER_QUERY_SECONDS, temporary_settings
 from prefect.utilities.processutils import setup_signal_handlers_worker
 from prefect.workers import process
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from prefect.client.schemas.responses import WorkerFlowRunResponse
 
 TRAINING_FLOWS = {"retrain", "compare", "pretrain"}
+POLL_SECONDS = 2.0
+"""Time between two looks for due runs. Prefect's default, 10 s, is as long as the start of a run's process."""
 WAITING = 2
 """Number of processes that may wait for a slot. The clock's runs have so many, and people's runs as many again."""
 
@@ -129,7 +132,8 @@ def main() -> None:
     setup_signal_handlers_worker(os.getpid(), "the worker", print)
     worker = QueueWorker(name="local", work_pool_name=POOL, slots=len(slots_of(os.environ.get(DEVICES))))
     try:
-        asyncio.run(worker.start(with_healthcheck="--with-healthcheck" in sys.argv))
+        with temporary_settings(set_defaults={PREFECT_WORKER_QUERY_SECONDS: POLL_SECONDS}):
+            asyncio.run(worker.start(with_healthcheck="--with-healthcheck" in sys.argv))
     except (KeyboardInterrupt, asyncio.CancelledError):
         print(f"Worker {worker.name!r} stopped!")
 
