@@ -45,12 +45,19 @@ os.environ.pop("COLUMNS", None)
 @pytest.fixture(autouse=True)
 def _commands_leave_nothing_behind() -> Iterator[None]:
     """What a command sets for its own process must not reach the next test: variables, and the patience of clients."""
-    variables, patient = dict(os.environ), _clients_that_wait()
+    variables, patient = _variables_of_commands(), _clients_that_wait()
     yield
-    os.environ.clear()
+    for name in _variables_of_commands():
+        del os.environ[name]
     os.environ.update(variables)
     for client in _clients_that_wait() - patient:
         client.send = client.send.__wrapped__
+
+
+def _variables_of_commands() -> dict[str, str]:
+    # Not those of other libraries: fixtures of a whole session set some of them, such as the address of an S3 server.
+    ours = ("SDLORA_", "PREFECT_", "MLFLOW_", "MALLOC_")
+    return {name: value for name, value in os.environ.items() if name.startswith(ours)}
 
 
 def _clients_that_wait() -> set[type]:
