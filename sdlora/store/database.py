@@ -76,6 +76,15 @@ class Database:
         ):
             yield session
 
+    def connect(self) -> Connection:
+        """Open a connection that only reads; the caller closes it.
+
+        Raises:
+            StorageError: the database cannot be reached.
+        """
+        with self.errors():
+            return self._connect(self._reader, self.patience_seconds)
+
     def _connect(self, engine: Engine, patience_seconds: float) -> Connection:
         dialect = _dialect(engine.url)
         return wait_for_server(engine.connect, dialect.is_away, self.name, patience_seconds)

@@ -32,6 +32,7 @@ from sdlora.store.generations import Generation, count_generations, list_generat
 from sdlora.store.ids import image_ids
 from sdlora.store.lineage import ImageLineage, SnapshotRecord, find_snapshot, image_lineage, list_snapshots
 from sdlora.store.location import StoreLocation, patience_seconds
+from sdlora.store.locks import FOLDER, style_lock
 from sdlora.store.overrides import purged_reasons
 from sdlora.store.queries import datasets_of, find_collected, find_sha256, sample_blobs
 from sdlora.store.ratings import rate, undo_rating
@@ -93,6 +94,10 @@ class ImageStore:
             StorageError: the disk is full or not writable, or another process keeps the lock.
         """
         return self.database.write()
+
+    def lock_style(self, style: str) -> AbstractContextManager[None]:
+        """Hold the lock of a style; see `sdlora.store.locks.style_lock`."""
+        return style_lock(self.database, self.home / FOLDER, style)
 
     def dataset(self, name: str) -> Dataset:
         """Return the dataset of this name; make an empty one if there is none.

@@ -3,6 +3,9 @@
 Each decision and each change of the champion is an entry of the history in the database. The entry is written first;
 MLflow's alias is updated from the entries. If MLflow cannot be reached, its alias is updated by the next run of the
 style that publishes.
+
+Only the holder of the style's lock writes the alias. So no process writes the champion of an older history late, which
+would look like a person's change.
 """
 
 from __future__ import annotations
@@ -26,11 +29,11 @@ def reconcile_history(registry: Registry, store: ImageStore, style: str) -> Cham
     moved the alias. The change is then recorded as an entry. It is also recorded if the version of the newest entry
     was deleted from MLflow.
     """
-    while True:
+    with store.lock_style(style):
         history = _read_history(store, style)
         alias, synced_entries = alias_state(registry, style)
         if synced_entries < history.length and registry.holds(style, history.champion):
-            return sync_mlflow(registry, store, style)
+            return _sync(registry, store, style)
         if alias == (history.champion.number if history.champion else None):
             return history
         aliased = registry.get(style, alias) if alias is not None else None
@@ -38,20 +41,21 @@ def reconcile_history(registry: Registry, store: ImageStore, style: str) -> Cham
         why = f"The alias was {'moved' if version else 'removed'} in MLflow."
         with store.write() as session:
             entry = record_manual_change(session, history, "moved by hand", version, "a person in MLflow", why)
-        if entry is not None:
+        if entry is not None:  # else a decision came first, and wins
             run_log().info("The champion of %s was changed by hand: %s", style, why)
-            return sync_mlflow(registry, store, style)
+        return _sync(registry, store, style)
 
 
 def sync_mlflow(registry: Registry, store: ImageStore, style: str) -> ChampionHistory:
-    """Update MLflow from the entries; repeat if another process added one, so that MLflow ends with the newest."""
+    """Update MLflow from the entries. An entry that is added meanwhile is sent by the process that adds it."""
+    with store.lock_style(style):
+        return _sync(registry, store, style)
+
+
+def _sync(registry: Registry, store: ImageStore, style: str) -> ChampionHistory:
     history = _read_history(store, style)
-    while True:
-        sync_history(registry, history)
-        newest = _read_history(store, style)
-        if newest.length == history.length:
-            return history
-        history = newest
+    sync_history(registry, history)
+    return history
 
 
 def registered_opponent(registry: Registry, history: ChampionHistory, run_digest: str) -> AdapterVersion | None:
