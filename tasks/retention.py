@@ -19,11 +19,9 @@ from sdlora.store.image_store import ImageStore
 from sdlora.store.location import StoreLocation
 from sdlora.store.removed_files import (
     drop_drawn_images,
-    forget_blobs,
     forget_removal,
     record_removal,
     removed_files,
-    unreferenced_blobs,
 )
 from tasks.lock import exclusive_lock
 from tasks.tracking import CANDIDATE, AdapterVersion, Registry, has_records
@@ -73,7 +71,7 @@ def collect_garbage(home: Path, *, dry_run: bool = False, on_progress: OnProgres
         if not dry_run:
             empty_trash(home)
             if store is not None:
-                _delete_blobs(store)
+                store.delete_unreferenced()
         planned = plan_removals(_state(home, store, registry), rules)
         removals = [replace(each, size=each.size + scan.freed_bytes(each.paths)) for each in planned]
         if not dry_run:
@@ -161,7 +159,7 @@ def _remove_all(
     if drawn and store is not None:
         with store.write() as session:
             drop_drawn_images(session, drawn)
-        _delete_blobs(store)
+        store.delete_unreferenced()
 
 
 def _remove_files_of_version(removal: Removal, home: Path, store: ImageStore, registry: Registry) -> None:
@@ -177,12 +175,3 @@ def _remove_files_of_version(removal: Removal, home: Path, store: ImageStore, re
         remove_weights(registry, registered, str(record))
     for path in removal.paths:
         remove_whole(home, path)
-
-
-def _delete_blobs(store: ImageStore) -> None:
-    """Delete the bytes of removed drawn images; a kill leaves the list of those that remain."""
-    with store.write() as session:
-        sha256s = unreferenced_blobs(session)
-        for sha256 in sha256s:
-            store.blobs.remove(sha256)
-        forget_blobs(session, sha256s)

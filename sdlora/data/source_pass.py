@@ -53,6 +53,15 @@ class _Outcome:
     bytes_read: int = 0
     problems: tuple[str, ...] = ()
 
+    @property
+    def blobs(self) -> dict[str, int]:
+        """Size of the bytes of image and mask, by SHA-256."""
+        if self.seen is None:
+            return {}
+        mask = self.seen.mask
+        of_mask = {mask.sha256: mask.byte_size or 0} if mask and mask.sha256 else {}
+        return {self.seen.sha256: self.seen.byte_size, **of_mask}
+
 
 @dataclass
 class SourcePass:
@@ -114,8 +123,9 @@ class SourcePass:
             self.skipped.append(_shown(path, reason))
 
     def finish(self) -> CollectReport:
-        self._flush()
-        self._record_flushed()
+        while self.batch or self.flushing:  # what is recorded last may have to be read again
+            self._flush()
+            self._record_flushed()
         left = self._leave()
         self.store.blobs.sweep()
         self._report_progress(final=True)
@@ -249,9 +259,10 @@ class SourcePass:
         (flushed, batch), self.flushing = self.flushing, None
         flushed.result()
         batch.sort(key=lambda outcome: outcome.pending.number)
-        files = [outcome.seen for outcome in batch if outcome.seen]
         # One transaction: a killed run never leaves an image without its captions.
         with self.store.write() as session:
+            lost = self.store.lost_blobs(session, (blob for outcome in batch for blob in outcome.blobs.items()))
+            files = [one.seen for one in batch if one.seen and lost.isdisjoint(one.blobs)]
             source_id = register_source(session, self.dataset.id, self.source.key, self.source.name)
             recorded = record_files(session, self.dataset.id, source_id, files)
         if recorded.purged:
@@ -265,6 +276,17 @@ class SourcePass:
             if file.sha256 in unnamed and len(self.new_files) < _FILES_SHOWN:
                 unnamed.discard(file.sha256)
                 self.new_files.append(file.path)
+        for outcome in batch if lost else ():
+            if not lost.isdisjoint(outcome.blobs):
+                self._read_again(outcome.pending)
+
+    def _read_again(self, pending: _PendingItem) -> None:
+        """Read an item again whose bytes were deleted before they were recorded."""
+        self.seen -= 1
+        try:
+            self.take(self._ingest(pending))
+        except TryLaterError:
+            self._skip(pending.item.path, "its bytes were deleted meanwhile, and its host is busy; collect it again")
 
     def _skip_purged(self, files: Sequence[SeenFile], purged: Collection[str]) -> None:
         """Skip files whose images were purged after they were read, and remove the bytes that came back with them."""

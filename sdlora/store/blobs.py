@@ -114,7 +114,10 @@ class BlobStore:
     def missing(self, blobs: Iterable[tuple[str, int]]) -> set[str]:
         """Return the SHA-256 of the blobs, given as (SHA-256, size), that are missing or truncated."""
         if not self._local:
-            return {sha256 for sha256, byte_size in blobs if not self.has(sha256, byte_size)}
+            asked = list(blobs)
+            with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as threads:
+                found = threads.map(lambda blob: self.has(*blob), asked)
+                return {sha256 for (sha256, _), is_there in zip(asked, found, strict=True) if not is_there}
         return {sha256 for sha256, byte_size in blobs if _file_size(self._path(sha256)) != byte_size}
 
     def sweep(self, older_than_seconds: float = 3600.0) -> None:
@@ -244,6 +247,8 @@ def _file_size(path: str) -> int | None:
 _PARTIAL = ".partial"
 _FLUSHES_AT_ONCE = 16
 """Flushes that wait at the same time: a file system with a journal writes it once for all of them."""
+_REQUESTS_AT_ONCE = 16
+"""Questions to an object store at the same time."""
 _COLLECT_AGAIN = "Collect its source again, or restore the folder from a backup."
 _FREE_SPACE = "Free space there, make it writable, or point SDLORA_HOME at another disk; earlier records are intact."
 _CHECK_SETTINGS = (

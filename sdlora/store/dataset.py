@@ -45,6 +45,8 @@ class Dataset:
         self.store.refuse_purged(sha256)
         self.store.blobs.put(content)
         with self.store.write() as session:
+            if self.store.lost_blobs(session, [(sha256, len(content))]):
+                self.store.blobs.put(content)
             source_id = register_source(session, self.id, "by-hand", "by-hand")
             recorded_captions = tuple(Caption(text, "metadata") for text in dict.fromkeys(captions)) or None
             seen = SeenFile(sha256, sha256, len(content), source=source, licence=licence, captions=recorded_captions)

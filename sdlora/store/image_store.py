@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from os import PathLike
 from pathlib import Path
@@ -36,6 +37,7 @@ from sdlora.store.locks import FOLDER, style_lock
 from sdlora.store.overrides import purged_reasons
 from sdlora.store.queries import datasets_of, find_collected, find_sha256, sample_blobs
 from sdlora.store.ratings import rate, undo_rating
+from sdlora.store.removed_files import forget_blobs, unreferenced_blobs, without_row
 from sdlora.store.tables.images import ImageTable
 from sdlora.store.tables.ratings import GenerationTable
 
@@ -140,6 +142,23 @@ class ImageStore:
         """Delete a dataset; see `sdlora.store.datasets.delete_dataset`."""
         with self.write() as session:
             return delete_dataset(session, name, force=force)
+
+    def lost_blobs(self, session: Session, blobs: Iterable[tuple[str, int]]) -> set[str]:
+        """Return the SHA-256 of blobs, given as (SHA-256, size), that were deleted before any row refers to them.
+
+        A clean-up or a takedown may delete bytes that a collection has just stored or found stored. Call this in the
+        transaction that adds the rows: bytes with a row are not deleted, and `session` holds the write lock.
+        """
+        sizes = dict(blobs)
+        return self.blobs.missing((sha256, sizes[sha256]) for sha256 in without_row(session, list(sizes)))
+
+    def delete_unreferenced(self) -> None:
+        """Delete the bytes of removed drawn images; a kill leaves the list of those that remain."""
+        with self.write() as session:
+            sha256s = unreferenced_blobs(session)
+            for sha256 in sha256s:
+                self.blobs.remove(sha256)
+            forget_blobs(session, sha256s)
 
     def image_count(self) -> int:
         """Count the images of all datasets, each once, and of none."""
@@ -268,6 +287,8 @@ class ImageStore:
             "guidance_scale": guidance_scale,
         }
         with self.write() as session:
+            if self.lost_blobs(session, [(sha256, len(content))]):
+                self.blobs.put(content)
             insert_or_ignore(session, GenerationTable, [row])
         return sha256
 

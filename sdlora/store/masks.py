@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from sdlora.store.tables.datasets import FileTable, MaskTable, MemberTable
 from sdlora.store.tables.images import ImageTable
+from sdlora.store.tables.ratings import GenerationTable
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ def delete_masks(session: Session, image_id: int) -> tuple[str, ...]:
     image_masks = session.scalars(_masks_with_bytes().where(FileTable.id.in_(_files_of(image_id)))).all()
     session.execute(delete(MaskTable).where(MaskTable.file_id.in_(_files_of(image_id))))
     shared = set(session.scalars(_masks_with_bytes().where(MaskTable.sha256.in_(image_masks))))
-    shared |= set(session.scalars(select(ImageTable.sha256).where(ImageTable.sha256.in_(image_masks))))
+    for table in (ImageTable, GenerationTable):
+        shared |= set(session.scalars(select(table.sha256).where(table.sha256.in_(image_masks))))
     return tuple(sorted({sha256 for sha256 in image_masks if sha256} - shared))
 
 

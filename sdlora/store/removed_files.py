@@ -9,11 +9,14 @@ from datetime import datetime
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from sdlora.store.bulk import insert_or_ignore
+from sdlora.store.bulk import chunks, insert_or_ignore
 from sdlora.store.tables.datasets import MaskTable
 from sdlora.store.tables.images import ImageTable
 from sdlora.store.tables.ratings import GenerationTable, RatingTable
 from sdlora.store.tables.retention import RemovedFilesTable, UnreferencedBlobTable
+
+_TABLES_WITH_BYTES = (GenerationTable, ImageTable, MaskTable)
+"""Tables whose rows promise bytes."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,19 @@ def drop_drawn_images(session: Session, sha256s: Sequence[str]) -> None:
 
 def unreferenced_blobs(session: Session) -> list[str]:
     """List the bytes to delete. Bytes that a row refers to again are forgotten here and not listed."""
-    for table in (GenerationTable, ImageTable, MaskTable):
+    for table in _TABLES_WITH_BYTES:
         used = select(table.sha256).where(table.sha256.is_not(None))
         session.execute(delete(UnreferencedBlobTable).where(UnreferencedBlobTable.sha256.in_(used)))
     return list(session.scalars(select(UnreferencedBlobTable.sha256)))
+
+
+def without_row(session: Session, sha256s: Sequence[str]) -> list[str]:
+    """Select the bytes that no row refers to, in their order."""
+    used: set[str | None] = set()
+    for chunk in chunks(sha256s):
+        for table in _TABLES_WITH_BYTES:
+            used.update(session.scalars(select(table.sha256).where(table.sha256.in_(chunk))))
+    return [sha256 for sha256 in sha256s if sha256 not in used]
 
 
 def forget_blobs(session: Session, sha256s: Sequence[str]) -> None:

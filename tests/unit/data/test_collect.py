@@ -6,9 +6,11 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from sqlalchemy.orm import Session
 
 from sdlora.core.errors import DataError
 from sdlora.data.collect import collect
@@ -16,6 +18,7 @@ from sdlora.data.config import DataConfig
 from sdlora.store.blobs import BlobBatch
 from sdlora.store.dataset import Dataset
 from sdlora.store.location import StoreLocation
+from sdlora.store.removed_files import drop_drawn_images
 from tests.stores import lose_all_bytes, opened_dataset, servers_when_patient
 from tests.unit.data.drawing import drawing, encoded, fill_folder
 
@@ -238,3 +241,51 @@ def test_an_image_that_is_purged_while_its_batch_is_flushed_is_not_recorded_agai
     assert [file.path for file in report.skipped] == ["0001.png"]
     assert "a takedown" in report.skipped[0].reason
     assert not dataset.store.blobs.has(sha256, len(content))
+
+
+def test_bytes_that_a_clean_up_deletes_before_their_image_is_recorded_are_read_again(
+    dataset: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The collection finds the bytes of a drawn image stored, and the clean-up knows of no image that needs them."""
+    fill_folder(folder, range(3))
+    store = dataset.store
+    drawn = {"model_version": "ink 1", "prompt": "a ring", "seed": 1, "steps": 2, "guidance_scale": 1.0}
+    sha256 = store.add_generation((folder / "0001.png").read_bytes(), **drawn)
+    flush = BlobBatch.flush
+
+    def flush_and_clean_up(batch: BlobBatch) -> None:
+        flush(batch)
+        monkeypatch.setattr(BlobBatch, "flush", flush)
+        with store.write() as session:
+            drop_drawn_images(session, [sha256])
+        store.delete_unreferenced()
+
+    monkeypatch.setattr(BlobBatch, "flush", flush_and_clean_up)
+    report = collect(dataset, str(folder), CONFIG)
+    assert (report.files, report.new, report.skipped_count) == (3, 3, 0)
+    assert all(store.read_bytes(image.sha256) for image in dataset.images())
+    assert len(dataset.images()) == 3
+
+
+@pytest.mark.parametrize("kind", ["image", "drawn image"])
+def test_bytes_that_a_clean_up_deletes_before_their_row_is_written_are_stored_again(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    store, content = dataset.store, encoded(drawing(0, side_px=16))
+    drawn = {"model_version": "ink 1", "prompt": "a ring", "seed": 1, "steps": 2, "guidance_scale": 1.0}
+    sha256 = store.add_generation(content, **drawn)
+    with store.write() as session:
+        drop_drawn_images(session, [sha256])
+    write = store.write
+
+    def clean_up_and_write() -> AbstractContextManager[Session]:
+        monkeypatch.setattr(store, "write", write)
+        store.delete_unreferenced()
+        return write()
+
+    monkeypatch.setattr(store, "write", clean_up_and_write)
+    if kind == "image":
+        dataset.add_image(content)
+    else:
+        store.add_generation(content, **drawn)
+    assert store.read_bytes(sha256) == content
