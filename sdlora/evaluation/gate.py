@@ -123,10 +123,11 @@ def _is_measured(estimate: Estimate | None, *, with_interval: bool = True) -> bo
 
 
 def _findings(duel: Duel, gate: GateConfig) -> Iterator[_Finding]:
-    against_base = duel.against_base["kid"]
-    yield _Finding(_beats_base(duel, gate), is_doubt=against_base.low <= -gate.min_improvement)
+    # The champion first: the first reason is the one that a line of the history has room for.
     if duel.champion_digest is not None:
         yield _Finding(_holds_against_champion(duel, gate), is_doubt=duel.against_champion["kid"].low <= 0)
+    against_base = duel.against_base["kid"]
+    yield _Finding(_beats_base(duel, gate), is_doubt=against_base.low <= -gate.min_improvement)
     yield from map(_Finding, _limits(duel, gate))
 
 
