@@ -80,15 +80,6 @@ def _without_gpus() -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": ""} if "cpu" in slots_of(os.environ.get(DEVICES)) else {}
 
 
-def worker_environment() -> dict[str, str]:
-    """Return variables of the worker: it looks for new runs every 3 s, unless the user has set another time.
-
-    Prefect's default of 10 s let a person wait 5 s in the mean for the start of a run.
-    """
-    name = "PREFECT_WORKER_QUERY_SECONDS"
-    return {name: os.environ.get(name, "3")}
-
-
 def quiet_terminal() -> dict[str, str]:
     """Return variables that leave the terminal to the progress bars; logs go to a file and to the run's page."""
     return {

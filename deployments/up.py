@@ -22,7 +22,6 @@ from deployments.environment import (
     environment,
     history_limits,
     prefect_url,
-    worker_environment,
 )
 from deployments.servers.credentials import Credentials, credentials_of
 from deployments.servers.mlflow_server import MlflowServer
@@ -140,7 +139,7 @@ class LocalStack:
         mlflow.wait_ready(f"{self.mlflow}/health")
         # Only after MLflow is ready: a run sends the password to any process that listens at its port.
         worker = [sys.executable, "-m", "deployments.servers.worker"]
-        variables = {**credentials.for_mlflow_clients(), **patient_environment(), **worker_environment()}
+        variables = {**credentials.for_mlflow_clients(), **patient_environment()}
         runner = self._launch("The worker", worker, variables)
         watcher = self._launch("The watcher", self._watcher_command(), patient_environment(), self._receiver_socket)
         services = {
@@ -154,6 +153,7 @@ class LocalStack:
         self._supervisor = SupervisorThread(supervisor)
         wait_for_prefect()  # the styles are followed while the server is started again
         self._await_watcher(watcher)
+        os.environ.update(credentials.for_mlflow_clients())  # the heartbeat looks for moved aliases
         start_heartbeat(self.home)
         collect_garbage_often()
         self._print_addresses(time.monotonic() - started_at)

@@ -13,16 +13,11 @@ from prefect import task
 from prefect.client.orchestration import get_client
 
 from sdlora.core.errors import TrainingError
-from sdlora.store.champions import champion_history, styles_with_history
-from sdlora.store.image_store import ImageStore
 from tasks.alive import crash_killed
-from tasks.decisions.champion_reconciliation import reconcile_history
-from tasks.decisions.question import follow_decision
-from tasks.export import export_again
+from tasks.decisions.aliases import reconcile_aliases
 from tasks.private import private_file
 from tasks.retention import collect_garbage
 from tasks.run_log import log_text, run_log
-from tasks.tracking import Registry, has_records
 from tasks.triggered import triggered_styles
 from tasks.waiting.triggers import registered_configs, start_ready
 
@@ -71,26 +66,7 @@ def start_what_is_ready(home: Path) -> list[str]:
 @_on_its_own
 def repair_aliases(home: Path) -> list[str]:
     """Bring MLflow's aliases and the history of champions into agreement, for every style."""
-    if not has_records(home):
-        return []
-    registry, found = Registry(home), []
-    with ImageStore.open(home) as store:
-        with store.read() as session:
-            styles = styles_with_history(session)
-        for style in styles:
-            try:
-                with store.read() as session:
-                    before = champion_history(session, style).length
-                history = reconcile_history(registry, store, style)
-            except Exception as error:  # noqa: BLE001  # the other styles are repaired
-                run_log().warning("%s: alias not repaired", style, exc_info=True)
-                found.append(f"{style}: alias not repaired: {log_text(error)}")
-                continue
-            if history.length != before:
-                found.append(f"{style}: the champion was changed in MLflow, and the history has it now")
-                export_again(style, home)
-            follow_decision(style, home)  # a run that was killed before it asked, or a question that is void
-    return found
+    return reconcile_aliases(home)
 
 
 @task(name="clear up", persist_result=False)

@@ -20,6 +20,7 @@ from deployments.environment import POOL
 from deployments.servers.running import running_services, watcher_works
 from deployments.servers.services import answers
 from tasks.alive import crash_killed
+from tasks.decisions.aliases import notice_moved_aliases
 from tasks.notify.decisions import tell_all_decisions
 from tasks.notify.failures import tell_unheard_failures
 from tasks.notify.heartbeat import load_heartbeat
@@ -90,6 +91,8 @@ def _has_worker() -> bool:
 def _run(home: Path, interval_seconds: float) -> None:
     tasks: dict[str, Callable[[Path], object]] = {
         "runs": _look_after_runs,
+        "aliases": notice_moved_aliases,
+        "decisions": tell_all_decisions,
         "messages": deliver,
         "heartbeat": beat,
     }
@@ -111,7 +114,6 @@ def _run(home: Path, interval_seconds: float) -> None:
 def _look_after_runs(home: Path) -> None:
     crash_killed(home)
     tell_unheard_failures(home)
-    tell_all_decisions(home)
     record_page_cancels(home)
 
 

@@ -14,11 +14,12 @@ import asyncio
 import os
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from prefect import Flow
-from prefect.settings import PREFECT_WORKER_QUERY_SECONDS, temporary_settings
+from prefect.settings import PREFECT_WORKER_QUERY_SECONDS, Settings, temporary_settings
 from prefect.utilities.processutils import setup_signal_handlers_worker
 from prefect.workers import process
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
@@ -125,6 +126,11 @@ def _nothing() -> None:
     """Do nothing."""
 
 
+def frequent_polls() -> AbstractContextManager[Settings]:
+    """Let a worker look for runs every `POLL_SECONDS`, unless the user has set another time."""
+    return temporary_settings(set_defaults={PREFECT_WORKER_QUERY_SECONDS: POLL_SECONDS})
+
+
 def main() -> None:
     """Poll the pool until SIGINT or SIGTERM. A server that is away is waited for."""
     wait_for_prefect()
@@ -132,7 +138,7 @@ def main() -> None:
     setup_signal_handlers_worker(os.getpid(), "the worker", print)
     worker = QueueWorker(name="local", work_pool_name=POOL, slots=len(slots_of(os.environ.get(DEVICES))))
     try:
-        with temporary_settings(set_defaults={PREFECT_WORKER_QUERY_SECONDS: POLL_SECONDS}):
+        with frequent_polls():
             asyncio.run(worker.start(with_healthcheck="--with-healthcheck" in sys.argv))
     except (KeyboardInterrupt, asyncio.CancelledError):
         print(f"Worker {worker.name!r} stopped!")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sdlora.records.metrics import METRICS
 from sdlora.store.champions import ChampionHistory, HistoryEntry
+from tasks.pages.markdown import markdown_text
 from tasks.tracking.registry import CANDIDATE, CHAMPION, WAITING, Registry
 from tasks.tracking.style_page import style_description
 
@@ -59,6 +60,9 @@ def _sync_decision(registry: Registry, style: str, entry: HistoryEntry) -> None:
         registry.client.set_model_version_tag(style, number, "decision", outcome)
     elif entry.decision_digest is not None:  # a later decision, by the gate or a person: the publication's tags stay
         registry.client.set_model_version_tag(style, number, f"decision {entry.number}", _summary(entry))
+    if not entry.is_by_gate:
+        text = f"**{entry.decided_at:%Y-%m-%d %H:%M} UTC, {entry.kind} by {markdown_text(entry.who)}:**"
+        registry.head_description(version, f"{text} {markdown_text(entry.why)}")
     if entry.changes_champion and entry.to_version == version.number:
         champion_before = "" if entry.from_version is None else str(entry.from_version)
         champion_since = entry.decided_at.isoformat(timespec="seconds")

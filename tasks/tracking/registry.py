@@ -151,7 +151,21 @@ class Registry:
         self.client = open_store(home)
 
     def names(self) -> list[str]:
-        return sorted(model.name for model in self.client.search_registered_models())
+        return sorted(self._models())
+
+    def champions(self) -> dict[str, int | None]:
+        """Return the version number behind the alias `champion` of each registered model; None without the alias."""
+        aliases = {name: model.aliases.get(CHAMPION) for name, model in self._models().items()}
+        return {name: int(number) if number is not None else None for name, number in aliases.items()}
+
+    def _models(self) -> dict[str, RegisteredModel]:
+        found: dict[str, RegisteredModel] = {}
+        token = None
+        while True:
+            page = self.client.search_registered_models(page_token=token)
+            found |= {model.name: model for model in page}
+            if not (token := page.token):
+                return found
 
     def model(self, name: str) -> RegisteredModel | None:
         """Return MLflow's record of a registered model; None if it does not exist."""
@@ -284,6 +298,15 @@ class Registry:
         extended = f"{description}\n\n{text}"
         if text not in description and len(extended) <= MAX_DESCRIPTION_LENGTH:
             self.describe_version(version, extended)
+
+    def head_description(self, version: AdapterVersion, text: str) -> None:
+        """Put a paragraph before the description of a version, unless it is there; the last lines give way to it."""
+        description = self.client.get_model_version(version.name, str(version.number)).description or ""
+        if text not in description:
+            lines = f"{text}\n\n{description}".splitlines()
+            while len("\n".join(lines)) > MAX_DESCRIPTION_LENGTH and len(lines) > 1:
+                lines.pop()
+            self.describe_version(version, "\n".join(lines))
 
     def add_run(self, version: AdapterVersion, run_digest: str) -> None:
         """Note that a further run gave the version's adapter."""

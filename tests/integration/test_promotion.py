@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from sdlora.records.duel import load_duel
 from sdlora.release.config import ExportConfig
 from sdlora.store.champions import ChampionHistory, champion_history
 from sdlora.store.image_store import ImageStore
+from tasks.decisions.aliases import notice_moved_aliases
 from tasks.decisions.promotion import promote_version, reject_version, roll_back
 from tasks.results import Release
 from tasks.tracking import Registry
@@ -113,6 +115,9 @@ def test_promote_makes_it_the_champion_and_exports_it(small: Small, first: Relea
     assert (answer["decided_by"], answer["why"]) == ("ana", "cleaner lines")
     assert answer["exported_to"] == str(small.loras / "few.safetensors")
     assert (small.alias("champion"), small.exported) == (1, "1")
+    page = Registry(small.home).client.get_model_version(STYLE, "1").description
+    assert re.match(r"\*\*20\d\d-\d\d-\d\d \d\d:\d\d UTC, first champion by ana:\*\* cleaner lines\n\n\*\*\w", page)
+    assert page.count("cleaner lines") == 1
     tags = Registry(small.home).get(STYLE, 1).tags
     assert tags["decision"] == "waiting"  # the publication's
     assert tags["decision 2"].endswith("first champion by ana: cleaner lines")
@@ -176,6 +181,22 @@ def test_an_alias_that_is_moved_by_hand_voids_the_decision_that_waits(small: Sma
     assert small.run().standing.startswith("its duel was against")
     assert small.history.entries[-1] == moved
     assert roll_back(STYLE, 4, "ana", "it is good all the same", small.home).champion == 4
+
+
+def test_an_alias_that_is_moved_by_hand_is_noticed_and_exported_without_a_run(small: Small) -> None:
+    assert notice_moved_aliases(small.home) == []
+    before, registry = small.history, Registry(small.home)
+    registry.client.set_registered_model_alias(STYLE, "champion", "3")
+    assert notice_moved_aliases(small.home) == ["few: the champion was changed in MLflow, and the history has it now"]
+    moved = small.history.entries[-1]
+    assert (moved.kind, moved.from_version, moved.to_version) == ("moved by hand", 4, 3)
+    assert (small.history.length, small.exported) == (before.length + 1, "3")
+    assert "moved by hand by a person in MLflow" in registry.client.get_model_version(STYLE, "3").description
+    assert notice_moved_aliases(small.home) == []
+    registry.client.delete_registered_model_alias(STYLE, "champion")
+    assert len(notice_moved_aliases(small.home)) == 1
+    assert small.history.champion is None
+    roll_back(STYLE, 4, "ana", "back", small.home)
 
 
 def test_a_version_that_learnt_from_a_purged_image_does_not_return(small: Small) -> None:

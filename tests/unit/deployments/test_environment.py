@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from deployments.environment import environment, worker_environment
+from deployments.environment import environment
 from deployments.servers.services import answers
 
 SERVER, PROXY = "server", "proxy"
@@ -62,19 +62,6 @@ def test_no_client_tells_the_password_to_a_proxy(heard, tmp_path):
         subprocess.run([sys.executable, "-c", ASK, server], env=os.environ | own, check=True)
         assert who == [told] * 3
         who.clear()
-
-
-def test_a_worker_looks_for_runs_every_three_seconds_unless_the_user_says_otherwise(monkeypatch):
-    ask = "from prefect.settings import get_current_settings; print(get_current_settings().worker.query_seconds)"
-
-    def seconds() -> str:
-        environment = os.environ | worker_environment()
-        return subprocess.run([sys.executable, "-c", ask], env=environment, capture_output=True, text=True).stdout
-
-    monkeypatch.delenv("PREFECT_WORKER_QUERY_SECONDS", raising=False)
-    assert seconds() == "3.0\n"
-    monkeypatch.setenv("PREFECT_WORKER_QUERY_SECONDS", "7")
-    assert seconds() == "7.0\n"
 
 
 def test_whether_a_server_is_ready_is_not_asked_of_a_proxy(heard):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
 from prefect.client.schemas.objects import CreatedBy, FlowRun
 
+from deployments.environment import PROJECT
 from deployments.servers.worker import TRAINING_FLOWS, WAITING, admitted
 from flows.compare import compare
 from flows.pretrain import pretrain
@@ -60,3 +63,19 @@ def test_what_trains_nothing_waits_for_nothing():
 
 def test_the_flows_that_train_have_the_names_that_the_worker_knows():
     assert {flow.name for flow in (retrain, compare, pretrain)} == TRAINING_FLOWS
+
+
+def test_a_worker_looks_for_runs_every_two_seconds_unless_the_user_says_otherwise(monkeypatch):
+    ask = (
+        "from prefect.settings import PREFECT_WORKER_QUERY_SECONDS\n"
+        "from deployments.servers.worker import frequent_polls\n"
+        "with frequent_polls():\n    print(PREFECT_WORKER_QUERY_SECONDS.value())"
+    )
+
+    def seconds() -> float:
+        return float(subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, cwd=PROJECT).stdout)
+
+    monkeypatch.delenv("PREFECT_WORKER_QUERY_SECONDS", raising=False)
+    assert seconds() == 2
+    monkeypatch.setenv("PREFECT_WORKER_QUERY_SECONDS", "7")
+    assert seconds() == 7
