@@ -24,10 +24,11 @@ from deployments.environment import (
     prefect_url,
 )
 from deployments.servers.credentials import Credentials, credentials_of
+from deployments.servers.earlier_runs import flow_processes
 from deployments.servers.mlflow_server import MlflowServer
 from deployments.servers.patience import patient_environment, wait_for_prefect
 from deployments.servers.running import record_services, stack_lock, watcher_works
-from deployments.servers.services import Service, adopt_orphans, adopted_processes, listen_at, stop_adopted
+from deployments.servers.services import Service, adopt_orphans, adopted_processes, listen_at, stop_others
 from deployments.servers.supervise import SupervisorThread, prefect_command, supervise
 from deployments.styles.files import ANY_STYLE, refuse_second_style
 from sdlora.config import PipelineConfig, load_config
@@ -35,6 +36,8 @@ from tasks.form import STYLE
 from tasks.private import private_folder
 
 if TYPE_CHECKING:
+    import psutil
+
     from deployments.styles.deployments import StyleDeployments
 
 GARBAGE_THRESHOLDS = (700, 10, 10)
@@ -217,7 +220,7 @@ class LocalStack:
     def _stop(self) -> None:
         if self._supervisor:
             self._supervisor.stop()
-        stop_adopted(self.services)  # runs of a worker that was killed
+        stop_others(self._runs_of_earlier_workers())
         for service in reversed(self.services):  # the worker stops first: it reports to the server meanwhile
             service.stop()
         self._prefect_socket.close()
@@ -226,6 +229,11 @@ class LocalStack:
             self._receiver_socket.close()
         if self.services:
             self.echo("Stopped.")
+
+    def _runs_of_earlier_workers(self) -> set[psutil.Process]:
+        """Return the runs of a worker that was killed, also of one of a killed `sdlora up`."""
+        own = {process for service in self.services for process in service.descendants()}
+        return {*adopted_processes(self.services), *flow_processes(self.home).values()} - own
 
 
 def collect_garbage_often() -> None:

@@ -123,7 +123,7 @@ class Service:
 
     def stop(self, timeout_seconds: float = STOP_SECONDS) -> None:
         """Terminate the process group, terminate it again, kill it; then do the same with surviving descendants."""
-        descendants = self._descendants()
+        descendants = self.descendants()
         for signal_number, patience in (
             (signal.SIGTERM, timeout_seconds),
             # A Prefect worker whose server is stopping ignores the first signal.
@@ -140,7 +140,7 @@ class Service:
         _end(descendants, timeout_seconds)
         self.file.close()
 
-    def _descendants(self) -> list[psutil.Process]:
+    def descendants(self) -> list[psutil.Process]:
         """List all descendants: a worker starts its flow runs in process groups of their own."""
         try:
             return psutil.Process(self.process.pid).children(recursive=True)
@@ -264,11 +264,13 @@ def adopted_processes(services: Iterable[Service]) -> list[psutil.Process]:
     return living
 
 
-def stop_adopted(services: Iterable[Service]) -> None:
-    """Terminate adopted processes and their descendants, and kill those that do not end in time."""
-    orphans = adopted_processes(services)
-    family = [member for orphan in orphans for member in (orphan, *orphan.children(recursive=True))]
+def stop_others(processes: Iterable[psutil.Process]) -> None:
+    """Terminate processes that are no services, and their descendants, and kill those that do not end in time."""
+    family: set[psutil.Process] = set()
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family |= {process, *process.children(recursive=True)}
     for process in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
-    _end(family, STOP_SECONDS)
+    _end(list(family), STOP_SECONDS)

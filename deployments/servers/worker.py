@@ -15,6 +15,7 @@ import os
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -25,9 +26,11 @@ from prefect.workers import process
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
 
 from deployments.environment import POOL
+from deployments.servers.earlier_runs import EarlierRuns
 from deployments.servers.patience import wait_for_prefect
 from sdlora.processes.slots import DEVICES, slots_of
 from sdlora.store.starts import KEY_PREFIX
+from tasks.home import state_folder
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -77,11 +80,17 @@ def _is_unattended(run: FlowRun) -> bool:
 
 
 class QueueWorker(ProcessWorker, abc.ABC):  # Prefect registers a type of workers unless ABC is among the bases
-    """Process worker that starts the flow runs that `admitted` chooses."""
+    """Process worker that starts the flow runs that `admitted` chooses.
 
-    def __init__(self, *arguments: Any, slots: int, **options: Any) -> None:
+    Args:
+        slots: number of trainings at once.
+        home: state folder. Its flow runs that an earlier worker has started count as this worker's own.
+    """
+
+    def __init__(self, *arguments: Any, slots: int, home: Path, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._slots = slots
+        self._earlier = EarlierRuns(home)
         self._active: dict[UUID, FlowRun] = {}
         self._flow_names: dict[UUID, str] = {}
 
@@ -99,17 +108,21 @@ class QueueWorker(ProcessWorker, abc.ABC):  # Prefect registers a type of worker
             self._active.pop(flow_run.id, None)
 
     async def _submit_scheduled_flow_runs(self, flow_run_response: list[WorkerFlowRunResponse]) -> list[FlowRun]:
+        return await super()._submit_scheduled_flow_runs(await self.admitted(flow_run_response))
+
+    async def admitted(self, flow_run_response: list[WorkerFlowRunResponse]) -> list[WorkerFlowRunResponse]:
+        """Choose the scheduled runs that get a process now, and those that are being submitted."""
         runs = {entry.flow_run.id: entry.flow_run for entry in flow_run_response}
-        for run in runs.values():
+        earlier = await self._earlier.going_on(self.client)
+        for run in (*runs.values(), *earlier.values()):
             if run.flow_id not in self._flow_names:
                 self._flow_names[run.flow_id] = (await self.client.read_flow(run.flow_id)).name
         # A run that is being submitted has no process for a moment.
         submitting = {key: run for key, run in runs.items() if key in self._submitting_flow_run_ids}
-        active = self._active | submitting
+        active = self._active | submitting | earlier
         due = [run for key, run in runs.items() if key not in active]
         chosen = {run.id for run in admitted(due, active.values(), self._flow_names, self._slots)}
-        entries = [entry for entry in flow_run_response if entry.flow_run.id in chosen | submitting.keys()]
-        return await super()._submit_scheduled_flow_runs(entries)
+        return [entry for entry in flow_run_response if entry.flow_run.id in chosen | submitting.keys()]
 
 
 async def _hooks_of_worker(flow_run: FlowRun) -> Flow[Any, Any]:
@@ -136,7 +149,8 @@ def main() -> None:
     wait_for_prefect()
     setattr(process, "load_flow_from_flow_run", _hooks_of_worker)  # noqa: B010  # not a public name
     setup_signal_handlers_worker(os.getpid(), "the worker", print)
-    worker = QueueWorker(name="local", work_pool_name=POOL, slots=len(slots_of(os.environ.get(DEVICES))))
+    slots = len(slots_of(os.environ.get(DEVICES)))
+    worker = QueueWorker(name="local", work_pool_name=POOL, slots=slots, home=state_folder(None))
     try:
         with frequent_polls():
             asyncio.run(worker.start(with_healthcheck="--with-healthcheck" in sys.argv))

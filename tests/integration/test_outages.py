@@ -16,6 +16,7 @@ import psutil
 import pytest
 import yaml
 
+from deployments.servers.earlier_runs import flow_processes
 from tests.integration.test_up import processes_of
 from tests.stack import PROJECT, RunningStack, clean_environment, start_stack
 from tests.unit.deployments.test_json_output import documented, shape, written
@@ -130,6 +131,30 @@ def test_status_logs_and_down_tell_of_servers_and_runs(stack: RunningStack):
     assert stack.process.wait(10) == 0
     assert processes_of(stack.home) == {}
     assert sdlora(stack, "status").returncode == 1
+
+
+@pytest.mark.slow
+def test_a_run_that_outlives_a_killed_sdlora_up_ends_with_the_next_one(settings: dict[str, Any], tmp_path: Path):
+    config = tmp_path / "shapes.yaml"
+    config.write_text(yaml.safe_dump(settings))
+    killed = start_stack(tmp_path / "home", config)
+    killed.wait_for("Stop everything")
+    wait_for_training(killed, start_run(killed, name="long", steps=1_000_000), "long")
+    (worker,) = (pid for pid, line in processes_of(killed.home).items() if "deployments.servers.worker" in line)
+    for pid in (worker, killed.process.pid):  # nobody is left to end the run
+        os.kill(pid, signal.SIGKILL)
+    killed.process.wait(60)
+    (process,) = flow_processes(killed.home).values()
+    stack = start_stack(killed.home, config)
+    try:
+        stack.wait_for("Stop everything")
+        assert process.is_running()
+        assert json.loads(sdlora(stack, "down", "--json").stdout)["other_runs"] == []
+        assert not process.is_running()
+        assert processes_of(stack.home) == {}
+    finally:
+        stack.process.terminate()
+        stack.process.wait(90)
 
 
 def test_a_terminal_run_starts_its_prefect_server_again(settings: dict[str, Any], tmp_path: Path):

@@ -122,7 +122,7 @@ def test_children_of_a_killed_service_are_adopted_and_stopped(tmp_path):
     code = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
-from deployments.servers.services import Service, adopt_orphans, adopted_processes, stop_adopted
+from deployments.servers.services import Service, adopt_orphans, adopted_processes, stop_others
 adopt_orphans()
 child = "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'],"
 child += " start_new_session=True); print(p.pid, flush=True); p.wait()"
@@ -137,7 +137,7 @@ service.process.wait()
 while not adopted_processes([service]):
     time.sleep(0.05)
 assert [process.pid for process in adopted_processes([service])] == [orphan]
-stop_adopted([service])
+stop_others(adopted_processes([service]))
 assert adopted_processes([service]) == []
 print("stopped", orphan)
 """
