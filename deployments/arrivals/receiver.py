@@ -7,7 +7,7 @@ needs
 - a body of JSON, `{"source": ADDRESS}` or `{"style": NAME}`
 - the headers `Idempotency-Key`, a text that no other request has, and `X-Request-Time`, seconds since 1970. A second
   request with the same key, and one whose time is more than five minutes off or before the start of the receiver, is
-  taken for a replay.
+  taken for a replay. Keys are kept whatever the clock says, so one that is set back opens nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import hmac
 import json
 import logging
+import math
 import socket
 import threading
 import time
@@ -31,7 +32,7 @@ PATH = "/v1/arrived"
 MAX_BODY_BYTES = 4096
 WINDOW_SECONDS = 300.0
 MAX_KEY_CHARS = 200
-_MAX_KEYS = 10_000  # more announcements within the window are refused
+_MAX_KEYS = 10_000  # more announcements within two windows are refused
 _log = logging.getLogger("sdlora.watcher")
 
 
@@ -51,6 +52,7 @@ class Receiver:
         token: the only token that is accepted.
         hosts: values of the header `Host` that are accepted.
         clock: seconds since 1970.
+        max_keys: keys that are kept. When the oldest is forgotten, requests as old as its own count as replays.
     """
 
     def __init__(
@@ -59,12 +61,14 @@ class Receiver:
         token: str,
         hosts: frozenset[str],
         clock: Callable[[], float] = time.time,
+        max_keys: int = _MAX_KEYS,
     ) -> None:
         if not token:
             raise ValueError("The receiver needs a token: an empty one would let everybody in.")
         self._announce, self._token, self._hosts, self._clock = announce, token, hosts, clock
-        self._started_at = clock()
-        self._keys: OrderedDict[str, float] = OrderedDict()
+        self._max_keys = max_keys
+        self._taken_until = clock()  # the time of every request that may be new is later
+        self._keys: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -113,15 +117,21 @@ class Receiver:
         except ValueError:
             raise Refusal(400, "The header X-Request-Time is needed, in seconds since 1970.") from None
         now = self._clock()
-        if not abs(now - sent_at) <= WINDOW_SECONDS or sent_at < self._started_at:
+        if not abs(now - sent_at) <= WINDOW_SECONDS or sent_at < self._taken_until:
             raise Refusal(409, "The request is too old, or its time is wrong. Send it with the present time.")
-        while self._keys and next(iter(self._keys.values())) < now - 2 * WINDOW_SECONDS:
-            self._keys.popitem(last=False)
         if key in self._keys:
             raise Refusal(409, "This request was taken before.")
-        if len(self._keys) >= _MAX_KEYS:
+        if len(self._keys) >= self._max_keys:
+            self._forget_oldest()
+        self._keys[key] = (sent_at, time.monotonic())
+
+    def _forget_oldest(self) -> None:
+        """Make room for a key. A replay of the forgotten request has an old time, also after a clock was set back."""
+        sent_at, taken_at = next(iter(self._keys.values()))
+        if time.monotonic() - taken_at < 2 * WINDOW_SECONDS:
             raise Refusal(429, "Too many requests.")
-        self._keys[key] = now
+        self._keys.popitem(last=False)
+        self._taken_until = max(self._taken_until, math.nextafter(sent_at, math.inf))
 
 
 async def _body(request: Request) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import time
@@ -9,8 +10,10 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 
+from deployments.arrivals import receiver
 from deployments.arrivals.receiver import MAX_BODY_BYTES, PATH, WINDOW_SECONDS, Receiver, serve
 from deployments.servers.services import free_port, listen_at
 
@@ -141,6 +144,48 @@ def test_a_request_from_before_the_start_is_a_replay(running):
         assert later.ask(STYLE, X_Request_Time=str(moment))[0] == 409
     finally:
         later.server.should_exit = True
+
+
+class Clocked:
+    """A receiver whose clock a test sets, asked without a port."""
+
+    def __init__(self, max_keys: int) -> None:
+        self.now = 1_000_000.0
+        self.receiver = Receiver(lambda _: True, TOKEN, frozenset({"receiver"}), lambda: self.now, max_keys)
+
+    def ask(self, key: str, sent_at: float) -> int:
+        headers = {"Authorization": f"Bearer {TOKEN}", "Idempotency-Key": key, "X-Request-Time": str(sent_at)}
+
+        async def post() -> int:
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(self.receiver)) as client:
+                return (await client.post(f"http://receiver{PATH}", json=STYLE, headers=headers)).status_code
+
+        return asyncio.run(post())
+
+
+def test_a_clock_that_is_set_back_an_hour_lets_no_replay_in():
+    clocked = Clocked(max_keys=9)
+    start = clocked.now
+    assert clocked.ask("k1", start + 60) == 202
+    clocked.now = start + 900
+    assert clocked.ask("k2", clocked.now) == 202  # the window of the first request is over
+    clocked.now -= 3600
+    assert clocked.ask("k1", start + 60) == 409  # too far from the clock's time
+    clocked.now = start + 60  # which reaches the request's time for the second time
+    assert clocked.ask("k1", start + 60) == 409
+    assert clocked.ask("k3", clocked.now) == 202
+
+
+def test_keys_that_are_forgotten_for_want_of_room_let_no_replay_in(monkeypatch):
+    clocked, steady = Clocked(max_keys=2), [0.0]
+    monkeypatch.setattr(receiver.time, "monotonic", lambda: steady[0])
+    start = clocked.now
+    assert [clocked.ask(key, start + number) for number, key in enumerate("abc")] == [202, 202, 429]
+    steady[0] = clocked.now = start + 900
+    assert clocked.ask("c", clocked.now) == 202  # "a" is forgotten
+    clocked.now = start
+    assert clocked.ask("a", start) == 409
+    assert clocked.ask("d", start) == 409
 
 
 def test_an_empty_token_lets_nobody_in():
