@@ -8,21 +8,22 @@ automations that people make; no run depends on it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events import emit_event
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectException
 
 from sdlora.config import PipelineConfig
-from sdlora.core.errors import ConfigError
+from sdlora.core.errors import ConfigError, StorageError
 from sdlora.release.messages import images_given_up_message
 from sdlora.store.image_store import ImageStore
 from sdlora.store.readiness import Readiness, TriggeredStyle, readiness
@@ -67,23 +68,50 @@ def _config_of(deployment: DeploymentResponse) -> PipelineConfig | None:
 def start_ready(styles: Sequence[TriggeredStyle], home: Path, now: datetime) -> list[Readiness]:
     """Start the run of every style that is ready, and finish what an earlier call began; return the decisions.
 
+    A style whose run cannot be started stops no other.
+
     Raises:
         httpx.HTTPError, PrefectException: the Prefect server cannot be reached; the next call goes on.
     """
     decisions = []
     with ImageStore.open(home) as store, get_client(sync_client=True) as client:
-        ended = {start.id for start in _open(store) if _follow(start, store, client)}
+        ended = set()
+        for start in _open(store):
+            with _stopping_no_other(start.style):
+                if _follow(start, store, client):
+                    ended.add(start.id)
         for style in styles:
-            with store.read() as session:
-                decision = readiness(session, style, now)
-            if decision.is_ready:
-                decision = _start(style, store, client, now)
+            decision = Readiness(style.name, False, "its run cannot be started; the log says why")
+            with _stopping_no_other(style.name):
+                with store.read() as session:
+                    decision = readiness(session, style, now)
+                if decision.is_ready:
+                    decision = _start(style, store, client, now)
             decisions.append(decision)
             if decision.is_given_up and decision.tries[-1].id in ended:
                 last, times = decision.tries[-1], len(failed(decision.tries))
                 cause = (last.data_digest, last.settings_digest)
                 tell(home, images_given_up_message(style.name, *cause, times, last.outcome or ""))
     return decisions
+
+
+@contextmanager
+def _stopping_no_other(style: str) -> Iterator[None]:
+    """Log the error of one style; a server that is away, or that lets nobody in, is no error of a style."""
+    try:
+        yield
+    except (StorageError, PrefectException, httpx.HTTPError) as error:
+        if not _is_refused(error):
+            raise
+        run_log().warning("%s: its run cannot be started: %s", style, log_text(error))
+    except Exception:  # whatever is wrong with its records
+        log = run_log()
+        log.warning("%s: its run cannot be started", style, exc_info=True)
+
+
+def _is_refused(error: Exception) -> bool:
+    """Return True if Prefect's server answered that it does not take this request, such as for a wrong parameter."""
+    return isinstance(error, httpx.HTTPStatusError) and error.response.status_code in (400, 404, 409, 422)
 
 
 def _open(store: ImageStore) -> list[Start]:
@@ -128,7 +156,14 @@ def _create(start: Start, store: ImageStore, client: SyncPrefectClient) -> None:
         with store.write() as session:
             end_start(session, start, "its deployment is gone")
         return
-    run = client.create_flow_run_from_deployment(deployment.id, idempotency_key=start.key)
+    try:
+        run = client.create_flow_run_from_deployment(deployment.id, idempotency_key=start.key)
+    except httpx.HTTPStatusError as error:
+        if not _is_refused(error):
+            raise
+        with store.write() as session:  # counts as a try, so that people hear of the last one
+            end_start(session, start, log_text(f"Prefect refused its run: {error}", 300))
+        raise
     with store.write() as session:
         record_created(session, start, str(run.id))
     run_log().info("%s: %s, so the run %s starts", start.style, start.why, run.name)

@@ -11,10 +11,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
+import httpx
 import pytest
 import yaml
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
+from sqlalchemy import select
 
 from benchmarks.arrivals import simulate
 from deployments.environment import PREFECT_FILE, PROJECT
@@ -26,7 +28,7 @@ from deployments.styles.files import load_style
 from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.store.image_store import ImageStore
-from sdlora.store.starts import KEY_PREFIX, end_start, open_starts
+from sdlora.store.starts import KEY_PREFIX, ask_start, end_start, open_starts
 from sdlora.store.tables.triggers import StartTable
 from tasks.triggered import triggered_styles
 from tasks.waiting import triggers
@@ -86,6 +88,42 @@ def test_a_start_that_is_cut_off_is_finished_by_the_next_call_with_one_run(home,
     (key,) = runs_of(name)
     assert key.startswith(f"{KEY_PREFIX}{name}-")
     assert not first.is_ready and "a run was started at" in second.reason
+
+
+def add_style(home: Path) -> str:
+    """Add a second style that learns from the images of the first, and register it."""
+    name = f"t{uuid4().hex[:8]}"
+    trigger = {"min_new_images": 3, "quiet_minutes": 1}
+    make_style(home, name, home.parent / "images", data={"dataset": style_of(home)}, trigger=trigger)
+    (template,) = (one for one in load_deployments(PREFECT_FILE, PROJECT, {}) if one.name == "retrain/retrain")
+    StyleDeployments(home, template, None, lambda _: None).register_all()
+    return name
+
+
+@pytest.mark.parametrize("refused", ["a new start", "a start that was cut off"])
+def test_a_style_whose_run_the_server_refuses_stops_no_other(home, monkeypatch, refused):
+    broken = style_of(home)
+    configs = [load_style(home, name).config for name in (broken, add_style(home))]
+    create = SyncPrefectClient.create_flow_run_from_deployment
+
+    def refuse(client, deployment_id, **options):
+        if client.read_deployment(deployment_id).name == broken:
+            request = httpx.Request("POST", "http://server")
+            raise httpx.HTTPStatusError("steps: 7 is wrong", request=request, response=httpx.Response(422))
+        return create(client, deployment_id, **options)
+
+    styles, now = triggered_styles(configs), datetime.now(UTC) + LATER
+    if refused.endswith("cut off"):
+        with ImageStore.open(home) as store, store.write() as session:
+            ask_start(session, broken, "d" * 64, "s" * 64, 3, "cut off")
+    monkeypatch.setattr(SyncPrefectClient, "create_flow_run_from_deployment", refuse)
+    decisions = {decision.style: decision for decision in start_ready(styles, home, now)}
+    assert len(runs_of(configs[1].name)) == 1 and decisions[configs[1].name].is_ready
+    assert runs_of(broken) == [] and not decisions[broken].is_ready
+    with ImageStore.open(home) as store, store.read() as session:
+        assert {one.style for one in open_starts(session)} == {configs[1].name}
+        outcomes = session.scalars(select(StartTable.outcome).where(StartTable.style == broken)).all()
+    assert all("steps: 7 is wrong" in outcome for outcome in outcomes) and outcomes
 
 
 def fail(home: Path) -> None:
