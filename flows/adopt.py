@@ -80,10 +80,13 @@ def adopt(
             cleaned = clean_images(collected, settings.data, home)
             snapshot = make_snapshot(cleaned, settings.data, home)
             with training_slot(join_queue(settings.name, "adopt", home), home):
-                champion = find_champion(settings.name, base, run, home)
-                duel = run_duel(base, candidate, champion, snapshot, settings, run, home)
-                decision = decide(duel, settings.gate)
-                release = publish(base, candidate, snapshot, duel, decision, settings, run, home)
+                # The same file may have been adopted between the first look and the queue.
+                release = None if force else find_adopted(run, settings.name, home)
+                if release is None:
+                    champion = find_champion(settings.name, base, run, home)
+                    duel = run_duel(base, candidate, champion, snapshot, settings, run, home)
+                    decision = decide(duel, settings.gate)
+                    release = publish(base, candidate, snapshot, duel, decision, settings, run, home)
         release = ask_person(export_champion(release, settings, home), home)
         notify_decisions(release, home)
         return release

@@ -10,6 +10,7 @@ import pytest
 from mlflow import MlflowClient
 from prefect.client.orchestration import get_client
 
+import flows.retrain as retrain_flow
 from flows.retrain import retrain
 from sdlora.config import PipelineConfig, resolve
 from sdlora.core.errors import ConfigError
@@ -65,6 +66,19 @@ def test_new_images_make_a_version_with_all_its_evidence(first, config, home):
     assert version.tags["reasons"] == "\n".join(first.reasons)
     assert first.report.is_file()
     assert first.grid.is_file()
+
+
+def test_an_equal_run_that_ends_between_the_first_look_and_the_queue_is_taken_as_it_is(
+    first, config, home, monkeypatch
+):
+    look, missed = retrain_flow.find_release, [None]
+
+    def look_too_early(*arguments):
+        return missed.pop() if missed else look(*arguments)
+
+    monkeypatch.setattr(retrain_flow, "find_release", look_too_early)
+    again = run_flow(retrain, config, home)
+    assert (again.version, again.new, again.later) == (1, False, None) and not missed
 
 
 def test_the_registered_files_are_the_released_ones_and_hold_no_pickle(first, home):
