@@ -24,7 +24,7 @@ from tasks.settings import resolve_settings
 from tasks.snapshot import make_snapshot
 from tasks.train import fine_tune_adapter
 from tasks.waiting.daily_limit import DailyLimitError
-from tasks.waiting.outcomes import failure_recorded, record_skipped_run
+from tasks.waiting.outcomes import ending_recorded, record_skipped_run
 from tasks.waiting.queue import join_queue_for_run, training_slot
 from tasks.waiting.skipping import OutsideHoursError, continued_tomorrow, outside_window, skipped
 from tasks.waiting.unattended import leave_alone, record_learnt
@@ -83,7 +83,7 @@ def retrain(
     if reason := outside_window(config.schedule):
         record_skipped_run(config.name, None, reason, home)
         return skipped(reason)
-    with flow_run_alive(home), run_lock(home, CLEAN_UP_SECONDS), failure_recorded(config.name, home):
+    with flow_run_alive(home), run_lock(home, CLEAN_UP_SECONDS), ending_recorded(config, home):
         base = prepare_base_model(config.base_model, home)
         settings = resolve_settings(config, base, home)
 
@@ -101,11 +101,14 @@ def retrain(
                 return skipped(ticket)
             try:
                 with training_slot(ticket, home, settings.schedule):
-                    champion = find_champion(settings.name, base, run, home)
-                    candidate = fine_tune_adapter(base, snapshot, settings, run, home)
-                    duel = run_duel(base, candidate, champion, snapshot, settings, run, home)
-                    decision = decide(duel, settings.gate)
-                    release = publish(base, candidate, snapshot, duel, decision, settings, run, home)
+                    # An equal run may have ended between the first look and the queue.
+                    release = None if force else find_release(run, snapshot, settings.name, home)
+                    if release is None:
+                        champion = find_champion(settings.name, base, run, home)
+                        candidate = fine_tune_adapter(base, snapshot, settings, run, home)
+                        duel = run_duel(base, candidate, champion, snapshot, settings, run, home)
+                        decision = decide(duel, settings.gate)
+                        release = publish(base, candidate, snapshot, duel, decision, settings, run, home)
             except OutsideHoursError as error:
                 return skipped(str(error))
             except DailyLimitError as error:

@@ -86,6 +86,12 @@ def record_left_alone(session: Session, style: str, data_digest: str, settings_d
     row.left_data_digest, row.left_settings_digest = data_digest, settings_digest
 
 
+def forget_left_alone(session: Session, style: str) -> None:
+    """Forget what was left alone, because a person started a run."""
+    row = _row(session, style)
+    row.left_data_digest = row.left_settings_digest = None
+
+
 def record_lesson(session: Session, style: str, lesson_digest: str, run_digest: str, trainer: int) -> None:
     """Record what the newest version of a style learnt from, and the training code of that time."""
     row = _row(session, style)

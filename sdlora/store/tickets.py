@@ -9,7 +9,7 @@ from datetime import datetime
 from itertools import takewhile
 from typing import Literal, cast
 
-from sqlalchemy import Select, case, func, or_, select
+from sqlalchemy import Select, and_, case, func, not_, or_, select
 from sqlalchemy.orm import Session
 
 from sdlora.processes.identity import ProcessIdentity
@@ -133,6 +133,19 @@ def cancelled_ticket(
     """
     newest = next(iter(tickets_of_run(session, style, run_digest, settings_digest)), None)
     return newest if newest and newest.state == "cancelled" else None
+
+
+def cancelled_early(session: Session, style: str, settings_digest: str) -> Ticket | None:
+    """Return the ticket by which a person cancelled a run before it knew its digest, if it is the last word on it.
+
+    Runs of the clock and of new data that failed before they had a digest, and skipped ones, change nothing about it.
+    """
+    is_early = TicketTable.run_digest.is_(None)
+    is_by_itself = and_(is_early, TicketTable.state == "failed", TicketTable.asked_by != "person")
+    statement = _ended_of([style]).where(TicketTable.state != "skipped", not_(is_by_itself))
+    newest = session.scalars(statement.order_by(TicketTable.id.desc()).limit(1)).first()
+    is_cancel = newest is not None and newest.state == "cancelled" and newest.run_digest is None
+    return ticket_of(newest) if newest and is_cancel and newest.settings_digest == settings_digest else None
 
 
 def failures_alike(session: Session, style: str, run_digest: str, settings_digest: str | None = None) -> list[Ticket]:

@@ -13,10 +13,12 @@ from uuid import UUID
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
 from prefect.context import FlowRunContext
+from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelling
 
 from sdlora.store.training_queue import HEARTBEAT_SECONDS, SlotLostError
 from tasks.run_log import run_log
+from tasks.waiting.page_cancels import IN_PAGE
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -93,6 +95,18 @@ def stop_run(run: FlowRun | None, ended: threading.Event) -> None:
                 return
     if not ended.is_set():
         os.kill(os.getpid(), signal.SIGINT)
+
+
+def reason_of_cancel(stop: BaseException) -> str | None:
+    """Return by what a person cancelled the run that stops; None if its process is stopped, so the next run continues.
+
+    Args:
+        stop: KeyboardInterrupt or Prefect's TerminationSignal.
+    """
+    run = flow_run()
+    if isinstance(stop, TerminationSignal):
+        return IN_PAGE if run is not None and is_cancelled_in_page(run.id) else None
+    return "Cancelled with Ctrl-C." if run is None or run.deployment_id is None else None
 
 
 def is_cancelled_in_page(run_id: UUID) -> bool:

@@ -28,9 +28,8 @@ from tasks.run_log import run_log
 from tasks.settings_digest import settings_digest
 from tasks.waiting.asked_by import in_the_name_of
 from tasks.waiting.daily_limit import DailyLimitError, daily_limit_reached
-from tasks.waiting.heartbeat import Heartbeat, flow_run, is_cancelled_in_page, stop_run
+from tasks.waiting.heartbeat import Heartbeat, flow_run, reason_of_cancel, stop_run
 from tasks.waiting.outcomes import reason_of, record_skipped_run, request_of
-from tasks.waiting.page_cancels import IN_PAGE
 from tasks.waiting.skipping import OutsideHoursError, outside_window
 from tasks.waiting.unattended import tell_if_given_up
 
@@ -190,14 +189,10 @@ def _show_state(state: State[None]) -> None:
 
 def _ending_of(stop: BaseException, heartbeat: Heartbeat | None) -> _Ending:
     """Tell a run that a person cancelled from one whose process is stopped, which the next run continues."""
-    run = flow_run()
     if heartbeat and heartbeat.cancelled_by:
         return "cancelled", f"Cancelled by {heartbeat.cancelled_by}."
-    if isinstance(stop, TerminationSignal):
-        if run is not None and is_cancelled_in_page(run.id):
-            return "cancelled", IN_PAGE
-    elif run is None or run.deployment_id is None:
-        return "cancelled", "Cancelled with Ctrl-C."
+    if reason := reason_of_cancel(stop):
+        return "cancelled", reason
     return "lost", "The process was stopped."
 
 

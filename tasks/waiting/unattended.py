@@ -14,12 +14,13 @@ from sdlora.release.messages import given_up_message
 from sdlora.store.image_store import ImageStore
 from sdlora.store.style_records import (
     StyleRecord,
+    forget_left_alone,
     record_dealt_with,
     record_left_alone,
     record_lesson,
     style_record,
 )
-from sdlora.store.tickets import MAX_FAILURES, Request, Ticket, cancelled_ticket, failures_alike
+from sdlora.store.tickets import MAX_FAILURES, Request, Ticket, cancelled_early, cancelled_ticket, failures_alike
 from sdlora.training.identity import TRAINER_VERSION, lesson_digest
 from tasks.notify.tell import tell
 from tasks.results import RunRef
@@ -41,6 +42,8 @@ def leave_alone(
         config: settings as typed.
     """
     if request_of(config.name, "retrain").asked_by == "person":
+        with ImageStore.open(home) as store, store.write() as session:
+            forget_left_alone(session, config.name)
         return None
     record_page_cancels(home, (config.name, run.digest))
     settings = settings_digest(config)
@@ -48,7 +51,10 @@ def leave_alone(
         cancelled = cancelled_ticket(session, config.name, run.digest, settings)
         failures = failures_alike(session, config.name, run.digest, settings)
         record = style_record(session, config.name)
-    if cancelled:
+        early = cancelled_early(session, config.name, settings)
+    if early and record.left_alone != (snapshot.inputs, settings):
+        early = None
+    if cancelled := cancelled or early:
         reason = f"a person cancelled this run, and no change of images or settings came since: {cancelled.reason}"
     elif not force and len(failures) >= MAX_FAILURES:
         reason = f"this run failed {len(failures)} times in the same way: {failures[0].reason}"

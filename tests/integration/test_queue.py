@@ -16,6 +16,7 @@ from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 from sqlalchemy import update
 
+from sdlora.config import PipelineConfig
 from sdlora.core.errors import DataError, StorageError
 from sdlora.core.schedule import ScheduleConfig
 from sdlora.store.image_store import ImageStore
@@ -24,7 +25,7 @@ from sdlora.store.tickets import Request, Ticket, ended_tickets
 from sdlora.store.training_queue import SlotLostError, TicketCancelledError, TrainingQueue
 from tasks.progress import listening
 from tasks.waiting import heartbeat, outcomes, queue
-from tasks.waiting.outcomes import failure_recorded
+from tasks.waiting.outcomes import ending_recorded
 from tasks.waiting.queue import join_queue, training_slot
 from tasks.waiting.skipping import OutsideHoursError
 from tests.listeners import Notes
@@ -34,7 +35,8 @@ from tests.listeners import Notes
 def train(
     home: Path, seconds: float = 0.0, error: Exception | None = None, schedule: ScheduleConfig | None = None
 ) -> str:
-    with failure_recorded("comics", home), training_slot(join_queue("comics", "retrain", home), home, schedule):
+    config = PipelineConfig(name="comics")
+    with ending_recorded(config, home), training_slot(join_queue("comics", "retrain", home), home, schedule):
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             time.sleep(0.05)

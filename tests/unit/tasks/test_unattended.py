@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
+from prefect.exceptions import TerminationSignal
 
 from sdlora.config import PipelineConfig
 from sdlora.core.refs import BaseModelRef, SnapshotRef
+from sdlora.core.trigger import TriggerConfig
 from sdlora.evaluation.config import EvaluationConfig
 from sdlora.processes.identity import ProcessIdentity
 from sdlora.store.image_store import ImageStore
+from sdlora.store.inputs import dataset_digest
+from sdlora.store.readiness import TriggeredStyle, readiness
 from sdlora.store.style_records import style_record
 from sdlora.store.tables.base import utc_now
 from sdlora.store.tickets import Request, last_runs, new_row
@@ -19,6 +24,7 @@ from tasks.notify import tell as telling
 from tasks.results import RunRef
 from tasks.settings_digest import settings_digest
 from tasks.waiting import outcomes
+from tasks.waiting.outcomes import ending_recorded
 from tasks.waiting.unattended import leave_alone, record_learnt, tell_if_given_up
 
 BASE = BaseModelRef(name="b", folder=Path("b"), digest="b" * 64)
@@ -106,3 +112,53 @@ def test_a_message_that_cannot_be_sent_is_no_error(home, monkeypatch):
     for _ in range(3):
         end(home, "d1", "failed", "x")
     tell_if_given_up(request("d1"), home)
+
+
+def test_a_run_that_a_person_cancelled_before_the_queue_is_left_alone_until_something_changes(home, monkeypatch):
+    monkeypatch.setattr(outcomes, "asked_by", lambda: "person")
+    with ImageStore.open(home) as store:
+        store.dataset("comics").add_image(b"an image")
+    with pytest.raises(KeyboardInterrupt), ending_recorded(CONFIG, home):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(outcomes, "asked_by", lambda: "clock")
+    with pytest.raises(OSError, match="no network"), ending_recorded(CONFIG, home):
+        raise OSError("no network")
+    style = TriggeredStyle(
+        "comics", "comics", TriggerConfig(min_new_images=1, quiet_minutes=0), settings_digest=settings_digest(CONFIG)
+    )
+
+    def snapshot() -> SnapshotRef:
+        with ImageStore.open(home) as store, store.read() as session:
+            return SNAPSHOT.model_copy(update={"inputs": dataset_digest(session, "comics")})
+
+    def alone() -> tuple[bool, str | None]:
+        with ImageStore.open(home) as store, store.read() as session:
+            decision = readiness(session, style, utc_now())
+        return decision.is_ready, leave_alone.fn(CONFIG, BASE, snapshot(), run(home, "d1"), False, home)
+
+    why = "a person cancelled this run, and no change of images or settings came since: Cancelled with Ctrl-C."
+    assert alone() == (False, why)
+    corrected = CONFIG.model_copy(update={"evaluation": EvaluationConfig(batch_size=1)})
+    assert leave_alone.fn(corrected, BASE, snapshot(), run(home, "d1"), False, home) is None
+    with ImageStore.open(home) as store:
+        store.dataset("comics").add_image(b"another image")
+    assert alone() == (True, None)
+
+
+def test_a_run_whose_process_is_stopped_before_the_queue_is_not_left_alone(home):
+    with ImageStore.open(home) as store:
+        store.dataset("comics").add_image(b"an image")
+    with pytest.raises(TerminationSignal), ending_recorded(CONFIG, home):
+        raise TerminationSignal(signal.SIGTERM)
+    with ImageStore.open(home) as store, store.read() as session:
+        assert last_runs(session, ["comics"]) == {}
+        assert style_record(session, "comics").left_alone == (None, None)
+
+
+def test_a_person_who_starts_a_run_that_was_left_alone_lets_new_data_start_it_too(home, monkeypatch):
+    with pytest.raises(KeyboardInterrupt), ending_recorded(CONFIG, home):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(outcomes, "asked_by", lambda: "person")
+    assert reason(home, "d1") is None
+    with ImageStore.open(home) as store, store.read() as session:
+        assert style_record(session, "comics").left_alone == (None, None)
