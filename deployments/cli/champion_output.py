@@ -42,6 +42,40 @@ def decide(home: Path, who: str | None, decision: Callable[[str], ChampionDecisi
     return decided
 
 
+def style_that_waits(home: Path, name: str | None, version: int | None, command: str) -> str:
+    """Return the named style; without a name the only one with a version that waits for a decision.
+
+    Args:
+        version: version that was typed, which needs the name of its style.
+        command: what to type for one style, without its name.
+
+    Raises:
+        ConfigError: no style was named, and none or several have a version that waits.
+        DataError: there are no images in the state folder.
+    """
+    if name is not None:
+        return name
+    if version is not None:
+        raise typer.BadParameter(f"name the style of version {version}: sdlora {command} NAME --version {version}")
+    from deployments.cli.stores import existing_store
+    from sdlora.core.errors import ConfigError
+    from sdlora.store.champions import waiting_versions
+
+    with existing_store(home) as store, store.read() as session:
+        waiting = waiting_versions(session)
+    if len(waiting) != 1:
+        listed = ", ".join(f"{style} version {number}" for style, number in waiting.items())
+        raise ConfigError(
+            f"Several versions wait for a decision: {listed}. Name one, such as `sdlora {command} {min(waiting)}`."
+            if waiting
+            else f"No version waits for a decision in {home}. `sdlora versions` lists them all, and `sdlora {command} "
+            "NAME --version N` names one."
+        )
+    ((style, number),) = waiting.items()
+    error_console.print(plain(f"Version {number} of {style} is the only one that waits for a decision."))
+    return style
+
+
 def print_decision(decision: ChampionDecision, as_json: bool) -> None:
     """Print what was decided, and what follows."""
     if as_json:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deployments.cli.champion_output import WhoOption, WhyOption, decide, print_decision
+from deployments.cli.champion_output import WhoOption, WhyOption, decide, print_decision, style_that_waits
 from deployments.cli.options import DEFAULT_HOME, HomeOption, JsonOption
 
 if TYPE_CHECKING:
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def reject(
-    name: Annotated[str, typer.Argument(help="The style.")],
+    name: Annotated[
+        str | None, typer.Argument(help="The style; by default the only one with a version that waits.")
+    ] = None,
     version: Annotated[
         int | None, typer.Option(min=1, help="The version; by default the one that waits for a decision.")
     ] = None,
@@ -28,10 +30,11 @@ def reject(
     Example: [bold]sdlora reject my-style --why "too smooth"[/]
     """
     home = home.resolve()
+    style = style_that_waits(home, name, version, "reject")
 
     def decision(person: str) -> ChampionDecision:
         from tasks.decisions.promotion import reject_version
 
-        return reject_version(name, version, person, why, home)
+        return reject_version(style, version, person, why, home)
 
     print_decision(decide(home, who, decision), as_json)

@@ -235,6 +235,12 @@ def styles_with_history(session: Session) -> list[str]:
     return sorted(session.scalars(select(ChampionHistoryTable.style).distinct()))
 
 
+def waiting_versions(session: Session) -> dict[str, int]:
+    """Return the number of the version that waits for a person, by style; styles without one are left out."""
+    histories = (champion_history(session, style) for style in styles_with_history(session))
+    return {history.style: history.waiting.version.number for history in histories if history.waiting}
+
+
 def champion_history(session: Session, style: str) -> ChampionHistory:
     """Read the whole history of a style."""
     statement = (
