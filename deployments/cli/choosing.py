@@ -10,6 +10,7 @@ import typer
 from deployments.cli.stores import dataset_of
 
 if TYPE_CHECKING:
+    from deployments.styles.files import Style
     from sdlora.config import PipelineConfig
     from sdlora.data.config import DataConfig
 
@@ -78,6 +79,14 @@ def data_settings(home: Path, style: PipelineConfig | None, dataset: str) -> Dat
             f"Styles with different settings learn from the dataset {dataset}: {names}. Name one with --style."
         )
     return settings[0] if settings else DataConfig()
+
+
+def learning_from(home: Path, dataset: str) -> list[Style]:
+    """List the styles of the state folder, and the demo's, that learn from a dataset of this name, made or not."""
+    from deployments.styles.files import DEMO_STYLE, load_style, load_styles
+
+    styles = [*load_styles(home), load_style(home, DEMO_STYLE)]
+    return [style for style in styles if style.config and dataset_of(style.config) == dataset]
 
 
 def _judging(data: DataConfig) -> DataConfig:

@@ -151,11 +151,22 @@ def rename(
     name: NameArgument, new_name: Annotated[str, typer.Argument(metavar="NEW")], home: HomeOption = DEFAULT_HOME
 ) -> None:
     """Give a dataset another name. Styles that learn from it need the new name in their files."""
+    from deployments.cli.choosing import learning_from
     from deployments.cli.stores import existing_store
+    from sdlora.core.errors import ConfigError
 
     with existing_store(home) as store:
+        before, after = learning_from(home, name), learning_from(home, new_name)
+        if before and after and name in store.dataset_names() and new_name not in store.dataset_names():
+            raise ConfigError(
+                f"{after[0].file}: the style {after[0].name} will fill the dataset {new_name}, and {before[0].name} "
+                f"learns from {name}. Choose another name. If both are to share the images, first set data.dataset: "
+                f"{new_name} in {before[0].file}."
+            )
         store.rename_dataset(name, new_name)
     console.print(f"{name} is {new_name} now. Styles that learn from it need [bold]data.dataset: {new_name}[/].")
+    if after:
+        console.print(plain(f"Learning from it now: {', '.join(style.name for style in after)}."))
 
 
 def delete(

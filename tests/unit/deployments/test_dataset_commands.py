@@ -17,6 +17,7 @@ from sdlora.data.config import DataConfig
 from sdlora.data.snapshot import make_snapshot
 from sdlora.store.image_store import ImageStore
 from sdlora.store.selection import Selection
+from tests.settings import make_style
 from tests.tiny import draw_images
 
 CONFIG = DataConfig(min_train_images=1, min_held_out_images=1)
@@ -155,3 +156,17 @@ def test_a_takedown_names_the_datasets_and_the_styles_to_train_again(home):
     told = run(home, "images", "purge", image.sha256[:9], "--why", "a takedown", "--yes")
     assert f"Datasets that had it: {DEMO}, other" in told
     assert "Styles to train again: comics" in told
+
+
+def test_a_dataset_does_not_take_the_name_that_another_style_will_fill(home, tmp_path):
+    ink, comics = (make_style(home, name, tmp_path / "pictures") for name in ("ink", "comics"))
+    with ImageStore.open(home) as store:
+        store.dataset("ink").add_image(b"an image")
+    refused = run(home, "datasets", "rename", "ink", "comics", code=1)
+    assert f"{comics}: the style comics will fill the dataset comics" in refused
+    assert f"first set data.dataset: comics in {ink}" in refused
+    assert f"the style {DEMO} will fill" not in run(home, "datasets", "rename", "ink", DEMO, code=1)  # it is there
+    assert names(home) == [DEMO, "ink"]
+    make_style(home, "ink", tmp_path / "pictures", data={"dataset": "comics"})
+    assert "Learning from it now: comics, ink." in run(home, "datasets", "rename", "ink", "comics")
+    assert names(home) == ["comics", DEMO]
