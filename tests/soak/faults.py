@@ -56,7 +56,7 @@ def strike(system: System, fault: Fault, asked: Asked) -> str:
     if fault.kind == "kill":
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGKILL)
-        _forget(system, process)
+        _forget(system, asked, process)
     else:
         _pause(process, fault.stopped_seconds)
     return f"{fault}{early}"
@@ -82,11 +82,13 @@ def _victim(system: System, fault: Fault, asked: Asked) -> psutil.Process | None
     return found[0] if found else None
 
 
-def _forget(system: System, process: psutil.Process) -> None:
+def _forget(system: System, asked: Asked, process: psutil.Process) -> None:
     """Wait until the killed process is gone, so that nothing takes it for alive."""
-    if system.stack is not None and process.pid == system.stack.process.pid:
-        system.stack.process.wait(30)
-        return
+    children = [system.stack.process if system.stack else None, asked.process]
+    for child in children:
+        if child is not None and child.pid == process.pid:
+            child.wait(30)  # psutil would take the exit status of a child, and a killed run would count as completed
+            return
     with contextlib.suppress(psutil.Error):
         process.wait(10)
 
@@ -112,7 +114,7 @@ def _leave_to_reconcile(system: System, fault: Fault, asked: Asked) -> str:
         wait_until(lambda: system.has_trigger(asked.style), 60, f"the deployment of {asked.style} to have its trigger")
         server = system.long_lived()["prefect"][0]
         server.kill()
-        _forget(system, server)
+        _forget(system, asked, server)
         time.sleep(QUIET_SECONDS)
         system.recover()
         deployment = system.api("deployments/name/reconcile/reconcile")
