@@ -7,8 +7,8 @@ INSTALLED := .venv/installed
 DEVELOPMENT := .venv/installed-development
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
-# Two processes: while a test waits for its servers, another one computes.
-SIDE_BY_SIDE := -n 2 --dist loadfile
+# Two processes: while a test waits for its servers, another one computes. tests/distribution.py has the order.
+SIDE_BY_SIDE := -n 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: help demo dev check test test-all soak browser release lock clean
 .DEFAULT_GOAL := help

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 # Chromium's own services look for updates and synchronise; tests know no outside network.
@@ -31,5 +31,6 @@ def browser() -> Iterator[Browser]:
     assert program, "The tests of the pages need Chromium: apt-get install chromium"
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=program, args=list(OPTIONS))
+        expect.set_options(timeout=60_000)  # a page of Prefect is slow where two cores are busy
         yield running
         running.close()

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.distribution import FilesAndGroups, distribute
+
 # A shell starts its background jobs with Ctrl-C ignored, and their children inherit it; tests send that signal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # Before anything imports a library that reads its settings at import.
@@ -99,3 +101,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
         if not torch.cuda.is_available():
             pytest.skip("needs a CUDA device")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    distribute(items)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FilesAndGroups | None:
+    return FilesAndGroups(config, log) if config.getoption("dist") == "loadgroup" else None

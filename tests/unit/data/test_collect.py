@@ -193,7 +193,7 @@ def test_a_killed_collector_leaves_whole_images_and_the_next_one_goes_on(
 ) -> None:
     folder = fill_folder(tmp_path / "pictures", range(300))
     home = tmp_path / "home"
-    # Every file takes a moment, so that the kill falls in the middle.
+    # Every file takes a moment, so that some are recorded, which is done every 5 s, and the kill falls in the middle.
     code = f"""
 import time
 from pathlib import PosixPath
@@ -207,7 +207,7 @@ def show(stage, done, total):
 collect(ImageStore.open({home!r}, {location!r}).dataset("icons"), {str(folder)!r}, DataConfig(), show)
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    while int(process.stdout.readline()) < 225:
+    while int(process.stdout.readline()) < 40:
         pass
     process.send_signal(signal.SIGKILL)
     process.wait()

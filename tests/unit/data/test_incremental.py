@@ -96,7 +96,7 @@ orders = given(
 )
 
 
-@settings(deadline=None, max_examples=12)
+@settings(deadline=None, max_examples=6)
 @orders
 def test_cleaning_in_any_portions_ends_where_one_pass_would(
     family: dict[bytes, ImageScores],

@@ -406,7 +406,7 @@ def test_known_ways_of_datasets_to_meet_leave_their_snapshots_alone(
 clusters_of = st.sampled_from([2, 4, MIN_MEMBERS])
 
 
-@settings(deadline=None, max_examples=15, derandomize=True, database=None, phases=[Phase.generate])
+@settings(deadline=None, max_examples=8, derandomize=True, database=None, phases=[Phase.generate])
 @given(history=histories(), min_members=clusters_of)
 def test_each_snapshot_is_that_of_a_fresh_store_with_the_datasets_own_history(
     new_store: Callable[[], ImageStore], history: list[Move], min_members: int

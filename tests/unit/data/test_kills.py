@@ -85,7 +85,7 @@ def clean_run(sources: tuple[str, str], tmp_path_factory: pytest.TempPathFactory
     return _contents(home), time.monotonic() - began
 
 
-@pytest.mark.parametrize("moments", [10, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("moments", [5, pytest.param(60, marks=pytest.mark.slow)])
 def test_a_kill_at_any_moment_changes_nothing_of_the_result(
     tmp_path: Path, sources: tuple[str, str], clean_run: tuple[Contents, float], moments: int
 ) -> None:
