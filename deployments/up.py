@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import socket
@@ -25,6 +24,7 @@ from deployments.environment import (
 )
 from deployments.servers.credentials import Credentials, credentials_of
 from deployments.servers.earlier_runs import flow_processes
+from deployments.servers.garbage import collect_garbage_often
 from deployments.servers.mlflow_server import MlflowServer
 from deployments.servers.patience import patient_environment, wait_for_prefect
 from deployments.servers.running import record_services, stack_lock, watcher_works
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
     from deployments.styles.deployments import StyleDeployments
 
-GARBAGE_THRESHOLDS = (700, 10, 10)
-"""Default of CPython for the garbage collector."""
 _STARTING_SECONDS = 30.0  # the longest time from a terminal run's first record to its lock
 _WATCHER_SECONDS = 60.0  # the longest wait for the watcher, without which everything else works
 
@@ -234,17 +232,6 @@ class LocalStack:
         """Return the runs of a worker that was killed, also of one of a killed `sdlora up`."""
         own = {process for service in self.services for process in service.descendants()}
         return {*adopted_processes(self.services), *flow_processes(self.home).values()} - own
-
-
-def collect_garbage_often() -> None:
-    """Set Python's own pace of the garbage collector again, without another search of what was imported so far.
-
-    Commands end soon and collect seldom (`deployments/cli/app.py`). `sdlora up` lives for months. At the pace of
-    commands, 30 requests to Prefect left 21 MB in a process, at Python's 1 MB (docs/experiments.md).
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GARBAGE_THRESHOLDS)
 
 
 def _default_parameters(config: PipelineConfig) -> dict[str, dict[str, Any]]:

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from deployments.arrivals.local_sources import SETTLE_SECONDS, LocalSources
 from deployments.servers.credentials import credentials_of
+from deployments.servers.garbage import collect_garbage_often
 from deployments.servers.running import watcher_lock
 from deployments.styles.files import FOLDER, SUFFIX, load_styles, style_of_file
 from sdlora.config import PipelineConfig
@@ -234,6 +235,7 @@ def main() -> None:
         from deployments.arrivals.receiver import serve
 
         serve(watcher.announce, credentials_of(watcher.home).receiver_token, socket.socket(fileno=sys.stdin.fileno()))
+    collect_garbage_often()
     with watcher_lock(watcher.home, stopping):
         _log.info("The watcher is ready.")
         while not stopping.wait(TICK_SECONDS):

@@ -27,6 +27,7 @@ from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, Proc
 
 from deployments.environment import POOL
 from deployments.servers.earlier_runs import EarlierRuns
+from deployments.servers.garbage import collect_garbage_often
 from deployments.servers.patience import wait_for_prefect
 from sdlora.processes.slots import DEVICES, slots_of
 from sdlora.store.starts import KEY_PREFIX
@@ -149,6 +150,7 @@ def main() -> None:
     wait_for_prefect()
     setattr(process, "load_flow_from_flow_run", _hooks_of_worker)  # noqa: B010  # not a public name
     setup_signal_handlers_worker(os.getpid(), "the worker", print)
+    collect_garbage_often()
     slots = len(slots_of(os.environ.get(DEVICES)))
     worker = QueueWorker(name="local", work_pool_name=POOL, slots=slots, home=state_folder(None))
     try:
