@@ -1,6 +1,7 @@
 """Soak: rounds on a running `sdlora up` with news, decisions and faults drawn from a seed; docs/soak.md is its report.
 
-    python benchmarks/soak.py [--seed 0] [--rounds 60] [--from 1] [--folder FOLDER] [--report docs/soak.md] [--go-on]
+    python benchmarks/soak.py [--seed 0] [--rounds 60] [--from 1] [--folder FOLDER] [--report docs/soak.md]
+        [--go-on] [--calm]
 
 A failing invariant ends it and prints seed, round, and what differs. A round depends on the seed and its number only:
 `--from N --rounds 1` repeats it on a new state folder. With `--folder` it continues on the state of a failed soak.
@@ -34,13 +35,14 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="kept; by default a temporary folder, kept after a failure")
     parser.add_argument("--report", type=Path, help="write the page here")
     parser.add_argument("--notes", default="", help="a sentence for the page, such as what else the machine did")
+    parser.add_argument("--calm", action="store_true", help="no faults, so that every process lives to the end")
     parser.add_argument("--go-on", action="store_true", help="go on after a failing invariant")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the servers have to end with this process
     folder = options.folder or Path(tempfile.mkdtemp(prefix="sdlora-soak-"))
     soak = Soak(folder.resolve(), options.seed, lambda line: print(line, flush=True), _commit())
     outcomes = soak.run(
-        planned_rounds(options.seed, options.first, options.rounds),
+        planned_rounds(options.seed, options.first, options.rounds, options.calm),
         stop_at_problem=not options.go_on,
         until=time.monotonic() + options.minutes * 60,
     )

@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -257,8 +257,10 @@ def _is_of_arrival(planned: Round) -> bool:
     return planned.fault is not None and planned.fault.at in ("collected", "ready")
 
 
-def planned_rounds(seed: int, first: int, count: int) -> list[Round]:
-    return [draw_round(seed, number) for number in range(first, first + count)]
+def planned_rounds(seed: int, first: int, count: int, is_calm: bool = False) -> list[Round]:
+    """Return the rounds of a seed; a calm soak has them without their faults."""
+    rounds = [draw_round(seed, number) for number in range(first, first + count)]
+    return [replace(planned, fault=None) for planned in rounds] if is_calm else rounds
 
 
 def _moment(text: str) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.soak.loop import planned_rounds
 from tests.soak.outcomes import Life, Outcome, growth, longest_lives, record, recorded_outcomes
 from tests.soak.plan import BLOCK, draw_round
 from tests.soak.report import markdown, memory_problems
@@ -24,6 +25,12 @@ def test_sixty_rounds_hold_every_fault_three_times_and_runs_that_only_new_images
     assert all(one.news == "new" for one in rounds if one.way == "arrival")
     of_arrivals = [one for one in rounds if one.fault and one.fault.at in ("collected", "ready")]
     assert [one.way for one in of_arrivals] == ["arrival"] * 6
+
+
+def test_a_calm_soak_has_the_same_rounds_without_their_faults():
+    calm, planned = planned_rounds(1, 1, 20, is_calm=True), planned_rounds(1, 1, 20)
+    assert [one.fault for one in calm] == [None] * 20 != [one.fault for one in planned]
+    assert [(one.news, one.way, one.seed) for one in calm] == [(one.news, one.way, one.seed) for one in planned]
 
 
 def test_a_round_is_the_same_without_those_before_it():
