@@ -22,8 +22,9 @@ _LONGEST_WAIT_SECONDS = 240.0
 
 
 def run_folders(home: Path, style: str) -> set[Path]:
-    """Return the run folders of a style whose release is not there yet."""
-    return {folder for folder in home.glob(f"runs/{style}/*") if not (folder / "release" / "report.html").exists()}
+    """Return the folders of a style's runs that have no version yet; a clean-up deletes the release of some that do."""
+    published = {str(entry.run_digest)[:16] for entry in records.history_of(home, style)}
+    return {folder for folder in home.glob(f"runs/{style}/*") if folder.is_dir() and folder.name not in published}
 
 
 def strike(system: System, fault: Fault, asked: Asked) -> str:

@@ -8,15 +8,18 @@ from tests.soak import records
 from tests.soak.plan import STYLES
 from tests.soak.world import RETENTION
 
+_OF_DUELS = ("generations", "features", "reconstructions", "adapters")
+
 
 def exceeded(home: Path) -> list[str]:
     """List what is left beyond the rules, and champions whose files are gone."""
     found = []
     if (home / "trash").is_dir() and any((home / "trash").iterdir()):
         found.append("the trash is not empty")
-    cache = sum(path.stat().st_size for path in home.glob("cache/**/*") if path.is_file())
+    # The rule is about images and features of duels (docs/retention.md), not about what is kept for each image.
+    cache = sum(path.stat().st_size for name in _OF_DUELS for path in home.glob(f"cache/{name}/**/*") if path.is_file())
     if cache > RETENTION["cache_megabytes"] * 1e6:
-        found.append(f"the cache has {cache / 1e6:.1f} MB")
+        found.append(f"the cache of duels has {cache / 1e6:.1f} MB")
     for style in STYLES:
         pages = list(home.glob(f"pages/{style}/data-*.html"))
         if len(pages) > RETENTION["pages"]:

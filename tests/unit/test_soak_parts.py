@@ -1,16 +1,21 @@
-"""The plan of a soak covers what it promises, and its report hides no failure."""
+"""Parts of the soak: its plan covers what it promises, its faults are told as they are, its page hides no failure."""
 
 from __future__ import annotations
 
+import subprocess
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from tests.soak.faults import strike
 from tests.soak.loop import planned_rounds
 from tests.soak.outcomes import Life, Outcome, growth, longest_lives, record, recorded_outcomes
-from tests.soak.plan import BLOCK, draw_round
+from tests.soak.plan import BLOCK, Fault, draw_round
 from tests.soak.report import markdown, memory_problems
+from tests.soak.retained import exceeded
+from tests.soak.system import Asked, System
+from tests.soak.world import RETENTION, World
 
 PLANNED = "ink: new, by arrival; fault: none"
 
@@ -60,3 +65,23 @@ def test_memory_over_a_tenth_more_fails_and_a_life_ends_with_its_process():
     for outcome in outcomes[10:]:
         outcome.memory["up"] += 1
     assert memory_problems(outcomes) == ["memory of up: 116 MB in the last 10 rounds, 106 MB in the first"]
+
+
+def test_a_run_of_a_terminal_that_is_killed_has_failed(tmp_path: Path):
+    log = tmp_path / "log.txt"
+    log.write_text("step 3")
+    asked = Asked("ink", process=subprocess.Popen(["sleep", "60"]), log=log)
+    system = System(World(tmp_path))
+    strike(system, Fault("kill", "run", "start", 0.0), asked)
+    assert system.has_ended(asked)
+    assert (asked.state, asked.message) == ("FAILED", "exit status -9: step 3")
+
+
+def test_only_the_cache_of_duels_has_a_limit(tmp_path: Path):
+    for name in ("generations", "latents"):
+        (tmp_path / "cache" / name).mkdir(parents=True)
+    big = bytes(RETENTION["cache_megabytes"] * 10**6 + 1)
+    (tmp_path / "cache" / "latents" / "image").write_bytes(big)
+    assert exceeded(tmp_path) == []
+    (tmp_path / "cache" / "generations" / "image").write_bytes(big)
+    assert exceeded(tmp_path) == ["the cache of duels has 20.0 MB"]
