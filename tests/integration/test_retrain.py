@@ -263,7 +263,7 @@ def test_the_clock_leaves_a_cancelled_run_alone_until_a_person_starts_it(second,
             assert run_flow(retrain, more_images, home, force=True) is None
             assert last_run(store) == (
                 "skipped",
-                "this run was cancelled and only a person can start it again: Cancelled by ana.",
+                "a person cancelled this run, and no change of images or settings came since: Cancelled by ana.",
             )
             assert run_flow(retrain, more_images, home).version == 2
             assert last_run(store) == ("skipped", "nothing new")
