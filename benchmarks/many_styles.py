@@ -23,8 +23,9 @@ from store_size import IMAGES_PER_TRANSACTION, fill
 
 from deployments.styles.files import load_style, style_file, style_names
 from deployments.styles.watermark import remember
+from sdlora.records.champions import ScoredVersion
 from sdlora.records.decision import Decision
-from sdlora.store.champions import ScoredVersion, record_decision
+from sdlora.store.champions import record_decision
 from sdlora.store.image_store import ImageStore
 from sdlora.store.inputs import dataset_digest
 from sdlora.store.lineage import record_version

@@ -7,7 +7,7 @@ from typing import Any
 from prefect import flow, suspend_flow_run
 from prefect.states import Completed
 
-from sdlora.store.champions import Question
+from sdlora.records.champions import Question
 from tasks.alive import flow_run_alive
 from tasks.decisions.question import ANSWER_KEY, PersonsAnswer, description_of, follow_up, record_answer, show_question
 from tasks.home import Home, state_folder

@@ -9,7 +9,7 @@ from deployments.cli.json_output import print_json
 from deployments.cli.terminal import console, plain
 
 if TYPE_CHECKING:
-    from sdlora.store.champions import ChampionHistory, HistoryEntry
+    from sdlora.records.champions import ChampionHistory, HistoryEntry
 
 
 def print_history(histories: Sequence[ChampionHistory], as_json: bool) -> None:

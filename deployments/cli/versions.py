@@ -16,7 +16,7 @@ from deployments.cli.stores import existing_store, has_store
 from deployments.cli.terminal import console, hint, plain
 
 if TYPE_CHECKING:
-    from sdlora.store.champions import ChampionHistory, HistoryEntry
+    from sdlora.records.champions import ChampionHistory, HistoryEntry
     from sdlora.store.removed_files import RemovedFiles
 
 

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from sdlora.core.config_base import FrozenConfig
 from sdlora.core.printable import escape_controls
-from sdlora.store.champions import GATE, HistoryEntry
+from sdlora.records.champions import GATE, HistoryEntry
 
 MessageKind = Literal["waiting", "promotion", "refusal", "failure", "silence", "given-up"]
 KINDS: tuple[MessageKind, ...] = get_args(MessageKind)

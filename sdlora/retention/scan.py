@@ -10,9 +10,9 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from sdlora.records.champions import GATE, ChampionHistory
 from sdlora.retention.state import DrawnImage, StoredFile, StoredRun
 from sdlora.store.blobs import BlobStore
-from sdlora.store.champions import GATE, ChampionHistory
 from sdlora.store.tables.datasets import MaskTable
 from sdlora.store.tables.images import ImageTable
 from sdlora.store.tables.ratings import GenerationTable, RatingTable

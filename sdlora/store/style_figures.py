@@ -9,7 +9,8 @@ from datetime import datetime
 from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
-from sdlora.store.champions import ScoredVersion, champion_history
+from sdlora.records.champions import ScoredVersion
+from sdlora.store.champions import champion_history
 from sdlora.store.tables.datasets import DatasetTable, MemberTable
 from sdlora.store.tables.versions import SnapshotTable
 from sdlora.store.tickets import Ticket, last_runs

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from sdlora.store.champions import ChampionHistory, ScoredVersion, champion_history, record_manual_change
+from sdlora.records.champions import ChampionHistory, ScoredVersion
+from sdlora.store.champions import champion_history, record_manual_change
 from sdlora.store.image_store import ImageStore
 from tasks.pages.scores import LEADING
 from tasks.run_log import run_log

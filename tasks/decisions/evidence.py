@@ -14,12 +14,12 @@ from sdlora.core.errors import EvaluationError
 from sdlora.core.refs import UNKNOWN_SNAPSHOT, AdapterRef, BaseModelRef, SnapshotRef
 from sdlora.models.families.layouts import find_layout
 from sdlora.records.adoption import Adoption, load_adoption
+from sdlora.records.champions import ScoredVersion
 from sdlora.records.choice import CHOICE_FILE, load_choice
 from sdlora.records.decision import Decision
 from sdlora.records.duel import DUEL_FILE, ContestantName, Duel
 from sdlora.records.metrics import METRICS
 from sdlora.release.record import Curve, VersionRecord
-from sdlora.store.champions import ScoredVersion
 from sdlora.store.image_store import ImageStore
 from tasks.code_version import code_version
 from tasks.decisions.champion_reconciliation import LEADING_METRIC, reconcile_history, registered_opponent

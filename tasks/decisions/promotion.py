@@ -15,17 +15,9 @@ from prefect.artifacts import create_markdown_artifact
 from sdlora.core.config_base import FrozenConfig
 from sdlora.core.errors import ConfigError, EvaluationError
 from sdlora.core.quoting import escaped
+from sdlora.records.champions import ChampionHistory, HistoryEntry, Question, ScoredVersion, Verdict
 from sdlora.records.export import ExportRecord
-from sdlora.store.champions import (
-    ChampionHistory,
-    HistoryEntry,
-    Question,
-    ScoredVersion,
-    Verdict,
-    record_manual_change,
-    record_verdict,
-    styles_with_history,
-)
+from sdlora.store.champions import record_manual_change, record_verdict, styles_with_history
 from sdlora.store.image_store import ImageStore
 from sdlora.store.lineage import require_usable
 from tasks.decisions.champion_reconciliation import reconcile_history, scored_of_registry, sync_mlflow

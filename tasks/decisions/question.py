@@ -27,7 +27,8 @@ from pydantic import Field
 
 from sdlora.core.errors import EvaluationError
 from sdlora.core.files import json_digest
-from sdlora.store.champions import ChampionHistory, Question, champion_history
+from sdlora.records.champions import ChampionHistory, Question
+from sdlora.store.champions import champion_history
 from sdlora.store.image_store import ImageStore
 from tasks.decisions.champion_reconciliation import reconcile_history
 from tasks.decisions.promotion import UNNAMED, ChampionDecision, promote_version, reject_version, show_decision

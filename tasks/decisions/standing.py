@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sdlora.core.quoting import escaped
-from sdlora.store.champions import ChampionHistory, HistoryEntry, Question
+from sdlora.records.champions import ChampionHistory, HistoryEntry, Question
 from tasks.results import Release
 
 

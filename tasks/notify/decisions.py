@@ -17,8 +17,9 @@ from pathlib import Path
 from prefect import task
 from prefect.settings import PREFECT_API_URL
 
+from sdlora.records.champions import HistoryEntry
 from sdlora.release.messages import MessageLink, decision_message
-from sdlora.store.champions import HistoryEntry, champion_history, styles_with_history
+from sdlora.store.champions import champion_history, styles_with_history
 from sdlora.store.image_store import ImageStore
 from sdlora.store.location import StoreLocation
 from tasks.notify.outbox import deliver

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from sdlora.records.champions import ChampionHistory, HistoryEntry
 from sdlora.records.metrics import METRICS
-from sdlora.store.champions import ChampionHistory, HistoryEntry
 from tasks.pages.markdown import markdown_text
 from tasks.tracking.registry import CANDIDATE, CHAMPION, WAITING, Registry
 from tasks.tracking.style_page import style_description

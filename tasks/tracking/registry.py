@@ -34,8 +34,8 @@ from mlflow.types.schema import ColSpec
 from sdlora.core.errors import WeightsError
 from sdlora.core.files import link_or_copy, written_aside
 from sdlora.core.refs import UNKNOWN_SNAPSHOT, AdapterRef
+from sdlora.records.champions import ScoredVersion
 from sdlora.records.decision import Answer
-from sdlora.store.champions import ScoredVersion
 from tasks.results import Release, RunRef
 from tasks.tracking.artifacts import delete_artifacts
 from tasks.tracking.links import RunPage, absolute_url, version_route

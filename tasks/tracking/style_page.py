@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sdlora.store.champions import ChampionHistory
+from sdlora.records.champions import ChampionHistory
 from tasks.pages.markdown import markdown_code, markdown_text, table
 from tasks.tracking.links import version_route
 

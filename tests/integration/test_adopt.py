@@ -25,9 +25,10 @@ from sdlora.lora.manifest import read_manifest
 from sdlora.models import parts
 from sdlora.models.config import BaseModelConfig
 from sdlora.models.files.sources import load_base_model
+from sdlora.records.champions import ChampionHistory
 from sdlora.records.duel import load_duel
 from sdlora.release.config import ExportConfig
-from sdlora.store.champions import ChampionHistory, champion_history
+from sdlora.store.champions import champion_history
 from sdlora.store.image_store import ImageStore
 from sdlora.store.lineage import adopted_versions
 from tasks.results import Release

@@ -14,7 +14,8 @@ import psutil
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from sdlora.store.champions import ChampionHistory, champion_history
+from sdlora.records.champions import ChampionHistory
+from sdlora.store.champions import champion_history
 from sdlora.store.image_store import ImageStore
 from tests.stack import PROJECT, RunningStack, clean_environment, request
 from tests.tiny import draw_images

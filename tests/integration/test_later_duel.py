@@ -15,8 +15,9 @@ from mlflow import MlflowClient
 from flows.retrain import retrain
 from sdlora.config import PipelineConfig
 from sdlora.data.split import Member, assign_sides
+from sdlora.records.champions import ChampionHistory
 from sdlora.records.duel import load_duel
-from sdlora.store.champions import ChampionHistory, champion_history
+from sdlora.store.champions import champion_history
 from sdlora.store.image_store import ImageStore
 from tasks.results import Release
 from tasks.tracking import Registry

@@ -22,9 +22,10 @@ from sdlora.config import PipelineConfig
 from sdlora.core.errors import ConfigError, EvaluationError, TakedownError
 from sdlora.core.tensor_header import read_header
 from sdlora.data.snapshot import load_snapshot
+from sdlora.records.champions import ChampionHistory
 from sdlora.records.duel import load_duel
 from sdlora.release.config import ExportConfig
-from sdlora.store.champions import ChampionHistory, champion_history
+from sdlora.store.champions import champion_history
 from sdlora.store.image_store import ImageStore
 from tasks.decisions.aliases import notice_moved_aliases
 from tasks.decisions.promotion import promote_version, reject_version, roll_back

@@ -18,9 +18,10 @@ from sdlora.evaluation.config import GateConfig
 from sdlora.evaluation.gate import decide
 from sdlora.lora.load import open_adapter
 from sdlora.models.files.sources import load_base_model
+from sdlora.records.champions import ScoredVersion
 from sdlora.records.duel import load_duel
 from sdlora.records.metrics import Estimate
-from sdlora.store.champions import ScoredVersion, champion_history, record_manual_change
+from sdlora.store.champions import champion_history, record_manual_change
 from sdlora.store.image_store import ImageStore
 from tasks.publish import publish
 from tasks.tracking import Registry

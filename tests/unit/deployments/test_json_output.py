@@ -26,9 +26,10 @@ from sdlora.data.clean import clean
 from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.data.snapshot import make_snapshot
+from sdlora.records.champions import ScoredVersion
 from sdlora.records.decision import Decision
 from sdlora.records.metrics import Estimate
-from sdlora.store.champions import ScoredVersion, record_decision
+from sdlora.store.champions import record_decision
 from sdlora.store.lineage import record_version
 from tests.settings import make_style
 from tests.stores import opened_dataset

@@ -19,7 +19,8 @@ from sdlora.data.clean import clean
 from sdlora.data.collect import collect
 from sdlora.data.config import DataConfig
 from sdlora.data.snapshot import make_snapshot
-from sdlora.store.champions import ScoredVersion, champion_history, record_manual_change
+from sdlora.records.champions import ScoredVersion
+from sdlora.store.champions import champion_history, record_manual_change
 from sdlora.store.image_store import ImageStore
 from tests.tiny import draw_images
 

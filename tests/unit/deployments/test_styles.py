@@ -26,8 +26,9 @@ from sdlora.data.clean import clean
 from sdlora.data.config import DataConfig
 from sdlora.data.snapshot import make_snapshot
 from sdlora.processes.identity import ProcessIdentity
+from sdlora.records.champions import ScoredVersion
 from sdlora.records.decision import Decision
-from sdlora.store.champions import ScoredVersion, record_decision
+from sdlora.store.champions import record_decision
 from sdlora.store.image_store import ImageStore
 from sdlora.store.inputs import dataset_digest
 from sdlora.store.lineage import record_version

@@ -10,8 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from deployments.cli.app import app
+from sdlora.records.champions import ScoredVersion
 from sdlora.records.decision import Decision
-from sdlora.store.champions import ScoredVersion, record_decision
+from sdlora.store.champions import record_decision
 from sdlora.store.image_store import ImageStore
 
 

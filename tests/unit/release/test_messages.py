@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from sdlora.records.champions import HistoryEntry, ScoredVersion
 from sdlora.release.messages import (
     KINDS,
     MAX_LINE_CHARACTERS,
@@ -17,7 +18,6 @@ from sdlora.release.messages import (
     images_given_up_message,
     silence_message,
 )
-from sdlora.store.champions import HistoryEntry, ScoredVersion
 
 WHEN = datetime(2026, 11, 30, 3, tzinfo=UTC)
 

@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 
 from sdlora.core.errors import ConfigError
+from sdlora.records.champions import ScoredVersion
 from sdlora.records.decision import Decision
 from sdlora.retention import scan
 from sdlora.retention.config import FILE, RetentionConfig, load_retention
 from sdlora.retention.trash import empty_trash, remove_whole, replace_by_link
-from sdlora.store.champions import ScoredVersion, champion_history, record_decision, record_manual_change
+from sdlora.store.champions import champion_history, record_decision, record_manual_change
 from sdlora.store.image_store import ImageStore
 from sdlora.store.removed_files import (
     drop_drawn_images,

@@ -10,13 +10,9 @@ from pathlib import Path
 import pytest
 
 from sdlora.core.errors import DataError, EvaluationError
+from sdlora.records.champions import ChampionHistory, HistoryEntry, Question, ScoredVersion, Verdict
 from sdlora.records.decision import Decision
 from sdlora.store.champions import (
-    ChampionHistory,
-    HistoryEntry,
-    Question,
-    ScoredVersion,
-    Verdict,
     champion_history,
     record_decision,
     record_manual_change,

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 from mlflow import MlflowClient
 
-from sdlora.store.champions import ChampionHistory, ScoredVersion, champion_history, record_manual_change
+from sdlora.records.champions import ChampionHistory, ScoredVersion
+from sdlora.store.champions import champion_history, record_manual_change
 from sdlora.store.image_store import ImageStore
 from tasks.decisions.champion_reconciliation import reconcile_history, sync_mlflow
 from tasks.tracking import Registry, alias_state

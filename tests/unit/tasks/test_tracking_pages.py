@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from sdlora.store.champions import ChampionHistory, HistoryEntry, ScoredVersion
+from sdlora.records.champions import ChampionHistory, HistoryEntry, ScoredVersion
 from tasks.tracking import RunPage
 from tasks.tracking.links import browser_address
 from tasks.tracking.notes import NOTES_TAG, merge_notes, pack_notes
