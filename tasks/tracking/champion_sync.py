@@ -5,8 +5,9 @@ from __future__ import annotations
 from sdlora.records.champions import ChampionHistory, HistoryEntry
 from sdlora.records.metrics import METRICS
 from tasks.pages.markdown import markdown_text
-from tasks.tracking.registry import CANDIDATE, CHAMPION, WAITING, Registry
+from tasks.tracking.registry import Registry
 from tasks.tracking.style_page import style_description
+from tasks.tracking.versions import CANDIDATE, CHAMPION, WAITING
 
 MAX_SUMMARY_LENGTH = 500
 """Characters of a tag that describes a decision."""

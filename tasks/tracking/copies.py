@@ -17,8 +17,9 @@ from sdlora.data.snapshot import SnapshotRow
 from sdlora.integrity.adapters import RUN_DIGITS, AdapterFolder
 from sdlora.integrity.verify import Registered
 from tasks.tracking.artifacts import local_folder
-from tasks.tracking.registry import ADAPTER_FOLDER, AdapterVersion, Registry
+from tasks.tracking.registry import Registry
 from tasks.tracking.run import SNAPSHOT_FILE
+from tasks.tracking.versions import ADAPTER_FOLDER, AdapterVersion
 
 
 @contextmanager

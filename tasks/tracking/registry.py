@@ -17,14 +17,12 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
 
 import mlflow
 import mlflow.diffusers
-from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
@@ -35,113 +33,24 @@ from sdlora.core.errors import WeightsError
 from sdlora.core.files import link_or_copy, written_aside
 from sdlora.core.refs import UNKNOWN_SNAPSHOT, AdapterRef
 from sdlora.records.champions import ScoredVersion
-from sdlora.records.decision import Answer
-from tasks.results import Release, RunRef
 from tasks.tracking.artifacts import delete_artifacts
 from tasks.tracking.links import RunPage, absolute_url, version_route
 from tasks.tracking.logged_models import delete_unregistered_models
-from tasks.tracking.notes import NOTES_TAG, merge_notes, pack_notes, unpack_notes
+from tasks.tracking.notes import NOTES_TAG, pack_notes, unpack_notes
 from tasks.tracking.store import open_store, page_server
 from tasks.tracking.style_page import MAX_DESCRIPTION_LENGTH
+from tasks.tracking.versions import (
+    ADAPTER_FOLDER,
+    CANDIDATE,
+    EQUAL_RUNS,
+    AdapterVersion,
+    NoWholeCopyError,
+    RemovedFilesError,
+    version_of,
+)
 
-CANDIDATE, CHAMPION = "candidate", "champion"
-"""Aliases. "candidate" is the version that waits for a person's decision, else the newest version."""
-WAITING = "waiting"
-"""Value of the tag `decision` of a version whose publication left the decision to a person."""
-ADAPTER_FOLDER = "adapter_weights"
-"""Folder of the release's files in a logged model, named by `mlflow.diffusers`."""
 LAST_WITHDRAWN = "last_withdrawn_version"
-EQUAL_RUNS = "equal_runs"
-"""Note with the digests of further runs that gave the same adapter."""
 REQUIREMENTS = ["diffusers", "transformers", "peft", "torch", "accelerate", "safetensors"]
-
-
-FILES_REMOVED = "files_removed"
-"""Note of a version whose weights retention removed: "files removed by retention on DATE"; empty if they are back."""
-
-
-class NoWholeCopyError(WeightsError):
-    """Adapter of which every copy is damaged or missing."""
-
-
-class RemovedFilesError(NoWholeCopyError):
-    """Adapter whose files retention removed."""
-
-
-@dataclass(frozen=True)
-class AdapterVersion:
-    """Registered adapter with its tags and notes.
-
-    Attributes:
-        name: name of the registered model, which is the style.
-        tags: tags for people and notes of programs, merged.
-    """
-
-    name: str
-    number: int
-    tags: Mapping[str, str]
-    aliases: tuple[str, ...]
-    created: datetime
-    source: str
-    run_id: str | None
-
-    @property
-    def published(self) -> bool:
-        """True if publishing finished; if not, the next run of the loop finishes it."""
-        return "published" in self.tags
-
-    @property
-    def snapshot_digest(self) -> str | None:
-        """Digest of the snapshot that the adapter was trained on; None for an adapter that was adopted from a file."""
-        return self.tags.get("snapshot_digest")
-
-    @property
-    def train_count(self) -> int | None:
-        """Number of images that the adapter was trained on; None if unknown."""
-        return int(self.tags["train_count"]) if "train_count" in self.tags else None
-
-    @property
-    def run_digests(self) -> tuple[str, ...]:
-        """Digests of the runs that gave this adapter: the published one first, then runs with other settings."""
-        return (self.tags.get("run_digest", ""), *self.tags.get(EQUAL_RUNS, "").split())
-
-    @property
-    def files_removed(self) -> str:
-        """Removal of the weights in words; empty if they are there."""
-        return self.tags.get(FILES_REMOVED, "")
-
-    @property
-    def way_back(self) -> str:
-        """Return how the adapter is made again if its weights were removed."""
-        if self.snapshot_digest is None:
-            return f"`sdlora adopt {self.name} FILE --force` converts the same file again."
-        return "With its images and settings, `sdlora run --force` trains the same adapter again."
-
-    def remedy(self, run: Path) -> str:
-        """Return what to do if no copy of the adapter is whole.
-
-        Args:
-            run: folder of the run that gave it.
-        """
-        if self.snapshot_digest is None:
-            return f"Delete {run} and adopt the file again: sdlora adopt {self.name} FILE."
-        return f"Train it again: delete {run} and type `sdlora run`."
-
-    def as_release(self, run: RunRef, *, new: bool) -> Release:
-        """Convert the version to the result of a run that gave this adapter; the files are those of the publication."""
-        published = self.tags.get("run_digest", run.digest)
-        if published != run.digest:
-            run = RunRef(digest=published, folder=run.folder.with_name(published[:16]))
-        return Release(
-            name=self.name,
-            version=self.number,
-            new=new,
-            promoted=self.tags.get("decision") == "promoted",
-            waits=self.tags.get("decision") == WAITING,
-            answer=cast("Answer | None", self.tags.get("answer")),
-            reasons=tuple(self.tags.get("reasons", "").splitlines()),
-            run=run,
-        )
 
 
 class Registry:
@@ -185,7 +94,7 @@ class Registry:
         for alias, number in model.aliases.items():  # search_model_versions omits aliases
             aliases.setdefault(int(number), []).append(alias)
         rows = self.client.search_model_versions(f"name = '{name}'", max_results=1000)
-        versions = [_adapter_version(version, aliases.get(int(version.version), [])) for version in rows]
+        versions = [version_of(version, aliases.get(int(version.version), [])) for version in rows]
         return sorted(versions, key=lambda version: -version.number)
 
     def find(self, name: str, **tags: str) -> AdapterVersion | None:
@@ -414,18 +323,6 @@ def _link_or_copy(adapter: Path, source: str, target: str) -> None:
         link_or_copy(own, Path(target))
     else:
         shutil.copyfile(source, target)
-
-
-def _adapter_version(version: ModelVersion, aliases: list[str]) -> AdapterVersion:
-    return AdapterVersion(
-        name=version.name,
-        number=int(version.version),
-        tags=merge_notes(version.tags),
-        aliases=tuple(sorted(aliases)),
-        created=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC),
-        source=version.source or "",
-        run_id=version.run_id,
-    )
 
 
 def _signature() -> ModelSignature:

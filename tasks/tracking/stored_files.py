@@ -12,7 +12,8 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from sdlora.retention.state import StoredModel
 from tasks.tracking.artifacts import delete_artifacts
-from tasks.tracking.registry import ADAPTER_FOLDER, FILES_REMOVED, AdapterVersion, Registry
+from tasks.tracking.registry import Registry
+from tasks.tracking.versions import ADAPTER_FOLDER, FILES_REMOVED, AdapterVersion
 
 _SUFFIX = ".safetensors"
 _MODEL_NAME = "adapter"
