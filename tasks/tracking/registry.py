@@ -42,6 +42,7 @@ from tasks.tracking.style_page import MAX_DESCRIPTION_LENGTH
 from tasks.tracking.versions import (
     ADAPTER_FOLDER,
     CANDIDATE,
+    CHAMPION,
     EQUAL_RUNS,
     AdapterVersion,
     NoWholeCopyError,

@@ -84,9 +84,8 @@ def start_ready(styles: Sequence[TriggeredStyle], home: Path, now: datetime) -> 
             decision = Readiness(style.name, False, "its run cannot be started; the log says why")
             with _stopping_no_other(style.name):
                 with store.read() as session:
-                    decision = readiness(session, style, now)
-                if decision.is_ready:
-                    decision = _start(style, store, client, now)
+                    found = readiness(session, style, now)
+                decision = _start(style, store, client, now) if found.is_ready else found
             decisions.append(decision)
             if decision.is_given_up and decision.tries[-1].id in ended:
                 last, times = decision.tries[-1], len(failed(decision.tries))
