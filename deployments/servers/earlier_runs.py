@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 import psutil
-from prefect.exceptions import ObjectNotFound
-from prefect.states import Cancelled
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -37,6 +35,10 @@ class EarlierRuns:
 
         Call it every few seconds. Prefect's own observer of cancels knows only the runs of its own worker.
         """
+        # `sdlora up` imports this module before it has set the variables that Prefect reads when it is imported.
+        from prefect.exceptions import ObjectNotFound
+        from prefect.states import Cancelled
+
         found = {}
         for key, process in list(self._processes.items()):
             try:
