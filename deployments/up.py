@@ -32,6 +32,7 @@ from deployments.servers.services import Service, adopt_orphans, adopted_process
 from deployments.servers.supervise import SupervisorThread, prefect_command, supervise
 from deployments.styles.files import ANY_STYLE, refuse_second_style
 from sdlora.config import PipelineConfig, load_config
+from sdlora.processes.memory import thresholds_of_servers
 from tasks.form import STYLE
 from tasks.private import private_folder
 
@@ -206,7 +207,8 @@ class LocalStack:
     def _prefect_environment(self, credentials: Credentials) -> dict[str, str]:
         # With the option --port instead, the web page would still use the default port.
         port = {"PREFECT_SERVER_API_PORT": str(self.prefect_port)}
-        return {**credentials.for_prefect_server(self.prefect), **port, **history_limits(self.home)}
+        own = {**port, **history_limits(self.home), **thresholds_of_servers()}
+        return {**credentials.for_prefect_server(self.prefect), **own}
 
     def _watch(self) -> None:
         while True:

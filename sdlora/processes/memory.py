@@ -33,6 +33,16 @@ def thresholds_of_children() -> dict[str, str]:
     }
 
 
+def thresholds_of_servers() -> dict[str, str]:
+    """Return the variables by which glibc gives freed memory back in a server that lives for months.
+
+    They undo `thresholds_of_children`. Threads share one heap, because each heap of its own keeps gaps
+    (docs/experiments.md, memory of worker and Prefect server).
+    """
+    start = str(2**17)  # glibc's own value, before it adjusts it
+    return {"MALLOC_MMAP_THRESHOLD_": start, "MALLOC_TRIM_THRESHOLD_": start, "MALLOC_ARENA_MAX": "1"}
+
+
 def return_freed_memory() -> None:
     """Return the freed memory to the kernel, once; without glibc nothing happens."""
     library = _glibc()

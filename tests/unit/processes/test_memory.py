@@ -7,7 +7,12 @@ import sys
 import pytest
 
 from sdlora.processes import memory
-from sdlora.processes.memory import keep_freed_memory, return_freed_memory, thresholds_of_children
+from sdlora.processes.memory import (
+    keep_freed_memory,
+    return_freed_memory,
+    thresholds_of_children,
+    thresholds_of_servers,
+)
 
 # In a process of its own: what other tests left in the heap must not stand in for what is asked. The blocks are those
 # of the C library itself: what PyTorch allocates between them would keep the end of the heap where it is.
@@ -62,6 +67,12 @@ def test_what_a_step_frees_is_there_for_the_next_and_given_back_once_it_is_asked
     faults, returned = faults_and_returned_pages(*arguments, **variables)
     assert faults < _PAGES // 20
     assert returned > _PAGES // 2
+
+
+@glibc_only
+def test_a_server_gives_back_what_it_frees_although_its_parent_asked_to_keep_it():
+    faults, _ = faults_and_returned_pages(**thresholds_of_children() | thresholds_of_servers())
+    assert faults > _PAGES // 2
 
 
 @glibc_only
