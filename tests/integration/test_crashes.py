@@ -10,7 +10,11 @@ from pathlib import Path
 
 from prefect.settings import PREFECT_API_URL
 
-from benchmarks.crashes import STAGES, faults, run_chain, setting_for, verdict
+from benchmarks.crashes.chain import run_chain
+from benchmarks.crashes.faults import faults
+from benchmarks.crashes.marks import STAGES
+from benchmarks.crashes.servers import setting_for
+from benchmarks.crashes.setting import verdict
 
 STRUCK = ["snapshot", "duel", "publish"]
 
@@ -20,13 +24,13 @@ def test_a_run_that_is_killed_at_three_stages_publishes_what_an_undisturbed_one_
 ):
     fault = faults(0)["killed"]
     server = {"PREFECT_API_URL": PREFECT_API_URL.value()}  # that of the tests: none is started for each run
-    with setting_for(fault, tmp_path / "calm", first_images, base_folder, None) as calm:
+    with setting_for((), tmp_path / "calm", first_images, base_folder, None) as calm:
         calm.variables |= server
-        assert calm.start().wait(300) == 0, (calm.folder / "output.txt").read_text()
+        assert calm.start().wait(300) == 0, calm.output
         expected = verdict(calm)
-    with setting_for(fault, tmp_path / "killed", first_images, base_folder, None) as setting:
+    with setting_for((), tmp_path / "killed", first_images, base_folder, None) as setting:
         setting.variables |= server
         chain = run_chain(fault, setting, dict.fromkeys(STAGES, 0.2), random.Random(0), STRUCK)
-        assert chain.problem is None, (setting.folder / "output.txt").read_text()
+        assert chain.problem is None, setting.output
         assert chain.rows == dict.fromkeys(STRUCK, "continues")
         assert verdict(setting) == expected

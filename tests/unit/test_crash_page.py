@@ -8,8 +8,11 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.crash_page import Cell, add_cells, page, read_cells
-from benchmarks.crashes import STAGES, Setting, kill_prefect, titles
+from benchmarks.crashes.faults import kill_prefect
+from benchmarks.crashes.marks import STAGES, Marks
+from benchmarks.crashes.page import Cell, add_cells, page, read_cells
+from benchmarks.crashes.setting import Setting
+from benchmarks.crashes.table import titles
 
 PROJECT = Path(__file__).parents[2]
 GOOD = Cell("killed", "duel", "continues", 3.4, 2.0, "2026-11-30", "abc1234")
@@ -17,7 +20,7 @@ FAILED = Cell("killed", "base", "continues: ended with 1", None, 2.0, "2026-11-3
 
 
 def test_the_committed_page_is_that_of_the_committed_record():
-    cells = read_cells(PROJECT / "benchmarks" / "crashes.json")
+    cells = read_cells(PROJECT / "benchmarks" / "crashes" / "record.json")
     assert (PROJECT / "docs" / "crashes.md").read_text() == page(cells, titles(), STAGES)
 
 
@@ -37,17 +40,17 @@ def test_the_page_shows_outcomes_failures_and_what_was_not_run():
 
 
 def test_a_server_that_is_away_already_is_not_said_to_be_struck(tmp_path: Path):
-    setting = Setting(tmp_path, tmp_path / "shapes.yaml", {})
+    setting = Setting(tmp_path, tmp_path / "shapes.yaml", {}, Marks(tmp_path))
     script = tmp_path / "run.sh"  # not in the command line: a child has its parent's for a moment
     script.write_text("sh -c 'sleep 20; :' prefect.server.api.server:create_app & wait; sleep 60")
     with subprocess.Popen(["sh", str(script)]) as run:
         try:
             while not any("create_app" in " ".join(child.cmdline()) for child in psutil.Process(run.pid).children()):
                 time.sleep(0.01)
-            assert kill_prefect(setting, run) == 0.0
+            assert kill_prefect(setting, run)
             while any("create_app" in " ".join(child.cmdline()) for child in psutil.Process(run.pid).children()):
                 time.sleep(0.01)
-            assert kill_prefect(setting, run) is None
+            assert not kill_prefect(setting, run)
         finally:
             for child in psutil.Process(run.pid).children(recursive=True):
                 child.kill()

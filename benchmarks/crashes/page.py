@@ -1,4 +1,4 @@
-"""Records of crashes.py, one cell for each fault at each stage, and the page that is made from them.
+"""Record of the table, one cell for each fault at each stage, and the page that is made from them.
 
 A record is kept from call to call, so that a table which takes an hour can be measured row by row. A cell that was
 measured once is replaced when it is measured again. A cell without a record is shown as not run.
@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 _INTRODUCTION = """
-`benchmarks/crashes.py` puts faults on a run at every stage (base, collect, clean, snapshot, fine-tune, duel, decide,
+`benchmarks/crashes/` puts faults on a run at every stage (base, collect, clean, snapshot, fine-tune, duel, decide,
 publish), and writes this page. [Operations](operations.md) says what a run does while a server is away.
 
 ```
-python benchmarks/crashes.py --faults killed --page docs/crashes.md         # measures one row and writes the page
-python benchmarks/crashes.py --postgres postgresql://postgres@127.0.0.1:5432/postgres    # all faults
+python -m benchmarks.crashes --faults killed --page docs/crashes.md         # measures one row and writes the page
+python -m benchmarks.crashes --postgres postgresql://postgres@127.0.0.1:5432/postgres    # all faults
 ```
 
 A fault that ends a run strikes a chain of runs. The same command continues and is struck at the next stage, until a run
@@ -46,9 +46,9 @@ A cell is the outcome and the seconds of work lost. They are the seconds in the 
 those of an undisturbed run and those of the absence or stop itself. What a started run does again is counted, such as
 reading models, and so is the wait for a killed server that starts again. An outcome counts only if the chain ends with
 the adapter of an undisturbed run, equal to the byte, and with as many versions and decisions in the registry.
-`away already` means that a server still waited for its start after the fault before, so it was not struck a second
-time. `not reached` means that the run ended before the stage began. A blank cell was not run. The seconds that runs of
-a chain spend again in stages without a strike are in no cell.
+`away already` means that the stage began during the strike before, or that a server still waited for its start after
+it. Nothing was struck a second time then. `not reached` means that the run ended before the stage began. A blank cell
+was not run. The seconds that runs of a chain spend again in stages without a strike are in no cell.
 """
 _SEEN = """
 ## Seen otherwise
