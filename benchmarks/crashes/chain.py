@@ -77,6 +77,9 @@ def run_chain(
     while time.monotonic() < deadline:
         is_running = process.poll() is None
         entry = entries.next()
+        if entry is None and setting.was_too_busy(process):
+            process = setting.start()
+            continue
         if entry is None and not is_running:
             break
         if entry is None:

@@ -18,7 +18,7 @@ from benchmarks.crashes.setting import STYLE, Setting, clean_environment
 from deployments.servers.services import answers, free_port
 from tests.outages import Forwarder
 
-DISK_MEGABYTES = 200
+DISK_MEGABYTES = 100
 
 
 @contextlib.contextmanager
