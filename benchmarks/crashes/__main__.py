@@ -21,14 +21,21 @@ def main() -> None:
     parser.add_argument("--away", type=float, default=20.0)
     parser.add_argument("--postgres", help="address of a server on this machine; databases are made there")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--undisturbed", type=Path, help="file to keep the undisturbed run in, for further calls")
     parser.add_argument("--record", type=Path, default=PROJECT / "benchmarks" / "crashes" / "record.json")
     parser.add_argument("--page", type=Path, help="write the page here; with --faults '' from the record alone")
     arguments = parser.parse_args()
     if arguments.faults:
         folder = Path(tempfile.mkdtemp(prefix="sdlora-crashes-"))
         try:
-            stages = arguments.stages.split(",")
-            measurement = Measurement(folder, stages, arguments.away, arguments.postgres, arguments.seed)
+            measurement = Measurement(
+                folder,
+                arguments.stages.split(","),
+                arguments.away,
+                arguments.postgres,
+                arguments.seed,
+                arguments.undisturbed,
+            )
             measurement.rows(arguments.faults.split(","), lambda cells: (add_cells(arguments.record, cells), None)[1])
         finally:
             shutil.rmtree(folder, ignore_errors=True)

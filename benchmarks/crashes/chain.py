@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.crashes.faults import Fault, kill_everything
-from benchmarks.crashes.marks import Marks
-from benchmarks.crashes.setting import PATIENCE_SECONDS, Setting
+from benchmarks.crashes.marks import PATIENCE_SECONDS, Marks
+from benchmarks.crashes.setting import Setting
 
 NOT_REACHED, AWAY_ALREADY = "not reached", "goes on (away already)"
 
@@ -77,9 +77,6 @@ def run_chain(
     while time.monotonic() < deadline:
         is_running = process.poll() is None
         entry = entries.next()
-        if entry is None and setting.was_too_busy(process):
-            process = setting.start()
-            continue
         if entry is None and not is_running:
             break
         if entry is None:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.crashes.setting import PATIENCE_SECONDS, Setting
+from benchmarks.crashes.marks import PATIENCE_SECONDS
+from benchmarks.crashes.setting import Setting
 from tests.outages import Forwarder
 
 

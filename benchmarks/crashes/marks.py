@@ -1,7 +1,8 @@
 """Lines in a file for the beginning and the end of each stage, written by the processes of runs.
 
 A folder with a `sitecustomize.py` is put on the PYTHONPATH of what is started. So the runs are those of the real
-command and of the real worker, and each task of a stage writes its lines wherever it runs.
+command and of the real worker, and each task of a stage writes its lines wherever it runs. Only the time for the start
+of a server is longer than that of a user.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ TASKS = {
     "publish": "publish",
 }
 """Stages by the functions of their tasks."""
+PATIENCE_SECONDS = 1800.0
+"""Time for a server to start and for a run to end, on a machine that other work keeps busy."""
 
 _SITE = '''
 import functools, importlib.abc, importlib.util, json, os, sys, time
@@ -59,16 +62,29 @@ def mark_tasks(task_class):
     task_class.__init__ = init
 
 
+def await_servers_longer(services):
+    """A server that a busy machine starts late is none of the faults."""
+    services.Service.wait_ready.__defaults__ = ({patience!r},)
+
+
 class Finder(importlib.abc.MetaPathFinder):
-    """Prefect reads its settings when it is imported, so it is not imported here but awaited."""
+    """Prefect reads its settings when it is imported, so nothing is imported here but awaited."""
+
+    CHANGES = {{
+        "prefect.tasks": lambda module: mark_tasks(module.Task),
+        "deployments.servers.services": await_servers_longer,
+    }}
+
+    def __init__(self):
+        self.left = dict(self.CHANGES)
 
     def find_spec(self, name, path, target=None):
-        if name != "prefect.tasks":
+        if name not in self.left:
             return None
-        sys.meta_path.remove(self)
+        change = self.left.pop(name)
         spec = importlib.util.find_spec(name)
         load = spec.loader.exec_module
-        spec.loader.exec_module = lambda module: (load(module), mark_tasks(module.Task))
+        spec.loader.exec_module = lambda module: (load(module), change(module))
         return spec
 
 
@@ -83,7 +99,9 @@ class Marks:
         self.path = folder / "marks.jsonl"
         site = folder / "site"
         site.mkdir(exist_ok=True)
-        (site / "sitecustomize.py").write_text(_SITE.format(marks=str(self.path), tasks=TASKS))
+        (site / "sitecustomize.py").write_text(
+            _SITE.format(marks=str(self.path), tasks=TASKS, patience=PATIENCE_SECONDS)
+        )
         self.variables = {"PYTHONPATH": str(site)}
 
     def events(self) -> list[dict[str, Any]]:

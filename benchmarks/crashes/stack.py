@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.crashes.chain import AWAY_ALREADY, NOT_REACHED, Chain, Entries, delay
-from benchmarks.crashes.setting import PATIENCE_SECONDS, Setting
+from benchmarks.crashes.marks import PATIENCE_SECONDS
+from benchmarks.crashes.setting import Setting
 from tests.integration.test_up import processes_of
 from tests.stack import RunningStack, start_stack
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
@@ -36,6 +37,7 @@ class Measurement:
         away_seconds: length of an absence.
         postgres: address of a PostgreSQL server; None if there is none.
         seed: for the moments of the faults.
+        undisturbed: file in which the undisturbed run is kept for other calls on the same code.
     """
 
     folder: Path
@@ -43,23 +45,18 @@ class Measurement:
     away_seconds: float
     postgres: str | None
     seed: int
+    undisturbed: Path | None = None
 
     def rows(self, names: Sequence[str], on_cells: Callable[[list[Cell]], None]) -> None:
         """Measure one row after the other; `on_cells` gets the cells of each."""
         images, base = draw_images(self.folder / "images", 24, seed=0), tiny_base_model(self.folder / "tiny")
-        undisturbed: dict[tuple[str, ...], tuple[dict[str, float], tuple[str, int, int]]] = {}
+        usual, expected = self._undisturbed(images, base)
         for name in names:
             fault = faults(self.away_seconds).get(name)  # none for a fault of `sdlora up`
             needs = fault.needs if fault else ()
             if fault and (reason := missing(fault, self.postgres)):
                 print(f"{fault.name}: not run, {reason}", flush=True)
                 continue
-            if needs not in undisturbed:
-                with setting_for(needs, self.folder / f"calm-{name}", images, base, self.postgres) as setting:
-                    setting.run_undisturbed()
-                    undisturbed[needs] = setting.marks.stage_seconds(), verdict(setting)
-                print(f"undisturbed: {undisturbed[needs][0]} s, {undisturbed[needs][1]}", flush=True)
-            usual, expected = undisturbed[needs]
             generator = random.Random(self.seed)  # noqa: S311  # moments of faults
             with setting_for(needs, self.folder / name, images, base, self.postgres) as setting:
                 if fault:
@@ -74,6 +71,18 @@ class Measurement:
             lost = {stage: seconds[stage] - usual[stage] - paused[stage] for stage in STAGES}
             on_cells(cells_of(name, chain, lost))
             print(f"{titles()[name]}: {chain.problem or 'as it should be'}, {lost}", flush=True)
+
+    def _undisturbed(self, images: Path, base: Path) -> tuple[dict[str, float], tuple[str, int, int]]:
+        """Return the seconds of the stages of a run without a fault or servers, and its verdict."""
+        if self.undisturbed and self.undisturbed.exists():
+            seconds, result = json.loads(self.undisturbed.read_text())
+            return seconds, tuple(result)
+        with setting_for((), self.folder / "undisturbed", images, base, None) as setting:
+            setting.run_undisturbed()
+            found = setting.marks.stage_seconds(), verdict(setting)
+        if self.undisturbed:
+            self.undisturbed.write_text(json.dumps(found))
+        return found
 
 
 def cells_of(name: str, chain: Chain, lost_seconds: Mapping[str, float]) -> list[Cell]:
