@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import crashes
+from benchmarks.crashes.faults import AWAY_SECONDS
 from benchmarks.crashes.marks import STAGES
 from benchmarks.crashes.page import add_cells, page, read_cells
 from benchmarks.crashes.setting import PROJECT
@@ -18,7 +19,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=crashes.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faults", default=",".join(titles()))
     parser.add_argument("--stages", default=",".join(STAGES))
-    parser.add_argument("--away", type=float, default=20.0)
+    parser.add_argument("--away", type=float, default=AWAY_SECONDS)
     parser.add_argument("--postgres", help="address of a server on this machine; databases are made there")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--undisturbed", type=Path, help="file to keep the undisturbed run in, for further calls")

@@ -19,6 +19,9 @@ from benchmarks.crashes.marks import PATIENCE_SECONDS
 from benchmarks.crashes.setting import Setting
 from tests.outages import Forwarder
 
+AWAY_SECONDS = 60.0
+"""Length of an absence, for which the default retries of most clients are too few."""
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -137,7 +140,7 @@ def empty_disk(setting: Setting) -> None:
     (setting.disk / "filler").unlink(missing_ok=True)
 
 
-def faults(away_seconds: float) -> dict[str, Fault]:
+def faults(away_seconds: float = AWAY_SECONDS) -> dict[str, Fault]:
     """Return all faults by name."""
 
     def away(label: str, *names: str) -> Fault:

@@ -22,9 +22,9 @@ from benchmarks.crashes.stack import run_stack
 from tests.tiny import draw_images, tiny_base_model
 
 
-def titles(away_seconds: float = 20.0) -> dict[str, str]:
+def titles() -> dict[str, str]:
     """Return the titles of all faults by name."""
-    return {name: fault.name for name, fault in faults(away_seconds).items()} | STACK_FAULTS
+    return {name: fault.name for name, fault in faults().items()} | STACK_FAULTS
 
 
 @dataclass(frozen=True)
