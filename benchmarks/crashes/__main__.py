@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import shutil
 import tempfile
 from pathlib import Path
@@ -22,6 +23,7 @@ def main() -> None:
     parser.add_argument("--away", type=float, default=AWAY_SECONDS)
     parser.add_argument("--postgres", help="address of a server on this machine; databases are made there")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="strike no more in a chain after this time")
     parser.add_argument("--undisturbed", type=Path, help="file to keep the undisturbed run in, for further calls")
     parser.add_argument("--record", type=Path, default=PROJECT / "benchmarks" / "crashes" / "record.json")
     parser.add_argument("--page", type=Path, help="write the page here; with --faults '' from the record alone")
@@ -35,6 +37,7 @@ def main() -> None:
                 arguments.away,
                 arguments.postgres,
                 arguments.seed,
+                arguments.minutes,
                 arguments.undisturbed,
             )
             measurement.rows(arguments.faults.split(","), lambda cells: (add_cells(arguments.record, cells), None)[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,14 +44,20 @@ class Chain:
 
 
 class Entries:
-    """Stages in the order in which they are entered, each once."""
+    """Stages in the order in which they are entered, each once.
 
-    def __init__(self, marks: Marks, stages: Sequence[str]) -> None:
+    Args:
+        until: time of the monotonic clock after which no stage is returned; those that are left were not tried then.
+    """
+
+    def __init__(self, marks: Marks, stages: Sequence[str], until: float = math.inf) -> None:
         self.left = list(stages)
-        self._marks, self._seen = marks, 0
+        self._marks, self._seen, self._until = marks, 0, until
 
     def next(self) -> tuple[str, float] | None:
         """Return the next stage that was entered, and when; None if there is none so far."""
+        if time.monotonic() > self._until:
+            self.left.clear()
         for event in self._marks.events()[self._seen :]:
             self._seen += 1
             if event["event"] == "begin" and event["stage"] in self.left:
@@ -72,7 +79,7 @@ def run_chain(
     fault: Fault, setting: Setting, usual: Mapping[str, float], generator: random.Random, stages: Sequence[str]
 ) -> Chain:
     """Strike at each of the stages, and return the outcomes; `usual` are the seconds of the stages without a fault."""
-    chain, entries = Chain(), Entries(setting.marks, stages)
+    chain, entries = Chain(), Entries(setting.marks, stages, setting.strike_until)
     process, deadline = setting.start(), time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         is_running = process.poll() is None

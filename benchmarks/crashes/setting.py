@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -54,6 +55,7 @@ class Setting:
     clock: Path | None = None
     mlflow_server: subprocess.Popen[bytes] | None = None
     restart_mlflow: Callable[[], None] = lambda: None
+    strike_until: float = math.inf
 
     @property
     def disk(self) -> Path:

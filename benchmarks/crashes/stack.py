@@ -27,7 +27,7 @@ def run_stack(
     After a kill of the worker, the run has to go on. After a kill of `sdlora up`, it is started again and asked for a
     run, which has to continue.
     """
-    chain, entries = Chain(), Entries(setting.marks, stages)
+    chain, entries = Chain(), Entries(setting.marks, stages, setting.strike_until)
     stack, run = _start(setting)
     deadline = time.monotonic() + PATIENCE_SECONDS
     try:

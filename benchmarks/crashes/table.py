@@ -6,6 +6,7 @@ import json
 import os
 import random
 import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,6 +38,7 @@ class Measurement:
         away_seconds: length of an absence.
         postgres: address of a PostgreSQL server; None if there is none.
         seed: for the moments of the faults.
+        strike_minutes: time for the strikes of a chain; the stages that are left then stay blank.
         undisturbed: file in which the undisturbed run is kept for other calls on the same code.
     """
 
@@ -45,6 +47,7 @@ class Measurement:
     away_seconds: float
     postgres: str | None
     seed: int
+    strike_minutes: float
     undisturbed: Path | None = None
 
     def rows(self, names: Sequence[str], on_cells: Callable[[list[Cell]], None]) -> None:
@@ -59,6 +62,7 @@ class Measurement:
                 continue
             generator = random.Random(self.seed)  # noqa: S311  # moments of faults
             with setting_for(needs, self.folder / name, images, base, self.postgres) as setting:
+                setting.strike_until = time.monotonic() + 60 * self.strike_minutes
                 if fault:
                     chain = run_chain(fault, setting, usual, generator, self.stages)
                 else:
