@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.crashes.chain import AWAY_ALREADY, NOT_REACHED, Chain, Entries, delay
 from benchmarks.crashes.marks import PATIENCE_SECONDS
@@ -31,7 +32,7 @@ def run_stack(
     stack, run = _start(setting)
     deadline = time.monotonic() + PATIENCE_SECONDS
     try:
-        while (state := stack.api(f"flow_runs/{run}")["state"])["type"] not in ENDED:
+        while (state := _ask(stack, f"flow_runs/{run}")["state"])["type"] not in ENDED:
             if time.monotonic() > deadline:
                 chain.problem = f"the run is still {state['name']} after {PATIENCE_SECONDS:.0f} s"
                 return chain
@@ -72,8 +73,20 @@ def _next(entries: Entries, seconds: float) -> tuple[str, float] | None:
 def _start(setting: Setting) -> tuple[RunningStack, str]:
     stack = start_stack(setting.home, setting.config, setting.variables | setting.marks.variables)
     stack.wait_for("Stop everything", PATIENCE_SECONDS)
-    deployment = stack.api("deployments/name/retrain/retrain")
-    return stack, stack.api(f"deployments/{deployment['id']}/create_flow_run", {"parameters": {}})["id"]
+    deployment = _ask(stack, "deployments/name/retrain/retrain")
+    asked = {"parameters": {}, "idempotency_key": f"crashes-{stack.process.pid}"}
+    return stack, _ask(stack, f"deployments/{deployment['id']}/create_flow_run", asked)["id"]
+
+
+def _ask(stack: RunningStack, path: str, body: object = None) -> Any:
+    """Call the server, again if a busy machine lets it take more than a minute for the answer."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return stack.api(path, body)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
 
 
 def _kill_worker(home: Path) -> bool:
