@@ -25,7 +25,7 @@ TASKS = {
     "publish": "publish",
 }
 """Stages by the functions of their tasks."""
-PATIENCE_SECONDS = 1800.0
+PATIENCE_SECONDS = 3600.0
 """Time for a server to start and for a run to end, on a machine that other work keeps busy."""
 
 _SITE = '''

@@ -20,7 +20,6 @@ from benchmarks.crashes.servers import setting_for
 from benchmarks.crashes.setting import PROJECT, verdict
 from benchmarks.crashes.stack import FAULTS as STACK_FAULTS
 from benchmarks.crashes.stack import run_stack
-from tests.tiny import draw_images, tiny_base_model
 
 
 def titles() -> dict[str, str]:
@@ -52,6 +51,8 @@ class Measurement:
 
     def rows(self, names: Sequence[str], on_cells: Callable[[list[Cell]], None]) -> None:
         """Measure one row after the other; `on_cells` gets the cells of each."""
+        from tests.tiny import draw_images, tiny_base_model  # not for a page from the record alone
+
         images, base = draw_images(self.folder / "images", 24, seed=0), tiny_base_model(self.folder / "tiny")
         usual, expected = self._undisturbed(images, base)
         for name in names:
