@@ -24,7 +24,8 @@ python -m benchmarks.crashes --postgres postgresql://postgres@127.0.0.1:5432/pos
 
 A fault that ends a run strikes a chain of runs. The same command continues and is struck at the next stage, until a run
 completes. A fault that a run survives strikes one run at every stage. Each stage is struck once, at a moment that is
-drawn with a seed. The runs are `sdlora run` in a terminal, for `worker` and `up` those of the worker.
+drawn with a seed. The runs are `sdlora run` in a terminal, for `worker` and `up` those of the worker. With `--minutes`
+the strikes end after that time, and the last run completes. The stages that are left stay blank.
 """
 _FAULTS = """
 ## Faults
