@@ -15,9 +15,9 @@ MEMORY_GROWTH = 1.10
 _MEGABYTE = 1e6
 INTRODUCTION = """\
 Rounds over three styles with a tiny base on a running `sdlora up`: new images, broken ones, ratings, decisions, kills,
-stops, cancellations. After each round, invariants are checked from outside: by SQL, over HTTP, from files and from the
-process table. [`tests/soak/`](../tests/soak/__init__.py) has the rounds and the invariants. `make soak` writes
-this page.
+stops, cancellations. Runs are started on the page, from a terminal, or by new images alone. After each round,
+invariants are checked from outside: by SQL, over HTTP, from files and from the process table.
+[`tests/soak/`](../tests/soak/__init__.py) has the rounds and the invariants. `make soak` writes this page.
 """
 
 
@@ -108,6 +108,7 @@ def _events(outcomes: Sequence[Outcome]) -> Mapping[str, int]:
         counted[f"news: {news.split(': ')[1].split(',')[0]}"] += 1
         counted[f"fault: {fault.split(' + ')[0]}"] += 1
         for text in outcome.happened:
+            counted["fault: came after the end of its run"] += ", after its end" in text
             for word in (
                 "promote",
                 "reject",
