@@ -88,7 +88,11 @@ class RunningStack:
         """Call Prefect's REST interface as the owner; `path` without /api/."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json", "Authorization": self.basic}
-        status, content = request(f"{self.prefect}/api/{path}", headers, data, method)
+        for _ in range(5):
+            status, content = request(f"{self.prefect}/api/{path}", headers, data, method)
+            if status != 503:  # Prefect's answer to a busy SQLite file, which its own clients repeat
+                break
+            time.sleep(2)
         assert status < 400, (path, status, content)
         return json.loads(content) if content else None
 

@@ -54,7 +54,7 @@ class Evidence:
         """True if all of it is there unchanged; more may have been added."""
         return (
             self.tags.items() <= later.tags.items()
-            and later.description.startswith(self.description)
+            and self.description in later.description
             and self.files.items() <= later.files.items()
             and later.history.entries[: self.history.length] == self.history.entries
         )
@@ -138,7 +138,9 @@ def test_judged_again_the_champion_keeps_its_publication_and_gains_a_duel_on_mor
     assert (entry.from_version, entry.to_version) == (1, 1)
     assert Registry(home).get("shapes", "champion").number == 1
     assert after.tags["decision 3"].startswith(f"{entry.decided_at:%Y-%m-%d}, not confirmed: KID ")
-    assert "**Judged again on" in after.description.removeprefix(before.description)
+    chosen_by, added = after.description.split(before.description)
+    assert "moved by hand by a person in MLflow:** The alias was moved in MLflow." in chosen_by
+    assert "**Judged again on" in added
     assert "Not confirmed, but still champion" in judged.report.read_text()
     assert judged.report != first.report
     run_folder = str(judged.report.parent.relative_to(home))

@@ -137,7 +137,7 @@ def test_a_persons_run_is_first_few_processes_wait_and_a_cancelled_run_stays_can
         assert {ended[style].device for style in (PERSONS, first)} == {"cpu"}
 
         again = clock_starts(stack, last, 1)
-        assert "this run was cancelled" in stack.finished(again)["message"]
+        assert "a person cancelled this run" in stack.finished(again)["message"]
         with store.read() as session:
             assert last_runs(session, [last])[last].state == "skipped"
         person = person_starts(stack, last)
