@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
 import time
@@ -91,7 +92,11 @@ def test_a_missing_or_wrong_token_is_refused_before_anything_is_told(running, he
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1", "127.0.0.1:1", "", None])
 def test_a_foreign_host_is_refused(running, host):
-    assert running.ask(STYLE, Host=host)[0] in (400, 403)
+    before = len(running.announced)
+    # The server closes at once. A body that comes later resets the connection, perhaps before the answer is read.
+    with contextlib.suppress(ConnectionResetError):
+        assert running.ask(STYLE, Host=host)[0] in (400, 403)
+    assert len(running.announced) == before
 
 
 def test_a_page_in_a_browser_is_refused(running):
