@@ -24,6 +24,7 @@ from deployments.environment import (
 )
 from deployments.servers.credentials import Credentials, credentials_of
 from deployments.servers.earlier_runs import flow_processes
+from deployments.servers.end_with_up import variables_of_up
 from deployments.servers.garbage import collect_garbage_often
 from deployments.servers.mlflow_server import MlflowServer
 from deployments.servers.patience import patient_environment, wait_for_prefect
@@ -141,7 +142,7 @@ class LocalStack:
         mlflow.wait_ready(f"{self.mlflow}/health")
         # Only after MLflow is ready: a run sends the password to any process that listens at its port.
         worker = [sys.executable, "-m", "deployments.servers.worker"]
-        variables = {**credentials.for_mlflow_clients(), **patient_environment()}
+        variables = {**credentials.for_mlflow_clients(), **patient_environment(), **variables_of_up()}
         runner = self._launch("The worker", worker, variables)
         watcher = self._launch("The watcher", self._watcher_command(), patient_environment(), self._receiver_socket)
         services = {

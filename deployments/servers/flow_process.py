@@ -39,8 +39,10 @@ def _outlive_worker() -> None:
 
 if __name__ == "__main__":
     sys.path[0] = str(PROJECT)  # Python has put the script's own folder there
+    from deployments.servers.end_with_up import end_with_up
     from deployments.servers.patience import wait_for_prefect
 
     _outlive_worker()
+    end_with_up()
     wait_for_prefect()
     runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)

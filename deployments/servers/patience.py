@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -26,6 +27,7 @@ _POLL_SECONDS = 2.0
 _REACH_SECONDS = 10.0
 
 _logger = logging.getLogger(__name__)
+_is_over = threading.Event()
 
 
 def patient_environment() -> dict[str, str]:
@@ -38,6 +40,11 @@ def patient_environment() -> dict[str, str]:
         "PREFECT_CLIENT_MAX_RETRIES": "2",
     }
     return {name: os.environ.get(name, value) if name == PATIENCE else value for name, value in variables.items()}
+
+
+def lose_patience() -> None:
+    """Let no Prefect client of this process wait any longer: its server will not come back."""
+    _is_over.set()
 
 
 def wait_for_prefect(seconds: float | None = None) -> None:
@@ -103,7 +110,7 @@ class _Outage:
         """Raise `error` if the patience is over, or if no server could ever be reached."""
         import httpx
 
-        if isinstance(error, httpx.UnsupportedProtocol):
+        if _is_over.is_set() or isinstance(error, httpx.UnsupportedProtocol):
             raise error
         if self._deadline is None:
             self._deadline = time.monotonic() + self._seconds
