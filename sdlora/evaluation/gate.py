@@ -20,8 +20,9 @@ refuse every style with fewer than 73 held-out images, even without a single cop
 Every metric that a rule reads must be measured and finite; otherwise the candidate is not promoted.
 
 The answer is `better` if all checks pass. It is `cannot tell` if every failed check leaves both possible: the interval
-of its KID difference contains zero, or, with `min_improvement`, the improvement that is asked for. It is `worse`
-otherwise. `gate.mode` says which answers wait for a person's decision.
+of its KID difference contains zero, or, with `min_improvement`, the improvement that is asked for, and the interval of
+each score whose limit is not kept reaches to the limit. It is `worse` otherwise. `gate.mode` says which answers wait
+for a person's decision.
 
 With fewer than `MIN_HELD_OUT_IMAGES` held-out images no interval is read. The answer is then `cannot tell`, unless a
 limit is broken beyond doubt, and the candidate waits for a person in every mode.
@@ -35,6 +36,7 @@ from dataclasses import dataclass
 
 from sdlora.core.refs import UNKNOWN_SNAPSHOT
 from sdlora.evaluation.config import GateConfig
+from sdlora.evaluation.remedies import BASE, COPIES, TOO_FEW, remedy
 from sdlora.records.decision import Answer, Decision, GateCheck
 from sdlora.records.duel import CONTESTANTS, Duel
 from sdlora.records.metrics import METRICS, Estimate, Metric
@@ -46,7 +48,7 @@ by luck is 2 / 2^5 = 6 %, so no paired test of them reaches 95 %; resampled KID 
 
 @dataclass(frozen=True)
 class _Finding:
-    """Check with its outcome; `is_doubt` is True if it failed and yet the candidate may satisfy it."""
+    """Check with its outcome; `is_doubt` is True if the candidate may satisfy it even though it failed."""
 
     check: GateCheck
     is_doubt: bool = False
@@ -59,9 +61,13 @@ def decide(duel: Duel, gate: GateConfig) -> Decision:
     findings = missing or tuple(_findings_on_few_images(duel, gate) if has_few_images else _findings(duel, gate))
     answer = _answer(findings)
     checks = tuple(finding.check for finding in findings)
+    help_text = remedy(duel, {check.name for check in checks if not check.passed}, answer)
     return Decision(
         promote=answer == "better" and gate.mode != "manual",
-        reasons=tuple(check.reason for check in checks if answer == "better" or not check.passed),
+        reasons=(
+            *(check.reason for check in checks if answer == "better" or not check.passed),
+            *([help_text] if help_text else []),
+        ),
         checks=checks,
         duel_digest=duel.digest(),
         candidate_digest=duel.candidate_digest,
@@ -128,12 +134,12 @@ def _findings(duel: Duel, gate: GateConfig) -> Iterator[_Finding]:
         yield _Finding(_holds_against_champion(duel, gate), is_doubt=duel.against_champion["kid"].low <= 0)
     against_base = duel.against_base["kid"]
     yield _Finding(_beats_base(duel, gate), is_doubt=against_base.low <= -gate.min_improvement)
-    yield from map(_Finding, _limits(duel, gate))
+    yield from _limits(duel, gate)
 
 
 def _findings_on_few_images(duel: Duel, gate: GateConfig) -> Iterator[_Finding]:
     yield _Finding(_few_images(duel), is_doubt=True)
-    yield from map(_Finding, _limits(duel, gate, beyond_doubt=True))
+    yield from _limits(duel, gate, beyond_doubt=True)
 
 
 def _few_images(duel: Duel) -> GateCheck:
@@ -146,10 +152,10 @@ def _few_images(duel: Duel) -> GateCheck:
         f"{images} too few for an interval of KID, so KID decides nothing. Measured without one: KID "
         f"{scores['candidate']} against {others}."
     )
-    return GateCheck(name="enough held-out images", passed=False, reason=reason)
+    return GateCheck(name=TOO_FEW, passed=False, reason=reason)
 
 
-def _limits(duel: Duel, gate: GateConfig, *, beyond_doubt: bool = False) -> Iterator[GateCheck]:
+def _limits(duel: Duel, gate: GateConfig, *, beyond_doubt: bool = False) -> Iterator[_Finding]:
     """Check the limits. With `beyond_doubt`, only a limit that no end of the interval keeps counts as broken."""
     for metric, limit in (
         ("denoising_psnr", gate.max_denoising_psnr_drop_db),
@@ -158,7 +164,7 @@ def _limits(duel: Duel, gate: GateConfig, *, beyond_doubt: bool = False) -> Iter
         if limit is not None:
             yield _drops_little(duel, metric, limit, beyond_doubt=beyond_doubt)
     if gate.max_time_factor is not None:
-        yield _is_fast_enough(duel, gate.max_time_factor)
+        yield _Finding(_is_fast_enough(duel, gate.max_time_factor))
     if gate.max_excess_copies is not None:
         yield _copies_little(duel, gate.max_excess_copies, beyond_doubt=beyond_doubt)
 
@@ -173,7 +179,7 @@ def _beats_base(duel: Duel, gate: GateConfig) -> GateCheck:
         reason = f"Clearly better than the base model: {found}."
     else:
         reason = f"Not clearly better than the base model: {found}; the upper end must be below {needed:g}."
-    return GateCheck(name="better than the base", passed=passed, reason=reason)
+    return GateCheck(name=BASE, passed=passed, reason=reason)
 
 
 def _holds_against_champion(duel: Duel, gate: GateConfig) -> GateCheck:
@@ -214,17 +220,18 @@ def _holds_against_champion(duel: Duel, gate: GateConfig) -> GateCheck:
     return GateCheck(name="against the champion", passed=passed, reason=reason)
 
 
-def _drops_little(duel: Duel, metric: str, limit: float, *, beyond_doubt: bool) -> GateCheck:
+def _drops_little(duel: Duel, metric: str, limit: float, *, beyond_doubt: bool) -> _Finding:
     rival, differences = ("base model", duel.against_base)
     if duel.champion_digest is not None:
         rival, differences = ("champion", duel.against_champion)
     difference, shape = differences[metric], METRICS[metric]
-    passed = (difference.high if beyond_doubt else difference.low) >= -limit
+    is_doubt = difference.low < -limit <= difference.high
+    passed = difference.low >= -limit or (beyond_doubt and is_doubt)
     found = f"{shape.label} against the {rival}: {shape.with_unit(_interval(difference, shape))}"
-    verdict = ("not clearly beyond" if beyond_doubt else "within") if passed else "too far below"
+    verdict = "perhaps beyond" if is_doubt else "within" if passed else "too far below"
     allowed = shape.with_unit(f"{limit:g}")
     reason = f"{found}, {verdict} the allowed drop of {allowed}."
-    return GateCheck(name=shape.label, passed=passed, reason=reason)
+    return _Finding(GateCheck(name=shape.label, passed=passed, reason=reason), is_doubt)
 
 
 def _is_fast_enough(duel: Duel, limit: float) -> GateCheck:
@@ -236,11 +243,12 @@ def _is_fast_enough(duel: Duel, limit: float) -> GateCheck:
     return GateCheck(name="time per image", passed=passed, reason=reason)
 
 
-def _copies_little(duel: Duel, limit: float, *, beyond_doubt: bool) -> GateCheck:
+def _copies_little(duel: Duel, limit: float, *, beyond_doubt: bool) -> _Finding:
     metrics = duel.scores["candidate"].metrics
     copied, excess = metrics["copied_share"], metrics["excess_copies"]
     passed = (excess.low if beyond_doubt else excess.value) <= limit
-    if passed and excess.value > limit:
+    is_doubt = excess.low <= limit
+    if excess.value > limit and is_doubt:
         verdict = f"More than the {limit:.1%} that is allowed, which may be chance with so few images."
     else:
         verdict = f"{'Up to' if passed else 'Only'} {limit:.1%} more is allowed."
@@ -248,7 +256,7 @@ def _copies_little(duel: Duel, limit: float, *, beyond_doubt: bool) -> GateCheck
         f"{_share(copied)} of the samples are nearly a training image; of real images it never saw, "
         f"{duel.held_out_copied_share:.1%} are. {verdict}"
     )
-    return GateCheck(name="near copies", passed=passed, reason=reason)
+    return _Finding(GateCheck(name=COPIES, passed=passed, reason=reason), is_doubt)
 
 
 def _share(estimate: Estimate) -> str:

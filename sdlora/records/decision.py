@@ -32,7 +32,9 @@ class Decision(FrozenConfig):
     """Decision on the duel with `duel_digest`; void for any other duel."""
 
     promote: bool = Field(description="the candidate becomes the champion, without a person")
-    reasons: tuple[str, ...] = Field(description="reasons of all checks if all passed, else of the failed checks")
+    reasons: tuple[str, ...] = Field(
+        description="reasons of all checks if all passed; else of the failed checks, and what may help"
+    )
     checks: tuple[GateCheck, ...]
     duel_digest: str
     candidate_digest: str

@@ -31,7 +31,8 @@ def test_a_candidate_within_the_noise_of_the_base_is_not_promoted() -> None:
     duel = made_duel(candidate=CANDIDATE | {"kid": around(0.685, 0.03)}, champion=None, reach=0.01)
     decision = decide(duel, GateConfig())
     assert failed(decision) == ["better than the base"]
-    (reason,) = decision.reasons
+    reason, remedy = decision.reasons
+    assert remedy.startswith("What helps: more images, because 12 held-out ones")
     assert reason == (
         "Not clearly better than the base model: KID 0.6850 against the base model's 0.6912, "
         "difference -0.0062 [-0.0162, +0.0038]; the upper end must be below 0."
@@ -74,6 +75,23 @@ def test_the_same_images_must_give_a_clearly_better_adapter() -> None:
     decision = decide(again, GateConfig())
     assert not decision.promote
     assert decision.reasons[0].startswith("Trained on the same images as the champion")
+
+
+@pytest.mark.parametrize(
+    ("scores", "helps"),
+    [
+        ({"denoising_psnr": around(BASE["denoising_psnr"].value - 3, 0.1)}, "lower training.steps"),
+        ({"excess_copies": around(0.8, 0.1)}, "lower training.steps"),
+        ({"kid": around(0.9, 0.03)}, "raise training.steps"),
+    ],
+)
+def test_a_refused_candidate_is_told_which_setting_helps(scores: dict[str, Estimate], helps: str) -> None:
+    duel = made_duel(candidate=CANDIDATE | scores, champion=None, reach=0.01)
+    decision = decide(duel, GateConfig())
+    assert decision.answer == "worse" and helps in decision.reasons[-1]
+    assert sum(reason.startswith("What helps:") for reason in decision.reasons) == 1
+    adopted = decide(duel.model_copy(update={"candidate_snapshot_digest": UNKNOWN_SNAPSHOT}), GateConfig())
+    assert len(adopted.reasons) == len(failed(adopted))  # its training is not ours
 
 
 @pytest.mark.parametrize("unknown", [("candidate",), ("champion",), ("candidate", "champion")])

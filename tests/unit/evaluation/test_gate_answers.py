@@ -81,7 +81,8 @@ def test_with_few_held_out_images_a_person_decides_in_every_mode(
     decision = decide(duel, GateConfig(mode=mode))
     if held_out < MIN_HELD_OUT_IMAGES or degenerate:
         assert (decision.answer, decision.promote, decision.waits) == ("cannot tell", False, True)
-        (reason,) = decision.reasons
+        reason, remedy = decision.reasons
+        assert remedy.startswith("What helps: more images.") and "data.held_out_fraction" in remedy
         assert reason.startswith(
             f"{held_out} held-out images are too few for an interval of KID, so KID decides nothing."
         )
@@ -106,6 +107,29 @@ def test_few_images_do_not_excuse_a_limit_that_is_broken_beyond_doubt() -> None:
     assert "may be chance with so few images" in decision.checks[-1].reason
     copies = CANDIDATE | {"excess_copies": Estimate(value=1.0, low=0.4, high=1.0)}
     assert decide(made_duel(candidate=copies, champion=None, held_out=4), GateConfig()).answer == "worse"
+
+
+@given(st.sampled_from(["denoising_psnr", "denoising_ssim"]), st.floats(0, 1), st.sampled_from([6, 12, 104]))
+def test_a_limit_that_the_interval_contains_is_in_doubt_and_promotes_nobody(
+    metric: str, place: float, held_out: int
+) -> None:
+    limit = {"denoising_psnr": 0.5, "denoising_ssim": 0.02}[metric]
+    reach = limit / 2
+    drop = around(-limit + (2 * place - 1) * 0.99 * reach, reach)
+    duel = made_duel(champion=None, reach=0.01, held_out=held_out)
+    duel = duel.model_copy(update={"against_base": {**duel.against_base, metric: drop}})
+    decision = decide(duel, GateConfig(mode="ask"))
+    assert (decision.answer, decision.promote, decision.waits) == ("cannot tell", False, True)
+    assert "perhaps beyond the allowed drop" in decision.reasons[0]
+
+
+def test_one_near_copy_among_few_samples_is_in_doubt_and_many_are_not() -> None:
+    def answer(excess: Estimate) -> str:
+        duel = made_duel(candidate=CANDIDATE | {"excess_copies": excess}, champion=None, reach=0.01, held_out=6)
+        return decide(duel, GateConfig()).answer
+
+    assert answer(Estimate(value=1 / 6, low=-0.24, high=0.56)) == "cannot tell"
+    assert answer(Estimate(value=5 / 6, low=0.2, high=0.97)) == "worse"
 
 
 @pytest.mark.parametrize("held_out", [4, 12])
