@@ -5,18 +5,17 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
 from benchmarks.crashes.marks import PATIENCE_SECONDS
 from benchmarks.crashes.setting import Setting
+from tests import false_clock
 from tests.outages import Forwarder
 
 AWAY_SECONDS = 60.0
@@ -120,7 +119,7 @@ def kill_mlflow(setting: Setting, process: subprocess.Popen[bytes]) -> bool:
 def shift_clock(setting: Setting, process: subprocess.Popen[bytes]) -> bool:
     """Set the clock of the run and its server an hour forth, and an hour back at the next stage."""
     assert setting.clock
-    setting.clock.write_text("+0" if setting.clock.read_text().startswith("+3600") else "+3600")
+    setting.clock.set(0 if setting.clock.is_ahead else 3600)
     return True
 
 
@@ -167,10 +166,8 @@ def missing(fault: Fault, postgres: str | None) -> str | None:
     """Return why a fault cannot be tried here; None if it can."""
     if "postgres" in fault.needs and postgres is None:
         return "no --postgres"
-    if "clock" in fault.needs and not list(Path("/usr/lib").rglob("libfaketime.so.1")):
-        return "libfaketime is not installed"
-    if "clock" in fault.needs and not shutil.which("cc"):
-        return "no C compiler"
+    if "clock" in fault.needs and (reason := false_clock.missing()):
+        return reason
     if "small disk" in fault.needs and os.geteuid() != 0:
         return "only root can mount a small disk"
     return None

@@ -16,6 +16,7 @@ import yaml
 from benchmarks.crashes.marks import Marks
 from benchmarks.crashes.setting import STYLE, Setting, clean_environment
 from deployments.servers.services import answers, free_port
+from tests.false_clock import FalseClock
 from tests.outages import Forwarder
 
 DISK_MEGABYTES = 100
@@ -45,7 +46,8 @@ def setting_for(
             assert postgres
             _use_postgres(setting, postgres, folder.name)
         if "clock" in needs:
-            _use_false_clock(setting)
+            setting.clock = FalseClock(setting.folder)
+            setting.variables |= setting.clock.variables
         yield setting
 
 
@@ -107,31 +109,3 @@ def _use_postgres(setting: Setting, address: str, name: str) -> None:
     setting.postgres = Forwarder(url.port or 5432)
     through = url.set(host="127.0.0.1", port=setting.postgres.port)
     setting.variables["SDLORA_DATABASE_URL"] = through.render_as_string(hide_password=False)
-
-
-_SLEEP = """
-#define _GNU_SOURCE
-#include <errno.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
-int clock_nanosleep(clockid_t clock, int flags, const struct timespec *request, struct timespec *remain) {
-    return syscall(SYS_clock_nanosleep, clock, flags, request, remain) ? errno : 0;
-}
-"""
-
-
-def _use_false_clock(setting: Setting) -> None:
-    library = next(Path("/usr/lib").rglob("libfaketime.so.1"))
-    # With a true monotonic clock, libfaketime 0.9.10 fails every time.sleep of Python 3.11 with EINVAL.
-    source, sleep = setting.folder / "sleep.c", setting.folder / "sleep.so"
-    source.write_text(_SLEEP)
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(sleep), str(source)], check=True)
-    setting.clock = setting.folder / "clock"
-    setting.clock.write_text("+0")
-    setting.variables |= {
-        "LD_PRELOAD": f"{sleep}:{library}",
-        "FAKETIME_TIMESTAMP_FILE": str(setting.clock),
-        "FAKETIME_NO_CACHE": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }

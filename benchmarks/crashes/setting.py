@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks.crashes.marks import PATIENCE_SECONDS, Marks
 from sdlora.core.files import file_sha256
+from tests.false_clock import FalseClock
 from tests.outages import Forwarder
 
 PROJECT = Path(__file__).parents[2]
@@ -52,7 +53,7 @@ class Setting:
     mlflow: Forwarder | None = None
     postgres: Forwarder | None = None
     prefect: Forwarder | None = None
-    clock: Path | None = None
+    clock: FalseClock | None = None
     mlflow_server: subprocess.Popen[bytes] | None = None
     restart_mlflow: Callable[[], None] = lambda: None
     strike_until: float = math.inf

@@ -26,7 +26,7 @@ def test_bad_files_a_killed_run_and_one_that_new_images_start_keep_all_invariant
     assert "kill run at train + 0.0 s" in first.happened
     assert "new images started the run" in second.happened
     assert "neon: promote" in second.happened
-    home = tmp_path / "soak" / "home"
+    home = soak.world.home
     assert [len(records.versions_of(home, style)) for style in ("ink", "clay", "neon")] == [1, 0, 1]
     assert set(second.memory) == {"up", "prefect", "mlflow", "worker", "watcher"}
     assert min(second.memory.values()) > 10

@@ -1,4 +1,7 @@
-"""Faults: a kill, a stop or a cancellation at a moment of a run, which is recognised by the files that are there."""
+"""Faults: a kill, a stop, a cancellation, a reboot, a full disk, a clock that is set, at a moment of a run.
+
+The moment is recognised by the files that are there.
+"""
 
 from __future__ import annotations
 
@@ -32,25 +35,15 @@ def strike(system: System, fault: Fault, asked: Asked) -> str:
 
     A run that ends before the moment is struck too, after its end.
     """
-    deadline = time.monotonic() + _LONGEST_WAIT_SECONDS
-    ask_at = time.monotonic()
-    early = ""
-    while fault.at != "start" and not _is_reached(system.home, fault, asked):
-        if time.monotonic() >= ask_at:  # a question to Prefect's server at each look would keep a core busy
-            if system.has_ended(asked):
-                early = ", after its end"
-                break
-            ask_at = time.monotonic() + _ASK_SECONDS
-        if time.monotonic() > deadline:
-            early = ", which it did not reach in time"
-            break
-        time.sleep(_POLL_SECONDS)
+    early = _await_moment(system, fault, asked)
     if fault.kind == "lose":
         return _leave_to_reconcile(system, fault, asked) + early
     if fault.at != "ready":  # right after it, before the run is created and its event is handled
         time.sleep(fault.delay_seconds)
     if fault.kind == "cancel":
         return _cancel(system, fault, asked) + early
+    if _strike_machine(system, fault, asked):
+        return f"{fault}{early}"
     process = _victim(system, fault, asked)
     if process is None:
         return f"{fault}: there was no {fault.victim} any more{early}"
@@ -59,8 +52,51 @@ def strike(system: System, fault: Fault, asked: Asked) -> str:
             os.kill(process.pid, signal.SIGKILL)
         _forget(system, asked, process)
     else:
-        _pause(process, fault.stopped_seconds)
+        _pause(process, fault.lasting_seconds)
     return f"{fault}{early}"
+
+
+def _await_moment(system: System, fault: Fault, asked: Asked) -> str:
+    """Wait for the fault's moment; return why it strikes without it, empty if the moment has come."""
+    deadline = time.monotonic() + _LONGEST_WAIT_SECONDS
+    ask_at = time.monotonic()
+    while fault.at != "start" and not _is_reached(system.home, fault, asked):
+        if time.monotonic() >= ask_at:  # a question to Prefect's server at each look would keep a core busy
+            if system.has_ended(asked):
+                return ", after its end"
+            ask_at = time.monotonic() + _ASK_SECONDS
+        if time.monotonic() > deadline:
+            return ", which it did not reach in time"
+        time.sleep(_POLL_SECONDS)
+    return ""
+
+
+def _strike_machine(system: System, fault: Fault, asked: Asked) -> bool:
+    """Let a fault of the machine happen; return False for all others."""
+    machine = system.machine
+    if fault.kind == "reboot":
+        _kill_everything(system, asked)
+    elif fault.kind == "fill":
+        assert machine.disk
+        machine.disk.fill(fault.lasting_seconds)
+    elif fault.kind == "set":
+        machine.set_clock(fault.lasting_seconds)
+    elif fault.victim == "postgres":
+        assert machine.postgres
+        machine.postgres.kill(fault.lasting_seconds)
+    else:
+        return False
+    return True
+
+
+def _kill_everything(system: System, asked: Asked) -> None:
+    """Kill all processes at once, as a reboot does after its time-out; `recover` starts `sdlora up` again."""
+    killed = system.processes()
+    for process in killed:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    for process in killed:
+        _forget(system, asked, process)
 
 
 def _is_reached(home: Path, fault: Fault, asked: Asked) -> bool:

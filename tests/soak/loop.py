@@ -7,7 +7,7 @@ import random
 import sqlite3
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 from tests.soak import records
 from tests.soak.faults import strike
 from tests.soak.invariants import Known, check, state_bytes
+from tests.soak.machine import Machine
 from tests.soak.outcomes import Outcome, record
 from tests.soak.plan import Fault, Round, draw_round
 from tests.soak.system import Asked, System, load
@@ -34,12 +35,14 @@ class Soak:
     Attributes:
         echo: takes a line for each round.
         commit: recorded with each round.
+        machine: disk, clock and PostgreSQL that faults strike; a plain one has none of them.
     """
 
     folder: Path
     seed: int
     echo: Callable[[str], None] = print
     commit: str = ""
+    machine: Machine | None = None
     world: World = field(init=False)
     system: System = field(init=False)
     known: Known = field(default_factory=Known)
@@ -51,7 +54,10 @@ class Soak:
         if not made:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.world.make()
-        self.system = System(self.world)
+        machine = self.machine or Machine(self.folder, is_plain=True)
+        if machine.postgres:
+            records.use_postgres(self.world.home, machine.postgres.address)
+        self.system = System(self.world, machine)
 
     def run(self, rounds: list[Round], stop_at_problem: bool = True, until: float | None = None) -> list[Outcome]:
         """Perform rounds; end early after one with a problem, or when the steady clock is past `until`."""
@@ -148,6 +154,8 @@ class Soak:
                 self.world.start_by_arrival(style)
         elif planned.news == "bad":
             added = self.world.add_bad(style, draw, number)
+            if planned.has_to_train:
+                added += self.world.add_good(style, 2, draw.randrange(2**31), number)
             outcome.happened.append("came: " + ", ".join(file.kind for file in added))
         elif planned.news == "rated":
             members = records.members_of(self.system.home, style)
@@ -257,10 +265,15 @@ def _is_of_arrival(planned: Round) -> bool:
     return planned.fault is not None and planned.fault.at in ("collected", "ready")
 
 
-def planned_rounds(seed: int, first: int, count: int, is_calm: bool = False) -> list[Round]:
-    """Return the rounds of a seed; a calm soak has them without their faults."""
+def planned_rounds(
+    seed: int, first: int, count: int, is_calm: bool = False, missing: Collection[str] = ()
+) -> list[Round]:
+    """Return the rounds of a seed, without the faults of missing victims; a calm soak has them without all faults."""
     rounds = [draw_round(seed, number) for number in range(first, first + count)]
-    return [replace(planned, fault=None) for planned in rounds] if is_calm else rounds
+    return [
+        replace(planned, fault=None) if planned.fault and (is_calm or planned.fault.victim in missing) else planned
+        for planned in rounds
+    ]
 
 
 def _moment(text: str) -> float:

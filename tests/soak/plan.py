@@ -10,13 +10,14 @@ STYLES = ("ink", "clay", "neon")
 
 News = Literal["new", "none", "bad", "rated"]
 Moment = Literal["start", "collected", "ready", "collect", "train", "duel", "publish"]
-Victim = Literal["run", "worker", "watcher", "prefect", "mlflow", "up"]
+Victim = Literal["run", "worker", "watcher", "prefect", "mlflow", "up", "machine", "disk", "clock", "postgres"]
 Way = Literal["page", "terminal", "arrival"]
 """How a run is asked for; "arrival" is by new images alone, which the watcher sees."""
-Kind = Literal["kill", "stop", "cancel", "lose"]
+Kind = Literal["kill", "stop", "cancel", "lose", "reboot", "fill", "set"]
 Decision = Literal["promote", "reject", "roll back", "move by hand"]
 
 MOMENTS: tuple[Moment, ...] = ("collect", "train", "duel", "publish")
+_OF_TRAINING: tuple[Moment, ...] = MOMENTS[1:]
 BLOCK = 20
 """Rounds in which every fault comes as often as in `_FAULTS`."""
 
@@ -27,17 +28,20 @@ class Fault:
 
     Attributes:
         kind: "kill" is SIGKILL, "stop" is SIGSTOP and later SIGCONT, "cancel" is a person's cancellation. "lose" stops
-            the watcher and kills the Prefect server, so that only the flow `reconcile` can start the run.
+            the watcher and kills the Prefect server, so that only the flow `reconcile` can start the run. "reboot" is
+            SIGKILL of every process of the state folder at once. "fill" leaves no space on its disk. "set" sets the
+            clock of every process an hour forth, then an hour back, then right again.
         at: moment of the run that is waited for. "start" is the moment after the run was created. "collected" and
             "ready" are moments of an arrival: the watcher has collected the images, and has decided to start a run.
         delay_seconds: time from this moment to the fault.
+        lasting_seconds: time until what is stopped, full, set or killed with PostgreSQL is as before.
     """
 
     kind: Kind
     victim: Victim
     at: Moment
     delay_seconds: float
-    stopped_seconds: float = 0.0
+    lasting_seconds: float = 0.0
 
     def __str__(self) -> str:
         return f"{self.kind} {self.victim} at {self.at} + {self.delay_seconds:.1f} s"
@@ -66,6 +70,11 @@ class Round:
     gc: bool
     seed: int
 
+    @property
+    def has_to_train(self) -> bool:
+        """True if the fault waits for a moment that only a run with new images reaches."""
+        return self.fault is not None and self.fault.at in _OF_TRAINING
+
     def __str__(self) -> str:
         second = f", and {self.second}" if self.second else ""
         return f"{self.style}: {self.news}, by {self.way}{second}; fault: {self.fault or 'none'}"
@@ -73,8 +82,7 @@ class Round:
 
 _NEWS: tuple[News, ...] = ("new",) * 9 + ("bad",) * 4 + ("rated",) * 3 + ("none",) * 4
 _FAULTS: tuple[tuple[Kind, Victim, Moment | None] | None, ...] = (
-    *[None] * 6,
-    ("kill", "run", None),
+    *[None] * 3,
     ("kill", "run", None),
     ("kill", "worker", None),
     ("kill", "watcher", None),
@@ -88,7 +96,12 @@ _FAULTS: tuple[tuple[Kind, Victim, Moment | None] | None, ...] = (
     ("stop", "mlflow", None),
     ("cancel", "run", None),
     ("cancel", "run", "start"),
+    ("reboot", "machine", None),
+    ("fill", "disk", None),
+    ("set", "clock", None),
+    ("kill", "postgres", None),
 )
+_LASTING: tuple[Kind, ...] = ("stop", "fill", "set")
 _DECISIONS: tuple[Decision | None, ...] = ("promote", "promote", "promote", "reject", "roll back", "move by hand", None)
 
 
@@ -102,7 +115,9 @@ def draw_round(seed: int, number: int) -> Round:
     others = [name for name in STYLES if name != style]
     fault = _draw_fault(draw, faults[place])
     is_of_arrival = fault is not None and fault.at in ("collected", "ready")
-    brings = "new" if is_of_arrival else news[place]
+    brings = news[place]
+    if is_of_arrival or (brings == "none" and fault and fault.at in _OF_TRAINING):
+        brings = "new"
     return Round(
         number=number,
         style=style,
@@ -134,5 +149,5 @@ def _draw_fault(draw: random.Random, drawn: tuple[Kind, Victim, Moment | None] |
         victim,
         at or draw.choice(MOMENTS),
         delay_seconds=round(draw.uniform(0, 1.5), 2),
-        stopped_seconds=round(draw.uniform(5, 15), 1) if kind == "stop" else 0.0,
+        lasting_seconds=round(draw.uniform(5, 15), 1) if kind in _LASTING or victim == "postgres" else 0.0,
     )

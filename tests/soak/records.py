@@ -8,13 +8,33 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from sqlalchemy import Engine, NullPool, create_engine, inspect
+
 DATABASES = {"images": "images.db", "mlflow": "mlflow/mlflow.db", "prefect": "prefect/prefect.db"}
 _LATE_TABLES = {"images": "starts", "mlflow": "registered_model_aliases", "prefect": "flow_run"}
 """Tables without which a database is still being made."""
 
+_POSTGRES: dict[Path, Engine] = {}
+"""PostgreSQL databases of images by state folder; a folder that is not here has a file of SQLite."""
+
+
+def use_postgres(home: Path, address: str) -> None:
+    """Read the images of a state folder from PostgreSQL."""
+    _POSTGRES[home] = create_engine(address, poolclass=NullPool)
+
+
+def _rows_of_postgres(engine: Engine, statement: str, parameters: tuple[object, ...]) -> list[tuple[Any, ...]]:
+    with engine.connect() as connection:
+        if not inspect(connection).has_table(_LATE_TABLES["images"]):
+            return []
+        found = connection.exec_driver_sql(statement.replace("?", "%s"), parameters)
+        return [tuple(row) for row in found]
+
 
 def rows(home: Path, database: str, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
     """Read rows of one of `DATABASES`; none if it is not there yet, or is being made."""
+    if database == "images" and home in _POSTGRES:
+        return _rows_of_postgres(_POSTGRES[home], statement, parameters)
     path = home / DATABASES[database]
     if not path.exists():
         return []
@@ -25,7 +45,9 @@ def rows(home: Path, database: str, statement: str, *parameters: object) -> list
 
 
 def integrity(home: Path, database: str) -> str:
-    """Return `ok`, or what SQLite finds wrong."""
+    """Return `ok`, or what SQLite finds wrong; PostgreSQL has no such check."""
+    if database == "images" and home in _POSTGRES:
+        return "ok"
     found = rows(home, database, "PRAGMA integrity_check")
     return "; ".join(str(row[0]) for row in found) or "ok"
 

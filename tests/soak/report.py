@@ -8,6 +8,7 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 from tests.soak.outcomes import Outcome, growth, longest_lives
 
@@ -15,8 +16,9 @@ MEMORY_GROWTH = 1.10
 _MEGABYTE = 1e6
 INTRODUCTION = """\
 Rounds over three styles with a tiny base on a running `sdlora up`: new images, broken ones, ratings, decisions, kills,
-stops, cancellations. Runs are started on the page, from a terminal, or by new images alone. After each round,
-invariants are checked from outside: by SQL, over HTTP, from files and from the process table.
+stops, cancellations, reboots, a full disk, a clock that is set. Runs are started on the page, from a terminal, or by
+new images alone. After each round, invariants are checked from outside: by SQL, over HTTP, from files and from the
+process table.
 [`tests/soak/`](../tests/soak/__init__.py) has the rounds and the invariants. `make soak` writes this page.
 """
 
@@ -33,7 +35,9 @@ def memory_problems(outcomes: Sequence[Outcome], rounds: int = 10) -> list[str]:
     ]
 
 
-def markdown(seed: int, recorded: Sequence[Outcome], notes: str = "") -> str:
+def markdown(
+    seed: int, recorded: Sequence[Outcome], notes: str = "", missing: Mapping[str, str] = MappingProxyType({})
+) -> str:
     """Write the page. A round that failed and ran again is told among the failures; figures take its last run."""
     outcomes = [outcome for _, outcome in sorted({outcome.number: outcome for outcome in recorded}.items())]
     commits = list(dict.fromkeys(outcome.commit for outcome in recorded))
@@ -66,6 +70,7 @@ def markdown(seed: int, recorded: Sequence[Outcome], notes: str = "") -> str:
         INTRODUCTION.strip(),
         f"{datetime.now(UTC):%Y-%m-%d}, commit {', '.join(commits)}, {machine}.",
         *([notes] if notes else []),
+        *([f"Faults that were not possible: {_reasons(missing)}."] if missing else []),
         _table(("figure", "value"), figures.items()),
         "## What happened",
         _table(("event", "rounds"), _events(outcomes).items()),
@@ -98,6 +103,10 @@ def markdown(seed: int, recorded: Sequence[Outcome], notes: str = "") -> str:
         "\n".join(f"- {failure}" for failure in failures) or "None.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _reasons(missing: Mapping[str, str]) -> str:
+    return ", ".join(f"{victim} ({reason})" for victim, reason in missing.items())
 
 
 def _events(outcomes: Sequence[Outcome]) -> Mapping[str, int]:

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 
 from tests.soak import records
+from tests.soak.machine import Machine
 from tests.soak.plan import STYLES
 from tests.soak.processes import MARK, RUN_VARIABLE, marked, pss_bytes, role_of
 from tests.soak.waiting import SoakError, wait_until
@@ -56,6 +57,7 @@ class System:
     """One `sdlora up` on the state folder of a world; it is started again when it has ended."""
 
     world: World
+    machine: Machine
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     stack: RunningStack | None = None
     starts: int = 0
@@ -69,7 +71,7 @@ class System:
 
     @property
     def variables(self) -> dict[str, str]:
-        return {MARK: self.mark, "OMP_NUM_THREADS": "1"}
+        return {MARK: self.mark, "OMP_NUM_THREADS": "1"} | self.machine.variables
 
     # `sdlora up`
 

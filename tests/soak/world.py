@@ -50,7 +50,8 @@ class World:
 
     @property
     def home(self) -> Path:
-        return self.folder / "home"
+        """State folder, on a disk of its own where the machine has one."""
+        return self.folder / "disk" / "home"
 
     def source(self, style: str) -> Path:
         return self.folder / "images" / style
@@ -75,7 +76,7 @@ class World:
         if "trigger" in content:
             return
         content["trigger"] = {"min_new_images": ARRIVING_IMAGES, "quiet_minutes": QUIET_SECONDS / 60}
-        aside = self.folder / f"{style}.yaml"
+        aside = file.with_suffix(".new")
         aside.write_text(yaml.safe_dump(content))
         aside.rename(file)
 
