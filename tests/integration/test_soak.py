@@ -1,13 +1,23 @@
-"""Short form of `make soak`: three rounds on a running `sdlora up`."""
+"""Short form of `make soak`: three rounds on a running `sdlora up`; the disk and the clock that its faults strike."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
+import pytest
+
+from tests import false_clock
+from tests.false_clock import FalseClock
 from tests.soak import records
-from tests.soak.loop import Soak
+from tests.soak.loop import Soak, planned_rounds
+from tests.soak.machine import Machine
 from tests.soak.outcomes import recorded_outcomes
-from tests.soak.plan import Fault, Round
+from tests.soak.plan import BLOCK, Fault, Round
 from tests.soak.report import markdown
 
 SHORT = (
@@ -32,3 +42,45 @@ def test_bad_files_a_killed_run_and_one_that_new_images_start_keep_all_invariant
     assert min(second.memory.values()) > 10
     assert "## Failures\n\nNone." in markdown(0, recorded_outcomes(tmp_path / "soak"))
     assert soak.system.processes() == []
+
+
+def test_faults_of_missing_parts_are_left_out_and_all_others_stay() -> None:
+    victims = [planned.fault.victim for planned in planned_rounds(1, 1, BLOCK) if planned.fault]
+    left = [planned.fault.victim for planned in planned_rounds(1, 1, BLOCK, missing=["disk", "clock"]) if planned.fault]
+    assert {"disk", "clock", "machine"} <= set(victims)
+    assert left == [victim for victim in victims if victim not in ("disk", "clock")]
+
+
+def test_a_full_disk_takes_no_byte_until_it_is_freed(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    if machine.disk is None:
+        pytest.skip(machine.missing["disk"])
+    file = machine.disk.path / "file"
+    file.write_bytes(bytes(2**20))
+    try:
+        filling = threading.Thread(target=machine.disk.fill, args=(3.0,))
+        filling.start()
+        time.sleep(1.5)
+        with pytest.raises(OSError, match="No space left"):
+            (machine.disk.path / "more").write_bytes(bytes(2**20))
+        file.unlink()
+        time.sleep(0.5)
+        with pytest.raises(OSError, match="No space left"):
+            (machine.disk.path / "instead").write_bytes(bytes(2**20))
+        filling.join()
+        (machine.disk.path / "again").write_bytes(bytes(2**20))
+    finally:
+        machine.close(keeps_disk=False)
+    assert not machine.disk.path.is_mount()
+
+
+def test_a_clock_that_is_set_moves_the_date_of_a_process_and_not_its_steady_clock(tmp_path: Path) -> None:
+    if reason := false_clock.missing():
+        pytest.skip(reason)
+    clock = FalseClock(tmp_path)
+    clock.set(-3600)
+    code = "import time; print(time.time(), time.monotonic())"
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | clock.variables, stdout=subprocess.PIPE)
+    date, steady = map(float, done.stdout.split())
+    assert date - time.time() == pytest.approx(-3600, abs=60)
+    assert steady - time.monotonic() == pytest.approx(0, abs=60)
