@@ -25,6 +25,8 @@ PATIENCE_SECONDS = 600.0
 """Twice the longest outage that a run has to survive: five minutes."""
 _POLL_SECONDS = 2.0
 _REACH_SECONDS = 10.0
+_BUSY = 503
+"""Prefect's answer to a request that its database could not write. Its client repeats that for some seconds only."""
 
 _logger = logging.getLogger(__name__)
 _is_over = threading.Event()
@@ -75,7 +77,7 @@ def _patient(send: Callable[..., Any], seconds: float) -> Callable[..., Any]:
         while True:
             try:
                 return send(*arguments, **options)
-            except httpx.TransportError as error:
+            except (httpx.TransportError, httpx.HTTPStatusError) as error:
                 outage.require_patience(error)
             time.sleep(_POLL_SECONDS)
 
@@ -91,7 +93,7 @@ def _patient_async(send: Callable[..., Awaitable[Any]], seconds: float) -> Calla
         while True:
             try:
                 return await send(*arguments, **options)
-            except httpx.TransportError as error:
+            except (httpx.TransportError, httpx.HTTPStatusError) as error:
                 outage.require_patience(error)
             await asyncio.sleep(_POLL_SECONDS)
 
@@ -107,14 +109,16 @@ class _Outage:
         self._deadline: float | None = None
 
     def require_patience(self, error: Exception) -> None:
-        """Raise `error` if the patience is over, or if no server could ever be reached."""
+        """Raise `error` if the patience is over, if no server could ever be reached, or if it is an answer."""
         import httpx
 
         if _is_over.is_set() or isinstance(error, httpx.UnsupportedProtocol):
             raise error
+        if isinstance(error, httpx.HTTPStatusError) and error.response.status_code != _BUSY:
+            raise error
         if self._deadline is None:
             self._deadline = time.monotonic() + self._seconds
-            _logger.warning("The Prefect server cannot be reached; waiting for up to %.0f s", self._seconds)
+            _logger.warning("The Prefect server is away or busy; waiting for up to %.0f s", self._seconds)
         elif time.monotonic() >= self._deadline:
             raise error
 

@@ -10,6 +10,7 @@ import time
 import httpx
 import pytest
 from prefect.client.base import PrefectHttpxAsyncClient, PrefectHttpxSyncClient
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from deployments.servers.patience import _patient, _patient_async, patient_environment, require_reachable
 from deployments.servers.services import free_port
@@ -18,8 +19,13 @@ from tests.outages import Forwarder
 
 
 class Health(http.server.BaseHTTPRequestHandler):
+    busy = 0
+    """Number of the next requests that find a busy database."""
+
     def do_GET(self) -> None:
-        self.send_response(200 if "health" in self.path else 401)
+        status = 503 if Health.busy else 200 if "health" in self.path else 401
+        Health.busy = max(0, Health.busy - 1)
+        self.send_response(status)
         self.send_header("Content-Length", "2")
         self.end_headers()
         self.wfile.write(b"ok")
@@ -57,6 +63,29 @@ def test_an_asynchronous_client_waits_too(forwarder, monkeypatch):
             return (await client.get(f"http://127.0.0.1:{forwarder.port}/api/health")).text
 
     with forwarder.away(seconds=1.5):
+        assert asyncio.run(ask()) == "ok"
+
+
+def test_a_server_whose_database_is_busy_is_asked_again(forwarder, monkeypatch):
+    monkeypatch.setattr("deployments.servers.patience._POLL_SECONDS", 0.1)
+    url = f"http://127.0.0.1:{forwarder.port}/api/health"
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+        Health.busy = 1
+        with PrefectHttpxSyncClient() as client, pytest.raises(httpx.HTTPStatusError, match="503"):
+            client.get(url)  # what Prefect does after its retries
+        monkeypatch.setattr(PrefectHttpxSyncClient, "send", _patient(PrefectHttpxSyncClient.send, 30))
+        monkeypatch.setattr(PrefectHttpxAsyncClient, "send", _patient_async(PrefectHttpxAsyncClient.send, 30))
+        Health.busy = 2
+        with PrefectHttpxSyncClient() as client:
+            assert client.get(url).text == "ok"
+            with pytest.raises(httpx.HTTPStatusError, match="401"):
+                client.get(url.replace("health", "other"))  # an answer, which no patience changes
+
+        async def ask() -> str:
+            async with PrefectHttpxAsyncClient() as client:
+                return (await client.get(url)).text
+
+        Health.busy = 2
         assert asyncio.run(ask()) == "ok"
 
 
