@@ -193,7 +193,12 @@ def _no_run_is_left(system: System) -> list[str]:
     active = {"flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}}
 
     def runs() -> list[str]:
-        return [f"{run['name']}: {run['state_type']}" for run in system.api("flow_runs/filter", active)]
+        early = system.early_runs()
+        return [
+            f"{run['name']}: {run['state_type']}"
+            for run in system.api("flow_runs/filter", active)
+            if run["id"] not in early
+        ]
 
     return _within_patience(runs, "Prefect shows a run as active that no process works on")
 

@@ -9,7 +9,6 @@ import subprocess
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from tests.soak.invariants import Known, check, state_bytes
 from tests.soak.machine import Machine
 from tests.soak.outcomes import Outcome, record
 from tests.soak.plan import Fault, Round, draw_round
-from tests.soak.system import Asked, System, load
+from tests.soak.system import Asked, System, load, moment
 from tests.soak.waiting import SoakError, wait_until
 from tests.soak.world import ARRIVING_IMAGES, World
 
@@ -190,7 +189,7 @@ class Soak:
             return
         run = self.system.api(f"flow_runs/{asked.flow_run_id}")
         tasks = self.system.api("task_runs/filter", {"flow_runs": {"id": {"any_": [asked.flow_run_id]}}})
-        outcome.run_seconds = _moment(run["end_time"]) - _moment(run["created"])
+        outcome.run_seconds = moment(run["end_time"]) - moment(run["created"])
         outcome.overhead_seconds = outcome.run_seconds - sum(task["total_run_time"] for task in tasks)
 
     def _decide(self, planned: Round, draw: random.Random, outcome: Outcome) -> None:
@@ -274,7 +273,3 @@ def planned_rounds(
         replace(planned, fault=None) if planned.fault and (is_calm or planned.fault.victim in missing) else planned
         for planned in rounds
     ]
-
-
-def _moment(text: str) -> float:
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()

@@ -12,6 +12,7 @@ import sys
 import time
 import uuid
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +281,15 @@ class System:
                     found[role] = [one for one in family if RUN_VARIABLE not in one.environ()]
         return found
 
+    def early_runs(self) -> set[str]:
+        """Return the runs that a worker took while the clock was ahead: their processes wait for their hour."""
+        active = {"flow_runs": {"state": {"type": {"any_": ["PENDING"]}}}}
+        return {
+            run["id"]
+            for run in self.api("flow_runs/filter", active)
+            if moment(run["expected_start_time"]) > time.time()
+        }
+
     def orphans(self) -> list[str]:
         """List processes that belong neither to the running `sdlora up` nor to a run: nobody will end them."""
         expected: set[int] = set()
@@ -289,15 +299,22 @@ class System:
             for processes in self.long_lived().values():
                 expected |= {process.pid for process in processes}
         found = []
-        for process in self.processes():
+        unexpected = [process for process in self.processes() if process.pid not in expected]
+        early = self.early_runs() if unexpected and self.is_up else set()
+        for process in unexpected:
             with contextlib.suppress(psutil.Error):
-                if process.pid not in expected:
+                if process.environ().get(RUN_VARIABLE) not in early:
                     found.append(f"{process.pid} (parent {process.ppid()}): {' '.join(process.cmdline())[:160]}")
         return found
 
     def memory(self) -> dict[str, float]:
         """Return the memory of each long-lived part in MB, shared pages divided among their users (PSS)."""
         return {role: sum(map(pss_bytes, processes)) / 1e6 for role, processes in sorted(self.long_lived().items())}
+
+
+def moment(text: str) -> float:
+    """Return the seconds since 1970 of a time as Prefect writes it."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
 
 def load() -> float:
