@@ -1,6 +1,6 @@
 """Table of crashes: every stage of a run by every fault, with the outcome and the seconds of work lost.
 
-    python -m benchmarks.crashes [--faults killed,stopped] [--stages duel,publish] [--away 60]
+    python -m benchmarks.crashes [--faults killed,stopped] [--stages duel,publish] [--away 300]
         [--postgres URL] [--record benchmarks/crashes/record.json] [--page docs/crashes.md]
 
 Each fault is a chain on a state folder of its own, with a tiny base. A fault that ends a run strikes at the first
