@@ -45,8 +45,9 @@ _FAULTS = """
 _READING = """
 A cell is the outcome and the seconds of work lost. They are the seconds in the stage over all runs of the chain, less
 those of an undisturbed run and those of the absence or stop itself. What a started run does again is counted, such as
-reading models, and so is the wait for a killed server that starts again. An outcome counts only if the chain ends with
-the adapter of an undisturbed run, equal to the byte, and with as many versions and decisions in the registry.
+reading models, and so is the wait for a killed server that starts again. After an absence a client notices the server
+with its next try; MLflow's waits up to two minutes between tries. An outcome counts only if the chain ends with the
+adapter of an undisturbed run, equal to the byte, and with as many versions and decisions in the registry.
 `away already` means that the stage began during the strike before, or that a server still waited for its start after
 it. Nothing was struck a second time then. `not reached` means that the run ended before the stage began. A blank cell
 was not run. The seconds that runs of a chain spend again in stages without a strike are in no cell.
