@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
 
+PATIENCE_MS = 180_000
+"""Time for each step on a page, those of Prefect and MLflow are slow where cores are busy."""
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 # Chromium's own services look for updates and synchronise; tests know no outside network.
 OPTIONS = (
@@ -31,6 +34,14 @@ def browser() -> Iterator[Browser]:
     assert program, "The tests of the pages need Chromium: apt-get install chromium"
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=program, args=list(OPTIONS))
-        expect.set_options(timeout=60_000)  # a page of Prefect is slow where two cores are busy
+        expect.set_options(timeout=PATIENCE_MS)
+        new_context = running.new_context
+
+        def new_patient_context(**options: Any) -> BrowserContext:
+            context = new_context(**options)
+            context.set_default_timeout(PATIENCE_MS)
+            return context
+
+        running.new_context = new_patient_context  # type: ignore[method-assign]
         yield running
         running.close()

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from tests.distribution import FilesAndGroups, distribute
@@ -40,6 +41,11 @@ os.environ.update(
 # Two processes of tests share the cores. Threads that wait for each other on a busy core take many times as long.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
+# A property holds on a slow machine, too: no example and no strategy has a time limit.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 # The width of the terminal that started the tests is not that of the commands under test.
 os.environ.pop("COLUMNS", None)
 
@@ -68,6 +74,16 @@ def _clients_that_wait() -> set[type]:
         return set()
     clients = {module.PrefectHttpxSyncClient, module.PrefectHttpxAsyncClient}
     return {client for client in clients if hasattr(client.send, "__wrapped__")}
+
+
+@pytest.fixture(autouse=True)
+def _handlers_of_signals_stay() -> Iterator[None]:
+    """A test that fails before it puts a handler back must not make the next ones deaf to signals."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        if handler is not None and signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)
@@ -108,5 +124,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     distribute(items)
 
 
+@pytest.hookimpl(optionalhook=True)  # pytest runs without xdist, too
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FilesAndGroups | None:
     return FilesAndGroups(config, log) if config.getoption("dist") == "loadgroup" else None

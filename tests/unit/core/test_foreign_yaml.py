@@ -51,11 +51,11 @@ def test_yaml_that_means_something_else_than_it_seems_is_one_error_with_its_line
 def test_aliases_that_expand_without_end_are_refused_at_once() -> None:
     levels = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 20))
     merges = "".join(f"m{i}: &m{i} {{<<: [{', '.join([f'*m{i - 1}'] * 9)}]}}\n" for i in range(1, 20))
-    began = time.monotonic()
+    began = time.process_time()  # of this process: others may work, too
     for text in ("a0: &a0 [lol]\n" + levels, "m0: &m0 {x: 1}\n" + merges):
         with pytest.raises(ValueError, match=f"more than {MAX_VALUES} values, with aliases expanded"):
             parse_yaml(text)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 60  # to expand them all would take for ever
 
 
 def test_what_a_person_writes_is_read_as_pyyaml_reads_it() -> None:

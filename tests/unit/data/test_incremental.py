@@ -118,7 +118,9 @@ def test_cleaning_in_any_portions_ends_where_one_pass_would(
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @orders
 def test_so_does_cleaning_on_servers(
     family: dict[bytes, ImageScores],

@@ -22,6 +22,7 @@ from sdlora.store.tables.images import ImageTable
 from tests.stores import opened_dataset
 from tests.unit.data.drawing import drawing, encoded
 from tests.unit.data.test_archives import write_zip
+from tests.waiting import PATIENCE_SECONDS
 
 CONFIG = DataConfig()
 FILES = 400
@@ -91,9 +92,8 @@ def test_a_kill_at_any_moment_changes_nothing_of_the_result(
 ) -> None:
     expected, seconds = clean_run
     dice = random.Random(moments)
-    killed = 0
-    for moment in range(moments):
-        home = tmp_path / f"home-{moment}"
+    killed, home = 0, tmp_path / "home"
+    for _ in range(20 * moments):
         # Forked, so that the kill falls into the work and not into imports.
         process = multiprocessing.get_context("fork").Process(target=_collect, args=(home, sources))
         process.start()
@@ -101,10 +101,14 @@ def test_a_kill_at_any_moment_changes_nothing_of_the_result(
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         killed += process.exitcode == -signal.SIGKILL
+        if process.exitcode == 0:  # it came to its end before: the machine is quicker than at the measurement
+            seconds /= 2
         _collect(home, sources)
         assert _contents(home) == expected
         shutil.rmtree(home)
-    assert killed >= moments // 2
+        if killed == moments:
+            return
+    pytest.fail(f"only {killed} collections were killed on their way")
 
 
 def test_two_collectors_of_the_same_sources_make_what_one_makes(
@@ -164,15 +168,14 @@ def test_a_second_pass_of_the_command_loads_no_model_library(tmp_path: Path, sou
 
 
 def test_ctrl_c_keeps_what_was_done_and_says_so(tmp_path: Path, sources: tuple[str, str]) -> None:
-    for attempt in range(5):  # on busy cores a small collection may have ended before the signal comes
+    for attempt in range(20):  # on busy cores a small collection may have ended before the signal comes
         home = tmp_path / f"home-{attempt}"
         command = [sys.executable, "-m", "deployments.cli", "--home", str(home), "collect", sources[0]]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        deadline = time.monotonic() + 60
-        while not (home / "blobs").is_dir() and time.monotonic() < deadline:
+        while not (home / "blobs").is_dir() and process.poll() is None:
             time.sleep(0.005)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=PATIENCE_SECONDS)
         if process.returncode != 0:
             break
     assert process.returncode == 130

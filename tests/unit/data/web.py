@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +20,6 @@ class Web:
         self.pages: dict[str, Page] = {}
         self.asked: Counter[str] = Counter()
         self.now = self.most = 0
-        self.delay_seconds = 0.0
         self.lock = threading.Lock()
 
     def url(self, path: str, host: str = "127.0.0.1") -> str:
@@ -39,18 +37,17 @@ def serving() -> Iterator[Web]:
                 web.now += 1
                 web.most = max(web.most, web.now)
             try:
-                time.sleep(web.delay_seconds)
                 page = web.pages.get(self.path, (404, {}, b""))
                 status, headers, body = page(self) if callable(page) else page
-                self.send_response(status)
-                for name, value in {"Content-Length": str(len(body)), "Content-Type": "image/png", **headers}.items():
-                    if value:
-                        self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(body)
-            finally:
+            finally:  # before the answer, after which its client may ask again at once
                 with web.lock:
                     web.now -= 1
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(body)), "Content-Type": "image/png", **headers}.items():
+                if value:
+                    self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
             pass

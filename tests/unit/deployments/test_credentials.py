@@ -81,7 +81,7 @@ def test_a_file_of_another_user_is_told_with_the_remedy(mode):
         process = get_context("fork").Process(target=_as_another_user, args=(home, there))
         process.start()
         process.join()
-        assert here.poll()
+        assert here.poll(), process.exitcode
         assert "belongs to another user. Work with a state folder of your own: --home" in here.recv()
 
 

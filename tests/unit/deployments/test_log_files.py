@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 from typer.testing import CliRunner
 
 from deployments.cli.app import app
 from deployments.servers.log_files import follow, last_lines, log_files
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 
 @pytest.fixture
@@ -59,45 +59,37 @@ def test_an_unknown_name_is_told_with_the_names_that_there_are(home):
 def test_new_lines_are_followed_through_a_replacement_and_a_shortening(tmp_path):
     path = tmp_path / "server.log"
     path.write_text("old\n")
-    over, seen = threading.Event(), []
-    reader = threading.Thread(target=lambda: seen.extend(follow(path, over.is_set)))
+    assert list(follow(path, lambda: True)) == []  # lines from before are not repeated
+
+    over, collected, looks = threading.Event(), [], []
+
+    def is_over() -> bool:
+        looks.append(len(collected))  # the reader has come to the end of the file
+        return over.is_set()
+
+    def wait_for_look() -> None:
+        before = len(looks)
+        wait_until(lambda: len(looks) >= before + 2, "a look at the file")
+
+    reader = threading.Thread(target=lambda: [collected.append(line) for line in follow(path, is_over)], daemon=True)
     reader.start()
-
-    def wait_for(count: int) -> None:
-        deadline = time.monotonic() + 10
-        while not over.is_set() and len(lines()) < count:
-            assert time.monotonic() < deadline, lines()
-            time.sleep(0.02)
-
-    collected: list[str] = []
-
-    def lines() -> list[str]:
-        return collected
-
-    over.set()
-    reader.join(10)
-    assert seen == []  # lines from before are not repeated
-
-    over = threading.Event()
-    reader = threading.Thread(target=lambda: [collected.append(line) for line in follow(path, over.is_set)])
-    reader.start()
-    time.sleep(0.2)
+    wait_for_look()
     with path.open("a") as file:
         file.write("first\nhal")
         file.flush()
-        wait_for(1)
+        wait_until(lambda: len(collected) == 1, "the first line")
         file.write("ves\n")
-    wait_for(2)
+    wait_until(lambda: len(collected) == 2, "the second line")
     path.rename(tmp_path / "server.log.1")
     path.write_text("replaced\n")
-    wait_for(3)
+    wait_until(lambda: len(collected) == 3, "the line of the new file")
     path.write_text("")
-    time.sleep(0.8)
+    wait_for_look()
     with path.open("a") as file:
         file.write("shortened\n")
-    wait_for(4)
+    wait_until(lambda: len(collected) == 4, "the line of the shortened file")
     over.set()
-    reader.join(10)
+    reader.join(PATIENCE_SECONDS)
     assert collected == ["first", "halves", "replaced", "shortened"]
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import http.server
 import threading
-import time
+from types import SimpleNamespace
 
 import httpx
 import pytest
 from prefect.client.base import PrefectHttpxAsyncClient, PrefectHttpxSyncClient
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+from deployments.servers import patience
 from deployments.servers.patience import _patient, _patient_async, patient_environment, require_reachable
 from deployments.servers.services import free_port
 from sdlora.core.errors import ConfigError
-from tests.outages import Forwarder
+from tests.outages import Forwarder, Waits
 
 
 class Health(http.server.BaseHTTPRequestHandler):
@@ -36,6 +37,7 @@ class Health(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def forwarder():
+    Health.busy = 0
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Health) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         forwarder = Forwarder(server.server_port)
@@ -44,30 +46,40 @@ def forwarder():
         server.shutdown()
 
 
-def test_a_new_client_of_prefect_waits_for_a_server_that_is_away(forwarder, monkeypatch):
+@pytest.fixture
+def waits(monkeypatch):
+    clock = Waits()
+    monkeypatch.setattr(patience, "time", clock)
+    monkeypatch.setattr(patience, "asyncio", SimpleNamespace(sleep=clock.sleep_async))
+    return clock
+
+
+def test_a_new_client_of_prefect_waits_for_a_server_that_is_away(forwarder, waits, monkeypatch):
     url = f"http://127.0.0.1:{forwarder.port}/api/health"
     forwarder.cut()
     with PrefectHttpxSyncClient() as client, pytest.raises(httpx.ConnectError):
         client.get(url)  # what Prefect does by itself
-    forwarder.restore()
     monkeypatch.setattr(PrefectHttpxSyncClient, "send", _patient(PrefectHttpxSyncClient.send, 30))
-    with forwarder.away(seconds=1.5), PrefectHttpxSyncClient() as client:
+    waits.at_first = forwarder.restore
+    with PrefectHttpxSyncClient() as client:
         assert client.get(url).text == "ok"
+    assert len(waits.seconds) == 1
 
 
-def test_an_asynchronous_client_waits_too(forwarder, monkeypatch):
+def test_an_asynchronous_client_waits_too(forwarder, waits, monkeypatch):
     monkeypatch.setattr(PrefectHttpxAsyncClient, "send", _patient_async(PrefectHttpxAsyncClient.send, 30))
 
     async def ask() -> str:
         async with PrefectHttpxAsyncClient() as client:
             return (await client.get(f"http://127.0.0.1:{forwarder.port}/api/health")).text
 
-    with forwarder.away(seconds=1.5):
-        assert asyncio.run(ask()) == "ok"
+    forwarder.cut()
+    waits.at_first = forwarder.restore
+    assert asyncio.run(ask()) == "ok"
+    assert len(waits.seconds) == 1
 
 
-def test_a_server_whose_database_is_busy_is_asked_again(forwarder, monkeypatch):
-    monkeypatch.setattr("deployments.servers.patience._POLL_SECONDS", 0.1)
+def test_a_server_whose_database_is_busy_is_asked_again(forwarder, waits, monkeypatch):
     url = f"http://127.0.0.1:{forwarder.port}/api/health"
     with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
         Health.busy = 1
@@ -87,21 +99,21 @@ def test_a_server_whose_database_is_busy_is_asked_again(forwarder, monkeypatch):
 
         Health.busy = 2
         assert asyncio.run(ask()) == "ok"
+    assert len(waits.seconds) == 4
 
 
-def test_patience_ends(monkeypatch):
-    monkeypatch.setattr("deployments.servers.patience._POLL_SECONDS", 0.1)
-    monkeypatch.setattr(PrefectHttpxSyncClient, "send", _patient(PrefectHttpxSyncClient.send, 0.5))
-    began = time.monotonic()
+def test_patience_ends(waits, monkeypatch):
+    monkeypatch.setattr(PrefectHttpxSyncClient, "send", _patient(PrefectHttpxSyncClient.send, 30))
     with PrefectHttpxSyncClient() as client, pytest.raises(httpx.ConnectError):
         client.get(f"http://127.0.0.1:{free_port()}/")
-    assert 0.5 <= time.monotonic() - began < 10
+    assert 30 <= sum(waits.seconds) <= 30 + waits.seconds[-1]
 
 
-def test_an_address_that_no_client_can_use_is_not_waited_for(monkeypatch):
+def test_an_address_that_no_client_can_use_is_not_waited_for(waits, monkeypatch):
     monkeypatch.setattr(PrefectHttpxSyncClient, "send", _patient(PrefectHttpxSyncClient.send, 30))
     with PrefectHttpxSyncClient() as client, pytest.raises(httpx.UnsupportedProtocol):
         client.get("mail://127.0.0.1/")
+    assert waits.seconds == []
 
 
 def test_a_mistyped_server_of_the_user_is_told_before_a_run_without_its_password(forwarder, monkeypatch):

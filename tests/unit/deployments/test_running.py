@@ -7,14 +7,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from deployments.servers.running import LOCK_FILE, SERVICES_FILE, running_services, stack_lock
-from deployments.servers.services import Service, ServiceError, free_port
+from deployments.servers.services import Service, ServiceError, answers, free_port
 from sdlora.core.errors import ConfigError
+from tests.waiting import wait_until
 
 SERVE = "from http.server import *; HTTPServer(('127.0.0.1', {port}), SimpleHTTPRequestHandler).serve_forever()"
 # What `sdlora up` does, with a plain web server for Prefect.
@@ -29,7 +31,20 @@ with stack_lock(home):
     server.wait_ready(url + "/")
     record_services(home, {"prefect": (url, server)})
     print("ready", flush=True)
-    time.sleep(120)
+    time.sleep(3600)
+"""
+# A foreign server that gets the port as soon as the one before has ended, and says so.
+SQUAT = """
+import time
+from http.server import HTTPServer, SimpleHTTPRequestHandler
+while True:
+    try:
+        server = HTTPServer(("127.0.0.1", {port}), SimpleHTTPRequestHandler)
+        break
+    except OSError:
+        time.sleep(0.05)
+print("has it", flush=True)
+server.serve_forever()
 """
 
 
@@ -44,11 +59,17 @@ def stack(tmp_path):
         process.kill()
 
 
-def wait_until(condition) -> None:
-    deadline = time.monotonic() + 15
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
+@contextmanager
+def squatting(port: int) -> Iterator[None]:
+    """A foreign server at the port; it ends with the block, however the block ends."""
+    command = [sys.executable, "-c", SQUAT.format(port=port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout.readline() == "has it\n"
+            wait_until(lambda: answers(f"http://127.0.0.1:{port}/"), "an answer of the foreign server")
+            yield
+        finally:
+            process.kill()
 
 
 def test_a_living_stack_is_found_with_its_addresses(stack):
@@ -67,22 +88,16 @@ def test_what_a_killed_stack_leaves_behind_is_not_believed_though_its_port_answe
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert (home / SERVICES_FILE).exists()
-    impostor = Service("impostor", [sys.executable, "-c", "import time; time.sleep(60)"], {}, home / "other.log")
-    impostor.stop()
-    with subprocess.Popen([sys.executable, "-c", f"import time; time.sleep(1); {SERVE.format(port=port)}"]) as other:
-        wait_until(lambda: _answers(port))
+    with squatting(port):
         assert running_services(home) is None
-        other.kill()
 
 
 def test_another_process_on_the_port_of_a_living_stack_is_not_believed(stack):
     _, home, port = stack
     told = json.loads((home / SERVICES_FILE).read_text())
     os.kill(told["prefect"]["pid"], signal.SIGKILL)
-    with subprocess.Popen([sys.executable, "-c", f"import time; time.sleep(1); {SERVE.format(port=port)}"]) as other:
-        wait_until(lambda: _answers(port))
+    with squatting(port):
         assert running_services(home) is None
-        other.kill()
 
 
 @pytest.mark.parametrize("change", [{"pid": os.getpid()}, {"created": 1.0}, {"pid": "1"}])
@@ -118,16 +133,10 @@ def test_the_lock_is_free_as_soon_as_a_stack_is_killed_and_its_file_is_cleared(s
 
 def test_a_server_is_not_ready_while_somebody_else_answers_at_its_port(tmp_path: Path):
     port = free_port()
-    with subprocess.Popen([sys.executable, "-c", SERVE.format(port=port)]) as squatter:
-        wait_until(lambda: _answers(port))
-        late = Service("The server", [sys.executable, "-c", "import time; time.sleep(60)"], {}, tmp_path / "log")
-        with pytest.raises(ServiceError, match="did not answer"):
-            late.wait_ready(f"http://127.0.0.1:{port}/", timeout_seconds=1)
-        late.stop()
-        squatter.kill()
-
-
-def _answers(port: int) -> bool:
-    from deployments.servers.services import answers
-
-    return answers(f"http://127.0.0.1:{port}/")
+    with squatting(port):
+        late = Service("The server", [sys.executable, "-c", "import time; time.sleep(600)"], {}, tmp_path / "log")
+        try:
+            with pytest.raises(ServiceError, match="did not answer"):
+                late.wait_ready(f"http://127.0.0.1:{port}/", timeout_seconds=1)
+        finally:
+            late.stop()

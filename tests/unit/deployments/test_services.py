@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -15,12 +14,13 @@ import pytest
 from deployments.local_run import PrefectServer
 from deployments.servers.services import Service, ServiceError, answers, free_port, require_free_port
 from sdlora.core.errors import ConfigError
+from tests.waiting import wait_until
 
 STUBBORN = (
     "import signal, subprocess, sys, time;"
     "signal.signal(signal.SIGTERM, signal.SIG_IGN);"
-    "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session={own});"
-    "print(child.pid, flush=True); time.sleep(60)"
+    "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session={own});"
+    "print(child.pid, flush=True); time.sleep(600)"
 )
 
 
@@ -29,25 +29,21 @@ def is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-
-
-def wait_until(condition, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):  # in the meantime
+        return False
 
 
 @pytest.mark.parametrize("own_session", [False, True])
 def test_stopping_ends_stubborn_processes_and_their_children_wherever_they_are(tmp_path, own_session):
     log = tmp_path / "log"
     service = Service("stubborn", [sys.executable, "-c", STUBBORN.format(own=own_session)], {}, log)
-    wait_until(lambda: log.read_text().strip())
+    wait_until(lambda: log.read_text().endswith("\n"), "the start of the child")
     child = int(log.read_text())
     service.stop(timeout_seconds=0.3)
     assert service.process.poll() is not None
-    wait_until(lambda: not is_alive(child), 2)
+    wait_until(lambda: not is_alive(child), "the end of the child")
 
 
 def test_a_service_that_dies_is_told_with_the_end_of_its_log(tmp_path):
@@ -60,7 +56,7 @@ def test_a_service_that_dies_is_told_with_the_end_of_its_log(tmp_path):
 
 
 def test_a_service_that_never_answers_is_given_up(tmp_path):
-    service = Service("The server", [sys.executable, "-c", "import time; time.sleep(60)"], {}, tmp_path / "log")
+    service = Service("The server", [sys.executable, "-c", "import time; time.sleep(600)"], {}, tmp_path / "log")
     with pytest.raises(ServiceError, match="did not answer within"):
         service.wait_ready(f"http://127.0.0.1:{free_port()}", timeout_seconds=0.3)
     service.stop()
@@ -71,13 +67,13 @@ def test_services_end_with_a_command_that_is_killed_outright(tmp_path):
     log = str(tmp_path / "log")
     code = (
         "import sys, time; from pathlib import Path; from deployments.servers.services import Service;"
-        f"s = Service('s', [sys.executable, '-c', 'import time; time.sleep(60)'], {{}}, Path({log!r}));"
-        "print(s.process.pid, flush=True); time.sleep(60)"
+        f"s = Service('s', [sys.executable, '-c', 'import time; time.sleep(600)'], {{}}, Path({log!r}));"
+        "print(s.process.pid, flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
         child = int(parent.stdout.readline())
         parent.send_signal(signal.SIGKILL)
-    wait_until(lambda: not is_alive(child))
+    wait_until(lambda: not is_alive(child), "the end of the service")
 
 
 def test_a_taken_port_is_told_with_the_option_to_change_it():
@@ -99,7 +95,7 @@ def test_answers_tells_a_working_server_from_a_closed_port():
 
 def test_a_run_whose_prefect_server_was_killed_is_told_to_type_the_same_command(tmp_path):
     log = tmp_path / "logs" / "prefect-server.log"
-    service = Service("The Prefect server", [sys.executable, "-c", "import time; time.sleep(60)"], {}, log)
+    service = Service("The Prefect server", [sys.executable, "-c", "import time; time.sleep(600)"], {}, log)
     server = PrefectServer("http://127.0.0.1:9/api", service)
     lost = ConnectionError("All connection attempts failed")
     server.require_running(lost)  # it runs: nothing is said

@@ -143,13 +143,14 @@ def test_a_schedule_is_no_news(home, images):
 
 
 def test_the_next_run_is_listed_as_the_file_says(home, images):
-    make_style(home, "mine", images, schedule={"cron": "0 12 * * *", "timezone": "Asia/Tokyo"})
+    hour = (datetime.now(UTC).hour + 12) % 24  # hours away, so that it does not pass meanwhile
+    make_style(home, "mine", images, schedule={"cron": f"0 {(hour + 9) % 24} * * *", "timezone": "Asia/Tokyo"})
     make_style(home, "by-hand", images)
     done = sdlora(home, "styles", "--json")
     listed = {style["name"]: style["next_run_at"] for style in json.loads(done.stdout)["styles"]}
     assert listed["by-hand"] is None
     moment = datetime.fromisoformat(listed["mine"])
-    assert (moment.astimezone(UTC).hour, moment.minute) == (3, 0)
+    assert (moment.astimezone(UTC).hour, moment.minute) == (hour, 0)
     assert 0 < (moment - datetime.now(UTC)).total_seconds() <= 24 * 3600
     done = sdlora(home, "styles")
     assert moment.astimezone().strftime("%Y-%m-%d %H:%M") in done.output and "only while sdlora up runs" in done.output

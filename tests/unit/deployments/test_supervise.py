@@ -13,6 +13,7 @@ import pytest
 
 from deployments.servers.services import LOG_BYTES, Service, listen_at
 from deployments.servers.supervise import LONGEST_WAIT_SECONDS, STEADY_SECONDS, Supervisor
+from tests.waiting import PATIENCE_SECONDS
 
 SERVE = """
 import socket
@@ -45,11 +46,11 @@ def supervised(tmp_path: Path, clock: Clock, code: str):
 
 
 def wait_for_end(service: Service) -> None:
-    service.process.wait(timeout=10)
+    service.process.wait(timeout=PATIENCE_SECONDS)
 
 
 def test_a_service_that_ends_is_started_again_and_both_are_told(tmp_path, clock):
-    service, supervisor, said, ready = supervised(tmp_path, clock, "import time; time.sleep(60)")
+    service, supervisor, said, ready = supervised(tmp_path, clock, "import time; time.sleep(600)")
     supervisor.check()
     assert said == []
     first = service.process.pid
@@ -101,9 +102,9 @@ def test_a_port_stays_ours_while_its_server_is_down_and_requests_wait(tmp_path):
     with socket.create_connection(("127.0.0.1", port)) as waiting:  # connected although no server runs
         waiting.sendall(b"GET / HTTP/1.0\r\n\r\n")
         service.restart()
-        waiting.settimeout(20)
+        waiting.settimeout(PATIENCE_SECONDS)
         assert waiting.recv(100).startswith(b"HTTP/1.0 200")
-    assert urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20).status == 200
+    assert urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=PATIENCE_SECONDS).status == 200
     service.stop(timeout_seconds=1)
     listener.close()
 
@@ -112,7 +113,7 @@ def test_a_large_log_is_moved_aside_when_its_server_starts(tmp_path):
     log = tmp_path / "logs" / "server.log"
     log.parent.mkdir()
     log.write_bytes(b"x" * (LOG_BYTES + 1))
-    Service("s", [sys.executable, "-c", "print('new')"], {}, log).process.wait(timeout=10)
+    Service("s", [sys.executable, "-c", "print('new')"], {}, log).process.wait(timeout=PATIENCE_SECONDS)
     assert log.read_text() == "new\n"
     assert log.with_name("server.log.1").stat().st_size == LOG_BYTES + 1
 
@@ -124,7 +125,7 @@ import os, signal, subprocess, sys, time
 from pathlib import Path
 from deployments.servers.services import Service, adopt_orphans, adopted_processes, stop_others
 adopt_orphans()
-child = "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'],"
+child = "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'],"
 child += " start_new_session=True); print(p.pid, flush=True); p.wait()"
 log = Path(sys.argv[1])
 service = Service("s", [sys.executable, "-c", child], {}, log)
@@ -142,7 +143,7 @@ assert adopted_processes([service]) == []
 print("stopped", orphan)
 """
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "log")], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code, str(tmp_path / "log")], capture_output=True, text=True, timeout=PATIENCE_SECONDS
     )
     assert done.returncode == 0, done.stderr
     assert not psutil.pid_exists(int(done.stdout.split()[1]))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+from types import SimpleNamespace
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -20,7 +21,8 @@ from tests.unit.deployments.test_json_output import documented, shape, written
 from tests.unit.evaluation.made_duel import made_duel
 
 
-def test_without_a_terminal_a_finished_stage_is_one_line():
+def test_without_a_terminal_a_finished_stage_is_one_line(monkeypatch):
+    monkeypatch.setattr("deployments.cli.stages.time", SimpleNamespace(monotonic=lambda: 7.0))
     output = io.StringIO()
     with Stages(Console(file=output, width=80)) as stages:
         for done in range(11):
@@ -75,7 +77,7 @@ def test_intervals_are_no_markup_to_the_terminal():
 
 def test_the_time_left_of_a_continued_stage_counts_only_what_was_done_now(monkeypatch):
     clock_readings = iter([0.0, 30.0])
-    monkeypatch.setattr("deployments.cli.stages.time.monotonic", lambda: next(clock_readings))
+    monkeypatch.setattr("deployments.cli.stages.time", SimpleNamespace(monotonic=lambda: next(clock_readings)))
     output = io.StringIO()
     stages = Stages(Console(file=output, width=80))
     stages.on_progress("train", 200, 600)
@@ -85,7 +87,7 @@ def test_the_time_left_of_a_continued_stage_counts_only_what_was_done_now(monkey
 
 def test_the_time_left_does_not_count_what_the_first_steps_do_once(monkeypatch):
     clock_readings = iter([0.0, 10.0, 30.0])
-    monkeypatch.setattr("deployments.cli.stages.time.monotonic", lambda: next(clock_readings))
+    monkeypatch.setattr("deployments.cli.stages.time", SimpleNamespace(monotonic=lambda: next(clock_readings)))
     output = io.StringIO()
     stages = Stages(Console(file=output, width=80))
     stages.on_progress("train", 0, 600)

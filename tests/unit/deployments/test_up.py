@@ -22,7 +22,7 @@ def test_prefect_is_not_imported_before_its_variables_are_set():
 
 def test_a_receivers_port_that_is_taken_is_an_error_that_names_the_option(tmp_path):
     said: list[str] = []
-    with listen_at(free_port(), "other program", "") as taken:
+    with listen_at(0, "other program", "") as taken:
         port = taken.getsockname()[1]
         stack = LocalStack(tmp_path, DEMO_CONFIG, free_port(), free_port(), said.append, False, port)
         with pytest.raises(ConfigError, match=rf"Port {port} for the receiver is in use.*--receiver-port {port + 1}"):

@@ -13,14 +13,13 @@ from deployments.arrivals.local_sources import LocalSources
 from deployments.arrivals.watcher import Watcher
 from deployments.environment import PROJECT, environment
 from deployments.servers.running import watcher_works
-from deployments.servers.services import Service, free_port, listen_at
+from deployments.servers.services import Service, listen_at
 from deployments.styles.files import style_file
 from sdlora.store.image_store import ImageStore
 from tests.settings import make_style
 from tests.stack import request
 from tests.tiny import draw_images
-
-PATIENCE_SECONDS = 60.0
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -43,11 +42,11 @@ def count(home: Path) -> int:
 
 
 def tick_until(watcher: Watcher, total: int) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while count(watcher.home) != total:
-        assert time.monotonic() < deadline, count(watcher.home)
+    def ticked() -> bool:
         watcher.tick()
-        time.sleep(0.05)
+        return count(watcher.home) == total
+
+    wait_until(ticked, f"the collection of {total} images")
 
 
 def test_images_that_are_there_and_images_that_come_are_collected_and_unfinished_ones_are_left(watcher, images):
@@ -82,10 +81,7 @@ def test_a_folder_that_vanishes_and_returns_is_noticed(tmp_path, images):
     sources.follow([images])
 
     def noticed() -> None:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while sources.whole() != [images]:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: sources.whole() == [images], "a change of the folder")
 
     noticed()
     images.rename(tmp_path / "away")
@@ -96,20 +92,15 @@ def test_a_folder_that_vanishes_and_returns_is_noticed(tmp_path, images):
 
 
 def test_others_see_whether_the_process_works_and_its_receiver_keeps_the_port_of_sdlora_up(tmp_path):
-    port = free_port()
-    url = f"http://127.0.0.1:{port}/v1/arrived"
-    with listen_at(port, "receiver", "--receiver-port") as listener:
+    with listen_at(0, "receiver", "--receiver-port") as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1/arrived"
         command = [sys.executable, "-m", "deployments.arrivals.watcher", "--receiver"]
         home = tmp_path / "home"
+        assert not watcher_works(home)
         service = Service("watcher", command, environment(home), home / "logs" / "watcher.log", PROJECT, listener)
         try:
-            assert not watcher_works(home)  # it imports its libraries
-            deadline = time.monotonic() + PATIENCE_SECONDS
-            while not watcher_works(home):
-                service.check()
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
-            assert request(url, {"Authorization": "Bearer wrong"}, b"{}")[0] == 401
+            wait_until(lambda: service.check() or watcher_works(home), "the start of the watcher")
+            assert request(url, {"Authorization": "Bearer wrong"})[0] == 401
         finally:
             service.stop()
         assert not watcher_works(home)

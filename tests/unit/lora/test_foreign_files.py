@@ -26,7 +26,7 @@ from tests.unit.lora.perturb import perturb_adapter
 from tests.unit.lora.test_files import save
 from tests.unit.lora.test_inspecting import kohya_layer
 
-few = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+few = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 def inspected(path):
