@@ -33,7 +33,7 @@ def browser() -> Iterator[Browser]:
     program = next((path for name in PROGRAMS if (path := shutil.which(name))), None)
     assert program, "The tests of the pages need Chromium: apt-get install chromium"
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=program, args=list(OPTIONS))
+        running = playwright.chromium.launch(executable_path=program, args=list(OPTIONS), timeout=PATIENCE_MS)
         expect.set_options(timeout=PATIENCE_MS)
         new_context = running.new_context
 

@@ -33,7 +33,7 @@ os.environ.update(
         "PREFECT_HOME": f"{_state}/prefect",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         # Starting a temporary server takes longer than the default 20 s where two cores are busy.
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "600",
         "DO_NOT_TRACK": "1",
     }
 )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import http.server
 import json
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+
+from tests.waiting import wait_until
 
 SECRET = "SECRETtoken1234567890"
 PARAMETER = "HIDDENvalue1234567890"
@@ -36,22 +37,20 @@ class Webhook:
     def texts(self) -> list[str]:
         return [body["message"] for _, _, body in self.requests if "message" in body]
 
-    def wait_for(self, title: str, patience_seconds: float) -> str:
+    def wait_for(self, title: str) -> str:
         """Wait for a message whose title contains a text; return its body."""
-        deadline = time.monotonic() + patience_seconds
-        while True:
-            for found, text in zip(self.titles, self.texts, strict=True):
-                if title in found:
-                    return text
-            assert time.monotonic() < deadline, self.titles
-            time.sleep(0.2)
 
-    def wait_for_call(self, part: str, patience_seconds: float) -> None:
+        def found() -> dict[str, Any] | None:
+            return next((body for _, _, body in list(self.requests) if title in body.get("title", "")), None)
+
+        return str(wait_until(found, f"the message {title!r}")["message"])
+
+    def wait_for_call(self, part: str) -> None:
         """Wait for a GET whose path contains a text."""
-        deadline = time.monotonic() + patience_seconds
-        while not any(method == "GET" and part in path for method, path, _ in self.requests):
-            assert time.monotonic() < deadline, "no call"
-            time.sleep(0.2)
+        wait_until(
+            lambda: any(method == "GET" and part in path for method, path, _ in list(self.requests)),
+            f"a call of {part}",
+        )
 
 
 @contextmanager

@@ -20,7 +20,7 @@ __all__ = ["browser", "running_stack"]  # fixtures for all files of this folder
 def _prefect_server() -> Iterator[None]:
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=120):
+    with prefect_test_harness(server_startup_timeout=600):
         yield
 
 

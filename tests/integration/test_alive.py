@@ -67,6 +67,7 @@ class Runs:
 
 @pytest.fixture
 def runs(tmp_path):
+    crash_unclaimed(tmp_path, older_than_seconds=0)  # what other tests left on their common server
     made = Runs(tmp_path)
     with made.client:
         yield made
@@ -113,7 +114,7 @@ def test_a_run_of_another_server_or_a_stray_file_is_no_trouble(runs):
 
 def test_when_the_servers_start_runs_that_nobody_claims_are_crashed_unless_they_just_began(runs):
     orphan, waiting = runs.make(Running()), runs.make(Pending())
-    assert crash_unclaimed(runs.home, older_than_seconds=60) == []
+    assert crash_unclaimed(runs.home, older_than_seconds=3600) == []
     assert set(crash_unclaimed(runs.home, older_than_seconds=0)) == {orphan.name, waiting.name}
     assert runs.state(orphan) == runs.state(waiting) == "CRASHED"
 
@@ -141,6 +142,6 @@ def test_tasks_of_a_killed_run_are_ended_with_it(runs):
 def test_tasks_whose_end_was_lost_are_ended_when_the_servers_start(runs):
     finished = runs.make(Completed())
     lost, reported = runs.make_task(finished, Running()), runs.make_task(finished, Completed())
-    crash_unclaimed(runs.home, older_than_seconds=60)
+    crash_unclaimed(runs.home, older_than_seconds=3600)
     assert [runs.task_state(task) for task in (lost, reported)] == ["CRASHED", "COMPLETED"]
     assert runs.state(finished) == "COMPLETED"

@@ -19,7 +19,7 @@ def sdlora(*arguments: str) -> str:
     # Not this process's Prefect: the command starts a server of its own, as it does for a user.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     command = [sys.executable, "-m", "deployments.cli", *arguments]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 

@@ -24,6 +24,9 @@ from deployments.servers.services import stop_others
 from deployments.servers.worker import WAITING, QueueWorker
 from sdlora.store.starts import KEY_PREFIX
 
+HEEDS = "import time; print('ready', flush=True); time.sleep(3600)"
+IGNORES = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {HEEDS}"
+
 
 class Runs:
     """Processes that look like flow runs of a worker."""
@@ -31,14 +34,14 @@ class Runs:
     def __init__(self, home: Path) -> None:
         self.home, self.processes = home, []
 
-    def begin(
-        self, run_id: UUID, home: Path | None = None, code: str = "import time; time.sleep(600)"
-    ) -> subprocess.Popen[bytes]:
+    def begin(self, run_id: UUID, home: Path | None = None, code: str = HEEDS) -> subprocess.Popen[bytes]:
+        """Start a process; returns when others see its command line and its variables."""
         variables = {"SDLORA_HOME": str(home or self.home), "PREFECT__FLOW_RUN_ID": str(run_id)}
         command = [sys.executable, "-c", code, str(PROJECT / SCRIPT)]
         environment = {**os.environ, **variables}
         process = subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.PIPE)
         self.processes.append(process)
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
         return process
 
 
@@ -57,7 +60,6 @@ def test_processes_of_flow_runs_are_found_by_the_state_folder_until_they_end(run
     runs.begin(others, tmp_path / "other")
     assert {run: found.pid for run, found in flow_processes(tmp_path).items()} == {mine: process.pid}
     process.kill()
-    psutil.wait_procs([psutil.Process(process.pid)], 0)
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # dead, and not reaped
     assert flow_processes(tmp_path) == {}
 
@@ -99,24 +101,25 @@ def test_a_new_worker_counts_the_runs_of_an_earlier_one_until_they_end(runs, tmp
         for run in earlier:
             client.set_flow_run_state(run, Running(), force=True)
     processes = [runs.begin(run) for run in earlier]
+    created = list(earlier)
 
     async def scenario() -> tuple[set[UUID], set[UUID], list[UUID]]:
         async with QueueWorker(name="new", work_pool_name=POOL, slots=1, home=tmp_path) as worker:
             later = await due(worker, deployment, 2)
+            created.extend(later)
             full = await chosen(worker, later)
             processes[0].kill()
             processes[0].wait()
             return full, await chosen(worker, later), later
 
-    full, room, later = asyncio.run(scenario())
+    try:
+        full, room, later = asyncio.run(scenario())
+    finally:
+        with get_client(sync_client=True) as client:
+            for run in created:
+                client.delete_flow_run(run)
     assert full == set()
     assert len(room) == 1 and room <= set(later)
-
-
-HEEDS = "import time; print('ready', flush=True); time.sleep(600)"
-IGNORES = (
-    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
-)
 
 
 @pytest.mark.parametrize("code", [HEEDS, IGNORES], ids=["heeds SIGTERM", "ignores SIGTERM"])
@@ -131,7 +134,6 @@ def test_a_run_of_an_earlier_worker_that_a_person_cancels_ends_as_cancelled(runs
             run = await client.create_flow_run(retrain)
             await client.set_flow_run_state(run.id, Running(), force=True)
             process = runs.begin(run.id, code=code)
-            assert process.stdout.readline() == b"ready\n"
             earlier, counts = EarlierRuns(tmp_path), []
             counts.append(len(await earlier.going_on(client)))
             assert process.poll() is None

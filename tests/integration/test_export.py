@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from prefect.client.orchestration import get_client
 
 from deployments.cli.run_output import release_object
 from deployments.doctor import diagnose
@@ -15,6 +14,7 @@ from sdlora.config import PipelineConfig, load_config
 from sdlora.core.tensor_header import read_header
 from sdlora.release.config import ExportConfig
 from tasks.tracking import Registry
+from tests.prefect_records import artifacts_of, newest_run
 from tests.settings import run_flow
 
 
@@ -38,11 +38,9 @@ def test_a_missing_folder_is_a_warning_and_the_next_run_tries_again(exporting, h
     assert (release.version, release.export.version) == (1, 1)
     assert release.export.problem.startswith(f"export.on_promote: {loras} does not exist.")
     assert release_object(release, 1.0)["export_problem"] == release.export.problem
-    with get_client(sync_client=True) as client:
-        newest = max(client.read_flow_runs(limit=200), key=lambda run: run.created)
-        written = [one for one in client.read_artifacts(limit=200) if one.flow_run_id == newest.id]
+    newest = newest_run()
     assert newest.state.is_completed()
-    (page,) = (one for one in written if one.key == "export")
+    page = artifacts_of(newest.id)["export"]
     assert "loras does not exist" in page.data
     assert finding(home).level == "problem"
     assert f"exporting: export.on_promote: {loras} does not exist" in finding(home).text

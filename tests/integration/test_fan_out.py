@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +22,7 @@ from sdlora.data.measuring.shards import Shard, ShardResults
 from sdlora.store.image_store import ImageStore
 from tasks import collect, fan_out
 from tests.unit.data.drawing import drawing, encoded, icon
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 CONFIG = ResolvedData(dataset="icons", min_train_images=1, min_held_out_images=1)
 PROJECT = Path(__file__).parents[2]
@@ -49,26 +50,31 @@ def _dask(*arguments: str, log: Path) -> subprocess.Popen[bytes]:
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     from distributed import Client
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    address = f"tcp://127.0.0.1:{port}"
+    file = tmp_path / "scheduler.json"
     scheduler = _dask(
-        "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard", log=tmp_path / "scheduler.log"
-    )
-    workers = [
-        _dask("worker", address, "--host", "127.0.0.1", "--nthreads", "1", "--no-nanny", "--no-dashboard",
-              log=tmp_path / f"worker-{number}.log")
-        for number in range(2)
-    ]  # fmt: skip
+        "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file),
+        log=tmp_path / "scheduler.log",
+    )  # fmt: skip
+    workers: list[subprocess.Popen[bytes]] = []
     try:
-        with Client(address, timeout=60, set_as_default=False) as client:
-            client.wait_for_workers(2, timeout=60)
+        address = wait_until(lambda: _address_in(file), "the start of the scheduler")
+        for number in range(2):
+            options = ("--host", "127.0.0.1", "--nthreads", "1", "--no-nanny", "--no-dashboard")
+            workers.append(_dask("worker", address, *options, log=tmp_path / f"worker-{number}.log"))
+        with Client(address, timeout=PATIENCE_SECONDS, set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=PATIENCE_SECONDS)
         yield Cluster(address, workers)
     finally:
         for process in [*workers, scheduler]:
             process.kill()
             process.wait()
+
+
+def _address_in(file: Path) -> str | None:
+    try:
+        return str(json.loads(file.read_text())["address"])
+    except (FileNotFoundError, ValueError):  # not there, or half of it
+        return None
 
 
 def _fill(home: Path, count: int) -> ImageStore:

@@ -17,7 +17,7 @@ import pytest
 
 from deployments.servers.credentials import Credentials, credentials_of
 from deployments.servers.mlflow_server import MlflowServer
-from deployments.servers.services import Service, free_port, listen_at
+from deployments.servers.services import Service, listen_at
 from flows.retrain import retrain
 from sdlora.config import PipelineConfig
 from sdlora.lora.load import open_adapter
@@ -83,9 +83,9 @@ def moved(original: Path, copy: Path, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="module")
 def mlflow_page(moved: Path) -> Iterator[tuple[Service, str, Credentials]]:
     """The MLflow server of `sdlora up` on the moved folder, its address and its password."""
-    port, credentials = free_port(), credentials_of(moved)
-    server = MlflowServer(moved, port, credentials)
-    with listen_at(port, "MLflow server", "--mlflow-port") as listener:
+    with listen_at(0, "MLflow server", "--mlflow-port") as listener:
+        port, credentials = listener.getsockname()[1], credentials_of(moved)
+        server = MlflowServer(moved, port, credentials)
         log = moved / "logs" / "mlflow.log"
         service = Service("The MLflow server", server.command(), server.environment(), log, PROJECT, listener)
         yield service, f"http://127.0.0.1:{port}", credentials

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import contextlib
 import subprocess
 import sys
 import time
@@ -32,6 +31,7 @@ from tasks.notify.silence import SILENT_TIMES, source_is_silent
 from tasks.notify.tell import tell
 from tests.stack import PROJECT, RunningStack, clean_environment
 from tests.tiny import draw_images
+from tests.waiting import wait_until
 from tests.webhook import PARAMETER, SECRET, webhook
 
 
@@ -138,7 +138,7 @@ def test_a_run_that_was_killed_is_told_when_it_is_found(tmp_path, received):
         run = client.create_flow_run(collect, parameters={"dataset": "killed"}, name="killed, today", state=Running())
         (tmp_path / ALIVE / str(run.id)).touch()
         assert crash_killed(tmp_path) == ["killed, today"]
-        received.wait_for("killed: a run was cut off", 10)
+        received.wait_for("killed: a run was cut off")
         tell_unheard_failures(tmp_path)
         client.delete_flow_run(run.id)
     assert received.titles == ["killed: a run was cut off"]
@@ -172,7 +172,7 @@ def test_under_sdlora_up_failed_and_killed_runs_are_heard_of_and_the_heart_beats
         gone = {"dataset": "gone", "sources": [str(home / "missing")]}
         failed = running_stack.api(f"deployments/{deployment['id']}/create_flow_run", {"parameters": gone})
         assert running_stack.finished(failed["id"])["type"] == "FAILED"
-        text = received.wait_for("gone: a run failed", 30)
+        text = received.wait_for("gone: a run failed")
         assert f"Run: {running_stack.prefect}/runs/flow-run/{failed['id']}" in text
 
         images = draw_images(home.parent / "many", 400, seed=8)
@@ -180,7 +180,7 @@ def test_under_sdlora_up_failed_and_killed_runs_are_heard_of_and_the_heart_beats
         killed = running_stack.api(f"deployments/{deployment['id']}/create_flow_run", {"parameters": many})
         kill_when_running(home, killed["id"])
         assert running_stack.finished(killed["id"])["type"] == "CRASHED"
-        assert "-9" in received.wait_for("many: a run was cut off", 60)
+        assert "-9" in received.wait_for("many: a run was cut off")
 
         lines = [" ".join(line) for line in command_lines()]
         assert not [line for line in lines if SECRET in line or PARAMETER in line]
@@ -194,7 +194,7 @@ def test_under_sdlora_up_failed_and_killed_runs_are_heard_of_and_the_heart_beats
             assert PARAMETER not in shown
         assert files_with_secrets(home) == []
 
-        received.wait_for_call("&beat", 90)
+        received.wait_for_call("&beat")
         well, full, idle, blind = beats_of(running_stack)
         assert well == "[]"
         assert "are free on the disk" in full
@@ -228,16 +228,22 @@ print(heartbeat.beat(home))
 
 
 def kill_when_running(home: Path, run_id: str) -> None:
-    deadline = time.monotonic() + 60
+    def members() -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("PREFECT__FLOW_RUN_ID") == run_id:
+                    found.append(process)
+        return found
+
+    # Found while they import their libraries, so that the run does not end between its beginning and the kill.
+    found = wait_until(members, "the start of the run's process")
     while not (home / ALIVE / run_id).exists():
-        assert time.monotonic() < deadline, "the run did not begin"
-        time.sleep(0.05)
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("PREFECT__FLOW_RUN_ID") == run_id:
-                os.kill(process.pid, signal.SIGKILL)
-        except (psutil.Error, ProcessLookupError):
-            continue
+        assert any(process.is_running() for process in found), "the run ended before it began"
+        time.sleep(0.002)
+    for process in [*found, *members()]:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
 
 
 def command_lines() -> list[list[str]]:

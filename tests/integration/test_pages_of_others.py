@@ -83,7 +83,7 @@ def logged_in(browser: Browser, running_stack: RunningStack) -> Iterator[Browser
     page = context.new_page()
     _log_in_to_prefect(page, running_stack)
     page.goto(running_stack.mlflow)
-    expect(page.get_by_text("Experiments").first).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("Experiments").first).to_be_visible()
     page.close()
     yield context
     context.close()
@@ -93,7 +93,7 @@ def _log_in_to_prefect(page: Page, stack: RunningStack) -> None:
     page.goto(f"{stack.prefect}/v2/deployments")
     page.locator("input[type=password]").fill(stack.credentials.login)
     page.keyboard.press("Enter")
-    expect(page.get_by_text("retrain").first).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("retrain").first).to_be_visible()
 
 
 def what_there_is(stack: RunningStack) -> dict[str, object]:
@@ -129,7 +129,7 @@ def test_prefect_asks_once_in_both_of_its_pages(browser: Browser, running_stack:
     for address in ("/v2/runs", "/runs", "/v2/deployments"):
         page.goto(running_stack.prefect + address)
         page.wait_for_load_state("networkidle")
-        expect(page.locator("input[type=password]")).to_have_count(0, timeout=30_000)
+        expect(page.locator("input[type=password]")).to_have_count(0)
     context.close()
 
 
@@ -151,4 +151,4 @@ def test_a_link_from_another_page_opens_mlflow(logged_in: BrowserContext, runnin
     page = logged_in.new_page()
     page.goto(other_origin)
     page.evaluate("(url) => { location.href = url }", running_stack.mlflow)
-    expect(page.get_by_text("Experiments").first).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("Experiments").first).to_be_visible()

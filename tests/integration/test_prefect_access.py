@@ -11,7 +11,7 @@ import stat
 import subprocess
 import sys
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import psutil
@@ -21,6 +21,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from deployments.local_run import PrefectServer
 from tests.stack import PROJECT, RunningStack, clean_environment, request
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 PUBLIC = {"/health", "/ready"}  # as an operator's probes ask them
 ELSEWHERE = "http://127.0.0.1:9"
@@ -94,7 +95,8 @@ def test_a_browser_may_not_ask_for_a_page_of_another_origin(running_stack: Runni
 async def _greeting(server: str, path: str, token: str | None) -> str:
     address = server.replace("http", "ws", 1)
     try:
-        async with connect(f"{address}/api/{path}", subprotocols=["prefect"] if token else None) as socket:
+        protocols = ["prefect"] if token else None
+        async with connect(f"{address}/api/{path}", subprotocols=protocols, open_timeout=PATIENCE_SECONDS) as socket:
             await socket.send(json.dumps({"type": "auth", "token": token}))
             return json.loads(await socket.recv())["type"]
     except (ConnectionClosed, InvalidStatus):
@@ -121,12 +123,11 @@ def test_prefects_own_command_works_with_the_variables_set(running_stack: Runnin
 def test_the_servers_listen_on_loopback_only(running_stack: RunningStack):
     children = psutil.Process(running_stack.process.pid).children(recursive=True)
     ports = {int(url.rpartition(":")[2]) for url in (running_stack.prefect, running_stack.mlflow)}
-    listening = {
-        tuple(one.laddr)
-        for child in children
-        for one in child.net_connections("inet")
-        if one.status == psutil.CONN_LISTEN
-    }
+    listening = set()
+    for child in children:
+        with suppress(psutil.NoSuchProcess):  # a run may end just now
+            found = child.net_connections("inet")
+            listening |= {tuple(one.laddr) for one in found if one.status == psutil.CONN_LISTEN}
     assert ports <= {port for _, port in listening}  # the worker listens, too: to its runs, by a token for each
     assert {host for host, _ in listening} == {"127.0.0.1"}
 
@@ -137,8 +138,11 @@ def test_the_page_sends_the_password_to_its_own_server(running_stack: RunningSta
 
 
 def test_the_worker_is_online_and_hears_its_server_on_a_socket(running_stack: RunningStack):
-    (worker,) = running_stack.api("work_pools/local/workers/filter", {})
-    assert worker["status"] == "ONLINE"
+    def is_online() -> bool:
+        (worker,) = running_stack.api("work_pools/local/workers/filter", {})
+        return worker["status"] == "ONLINE"
+
+    wait_until(is_online, "a sign of life of the worker")
     log = (running_stack.home / "logs" / "worker.log").read_text()
     assert "403" not in log
     assert "Unauthorized" not in log

@@ -6,8 +6,10 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from prefect import flow
@@ -29,6 +31,10 @@ from tasks.waiting.outcomes import ending_recorded
 from tasks.waiting.queue import join_queue, training_slot
 from tasks.waiting.skipping import OutsideHoursError
 from tests.listeners import Notes
+from tests.waiting import PATIENCE_SECONDS
+
+TRAINS = threading.Event()
+"""Set by the flow when it has its slot."""
 
 
 @flow
@@ -37,6 +43,7 @@ def train(
 ) -> str:
     config = PipelineConfig(name="comics")
     with ending_recorded(config, home), training_slot(join_queue("comics", "retrain", home), home, schedule):
+        TRAINS.set()
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             time.sleep(0.05)
@@ -65,22 +72,42 @@ def last(store: ImageStore) -> tuple[str, str | None]:
     return ticket.state, ticket.reason
 
 
-def once(store: ImageStore, state: str, act) -> None:
-    """Act in another thread as soon as the run is in this state, and has had a moment to show it."""
-
-    def wait() -> None:
-        tickets = TrainingQueue(store.database)
-        while not any((t.request.style, t.state) == ("comics", state) for t in tickets.tickets()):
-            time.sleep(0.05)
-        time.sleep(0.3)
-        act()
-
-    threading.Thread(target=wait, daemon=True).start()
+def shows_its_place(store: ImageStore) -> bool:
+    """Look whether the run waits and has told the server so."""
+    for ticket in TrainingQueue(store.database).tickets():
+        if (ticket.request.style, ticket.state) == ("comics", "waiting") and ticket.request.flow_run_id:
+            with get_client(sync_client=True) as client:
+                state = client.read_flow_run(UUID(ticket.request.flow_run_id)).state
+            return state is not None and state.name == "Waiting"
+    return False
 
 
-def test_a_run_waits_shows_its_place_and_takes_the_slot_when_it_is_free(store, holder, tmp_path):
+@pytest.fixture
+def once(store: ImageStore) -> Iterator[Callable[[str, Callable[[], object]], None]]:
+    """Function that acts in another thread as soon as the run waits, or trains."""
+    TRAINS.clear()
+    over, threads = threading.Event(), []
+
+    def begin(state: str, act: Callable[[], object]) -> None:
+        def wait() -> None:
+            while not over.is_set():
+                if shows_its_place(store) if state == "waiting" else TRAINS.is_set():
+                    act()
+                    return
+                time.sleep(0.02)
+
+        threads.append(threading.Thread(target=wait, daemon=True))
+        threads[0].start()
+
+    yield begin
+    over.set()
+    for thread in threads:
+        thread.join(PATIENCE_SECONDS)
+
+
+def test_a_run_waits_shows_its_place_and_takes_the_slot_when_it_is_free(store, once, holder, tmp_path):
     notes = Notes()
-    once(store, "waiting", lambda: TrainingQueue(store.database).end(holder, "done"))
+    once("waiting", lambda: TrainingQueue(store.database).end(holder, "done"))
     with listening(notes):
         run_id = train(tmp_path)
     assert len(notes.lines) == 1
@@ -100,8 +127,8 @@ def closing(monkeypatch) -> ScheduleConfig:
     return ScheduleConfig(window=f"{(hour + 12) % 24:02}:00-{(hour + 13) % 24:02}:00")
 
 
-def test_a_clocks_run_whose_turn_comes_outside_its_hours_trains_nothing(store, holder, closing, tmp_path):
-    once(store, "waiting", lambda: TrainingQueue(store.database).end(holder, "done"))
+def test_a_clocks_run_whose_turn_comes_outside_its_hours_trains_nothing(store, once, holder, closing, tmp_path):
+    once("waiting", lambda: TrainingQueue(store.database).end(holder, "done"))
     with pytest.raises(OutsideHoursError, match=r"schedule\.window"):
         train(tmp_path, schedule=closing)
     state, reason = last(store)
@@ -109,20 +136,19 @@ def test_a_clocks_run_whose_turn_comes_outside_its_hours_trains_nothing(store, h
     assert "schedule.window" in (reason or "")
 
 
-def test_a_run_that_a_person_moved_forward_is_not_bound_by_the_hours(store, holder, closing, tmp_path):
+def test_a_run_that_a_person_moved_forward_is_not_bound_by_the_hours(store, once, holder, closing, tmp_path):
     def move_forward() -> None:
         with store.write() as session:
             session.execute(update(TicketTable).where(TicketTable.state == "waiting").values(asked_by="person"))
         TrainingQueue(store.database).end(holder, "done")
 
-    once(store, "waiting", move_forward)
+    once("waiting", move_forward)
     train(tmp_path, schedule=closing)
     assert last(store) == ("done", None)
 
 
-def test_a_waiting_run_that_is_cancelled_ends_without_training(store, holder, tmp_path):
+def test_a_waiting_run_that_is_cancelled_ends_without_training(store, once, holder, tmp_path):
     once(
-        store,
         "waiting",
         lambda: TrainingQueue(store.database).cancel(TrainingQueue(store.database).tickets()[1], "ana"),
     )
@@ -131,29 +157,28 @@ def test_a_waiting_run_that_is_cancelled_ends_without_training(store, holder, tm
     assert last(store) == ("cancelled", "Cancelled by ana.")
 
 
-def test_a_training_run_that_is_cancelled_gets_the_signal_of_ctrl_c(store, tmp_path, monkeypatch):
+def test_a_training_run_that_is_cancelled_gets_the_signal_of_ctrl_c(store, once, tmp_path, monkeypatch):
     monkeypatch.setattr(heartbeat, "HEARTBEAT_SECONDS", 0.1)
     monkeypatch.setattr(queue, "Heartbeat", lambda *of: heartbeat.Heartbeat(*of, interval_seconds=0.1))
     once(
-        store,
         "running",
         lambda: TrainingQueue(store.database).cancel(TrainingQueue(store.database).tickets()[0], "ana"),
     )
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path, seconds=60)
+        train(tmp_path, seconds=PATIENCE_SECONDS)
     assert last(store) == ("cancelled", "Cancelled by ana.")
 
 
-def test_a_run_whose_slot_was_given_away_stops_and_says_so(store, tmp_path, monkeypatch):
+def test_a_run_whose_slot_was_given_away_stops_and_says_so(store, once, tmp_path, monkeypatch):
     monkeypatch.setattr(queue, "Heartbeat", lambda *of: heartbeat.Heartbeat(*of, interval_seconds=0.1))
 
     def steal() -> None:
         stolen = TrainingQueue(store.database).tickets()[0]
         TrainingQueue(store.database).end(stolen, "lost", "Its machine gave no sign of life.")
 
-    once(store, "running", steal)
+    once("running", steal)
     with pytest.raises(SlotLostError, match="gave no sign of life"):
-        train(tmp_path, seconds=60)
+        train(tmp_path, seconds=PATIENCE_SECONDS)
     assert last(store) == ("lost", "Its machine gave no sign of life.")
 
 
@@ -164,12 +189,11 @@ def test_a_run_whose_slot_was_given_away_stops_and_says_so(store, tmp_path, monk
         (signal.SIGTERM, TerminationSignal, ("lost", "The process was stopped.")),  # a machine that shuts down
     ],
 )
-def test_ctrl_c_cancels_and_the_end_of_the_system_does_not(store, tmp_path, number, error, ending):
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Prefect sends it on to the handler before
-    once(store, "running", lambda: os.kill(os.getpid(), number))
+def test_ctrl_c_cancels_and_the_end_of_the_system_does_not(store, once, tmp_path, number, error, ending):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Prefect sends it on to the handler before
+    once("running", lambda: os.kill(os.getpid(), number))
     with pytest.raises(error):
-        train(tmp_path, seconds=60)
-    signal.signal(signal.SIGTERM, before)
+        train(tmp_path, seconds=PATIENCE_SECONDS)
     assert last(store) == ending
 
 
@@ -204,7 +228,7 @@ def test_a_slot_that_a_full_disk_kept_is_freed_by_the_next_run_of_the_process(st
         ]
 
 
-def test_an_outage_of_the_database_ends_no_waiting_run(store, holder, tmp_path, monkeypatch):
+def test_an_outage_of_the_database_ends_no_waiting_run(store, once, holder, tmp_path, monkeypatch):
     take, calls = TrainingQueue.take, []
 
     def failing(self, ticket):
@@ -215,6 +239,6 @@ def test_an_outage_of_the_database_ends_no_waiting_run(store, holder, tmp_path, 
 
     monkeypatch.setattr(TrainingQueue, "take", failing)
     monkeypatch.setattr(queue, "_POLL_SECONDS", 0.05)
-    once(store, "waiting", lambda: TrainingQueue(store.database).end(holder, "done"))
+    once("waiting", lambda: TrainingQueue(store.database).end(holder, "done"))
     train(tmp_path)
     assert last(store) == ("done", None)

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.sorting import ArtifactSort
 
 import flows.retrain as retrain_flow
 from flows.retrain import retrain
@@ -26,6 +28,7 @@ from sdlora.training.identity import TRAINER_VERSION
 from tasks.results import Release
 from tasks.tracking import Registry, tracking_uri
 from tasks.waiting import outcomes, unattended
+from tests.prefect_records import artifacts_of, newest_run
 from tests.settings import run_flow
 from tests.tiny import tiny_base_model
 
@@ -149,10 +152,11 @@ def test_the_data_page_is_linked_from_report_and_mlflow_and_the_store_knows_the_
 
 
 def test_the_run_page_shows_images_scores_and_the_decision_and_no_link_that_a_browser_cannot_open(first):
+    by_key = ArtifactFilter(key=ArtifactFilterKey(any_=["result"]))
     with get_client(sync_client=True) as client:
-        written = client.read_artifacts(limit=200)
-    run_id = next(one.flow_run_id for one in written if one.key == "result" and str(first.report) in one.data)
-    artifacts = {artifact.key: artifact for artifact in written if artifact.flow_run_id == run_id}
+        results = client.read_artifacts(artifact_filter=by_key, sort=ArtifactSort.CREATED_DESC)
+    run_id = next(one.flow_run_id for one in reversed(results) if str(first.report) in one.data)
+    artifacts = artifacts_of(run_id)
     assert artifacts.keys() == {"images", "progress", "result"}
     assert "unreadable" in artifacts["images"].data
     result = artifacts["result"]
@@ -175,11 +179,9 @@ def test_the_same_images_make_no_second_version(first, config, home):
     assert again.reasons == first.reasons
     assert len(Registry(home).versions("shapes")) == 1
     assert weights.stat().st_mtime_ns == written_at
-    with get_client(sync_client=True) as client:
-        newest = max(client.read_flow_runs(limit=200), key=lambda run: run.created)
-        written = client.read_artifacts(limit=200)
+    newest = newest_run()
     assert newest.name.endswith(", no new images")
-    (result,) = (one for one in written if one.flow_run_id == newest.id and one.key == "result")
+    result = artifacts_of(newest.id)["result"]
     assert result.description == "Nothing new: shapes version 1 stands"
     assert str(first.report) in result.data
 

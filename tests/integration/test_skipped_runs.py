@@ -19,6 +19,12 @@ from tasks.waiting import daily_limit, outcomes, skipping
 from tasks.waiting.queue import join_queue_for_run
 from tests.settings import make_style, run_flow
 from tests.tiny import draw_images
+from tests.waiting import pass_midnight
+
+
+@pytest.fixture(autouse=True)
+def _one_day() -> None:
+    pass_midnight(120)
 
 
 @pytest.fixture

@@ -53,6 +53,7 @@ def start(monkeypatch, tmp_path) -> Iterator[Callable[..., Followed]]:
     monkeypatch.setenv("SDLORA_HOME", str(tmp_path))
     monkeypatch.setenv("SDLORA_PROJECT", str(PROJECT))
     ensure_process_pool("local")
+    delete_all()  # what other tests left on their common server
     home, images = tmp_path / "home", tmp_path / "images"
     images.mkdir()
 
@@ -66,6 +67,10 @@ def start(monkeypatch, tmp_path) -> Iterator[Callable[..., Followed]]:
     make_style(home, "comics", images, lora={"rank": 4}, schedule=NIGHTLY)
     make_style(home, "props", images)
     yield started
+    delete_all()
+
+
+def delete_all() -> None:
     with get_client(sync_client=True) as client:
         for one in client.read_deployments():
             client.delete_deployment(one.id)

@@ -18,7 +18,7 @@ def sdlora(home: Path, *arguments: str) -> str:
     # Not this process's Prefect: the command starts a server of its own, as it does for a user.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     command = [sys.executable, "-m", "deployments.cli", "--home", str(home), *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

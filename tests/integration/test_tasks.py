@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 from prefect import flow, task
-from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 
 from sdlora.core.errors import DataError
 from sdlora.core.progress import Listener
 from tasks.progress import listening, report_metrics, task_progress
 from tasks.retries import is_transient
+from tests.prefect_records import artifacts_of
 
 
 def failing_first(error: Exception, attempts: list[int]):
@@ -75,7 +75,6 @@ def test_progress_of_all_tasks_is_one_bar_on_the_page_of_the_run_and_reaches_the
         run = work()
     assert heard[:2] == [("collect images", 1, 2), ("draw pictures", 0, 50)]
     assert heard[-2:] == [("draw pictures", 50, 50), (50, {"loss": 0.5})]
-    with get_client(sync_client=True) as client:
-        (artifact,) = [one for one in client.read_artifacts(limit=200) if str(one.flow_run_id) == str(run)]
+    (artifact,) = artifacts_of(run).values()
     assert artifact.data == 100.0
     assert artifact.description == "draw pictures: 50 of 50"

@@ -36,6 +36,7 @@ from tasks.waiting.triggers import registered_configs, start_ready
 from tests.settings import make_style
 from tests.stack import STYLE_FILE, request, start_stack
 from tests.tiny import draw_images
+from tests.waiting import PATIENCE_SECONDS
 
 LATER = timedelta(hours=1)
 
@@ -48,7 +49,7 @@ def home(monkeypatch, tmp_path) -> Path:
     ensure_process_pool("local")
     home, images = tmp_path / "home", draw_images(tmp_path / "images", 12)
     name = f"t{uuid4().hex[:8]}"
-    make_style(home, name, images, trigger={"min_new_images": 3, "quiet_minutes": 1})
+    make_style(home, name, images, trigger={"min_new_images": 3, "quiet_minutes": 30})
     (template,) = (one for one in load_deployments(PREFECT_FILE, PROJECT, {}) if one.name == "retrain/retrain")
     StyleDeployments(home, template, None, lambda _: None).register_all()
     with ImageStore.open(home) as store:
@@ -93,7 +94,7 @@ def test_a_start_that_is_cut_off_is_finished_by_the_next_call_with_one_run(home,
 def add_style(home: Path) -> str:
     """Add a second style that learns from the images of the first, and register it."""
     name = f"t{uuid4().hex[:8]}"
-    trigger = {"min_new_images": 3, "quiet_minutes": 1}
+    trigger = {"min_new_images": 3, "quiet_minutes": 30}
     make_style(home, name, home.parent / "images", data={"dataset": style_of(home)}, trigger=trigger)
     (template,) = (one for one in load_deployments(PREFECT_FILE, PROJECT, {}) if one.name == "retrain/retrain")
     StyleDeployments(home, template, None, lambda _: None).register_all()
@@ -229,7 +230,7 @@ def test_images_copied_into_a_watched_folder_start_a_run_also_after_the_watcher_
         assert len(runs(stack)) == 2
     finally:
         stack.process.terminate()
-        stack.process.wait(60)
+        stack.process.wait(PATIENCE_SECONDS)
 
 
 def runs(stack) -> list[dict]:

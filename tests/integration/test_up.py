@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -14,6 +15,7 @@ import yaml
 from deployments.servers.running import running_services
 from deployments.servers.services import require_free_port
 from tests.stack import PROJECT, RunningStack, clean_environment, start_stack
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 
 def processes_of(home: Path) -> dict[int, str]:
@@ -39,7 +41,7 @@ def test_a_run_started_over_the_api_completes(running_stack: RunningStack):
     state = running_stack.finished(run["id"])
     assert state["type"] == "COMPLETED", state
     assert list(running_stack.home.glob("runs/mine/*/release/report.html"))
-    assert list((running_stack.home / "alive").iterdir()) == []
+    assert not (running_stack.home / "alive" / run["id"]).exists()
 
 
 def test_other_commands_find_the_running_servers(running_stack: RunningStack):
@@ -55,16 +57,24 @@ def test_a_run_from_a_terminal_is_seen_on_the_page_and_outlives_the_servers(sett
     command = [sys.executable, "-m", "deployments.cli", "run", "--home", str(home), "--config", str(config)]
     try:
         stack.wait_for("Stop everything")
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=PROJECT, env=clean_environment()
-        ) as typed:
+        with (
+            subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                cwd=PROJECT,
+                env=clean_environment(),
+            ) as typed,
+            killed_at_the_end(typed),
+        ):
             wait_until_training(home, typed)
             typed.send_signal(signal.SIGSTOP)  # so that its training is not over before the servers are, however quick
             (shown,) = stack.api("flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}})
             assert (home / "alive" / shown["id"]).is_file()
 
             stack.process.send_signal(signal.SIGINT)
-            assert stack.process.wait(90) == 0
+            assert stack.process.wait(PATIENCE_SECONDS) == 0
             family = {typed.pid, *(child.pid for child in psutil.Process(typed.pid).children(recursive=True))}
             assert {pid: line for pid, line in processes_of(home).items() if pid not in family} == {}
             for url in (stack.prefect, stack.mlflow):
@@ -72,7 +82,7 @@ def test_a_run_from_a_terminal_is_seen_on_the_page_and_outlives_the_servers(sett
             assert not (home / "services.json").exists()
 
             typed.send_signal(signal.SIGCONT)
-            said, _ = typed.communicate(timeout=300)
+            said, _ = typed.communicate(timeout=2 * PATIENCE_SECONDS)
             assert typed.returncode == 0, said
         assert "shapes version 1" in said
         assert processes_of(home) == {}
@@ -81,11 +91,20 @@ def test_a_run_from_a_terminal_is_seen_on_the_page_and_outlives_the_servers(sett
 
 
 def wait_until_training(home: Path, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
-    while not list(home.glob("runs/shapes/*/mlflow_run.txt")):
+    def began() -> bool:
         assert process.poll() is None, process.stdout and process.stdout.read()
-        assert time.monotonic() < deadline, "no training began"
-        time.sleep(0.1)
+        return bool(list(home.glob("runs/shapes/*/mlflow_run.txt")))
+
+    wait_until(began, "the beginning of the training")
+
+
+@contextmanager
+def killed_at_the_end(process: subprocess.Popen[str]) -> Iterator[None]:
+    """A test that fails must not wait for a process that it has stopped."""
+    try:
+        yield
+    finally:
+        process.kill()
 
 
 def test_no_worker_learns_the_password_before_mlflow_is_known_to_be_ours(tmp_path, settings):
@@ -95,8 +114,8 @@ def test_no_worker_learns_the_password_before_mlflow_is_known_to_be_ours(tmp_pat
     (tmp_path / "home" / "mlflow" / "mlflow.db").write_bytes(b"no database" * 999)  # its server ends by itself
     stack = start_stack(tmp_path / "home", config)
     try:
-        assert stack.process.wait(240) == 1
-        assert "The MLflow server ended" in stack.said
+        assert stack.process.wait(2 * PATIENCE_SECONDS) == 1
+        wait_until(lambda: "The MLflow server ended" in stack.said, "the line of the MLflow server")
         assert not (tmp_path / "home" / "logs" / "worker.log").exists()
     finally:
         stack.process.kill()

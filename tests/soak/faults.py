@@ -21,7 +21,7 @@ from tests.soak.world import QUIET_SECONDS
 
 _POLL_SECONDS = 0.05
 _ASK_SECONDS = 1.0
-_LONGEST_WAIT_SECONDS = 240.0
+_LONGEST_WAIT_SECONDS = 600.0
 
 
 def run_folders(home: Path, style: str) -> set[Path]:
@@ -124,7 +124,7 @@ def _forget(system: System, asked: Asked, process: psutil.Process) -> None:
     children = [system.stack.process if system.stack else None, asked.process]
     for child in children:
         if child is not None and child.pid == process.pid:
-            child.wait(30)  # psutil would take the exit status of a child, and a killed run would count as completed
+            child.wait(120)  # psutil would take the exit status of a child, and a killed run would count as completed
             return
     with contextlib.suppress(psutil.Error):
         process.wait(10)
@@ -148,7 +148,7 @@ def _leave_to_reconcile(system: System, fault: Fault, asked: Asked) -> str:
         if any(start.id > asked.starts_before for start in records.starts_of(system.home, asked.style)):
             return f"{fault}: the watcher had decided"
         # The settings of the deployment tell `reconcile` that new images start runs of the style.
-        wait_until(lambda: system.has_trigger(asked.style), 60, f"the deployment of {asked.style} to have its trigger")
+        wait_until(lambda: system.has_trigger(asked.style), 300, f"the deployment of {asked.style} to have its trigger")
         server = system.long_lived()["prefect"][0]
         server.kill()
         _forget(system, asked, server)

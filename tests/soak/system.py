@@ -98,19 +98,19 @@ class System:
         if self.is_up:
             self.stack.process.send_signal(signal.SIGINT)
         try:
-            self.stack.process.wait(120)
+            self.stack.process.wait(300)
         except subprocess.TimeoutExpired:
             raise SoakError(f"sdlora up did not stop: {self.stack.said[-1000:]}") from None
         self.said.append(self.stack.said)
 
-    def recover(self, patience_seconds: float = 240) -> bool:
+    def recover(self, patience_seconds: float = 600) -> bool:
         """Wait until both servers answer; start `sdlora up` again if it has ended. Return True if it had ended."""
         deadline, restarted = time.monotonic() + patience_seconds, False
         while True:
             if not self.is_up:
                 assert self.stack is not None
                 self.said.append(self.stack.said)
-                wait_until(lambda: not self.processes_of_up(), 60, "the servers of a killed sdlora up to end")
+                wait_until(lambda: not self.processes_of_up(), 300, "the servers of a killed sdlora up to end")
                 self.start()
                 restarted = True
             if self.answers():
@@ -175,7 +175,7 @@ class System:
         """Look whether the deployment of a style has the trigger of the style's file."""
         return "trigger" in self.api(f"deployments/name/retrain/{style}")["parameters"].get("advanced", {})
 
-    def await_start(self, asked: Asked, patience_seconds: float = 120) -> None:
+    def await_start(self, asked: Asked, patience_seconds: float = 300) -> None:
         """Wait until new data have started a run, and take it for the run that was asked for."""
 
         def begun() -> bool:
@@ -219,7 +219,7 @@ class System:
         """
         wait_until(lambda: self.has_ended(asked), patience_seconds, f"the run of {asked.style} to end", 0.5)
 
-    def command(self, *words: str, patience_seconds: float = 180) -> subprocess.CompletedProcess[str]:
+    def command(self, *words: str, patience_seconds: float = 600) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             self._command(*words),
             cwd=PROJECT,

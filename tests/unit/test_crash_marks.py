@@ -34,7 +34,7 @@ def test_a_stage_of_a_killed_run_ends_when_it_is_closed(tmp_path: Path):
     began = time.monotonic() - 2.0
     write(marks, ("collect", "begin", began - 1.0, 7), ("collect", "end", began, 7), ("clean", "begin", began, 7))
     marks.close()
-    assert marks.stage_seconds()["clean"] == pytest.approx(2.0, abs=0.5)
+    assert 2.0 <= marks.stage_seconds()["clean"] <= time.monotonic() - began
     assert marks.stage_seconds()["collect"] == pytest.approx(1.0)
 
 

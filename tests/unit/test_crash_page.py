@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
-import time
 from pathlib import Path
 
 import psutil
@@ -13,6 +13,7 @@ from benchmarks.crashes.marks import STAGES, Marks
 from benchmarks.crashes.page import Cell, add_cells, page, read_cells
 from benchmarks.crashes.setting import Setting
 from benchmarks.crashes.table import titles
+from tests.waiting import wait_until
 
 PROJECT = Path(__file__).parents[2]
 GOOD = Cell("killed", "duel", "continues", 3.4, 2.0, "2026-11-30", "abc1234")
@@ -39,17 +40,23 @@ def test_the_page_shows_outcomes_failures_and_what_was_not_run():
     assert "2026-11-30 at commit abc1234" in text
 
 
+def has_server(run: subprocess.Popen[bytes]) -> bool:
+    for child in psutil.Process(run.pid).children():
+        with contextlib.suppress(psutil.Error):  # it may end just now
+            if "create_app" in " ".join(child.cmdline()):
+                return True
+    return False
+
+
 def test_a_server_that_is_away_already_is_not_said_to_be_struck(tmp_path: Path):
     setting = Setting(tmp_path, tmp_path / "shapes.yaml", {}, Marks(tmp_path))
     script = tmp_path / "run.sh"  # not in the command line: a child has its parent's for a moment
-    script.write_text("sh -c 'sleep 20; :' prefect.server.api.server:create_app & wait; sleep 60")
+    script.write_text("sh -c 'sleep 60; :' prefect.server.api.server:create_app & wait; sleep 3600")
     with subprocess.Popen(["sh", str(script)]) as run:
         try:
-            while not any("create_app" in " ".join(child.cmdline()) for child in psutil.Process(run.pid).children()):
-                time.sleep(0.01)
+            wait_until(lambda: has_server(run), "the start of the server")
             assert kill_prefect(setting, run)
-            while any("create_app" in " ".join(child.cmdline()) for child in psutil.Process(run.pid).children()):
-                time.sleep(0.01)
+            wait_until(lambda: not has_server(run), "the end of the server")
             assert not kill_prefect(setting, run)
         finally:
             for child in psutil.Process(run.pid).children(recursive=True):

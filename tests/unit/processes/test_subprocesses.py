@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import psutil
@@ -13,6 +12,7 @@ import pytest
 
 from sdlora.core.errors import TrainingError
 from sdlora.processes.subprocesses import run_subprocess
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 WORKER = """
 import logging, os, signal, sys, time
@@ -115,10 +115,9 @@ def test_a_process_whose_parent_is_killed_saves_and_ends(worker, tmp_path):
     )
     with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True) as started:
         assert started.stdout is not None
-        child = psutil.Process(int(started.stdout.readline()))
-        started.kill()
-        child.wait(20)
-    deadline = time.monotonic() + 5
-    while not (tmp_path / "saved").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert (tmp_path / "saved").exists()
+        try:
+            child = psutil.Process(int(started.stdout.readline()))
+        finally:
+            started.kill()
+        child.wait(PATIENCE_SECONDS)
+    wait_until((tmp_path / "saved").exists, "the end of the worker's work")

@@ -23,6 +23,7 @@ from sdlora.store.image_store import ImageStore
 from sdlora.store.lineage import adopted_versions, published_digests, record_version
 from sdlora.store.location import StoreLocation
 from tests.stores import both_places
+from tests.waiting import PATIENCE_SECONDS
 
 STYLE = "icons"
 
@@ -174,11 +175,12 @@ def test_of_two_promotions_at_once_in_two_processes_one_wins_and_the_other_is_to
     spawn = multiprocessing.get_context("spawn")
     start, said = spawn.Barrier(2), spawn.Queue()
     workers = [
-        spawn.Process(target=_promote, args=(location, tmp_path / "home", start, number, said)) for number in (2, 3)
+        spawn.Process(target=_promote, args=(location, tmp_path / "home", start, number, said), daemon=True)
+        for number in (2, 3)
     ]
     for worker in workers:
         worker.start()
-    refused, promoted = sorted(said.get(timeout=120) for _ in workers)
+    refused, promoted = sorted(said.get(timeout=PATIENCE_SECONDS) for _ in workers)
     for worker in workers:
         worker.join()
     winner = int(promoted.split()[1])

@@ -15,6 +15,7 @@ from sdlora.store import locks
 from sdlora.store.image_store import ImageStore
 from sdlora.store.location import StoreLocation
 from tests.stores import both_places
+from tests.waiting import PATIENCE_SECONDS
 
 
 def _hold(home: Path, location: StoreLocation, holds: object) -> None:
@@ -29,9 +30,9 @@ def test_a_style_has_one_holder_until_it_is_killed(
 ) -> None:
     spawn = multiprocessing.get_context("spawn")
     holds = spawn.Event()
-    holder = spawn.Process(target=_hold, args=(store.home, location, holds))
+    holder = spawn.Process(target=_hold, args=(store.home, location, holds), daemon=True)
     holder.start()
-    assert holds.wait(timeout=60)
+    assert holds.wait(timeout=PATIENCE_SECONDS)
     with monkeypatch.context() as patch:
         patch.setattr(locks, "_WAIT_SECONDS", 0.2)
         with pytest.raises(StorageError, match="the champion of 'ink' for too long"), store.lock_style("ink"):

@@ -67,7 +67,7 @@ def test_enough_images_start_a_run_after_the_quiet_time_and_fewer_after_the_long
     bring(dataset, tmp_path, 1, seed=1)
     early = asked(dataset, SOON)
     assert not early.is_ready and "after 10 minutes without further ones" in early.reason
-    assert early.look_again_at is not None and early.look_again_at > datetime.now(UTC) + timedelta(minutes=9)
+    assert early.look_again_at is not None and early.look_again_at > datetime.now(UTC) + timedelta(minutes=5)
     ready = asked(dataset, LATER)
     assert ready.is_ready and ready.reason == "3 new images"
 

@@ -15,6 +15,7 @@ from sdlora.store.image_store import ImageStore
 from tasks.decisions.champion_reconciliation import reconcile_history, sync_mlflow
 from tasks.tracking import Registry, alias_state
 from tasks.tracking.notes import NOTES_TAG, pack_notes
+from tests.waiting import PATIENCE_SECONDS
 
 VERSIONS = (1, 2, 3)
 _numbers = itertools.count()
@@ -86,9 +87,9 @@ def test_a_process_that_ends_after_a_late_write_of_the_alias_is_no_person_who_mo
 
     monkeypatch.setattr(MlflowClient, "set_registered_model_alias", write_late)
     choose(store, style, 2)
-    slow = threading.Thread(target=synchronise)
+    slow = threading.Thread(target=synchronise, daemon=True)
     slow.start()
-    assert is_about_to_write.wait(timeout=10)
+    assert is_about_to_write.wait(timeout=PATIENCE_SECONDS)
     choose(store, style, 3)
     sync_mlflow(registry, store, style)
     other_is_done.set()

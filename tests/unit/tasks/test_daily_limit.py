@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -11,6 +12,7 @@ from sdlora.store.image_store import ImageStore
 from sdlora.store.tickets import Request, new_row
 from tasks.waiting import daily_limit
 from tasks.waiting.daily_limit import DailyLimitError, daily_limit_reached, stopping_at_daily_limit
+from tests.waiting import PATIENCE_SECONDS, pass_midnight
 
 
 @pytest.fixture
@@ -33,6 +35,11 @@ def schedule_with(home, seconds_left):
     return ScheduleConfig(max_hours_a_day=(trained + timedelta(seconds=seconds_left)) / timedelta(hours=1))
 
 
+@pytest.fixture(autouse=True)
+def _one_day() -> None:
+    pass_midnight()
+
+
 def test_the_clocks_run_is_refused_when_the_hours_are_used_up_and_a_persons_is_not(home, monkeypatch):
     schedule = schedule_with(home, 0.001)
     time.sleep(0.01)
@@ -50,12 +57,13 @@ def test_a_training_is_stopped_as_by_ctrl_c_and_ends_with_the_limits_error(home,
 
     def train():
         try:
-            time.sleep(20)
+            time.sleep(PATIENCE_SECONDS)
         except KeyboardInterrupt:
             saved.append("checkpoint")
             raise
 
-    schedule = schedule_with(home, 0.3)
+    monkeypatch.setattr(daily_limit, "_SHORTEST_WAIT_SECONDS", 0.05)
+    schedule = schedule_with(home, 3)  # enough for the training to begin before, on a busy machine too
     with (
         pytest.raises(DailyLimitError, match=r"schedule\.max_hours_a_day"),
         stopping_at_daily_limit(schedule, "ink", home),
@@ -66,9 +74,10 @@ def test_a_training_is_stopped_as_by_ctrl_c_and_ends_with_the_limits_error(home,
 
 def test_a_training_that_ends_before_the_limit_is_left_alone(home, monkeypatch):
     asked(monkeypatch, "clock")
-    with stopping_at_daily_limit(schedule_with(home, 0.2), "ink", home):
-        pass
-    time.sleep(0.6)  # no signal arrives any more
+    with stopping_at_daily_limit(schedule_with(home, 60), "ink", home):
+        (timer,) = (thread for thread in threading.enumerate() if thread.name == "daily limit")
+    timer.join(PATIENCE_SECONDS)
+    assert not timer.is_alive() and not timer.is_reached  # no signal arrives any more
 
 
 def test_ctrl_c_before_the_limit_stays_ctrl_c(home, monkeypatch):

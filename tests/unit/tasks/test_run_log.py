@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,7 +15,7 @@ from tasks.run_log import TrainingLog
 def clock(monkeypatch):
     """The seconds that have passed, as the log sees them."""
     passed = [0.0]
-    monkeypatch.setattr(run_log.time, "monotonic", lambda: passed[0])
+    monkeypatch.setattr(run_log, "time", SimpleNamespace(monotonic=lambda: passed[0]))  # of the log alone
     return passed
 
 

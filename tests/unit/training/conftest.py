@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from sdlora.core.refs import BaseModelRef
 from sdlora.data.snapshot import Snapshot
@@ -12,16 +11,14 @@ from sdlora.models.config import BaseModelConfig
 from sdlora.models.files.sources import load_base_model
 from sdlora.store.image_store import ImageStore
 from tests.tiny import tiny_base_model
-from tests.unit.training.setting import fill_store
+from tests.unit.training.setting import fill_store, on_one_thread
 
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """The order of sums is part of a result's bytes."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with on_one_thread():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import torch
 
 from sdlora.core.progress import Listener
 from sdlora.core.refs import BaseModelRef
@@ -84,3 +87,13 @@ def read_setting(path: Path) -> tuple[BaseModelRef, Path, Snapshot]:
         for sha256, captions, split, weight in setting["rows"]
     ]
     return BaseModelRef.model_validate(setting["base"]), Path(setting["home"]), as_snapshot(rows)
+
+
+@contextmanager
+def on_one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

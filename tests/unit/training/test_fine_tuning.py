@@ -35,6 +35,7 @@ from tests.unit.training.setting import (
     Callbacks,
     as_snapshot,
     fill_store,
+    on_one_thread,
     write_setting,
 )
 from tests.unit.training.written import contents, curve
@@ -59,9 +60,9 @@ def interrupt_at(fatal_step, number=signal.SIGINT):
 @pytest.fixture(scope="module")
 def uninterrupted(base, filled, tmp_path_factory):
     store, snapshot = filled
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("uninterrupted") / "run"
-    fine_tune(TrainingJob(base, snapshot, LORA_WITH_DROPOUT, EVERYTHING, folder), store)
+    with on_one_thread():
+        fine_tune(TrainingJob(base, snapshot, LORA_WITH_DROPOUT, EVERYTHING, folder), store)
     return folder
 
 

@@ -21,6 +21,7 @@ from sdlora.training.job import TrainingJob
 from sdlora.training.launch import opened_job, run_job, write_job
 from tests.tiny import draw_images
 from tests.unit.training.setting import CONFIG, LORA
+from tests.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.slow
 # Steps enough to be ended in the middle, checkpoints only when somebody asks to end.
@@ -71,7 +72,7 @@ def family_of(started: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def wait_for(family: list[psutil.Process]) -> None:
-    _, alive = psutil.wait_procs(family, 60)
+    _, alive = psutil.wait_procs(family, PATIENCE_SECONDS)
     for process in alive:
         process.kill()
     assert not alive
@@ -85,7 +86,7 @@ def test_sigterm_ends_all_of_them_after_a_checkpoint(receivers, written, uninter
     told = {"parent": [started.pid], "one worker": [family[2].pid]}
     for pid in told.get(receivers, [started.pid, *(process.pid for process in family)]):
         os.kill(pid, signal.SIGTERM)
-    _, errors = started.communicate(timeout=60)
+    _, errors = started.communicate(timeout=PATIENCE_SECONDS)
     wait_for(family)
     assert started.returncode == 130, errors
     assert "Traceback" not in errors
@@ -103,7 +104,7 @@ def test_a_killed_one_ends_all_of_them_and_the_next_start_works(killed, written,
     os.kill(victim[killed], signal.SIGKILL)
     if killed == "parent":  # at once: what is still about to end must not be in the way
         assert finish(file) == uninterrupted
-    _, errors = started.communicate(timeout=60)
+    _, errors = started.communicate(timeout=PATIENCE_SECONDS)
     wait_for(family)
     assert "Traceback" not in errors
     if killed != "parent":

@@ -9,6 +9,7 @@ import pytest
 from sdlora.core.errors import StorageError, TrainingError
 from sdlora.training.run_folder import CurveWriter, claim, exclusive
 from tests.unit.training.disk import disk_space
+from tests.waiting import PATIENCE_SECONDS
 
 
 def test_a_second_process_is_turned_away_until_the_first_ends(tmp_path):
@@ -27,7 +28,7 @@ def test_a_second_process_is_turned_away_until_the_first_ends(tmp_path):
     with exclusive(tmp_path):
         refused = try_elsewhere(0).communicate()[0]
         assert f"Another process is training in {tmp_path}" in refused
-        waiting = try_elsewhere(60)
+        waiting = try_elsewhere(PATIENCE_SECONDS)
         with pytest.raises(subprocess.TimeoutExpired):
             waiting.wait(1)
     assert waiting.communicate()[0] == "entered\n"  # a run that was killed leaves its processes a moment to save

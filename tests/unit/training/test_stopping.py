@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 
 import pytest
-import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from sdlora.core.checkpoints import latest_checkpoint
@@ -13,7 +12,7 @@ from sdlora.store.image_store import ImageStore
 from sdlora.training.fine_tuning import fine_tune
 from sdlora.training.job import TrainingJob
 from sdlora.training.loop import Run
-from tests.unit.training.setting import LONG, LORA_WITH_DROPOUT, fill_store
+from tests.unit.training.setting import LONG, LORA_WITH_DROPOUT, fill_store, on_one_thread
 from tests.unit.training.written import contents, curve
 
 # Steps of two passes, measurements of several batches, pictures of three sampler steps.
@@ -36,9 +35,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def uninterrupted(base, filled, tmp_path_factory):
     store, snapshot = filled
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("whole") / "run"
-    fine_tune(TrainingJob(base, snapshot, LORA_WITH_DROPOUT, CONFIG, folder), store)
+    with on_one_thread():
+        fine_tune(TrainingJob(base, snapshot, LORA_WITH_DROPOUT, CONFIG, folder), store)
     return folder
 
 

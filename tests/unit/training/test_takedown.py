@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +30,7 @@ from sdlora.training.run_folder import exclusive
 from sdlora.training.takedown import forget_runs
 from tests.tiny import draw_images
 from tests.unit.training.setting import CONFIG, LORA, Callbacks, write_setting
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 DATA = DataConfig(min_train_images=1, min_held_out_images=1, near_duplicate_difference=0, suspect_difference=0)
 
@@ -78,32 +79,39 @@ def purge(store: ImageStore, sha256: str):
         return other.purge(sha256, "a takedown", "ana").lineage
 
 
-def started(base, store: ImageStore, snapshot: Snapshot, tmp_path: Path) -> tuple[subprocess.Popen[str], Path]:
+@pytest.fixture
+def started(
+    base, store: ImageStore, snapshot: Snapshot, tmp_path: Path
+) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     """A process that trains for hours, some steps after its start."""
     run = store.home / "runs" / "icons" / "0123456789abcdef"
     write_setting(tmp_path / "setting.json", base, store, snapshot)
     command = [sys.executable, "-m", "tests.unit.training.child", "endless", str(tmp_path / "setting.json"), str(run)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     child = subprocess.Popen([*command, "-1", "0"], stderr=subprocess.PIPE, text=True, env=environment)
-    deadline = time.monotonic() + 120
-    while not list(run.glob("checkpoints/step-*")) or not list(run.glob("kept/*")):
+    try:
+        wait_until(
+            lambda: child.poll() is not None or (list(run.glob("checkpoints/step-*")) and list(run.glob("kept/*"))),
+            "a checkpoint",
+        )
         assert child.poll() is None, child.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return child, run
+        yield child, run
+    finally:  # it would train for hours
+        child.kill()
+        child.communicate()
 
 
 def test_a_purge_stops_the_training_of_another_process_and_the_next_run_works_without_the_image(
-    base, store, snapshot, tmp_path
+    started, base, store, snapshot
 ):
-    child, run = started(base, store, snapshot, tmp_path)
+    child, run = started
     gone = snapshot.train[0].sha256
     assert traces(store.home, gone)  # its bytes, its latents
     arguments = ["images", "purge", gone, "--why", "a takedown", "--by", "ana", "--yes", "--home", str(store.home)]
     outcome = CliRunner().invoke(app, arguments, env={"COLUMNS": "300"})
     assert outcome.exit_code == 0, outcome.output
     assert f"Unpublished weights that learnt from it were removed: {run}" in outcome.output or not learnt(run)
-    said = child.communicate(timeout=60)[1]
+    said = child.communicate(timeout=PATIENCE_SECONDS)[1]
     assert child.returncode == 1
     assert f"TakedownError: Snapshot {snapshot.digest[:12]} of this run holds what was taken down" in said
     assert f"image {gone[:12]} was purged by ana" in said
