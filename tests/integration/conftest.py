@@ -12,6 +12,7 @@ from sdlora.config import PipelineConfig
 from tests.browser import browser
 from tests.stack import running_stack
 from tests.tiny import draw_images, tiny_base_model
+from tests.waiting import PATIENCE_SECONDS
 
 __all__ = ["browser", "running_stack"]  # fixtures for all files of this folder
 
@@ -20,7 +21,11 @@ __all__ = ["browser", "running_stack"]  # fixtures for all files of this folder
 def _prefect_server() -> Iterator[None]:
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=600):
+    from tasks import progress
+
+    # The last progress of a stage is seen on the page, although the server is slow.
+    with pytest.MonkeyPatch.context() as patch, prefect_test_harness(server_startup_timeout=600):
+        patch.setattr(progress, "_LAST_SECONDS", PATIENCE_SECONDS)
         yield
 
 

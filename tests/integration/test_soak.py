@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,6 +21,7 @@ from tests.soak.machine import Machine
 from tests.soak.outcomes import recorded_outcomes
 from tests.soak.plan import BLOCK, Fault, Round
 from tests.soak.report import markdown
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 SHORT = (
     Round(1, "ink", None, "bad", "page", Fault("kill", "run", "train", 0.0), None, "ink", False, 1),
@@ -51,25 +54,34 @@ def test_faults_of_missing_parts_are_left_out_and_all_others_stay() -> None:
     assert left == [victim for victim in victims if victim not in ("disk", "clock")]
 
 
-def test_a_full_disk_takes_no_byte_until_it_is_freed(tmp_path: Path) -> None:
-    machine = Machine(tmp_path)
+def test_a_full_disk_takes_no_byte_until_it_is_freed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, clock = Machine(tmp_path), [0.0]
     if machine.disk is None:
         pytest.skip(machine.missing["disk"])
-    file = machine.disk.path / "file"
-    file.write_bytes(bytes(2**20))
+    monkeypatch.setattr("tests.soak.machine.time", SimpleNamespace(monotonic=lambda: clock[0], sleep=time.sleep))
+    folder = machine.disk.path
+    (folder / "file").write_bytes(bytes(2**20))
+
+    def is_full() -> bool:
+        try:
+            (folder / "more").write_bytes(bytes(2**20))
+        except OSError as error:
+            return error.errno == errno.ENOSPC
+        finally:
+            (folder / "more").unlink(missing_ok=True)
+        return False
+
     try:
         filling = threading.Thread(target=machine.disk.fill, args=(3.0,))
         filling.start()
-        time.sleep(1.5)
-        with pytest.raises(OSError, match="No space left"):
-            (machine.disk.path / "more").write_bytes(bytes(2**20))
-        file.unlink()
-        time.sleep(0.5)
-        with pytest.raises(OSError, match="No space left"):
-            (machine.disk.path / "instead").write_bytes(bytes(2**20))
+        wait_until(is_full, "a full disk")
+        (folder / "file").unlink()
+        wait_until(is_full, "a disk that is full again")
+        clock[0] = 3.0
         filling.join()
-        (machine.disk.path / "again").write_bytes(bytes(2**20))
+        assert not is_full()
     finally:
+        clock[0] = 3.0
         machine.close(keeps_disk=False)
     assert not machine.disk.path.is_mount()
 
@@ -82,5 +94,5 @@ def test_a_clock_that_is_set_moves_the_date_of_a_process_and_not_its_steady_cloc
     code = "import time; print(time.time(), time.monotonic())"
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | clock.variables, stdout=subprocess.PIPE)
     date, steady = map(float, done.stdout.split())
-    assert date - time.time() == pytest.approx(-3600, abs=60)
-    assert steady - time.monotonic() == pytest.approx(0, abs=60)
+    assert date - time.time() == pytest.approx(-3600, abs=PATIENCE_SECONDS)
+    assert steady - time.monotonic() == pytest.approx(0, abs=PATIENCE_SECONDS)

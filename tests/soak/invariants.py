@@ -17,7 +17,7 @@ from tests.soak.system import System
 from tests.soak.waiting import SoakError, wait_until
 from tests.soak.world import REJECTED
 
-_PATIENCE_SECONDS = 90.0  # the heartbeat of `sdlora up` looks after killed runs each minute
+_PATIENCE_SECONDS = 300.0  # the heartbeat of `sdlora up` looks after killed runs each minute
 
 
 @dataclass

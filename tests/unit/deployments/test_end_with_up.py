@@ -16,6 +16,7 @@ import pytest
 from deployments.servers.end_with_up import UP, end_with_up, variables_of_up
 from deployments.servers.services import free_port
 from sdlora.processes.identity import ProcessIdentity
+from tests.waiting import wait_until
 
 _STACK = """
 import os, subprocess, sys
@@ -29,7 +30,7 @@ import signal, sys, time
 from deployments.servers.end_with_up import end_with_up
 {before}
 end_with_up(seconds_to_save=0.5)
-time.sleep(600)
+time.sleep(3600)
 """
 _WAITING_RUN = """
 from prefect.client.base import PrefectHttpxSyncClient
@@ -41,7 +42,6 @@ wait_for_prefect(600)
 end_with_up()
 PrefectHttpxSyncClient().get("http://127.0.0.1:PORT/api/health")
 """
-PATIENCE_SECONDS = 120.0
 
 
 def killed_with_its_run(code: str) -> ProcessIdentity:
@@ -60,13 +60,6 @@ def start_of(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
 
 
-def ends(run: ProcessIdentity) -> bool:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not run.has_ended and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return run.has_ended
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the start of a process from /proc")
 @pytest.mark.parametrize(
     "code",
@@ -80,7 +73,7 @@ def ends(run: ProcessIdentity) -> bool:
 def test_the_run_of_a_killed_stack_ends_although_nobody_tells_it(code):
     run = killed_with_its_run(code.replace("PORT", str(free_port())))
     try:
-        assert ends(run)
+        wait_until(lambda: run.has_ended, "the end of the run")
     finally:
         if not run.has_ended:
             os.kill(run.pid, signal.SIGKILL)
