@@ -13,8 +13,10 @@ from deployments.cli.options import DEFAULT_HOME, HomeOption, JsonOption
 from deployments.cli.terminal import console, hint, plain
 
 if TYPE_CHECKING:
+    from deployments.styles.few_images import Fitted
     from deployments.styles.new_style import Look
     from sdlora.config import PipelineConfig
+    from sdlora.training.defaults import BaseTraits
 
 
 def new(
@@ -36,6 +38,7 @@ def new(
 
     Example: [bold]sdlora new my-style --images ./my-images[/]
     """
+    from deployments.styles.few_images import fitted_settings
     from deployments.styles.files import style_file
     from deployments.styles.new_style import look_at, write_style
     from sdlora.core.errors import ConfigError
@@ -46,13 +49,17 @@ def new(
     sources = [_absolute(source) for source in images]
     looks = [look_at(source) for source in sources]
     source = str(Path(base).expanduser().resolve()) if base != "embedded" and Path(base).expanduser().exists() else base
-    family = _family(source, home)
-    config = write_style(home, name, sources, source, revision)
+    traits = _traits(source, home)
+    family = traits.family if traits else None
+    counts = [look.images for look in looks]
+    count = None if None in counts else sum(filter(None, counts))
+    fitted = fitted_settings(count, traits is not None and traits.is_small)
+    config = write_style(home, name, sources, source, revision, fitted)
     if as_json:
         facts = {"name": name, "path": style_file(home, name), "sources": looks, "base_model": source}
-        print_json({**facts, "family": family, "free_bytes": shutil.disk_usage(home).free})
+        print_json({**facts, "family": family, "fitted": fitted, "free_bytes": shutil.disk_usage(home).free})
     else:
-        _print(config, looks, family, home)
+        _print(config, looks, family, fitted, home)
 
 
 def _absolute(source: str) -> str:
@@ -62,8 +69,8 @@ def _absolute(source: str) -> str:
     return str(Path(source).expanduser().resolve())
 
 
-def _family(source: str, home: Path) -> str | None:
-    """Return the family of a base model on this machine, after a check of its files; None for a hub id."""
+def _traits(source: str, home: Path) -> BaseTraits | None:
+    """Return the traits of a base model on this machine, after a check of its files; None for a hub id."""
     from sdlora.models.config import BaseModelConfig
     from sdlora.models.files.sources import load_base_model
     from sdlora.training.defaults import BaseTraits
@@ -71,10 +78,12 @@ def _family(source: str, home: Path) -> str | None:
     is_local = source == "embedded" or Path(source).is_dir()
     if not is_local and not Path(source).suffix and not source.startswith(("/", ".", "~")):
         return None  # a download of gigabytes, left to the first run
-    return BaseTraits.of(load_base_model(BaseModelConfig(source=source), home)).family
+    return BaseTraits.of(load_base_model(BaseModelConfig(source=source), home))
 
 
-def _print(config: PipelineConfig, looks: list[Look], family: str | None, home: Path) -> None:
+def _print(
+    config: PipelineConfig, looks: list[Look], family: str | None, fitted: tuple[Fitted, ...], home: Path
+) -> None:
     from deployments.styles.files import style_file
 
     console.print(plain(f"Style {config.name}: {style_file(home, config.name)}"), soft_wrap=True)
@@ -83,6 +92,8 @@ def _print(config: PipelineConfig, looks: list[Look], family: str | None, home: 
     console.print(
         plain(f"  base model: {config.base_model.source}, {family or 'loaded by the first run'}"), soft_wrap=True
     )
+    for one in fitted:
+        console.print(plain(f"  {one.setting}: {one.value}, {one.why}"), soft_wrap=True)
     size = sum(look.byte_size for look in looks)
     is_counted = all(look.images is not None for look in looks)
     free = shutil.disk_usage(home).free

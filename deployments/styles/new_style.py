@@ -12,6 +12,7 @@ from zoneinfo import available_timezones
 import yaml
 
 from deployments.environment import DEMO_CONFIG
+from deployments.styles.few_images import Fitted
 from deployments.styles.files import ANY_STYLE, DEMO_STYLE, FOLDER, style_file
 from sdlora.config import PipelineConfig, load_config, parse_settings
 from sdlora.core.errors import ConfigError
@@ -28,15 +29,13 @@ name: {name}           # also the name of the file, of the dataset, and of the f
 data:
   sources:            # join the dataset {name} at each run; known images cost nothing
 {sources}
-
+{data}
 base_model:
   source: {base}
 {revision}
 training:
   preset: standard    # small, standard, thorough
-# steps: 1000         # wins over the preset
-# learning_rate: 1.0e-4
-
+{training}
 # lora:
 #   rank: 8           # size of the adapter
 #   method: lora      # lora, rslora, dora, loha, lokr, pissa
@@ -50,10 +49,16 @@ training:
 #   min_new_images: 1
 #   quiet_minutes: 10 # without a further image
 
+{gate}
+# Further sections: evaluation (how the duel is fought).
+"""
+_TRAINING = """\
+# steps: 1000         # wins over the preset
+# learning_rate: 1.0e-4
+"""
+_GATE = """\
 # gate:
 #   mode: ask         # a person decides where the gate cannot tell; manual: always a person
-
-# Further sections: evaluation (how the duel is fought).
 """
 
 
@@ -103,12 +108,15 @@ def look_at(source: str) -> Look:
     return Look(source, len(files), byte_size, len(opened), unreadable, min(readable, default=None))
 
 
-def write_style(home: Path, name: str, sources: Sequence[str], base: str, revision: str | None) -> PipelineConfig:
+def write_style(
+    home: Path, name: str, sources: Sequence[str], base: str, revision: str | None, fitted: Sequence[Fitted] = ()
+) -> PipelineConfig:
     """Write the file of a new style and return its settings.
 
     Args:
         sources: folders and files by absolute path, addresses as they are.
         base: the setting `base_model.source`; a path is absolute.
+        fitted: settings that fit the number of images.
 
     Raises:
         ConfigError: a value is not accepted, or there is a style of this name.
@@ -122,8 +130,12 @@ def write_style(home: Path, name: str, sources: Sequence[str], base: str, revisi
     if name == ANY_STYLE:
         raise ConfigError(f"{name} is the name of the deployment for any style. Choose another name.")
     make_private_folder(home / FOLDER)
+    lines = _lines(fitted)
     text = _HEADER.format(
         name=name,
+        data=lines.get("data", ""),
+        training=lines.get("training", _TRAINING),
+        gate=f"gate:\n{lines['gate']}" if "gate" in lines else _GATE,
         sources="\n".join(f"    - {_scalar(source)}" for source in sources),
         base=_scalar(base),
         revision=f"  revision: {revision}\n" if revision else "",
@@ -135,6 +147,16 @@ def write_style(home: Path, name: str, sources: Sequence[str], base: str, revisi
     except FileExistsError:
         raise ConfigError(f"There is a style {name}: {file}. Edit this file, or choose another name.") from None
     return load_config(file)
+
+
+def _lines(fitted: Sequence[Fitted]) -> dict[str, str]:
+    """Return the lines of the file by section, each with its reason as a comment."""
+    lines: dict[str, str] = {}
+    for one in fitted:
+        section, key = one.setting.split(".")
+        line = f"  {key}: {one.value}"
+        lines[section] = f"{lines.get(section, '')}{line:<21} # {one.why}\n"
+    return lines
 
 
 def _timezone_of_this_machine() -> str:

@@ -191,11 +191,11 @@ def test_every_object_has_the_keys_that_the_guide_lists(home, command):
 
 
 def test_a_new_style_is_described(home, tmp_path):
-    pictures = draw_images(tmp_path / "images", 3)
+    pictures = draw_images(tmp_path / "images", 11)
     (pictures / "broken.png").write_bytes(b"this is no image")
     result = sdlora(tmp_path / "home", "new", "props", "--images", str(pictures))
     assert written(shape(result)) == documented("sdlora new NAME")
-    assert result["sources"][0]["images"] == 4
+    assert result["sources"][0]["images"] == 12
 
 
 def test_doctor_tells_findings_and_damage_and_its_exit_status_agrees(home, tmp_path):
