@@ -77,7 +77,7 @@ class SmallDisk:
             with image.open("wb") as file:
                 file.truncate(DISK_MEGABYTES * 2**20)
             # Without blocks that only root may use. The state folder has many small files.
-            subprocess.run(["mkfs.ext4", "-q", "-m", "0", "-i", "4096", str(image)], check=True)
+            subprocess.run(["mkfs.ext4", "-q", "-m", "0", "-b", "4096", "-i", "4096", str(image)], check=True)
         subprocess.run(["mount", "-o", "loop", str(image), str(self.path)], check=True)
 
     def fill(self, seconds: float) -> None:
