@@ -4,6 +4,7 @@ plan.py        what each round does, drawn from the seed and the round's number 
 world.py       three styles, their source folders, and a record of every file that was put there
 machine.py     the disk, the clock and PostgreSQL, where faults can strike them
 system.py      `sdlora up`, commands, flow runs, processes and their memory
+asked.py       runs that were asked for
 processes.py   how processes are recognised, and their memory
 faults.py      kills, stops and cancellations at a moment of a run
 records.py     databases of the state folder, read by SQL

@@ -14,8 +14,9 @@ from pathlib import Path
 import psutil
 
 from tests.soak import records
+from tests.soak.asked import Asked
 from tests.soak.plan import Fault
-from tests.soak.system import Asked, System
+from tests.soak.system import System
 from tests.soak.waiting import wait_until
 from tests.soak.world import QUIET_SECONDS
 

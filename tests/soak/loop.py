@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.soak import records
+from tests.soak.asked import Asked, moment
 from tests.soak.faults import strike
 from tests.soak.invariants import Known, check, state_bytes
 from tests.soak.machine import Machine
 from tests.soak.outcomes import Outcome, record
 from tests.soak.plan import Fault, Round, draw_round
-from tests.soak.system import Asked, System, load, moment
+from tests.soak.system import System, load
 from tests.soak.waiting import SoakError, wait_until
 from tests.soak.world import ARRIVING_IMAGES, World
 

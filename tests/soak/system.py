@@ -12,13 +12,13 @@ import sys
 import time
 import uuid
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from tests.soak import records
+from tests.soak.asked import ENDED, Asked, moment
 from tests.soak.machine import Machine
 from tests.soak.plan import STYLES
 from tests.soak.processes import MARK, RUN_VARIABLE, marked, pss_bytes, role_of
@@ -27,30 +27,6 @@ from tests.soak.world import World
 from tests.stack import PROJECT, RunningStack, clean_environment, request, start_stack
 
 SERVER_ERROR_SECONDS = 120.0
-ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-
-
-@dataclass
-class Asked:
-    """Run that was asked for: a flow run of the worker, or a process of a terminal.
-
-    Attributes:
-        arriving: digests of the images that ask for it, if it is started by new data.
-        starts_before: newest start by new data before these images came.
-    """
-
-    style: str
-    flow_run_id: str | None = None
-    arriving: frozenset[str] = frozenset()
-    starts_before: int = 0
-    process: subprocess.Popen[bytes] | None = None
-    log: Path | None = None
-    state: str = ""
-    message: str = ""
-
-    @property
-    def completed(self) -> bool:
-        return self.state == "COMPLETED"
 
 
 @dataclass
@@ -310,11 +286,6 @@ class System:
     def memory(self) -> dict[str, float]:
         """Return the memory of each long-lived part in MB, shared pages divided among their users (PSS)."""
         return {role: sum(map(pss_bytes, processes)) / 1e6 for role, processes in sorted(self.long_lived().items())}
-
-
-def moment(text: str) -> float:
-    """Return the seconds since 1970 of a time as Prefect writes it."""
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
 
 def load() -> float:
