@@ -9,8 +9,9 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -88,6 +89,29 @@ def crash_unclaimed(home: Path, older_than_seconds: float) -> list[str]:
         _end_task_runs(client, FlowRunFilter.model_validate({"state": {"type": {"any_": ended}}}))
     tell_killed(unclaimed, home)
     return names + [run.name for run in unclaimed]
+
+
+def crash_abandoned(home: Path, worker_since: datetime, with_process: Collection[UUID]) -> list[str]:
+    """Mark runs as crashed that an earlier worker took and that have no process; return their names.
+
+    A worker that is killed while it starts the process of a run leaves it "Pending", and no process ever claims it.
+
+    Args:
+        worker_since: start of today's worker, which starts what it took itself.
+        with_process: runs whose process lives, also before it has its lock.
+    """
+    abandoned = []
+    states = {"type": {"any_": [StateType.RUNNING, StateType.PENDING]}}
+    with get_client(sync_client=True) as client:
+        for run in client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate({"state": states})):
+            assert run.state is not None
+            is_of_earlier_worker = run.deployment_id is not None and run.state.timestamp < worker_since
+            has_process = run.id in with_process or (home / FOLDER / str(run.id)).exists()
+            if is_of_earlier_worker and not has_process:
+                _mark_crashed(client, run)
+                abandoned.append(run)
+    tell_killed(abandoned, home)
+    return [run.name for run in abandoned]
 
 
 def _unlocked_files(folder: Path) -> list[Path]:

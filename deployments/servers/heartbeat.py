@@ -17,9 +17,10 @@ import httpx
 from prefect.client.orchestration import get_client
 
 from deployments.environment import POOL
-from deployments.servers.running import running_services, watcher_works
+from deployments.servers.earlier_runs import flow_processes
+from deployments.servers.running import running_services, watcher_works, worker_since
 from deployments.servers.services import answers
-from tasks.alive import crash_killed
+from tasks.alive import crash_abandoned, crash_killed
 from tasks.decisions.aliases import notice_moved_aliases
 from tasks.notify.decisions import tell_all_decisions
 from tasks.notify.failures import tell_unheard_failures
@@ -113,6 +114,8 @@ def _run(home: Path, interval_seconds: float) -> None:
 
 def _look_after_runs(home: Path) -> None:
     crash_killed(home)
+    if (since := worker_since(home)) is not None:
+        crash_abandoned(home, since, flow_processes(home))
     tell_unheard_failures(home)
     record_page_cancels(home)
 

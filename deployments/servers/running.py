@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -129,6 +130,15 @@ def service_records(home: Path) -> dict[str, dict[str, Any]]:
         }
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
+
+
+def worker_since(home: Path) -> datetime | None:
+    """Return the start of the worker; None while none is recorded or it has just ended."""
+    try:
+        pid = service_records(home)["worker"]["pid"]
+        return datetime.fromtimestamp(psutil.Process(pid).create_time(), UTC)
+    except (KeyError, psutil.NoSuchProcess):
+        return None
 
 
 def require_current(prefect: str, credentials: Credentials) -> None:

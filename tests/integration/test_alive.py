@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
@@ -13,7 +14,7 @@ from prefect import flow, task
 from prefect.client.orchestration import get_client
 from prefect.states import Cancelling, Completed, Pending, Running
 
-from tasks.alive import FOLDER, crash_killed, crash_unclaimed, flow_run_alive
+from tasks.alive import FOLDER, crash_abandoned, crash_killed, crash_unclaimed, flow_run_alive
 
 
 @flow
@@ -44,6 +45,12 @@ class Runs:
 
     def make(self, state):
         run = self.client.create_flow_run(living, parameters={"home": str(self.home)}, state=state)
+        self.made.append(run.id)
+        return run
+
+    def make_for_worker(self, state):
+        deployment = self.client.create_deployment(self.client.create_flow(living), name="living")
+        run = self.client.create_flow_run_from_deployment(deployment, state=state)
         self.made.append(run.id)
         return run
 
@@ -117,6 +124,17 @@ def test_when_the_servers_start_runs_that_nobody_claims_are_crashed_unless_they_
     assert crash_unclaimed(runs.home, older_than_seconds=3600) == []
     assert set(crash_unclaimed(runs.home, older_than_seconds=0)) == {orphan.name, waiting.name}
     assert runs.state(orphan) == runs.state(waiting) == "CRASHED"
+
+
+def test_a_run_that_a_killed_worker_took_and_no_process_has_is_crashed_once_another_worker_works(runs):
+    before = datetime.now(UTC)
+    abandoned, starting, claimed = (runs.make_for_worker(Pending()) for _ in range(3))
+    of_terminal = runs.make(Pending())
+    runs.hold(claimed)
+    assert crash_abandoned(runs.home, before, {starting.id}) == []  # today's worker took them
+    assert crash_abandoned(runs.home, datetime.now(UTC), {starting.id}) == [abandoned.name]
+    assert runs.state(abandoned) == "CRASHED"
+    assert [runs.state(run) for run in (starting, claimed, of_terminal)] == ["PENDING"] * 3
 
 
 def test_a_run_that_fails_leaves_no_mark(runs):
