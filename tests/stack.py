@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import os
+import random
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -13,15 +15,16 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import yaml
 
 from deployments.servers.credentials import Credentials, credentials_of
-from deployments.servers.services import free_port
 from tests.tiny import draw_images
 
 STYLE_FILE: dict[str, Any] = {
@@ -46,8 +49,12 @@ CARELESS = {
     "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": "*",
     "MLFLOW_SERVER_X_FRAME_OPTIONS": "NONE",
 }
+DEVICE = "cpu"
+"""The only slot of `running_stack`, also where there is a GPU."""
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-START_SECONDS = 300
+PATIENCE_SECONDS = 900.0
+"""Longest wait for anything that needs processor time: a busy machine may be ten times slower than an idle one."""
+_ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
 @dataclass
@@ -64,6 +71,7 @@ class RunningStack:
     mlflow: str
     credentials: Credentials
     lines: list[str] = field(default_factory=list)
+    reader: threading.Thread | None = None
 
     @property
     def said(self) -> str:
@@ -88,40 +96,74 @@ class RunningStack:
         """Call Prefect's REST interface as the owner; `path` without /api/."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json", "Authorization": self.basic}
-        for _ in range(5):
-            status, content = request(f"{self.prefect}/api/{path}", headers, data, method)
-            if status != 503:  # Prefect's answer to a busy SQLite file, which its own clients repeat
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            status, content = request(f"{self.prefect}/api/{path}", headers, data, method, 300)
+            # 503 is Prefect's answer to a busy SQLite file, which its own clients repeat.
+            if status != 503 or time.monotonic() > deadline:
                 break
-            time.sleep(2)
+            time.sleep(1)
         assert status < 400, (path, status, content)
         return json.loads(content) if content else None
 
-    def finished(self, flow_run_id: str, patience_seconds: float = 300) -> dict[str, Any]:
+    def deployment(self, style: str) -> str:
+        """Return the id of a style's deployment; that of any style is named retrain."""
+        return str(self.api(f"deployments/name/retrain/{style}")["id"])
+
+    def start_run(self, deployment: str, **parameters: Any) -> str:
+        """Start a flow run of a deployment as the page's button does; returns its id."""
+        # With a key, a call that is repeated because of a busy server makes no second run.
+        asked = {"parameters": parameters, "idempotency_key": str(uuid4())}
+        return str(self.api(f"deployments/{deployment}/create_flow_run", asked)["id"])
+
+    def finished(self, flow_run_id: str, patience_seconds: float = PATIENCE_SECONDS) -> dict[str, Any]:
         """Wait for a flow run to end; returns its last state."""
         deadline = time.monotonic() + patience_seconds
         while True:
             state = self.api(f"flow_runs/{flow_run_id}")["state"]
-            if state["type"] in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}:
+            if state["type"] in _ENDED:
                 return state
             assert time.monotonic() < deadline, state
-            time.sleep(1)
+            time.sleep(0.5)
 
-    def wait_for(self, text: str, patience_seconds: float = START_SECONDS) -> None:
+    def completed(self, flow_run_id: str) -> dict[str, Any]:
+        """Wait for a flow run, which has to complete; returns its last state."""
+        state = self.finished(flow_run_id)
+        assert state["type"] == "COMPLETED", state
+        return state
+
+    def wait_for(self, text: str, patience_seconds: float = PATIENCE_SECONDS) -> None:
         """Return when the terminal has shown `text`."""
         deadline = time.monotonic() + patience_seconds
         while text not in self.said:
-            assert self.process.poll() is None, f"it ended without saying {text!r}:\n{self.said}"
+            if self.process.poll() is not None:
+                if self.reader is not None:
+                    self.reader.join(60)  # its last lines may still be in the pipe
+                assert text in self.said, f"it ended without saying {text!r}:\n{self.said}"
             assert time.monotonic() < deadline, f"it did not say {text!r}:\n{self.said}"
             time.sleep(0.1)
 
+    def stop(self) -> None:
+        """End `sdlora up` as SIGTERM does, and kill it if it does not end."""
+        self.process.terminate()
+        try:
+            self.process.wait(300)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+
 
 def request(
-    url: str, headers: Mapping[str, str] | None = None, data: bytes | None = None, method: str | None = None
+    url: str,
+    headers: Mapping[str, str] | None = None,
+    data: bytes | None = None,
+    method: str | None = None,
+    timeout_seconds: float = 60,
 ) -> tuple[int, str]:
     """The status and the text of an answer, also of a refusal."""
     asked = urllib.request.Request(url, data, dict(headers or {}), method=method)
     try:
-        with urllib.request.urlopen(asked, timeout=60) as reply:
+        with urllib.request.urlopen(asked, timeout=timeout_seconds) as reply:
             return reply.status, reply.read().decode(errors="replace")
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode(errors="replace")
@@ -134,7 +176,7 @@ def clean_environment() -> dict[str, str]:
 
 def start_stack(home: Path, config: Path, variables: Mapping[str, str] | None = None) -> RunningStack:
     """Start `sdlora up` on free ports and follow what it says; returns at once."""
-    prefect, mlflow = free_port(), free_port()
+    prefect, mlflow = free_ports(2)
     command = [sys.executable, "-m", "deployments.cli", "up", "--home", str(home), "--config", str(config)]
     command += ["--prefect-port", str(prefect), "--mlflow-port", str(mlflow)]
     process = subprocess.Popen(
@@ -154,8 +196,27 @@ def start_stack(home: Path, config: Path, variables: Mapping[str, str] | None = 
         f"http://127.0.0.1:{mlflow}",
         credentials_of(home),
     )
-    threading.Thread(target=_follow, args=(process, stack.lines), daemon=True).start()
+    stack.reader = threading.Thread(target=_follow, args=(process, stack.lines), daemon=True)
+    stack.reader.start()
     return stack
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports on 127.0.0.1 that are free now, and that no connection of another process is given meanwhile.
+
+    They lie below those that Linux gives to clients, and all are held until the last is found.
+    """
+    with ExitStack() as held:
+        ports: list[int] = []
+        while len(ports) < count:
+            port = random.SystemRandom().randrange(20_000, 32_000)
+            probe = held.enter_context(socket.socket())
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            ports.append(port)
+        return ports
 
 
 def _follow(process: subprocess.Popen[str], lines: list[str]) -> None:
@@ -176,10 +237,9 @@ def running_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningS
     draw_images(folder / "images", 24, seed=5)
     config = folder / "mine.yaml"
     config.write_text(yaml.safe_dump(STYLE_FILE))
-    stack = start_stack(folder / "home", config, CARELESS)
+    stack = start_stack(folder / "home", config, CARELESS | {"SDLORA_DEVICES": DEVICE})
     try:
         stack.wait_for("Stop everything")
         yield stack
     finally:
-        stack.process.terminate()
-        stack.process.wait(60)
+        stack.stop()
