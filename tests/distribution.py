@@ -13,10 +13,8 @@ STACK = "stack"
 """Group of the tests that use the fixture `running_stack`."""
 HEAVY = (
     STACK,
-    "tests/integration/test_queue_stack.py",
     "tests/integration/test_outages.py",
     "tests/integration/test_soak.py",
-    "tests/integration/test_schedule.py",
     "tests/integration/test_crashes.py",
     "tests/integration/test_demo.py",
     "tests/integration/test_styles.py",
