@@ -27,9 +27,11 @@ def remedy(duel: Duel, failed: Set[str], answer: Answer) -> str | None:
         return None
     if COPIES in failed or failed & _RESTORING:
         found = "draws copies of its training images" if COPIES in failed else "restores unseen images worse"
+        if answer == "cannot tell":
+            found = f"perhaps {found}"
         return (
-            f"What helps: it {found}, as an adapter does that trained too long on too few images. Add images, or lower "
-            "training.steps or training.learning_rate, and run again."
+            f"What helps: the adapter {found}, as happens when it trains too long on too few images. Add images, or "
+            "lower training.steps or training.learning_rate, and run again."
         )
     if TOO_FEW in failed:
         return "What helps: more images. A share of them, data.held_out_fraction, is held out and judges."

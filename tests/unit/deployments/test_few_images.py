@@ -33,7 +33,7 @@ def new_style(tmp_path: Path, count: int, *arguments: str) -> tuple[PipelineConf
 def test_twenty_images_get_fewer_steps_judges_and_a_person_and_the_output_says_so(tmp_path):
     config, output = new_style(tmp_path, 20)
     assert config.training.steps is not None and config.training.steps < 250
-    assert config.training.validation_every_steps <= config.training.steps / 5
+    assert config.training.keep == "last"
     assert (config.data.min_held_out_images, config.gate.mode) == (MIN_HELD_OUT_IMAGES, "ask")
     assert f"training.steps: {config.training.steps}, for 20 images" in output
     base = load_base_model(BaseModelConfig(), tmp_path / "home")

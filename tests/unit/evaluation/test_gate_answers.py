@@ -121,6 +121,7 @@ def test_a_limit_that_the_interval_contains_is_in_doubt_and_promotes_nobody(
     decision = decide(duel, GateConfig(mode="ask"))
     assert (decision.answer, decision.promote, decision.waits) == ("cannot tell", False, True)
     assert "perhaps beyond the allowed drop" in decision.reasons[0]
+    assert decision.reasons[-1].startswith("What helps: the adapter perhaps restores unseen images worse")
 
 
 def test_one_near_copy_among_few_samples_is_in_doubt_and_many_are_not() -> None:
@@ -130,6 +131,16 @@ def test_one_near_copy_among_few_samples_is_in_doubt_and_many_are_not() -> None:
 
     assert answer(Estimate(value=1 / 6, low=-0.24, high=0.56)) == "cannot tell"
     assert answer(Estimate(value=5 / 6, low=0.2, high=0.97)) == "worse"
+
+
+def test_a_slow_single_batch_is_in_doubt_and_many_slow_batches_are_not() -> None:
+    slow = CANDIDATE | {"seconds_per_image": around(0.9, 0.01)}
+    duel = made_duel(candidate=slow, champion=None, reach=0.01, held_out=6)
+    assert decide(duel, GateConfig()).answer == "worse"
+    one_batch = duel.model_copy(update={"settings": {**duel.settings, "batch_size": 16}})
+    decision = decide(one_batch, GateConfig(mode="ask"))
+    assert (decision.answer, decision.waits) == ("cannot tell", True)
+    assert "another program may have slowed it" in decision.reasons[0]
 
 
 @pytest.mark.parametrize("held_out", [4, 12])
