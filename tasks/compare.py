@@ -43,7 +43,7 @@ def resolve_methods(
         method: resolve_method(method, config.lora, config.training, base, home, full_learning_rate)
         for method in check_methods(tuple(methods))
     }
-    check_trainable(base, [(settings.lora, settings.training) for settings in settings_by_method.values()])
+    check_trainable(base, [(settings.lora, settings.training) for settings in settings_by_method.values()], home)
     return settings_by_method
 
 

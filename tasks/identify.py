@@ -77,7 +77,7 @@ def _published_version(registry: Registry, run: RunRef, name: str, home: Path) -
     if version is None or not version.published:
         return None
     try:
-        registry.fetch(version, home)
+        registry.fetch(version, home, by_digest=True)
     except RemovedFilesError as error:  # made and judged once, which is enough
         run_log().info("%s", error)
     except NoWholeCopyError as error:  # the run goes on and makes it again, as the message advises

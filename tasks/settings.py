@@ -12,6 +12,7 @@ from sdlora.core.refs import BaseModelRef
 from sdlora.lora.config import ResolvedLora
 from sdlora.store.image_store import ImageStore
 from sdlora.store.style_records import record_precision
+from sdlora.training.checked_settings import check_settings_once
 from sdlora.training.config import ResolvedTraining
 
 
@@ -25,7 +26,7 @@ def resolve_settings(config: PipelineConfig, base: BaseModelRef, home: Path) -> 
         SdloraError: a setting that cannot be trained, before any image is collected.
     """
     resolved = resolve(config, base, home)
-    check_trainable(base, [(resolved.lora, resolved.training)])
+    check_trainable(base, [(resolved.lora, resolved.training)], home)
     if config.training.precision != "auto":
         return resolved
     with ImageStore.open(home) as store, store.write() as session:
@@ -34,9 +35,9 @@ def resolve_settings(config: PipelineConfig, base: BaseModelRef, home: Path) -> 
     return resolved.model_copy(update={"training": resolved.training.model_copy(update={"precision": precision})})
 
 
-def check_trainable(base: BaseModelRef, settings: Sequence[tuple[ResolvedLora | None, ResolvedTraining]]) -> None:
+def check_trainable(
+    base: BaseModelRef, settings: Sequence[tuple[ResolvedLora | None, ResolvedTraining]], home: Path
+) -> None:
     """Check several methods before the first one trains, so that no method is refused after hours of training."""
-    from sdlora.training.suitability import check_settings
-
     for lora, training in settings:
-        check_settings(base, lora, training, training.num_processes)
+        check_settings_once(base, lora, training, home)

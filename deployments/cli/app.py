@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import gc
 import logging
 import os
 import signal
@@ -45,6 +43,7 @@ from deployments.cli.terminal import verbosity
 from deployments.cli.up import up
 from deployments.cli.versions import versions
 from deployments.environment import quiet_terminal
+from deployments.servers.garbage import collect_garbage_seldom
 from sdlora.processes.memory import keep_freed_memory
 
 app = typer.Typer(
@@ -127,16 +126,6 @@ def main() -> None:
         os.environ.setdefault(name, value)
     # peft imports bitsandbytes where it is installed; it then logs which faster kernels are missing.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    _collect_garbage_seldom()
+    collect_garbage_seldom()
     keep_freed_memory()
     app()
-
-
-def _collect_garbage_seldom() -> None:
-    """Run the garbage collector seldom while the command runs, and not at its end.
-
-    The imports of PyTorch, the model libraries and MLflow create half a million lasting objects. Searching these for
-    reference cycles takes a second of `sdlora generate`.
-    """
-    gc.set_threshold(100_000)
-    atexit.register(gc.freeze)

@@ -39,6 +39,9 @@ def _outlive_worker() -> None:
 
 if __name__ == "__main__":
     sys.path[0] = str(PROJECT)  # Python has put the script's own folder there
+    from deployments.servers.garbage import collect_garbage_seldom
+
+    collect_garbage_seldom()  # before the imports, which create most objects
     from deployments.servers.end_with_up import end_with_up
     from deployments.servers.patience import wait_for_prefect
 

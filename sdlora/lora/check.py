@@ -14,7 +14,7 @@ import torch
 
 from sdlora.core.errors import WeightsError
 from sdlora.core.quoting import escaped, quoted
-from sdlora.core.refs import ADAPTER_WEIGHTS, RESTORE_ADAPTER, AdapterRef, BaseModelRef
+from sdlora.core.refs import ADAPTER_WEIGHTS, AdapterRef, BaseModelRef
 from sdlora.core.tensor_header import read_header
 from sdlora.lora.config import ResolvedLora
 from sdlora.lora.formats.diffusers import read_updates
@@ -22,14 +22,13 @@ from sdlora.lora.formats.joining import kohya_updates
 from sdlora.lora.formats.kohya import read_kohya_file
 from sdlora.lora.formats.reading import group_by_layer
 from sdlora.lora.layers import differing_layer
-from sdlora.lora.manifest import MANIFEST_FILE, AdapterManifest, read_manifest
+from sdlora.lora.manifest import MANIFEST_FILE, AdapterManifest, check_digests, read_manifest
 from sdlora.lora.targets import matching_layers, patterns_of
 from sdlora.lora.text import text_layers
 from sdlora.models.adapter_check import check_against_base, layer_shapes, require_finite
 from sdlora.models.adapter_file import OUTER_NAME, AdapterPart, read_adapter_file
 from sdlora.models.adapter_layers import update_shape
 from sdlora.models.families import family_of
-from sdlora.models.files.digests import DigestCache
 from sdlora.models.stable_diffusion import check_adapter
 
 _TOLERANCE = 1e-5  # of alpha, which fp64 rounds
@@ -49,14 +48,8 @@ def check_files(folder: Path, base: BaseModelRef | None = None) -> AdapterManife
     Raises:
         WeightsError: a file is missing, damaged or changed, or does not fit `adapter.json`, the other file or the base.
     """
-    manifest = read_manifest(folder)
-    digests = DigestCache()
+    manifest = check_digests(folder)
     weights, kohya = folder / ADAPTER_WEIGHTS, folder / manifest.kohya_file
-    for path, digest in ((weights, manifest.digest), (kohya, manifest.kohya_digest)):
-        if not path.is_file():
-            raise WeightsError(f"{path} is missing. {RESTORE_ADAPTER}")
-        if digests.sha256(path) != digest:
-            raise WeightsError(f"{path} is damaged: its SHA-256 is not {digest[:12]}. {RESTORE_ADAPTER}")
     if base is None:
         parts = read_adapter_file(weights)
         require_finite(weights)

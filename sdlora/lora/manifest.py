@@ -18,6 +18,7 @@ from sdlora.core.files import json_digest
 from sdlora.core.foreign_json import parse_json
 from sdlora.core.refs import ADAPTER_WEIGHTS, RESTORE_ADAPTER
 from sdlora.lora.config import ResolvedLora
+from sdlora.models.files.digests import DigestCache
 
 MANIFEST_FILE = "adapter.json"
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -97,6 +98,25 @@ def read_manifest(folder: Path) -> AdapterManifest:
         raise WeightsError(f"{path} is missing: {folder} is not an adapter written by sdlora.") from error
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path} is damaged ({first_problem(error)}). {RESTORE_ADAPTER}") from error
+
+
+def check_digests(folder: Path) -> AdapterManifest:
+    """Check that an adapter's files are those that `adapter.json` names; without heavy imports.
+
+    Returns:
+        The adapter's manifest.
+    Raises:
+        WeightsError: a file is missing, damaged or changed.
+    """
+    manifest = read_manifest(folder)
+    digests = DigestCache()
+    for name, digest in ((ADAPTER_WEIGHTS, manifest.digest), (manifest.kohya_file, manifest.kohya_digest)):
+        path = folder / name
+        if not path.is_file():
+            raise WeightsError(f"{path} is missing. {RESTORE_ADAPTER}")
+        if digests.sha256(path) != digest:
+            raise WeightsError(f"{path} is damaged: its SHA-256 is not {digest[:12]}. {RESTORE_ADAPTER}")
+    return manifest
 
 
 def parse_manifest(content: bytes) -> AdapterManifest:

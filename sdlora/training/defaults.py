@@ -153,11 +153,13 @@ def resolve_training(config: TrainingConfig, base: BaseModelRef, home: Path) -> 
     Raises:
         WeightsError: the base model's settings files are missing or damaged, or its family is unknown.
     """
-    from sdlora.models.precision import probe_of_this_machine
-
     if isinstance(config, ResolvedTraining):
         return config
-    precision = probe_of_this_machine(home).precision if config.precision == "auto" else config.precision
+    precision = config.precision
+    if precision == "auto":
+        from sdlora.models.precision import probe_of_this_machine  # imports PyTorch
+
+        precision = probe_of_this_machine(home).precision
     return fill_training(config, BaseTraits.of(base), precision)
 
 

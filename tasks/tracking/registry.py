@@ -21,7 +21,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import mlflow
-import mlflow.diffusers
 from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
@@ -32,6 +31,7 @@ from mlflow.types.schema import ColSpec
 from sdlora.core.errors import WeightsError
 from sdlora.core.files import link_or_copy, written_aside
 from sdlora.core.refs import UNKNOWN_SNAPSHOT, AdapterRef
+from sdlora.lora.manifest import check_digests
 from sdlora.records.champions import ScoredVersion
 from tasks.tracking.artifacts import delete_artifacts
 from tasks.tracking.links import RunPage, absolute_url, version_route
@@ -243,8 +243,12 @@ class Registry:
         notes = unpack_notes(self.client.get_model_version(version.name, number).tags)
         self.client.set_model_version_tag(version.name, number, NOTES_TAG, pack_notes({**notes, **new_notes}))
 
-    def fetch(self, version: AdapterVersion, home: Path) -> AdapterRef:
+    def fetch(self, version: AdapterVersion, home: Path, *, by_digest: bool = False) -> AdapterRef:
         """Return the version's adapter: the folder of its training, else a copy downloaded from MLflow.
+
+        Args:
+            by_digest: True compares the files with their digests only, which imports no PyTorch. It is enough to know
+                that an adapter is whole, not to use it.
 
         Raises:
             RemovedFilesError: retention removed the files.
@@ -254,18 +258,19 @@ class Registry:
         tags = version.tags
         digest = tags["adapter_digest"]
         run = home / "runs" / version.name / tags["run_digest"][:16]
+        holds = _has_digest if by_digest else _holds
         folder = run / "adapter"
-        if not _holds(folder, digest):
+        if not holds(folder, digest):
             download = home / "cache" / "adapters" / digest
             folder = download / ADAPTER_FOLDER
-            if not _holds(folder, digest) and version.files_removed:
+            if not holds(folder, digest) and version.files_removed:
                 raise RemovedFilesError(
                     f"{version.name} version {version.number}: {version.files_removed}. Scores, report and curves are "
                     f"kept. {version.way_back}"
                 )
-            if not _holds(folder, digest):
+            if not holds(folder, digest):
                 self._download(version, download)
-            if not _holds(folder, digest):
+            if not holds(folder, digest):
                 raise NoWholeCopyError(
                     f"The adapter of {version.name!r} version {version.number} is damaged in MLflow"
                     f"{f' and in {run}' if run.exists() else ''}. {version.remedy(run)} Then "
@@ -315,6 +320,13 @@ def _holds(folder: Path, digest: str) -> bool:
     try:
         return open_adapter(folder).digest == digest
     except WeightsError:  # missing or damaged
+        return False
+
+
+def _has_digest(folder: Path, digest: str) -> bool:
+    try:
+        return check_digests(folder).digest == digest
+    except WeightsError:
         return False
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from mlflow import MlflowClient
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.sorting import ArtifactSort
+from prefect.settings import get_current_settings
 
 import flows.retrain as retrain_flow
 from flows.retrain import retrain
@@ -25,6 +29,7 @@ from sdlora.store.tickets import Request, cancelled_ticket, last_runs
 from sdlora.store.training_queue import AlreadyQueuedError, TrainingQueue
 from sdlora.training import identity
 from sdlora.training.identity import TRAINER_VERSION
+from tasks.form import STYLE
 from tasks.results import Release
 from tasks.tracking import Registry, tracking_uri
 from tasks.waiting import outcomes, unattended
@@ -184,6 +189,22 @@ def test_the_same_images_make_no_second_version(first, config, home):
     result = artifacts_of(newest.id)["result"]
     assert result.description == "Nothing new: shapes version 1 stands"
     assert str(first.report) in result.data
+
+
+def test_a_run_without_news_imports_no_model_library(first, config, home):
+    code = """
+import json, sys
+from flows.retrain import retrain
+release = retrain(**json.loads(sys.argv[1]), home=sys.argv[2])
+loaded = {"torch", "diffusers", "transformers", "peft", "accelerate", "torchmetrics"} & sys.modules.keys()
+print(release.version, release.new, sorted(loaded))
+"""
+    parameters = json.dumps(STYLE.parameters(config))
+    environment = {**os.environ, **get_current_settings().to_environment_variables(exclude_unset=True)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, parameters, str(home)], capture_output=True, text=True, env=environment
+    )
+    assert done.stdout.endswith("1 False []\n"), done.stdout + done.stderr
 
 
 def test_forced_it_decides_again_without_training_or_registering_again(first, config, home):
