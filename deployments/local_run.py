@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from deployments.environment import environment, prefect_url, quiet_terminal
+from deployments.environment import PROJECT, environment, prefect_url, quiet_terminal
 from deployments.servers.credentials import credentials_of
 from deployments.servers.patience import patient_environment, require_reachable, wait_for_prefect
 from deployments.servers.running import running_services
@@ -89,7 +89,7 @@ class PrefectServer:
         short_lived = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
         short_lived |= credentials.for_prefect_server(prefect_url(port))
         log = home / "logs" / "prefect-server.log"
-        service = Service("The Prefect server", prefect_command(), short_lived, log, listener=listener)
+        service = Service("The Prefect server", prefect_command(), short_lived, log, PROJECT, listener)
         return cls(f"{prefect_url(port)}/api", service)
 
     def wait_ready(self) -> None:

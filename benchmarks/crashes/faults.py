@@ -81,7 +81,7 @@ def kill_prefect(setting: Setting, process: subprocess.Popen[bytes]) -> bool:
     is_struck = False
     for member in _family(process)[1:]:
         with contextlib.suppress(psutil.Error):
-            if "prefect.server.api.server:create_app" in " ".join(member.cmdline()):
+            if "prefect_server:create_app" in " ".join(member.cmdline()):
                 member.kill()
                 is_struck = True
     return is_struck  # it may wait for its next start

@@ -28,7 +28,7 @@ STEADY_SECONDS = 300.0
 def prefect_command() -> list[str]:
     """Return the command of a Prefect server that listens at the socket on its standard input."""
     # `prefect server start` does the same, but cannot be given a socket.
-    app = ("--factory", "prefect.server.api.server:create_app")
+    app = ("--factory", "deployments.servers.prefect_server:create_app")
     return [sys.executable, "-m", "uvicorn", *app, "--fd", "0", "--log-level", "warning", "--lifespan", "on"]
 
 

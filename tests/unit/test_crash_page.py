@@ -51,7 +51,7 @@ def has_server(run: subprocess.Popen[bytes]) -> bool:
 def test_a_server_that_is_away_already_is_not_said_to_be_struck(tmp_path: Path):
     setting = Setting(tmp_path, tmp_path / "shapes.yaml", {}, Marks(tmp_path))
     script = tmp_path / "run.sh"  # not in the command line: a child has its parent's for a moment
-    script.write_text("sh -c 'sleep 60; :' prefect.server.api.server:create_app & wait; sleep 3600")
+    script.write_text("sh -c 'sleep 60; :' deployments.servers.prefect_server:create_app & wait; sleep 3600")
     with subprocess.Popen(["sh", str(script)]) as run:
         try:
             wait_until(lambda: has_server(run), "the start of the server")
