@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import mlflow
+import mlflow.diffusers
 from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
