@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
-import psutil
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
+from deployments.servers.earlier_runs import flow_processes
 from sdlora.records.champions import ChampionHistory
 from sdlora.store.champions import champion_history
 from sdlora.store.image_store import ImageStore
+from tests.flow_runs import until
+from tests.prefect_page import logged_in
 from tests.stack import PROJECT, RunningStack, clean_environment, request
 from tests.tiny import draw_images
 
@@ -26,19 +27,6 @@ STYLE = "asked"
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_images(tmp_path_factory.mktemp("asked") / "images", 24, seed=31)
-
-
-@pytest.fixture
-def page(running_stack: RunningStack, browser: Browser) -> Iterator[Page]:
-    """The Prefect page of a person who has logged in."""
-    context = browser.new_context(viewport={"width": 1280, "height": 1000})
-    opened = context.new_page()
-    opened.goto(f"{running_stack.prefect}/v2/login")
-    opened.get_by_role("textbox").first.fill(running_stack.credentials.login)
-    opened.keyboard.press("Enter")
-    opened.wait_for_url("**/dashboard**")
-    yield opened
-    context.close()
 
 
 def history(stack: RunningStack) -> ChampionHistory:
@@ -58,66 +46,38 @@ def published(stack: RunningStack, base: Path, images: Path) -> None:
     }
     style = {"name": STYLE, "sources": [str(images)], "base_model": str(base), "steps": 4, "rank": 2}
     parameters = style | {"advanced": advanced}
-    run = stack.api(f"deployments/{deployment['id']}/create_flow_run", {"parameters": parameters})
-    state = stack.finished(run["id"])
-    assert state["type"] == "COMPLETED", state
+    stack.completed(stack.start_run(deployment["id"], **parameters))
 
 
 def question(stack: RunningStack, version: int) -> dict[str, Any]:
     """Wait until the question about a version is asked; returns its run, which is suspended."""
     deployment = stack.api("deployments/name/decide/decide")
     wanted = {"flow_runs": {"deployment_id": {"any_": [deployment["id"]]}}}
-    deadline = time.monotonic() + 120
-    while True:
+
+    def asked() -> dict[str, Any] | None:
         runs = [run for run in stack.api("flow_runs/filter", wanted) if run["parameters"]["version"] == version]
-        if runs and runs[0]["state"]["type"] == "PAUSED":
-            (run,) = runs
-            return run
-        assert time.monotonic() < deadline, runs
-        time.sleep(1)
+        paused = [run for run in runs if run["state"]["type"] == "PAUSED"]
+        return paused[0] if paused else None
+
+    run: dict[str, Any] = until(asked)
+    return run
 
 
-def processes_of(run: dict[str, Any]) -> list[int]:
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if run["id"] in process.environ().get("PREFECT__FLOW_RUN_ID", ""):
-                found.append(process.pid)
-        except (psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied):
-            continue
-    return found
-
-
-def wait_without_process(run: dict[str, Any]) -> None:
-    deadline = time.monotonic() + 60
-    while processes_of(run):
-        assert time.monotonic() < deadline, "a waiting run holds a process"
-        time.sleep(0.5)
-
-
-def test_a_person_approves_on_the_page_and_the_champion_moves(running_stack, base_folder, images, page):
+def test_a_person_approves_on_the_page_and_the_champion_moves(running_stack, base_folder, images, browser):
     stack = running_stack
     published(stack, base_folder, images)
     run = question(stack, 1)
     assert run["state"]["name"] == "Suspended"
     assert history(stack).champion is None
-    wait_without_process(run)
+    until(lambda: UUID(run["id"]) not in flow_processes(stack.home))  # a waiting run holds no process
     (evidence,) = stack.api("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}})
     assert evidence["key"] == "question"
     assert "data:image/jpeg" in evidence["data"]
     assert f"]({stack.mlflow}/#/models/asked/versions/1" in evidence["data"]
 
-    page.goto(f"{stack.prefect}/v2/runs/flow-run/{run['id']}")
-    page.get_by_role("button", name="Open menu").click()
-    page.get_by_role("menuitem", name="Resume").click()
-    dialog = page.get_by_role("dialog")
-    expect(dialog.get_by_text("Does asked version 1 become the champion?")).to_be_visible(timeout=30_000)
-    dialog.get_by_role("button", name="Select").click()
-    page.get_by_role("option", name="approve").click()
-    dialog.get_by_role("textbox").first.fill("Ana")
-    dialog.get_by_role("textbox").last.fill("it keeps the outlines")
-    dialog.get_by_role("button", name="Resume", exact=True).click()
-
+    with logged_in(browser, stack) as page:
+        approve(page, f"{stack.prefect}/v2/runs/flow-run/{run['id']}")
+        until(lambda: stack.api(f"flow_runs/{run['id']}")["state"]["type"] != "PAUSED")
     state = stack.finished(run["id"])
     assert (state["type"], state["name"]) == ("COMPLETED", "Completed"), state
     newest = history(stack).entries[-1]
@@ -125,6 +85,20 @@ def test_a_person_approves_on_the_page_and_the_champion_moves(running_stack, bas
     assert newest.why == "it keeps the outlines"
     written = stack.api("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}})
     assert sorted(artifact["key"] for artifact in written) == ["decision", "question"]
+
+
+def approve(page: Page, address: str) -> None:
+    """Answer the question of a suspended run in its page's form."""
+    page.goto(address)
+    page.get_by_role("button", name="Open menu").click()
+    page.get_by_role("menuitem", name="Resume").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_text("Does asked version 1 become the champion?")).to_be_visible()
+    dialog.get_by_role("button", name="Select").click()
+    page.get_by_role("option", name="approve").click()
+    dialog.get_by_role("textbox").first.fill("Ana")
+    dialog.get_by_role("textbox").last.fill("it keeps the outlines")
+    dialog.get_by_role("button", name="Resume", exact=True).click()
 
 
 def test_answers_are_void_after_a_move_by_hand_and_questions_end_with_a_decision_by_command(
