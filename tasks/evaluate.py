@@ -103,4 +103,7 @@ def decide(duel: Duel, gate: GateConfig) -> Decision:
     failed = "in doubt" if decision.answer == "cannot tell" else "failed"
     for check in decision.checks:
         log.info("%s: %s", "passed" if check.passed else failed, check.reason)
+    told = {check.reason for check in decision.checks}
+    for what_helps in (reason for reason in decision.reasons if reason not in told):
+        log.info("%s", what_helps)
     return decision

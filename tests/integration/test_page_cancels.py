@@ -23,6 +23,7 @@ from tasks.results import RunRef
 from tasks.waiting import outcomes
 from tasks.waiting.page_cancels import IN_PAGE, record_page_cancels
 from tasks.waiting.unattended import leave_alone
+from tests.waiting import PATIENCE_SECONDS
 
 BASE = BaseModelRef(name="b", folder=Path("b"), digest="b" * 64)
 SNAPSHOT = SnapshotRef(digest="s" * 64, dataset="x", training_digest="t" * 64, train_count=9, held_out_count=3)
@@ -57,7 +58,7 @@ def killed_run(home: Path, flow_run_id: str) -> None:
     is_training = spawn.Event()
     process = spawn.Process(target=_train, args=(home, flow_run_id, is_training))
     process.start()
-    assert is_training.wait(120)
+    assert is_training.wait(PATIENCE_SECONDS)
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     process.join()

@@ -9,6 +9,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, RESOURCE_DOES_NOT_EXIST
 
 from tasks.tracking.run import TrackedRun, _existing_run
+from tests.waiting import PATIENCE_SECONDS
 
 
 class Server:
@@ -46,7 +47,7 @@ def test_points_of_an_outage_are_kept_and_sent_in_order(server, monkeypatch):
     for step in range(1, 30):
         server.away = 5 <= step < 20
         run.log_metrics(step, {"loss": 0.5})
-        run._sender.wait(10)
+        assert run._sender.wait(PATIENCE_SECONDS)
     run.flush()
     assert server.points == [("loss", step) for step in range(1, 30)]
 
@@ -60,7 +61,8 @@ def test_a_resumed_training_repeats_no_point(server):
     assert server.points == [("loss", 1), ("loss", 2), ("loss", 3)]
 
 
-def test_a_server_that_stays_away_fails_the_end_of_the_run(server):
+def test_a_server_that_stays_away_fails_the_end_of_the_run(server, monkeypatch):
+    monkeypatch.setattr("tasks.tracking.run.FLUSH_SECONDS", 3600.0)
     run = TrackedRun(server, "id")  # type: ignore[arg-type]
     run.log_metrics(1, {"loss": 0.5})
     server.away = True
