@@ -104,7 +104,9 @@ def readiness(session: Session, style: TriggeredStyle, now: datetime) -> Readine
         return Readiness(style.name, False, "no image has come yet")
     record, digest = style_record(session, style.name), dataset_digest(session, style.dataset)
     if record.data_digest == digest:
-        return Readiness(style.name, False, "nothing new")
+        # A run deals with its images a moment before Prefect has its end, which has to be recorded too.
+        is_ending = open_start(session, style.name) is not None
+        return Readiness(style.name, False, "nothing new", look_again_at=now + _RUN_LOOK if is_ending else None)
     news = _news(session, dataset_id, record)
     tries = tuple(starts_of(session, style.name, digest, style.settings_digest))
 

@@ -19,7 +19,7 @@ from sdlora.store.image_store import ImageStore
 from sdlora.store.inputs import dataset_digest
 from sdlora.store.ratings import rate
 from sdlora.store.readiness import Readiness, TriggeredStyle, change_token, readiness
-from sdlora.store.starts import RETRY_MINUTES, ask_start, end_start, record_created, starts_of
+from sdlora.store.starts import RETRY_MINUTES, ask_start, end_start, open_starts, record_created, starts_of
 from sdlora.store.style_records import record_dealt_with, record_left_alone, record_precision, style_record
 from sdlora.store.tables.datasets import MemberTable
 from sdlora.store.tickets import Request, new_row
@@ -85,6 +85,20 @@ def test_what_a_run_dealt_with_is_no_news_and_a_rating_is_news_without_an_image(
         assert change_token(session) != before
     # The images count as new: the snapshot that the record names is not in this database.
     assert asked(dataset, SOON).reason != "nothing new"
+
+
+@both_places
+def test_the_end_of_a_run_that_has_dealt_with_its_images_is_looked_for_until_it_is_recorded(dataset, tmp_path):
+    bring(dataset, tmp_path, 3)
+    start(dataset)
+    deal_with(dataset)  # a moment before Prefect has the end of the run
+    decision = asked(dataset, SOON)
+    assert decision.reason == "nothing new"
+    assert decision.look_again_at is not None
+    assert decision.look_again_at < datetime.now(UTC) + SOON + timedelta(seconds=10)
+    with dataset.store.write() as session:
+        end_start(session, open_starts(session)[0], "Completed")
+    assert asked(dataset, SOON).look_again_at is None
 
 
 def test_rejected_and_removed_images_start_nothing(dataset, tmp_path):
