@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import os
 import random
@@ -153,6 +154,26 @@ class RunningStack:
             raise
 
 
+class _OnePiece(http.client.HTTPConnection):
+    """Connection that sends head and body together.
+
+    A server that refuses without the body closes at once. A body that comes later resets the connection, perhaps before
+    the answer is read.
+    """
+
+    def endheaders(self, message_body: Any = None, **options: Any) -> None:
+        self.connect()
+        parts: list[bytes] = []
+        self.send = parts.append  # type: ignore[method-assign]
+        super().endheaders(message_body, **options)
+        self.sock.sendall(b"".join(parts))
+
+
+class _OnePieceHandler(urllib.request.HTTPHandler):
+    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_OnePiece, request)
+
+
 def request(
     url: str,
     headers: Mapping[str, str] | None = None,
@@ -163,7 +184,7 @@ def request(
     """The status and the text of an answer, also of a refusal."""
     asked = urllib.request.Request(url, data, dict(headers or {}), method=method)
     try:
-        with urllib.request.urlopen(asked, timeout=timeout_seconds) as reply:
+        with urllib.request.build_opener(_OnePieceHandler).open(asked, timeout=timeout_seconds) as reply:
             return reply.status, reply.read().decode(errors="replace")
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode(errors="replace")
