@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
 from sdlora.assets import DEMO_FOLDER
 from sdlora.config import load_config
 from sdlora.evaluation.gate import MIN_HELD_OUT_IMAGES
@@ -13,6 +15,7 @@ from sdlora.records.duel import load_duel
 from tests.integration.test_demo import sdlora
 
 
+@pytest.mark.slow
 def test_twenty_images_end_in_an_answer_with_the_next_command_and_are_not_learnt_by_heart(tmp_path: Path) -> None:
     images, home = tmp_path / "my-images", tmp_path / "home"
     images.mkdir()
