@@ -43,7 +43,7 @@ def _fitted(images: int, is_small_base: bool) -> Iterator[Fitted]:
     else:
         yield Fitted("data.min_held_out_images", MIN_HELD_OUT_IMAGES, "at least so many judge and are not learnt")
     if is_small_base:
-        yield Fitted("training.steps", STEPS, f"for {images} images: with more, they are learnt by heart")
+        yield Fitted("training.steps", STEPS, f"more steps would learn {images} images by heart")
         yield Fitted("training.learning_rate", LEARNING_RATE, "half of the default, which is too fast for so few")
         # The validation loss prefers steps whose drawings do not have the style yet.
         yield Fitted("training.keep", "last", "the loss on few held-out images would keep a step that is too early")

@@ -35,7 +35,7 @@ def test_twenty_images_get_fewer_steps_judges_and_a_person_and_the_output_says_s
     assert config.training.steps is not None and config.training.steps < 250
     assert config.training.keep == "last"
     assert (config.data.min_held_out_images, config.gate.mode) == (MIN_HELD_OUT_IMAGES, "ask")
-    assert f"training.steps: {config.training.steps}, for 20 images" in output
+    assert f"training.steps: {config.training.steps}, more steps would learn 20 images by heart" in output
     base = load_base_model(BaseModelConfig(), tmp_path / "home")
     shown = {setting.name: setting.origin for setting in explain(config, base, tmp_path / "home")}
     assert shown["training.steps"] == shown["gate.mode"] == "file"
