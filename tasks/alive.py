@@ -82,7 +82,9 @@ def crash_unclaimed(home: Path, older_than_seconds: float) -> list[str]:
         for run in client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate({"state": states})):
             has_lock_file = (home / FOLDER / str(run.id)).exists()
             assert run.state is not None
-            if not has_lock_file and (now("UTC") - run.state.timestamp).total_seconds() > older_than_seconds:
+            # A state of the future is from before the clock was set back.
+            age_seconds = abs((now("UTC") - run.state.timestamp).total_seconds())
+            if not has_lock_file and age_seconds > older_than_seconds:
                 _mark_crashed(client, run)
                 unclaimed.append(run)
         ended = [StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED]

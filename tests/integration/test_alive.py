@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -124,6 +124,13 @@ def test_when_the_servers_start_runs_that_nobody_claims_are_crashed_unless_they_
     assert crash_unclaimed(runs.home, older_than_seconds=3600) == []
     assert set(crash_unclaimed(runs.home, older_than_seconds=0)) == {orphan.name, waiting.name}
     assert runs.state(orphan) == runs.state(waiting) == "CRASHED"
+
+
+def test_a_pending_run_from_before_the_clock_was_set_back_is_crashed_when_the_servers_start(runs, monkeypatch):
+    ahead = runs.make(Pending())
+    monkeypatch.setattr("tasks.alive.now", lambda zone: datetime.now(UTC) - timedelta(hours=1))
+    assert crash_unclaimed(runs.home, older_than_seconds=60) == [ahead.name]
+    assert runs.state(ahead) == "CRASHED"
 
 
 def test_a_run_that_a_killed_worker_took_and_no_process_has_is_crashed_once_another_worker_works(runs):
