@@ -35,7 +35,7 @@ def role_of(process: psutil.Process) -> str | None:
             return "worker"
         if "mlflow" in line and re.search(r"uvicorn|gunicorn|mlflow server|mlflow\.server|mlflow_server", line):
             return "mlflow"
-        if re.search(r"prefect server start|prefect\.server\.api\.server", line):
+        if re.search(r"prefect server start|prefect\.server\.api\.server|servers\.prefect_server", line):
             return "prefect"
     return None
 
