@@ -27,10 +27,13 @@ class Known:
     Attributes:
         blobs: bytes that were compared with their digest.
         entries: entries of each style's history; they are only ever added to.
+        interrupted: digests of runs that ended with an earlier soak on the folder. The repeated round brings other
+            images, so nobody asks for them again.
     """
 
     blobs: set[str] = field(default_factory=set)
     entries: dict[str, list[records.Entry]] = field(default_factory=dict)
+    interrupted: set[str] = field(default_factory=set)
 
 
 def check(system: System, known: Known, after_gc: bool = False) -> list[str]:
@@ -112,12 +115,18 @@ def _digests(system: System, known: Known, style: str) -> list[str]:
     ]
     done = Counter(one.run_digest for one in tickets if one.state == "done")
     found += [f"run {str(digest)[:12]} was done {count} times" for digest, count in done.items() if count > 1]
-    published = {entry.run_digest for entry in records.history_of(system.home, style)}
     asked = {one.run_digest for one in tickets if one.run_digest}
-    found += [f"run {digest[:12]} was asked for and never published" for digest in sorted(asked - published)]
+    missing = unpublished(system.home, style) - known.interrupted
+    found += [f"run {digest[:12]} was asked for and never published" for digest in sorted(missing)]
     trained = records.trainings(system.home)
     repeated = {digest: trained[digest] for digest in asked if trained.get(digest, 0) > 1}
     return found + [f"run {digest[:12]} has {count} runs in MLflow" for digest, count in repeated.items()]
+
+
+def unpublished(home: Path, style: str) -> set[str]:
+    """Return the digests of runs that were asked for and have no version."""
+    published = {entry.run_digest for entry in records.history_of(home, style)}
+    return {one.run_digest for one in records.tickets_of(home, style) if one.run_digest} - published
 
 
 def _history(system: System, known: Known, style: str) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 from tests.soak import records
 from tests.soak.asked import Asked, moment
 from tests.soak.faults import strike
-from tests.soak.invariants import Known, check, state_bytes
+from tests.soak.invariants import Known, check, state_bytes, unpublished
 from tests.soak.machine import Machine
 from tests.soak.outcomes import Outcome, record
 from tests.soak.plan import Fault, Round, draw_round
@@ -58,6 +58,8 @@ class Soak:
         if machine.postgres:
             records.use_postgres(self.world.home, machine.postgres.address)
         self.system = System(self.world, machine)
+        for style in self.world.files:
+            self.known.interrupted |= unpublished(self.world.home, style)
 
     def run(self, rounds: list[Round], stop_at_problem: bool = True, until: float | None = None) -> list[Outcome]:
         """Perform rounds; end early after one with a problem, or when the steady clock is past `until`."""
