@@ -10,14 +10,14 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from deployments.servers.earlier_runs import flow_processes
 from sdlora.records.champions import ChampionHistory
 from sdlora.store.champions import champion_history
 from sdlora.store.image_store import ImageStore
 from tests.flow_runs import until
-from tests.prefect_page import logged_in
+from tests.prefect_page import logged_in, served
 from tests.stack import PROJECT, RunningStack, clean_environment, request
 from tests.tiny import draw_images
 
@@ -77,7 +77,6 @@ def test_a_person_approves_on_the_page_and_the_champion_moves(running_stack, bas
 
     with logged_in(browser, stack) as page:
         approve(page, f"{stack.prefect}/v2/runs/flow-run/{run['id']}")
-        until(lambda: stack.api(f"flow_runs/{run['id']}")["state"]["type"] != "PAUSED")
     state = stack.finished(run["id"])
     assert (state["type"], state["name"]) == ("COMPLETED", "Completed"), state
     newest = history(stack).entries[-1]
@@ -89,16 +88,21 @@ def test_a_person_approves_on_the_page_and_the_champion_moves(running_stack, bas
 
 def approve(page: Page, address: str) -> None:
     """Answer the question of a suspended run in its page's form."""
-    page.goto(address)
-    page.get_by_role("button", name="Open menu").click()
-    page.get_by_role("menuitem", name="Resume").click()
-    dialog = page.get_by_role("dialog")
-    expect(dialog.get_by_text("Does asked version 1 become the champion?")).to_be_visible()
-    dialog.get_by_role("button", name="Select").click()
-    page.get_by_role("option", name="approve").click()
-    dialog.get_by_role("textbox").first.fill("Ana")
-    dialog.get_by_role("textbox").last.fill("it keeps the outlines")
-    dialog.get_by_role("button", name="Resume", exact=True).click()
+
+    def fill() -> Locator:
+        page.goto(address)
+        page.get_by_role("button", name="Open menu").click()
+        page.get_by_role("menuitem", name="Resume").click()
+        dialog = page.get_by_role("dialog")
+        expect(dialog.get_by_text("Does asked version 1 become the champion?")).to_be_visible()
+        dialog.get_by_role("button", name="Select").click()
+        page.get_by_role("option", name="approve").click()
+        dialog.get_by_role("textbox").first.fill("Ana")
+        dialog.get_by_role("textbox").last.fill("it keeps the outlines")
+        return dialog.get_by_role("button", name="Resume", exact=True)
+
+    answer = served(page, fill, "**/resume")
+    assert answer.json()["status"] == "ACCEPT", answer.text()
 
 
 def test_answers_are_void_after_a_move_by_hand_and_questions_end_with_a_decision_by_command(
