@@ -106,6 +106,18 @@ class Deployment:
         """JSON schema of the flow's parameters, which Prefect's page makes a form of."""
         return self._deployment._parameter_openapi_schema.model_dump(exclude_unset=True)
 
+    @property
+    def start(self) -> dict[str, Any]:
+        """How a run starts: the flow, the steps before it, and the command of its process.
+
+        Folders of the installation are in it, so it changes with the place of sdlora and of its Python.
+        """
+        return {
+            "entrypoint": self._deployment.entrypoint,
+            "pull_steps": self._pull_steps,
+            "job_variables": {"command": flow_process.command()},
+        }
+
     def register(self) -> None:
         """Create the deployment, or replace it by the file's entry; schedules made on the page stay."""
         with get_client(sync_client=True) as client:
@@ -130,14 +142,12 @@ class Deployment:
         client.create_deployment(
             flow_id=client.create_flow_from_name(self.flow_name),
             name=name,
-            entrypoint=self._deployment.entrypoint,
-            pull_steps=self._pull_steps,
             work_pool_name=self._deployment.work_pool_name,
-            job_variables={"command": flow_process.command()},
             concurrency_limit=self._deployment.concurrency_limit,
             concurrency_options=self._deployment.concurrency_options,
             parameter_openapi_schema=self.form,
             enforce_parameter_schema=True,
+            **self.start,
             **facts,
         )
 

@@ -94,7 +94,7 @@ def _description(file: Path, schedule: ScheduleConfig) -> str:
 
 
 def _version(facts: dict[str, Any], schedule: ScheduleConfig, template: Deployment) -> str:
-    return f"{_OURS}{_digest([facts, schedule.model_dump(mode='json'), template.form])}"
+    return f"{_OURS}{_digest([facts, schedule.model_dump(mode='json'), template.form, template.start])}"
 
 
 def _schedules(schedule: ScheduleConfig, registered: DeploymentResponse | None) -> list[DeploymentScheduleCreate]:

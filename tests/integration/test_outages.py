@@ -155,7 +155,7 @@ def test_a_terminal_run_starts_its_prefect_server_again(settings: dict[str, Any]
     ) as typed:
         until(lambda: has_begun_training(home, "shapes"))
         (server,) = (
-            child for child in psutil.Process(typed.pid).children() if "prefect.server" in " ".join(child.cmdline())
+            child for child in psutil.Process(typed.pid).children() if "prefect_server" in " ".join(child.cmdline())
         )
         server.kill()
         said, _ = typed.communicate(timeout=PATIENCE_SECONDS)

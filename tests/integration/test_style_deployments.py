@@ -17,6 +17,7 @@ from prefect.client.schemas.schedules import CronSchedule
 
 from deployments.environment import PREFECT_FILE, PROJECT
 from deployments.register import ensure_process_pool, load_deployments
+from deployments.servers import flow_process
 from deployments.styles import deployments as style_deployments
 from deployments.styles import registration as style_registration
 from deployments.styles.deployments import StyleDeployments
@@ -122,6 +123,18 @@ def test_a_style_added_or_changed_is_taken_up_and_the_others_are_not_touched(sta
     assert of("props").schedules == []
     assert of("comics").updated == before.updated
     assert followed.follow() == []
+
+
+def test_runs_start_where_sdlora_is_installed_now_although_no_file_changed(start, tmp_path, monkeypatch):
+    start()
+    place = tmp_path / "another place"
+    monkeypatch.setenv("SDLORA_PROJECT", str(place))
+    monkeypatch.setattr(flow_process, "command", lambda: f"{place}/python {place}/flow_process.py")
+    start()
+    for style in ("comics", "props"):
+        assert of(style).job_variables["command"] == f"{place}/python {place}/flow_process.py"
+        (step,) = of(style).pull_steps
+        assert step["prefect.deployments.steps.set_working_directory"]["directory"] == str(place)
 
 
 def test_a_file_that_is_being_written_is_left_until_it_rests(start):
