@@ -181,9 +181,20 @@ class Soak:
                 outcome.problems.append(f"a run failed in a round without a fault: {text}")
             if not tries_left:
                 raise SoakError(f"{_TRIES} runs of {asked.style} did not complete: {asked.state}: {asked.message}")
+            if (
+                "already" in asked.message
+            ):  # new images have started a run meanwhile, which the message says to wait for
+                self._await_training(asked.style)
             asked = self.system.ask(asked.style, "page")
         if planned.fault is None and asked.flow_run_id and planned.second is None:
             self._measure(asked, outcome)
+
+    def _await_training(self, style: str) -> None:
+        def has_ended() -> bool:
+            tickets = records.tickets_of(self.system.home, style)
+            return not any(ticket.state in ("waiting", "running") for ticket in tickets)
+
+        wait_until(has_ended, RUN_SECONDS, f"the training of {style} to end")
 
     def _measure(self, asked: Asked, outcome: Outcome) -> None:
         """Measure the time of an undisturbed run that none of its tasks took."""
