@@ -76,7 +76,7 @@ def test_a_run_from_a_terminal_is_seen_on_the_page_and_outlives_the_servers(sett
             stack.process.send_signal(signal.SIGINT)
             assert stack.process.wait(PATIENCE_SECONDS) == 0
             family = {typed.pid, *(child.pid for child in psutil.Process(typed.pid).children(recursive=True))}
-            assert {pid: line for pid, line in processes_of(home).items() if pid not in family} == {}
+            wait_until(lambda: processes_of(home).keys() <= family, "the end of all other processes")
             for url in (stack.prefect, stack.mlflow):
                 require_free_port(port_of(url), "server", "--port")
             assert not (home / "services.json").exists()
@@ -85,7 +85,7 @@ def test_a_run_from_a_terminal_is_seen_on_the_page_and_outlives_the_servers(sett
             said, _ = typed.communicate(timeout=2 * PATIENCE_SECONDS)
             assert typed.returncode == 0, said
         assert "shapes version 1" in said
-        assert processes_of(home) == {}
+        wait_until(lambda: not processes_of(home), "the end of the run's own children, such as git")
     finally:
         stack.process.kill()
 
