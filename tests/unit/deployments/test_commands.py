@@ -139,7 +139,7 @@ def test_nothing_yet_is_said_with_the_next_command(tmp_path):
 
 def test_foreign_text_in_an_error_and_its_traceback_is_escaped(tmp_path, monkeypatch):
     hostile = tmp_path / "owned\x1b[2J\u202e"
-    told = invoke("collect", str(hostile)).stderr
+    told = invoke("collect", str(hostile), "--home", str(tmp_path / "home")).stderr
     assert "\x1b" not in told and "\u202e" not in told
     assert r"owned\x1b[2J\u202e" in told
     monkeypatch.setenv("SDLORA_TRACEBACK", "1")
