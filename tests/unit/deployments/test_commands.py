@@ -143,7 +143,7 @@ def test_foreign_text_in_an_error_and_its_traceback_is_escaped(tmp_path, monkeyp
     assert "\x1b" not in told and "\u202e" not in told
     assert r"owned\x1b[2J\u202e" in told
     monkeypatch.setenv("SDLORA_TRACEBACK", "1")
-    traced = invoke("collect", str(hostile)).stderr
+    traced = invoke("collect", str(hostile), "--home", str(tmp_path / "home")).stderr
     assert "Traceback" in traced and r"owned\x1b[2J\u202e" in traced
     assert "\x1b" not in traced and "\u202e" not in traced
 
